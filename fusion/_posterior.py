@@ -1,0 +1,69 @@
+"""Posterior mean of a shared latent vector given aligned inputs (probabilistic CCA and factor analysis)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float64 = NDArray[np.float64]
+
+_CEILING = 1 - 1e-6
+
+
+class FactorModel:
+    r"""Aligned input m, standardised, is :math:`a_m = z W_m + e_m`, :math:`z \sim N(0, I)`, :math:`e_m \sim N(0, \Psi_m)`.
+
+    Args:
+        loadings: (M, k, k) W_m, rows latent, columns aligned components.
+        noise: (M, k, k) covariances Psi_m.
+    """
+
+    def __init__(self, loadings: Float64, noise: Float64) -> None:
+        self.loadings, self.noise = loadings, noise
+        self._gains = np.stack([np.linalg.solve(p, w.T) for p, w in zip(noise, loadings, strict=True)])
+
+    @classmethod
+    def from_correlations(cls, correlations: Float64) -> "FactorModel":
+        r"""Two inputs, Bach and Jordan (2005): :math:`E[z|x,y] = \sqrt r (u+v)/(1+r)`, :math:`E[z|x] = \sqrt r u`.
+
+        Only the product of the two loadings is identified; both are taken as the root of the correlation.
+        Correlations below zero count as none.
+        """
+        r = np.clip(correlations, 0.0, _CEILING)
+        return cls(np.stack([np.diag(np.sqrt(r))] * 2), np.stack([np.diag(1 - r)] * 2))
+
+    @classmethod
+    def from_correlation_matrix(cls, matrix: Float64, inputs: int, rounds: int = 200) -> "FactorModel":
+        r"""EM for factor analysis with block-diagonal noise, from the (M k, M k) correlations of aligned inputs.
+
+        E step: :math:`\Lambda = I + \sum_m W_m \Psi_m^{-1} W_m^\top`; M step as in Rubin and Thayer (1982) with
+        Psi cut to its diagonal blocks.
+        """
+        k = len(matrix) // inputs
+        blocks = [slice(m * k, (m + 1) * k) for m in range(inputs)]
+        shared = sum(matrix[blocks[a], blocks[b]] for a in range(inputs) for b in range(inputs) if a != b)
+        start = np.clip(np.diag(np.asarray(shared)) / (inputs * (inputs - 1)), 0.05, 0.95)
+        loadings = np.hstack([np.diag(np.sqrt(start))] * inputs)
+        floor = 1e-4 * np.eye(k)
+        noise = np.stack([matrix[b, b] * (1 - np.sqrt(np.outer(start, start))) + floor for b in blocks])
+        for _ in range(rounds):
+            gains = np.vstack([np.linalg.solve(noise[m], loadings[:, b].T) for m, b in enumerate(blocks)])
+            covariance = np.linalg.inv(np.eye(k) + loadings @ gains)
+            posterior = gains @ covariance
+            cross = posterior.T @ matrix
+            second = covariance + cross @ posterior
+            updated = np.linalg.solve(second, cross)
+            for m, b in enumerate(blocks):
+                rest = matrix[b, b] - updated[:, b].T @ cross[:, b]
+                noise[m] = (rest + rest.T) / 2 + floor
+            change = np.abs(updated - loadings).max()
+            loadings = updated
+            if change < 1e-5:
+                break
+        return cls(np.stack([loadings[:, b] for b in blocks]), noise)
+
+    def gains(self, present: Sequence[int]) -> Float64:
+        """(len(present), k, k) matrices G with E[z | present] = sum a_m G_m."""
+        k = self.loadings.shape[1]
+        precision = np.eye(k) + sum(self.loadings[m] @ self._gains[m] for m in present)
+        return np.stack([np.linalg.solve(precision.T, self._gains[m].T).T for m in present])

@@ -1,0 +1,224 @@
+"""The row groups of a manifest's files, on any filesystem, filtered and scanned in any order."""
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from fusion._plan import Piece
+from fusion.errors import RunError
+from fusion.features import FeatureFile, Manifest
+
+Filter: TypeAlias = Any
+"""A pyarrow expression, ``[(column, operator, value), ...]`` or None."""
+
+_FOOTER_THREADS = 16
+_FRAGMENTS_AT_ONCE = 1024
+_NULLABLE_KINDS = (pa.types.is_integer, pa.types.is_boolean)
+
+
+class Source:
+    """A version of a fused data set: which row groups there are and how many rows of each pass the filter.
+
+    Args:
+        location: Output folder or one of its manifest files, local or a URI.
+        version: Number or hash of a version; None is the newest (or the manifest named by ``location``).
+        filesystem: A pyarrow or fsspec filesystem; None takes it from the URI.
+        filter: Rows to read, as a pyarrow expression or ``[(column, operator, value), ...]``, all of which must hold.
+
+    Raises:
+        RunError: If nothing is committed there, the version is unknown, or a file is missing or not as listed.
+        ValueError: If the filter names an unknown column.
+    """
+
+    def __init__(self, location: str | Path, version: int | str | None, filesystem: Any, filter: Filter) -> None:
+        self._filesystem, path = _open(location, filesystem)
+        self._root, self.manifest = _find_manifest(self._filesystem, path, version)
+        self._pid = os.getpid()
+        self._fragments: dict[int, pads.ParquetFileFragment] = {}
+        self.filter = None if filter is None else _expression(filter)
+        self.files: tuple[FeatureFile, ...] = self.manifest.files
+        self.schema = self._schema()
+        self._check_filter()
+        self.unit_file, self.unit_group, self.unit_rows, self.with_nulls = self._units()
+
+    @property
+    def rows(self) -> int:
+        """Rows that pass the filter."""
+        return int(self.unit_rows.sum())
+
+    def path(self, file: FeatureFile) -> str:
+        """Where a file lies on its filesystem."""
+        return f"{self._root}/{file.path}"
+
+    def arrow(self) -> pads.FileSystemDataset:
+        """All files as one pyarrow dataset, partition columns included; the filter is not applied."""
+        fragments = [self._fragment(index) for index in range(len(self.files))]
+        return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._live())
+
+    def scan(self, pieces: Iterator[Piece], columns: Sequence[str], threads: bool = True) -> Iterator[pa.RecordBatch]:
+        """Record batches that hold exactly the rows of the pieces, in their order."""
+        while some := list(islice(pieces, _FRAGMENTS_AT_ONCE)):
+            yield from self._scan(some, columns, threads)
+
+    def _scan(self, pieces: list[Piece], columns: Sequence[str], threads: bool) -> Iterator[pa.RecordBatch]:
+        fragments = [
+            self._fragment(int(self.unit_file[piece.unit])).subset(row_group_ids=[int(self.unit_group[piece.unit])])
+            for piece in pieces
+        ]
+        dataset = pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._live())
+        batches = dataset.to_batches(columns=list(columns), filter=self.filter, use_threads=threads)
+        waiting = iter(pieces)
+        piece, seen = next(waiting), 0
+        for batch in batches:
+            while len(batch):
+                rows = int(self.unit_rows[piece.unit])
+                here = min(len(batch), rows - seen)
+                first, last = max(piece.start - seen, 0), min(piece.stop - seen, here)
+                if first < last:
+                    yield batch.slice(first, last - first)
+                batch, seen = batch.slice(here), seen + here
+                if seen == rows:
+                    piece, seen = next(waiting, piece), 0
+
+    def _schema(self) -> pa.Schema:
+        if not self.files:
+            return pa.schema([])
+        try:
+            physical = self._fragment(0).physical_schema
+        except FileNotFoundError as error:
+            raise _missing(self.path(self.files[0])) from error
+        for name in self.manifest.partition_columns:
+            if name not in physical.names:
+                kind = pa.array([file.partition.get(name) for file in self.files]).type
+                physical = physical.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
+        return physical
+
+    def _check_filter(self) -> None:
+        if self.filter is not None and self.files:
+            try:
+                pads.Scanner.from_batches(iter([]), schema=self.schema, filter=self.filter)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ValueError(f"filter: {str(error).splitlines()[0]}") from error
+
+    def _units(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], frozenset[str]]:
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            found = list(pool.map(self._row_groups, range(len(self.files))))
+        units = [(index, group, rows) for index, (groups, _) in enumerate(found) for group, rows in groups if rows]
+        table = np.array(units, dtype=np.int64).reshape(-1, 3)
+        return table[:, 0], table[:, 1], table[:, 2], frozenset(name for _, names in found for name in names)
+
+    def _row_groups(self, index: int) -> tuple[list[tuple[int, int]], set[str]]:
+        """(row group, rows that pass the filter) of one file, and its columns that may hold nulls."""
+        file = self.files[index]
+        guarantee = pads.FileSystemDataset([self._fragment(index)], self.schema, pads.ParquetFileFormat(), self._live())
+        if self.filter is not None and not list(guarantee.get_fragments(filter=self.filter)):
+            return [], set()
+        try:
+            fragment = self._fragment(index)
+            metadata = fragment.metadata
+        except FileNotFoundError as error:
+            raise _missing(self.path(file)) from error
+        if metadata.num_rows != file.rows:
+            raise RunError(f"{self.path(file)}: {metadata.num_rows} rows, the manifest says {file.rows}; fuse again")
+        if self.filter is None:
+            return [(group.id, group.num_rows) for group in fragment.row_groups], self._null_columns(metadata, file)
+        parts = fragment.split_by_row_group(filter=self.filter, schema=self.schema)
+        rows = [(part.row_groups[0].id, part.count_rows(filter=self.filter)) for part in parts]
+        return rows, self._null_columns(metadata, file)
+
+    def _null_columns(self, metadata: pq.FileMetaData, file: FeatureFile) -> set[str]:
+        names = {name for name, value in file.partition.items() if value is None}
+        flat = {column.name for column in self.schema if _may_be_null(column)}
+        for group in range(metadata.num_row_groups):
+            for position in range(metadata.num_columns):
+                column = metadata.row_group(group).column(position)
+                if column.path_in_schema in flat - names:
+                    known = column.statistics is not None and column.statistics.has_null_count
+                    if not known or column.statistics.null_count:
+                        names.add(column.path_in_schema)
+        return names
+
+    def _fragment(self, index: int) -> pads.ParquetFileFragment:
+        filesystem = self._live()
+        if index not in self._fragments:
+            file = self.files[index]
+            guarantee = None
+            for name, value in file.partition.items():
+                same = pc.field(name).is_null() if value is None else pc.field(name) == pa.scalar(value)
+                guarantee = same if guarantee is None else guarantee & same
+            self._fragments[index] = pads.ParquetFileFormat().make_fragment(
+                self.path(file), filesystem=filesystem, partition_expression=guarantee
+            )
+        return self._fragments[index]
+
+    def _live(self) -> pafs.FileSystem:
+        """The filesystem, made anew in a forked process: connections do not survive a fork."""
+        if self._pid != os.getpid():
+            self._filesystem = pickle.loads(pickle.dumps(self._filesystem))  # noqa: S301
+            self._fragments, self._pid = {}, os.getpid()
+        return self._filesystem
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_fragments": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_pid": os.getpid()})
+
+
+def _may_be_null(column: pa.Field) -> bool:
+    return column.nullable and any(kind(column.type) for kind in _NULLABLE_KINDS)
+
+
+def _missing(path: str) -> RunError:
+    return RunError(f"{path}: listed in the manifest but not there; restore it or fuse again")
+
+
+def _expression(given: Filter) -> pc.Expression:
+    return given if isinstance(given, pc.Expression) else pq.filters_to_expression(list(given))
+
+
+def _open(location: str | Path, filesystem: Any) -> tuple[pafs.FileSystem, str]:
+    text = str(location)
+    if filesystem is None and "://" in text:
+        opened, path = pafs.FileSystem.from_uri(text)
+        return opened, path.rstrip("/")
+    if filesystem is None:
+        return pafs.LocalFileSystem(), str(Path(text).absolute())
+    if not isinstance(filesystem, pafs.FileSystem):
+        filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
+    return filesystem, text.split("://", 1)[-1].rstrip("/")
+
+
+def _find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | None) -> tuple[str, Manifest]:
+    if path.endswith(".json"):
+        folder = PurePosixPath(path).parent
+        return str(folder.parent if folder.name == "manifests" else folder), _read(filesystem, path)
+    if version is None:
+        return path, _read(filesystem, f"{path}/manifest.json")
+    if isinstance(version, int):
+        return path, _read(filesystem, f"{path}/manifests/{version}.json")
+    listed = filesystem.get_file_info(pafs.FileSelector(f"{path}/manifests", allow_not_found=True))
+    for info in sorted(listed, key=lambda info: info.path, reverse=True):
+        if info.path.endswith(".json") and (manifest := _read(filesystem, info.path)).version == version:
+            return path, manifest
+    raise RunError(f"{path}: no version {version}; `barycenter inspect` lists those there are")
+
+
+def _read(filesystem: pafs.FileSystem, path: str) -> Manifest:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return Manifest.read(stream)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not there; nothing has been committed, or not this version") from error

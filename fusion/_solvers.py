@@ -1,0 +1,255 @@
+"""Eigenproblems of the linear alignments, solved from moments.
+
+Every input is whitened in the eigenbasis of its own covariance, so a new ridge changes only diagonal scalings; the
+eigendecompositions and the rotated cross-covariances are kept with the moments.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fusion.moments import Moments
+
+Float64 = NDArray[np.float64]
+Weights = dict[str, Float64]
+
+# A direction whose variance is below this share of what its columns hold is rounding of the products, not data.
+_NOISE = {"float32": 1e-6, "float64": 1e-11}
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    r"""Eigendecomposition :math:`T^{-1/2} C T^{-1/2} = U \mathrm{diag}(s) U^\top`, cut at the numerical rank.
+
+    Attributes:
+        vectors: (d, r) eigenvectors U, variances descending.
+        values: (r,) variances s, relative to the mean variance of each input.
+        units: (d,) diagonal of T: the mean variance of the input each column belongs to.
+    """
+
+    vectors: Float64
+    values: Float64
+    units: Float64
+
+    @property
+    def rank(self) -> int:
+        """Number of directions kept."""
+        return len(self.values)
+
+    def solve(self, right: Float64, ridge: float) -> Float64:
+        """(C + ridge T)^-1 times ``right`` (d, k), on the kept directions."""
+        scale = 1 / np.sqrt(self.units)[:, None]
+        inner = (self.vectors.T @ (scale * right)) / (self.values + ridge)[:, None]
+        return scale * (self.vectors @ inner)
+
+
+def mean_variance(moments: Moments, name: str) -> float:
+    """trace(C_m) / d_m, the unit of the ridge; 1 for an input that is constant."""
+    mean = float(np.trace(moments.block(name, name))) / moments.dims[name]
+    return mean if mean > 0 else 1.0
+
+
+def stacked(moments: Moments, rows: Sequence[str], columns: Sequence[str]) -> Float64:
+    """Covariance between some inputs and others, stacked in the given order."""
+    return np.block([[moments.block(a, b) for b in columns] for a in rows])
+
+
+def units(moments: Moments, names: Sequence[str]) -> Float64:
+    """(d,) mean variance of the input that each stacked column belongs to."""
+    return np.concatenate([np.full(moments.dims[name], mean_variance(moments, name)) for name in names])
+
+
+def spectrum(moments: Moments, *names: str) -> Spectrum:
+    """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
+
+    The cut is relative to the variance of the columns that a direction is made of, so a small but real column
+    next to large ones survives, and exact copies, constants and directions beyond the rows do not.
+    """
+    key = ("spectrum", names)
+    if key not in moments.cache:
+        unit = units(moments, names)
+        scale = 1 / np.sqrt(unit)
+        matrix = stacked(moments, names, names) * scale[:, None] * scale
+        values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
+        values, vectors = values[::-1], vectors[:, ::-1]
+        held = np.square(vectors).T @ np.clip(np.diag(matrix), 0, None)
+        real = values > np.maximum(_NOISE[moments.precision] * held, 1e-14 * max(float(values[0]), 0.0))
+        real[max(moments.n - 1, 0) :] = False
+        moments.cache[key] = Spectrum(np.ascontiguousarray(vectors[:, real]), values[real], unit)
+    found: Spectrum = moments.cache[key]
+    return found
+
+
+def rotated(moments: Moments, row: str, column: str) -> Float64:
+    """(r_row, r_column) cross-covariance in both eigenbases, in units of both mean variances."""
+    key = ("rotated", row, column)
+    if key not in moments.cache:
+        a, b = spectrum(moments, row), spectrum(moments, column)
+        unit = np.sqrt(mean_variance(moments, row) * mean_variance(moments, column))
+        moments.cache[key] = a.vectors.T @ (moments.block(row, column) / unit) @ b.vectors
+    found: Float64 = moments.cache[key]
+    return found
+
+
+def fix_signs(weights: Weights) -> Weights:
+    """Makes the largest entry of every component of the first input (that has one) positive."""
+    first = next(iter(weights.values()))
+    for block in weights.values():
+        if block.any():
+            first = block
+            break
+    top = first[np.abs(first).argmax(axis=0), np.arange(first.shape[1])]
+    signs = np.where(top < 0, -1.0, 1.0)
+    return {name: block * signs for name, block in weights.items()}
+
+
+def cca(moments: Moments, ridge: float, dim: int) -> Weights:
+    r"""Canonical weights of two inputs: the SVD of the whitened cross-covariance.
+
+    .. math:: (C_x + \lambda t_x)^{-1/2} C_{xy} (C_y + \lambda t_y)^{-1/2} = A\,\mathrm{diag}(r)\,B^\top
+
+    Returns:
+        ``{name: (d, dim)}`` with W'(C + ridge)W = I.
+    """
+    a, b = moments.names
+    scales = {m: 1 / np.sqrt(spectrum(moments, m).values + ridge) for m in (a, b)}
+    whitened = scales[a][:, None] * rotated(moments, a, b) * scales[b]
+    left, _, right = scipy.linalg.svd(whitened, full_matrices=False, check_finite=False)
+    weights = {}
+    for name, vectors in ((a, left[:, :dim]), (b, right[:dim].T)):
+        whitening = spectrum(moments, name).vectors * (scales[name] / np.sqrt(mean_variance(moments, name)))
+        weights[name] = whitening @ vectors
+    return fix_signs(weights)
+
+
+def joint(moments: Moments, gamma: float, inertia: Mapping[str, float], ridge: float, dim: int) -> Weights:
+    r"""The family between MAXVAR (gamma = 0) and the PCA of the block-scaled concatenation (gamma = 1).
+
+    .. math:: S w = \theta B w, \qquad B = \mathrm{blockdiag}\big((1-\gamma)(C_m + \lambda t_m I)
+        + \gamma\,\tfrac{\mathrm{tr}\,C_m}{\omega_m} I\big)
+
+    with S the covariance whose diagonal blocks carry the same share of the ridge. Kettenring (1971) for gamma = 0.
+
+    Args:
+        moments: Of one or more inputs.
+        gamma: In 0..1.
+        inertia: Block weights omega, scaled here to a mean of one.
+        ridge: Relative to each input's mean variance.
+        dim: Number of components.
+
+    Returns:
+        ``{name: (d, dim)}``, scaled so that the mean over inputs of the aligned vectors is the component score.
+    """
+    names = moments.names
+    mean_inertia = sum(inertia[name] for name in names) / len(names)
+    spectra = {name: spectrum(moments, name) for name in names}
+    scales = {}
+    for name, found in spectra.items():
+        share = max(inertia[name] / mean_inertia, 1e-12)
+        scales[name] = 1 / np.sqrt((1 - gamma) * (found.values + ridge) + gamma * moments.dims[name] / share)
+    blocks = [
+        [
+            np.diag((spectra[a].values + (1 - gamma) * ridge) * scales[a] ** 2)
+            if a == b
+            else scales[a][:, None] * (rotated(moments, a, b) if i < j else rotated(moments, b, a).T) * scales[b]
+            for j, b in enumerate(names)
+        ]
+        for i, a in enumerate(names)
+    ]
+    matrix = np.block(blocks)
+    size = len(matrix)
+    keep = min(dim, size)
+    _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)
+    vectors = vectors[:, ::-1] * np.sqrt(len(names))
+    weights, start = {}, 0
+    for name, found in spectra.items():
+        stop = start + found.rank
+        whitening = found.vectors * (scales[name] / np.sqrt(mean_variance(moments, name)))
+        weights[name] = whitening @ vectors[start:stop]
+        start = stop
+    return fix_signs(weights)
+
+
+def pca(moments: Moments, dim: int) -> Weights:
+    """The leading principal directions of every input on its own."""
+    return {name: fix_signs({name: spectrum(moments, name).vectors[:, :dim]})[name] for name in moments.names}
+
+
+def procrustes(moments: Moments, dim: int, rounds: int = 100) -> Weights:
+    """Principal directions of every input, scaled to unit mean variance and rotated onto a common consensus.
+
+    Two inputs: the orthogonal Procrustes solution (Schoenemann 1966), shared evenly by both; more: generalised
+    Procrustes (Gower 1975) by alternating rotations; components are ordered by the variance of the consensus.
+    """
+    names, base = moments.names, pca(moments, dim)
+    for name in names:
+        variance = spectrum(moments, name).values[:dim].sum() * mean_variance(moments, name)
+        base[name] = base[name] * np.sqrt(dim / variance)
+    cov = {(a, b): base[a].T @ moments.block(a, b) @ base[b] for a in names for b in names}
+    if len(names) == 2:
+        left, _, right = scipy.linalg.svd(cov[names], check_finite=False)
+        return fix_signs({names[0]: base[names[0]] @ left, names[1]: base[names[1]] @ right.T})
+    rotation = {name: np.eye(dim) for name in names}
+    last = -np.inf
+    for _ in range(rounds):
+        agreement = 0.0
+        for a in names:
+            target = np.sum([cov[a, b] @ rotation[b] for b in names if b != a], axis=0)
+            left, singular, right = scipy.linalg.svd(target, check_finite=False)
+            rotation[a] = left @ right
+            agreement += float(singular.sum())
+        if agreement - last <= 1e-12 * abs(agreement):
+            break
+        last = agreement
+    consensus = np.sum([rotation[a].T @ cov[a, b] @ rotation[b] for a in names for b in names], axis=0)
+    axes = scipy.linalg.eigh((consensus + consensus.T) / 2, check_finite=False)[1][:, ::-1]
+    return fix_signs({name: base[name] @ rotation[name] @ axes for name in names})
+
+
+def pair_correlations(moments: Moments, weights: Weights) -> Float64:
+    r"""Correlation of every component between inputs, the mean over pairs of inputs.
+
+    .. math:: r = a^\top C_{xy} b / \sqrt{a^\top C_{xx} a \cdot b^\top C_{yy} b}
+
+    Returns:
+        (dim,); 0 where a component has no variance; empty for one input.
+    """
+    names = moments.names
+    if len(names) < 2:
+        return np.empty(0)
+    variance = {m: np.einsum("ij,ij->j", weights[m], moments.block(m, m) @ weights[m]) for m in names}
+    found = []
+    for a, b in combinations(names, 2):
+        shared = np.einsum("ij,ij->j", weights[a], moments.block(a, b) @ weights[b])
+        product = np.sqrt(np.clip(variance[a], 0, None) * np.clip(variance[b], 0, None))
+        safe = product > 1e-12 * max(float(product.max(initial=0.0)), 1e-300)
+        found.append(np.where(safe, shared / np.where(safe, product, 1.0), 0.0))
+    return np.asarray(np.mean(found, axis=0))
+
+
+def imputation_scores(train: Moments, held: Moments, ridges: Sequence[float]) -> Float64:
+    """Share of held-out variance of each input that the others explain, the mean over inputs, for every ridge.
+
+    Returns:
+        (len(ridges),) R squared; zeros for one input.
+    """
+    scores = np.zeros(len(ridges))
+    if len(train.names) < 2:
+        return scores
+    for name in train.names:
+        others = tuple(other for other in train.names if other != name)
+        found = spectrum(train, *others)
+        basis = found.vectors / np.sqrt(found.units)[:, None]
+        fitted = basis.T @ stacked(train, others, [name])
+        seen = basis.T @ stacked(held, others, [name])
+        inner = (fitted @ fitted.T) * (basis.T @ stacked(held, others, others) @ basis)
+        agreement = np.einsum("ij,ij->i", fitted, seen)
+        total = float(np.trace(held.block(name, name))) or 1.0
+        for i, ridge in enumerate(ridges):
+            gain = 1 / (found.values + ridge)
+            scores[i] += float(2 * gain @ agreement - gain @ inner @ gain) / total / len(train.names)
+    return scores

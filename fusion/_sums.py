@@ -1,0 +1,62 @@
+"""Count, mean and second moments of one set of rows."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._views import FloatArray
+
+Float64 = NDArray[np.float64]
+
+
+class Sums:
+    """Count, mean and centred second-moment sums of one set of rows."""
+
+    def __init__(self, n: int, mean: Float64, m2: Float64) -> None:
+        self.n, self.mean, self.m2 = n, mean, m2
+
+    @classmethod
+    def zeros(cls, width: int) -> "Sums":
+        return cls(0, np.zeros(width), np.zeros((width, width)))
+
+    @classmethod
+    def of_block(cls, parts: Sequence[FloatArray], buffer: FloatArray) -> "Sums":
+        """Sums of the rows of horizontally stacked parts; ``buffer`` is an (at least n, p) scratch array."""
+        n, dtype = len(parts[0]), buffer.dtype
+        shift = np.empty(buffer.shape[1])
+        centred, start = buffer[:n], 0
+        for part in parts:
+            stop = start + part.shape[1]
+            rough = (np.ones(n, part.dtype) @ part) / part.dtype.type(n)
+            np.subtract(part, rough, out=centred[:, start:stop], casting="same_kind")
+            shift[start:stop] = rough
+            start = stop
+        rest = (np.ones(n, dtype) @ centred).astype(np.float64) / n
+        m2 = (centred.T @ centred).astype(np.float64)
+        m2 -= np.outer(rest * n, rest)
+        return cls(n, shift + rest, m2)
+
+    def copy(self) -> "Sums":
+        return Sums(self.n, self.mean.copy(), self.m2.copy())
+
+    def add(self, other: "Sums") -> None:
+        """Merges ``other`` into this one (Chan et al. 1983, eq. 2.1)."""
+        if other.n == 0:
+            return
+        if self.n == 0:
+            self.n, self.mean, self.m2 = other.n, other.mean.copy(), other.m2.copy()
+            return
+        n = self.n + other.n
+        delta = other.mean - self.mean
+        self.m2 += other.m2
+        self.m2 += np.outer(delta * (self.n * other.n / n), delta)
+        self.mean += delta * (other.n / n)
+        self.n = n
+
+    def block(self, columns: slice) -> "Sums":
+        return Sums(self.n, self.mean[columns].copy(), self.m2[columns, columns].copy())
+
+    @property
+    def cov(self) -> Float64:
+        return self.m2 / max(self.n - 1, 1)

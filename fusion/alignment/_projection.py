@@ -1,0 +1,165 @@
+"""What a fitted projection is: weights, means, and a map for every pattern of missing inputs."""
+
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._posterior import FactorModel
+from fusion._solvers import Weights, stacked
+from fusion._views import FloatArray
+from fusion.average import combine
+from fusion.imputation import regression
+from fusion.moments import Moments
+
+Float64 = NDArray[np.float64]
+
+
+class Projection:
+    """Aligned input m is (x_m - offset_m) W_m; missing ones are their expectation given the inputs present.
+
+    Args:
+        weights: ``{name: (d, dim)}``.
+        means: ``{name: (d,)}``.
+        scales: ``{name: (dim,)}`` standard deviations of the aligned components.
+        posterior: The factor model of the standardised aligned inputs.
+        raw: Aligned is the raw input: no centring, no product.
+        maps: Ready maps by pattern of presence, or
+        source: the moments to solve them from when first needed, with
+        ridge: their relative ridge.
+    """
+
+    def __init__(
+        self,
+        weights: Weights,
+        means: dict[str, Float64],
+        scales: dict[str, Float64],
+        posterior: FactorModel,
+        raw: bool = False,
+        maps: dict[tuple[str, ...], Float64] | None = None,
+        source: Moments | None = None,
+        ridge: float = 0.0,
+    ) -> None:
+        self.weights, self.means, self.scales, self.posterior, self.raw = weights, means, scales, posterior, raw
+        self._maps = maps or {}
+        self._source, self._ridge = source, ridge
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The inputs in order."""
+        return tuple(self.weights)
+
+    @property
+    def dim(self) -> int:
+        """Number of components."""
+        return next(iter(self.weights.values())).shape[1]
+
+    def base(self, name: str) -> Float64:
+        """(dim,) the mean of the aligned input."""
+        return self.means[name] if self.raw else np.zeros(self.dim)
+
+    def patterns(self) -> list[tuple[str, ...]]:
+        """Every set of present inputs that lacks at least one and has at least one."""
+        flags = product([True, False], repeat=len(self.names))
+        found = [tuple(m for m, here in zip(self.names, flag, strict=True) if here) for flag in flags]
+        return [present for present in found if 0 < len(present) < len(self.names)]
+
+    def missing_map(self, present: tuple[str, ...]) -> Float64:
+        """(d_present, missing * dim) coefficients of the missing aligned inputs on the centred present ones."""
+        if present not in self._maps:
+            assert self._source is not None, "a projection has either its maps or their source"
+            missing = [name for name in self.names if name not in present]
+            cross = np.hstack([stacked(self._source, present, [q]) @ self.weights[q] for q in missing])
+            self._maps[present] = regression(self._source, self._ridge, present, cross)
+        return self._maps[present]
+
+    def settle(self) -> None:
+        """Solves all maps and lets go of the moments."""
+        for present in self.patterns():
+            self.missing_map(present)
+        self._source = None
+
+    def project(self, name: str, values: FloatArray) -> FloatArray:
+        """(n, dim) aligned vectors of rows that have the input."""
+        if self.raw:
+            return values
+        return np.asarray(_centred(values, self.means[name]) @ self.weights[name].astype(values.dtype, copy=False))
+
+    def fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
+        """(n, dim) averages of rows that all have the same inputs."""
+        if method == "posterior":
+            return self._posterior_mean(present)
+        aligned = {name: self.project(name, values) for name, values in present.items()}
+        missing = [name for name in self.names if name not in present]
+        if missing:
+            centred = np.hstack([_centred(values, self.means[name]) for name, values in present.items()])
+            guess = centred @ self.missing_map(tuple(present)).astype(centred.dtype, copy=False)
+            for i, name in enumerate(missing):
+                base = self.base(name).astype(centred.dtype, copy=False)
+                aligned[name] = guess[:, i * self.dim : (i + 1) * self.dim] + base
+        return combine(aligned, method, shares)
+
+    def posterior_gain(self, present: tuple[str, ...]) -> dict[str, Float64]:
+        """``{name: (dim, dim)}`` with posterior mean = sum of (aligned - base) times these."""
+        gains = self.posterior.gains([self.names.index(name) for name in present])
+        return {name: gain / self.scales[name][:, None] for name, gain in zip(present, gains, strict=True)}
+
+    def _posterior_mean(self, present: Mapping[str, FloatArray]) -> FloatArray:
+        total: Any = 0.0
+        for name, gain in self.posterior_gain(tuple(present)).items():
+            aligned = self.project(name, present[name])
+            total = total + (aligned - self.base(name).astype(aligned.dtype)) @ gain.astype(aligned.dtype)
+        return np.asarray(total)
+
+    def truncate(self, dim: int) -> "Projection":
+        """The first ``dim`` components."""
+        maps = {}
+        for present, values in self._maps.items():
+            parts = values.reshape(len(values), -1, self.dim)[:, :, :dim]
+            maps[present] = np.ascontiguousarray(parts.reshape(len(values), -1))
+        return Projection(
+            {name: np.ascontiguousarray(block[:, :dim]) for name, block in self.weights.items()},
+            self.means,
+            {name: values[:dim] for name, values in self.scales.items()},
+            FactorModel(self.posterior.loadings[:, :dim, :dim], self.posterior.noise[:, :dim, :dim]),
+            self.raw,
+            maps,
+            self._source,
+            self._ridge,
+        )
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Everything but names as arrays; solves all maps first."""
+        arrays: dict[str, NDArray[Any]] = {"loadings": self.posterior.loadings, "noise": self.posterior.noise}
+        for i, name in enumerate(self.names):
+            arrays |= {f"mean.{i}": self.means[name], f"scale.{i}": self.scales[name]}
+            if not self.raw:
+                arrays[f"weights.{i}"] = self.weights[name]
+        for present in self.patterns():
+            key = "".join("1" if name in present else "0" for name in self.names)
+            arrays[f"missing.{key}"] = self.missing_map(present)
+        return {key: np.ascontiguousarray(values) for key, values in arrays.items()}
+
+    @classmethod
+    def from_arrays(cls, names: list[str], arrays: Mapping[str, NDArray[Any]]) -> "Projection":
+        """The projection that :meth:`to_arrays` wrote.
+
+        Raises:
+            KeyError: If an array is lacking.
+        """
+        raw = "weights.0" not in arrays
+        means = {name: arrays[f"mean.{i}"] for i, name in enumerate(names)}
+        weights = {n: np.eye(len(means[n])) if raw else arrays[f"weights.{i}"] for i, n in enumerate(names)}
+        scales = {name: arrays[f"scale.{i}"] for i, name in enumerate(names)}
+        found = cls(weights, means, scales, FactorModel(arrays["loadings"], arrays["noise"]), raw)
+        for present in found.patterns():
+            key = "".join("1" if name in present else "0" for name in names)
+            found._maps[present] = arrays[f"missing.{key}"]
+        return found
+
+
+def _centred(values: FloatArray, mean: Float64) -> FloatArray:
+    """Differences taken in float64, kept in the type of the values."""
+    return np.subtract(values, mean, out=np.empty_like(values, order="C"), casting="same_kind")

@@ -1,0 +1,384 @@
+"""Linear alignments, all from the same moments: none, pca, procrustes, cca and joint.
+
+Conventions: aligned input m is :math:`a_m = (x_m - \\mu_m) W_m`; the fused vector is an average of these.
+Regularisation is relative to the mean variance of each input, so rescaling an input changes nothing.
+"""
+
+import warnings
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion import _solvers
+from fusion._posterior import FactorModel
+from fusion._solvers import Weights, pair_correlations, spectrum
+from fusion._views import FloatArray, Views
+from fusion.alignment._projection import Projection
+from fusion.alignment.base import Alignment
+from fusion.imputation import RIDGES, choose_regularization
+from fusion.moments import FoldMoments, Moments, Precision
+
+if TYPE_CHECKING:
+    import torch
+
+Float64 = NDArray[np.float64]
+_FALLBACK_RIDGE = 0.1
+
+
+class LinearAlignment(Alignment):
+    """Base of the alignments that need no more than moments.
+
+    Args:
+        dim: Number of components; None for as many as the data allow.
+        regularization: Ridge relative to the mean variance of each input, >= 0; ``auto`` is cross-validated.
+        folds: Cross-validation folds of :meth:`fit`.
+        precision: Type in which :meth:`fit` multiplies; see :class:`fusion.moments.Moments`.
+
+    Attributes:
+        weights_: ``{name: (d, dim)}``.
+        means_: ``{name: (d,)}`` over rows that have every input.
+        correlations_: (dim,) in-sample correlation of each component, the mean over pairs of inputs.
+        heldout_correlations_: (dim,) the same on held-out folds with weights of the other folds, the mean over folds;
+            NaN with fewer than two usable folds.
+        regularization_: The ridge in use.
+        rank_: ``{name: numerical rank}``.
+        n_: Number of rows that have every input.
+    """
+
+    min_inputs: ClassVar[int] = 1
+    weights_: Weights
+    means_: dict[str, Float64]
+    correlations_: Float64
+    heldout_correlations_: Float64
+    regularization_: float
+    rank_: dict[str, int]
+    n_: int
+    projection_: Projection
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        regularization: float | Literal["auto"] = "auto",
+        folds: int = 5,
+        precision: Precision = "float32",
+    ) -> None:
+        self.dim = dim
+        self.regularization = regularization
+        self.folds = folds
+        self.precision = precision
+
+    @classmethod
+    @abstractmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """The most components that inputs of these widths (or ranks) allow."""
+
+    @abstractmethod
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        """``{name: (d, dim)}`` weights, components in order."""
+
+    def fit(self, views: Views, groups: Iterable[object] | None = None) -> Self:
+        """Fits on in-memory (or memory-mapped) views in one pass.
+
+        Args:
+            views: ``{name: (n, d)}``; all-NaN rows are missing.
+            groups: n values; rows with equal ones share a fold.
+
+        Raises:
+            ValueError: On wrong parameters or shapes, partly NaN or infinite rows, or too few complete rows.
+        """
+        self._check_params()
+        return self.fit_moments(FoldMoments.of(views, self.folds, groups, self.precision))
+
+    def fit_moments(self, folds: Sequence[Moments]) -> Self:
+        """Fits on fold moments; with one fold, nothing is held out and ``auto`` becomes a ridge of 0.1.
+
+        Raises:
+            ValueError: See :meth:`fit`.
+        """
+        self._check_params()
+        moments = folds if isinstance(folds, FoldMoments) else FoldMoments(folds)
+        total = moments.total
+        self._check_inputs(total)
+        self.dims_, self.n_ = dict(total.dims), total.n
+        self.rank_ = {name: spectrum(total, name).rank for name in total.names}
+        self.dim_ = self._clipped_dim()
+        self._choose(moments)
+        weights = self._solve(total, self.regularization_, self.dim_)
+        self._finish(total, weights)
+        return self
+
+    def _check_params(self) -> None:
+        if self.dim is not None and self.dim < 1:
+            raise ValueError(f"dim must be at least 1, not {self.dim}")
+        if self.folds < 1:
+            raise ValueError(f"folds must be at least 1, not {self.folds}")
+        if isinstance(self.regularization, str):
+            if self.regularization != "auto":
+                raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
+        elif not 0 <= self.regularization < np.inf:
+            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization}")
+
+    def _check_inputs(self, total: Moments) -> None:
+        if len(total.names) < self.min_inputs:
+            raise ValueError(f"{self.method} needs at least {self.min_inputs} inputs, got {', '.join(total.names)}")
+        if total.n < 2:
+            raise ValueError(f"{total.n} rows have every input; {self.method} needs at least 2")
+
+    def _clipped_dim(self) -> int:
+        for name, rank in self.rank_.items():
+            if rank < self.dims_[name]:
+                told = f"{name}: rank {rank} of {self.dims_[name]} columns ({self.n_} complete rows)"
+                warnings.warn(f"{told}; directions without variance get no weight", stacklevel=4)
+        limit = self.dim_limit(list(self.rank_.values()))
+        if limit < 1:
+            constant = [name for name, rank in self.rank_.items() if rank == 0]
+            raise ValueError(f"nothing to align: no variance in {', '.join(constant)}")
+        if self.dim is not None and self.dim > limit:
+            warnings.warn(f"dim {self.dim} clipped to {limit}, all that the data's rank allows", stacklevel=4)
+        return limit if self.dim is None else min(self.dim, limit)
+
+    def _choose(self, folds: FoldMoments) -> None:
+        """Sets the ridge and the held-out correlations."""
+        ridges = self._ridges(folds)
+        pairs = [(t, h) for t, h in zip(folds.leave_one_out(), folds, strict=False) if t.n > 2 and h.n > 2]
+        if len(folds.total.names) < 2 or len(pairs) < 2:
+            self.regularization_ = ridges[0] if len(ridges) == 1 else _FALLBACK_RIDGE
+            self.heldout_correlations_ = np.full(self.dim_ if len(folds.total.names) > 1 else 0, np.nan)
+            return
+        scores = np.zeros((len(ridges), len(pairs), self.dim_))
+        for k, (train, held) in enumerate(pairs):
+            limit = max(1, min(self.dim_, self.dim_limit([spectrum(train, m).rank for m in train.names])))
+            for i, ridge in enumerate(ridges):
+                found = pair_correlations(held, self._solve(train, ridge, limit))
+                scores[i, k, : len(found)] = found
+        best = int(scores.mean(axis=1).sum(axis=1).argmax())
+        self.regularization_ = ridges[best]
+        self.heldout_correlations_ = scores[best].mean(axis=0)
+
+    def _ridges(self, folds: FoldMoments) -> list[float]:
+        """The ridges to compare by held-out correlation; here the one that predicts held-out inputs best."""
+        if self.regularization == "auto":
+            return [choose_regularization(folds)]
+        return [float(self.regularization)]
+
+    def _finish(self, total: Moments, weights: Weights) -> None:
+        self.weights_ = weights
+        self.means_ = {name: total.mean[columns].copy() for name, columns in total.columns.items()}
+        self.correlations_ = pair_correlations(total, weights)
+        covs = {a: {b: weights[a].T @ total.block(a, b) @ weights[b] for b in total.names} for a in total.names}
+        deviations = {name: np.sqrt(np.clip(np.diag(covs[name][name]), 0, None)) for name in total.names}
+        scales = {name: np.where(values > 0, values, 1.0) for name, values in deviations.items()}
+        self.projection_ = Projection(
+            weights,
+            self.means_,
+            scales,
+            self._factor_model(covs, scales),
+            raw=isinstance(self, Identity),
+            source=total,
+            ridge=self.regularization_,
+        )
+
+    def _factor_model(self, covs: dict[str, dict[str, Float64]], scales: dict[str, Float64]) -> FactorModel:
+        names = list(covs)
+        if len(names) == 1:
+            return FactorModel(np.eye(self.dim_)[None], 1e-6 * np.eye(self.dim_)[None])
+        if len(names) == 2:
+            held = self.heldout_correlations_
+            return FactorModel.from_correlations(np.where(np.isnan(held), self.correlations_, held))
+        matrix = np.block([[covs[a][b] / np.outer(scales[a], scales[b]) for b in names] for a in names])
+        return FactorModel.from_correlation_matrix(matrix, len(names))
+
+    def truncate(self, dim: int) -> Self:
+        """A copy with the first ``dim`` components only.
+
+        Raises:
+            ValueError: If there are fewer.
+        """
+        if not 1 <= dim <= self.dim_:
+            raise ValueError(f"cannot keep {dim} of {self.dim_} components")
+        short = copy(self)
+        short.dim, short.dim_ = dim, dim
+        short.projection_ = self.projection_.truncate(dim)
+        short.weights_ = short.projection_.weights
+        short.correlations_ = self.correlations_[:dim]
+        short.heldout_correlations_ = self.heldout_correlations_[:dim]
+        return short
+
+    def _project(self, name: str, values: FloatArray) -> FloatArray:
+        return self.projection_.project(name, values)
+
+    def _fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
+        return self.projection_.fuse(present, method, shares)
+
+    def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
+        """A differentiable module: projects, fills in and averages as :meth:`fuse`; exports with ``torch.export``.
+
+        Its ``forward(views, present=None)`` takes ``{name: (n, d)}`` or a tuple in input order, and an (n, inputs)
+        boolean mask of what is there (by default: rows without NaN); a row with nothing there becomes NaN.
+        """
+        from fusion.alignment.module import FuseModule
+
+        return FuseModule(self.projection_, average, weights)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        values = {"regularization": self.regularization_, "rank": self.rank_, "n": self.n_}
+        arrays = self.projection_.to_arrays()
+        arrays |= {"correlations": self.correlations_, "heldout_correlations": self.heldout_correlations_}
+        return values, arrays
+
+    def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        self.regularization_, self.rank_, self.n_ = values["regularization"], values["rank"], values["n"]
+        self.correlations_, self.heldout_correlations_ = arrays["correlations"], arrays["heldout_correlations"]
+        self.projection_ = Projection.from_arrays(list(self.dims_), arrays)
+        self.weights_, self.means_ = self.projection_.weights, self.projection_.means
+
+
+class Identity(LinearAlignment):
+    """No alignment (``none``): aligned vectors are the raw ones, uncentred; all inputs must be equally wide."""
+
+    method = "none"
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """The common width."""
+        return min(widths)
+
+    def _clipped_dim(self) -> int:
+        (first, width), *others = self.dims_.items()
+        for name, other in others:
+            if other != width:
+                raise ValueError(f"none needs equal widths: {first} has {width}, {name} has {other}")
+        if self.dim not in (None, width):
+            raise ValueError(f"none keeps the width {width}; dim {self.dim} needs another method")
+        return width
+
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        return {name: np.eye(width) for name, width in moments.dims.items()}
+
+
+class PCA(LinearAlignment):
+    """Every input's own principal components, uncoordinated: a baseline, and the way to shrink a single input."""
+
+    method = "pca"
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """The smallest width."""
+        return min(widths)
+
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        return _solvers.pca(moments, dim)
+
+
+class Procrustes(LinearAlignment):
+    """Principal components of every input, scaled and rotated onto a consensus (Schoenemann 1966, Gower 1975)."""
+
+    method = "procrustes"
+    min_inputs = 2
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """The smallest width."""
+        return min(widths)
+
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        return _solvers.procrustes(moments, dim)
+
+
+class CCA(LinearAlignment):
+    r"""Regularised canonical correlation analysis (Hotelling 1936); MAXVAR for three and more (Kettenring 1971).
+
+    Weights satisfy W_m'(C_m + ridge) W_m = I for two inputs. ``auto`` takes the ridge with the largest sum of held-out
+    correlations.
+
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=(400, 2))
+    >>> a = CCA(dim=2, regularization=0.0).fit({"x": z, "y": z @ [[1.0, 2.0], [0.0, 1.0]]})
+    >>> a.correlations_.round(4).tolist(), a.fuse({"y": z[:5]}).shape
+    ([1.0, 1.0], (5, 2))
+    """
+
+    method = "cca"
+    min_inputs = 2
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """All but the widest: for two inputs the smaller width."""
+        return sum(widths) - max(widths)
+
+    def _ridges(self, folds: FoldMoments) -> list[float]:
+        return list(RIDGES) if self.regularization == "auto" else [float(self.regularization)]
+
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        if len(moments.names) == 2:
+            return _solvers.cca(moments, ridge, dim)
+        return _solvers.joint(moments, 0.0, dict.fromkeys(moments.names, 1.0), ridge, dim)
+
+
+class Joint(LinearAlignment):
+    r"""The family between CCA (gamma = 0: what the inputs share) and the PCA of the concatenation (gamma = 1: all).
+
+    .. math:: S w = \theta B w, \quad B = \mathrm{blockdiag}((1-\gamma)(C_m + \lambda t_m) + \gamma\,\mathrm{tr}(C_m)/\omega_m)
+
+    The mean of the aligned inputs is the component score; components are ordered by theta.
+
+    Args:
+        dim: Number of components.
+        regularization: See :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
+        folds: Cross-validation folds.
+        precision: See :class:`fusion.moments.Moments`.
+        gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
+        block_weights: Inertia omega of each input, on any common scale; ``auto`` is equal.
+
+    Attributes:
+        gamma_: The gamma in use.
+        block_weights_: The inertia in use, mean one.
+    """
+
+    method = "joint"
+    gamma_: float
+    block_weights_: dict[str, float]
+
+    def __init__(
+        self,
+        dim: int | None = None,
+        regularization: float | Literal["auto"] = "auto",
+        folds: int = 5,
+        precision: Precision = "float32",
+        gamma: float | Literal["auto"] = "auto",
+        block_weights: Mapping[str, float] | Literal["auto"] = "auto",
+    ) -> None:
+        super().__init__(dim, regularization, folds, precision)
+        self.gamma = gamma
+        self.block_weights = block_weights
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """The width of the concatenation."""
+        return sum(widths)
+
+    def _check_inputs(self, total: Moments) -> None:
+        super()._check_inputs(total)
+        if self.gamma != "auto" and (isinstance(self.gamma, str) or not 0 <= self.gamma <= 1):
+            raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {self.gamma!r}")
+        self.gamma_ = 1.0 if self.gamma == "auto" else float(self.gamma)
+        given = dict.fromkeys(total.names, 1.0) if isinstance(self.block_weights, str) else dict(self.block_weights)
+        if set(given) != set(total.names) or min(given.values()) < 0 or not sum(given.values()) > 0:
+            raise ValueError(f"block_weights must name {', '.join(total.names)} with numbers >= 0, not {given}")
+        mean = sum(given.values()) / len(given)
+        self.block_weights_ = {name: given[name] / mean for name in total.names}
+
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        values, arrays = super()._state()
+        return values | {"gamma": self.gamma_, "block_weights": self.block_weights_}, arrays
+
+    def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        super()._restore(values, arrays)
+        self.gamma_, self.block_weights_ = values["gamma"], values["block_weights"]

@@ -1,0 +1,109 @@
+"""A fitted projection as a torch module."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from fusion.alignment._projection import Projection
+from fusion.average import resolve
+
+
+class FuseModule(nn.Module):
+    """Projects, fills in missing inputs and averages, as the alignment's ``fuse`` does.
+
+    Args:
+        projection: The fitted state.
+        average: See :meth:`fusion.alignment.Alignment.fuse`.
+        weights: One per input.
+        features: Per input a module applied first; raw inputs by default.
+    """
+
+    def __init__(
+        self,
+        projection: Projection,
+        average: str = "auto",
+        weights: Mapping[str, float] | None = None,
+        features: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        self.names = projection.names
+        self.average, shares = resolve(average, weights, self.names)
+        self.shares = [shares[name] for name in self.names]
+        self.dim, self.raw = projection.dim, projection.raw
+        self.features = nn.ModuleList([(features or {}).get(name, nn.Identity()) for name in self.names])
+        self.patterns = [tuple(self.names.index(name) for name in present) for present in projection.patterns()]
+        for i, name in enumerate(self.names):
+            self._buffer(f"mean_{i}", projection.means[name])
+            self._buffer(f"base_{i}", projection.base(name))
+            if not self.raw:
+                self._buffer(f"weights_{i}", projection.weights[name])
+        whole = (*self.patterns, tuple(range(len(self.names))))
+        for number, pattern in enumerate(whole):
+            present = tuple(self.names[i] for i in pattern)
+            if self.average == "posterior":
+                for i, gain in zip(pattern, projection.posterior_gain(present).values(), strict=True):
+                    self._buffer(f"gain_{number}_{i}", gain)
+            elif number < len(self.patterns):
+                self._buffer(f"missing_{number}", projection.missing_map(present))
+
+    def _buffer(self, name: str, values: object) -> None:
+        self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32).clone())
+
+    def forward(self, views: dict[str, Tensor] | tuple[Tensor, ...], present: Tensor | None = None) -> Tensor:
+        """Fused vectors.
+
+        Args:
+            views: ``{name: (n, d)}`` or a tuple in input order; values of missing rows do not matter.
+            present: (n, inputs) boolean; by default a row is there when it holds no NaN.
+
+        Returns:
+            (n, dim); NaN for a row with nothing there.
+        """
+        given = [views[name] for name in self.names] if isinstance(views, dict) else list(views)
+        if present is None:
+            present = torch.stack([~values.isnan().any(dim=1) for values in given], dim=1)
+        here = [present[:, i : i + 1] for i in range(len(given))]
+        values = [self.features[i](torch.where(here[i], x, 0.0)) for i, x in enumerate(given)]
+        centred = [torch.where(here[i], x - self._get("mean", i), 0.0) for i, x in enumerate(values)]
+        aligned = [
+            torch.where(here[i], values[i] if self.raw else centred[i] @ self._get("weights", i), 0.0)
+            for i in range(len(given))
+        ]
+        if self.average == "posterior":
+            fused = self._posterior(aligned, present)
+        else:
+            fused = self._mean(self._filled(aligned, centred, present))
+        return torch.where(present.any(dim=1, keepdim=True), fused, torch.nan)
+
+    def _get(self, kind: str, *index: int) -> Tensor:
+        found: Tensor = getattr(self, "_".join([kind, *map(str, index)]))
+        return found
+
+    def _is(self, pattern: tuple[int, ...], present: Tensor) -> Tensor:
+        flags = torch.tensor([i in pattern for i in range(len(self.names))], device=present.device)
+        return (present == flags).all(dim=1, keepdim=True)
+
+    def _filled(self, aligned: list[Tensor], centred: list[Tensor], present: Tensor) -> list[Tensor]:
+        filled = list(aligned)
+        for number, pattern in enumerate(self.patterns):
+            mine = self._is(pattern, present)
+            guess = torch.cat([centred[i] for i in pattern], dim=1) @ self._get("missing", number)
+            missing = [i for i in range(len(self.names)) if i not in pattern]
+            for part, i in enumerate(missing):
+                own = guess[:, part * self.dim : (part + 1) * self.dim] + self._get("base", i)
+                filled[i] = torch.where(mine, own, filled[i])
+        return filled
+
+    def _mean(self, aligned: list[Tensor]) -> Tensor:
+        if self.average == "spherical":
+            aligned = [nn.functional.normalize(values, dim=1) for values in aligned]
+        fused = torch.stack([share * values for share, values in zip(self.shares, aligned, strict=True)]).sum(dim=0)
+        return nn.functional.normalize(fused, dim=1) if self.average == "spherical" else fused
+
+    def _posterior(self, aligned: list[Tensor], present: Tensor) -> Tensor:
+        fused = torch.zeros_like(aligned[0])
+        for number, pattern in enumerate((*self.patterns, tuple(range(len(self.names))))):
+            parts = [(aligned[i] - self._get("base", i)) @ self._get("gain", number, i) for i in pattern]
+            fused = torch.where(self._is(pattern, present), torch.stack(parts).sum(dim=0), fused)
+        return fused

@@ -1,0 +1,110 @@
+"""Averages of aligned inputs, all of them present.
+
+Missing inputs are the alignment's business: ``alignment.fuse`` fills them in and then averages.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from fusion._posterior import FactorModel
+from fusion._views import FloatArray, Views, as_matrix, common_rows
+
+METHODS = ("mean", "weighted", "spherical", "posterior")
+
+
+def resolve(method: str, weights: Mapping[str, float] | None, names: tuple[str, ...]) -> tuple[str, dict[str, float]]:
+    """The method that ``auto`` stands for, and one weight per input summing to 1.
+
+    Raises:
+        ValueError: On an unknown method, weights that do not fit the inputs, or ``weighted`` without weights.
+    """
+    if method == "auto":
+        method = "mean" if weights is None else "weighted"
+    if method not in METHODS:
+        raise ValueError(f"unknown average {method!r}; expected one of auto, {', '.join(METHODS)}")
+    if weights is None:
+        if method == "weighted":
+            raise ValueError("average 'weighted' needs weights={name: weight}")
+        return method, {name: 1 / len(names) for name in names}
+    if method in ("mean", "posterior"):
+        raise ValueError(f"average {method!r} takes no weights; use 'weighted' or 'spherical'")
+    if set(weights) != set(names):
+        raise ValueError(f"weights for {', '.join(weights)}; expected one for each of {', '.join(names)}")
+    total = float(sum(weights.values()))
+    if not (np.isfinite(total) and total > 0 and min(weights.values()) >= 0):
+        raise ValueError(f"weights must be at least 0 and not all 0: {dict(weights)}")
+    return method, {name: float(weights[name]) / total for name in names}
+
+
+def combine(aligned: Views, method: str, weights: Mapping[str, float]) -> FloatArray:
+    """The mean, weighted or spherical average with weights that sum to 1."""
+    arrays = {name: np.asarray(aligned[name]) for name in weights}
+    if method == "spherical":
+        arrays = {name: _unit(values) for name, values in arrays.items()}
+    dtype = np.result_type(*arrays.values())
+    total = np.zeros(next(iter(arrays.values())).shape, dtype)
+    for name, values in arrays.items():
+        total += values * dtype.type(weights[name])
+    return _unit(total) if method == "spherical" else total
+
+
+def _unit(values: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.where(norms > 0, norms, 1))
+
+
+def average(aligned: Views, method: str = "mean", weights: Mapping[str, float] | None = None) -> FloatArray:
+    r"""Averages complete aligned inputs.
+
+    - ``mean``: :math:`\frac1M \sum_m a_m`.
+    - ``weighted``: :math:`\sum_m w_m a_m / \sum_m w_m`.
+    - ``spherical``: the (weighted) mean of the unit vectors, brought back to the unit sphere.
+    - ``posterior``: :math:`E[z | a_1 \dots a_M]` under probabilistic CCA (Bach and Jordan 2005) with the correlations
+      of the rows given; for three and more inputs factor analysis with block-diagonal noise, by EM.
+
+    Args:
+        aligned: ``{name: (n, dim)}``, equal shapes, finite.
+        method: ``mean``, ``weighted``, ``spherical``, ``posterior``; ``auto`` is ``weighted`` with weights, else ``mean``.
+        weights: One per input for ``weighted`` and ``spherical``.
+
+    Returns:
+        (n, dim), float32 unless an input is float64.
+
+    Raises:
+        ValueError: On unequal shapes, non-finite values, or weights that do not fit.
+
+    >>> average({"a": np.array([[1.0, 0.0]]), "b": np.array([[0.0, 1.0]])}).tolist()
+    [[0.5, 0.5]]
+    >>> average({"a": np.array([[1.0]]), "b": np.array([[4.0]])}, "weighted", {"a": 2, "b": 1}).tolist()
+    [[2.0]]
+    """
+    arrays = {name: as_matrix(name, values) for name, values in aligned.items()}
+    common_rows(arrays)
+    shapes = {name: values.shape[1] for name, values in arrays.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"aligned inputs differ in width: {shapes}")
+    for name, values in arrays.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name}: row {int(np.argmin(np.isfinite(values).all(axis=1)))} is not finite")
+    method, shares = resolve(method, weights, tuple(arrays))
+    return _posterior(arrays) if method == "posterior" else combine(arrays, method, shares)
+
+
+def _posterior(arrays: dict[str, FloatArray]) -> FloatArray:
+    dtype = np.result_type(*arrays.values())
+    standard = []
+    for values in arrays.values():
+        centred = values - values.mean(axis=0, dtype=np.float64)
+        deviation = centred.std(axis=0)
+        standard.append(centred / np.where(deviation > 0, deviation, 1))
+    n = max(len(standard[0]), 1)
+    if len(standard) == 1:
+        return standard[0].astype(dtype)
+    if len(standard) == 2:
+        model = FactorModel.from_correlations((standard[0] * standard[1]).sum(axis=0) / n)
+    else:
+        together = np.hstack(standard)
+        model = FactorModel.from_correlation_matrix(together.T @ together / n, len(standard))
+    gains = model.gains(range(len(standard)))
+    return np.asarray(sum(a @ g for a, g in zip(standard, gains, strict=True))).astype(dtype)

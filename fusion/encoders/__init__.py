@@ -1,0 +1,98 @@
+"""Frozen encoders: described without their weights, loaded once, run over rows by :mod:`fusion.encoders.pipeline`."""
+
+from fusion import torch_compat as torch_compat
+from fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
+from fusion.errors import JobError
+
+__all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "load"]
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def _check(spec: EncoderSpec) -> str:
+    """Which family an encoder belongs to, after checks that need no file."""
+    if spec.kind == "vector":
+        return "vector"
+    if not spec.encoder:
+        raise JobError("encoder", f"a {spec.kind} input needs an encoder: a hub id, a local folder or builtin/<name>")
+    if spec.dtype not in _DTYPES:
+        raise JobError("dtype", f"{spec.dtype!r} is not one of {', '.join(_DTYPES)}")
+    if spec.preprocessing is not None and spec.kind != "image":
+        raise JobError("preprocessing", f"only image inputs have preprocessing, this one is {spec.kind}")
+    family = spec.encoder.partition("/")[0]
+    if family == "torchvision" and spec.kind != "image":
+        raise JobError("encoder", f"{spec.encoder} encodes pictures, but the input's kind is {spec.kind}")
+    if spec.weights is not None and family != "torchvision":
+        raise JobError("weights", "only for torchvision/<architecture>; a transformers encoder is a folder or hub id")
+    if spec.preprocessing is not None and family == "builtin":
+        raise JobError("preprocessing", f"{spec.encoder} has its own and takes no other")
+    return family if family in ("torchvision", "builtin") else spec.kind
+
+
+def describe(spec: EncoderSpec) -> Description:
+    """Says what an encoder will compute, from configurations, file headers and digests; loads no weights.
+
+    Args:
+        spec: The input's encoder.
+
+    Returns:
+        Width, fingerprint and id.
+
+    Raises:
+        JobError: The encoder, its weights or its preprocessing cannot be used; the key is relative to the input.
+    """
+    family = _check(spec)
+    if family == "vector":
+        from fusion.encoders import vector
+
+        return vector.describe(spec)
+    if family == "builtin":
+        from fusion.encoders import builtin
+
+        return builtin.describe(spec)
+    if family == "torchvision":
+        from fusion.encoders import torchvision_models
+
+        return torchvision_models.describe(spec)
+    if family == "text":
+        from fusion.encoders import text
+
+        return text.describe(spec)
+    from fusion.encoders import vision
+
+    return vision.describe(spec)
+
+
+def load(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
+    """Loads an encoder's weights.
+
+    Args:
+        spec: The input's encoder.
+        device: torch's name of the device the model runs on.
+
+    Returns:
+        The encoder, in eval mode.
+
+    Raises:
+        JobError: As :func:`describe`.
+    """
+    family = _check(spec)
+    if family == "vector":
+        from fusion.encoders import vector
+
+        return vector.VectorEncoder(vector.describe(spec).dim)
+    if family == "builtin":
+        from fusion.encoders import builtin
+
+        return builtin.load(spec)
+    if family == "torchvision":
+        from fusion.encoders import torchvision_models
+
+        return torchvision_models.load(spec, device)
+    if family == "text":
+        from fusion.encoders import text
+
+        return text.load(spec, device)
+    from fusion.encoders import vision
+
+    return vision.load(spec, device)

@@ -1,0 +1,139 @@
+"""transformers models as local folders: found, fetched, digested, and their errors told in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+from torch import nn
+from transformers import AutoConfig
+from transformers.utils import logging
+
+from fusion.encoders.base import EncoderSpec
+from fusion.encoders.digest import files_digest
+from fusion.errors import JobError
+
+logging.set_verbosity_error()
+logging.disable_progress_bar()
+
+_READ = (
+    "*config*.json", "modules.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
+    "added_tokens.json", "*.model", "*.safetensors", "*.safetensors.index.json",
+)  # fmt: skip
+_OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+_ELSEWHERE = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
+
+
+def model_folder(spec: EncoderSpec) -> Path:
+    """The local folder of a transformers model: the one named, or the hub's snapshot in its cache.
+
+    Raises:
+        JobError: Nothing of that name is on this machine or the hub, or the hub cannot be reached.
+    """
+    name = spec.encoder or ""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return _with_config(folder)
+    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
+        raise JobError("encoder", f"no such folder: {name}")
+    code = ["*.py"] if spec.trust_remote_code else []
+    try:
+        fetched = snapshot_download(
+            name,
+            allow_patterns=[*_READ, *_OLD_WEIGHTS, *code, "*/*.json", "*/*.safetensors"],
+            ignore_patterns=_ELSEWHERE,
+        )
+    except RepositoryNotFoundError:
+        raise JobError("encoder", f"{name!r} is neither a local folder nor a model that the hub shows you") from None
+    except HFValidationError:
+        raise JobError("encoder", f"{name!r} is neither a local folder nor a hub id") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise JobError(
+            "encoder",
+            f"the hub cannot be reached for {name!r} ({type(error).__name__}) and it is not in the local cache; "
+            "download the model elsewhere and give the path of its folder",
+        ) from None
+    return _with_config(Path(fetched))
+
+
+def _with_config(folder: Path) -> Path:
+    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+        raise JobError("encoder", f"{folder} holds neither config.json nor modules.json: not a model folder")
+    return folder
+
+
+def model_digest(folder: Path, trust_remote_code: bool) -> str:
+    """Digest of every file that a model's vectors can depend on."""
+    patterns = [*_READ, *(["*.py"] if trust_remote_code else [])]
+    files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
+    if not any(path.suffix == ".safetensors" for path in files):
+        files |= {path for pattern in _OLD_WEIGHTS for path in folder.rglob(pattern)}
+    kept = [
+        path
+        for path in files
+        if not any(path.match(pattern) for pattern in _ELSEWHERE) and "/." not in str(path.relative_to(folder))
+    ]
+    return files_digest(folder, kept)
+
+
+@contextmanager
+def told(key: str, what: str) -> Iterator[None]:
+    """Turns whatever transformers raises about a model folder into one line under ``key``."""
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:  # noqa: BLE001 - configurations and tokenisers raise anything on odd folders
+        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if "trust_remote_code" in str(error):
+            line = "it carries its own code; set trust_remote_code: true if you trust it"
+        raise JobError(key, f"{what}: {line}") from None
+
+
+def read_config(folder: Path, spec: EncoderSpec) -> Any:
+    """A model's configuration.
+
+    Raises:
+        JobError: It is missing, unreadable or needs code that is not trusted.
+    """
+    with told("encoder", f"{spec.encoder} has no usable config.json"):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+
+
+def blank_model(auto: Any, config: Any, spec: EncoderSpec) -> nn.Module:
+    """The model's modules on the meta device: shapes without weights."""
+    with told("encoder", f"{spec.encoder} cannot be built"), torch.device("meta"):
+        options = {"trust_remote_code": spec.trust_remote_code} if hasattr(auto, "_model_mapping") else {}
+        build = auto.from_config if hasattr(auto, "from_config") else auto._from_config
+        model: nn.Module = build(config, **options)
+    return model.eval()
+
+
+def load_model(auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, ...]) -> tuple[nn.Module, set[str]]:
+    """A model with its weights in ``spec.dtype``, and the names of weights the folder did not have.
+
+    Args:
+        auto: An auto class or a model class of transformers.
+        folder: The model's folder.
+        spec: Its specification.
+        optional: Parts of a name that mark weights the caller can do without.
+
+    Raises:
+        JobError: The weights cannot be read, or needed ones are missing.
+    """
+    options = {"trust_remote_code": spec.trust_remote_code} if hasattr(auto, "_model_mapping") else {}
+    with told("encoder", f"{spec.encoder} cannot be loaded"):
+        model, report = auto.from_pretrained(
+            folder, dtype=getattr(torch, spec.dtype), output_loading_info=True, weights_only=True, **options
+        )
+    missing = set(report["missing_keys"])
+    needed = sorted(key for key in missing if not any(part in key for part in optional))
+    wrong = sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if needed or wrong:
+        raise JobError(
+            "encoder", f"{spec.encoder} lacks weights its config.json asks for: {', '.join((needed + wrong)[:3])}"
+        )
+    return model.eval().requires_grad_(False), missing

@@ -1,0 +1,98 @@
+"""Texts to token ids: thread-safe, truncated, and cheap for texts much longer than a model reads."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as Normalizers
+from transformers import AutoTokenizer
+
+from fusion.encoders.base import EncoderSpec
+from fusion.encoders.hub import told
+from fusion.encoders.sentence import Recipe
+
+_CHARACTERS_A_TOKEN = 32
+_NO_LIMIT = 1_000_000
+_UNLIMITED = 8192
+
+
+def max_length(recipe: Recipe, tokenizer: Any, config: Any) -> int:
+    """Tokens a model reads: the folder's own limit, else the least of the tokeniser's and the model's.
+
+    Models that number positions from after the padding token (RoBERTa's family) hold that many fewer.
+    """
+    if recipe.max_length:
+        return int(recipe.max_length)
+    limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else _UNLIMITED
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    positions = getattr(text, "max_position_embeddings", None)
+    if positions and positions > 0:
+        shifted = "roberta" in text.model_type or text.model_type in ("camembert", "mpnet", "xmod", "longformer")
+        offset = (text.pad_token_id or 0) + 1 if shifted else 0
+        limit = min(limit, positions - offset)
+    return int(limit)
+
+
+class Tokens:
+    """A tokeniser with its limit.
+
+    Attributes:
+        limit: Most tokens of a text, special ones included.
+        pad_id: The padding token.
+    """
+
+    def __init__(self, recipe: Recipe, config: Any, spec: EncoderSpec) -> None:
+        with told("encoder", f"{spec.encoder} has no usable tokeniser"):
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                recipe.transformer, trust_remote_code=spec.trust_remote_code
+            )
+        self.limit = max_length(recipe, self._tokenizer, config)
+        self.pad_id = int(self._tokenizer.pad_token_id or 0)
+        self._prompt = recipe.prompt
+        self._lock = threading.Lock()
+        self._fast = self._set_up_fast(recipe) if self._tokenizer.is_fast else None
+        self.prompt_length = 0 if recipe.pool_prompt or not recipe.prompt else self._length_of_prompt()
+
+    def _set_up_fast(self, recipe: Recipe) -> Any:
+        fast = self._tokenizer.backend_tokenizer
+        fast.no_padding()
+        fast.enable_truncation(self.limit, direction=self._tokenizer.truncation_side)
+        if recipe.lowercase and "lowercase" not in str(fast.normalizer).lower().replace("lowercase=false", ""):
+            fast.normalizer = Normalizers([Lowercase(), *([fast.normalizer] if fast.normalizer else [])])
+        return fast
+
+    def _length_of_prompt(self) -> int:
+        ids = self._encode([self._prompt])[0]
+        ends = (self._tokenizer.sep_token_id, self._tokenizer.eos_token_id)
+        return len(ids) - (1 if ids and ids[-1] in ends else 0)
+
+    def __call__(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, at most ``limit`` of them; texts must have been checked."""
+        return self._encode([self._prompt + text for text in texts])
+
+    def _encode(self, texts: list[str]) -> list[list[int]]:
+        if self._fast is None:
+            with self._lock:
+                encoded = self._tokenizer(texts, truncation=True, max_length=self.limit)["input_ids"]
+            return [list(ids) for ids in encoded]
+        longest = self.limit * _CHARACTERS_A_TOKEN
+        if self._tokenizer.truncation_side == "right" and any(len(text) > longest for text in texts):
+            return [self._encode_long(text) for text in texts]
+        return [encoding.ids for encoding in self._fast.encode_batch_fast(texts)]
+
+    def _encode_long(self, text: str) -> list[int]:
+        """Reads a beginning of the text, twice as long each time until it fills the limit.
+
+        The cut falls on white space, so that no word is split, and well after the last token that is kept.
+        """
+        assert self._fast is not None
+        size = self.limit * _CHARACTERS_A_TOKEN
+        while size < len(text):
+            beginning = text[:size]
+            cut = max(beginning.rfind(" "), beginning.rfind("\n"))
+            encoding = self._fast.encode(beginning[:cut] if cut > size // 2 else beginning)
+            if sum(len(rest.ids) for rest in encoding.overflowing) > self.limit // 8 + 8:
+                return list(encoding.ids)
+            size *= 2
+        return list(self._fast.encode(text).ids)

@@ -1,0 +1,98 @@
+"""The one way pictures become model input: resize, cut the centre, normalise, as each model's weights ask."""
+
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fusion.encoders.base import JSON, Preprocessing
+
+_REDUCING_GAP = 3.0
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """Picture preprocessing.
+
+    Attributes:
+        resize: (height, width) when ``exact``, else (shorter edge, shorter edge).
+        exact: Whether the aspect ratio is given up.
+        crop: (height, width) cut from the centre; also the model's input size.
+        resample: Pillow's number of the filter (2 bilinear, 3 bicubic).
+        mean: Subtracted from values in 0..1, per channel.
+        std: Divides after that, per channel.
+    """
+
+    resize: tuple[int, int]
+    exact: bool
+    crop: tuple[int, int]
+    resample: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def target(self) -> int:
+        """Shorter edge below which a reduced decode would lose what the model sees."""
+        return max(*self.resize, *self.crop) if self.exact else self.resize[0]
+
+    def overridden(self, preprocessing: Preprocessing | None) -> "Transform":
+        """This transform with the job file's sizes and statistics; the filter stays the model's own."""
+        if preprocessing is None:
+            return self
+        return replace(
+            self,
+            resize=(preprocessing.resize, preprocessing.resize),
+            exact=False,
+            crop=(preprocessing.crop, preprocessing.crop),
+            mean=tuple(preprocessing.mean),
+            std=tuple(preprocessing.std),
+        )
+
+    def as_json(self) -> dict[str, JSON]:
+        """Everything the pixels depend on, for the fingerprint."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    def pixels(self, picture: Image.Image) -> torch.Tensor:
+        """Resizes and cuts an RGB picture in one pass over the part that is kept.
+
+        Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them; where the cut is
+        larger than the resized picture, black fills the rest.
+
+        Returns:
+            (3, height, width) uint8, stored channels last.
+        """
+        height, width = self._resized(picture.height, picture.width)
+        crop_height, crop_width = self.crop
+        top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+        y0, x0 = max(top, 0), max(left, 0)
+        y1, x1 = min(top + crop_height, height), min(left + crop_width, width)
+        sy, sx = picture.height / height, picture.width / width
+        resized = picture.resize(
+            (x1 - x0, y1 - y0),
+            Image.Resampling(self.resample),
+            box=(x0 * sx, y0 * sy, min(x1 * sx, picture.width), min(y1 * sy, picture.height)),
+            reducing_gap=_REDUCING_GAP,
+        )
+        values = np.array(resized, dtype=np.uint8)
+        if values.shape[:2] != self.crop:
+            canvas = np.zeros((*self.crop, 3), np.uint8)
+            canvas[y0 - top : y0 - top + values.shape[0], x0 - left : x0 - left + values.shape[1]] = values
+            values = canvas
+        return torch.from_numpy(values).permute(2, 0, 1)
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if self.exact:
+            return self.resize
+        edge = self.resize[0]
+        if height <= width:
+            return edge, max(int(edge * width / height), 1)
+        return max(int(edge * height / width), 1), edge
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) uint8 to float32 with the mean subtracted and the deviation divided, layout kept."""
+        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1) * 255
+        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1) * 255
+        return pixels.float().sub_(mean).div_(std)

@@ -1,0 +1,140 @@
+"""Files on a local (or mounted) file system: a file appears whole or not at all."""
+
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from infra._faults import told, told_when_full
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+class LocalStore:
+    """The operations of :class:`infra.storage.Storage` under one local folder."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def uri(self, path: str) -> str:
+        """The absolute local path."""
+        return str(self._root / path) if path else str(self._root)
+
+    def local_path(self, path: str) -> Path:
+        """Where ``path`` lies on this machine."""
+        return self._root / path
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        """A stream into a temporary file that replaces ``path`` when the block ends without an error."""
+        target = self._root / path
+        temporary = self._temporary(target)
+        try:
+            with told(self.uri(path)):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                stream = temporary.open("xb")
+            with stream:
+                with told_when_full(self.uri(path)):
+                    yield stream
+                with told(self.uri(path)):
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            with told(self.uri(path)):
+                temporary.replace(target)
+                _fsync_folder(target.parent)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink()
+            raise
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Writes ``path`` unless it exists; of several writers exactly one gets True."""
+        target = self._root / path
+        temporary = self._temporary(target)
+        with told(self.uri(path)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("xb") as stream:
+                    stream.write(data)
+                    stream.flush()
+                    os.fsync(stream.fileno())
+                try:
+                    target.hardlink_to(temporary)
+                except FileExistsError:
+                    return False
+                _fsync_folder(target.parent)
+                return True
+            finally:
+                with suppress(OSError):
+                    temporary.unlink()
+
+    def read(self, path: str) -> bytes:
+        """The whole file."""
+        with told(self.uri(path)):
+            return (self._root / path).read_bytes()
+
+    def open(self, path: str) -> BinaryIO:
+        """A seekable stream."""
+        with told(self.uri(path)):
+            return (self._root / path).open("rb")
+
+    def exists(self, path: str) -> bool:
+        """Whether there is a file."""
+        with told(self.uri(path)):
+            return (self._root / path).is_file()
+
+    def walk(self, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
+        """(path relative to the root, size or -1) of every file below ``prefix``, in no order."""
+        folder = self._root / prefix
+        with told(self.uri(prefix)), suppress(FileNotFoundError, NotADirectoryError):
+            yield from _walk(str(folder), f"{prefix}/" if prefix else "", sizes)
+
+    def remove(self, paths: Iterable[str]) -> None:
+        """Deletes files, then the folders that this left empty; what is gone already is no error."""
+        folders: set[Path] = set()
+        for path in paths:
+            target = self._root / path
+            with told(self.uri(path)):
+                target.unlink(missing_ok=True)
+            folders.add(target.parent)
+        for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+            self._prune(folder)
+
+    def abandon_uploads(self) -> int:
+        """Nothing: unfinished local writes are temporary files."""
+        return 0
+
+    def _prune(self, folder: Path) -> None:
+        while folder != self._root and folder.is_relative_to(self._root):
+            try:
+                folder.rmdir()
+            except OSError:
+                return
+            folder = folder.parent
+
+    @staticmethod
+    def _temporary(target: Path) -> Path:
+        return target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+
+
+def _walk(folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                with suppress(FileNotFoundError):
+                    yield from _walk(entry.path, f"{prefix}{entry.name}/", sizes)
+            elif not sizes:
+                yield prefix + entry.name, -1
+            else:
+                with suppress(FileNotFoundError):
+                    yield prefix + entry.name, entry.stat().st_size
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,146 @@
+"""What every corpus format shares: listed files, sources, shards, and the interface of a format."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from infra.corpus.files import Entry, Files, Listing
+
+BAD = "__bad__"
+"""Name of the column that tells why a row could not be read; null where it could."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One file of the corpus (for a folder of pictures: one folder).
+
+    Attributes:
+        uri: Absolute local path or URI.
+        relative: Path relative to the corpus root, ``/``-separated; folders end in ``/``.
+        size: Bytes.
+        stamp: Modification time in nanoseconds, or the object store's etag.
+        rows: Number of rows.
+    """
+
+    uri: str
+    relative: str
+    size: int
+    stamp: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive rows of one source: the unit of work and of commit.
+
+    Attributes:
+        id: Hash of the source's relative path, size and stamp and of the row range.
+        index: Position among all shards of the corpus.
+        source: Relative path of the source.
+        uri: Absolute local path or URI of the source.
+        start: First row in the source.
+        stop: Row after the last.
+        offset: Byte where the first row begins (uncompressed), for formats read by bytes; else 0.
+        length: Bytes up to the end of the last row; for a folder of pictures, the rows planned; else 0.
+        size: Size of the source when the shard was planned.
+        stamp: Stamp of the source when the shard was planned.
+    """
+
+    id: str
+    index: int
+    source: str
+    uri: str
+    start: int
+    stop: int
+    offset: int = 0
+    length: int = 0
+    size: int = 0
+    stamp: str = ""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.stop - self.start
+
+    @property
+    def folder(self) -> str:
+        """Folder of the source relative to the corpus root; picture paths are read from it. Empty for the root."""
+        return self.source.rpartition("/")[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Peek:
+    """What one look at a source tells.
+
+    Attributes:
+        rows: Number of rows.
+        types: Column types seen.
+        marks: Byte offsets of every ``stride``-th row and, last, of the end; None for formats with row addresses.
+        stamps: For sources of many files, one (size, stamp) a shard in place of the source's.
+    """
+
+    rows: int
+    types: Mapping[str, pa.DataType]
+    marks: NDArray[np.int64] | None = None
+    stamps: Sequence[tuple[int, str]] | None = field(default=None)
+
+
+class UnreadableError(Exception):
+    """A source that is not what its name says; the message goes after the file's name."""
+
+
+class Format(ABC):
+    """How the rows of one family of files are counted and read. Instances are plain, small and picklable."""
+
+    default_key: str | None = None
+    """Column that names a row uniquely without the user's saying so."""
+
+    strict = False
+    """Whether the files declare their types, so that two that disagree are an error and not text."""
+
+    def entries(self, listing: Listing) -> list[Entry]:
+        """The sources among the listed files."""
+        return list(listing.entries)
+
+    @abstractmethod
+    def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
+        """Counts the rows of a source and looks at the first ``sample`` of them.
+
+        Args:
+            files: Access to the files.
+            entry: The source.
+            stride: Rows in a shard.
+            sample: Rows to take the types from.
+
+        Raises:
+            UnreadableError: The file is damaged or no such format.
+        """
+
+    def state(self, files: Files, shard: Shard) -> tuple[int, str]:
+        """Size and stamp of the shard's source now."""
+        return files.stat(shard.uri)
+
+    @abstractmethod
+    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+        """Reads rows of a source.
+
+        Args:
+            files: Access to the files.
+            shard: Which rows.
+            columns: Wanted columns with the type each must come in; those that the source lacks may be left out.
+
+        Returns:
+            The table in row order, and for each row why it could not be read (None where it could). May hold fewer
+            rows than the shard if the source has shrunk.
+        """
+
+
+def shard_id(relative: str, size: int, stamp: str, start: int, stop: int) -> str:
+    """Names a shard by content: 24 hexadecimal digits, the same wherever the corpus folder lies."""
+    text = f"{relative}\0{size}\0{stamp}\0{start}\0{stop}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

@@ -1,0 +1,314 @@
+"""Opening a corpus, cutting it into shards and reading them."""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+
+from fusion.errors import JobError, RunError
+from infra.corpus.base import BAD, Entry, Format, Peek, Shard, Source, UnreadableError, shard_id
+from infra.corpus.files import Files, Listing
+from infra.corpus.folder import PICTURE_SUFFIXES, Folder
+from infra.corpus.lines import Delimited, JsonLines
+from infra.corpus.tables import Parquet
+from infra.corpus.values import joined, settled
+from infra.corpus.webdataset import WebDataset
+from infra.job import CorpusJob, LimitsJob
+
+_FORMATS: dict[str, Callable[[], Format]] = {
+    ".parquet": Parquet,
+    ".jsonl": JsonLines,
+    ".jsonl.gz": JsonLines,
+    ".jsonl.zst": JsonLines,
+    ".csv": partial(Delimited, ","),
+    ".csv.gz": partial(Delimited, ","),
+    ".csv.zst": partial(Delimited, ","),
+    ".tsv": partial(Delimited, "\t"),
+    ".tsv.gz": partial(Delimited, "\t"),
+    ".tsv.zst": partial(Delimited, "\t"),
+    ".tar": WebDataset,
+}
+_KEY = "corpus.path"
+_SAMPLE = 10_000
+_THREADS = 8
+
+
+class Corpus:
+    """The rows of a corpus; picklable, and light when pickled: workers read shards but carry no list of sources.
+
+    Attributes:
+        root: Folder that sources and picture paths are relative to.
+        key: The key column, or None.
+        sources: Every file in the order of its relative path; empty in a pickled copy.
+        columns: Type of every column, the same for all sources.
+    """
+
+    def __init__(self, root: str, files: Files, form: Format, job: CorpusJob, peeks: Mapping[Entry, Peek]) -> None:
+        self.root = root
+        self.key = job.key
+        self.sources = tuple(
+            Source(entry.uri, entry.relative, entry.size, entry.stamp, peek.rows) for entry, peek in peeks.items()
+        )
+        self._files = files
+        self._format = form
+        self._peeks = list(peeks.values())
+        self._stride = job.rows_per_shard
+        self._clashes: dict[str, str] = {}
+        self._file_columns = self._unified({entry.relative: peek.types for entry, peek in peeks.items()})
+        folders = dict.fromkeys(name for source in self.sources for name in _partitions(source.relative))
+        self._folder_columns = [name for name in folders if name not in self._file_columns]
+        self._aliases = {}
+        if "file_name" in self._file_columns and "image" not in self._file_columns:
+            self._aliases["image"] = "file_name"
+        self.columns: dict[str, pa.DataType] = {
+            **self._file_columns,
+            **dict.fromkeys(self._folder_columns, pa.string()),
+            **{alias: self._file_columns[name] for alias, name in self._aliases.items()},
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"sources": (), "_peeks": []}
+
+    def shards(self, rows_per_shard: int) -> list[Shard]:
+        """Cuts the sources into shards of ``rows_per_shard`` rows; a source's last shard may be smaller.
+
+        The order is that of the sources and their rows; no shard crosses a source.
+        """
+        if rows_per_shard != self._stride:
+            entries = [Entry(source.uri, source.relative, source.size, source.stamp) for source in self.sources]
+            self._peeks = list(_peeked(self._files, self._format, entries, rows_per_shard).values())
+            self._stride = rows_per_shard
+        shards: list[Shard] = []
+        for source, peek in zip(self.sources, self._peeks, strict=True):
+            marks = None if peek.marks is None else peek.marks.tolist()
+            for number, start in enumerate(range(0, source.rows, rows_per_shard)):
+                stop = min(start + rows_per_shard, source.rows)
+                size, stamp = (source.size, source.stamp) if peek.stamps is None else peek.stamps[number]
+                offset, length = (0, stop - start) if marks is None else (marks[number], marks[number + 1])
+                shards.append(
+                    Shard(
+                        id=shard_id(source.relative, size, stamp, start, stop),
+                        index=len(shards),
+                        source=source.relative,
+                        uri=source.uri,
+                        start=start,
+                        stop=stop,
+                        offset=offset,
+                        length=length if marks is None else length - offset,
+                        size=size,
+                        stamp=stamp,
+                    )
+                )
+        return shards
+
+    def read(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
+        """Reads exactly the rows of a shard, in order.
+
+        Args:
+            shard: A shard of this corpus, or the beginning of one.
+            columns: Wanted columns; the key column is added if it is not among them.
+
+        Returns:
+            A table of ``shard.rows`` rows: the columns in the order asked for, null where a source lacks one, and
+            ``__bad__``: why the row could not be read (its values are then null), or null.
+
+        Raises:
+            RunError: The source is gone, or has changed since the shard was planned.
+        """
+        if self._format.state(self._files, shard) != (shard.size, shard.stamp):
+            raise RunError(f"{shard.uri} has changed since this run was planned; run the job again")
+        wanted = list(dict.fromkeys([*columns, *filter(None, [self.key_column])]))
+        stored = [self._aliases.get(name, name) for name in wanted]
+        types = {name: self._file_columns[name] for name in stored if name in self._file_columns}
+        try:
+            table, bad = self._format.read(self._files, shard, types)
+        except UnreadableError as error:
+            raise RunError(f"{shard.uri} {error}") from error
+        if len(bad) != shard.rows:
+            raise RunError(f"{shard.uri} holds {len(bad)} of the {shard.rows} rows planned; run the job again")
+        partitions = _partitions(shard.source)
+        arrays = {}
+        for name, source_name in zip(wanted, stored, strict=True):
+            if source_name in table.column_names:
+                arrays[name] = table.column(source_name)
+            else:
+                kind = self.columns.get(name, pa.null())
+                value = partitions.get(name) if name in self._folder_columns else None
+                arrays[name] = pa.repeat(pa.scalar(value, kind), shard.rows)
+        return pa.table({**arrays, BAD: pa.array(bad, pa.string())})
+
+    @property
+    def key_column(self) -> str | None:
+        """The column that names the rows, given by the job or by the format."""
+        return self.key or self._format.default_key
+
+    def keys(self, shard: Shard, table: pa.Table) -> list[str | None]:
+        """The key of each row as text.
+
+        Args:
+            shard: The shard that ``table`` was read from.
+            table: What ``read`` returned.
+
+        Returns:
+            The key column's values as text, None where it is null or empty. Without a key column, and for rows that
+            could not be read: ``<source>#<row number>``, counted from 0.
+        """
+        bad = table.column(BAD).to_pylist()
+        column = self.key_column
+        values = [None] * shard.rows if column is None else table.column(column).to_pylist()
+        return [
+            f"{shard.source}#{shard.start + row}"
+            if column is None or (values[row] is None and bad[row] is not None)
+            else _key_text(values[row])
+            for row in range(shard.rows)
+        ]
+
+    def require(self, columns: Mapping[str, str | Sequence[str]]) -> None:
+        """Checks that columns exist and have one type.
+
+        Args:
+            columns: {key in the job file: column name or names}.
+
+        Raises:
+            JobError: On the first key whose column does not exist; names the nearest ones.
+        """
+        for key, names in columns.items():
+            for name in [names] if isinstance(names, str) else names:
+                if name in self._clashes:
+                    raise JobError(key, self._clashes[name])
+                if name not in self.columns:
+                    raise JobError(key, self._missing(name))
+
+    def _missing(self, name: str) -> str:
+        known = list(self.columns)
+        first = self.sources[0].relative if self.sources else self.root
+        where = first if len(self.sources) < 2 else f"{first} or the {len(self.sources) - 1} other sources"
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+        if near:
+            return f"no column {name!r} in {where}; did you mean {' or '.join(map(repr, near))}?"
+        shown = ", ".join(known[:12]) + (f" and {len(known) - 12} more" if len(known) > 12 else "")
+        return f"no column {name!r} in {where}; it has {shown or 'no columns'}"
+
+    def _unified(self, seen: Mapping[str, Mapping[str, pa.DataType]]) -> dict[str, pa.DataType]:
+        types: dict[str, pa.DataType] = {}
+        where: dict[str, str] = {}
+        distinct = {tuple(kinds.items()): relative for relative, kinds in reversed(seen.items())}
+        for items, relative in reversed(distinct.items()):
+            for name, kind in items:
+                known = types.setdefault(name, kind)
+                where.setdefault(name, relative)
+                if known == kind:
+                    continue
+                both = _promoted(known, kind) if self._format.strict else joined(known, kind)
+                if both is None:
+                    clash = f"column {name!r} is {known} in {where[name]} and {kind} in {relative}; give it one type"
+                    self._clashes.setdefault(name, clash)
+                else:
+                    types[name] = both
+        return {name: settled(kind) for name, kind in types.items()}
+
+
+def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None) -> Corpus:
+    """Lists a corpus, counts its rows and settles its columns' types.
+
+    Args:
+        job: The job file's corpus section, paths absolute.
+        limits: What the run puts up with; ``http`` must be on for a corpus behind http(s).
+        storage_options: ``endpoint_url`` of an S3-compatible server, if any.
+
+    Raises:
+        JobError: On ``corpus.path``: nothing there, no permission, an unknown or mixed format, a damaged file, no rows.
+    """
+    if job.path.startswith(("http://", "https://")) and not limits.http:
+        raise JobError(_KEY, f"{job.path}: set limits.http to true to read over http(s)")
+    files = Files(storage_options)
+    listing = files.list(job.path)
+    form, listing = _format_of(listing, job.path)
+    peeks = _peeked(files, form, form.entries(listing), job.rows_per_shard)
+    corpus = Corpus(listing.root, files, form, job, peeks)
+    if not any(source.rows for source in corpus.sources):
+        raise JobError(_KEY, f"{job.path} holds no rows")
+    return corpus
+
+
+def _suffix(relative: str) -> str | None:
+    name = relative.rpartition("/")[2].lower()
+    return next((suffix for suffix in _FORMATS if name.endswith(suffix)), None)
+
+
+def _format_of(listing: Listing, path: str) -> tuple[Format, Listing]:
+    """The one format of the listed files, and the listing reduced to them."""
+    data = [entry for entry in listing.entries if _suffix(entry.relative)]
+    pictures = any(entry.relative.lower().endswith(PICTURE_SUFFIXES) for entry in listing.entries)
+    if listing.is_folder and pictures:
+        metadata = [entry for entry in data if entry.relative.rpartition("/")[2].startswith("metadata.")]
+        data = metadata or data
+    if not data and pictures and listing.is_folder:
+        return Folder(), listing
+    known = ", ".join(_FORMATS)
+    if not data or (not listing.is_folder and len(data) < len(listing.entries)):
+        other = next((entry.relative for entry in listing.entries if not _suffix(entry.relative)), None)
+        if other is None or listing.is_folder:
+            raise JobError(_KEY, f"{path}: no corpus file in this folder; known are {known} and folders of pictures")
+        raise JobError(_KEY, f"{path}: {other} is no corpus file; known are {known} and folders of pictures")
+    kinds = dict.fromkeys((_suffix(entry.relative) or "").removesuffix(".gz").removesuffix(".zst") for entry in data)
+    if len(kinds) > 1:
+        raise JobError(
+            _KEY, f"{path}: holds {' and '.join(kinds)} files; name one kind, e.g. {path}/*{next(iter(kinds))}"
+        )
+    return _FORMATS[next(iter(kinds))](), Listing(listing.root, data, listing.is_folder)
+
+
+def _peeked(files: Files, form: Format, entries: Sequence[Entry], stride: int) -> dict[Entry, Peek]:
+    sample = max(20, _SAMPLE // max(1, len(entries)))
+
+    def peek(entry: Entry) -> Peek | str:
+        try:
+            return form.peek(files, entry, stride, sample)
+        except UnreadableError as error:
+            return f"{entry.relative} {error}"
+        except OSError as error:
+            return f"{entry.relative} cannot be read ({error.strerror or error})"
+
+    with ThreadPoolExecutor(min(_THREADS, max(1, len(entries)))) as pool:
+        peeks = list(pool.map(peek, entries))
+    wrong = [peek for peek in peeks if isinstance(peek, str)]
+    if wrong:
+        others = f" (and {len(wrong) - 1} more such files)" if len(wrong) > 1 else ""
+        raise JobError(_KEY, wrong[0] + others)
+    return {entry: peek for entry, peek in zip(entries, peeks, strict=True) if isinstance(peek, Peek)}
+
+
+def _promoted(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
+    """The declared type that holds both, or None where one is text and the other a number, and so on."""
+    binary = [pa.types.is_binary(kind) for kind in (a, b)]
+    if any(binary) and not all(binary) and not any(pa.types.is_null(kind) for kind in (a, b)):
+        return None
+    schemas = [pa.schema([("", kind)]) for kind in (a, b)]
+    try:
+        return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+    except pa.ArrowException:
+        return None
+
+
+def _partitions(relative: str) -> dict[str, str | None]:
+    """Columns told by folders named ``column=value``."""
+    return dict(_partition_parts(relative)) if "=" in relative else {}
+
+
+def _partition_parts(relative: str) -> Iterator[tuple[str, str | None]]:
+    for part in relative.split("/")[:-1]:
+        name, equals, value = part.partition("=")
+        if equals and name:
+            yield unquote(name), None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _key_text(value: object) -> str | None:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "backslashreplace")
+    text = None if value is None else str(value)
+    return text or None

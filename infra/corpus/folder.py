@@ -1,0 +1,94 @@
+"""A folder of pictures without a table: one row a picture, with the text file beside it if there is one."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from infra.corpus.base import Entry, Format, Peek, Shard
+from infra.corpus.files import Files, Listing
+from infra.corpus.values import column_of
+
+PICTURE_SUFFIXES = tuple(
+    [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".tga", ".ico", ".psd", ".qoi", ".sgi", ".dds"]
+)
+
+
+class Folder(Format):
+    """Pictures in folders, in the order of their names; every folder is one source.
+
+    Columns: ``file_name`` (relative to the corpus, the default key), ``image``, ``label`` (name of the innermost
+    folder, where there is one) and ``text`` (of the .txt file of the same name, where there is any).
+    """
+
+    default_key = "file_name"
+
+    def entries(self, listing: Listing) -> list[Entry]:
+        """One entry for each folder that holds pictures."""
+        folders: dict[str, str] = {}
+        for entry in listing.entries:
+            if entry.relative.lower().endswith(PICTURE_SUFFIXES):
+                folder, _, name = entry.relative.rpartition("/")
+                folders[f"{folder or '.'}/"] = entry.uri[: -len(name) - 1]
+        return [Entry(uri, relative, 0, "") for relative, uri in sorted(folders.items())]
+
+    def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
+        """Lists the folder; stamps are of each shard's own pictures and texts."""
+        children = files.children(entry.uri)
+        pictures = _pictures(children)
+        stamps = [_state(children, pictures[first : first + stride]) for first in range(0, len(pictures), stride)]
+        columns = ["file_name", "image"]
+        columns += ["label"] if entry.relative != "./" else []
+        columns += ["text"] if any(_sidecar(name) in children for name in pictures) else []
+        return Peek(len(pictures), dict.fromkeys(columns, pa.string()), stamps=stamps)
+
+    def state(self, files: Files, shard: Shard) -> tuple[int, str]:
+        """Bytes and digest of the pictures and texts that the shard was planned with."""
+        children = files.children(shard.uri)
+        return _state(children, _pictures(children)[shard.start : shard.start + shard.length])
+
+    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+        """Reads names and texts; the pictures themselves stay where they are."""
+        children = files.children(shard.uri)
+        names = _pictures(children)[shard.start : shard.stop]
+        bad: list[str | None] = [None] * len(names)
+        folder = shard.folder
+        values: dict[str, Any] = {
+            "file_name": [name if folder == "." else f"{folder}/{name}" for name in names],
+            "image": [f"{shard.uri}/{name}" for name in names],
+            "label": [None if folder == "." else folder.rpartition("/")[2]] * len(names),
+        }
+        if "text" in columns:
+            values["text"] = []
+            for row, name in enumerate(names):
+                text, bad[row] = (
+                    _text(files, f"{shard.uri}/{_sidecar(name)}") if _sidecar(name) in children else ("", None)
+                )
+                values["text"].append(text or None)
+        return pa.table({name: column_of(values[name], kind)[0] for name, kind in columns.items()}), bad
+
+
+def _pictures(children: Mapping[str, Any]) -> list[str]:
+    return sorted(name for name in children if name.lower().endswith(PICTURE_SUFFIXES))
+
+
+def _sidecar(name: str) -> str:
+    return name.rpartition(".")[0] + ".txt"
+
+
+def _state(children: Mapping[str, Any], names: list[str]) -> tuple[int, str]:
+    size = 0
+    digest = hashlib.blake2b(digest_size=12)
+    for name in [part for name in names for part in (name, _sidecar(name)) if part in children]:
+        bytes_, stamp = children[name]()
+        size += bytes_
+        digest.update(f"{name}\0{bytes_}\0{stamp}\0".encode("utf-8", "surrogateescape"))
+    return size, digest.hexdigest()
+
+
+def _text(files: Files, uri: str) -> tuple[str, str | None]:
+    try:
+        return files.read(uri, 0, 64 << 20).decode("utf-8-sig").strip(), None
+    except UnicodeDecodeError as error:
+        return "", f"{uri.rpartition('/')[2]}: not UTF-8 text (byte {error.start})"

@@ -1,0 +1,219 @@
+"""From the value of an image column to the picture's bytes: what may be read, from where, and what is wrong with it."""
+
+import errno
+import os
+import posixpath
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from fusion.errors import BadInputError, Reason, RunError
+from infra.corpus.files import Files
+from infra.jobpaths import is_uri
+
+_MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+_HTTP_BUSY = (408, 425, 429)
+_HTTP_SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """An encoded picture that is yet to be read.
+
+    Attributes:
+        read: Gives the bytes; raises ``BadInputError``, or what the storage raises where another try may help.
+        uri: Where it lies; None for bytes out of the table.
+        stamp: Modification time in nanoseconds or etag, where known.
+        size: Bytes, where known.
+    """
+
+    read: Callable[[], bytes]
+    uri: str | None
+    stamp: str | None
+    size: int | None
+
+
+class Pictures:
+    """Finds the pictures that a corpus names; picklable.
+
+    Args:
+        root: The corpus folder.
+        images_folder: Folder beside the metadata file that is tried when a path is not found beside it.
+        outside_corpus: Whether paths, links and URIs may lead out of ``root``.
+        http: Whether pictures may be fetched by http(s).
+        max_bytes: Larger pictures are refused unread.
+        storage_options: ``endpoint_url`` of an S3-compatible server, if any.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        images_folder: str = "images",
+        outside_corpus: bool = False,
+        http: bool = False,
+        max_bytes: int = 256 << 20,
+        storage_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._root = root
+        self._images_folder = images_folder
+        self._outside_corpus = outside_corpus
+        self._http = http
+        self._max_bytes = max_bytes
+        self._files = Files(storage_options)
+        self._real_root = None if is_uri(root) else os.path.realpath(root)
+
+    def reader(self, value: object, folder: str = "") -> Picture:
+        """Looks a picture up.
+
+        Args:
+            value: Encoded bytes; a struct of ``bytes`` and ``path`` (Hugging Face); a path or URI.
+            folder: Folder of the metadata file, relative to ``root``: where relative paths start.
+
+        Raises:
+            BadInputError: null, empty, not_an_image, file_missing, not_a_file, no_permission, outside_corpus,
+                http_not_allowed, too_large.
+        """
+        if isinstance(value, Mapping):
+            value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+        if value is None:
+            raise BadInputError(Reason.NULL)
+        if isinstance(value, bytes | bytearray | memoryview):
+            return self._encoded(bytes(value))
+        if not isinstance(value, str):
+            raise BadInputError(Reason.NOT_AN_IMAGE, f"{value!r:.60} is neither a path nor encoded bytes")
+        if not value.strip():
+            raise BadInputError(Reason.EMPTY)
+        if value.startswith("file://"):
+            value = unquote(value.removeprefix("file://"))
+        if value.startswith(("http://", "https://")):
+            if not self._http:
+                raise BadInputError(Reason.HTTP_NOT_ALLOWED, value)
+            return Picture(partial(_fetch, value, self._max_bytes), value, None, None)
+        if is_uri(value) or (self._real_root is None and not value.startswith("/")):
+            return self._remote(value, folder)
+        return self._local(value, folder)
+
+    def _encoded(self, data: bytes) -> Picture:
+        if not data:
+            raise BadInputError(Reason.EMPTY)
+        self._check_size(len(data), "encoded bytes")
+        return Picture(lambda: data, None, None, len(data))
+
+    def _local(self, value: str, folder: str) -> Picture:
+        if self._real_root is None:
+            if not self._outside_corpus:
+                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+            candidates = [value]
+        else:
+            base = os.path.join(self._root, folder)  # noqa: PTH118 - an absolute value replaces the base
+            candidates = [
+                os.path.normpath(f"{base}/{value}"),
+                os.path.normpath(f"{base}/{self._images_folder}/{value}"),
+            ]
+            candidates = candidates if not value.startswith("/") else [os.path.normpath(value)]
+        for path in candidates:
+            with _told(value):
+                self._check_inside(path, value)
+                try:
+                    status = os.stat(path)  # noqa: PTH116 - once a picture
+                except OSError as error:
+                    if error.errno in _MISSING and path != candidates[-1]:
+                        continue
+                    raise
+            if not stat.S_ISREG(status.st_mode):
+                raise BadInputError(Reason.NOT_A_FILE, value)
+            self._check_size(status.st_size, value)
+            return Picture(partial(_read_local, path, value), path, str(status.st_mtime_ns), status.st_size)
+        raise BadInputError(Reason.FILE_MISSING, value)
+
+    def _check_inside(self, path: str, value: str) -> None:
+        if self._outside_corpus or self._real_root is None:
+            return
+        inside = [(os.path.normpath(self._root), path), (self._real_root, os.path.realpath(path))]
+        for root, target in inside:
+            if target != root and not target.startswith(root.rstrip("/") + "/"):
+                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+
+    def _check_size(self, size: int, value: str) -> None:
+        if size == 0:
+            raise BadInputError(Reason.EMPTY, value)
+        if size > self._max_bytes:
+            raise BadInputError(Reason.TOO_LARGE, f"{value}: {size} bytes, at most {self._max_bytes} are read")
+
+    def _remote(self, value: str, folder: str) -> Picture:
+        if "::" in value or "\0" in value:
+            raise BadInputError(Reason.FILE_MISSING, value)
+        if is_uri(value):
+            candidates = [value]
+        else:
+            base = f"{folder}/" if folder else ""
+            paths = [posixpath.normpath(base + value), posixpath.normpath(f"{base}{self._images_folder}/{value}")]
+            if any(path.startswith("..") for path in paths[:1]) and not self._outside_corpus:
+                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+            candidates = [f"{self._root.rstrip('/')}/{path}" for path in paths]
+        for uri in candidates:
+            if not self._outside_corpus and not self._is_below(uri):
+                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+            try:
+                with _told(value):
+                    size, stamp = self._files.stat_file(uri)
+            except BadInputError as error:
+                if error.reason is Reason.FILE_MISSING and uri != candidates[-1]:
+                    continue
+                raise
+            self._check_size(size, value)
+            return Picture(partial(self._read_remote, uri, size), uri, stamp, size)
+        raise BadInputError(Reason.FILE_MISSING, value)
+
+    def _is_below(self, uri: str) -> bool:
+        return is_uri(self._root) and uri.startswith(self._root.rstrip("/") + "/") and "/../" not in uri
+
+    def _read_remote(self, uri: str, size: int) -> bytes:
+        with _told(uri):
+            return self._files.read(uri, 0, size)
+
+
+@contextmanager
+def _told(value: str) -> Iterator[None]:
+    """What is wrong with one picture becomes its reason; everything else, such as a server's fault, is passed on."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise BadInputError(Reason.FILE_MISSING, value) from None
+    except IsADirectoryError:
+        raise BadInputError(Reason.NOT_A_FILE, value) from None
+    except PermissionError:
+        raise BadInputError(Reason.NO_PERMISSION, value) from None
+    except (ValueError, UnicodeError):
+        raise BadInputError(Reason.FILE_MISSING, f"{value!r:.200} is no path") from None
+    except OSError as error:
+        if error.errno in _MISSING:
+            raise BadInputError(Reason.FILE_MISSING, value) from None
+        raise
+
+
+def _read_local(path: str, value: str) -> bytes:
+    with _told(value):
+        return Path(path).read_bytes()
+
+
+def _fetch(url: str, max_bytes: int) -> bytes:
+    try:
+        with urllib.request.urlopen(url, timeout=_HTTP_SECONDS) as answer:
+            data: bytes = answer.read(max_bytes + 1)
+    except urllib.error.HTTPError as error:
+        if error.code >= 500 or error.code in _HTTP_BUSY:
+            raise RunError(f"{url}: the server answers {error.code}; run the job again") from error
+        raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error.code} {error.reason}") from None
+    except ValueError as error:
+        raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
+    if len(data) > max_bytes:
+        raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
+    return data

@@ -1,0 +1,54 @@
+"""What a run would do: the job checked against its corpus and encoders, and how much of it is already there."""
+
+import json
+from typing import Any
+
+from fusion.errors import JobError
+from infra.job import Job
+from tasks.align import check_alignment
+from tasks.embed import pending
+from tasks.run import Run
+
+
+def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
+    """Opens the corpus, describes the encoders and refuses what cannot work; starts neither Ray nor Prefect.
+
+    Raises:
+        JobError: Naming the key of the job file that is wrong.
+    """
+    run = Run(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
+    check_alignment(job, run.widths)
+    if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
+        raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
+    return run
+
+
+def describe_plan(run: Run) -> dict[str, Any]:
+    """Shards and rows of each input, done and left, and the seconds that the last run's rates predict.
+
+    Returns:
+        ``{"rows", "shards", "inputs": {name: {"encoder_id", "dim", "rows_left", "shards_done", "shards_left",
+        "seconds_left"}}}``; ``seconds_left`` is None where no rate was measured yet.
+    """
+    rates = _measured_rates(run)
+    inputs = {}
+    for name in run.inputs:
+        left = pending(run, name)
+        rows = sum(shard.rows for shard in left)
+        rate = rates.get(f"embed {name}")
+        inputs[name] = {
+            "encoder_id": run.encoders[name].encoder_id,
+            "dim": run.encoders[name].dim,
+            "shards_done": len(run.shards) - len(left),
+            "shards_left": len(left),
+            "rows_left": rows,
+            "seconds_left": 0.0 if not rows else round(rows / rate, 1) if rate else None,
+        }
+    return {"rows": run.rows, "shards": len(run.shards), "files": len(run.corpus.sources), "inputs": inputs}
+
+
+def _measured_rates(run: Run) -> dict[str, float]:
+    if not run.storage.exists("report/report.json"):
+        return {}
+    speed: dict[str, dict[str, float]] = json.loads(run.storage.read("report/report.json")).get("speed", {})
+    return {stage: figures["rows_per_s"] for stage, figures in speed.items() if figures.get("rows_per_s")}

@@ -1,0 +1,96 @@
+"""How far a stage is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+import json
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from infra.storage import Storage
+
+_LINE_EVERY = 5.0
+_FILE_EVERY = 2.0
+
+
+class StageProgress:
+    """Counts the rows of one stage and tells rows, rows/s and time left.
+
+    Args:
+        stage: What is running, e.g. ``embed text``.
+        total: Rows to do.
+        skipped: Rows found done before the stage began.
+        storage: Where progress.json is kept up to date, if anywhere.
+    """
+
+    def __init__(self, stage: str, total: int, *, skipped: int = 0, storage: Storage | None = None) -> None:
+        self.stage, self.total, self.skipped, self.done = stage, total, skipped, 0
+        self.started = time.monotonic()
+        self._storage = storage
+        self._last_line = self._last_file = self.started
+        self._bar: Progress | None = None
+        self._console = Console(stderr=True)
+
+    def __enter__(self) -> "StageProgress":
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description:<14}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("rows  {task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(self.stage, total=self.total, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            self._line(final=True)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self.started
+
+    def advance(self, rows: int) -> None:
+        """Counts ``rows`` more as done."""
+        self.done += rows
+        now = time.monotonic()
+        rate = self.done / max(now - self.started, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rate=f"{rate:,.0f} rows/s")
+        elif now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self._line()
+        if self._storage is not None and now - self._last_file >= _FILE_EVERY:
+            self._last_file = now
+            state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
+            self._storage.write("progress.json", json.dumps(state).encode())
+
+    def figures(self) -> dict[str, float]:
+        """Rows, seconds and rows/s, as report.json has them."""
+        seconds = self.seconds
+        return {
+            "rows": self.done,
+            "seconds": round(seconds, 4),
+            "rows_per_s": round(self.done / seconds, 2) if self.done else 0.0,
+        }
+
+    def _line(self, *, final: bool = False) -> None:
+        rate = self.done / max(self.seconds, 1e-9)
+        left = (self.total - self.done) / rate if rate and not final else 0.0
+        parts = [f"{self.stage}: {self.done:,}/{self.total:,} rows"]
+        if self.done:
+            parts.append(f"{rate:,.0f} rows/s")
+        parts.append(f"{self.seconds:.1f} s" if final else f"about {left:.0f} s left")
+        if self.skipped:
+            parts.append(f"{self.skipped:,} rows were done before")
+        print(", ".join(parts), file=sys.stderr, flush=True)

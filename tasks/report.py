@@ -1,0 +1,147 @@
+"""The report: what came in and out, how well the spaces align, whether averaging helped, and how fast it was."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext
+
+from fusion.alignment import Alignment
+from fusion.evaluate import cross_validated_probe, probe
+from fusion.imputation import Imputer
+from fusion.metrics import retrieval
+from fusion.moments import Moments
+from infra.job import Job
+from tasks.align import Fitted
+from tasks.progress import StageProgress
+from tasks.rendering import html, markdown, plots
+from tasks.rows import RowReader, Rows, sample_shards
+from tasks.run import Run
+from tasks.train import resolved_task
+
+_PROBE_ROWS = 20_000
+_CROSS_VALIDATED_ROWS = 5_000
+_RETRIEVAL_ROWS = 5_000
+
+Views = dict[str, NDArray[np.float32]]
+
+
+def average_of(job: Job) -> tuple[str, dict[str, float] | None]:
+    """The average that a job asks for; `auto` is the mean."""
+    if job.average.method == "weighted":
+        return "weighted", dict(job.average.weights)
+    return ("mean" if job.average.method == "auto" else job.average.method), None
+
+
+@task(name="report", cache_policy=NO_CACHE)
+def write_report(
+    run: Run, fitted: Fitted, manifest: dict[str, Any], speed: dict[str, Any], head: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
+
+    Returns:
+        The report.
+    """
+    with StageProgress("report", run.rows, storage=run.storage) as progress:
+        rows = RowReader.of(run).read_all(sample_shards(run.shards, _PROBE_ROWS))
+        report: dict[str, Any] = {
+            "name": run.job.name,
+            "version": manifest["version"],
+            "rows": manifest["rows"],
+            "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
+            "retrieval": _retrieval(fitted.alignment, rows),
+            "warnings": list(fitted.summary.get("warnings", [])),
+        }
+        if run.job.train is not None:
+            report["probe"] = _probe(run, fitted.alignment, rows)
+            report["head"] = head
+        progress.advance(len(rows.keys))
+    report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
+    report["lineage"] = {name: manifest[name] for name in ("number", "version", "alignment_id", "job", "code")}
+    _write(run, report)
+    return report
+
+
+def _retrieval(alignment: Alignment, rows: Rows) -> dict[str, Any]:
+    """How often a held-out row's other input is among the nearest, both ways, in the aligned space."""
+    complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
+    chosen = np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
+    result: dict[str, Any] = {"n": len(chosen), "chance_r10": min(1.0, 10 / max(1, len(chosen)))}
+    if len(chosen) < 2 or len(rows.views) < 2:
+        return result
+    aligned = alignment.transform({name: view[chosen] for name, view in rows.views.items()})
+    names = list(aligned)
+    for query in names:
+        for candidate in names:
+            if query != candidate:
+                result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate])
+    return result
+
+
+def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
+    train = run.job.train
+    assert train is not None
+    average, weights = average_of(run.job)
+    labels = np.array(rows.kept.column(train.target).to_pylist(), dtype=object)
+    labelled = [value not in (None, "") for value in labels]
+    kind = resolved_task(train, labels[labelled])
+    training = {name: view[~rows.test] for name, view in rows.views.items()}
+    result: dict[str, Any] = probe(
+        rows.views,
+        lambda views: alignment.fuse(views, average=average, weights=weights),
+        labels,
+        rows.groups,
+        ~rows.test,
+        rows.test,
+        imputer=Imputer(Moments.of(training), 0.01),
+        dim=alignment.dim_,
+        task=kind,
+    )
+    if len(labels) <= _CROSS_VALIDATED_ROWS and kind == "classification":
+        result["cross_validated"] = _cross_validated(run, alignment, rows.views, labels, rows.groups)
+    return result
+
+
+def _cross_validated(
+    run: Run, alignment: Alignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None]
+) -> dict[str, Any]:
+    """The probe out of fold, the alignment fitted again inside each training part."""
+    average, weights = average_of(run.job)
+
+    def fit(part: Views, _labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
+        again = type(alignment)(**alignment.get_params()).fit(part, groups=part_groups)
+        return lambda given: again.fuse(given, average=average, weights=weights)
+
+    result: dict[str, Any] = cross_validated_probe(
+        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task="classification"
+    )
+    return result
+
+
+def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
+    """Figures of this run's stages; a stage that had nothing to do keeps those of the run that did it, under `before`."""
+    if not run.storage.exists("report/report.json"):
+        return speed
+    before = json.loads(run.storage.read("report/report.json")).get("speed", {})
+    for stage, figures in before.items():
+        now = speed.get(stage)
+        if now is None:
+            speed[stage] = figures
+        elif not now.get("rows") and stage in before:
+            now["before"] = figures.get("before", figures) if not figures.get("rows") else figures
+    return speed
+
+
+def _write(run: Run, report: dict[str, Any]) -> None:
+    run.storage.write("report/report.json", json.dumps(report, indent=1).encode())
+    pictures = plots(report)
+    for name, content in pictures.items():
+        run.storage.write(f"report/{name}", content)
+    run.storage.write("report/report.html", html(report, pictures).encode())
+    if FlowRunContext.get() is not None:
+        create_markdown_artifact(markdown(report), key="barycenter-report", description=run.job.name)

@@ -1,0 +1,164 @@
+"""What every stage needs to know about one run of a job: where rows come from, how they are encoded, where results go."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from fusion.encoders import Description, EncoderSpec, Preprocessing, describe
+from fusion.errors import JobError
+from infra.corpus import Corpus, Shard, open_corpus
+from infra.job import InputJob, Job
+from infra.storage import Storage
+
+TEST_FRACTION = 0.2
+REPAIRS = "embeddings/repairs.json"
+
+
+def digest(*parts: object) -> str:
+    """A short content hash of JSON-able parts, the same in every process."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
+
+
+class Run:
+    """A job bound to its corpus, its shards, its encoders and its output; built before Ray or Prefect start.
+
+    A plain class on purpose: Prefect walks through dataclasses and lists that it is handed, a million shards long.
+
+    Attributes:
+        job: The job, with absolute paths.
+        corpus: The opened corpus.
+        shards: Every shard, in corpus order.
+        specs: How each input is encoded.
+        encoders: Width, fingerprint and id of each input's encoder.
+        storage: The output folder.
+    """
+
+    def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
+        self.job = job
+        self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
+        self.storage = Storage(job.output.path, job.storage.endpoint_url)
+        self.corpus: Corpus = open_corpus(job.corpus, job.limits, storage_options(job))
+        self._require_columns()
+        self.shards: tuple[Shard, ...] = tuple(self.corpus.shards(job.corpus.rows_per_shard))
+        if not self.shards:
+            raise JobError("corpus.path", f"{job.corpus.path} holds no rows")
+        self.specs = {name: self._spec(name, spec) for name, spec in job.inputs.items()}
+        self.encoders = {name: _described(name, spec) for name, spec in self.specs.items()}
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order of the job file."""
+        return tuple(self.job.inputs)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Embedding width of each input."""
+        return {name: description.dim for name, description in self.encoders.items()}
+
+    @property
+    def rows(self) -> int:
+        """Rows of the corpus."""
+        return sum(shard.rows for shard in self.shards)
+
+    def columns(self, name: str) -> list[str]:
+        """The corpus columns that one input reads."""
+        column = self.job.inputs[name].column
+        return [column] if isinstance(column, str) else list(column)
+
+    def groups_column(self) -> str | None:
+        """The column whose equal values stay on one side of every split and fold."""
+        return self.job.train.group_by if self.job.train else None
+
+    def embeddings_key(self) -> str:
+        """Names the embeddings that this run fits and fuses: every encoder and every shard, in order."""
+        return digest(
+            {name: self.encoders[name].encoder_id for name in self.inputs},
+            [shard.id for shard in self.shards],
+            self.repairs(),
+        )
+
+    def repairs(self) -> dict[str, int]:
+        """How often each embedding file was made again in place (--retry-bad, --recheck)."""
+        if not self.storage.exists(REPAIRS):
+            return {}
+        repaired: dict[str, int] = json.loads(self.storage.read(REPAIRS))
+        return repaired
+
+    def blocks(self, rows: int) -> list[tuple[Shard, ...]]:
+        """Consecutive shards grouped into fixed blocks of about ``rows`` rows, whatever the number of workers."""
+        blocks: list[tuple[Shard, ...]] = []
+        current: list[Shard] = []
+        held = 0
+        for shard in self.shards:
+            if current and held + shard.rows > rows:
+                blocks.append(tuple(current))
+                current, held = [], 0
+            current.append(shard)
+            held += shard.rows
+        blocks.append(tuple(current))
+        return blocks
+
+    def _require_columns(self) -> None:
+        wanted = {f"inputs.{name}.column": column for name in self.job.inputs for column in self.columns(name)}
+        if self.job.corpus.key is not None:
+            wanted["corpus.key"] = self.job.corpus.key
+        self.corpus.require(wanted)
+        for column in self.job.corpus.keep:
+            self.corpus.require({"corpus.keep": column})
+
+    def _spec(self, name: str, spec: InputJob) -> EncoderSpec:
+        limits = self.job.limits
+        preprocessing = spec.preprocessing
+        return EncoderSpec(
+            kind=spec.kind,
+            encoder=spec.encoder,
+            weights=spec.weights,
+            preprocessing=Preprocessing(**preprocessing.model_dump()) if preprocessing is not None else None,
+            trust_remote_code=spec.trust_remote_code,
+            width=self._vector_width(name) if spec.kind == "vector" else None,
+            max_pixels=limits.max_pixels,
+            formats=tuple(limits.formats),
+        )
+
+    def _vector_width(self, name: str) -> int:
+        column = self.columns(name)[0]
+        declared = self.corpus.columns[column]
+        if pa.types.is_fixed_size_list(declared):
+            return int(declared.list_size)
+        for shard in self.shards:
+            for value in self.corpus.read(shard, [column]).column(column):
+                vector = value.as_py()
+                if isinstance(vector, list) and vector:
+                    return len(vector)
+                if vector is not None:
+                    raise JobError(
+                        f"inputs.{name}.column", f"`{column}` is not a numeric list column (found {vector!r:.60})"
+                    )
+        raise JobError(f"inputs.{name}.column", f"`{column}` holds no vector")
+
+
+def storage_options(job: Job) -> dict[str, Any]:
+    """fsspec options of the job; credentials come from the environment alone."""
+    return {"endpoint_url": job.storage.endpoint_url} if job.storage.endpoint_url else {}
+
+
+def _described(name: str, spec: EncoderSpec) -> Description:
+    try:
+        return describe(spec)
+    except JobError as error:
+        raise error.under(f"inputs.{name}") from None
+
+
+def describe_widths(widths: Mapping[str, int]) -> str:
+    """Widths for a message, e.g. ``text 384, image 1280``."""
+    return ", ".join(f"{name} {width}" for name, width in widths.items())
+
+
+def shard_payload(shards: Iterable[Shard]) -> list[dict[str, Any]]:
+    """Shards as plain data for a JSON file."""
+    return [asdict(shard) for shard in shards]

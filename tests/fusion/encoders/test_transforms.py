@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms._presets import ImageClassification
+
+from fusion.encoders.base import Preprocessing
+from fusion.encoders.transforms import Transform
+from tests.fusion.encoders.conftest import drawn
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    width=st.integers(20, 700), height=st.integers(20, 700), resize=st.integers(20, 300), crop=st.integers(20, 300),
+    bicubic=st.booleans(),
+)  # fmt: skip
+def test_equals_torchvision(width, height, resize, crop, bicubic):
+    picture = drawn(width, height)
+    mode = InterpolationMode.BICUBIC if bicubic else InterpolationMode.BILINEAR
+    theirs = ImageClassification(crop_size=crop, resize_size=resize, interpolation=mode)(picture)
+    ours = Transform((resize, resize), False, (crop, crop), 3 if bicubic else 2, MEAN, STD)
+    pixels = ours.pixels(picture)
+    assert pixels.dtype == torch.uint8
+    difference = (ours.normalise(pixels[None])[0] - theirs).abs()
+    assert difference.max() < 3 / 255 / 0.22
+    assert difference.mean() < 0.3 / 255 / 0.22
+
+
+def test_exact_gives_up_the_aspect():
+    pixels = Transform((40, 30), True, (40, 30), 2, MEAN, STD).pixels(drawn(300, 100))
+    theirs = np.asarray(drawn(300, 100).resize((30, 40), Image.Resampling.BILINEAR, reducing_gap=3.0))
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), theirs)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (3, 2)])
+def test_slivers_fill_the_whole_input(size):
+    assert Transform((64, 64), False, (56, 56), 2, MEAN, STD).pixels(drawn(*size)).shape == (3, 56, 56)
+
+
+def test_override_keeps_the_filter():
+    base = Transform((40, 40), True, (40, 40), 3, MEAN, STD)
+    changed = base.overridden(Preprocessing(64, 48, (0, 0, 0), (1, 1, 1)))
+    assert changed == Transform((64, 64), False, (48, 48), 3, (0, 0, 0), (1, 1, 1))
+    assert base.overridden(None) is base
