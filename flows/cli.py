@@ -120,7 +120,8 @@ def inspect(
 ) -> None:
     """What a fused data set holds: versions, rows, schema, lineage."""
     with _told(debug):
-        from infra.commit import read_manifest, verify as problems_of
+        from infra.commit import read_manifest
+        from infra.commit import verify as problems_of
         from infra.storage import Storage
 
         storage = Storage(folder, endpoint_url)

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import flows.environment  # noqa: F401  (before Prefect and Ray)
 from prefect import flow
 
+import flows.environment  # noqa: F401  (before Prefect and Ray)
 from infra.cluster import connect
 from infra.job import Job
 from tasks.align import fit_alignment

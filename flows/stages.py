@@ -2,9 +2,9 @@
 
 from typing import Any
 
-import flows.environment  # noqa: F401  (before Prefect and Ray)
 from prefect import flow
 
+import flows.environment  # noqa: F401  (before Prefect and Ray)
 from fusion.errors import RunError
 from infra.cluster import connect
 from infra.commit import read_manifest

@@ -65,6 +65,9 @@ class Source:
     def arrow(self) -> pads.FileSystemDataset:
         """All files as one pyarrow dataset, partition columns included; the filter is not applied."""
         fragments = [self._fragment(index) for index in range(len(self.files))]
+        return self._dataset(fragments)
+
+    def _dataset(self, fragments: list[pads.ParquetFileFragment]) -> pads.FileSystemDataset:
         return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._live())
 
     def scan(self, pieces: Iterator[Piece], columns: Sequence[str], threads: bool = True) -> Iterator[pa.RecordBatch]:
@@ -77,8 +80,7 @@ class Source:
             self._fragment(int(self.unit_file[piece.unit])).subset(row_group_ids=[int(self.unit_group[piece.unit])])
             for piece in pieces
         ]
-        dataset = pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._live())
-        batches = dataset.to_batches(columns=list(columns), filter=self.filter, use_threads=threads)
+        batches = self._dataset(fragments).to_batches(columns=list(columns), filter=self.filter, use_threads=threads)
         waiting = iter(pieces)
         piece, seen = next(waiting), 0
         for batch in batches:
@@ -122,11 +124,10 @@ class Source:
     def _row_groups(self, index: int) -> tuple[list[tuple[int, int]], set[str]]:
         """(row group, rows that pass the filter) of one file, and its columns that may hold nulls."""
         file = self.files[index]
-        guarantee = pads.FileSystemDataset([self._fragment(index)], self.schema, pads.ParquetFileFormat(), self._live())
-        if self.filter is not None and not list(guarantee.get_fragments(filter=self.filter)):
+        fragment = self._fragment(index)
+        if self.filter is not None and not list(self._dataset([fragment]).get_fragments(filter=self.filter)):
             return [], set()
         try:
-            fragment = self._fragment(index)
             metadata = fragment.metadata
         except FileNotFoundError as error:
             raise _missing(self.path(file)) from error
@@ -135,7 +136,7 @@ class Source:
         if self.filter is None:
             return [(group.id, group.num_rows) for group in fragment.row_groups], self._null_columns(metadata, file)
         parts = fragment.split_by_row_group(filter=self.filter, schema=self.schema)
-        rows = [(part.row_groups[0].id, part.count_rows(filter=self.filter)) for part in parts]
+        rows = [(part.row_groups[0].id, self._dataset([part]).count_rows(filter=self.filter)) for part in parts]
         return rows, self._null_columns(metadata, file)
 
     def _null_columns(self, metadata: pq.FileMetaData, file: FeatureFile) -> set[str]:

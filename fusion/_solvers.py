@@ -19,6 +19,9 @@ Weights = dict[str, Float64]
 
 # A direction whose variance is below this share of what its columns hold is rounding of the products, not data.
 _NOISE = {"float32": 1e-6, "float64": 1e-11}
+# Below this share of the largest variance a direction rests on a handful of rows (pixels that are almost always
+# black): whitened without a ridge it would blow up the next row that touches it.
+_NEGLIGIBLE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,8 @@ def units(moments: Moments, names: Sequence[str]) -> Float64:
 def spectrum(moments: Moments, *names: str) -> Spectrum:
     """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
 
-    The cut is relative to the variance of the columns that a direction is made of, so a small but real column
-    next to large ones survives, and exact copies, constants and directions beyond the rows do not.
+    Two relative cuts: against the variance of the columns that a direction is made of (exact copies and
+    directions beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
     """
     key = ("spectrum", names)
     if key not in moments.cache:
@@ -77,7 +80,7 @@ def spectrum(moments: Moments, *names: str) -> Spectrum:
         values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
         values, vectors = values[::-1], vectors[:, ::-1]
         held = np.square(vectors).T @ np.clip(np.diag(matrix), 0, None)
-        real = values > np.maximum(_NOISE[moments.precision] * held, 1e-14 * max(float(values[0]), 0.0))
+        real = values > np.maximum(_NOISE[moments.precision] * held, _NEGLIGIBLE * max(float(values[0]), 0.0))
         real[max(moments.n - 1, 0) :] = False
         moments.cache[key] = Spectrum(np.ascontiguousarray(vectors[:, real]), values[real], unit)
     found: Spectrum = moments.cache[key]

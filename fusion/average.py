@@ -46,7 +46,7 @@ def combine(aligned: Views, method: str, weights: Mapping[str, float]) -> FloatA
     total = np.zeros(next(iter(arrays.values())).shape, dtype)
     for name, values in arrays.items():
         total += values * dtype.type(weights[name])
-    return _unit(total) if method == "spherical" else total
+    return _unit(total) if method == "spherical" else np.asarray(total)
 
 
 def _unit(values: FloatArray) -> FloatArray:
@@ -65,7 +65,7 @@ def average(aligned: Views, method: str = "mean", weights: Mapping[str, float] |
 
     Args:
         aligned: ``{name: (n, dim)}``, equal shapes, finite.
-        method: ``mean``, ``weighted``, ``spherical``, ``posterior``; ``auto`` is ``weighted`` with weights, else ``mean``.
+        method: As above; ``auto`` is ``weighted`` with weights, else ``mean``.
         weights: One per input for ``weighted`` and ``spherical``.
 
     Returns:

@@ -69,16 +69,21 @@ def feature_schema(
 def parquet_options(schema: pa.Schema) -> dict[str, Any]:
     """Keyword arguments of ``pyarrow.parquet.ParquetWriter`` for a feature schema.
 
-    Vectors are byte-stream-split without dictionary or statistics, everything is zstd level 1. Row groups are given
-    to ``write_table``: ``row_group_size=ROW_GROUP_ROWS``.
+    Vectors have no dictionary and no statistics; those of float32 are byte-stream-split, those of float16 plain,
+    because DuckDB reads no byte-stream-split halves. Everything is zstd level 1. Row groups are given to
+    ``write_table``: ``row_group_size=ROW_GROUP_ROWS``.
     """
-    vectors = [column.name for column in schema if is_vector(column.type)]
+    vectors = {
+        f"{column.name}.list.{_ELEMENT}": "PLAIN" if column.type.value_type == pa.float16() else "BYTE_STREAM_SPLIT"
+        for column in schema
+        if is_vector(column.type)
+    }
     others = [column.name for column in schema if not pa.types.is_nested(column.type)]
     return {
         "compression": "zstd",
         "compression_level": 1,
         "use_dictionary": others or False,
-        "column_encoding": {f"{name}.list.{_ELEMENT}": "BYTE_STREAM_SPLIT" for name in vectors} or None,
+        "column_encoding": vectors or None,
         "write_statistics": others or False,
     }
 

@@ -12,8 +12,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
 from fusion._solvers import imputation_scores, spectrum, stacked, units
+from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
 from fusion.moments import FoldMoments, Moments
 
 Float64 = NDArray[np.float64]

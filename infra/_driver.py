@@ -22,6 +22,7 @@ from infra.cluster import WorkerPlan
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
+_CHECK_SECONDS = 3.0
 _FRUITLESS_LOSSES = 6
 
 
@@ -88,13 +89,16 @@ class Driver:
         self._actors: dict[str, _Actor] = {}
         self._owner: dict[Any, _Actor] = {}
         self._started = 0
-        self._heard = time.monotonic()
+        self._heard = self._checked = time.monotonic()
         self._fruitless = 0
         self._quarantined: list[Quarantined] = []
-        options: dict[str, Any] = {"num_cpus": plan.cpus, "num_gpus": plan.gpus_per_worker}
-        self._remote = ray.remote(Host).options(
-            max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **options
-        )
+        self._options: dict[str, Any] = {
+            "num_cpus": plan.cpus,
+            "num_gpus": plan.gpus_per_worker,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "scheduling_strategy": "SPREAD",
+        }
 
     def run(self) -> list[Quarantined]:
         """Works until nothing is left."""
@@ -127,7 +131,7 @@ class Driver:
         while len(self._actors) < min(self._plan.workers, len(self._queue) + busy):
             name = f"{self._prefix}-{self._started}"
             self._started += 1
-            handle = self._remote.options(name=name).remote(self._plan.threads)
+            handle = ray.remote(Host).options(name=name, **self._options).remote(self._plan.threads)
             actor = _Actor(handle, name, handle.load.remote(self._pickled))
             self._actors[name] = actor
             self._owner[actor.loading] = actor
@@ -285,16 +289,21 @@ class Driver:
         self._on_quarantine(quarantined)
 
     def _check_that_something_runs(self) -> None:
-        """Ends the run when for ``limits.start`` seconds actors were asked for and none came to work."""
-        waiting = time.monotonic() - self._heard
-        if waiting < self._limits.start or any(actor.held for actor in self._actors.values()):
+        """Ends the run when the driver's Ray is gone, or no actor came to work for ``limits.start`` seconds."""
+        now = time.monotonic()
+        if any(actor.held for actor in self._actors.values()) or now - self._checked < _CHECK_SECONDS:
             return
-        has = ray.cluster_resources()
-        raise RunError(
-            f"no worker started within {waiting:.0f} s: each needs {self._plan.cpus:g} CPUs and "
-            f"{self._plan.gpus_per_worker:g} GPUs, the cluster has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}; "
-            "wait until it is free or ask for less under ray:"
-        )
+        self._checked = now
+        here = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] and node["NodeID"] == here for node in ray.nodes()):
+            raise RunError("the Ray node of this driver died; run again, what is done stays done")
+        if now - self._heard >= self._limits.start:
+            has = ray.cluster_resources()
+            raise RunError(
+                f"no worker started within {now - self._heard:.0f} s: each needs {self._plan.cpus:g} CPUs and "
+                f"{self._plan.gpus_per_worker:g} GPUs, the cluster has {has.get('CPU', 0):g} and "
+                f"{has.get('GPU', 0):g}; wait until it is free or ask for less under ray:"
+            )
 
 
 def _last_line(error: Exception) -> str:
@@ -304,10 +313,12 @@ def _last_line(error: Exception) -> str:
 
 def _why_lost(error: RayError) -> str:
     """A few words for why Ray gave an actor up."""
-    text = str(error)
-    lowered = text.lower()
-    if "memory monitor" in lowered or "out of memory" in lowered or "low on memory" in lowered:
-        return "it was killed because its node ran out of memory; use fewer workers or a smaller batch"
-    if "node" in lowered and ("died" in lowered or "dead" in lowered) and "node_id" not in lowered:
-        return "its node was lost"
-    return f"its process died ({text.splitlines()[0][:200]})"
+    text = " ".join(str(error).split())
+    told = {
+        "running low on memory": "it was killed because its node ran out of memory",
+        "its node has died": "its node was lost",
+        "its owner has died": "the Ray node of this driver was lost",
+        "killed by `ray.kill`": "it was killed",
+        "its worker process has died": "its process died (a crash, a kill or out of memory)",
+    }
+    return next((words for mark, words in told.items() if mark in text), f"{type(error).__name__}: {text[:300]}")

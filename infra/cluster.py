@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Literal
+from typing import Any, Literal
 
 import ray
+import ray._private.worker as ray_worker
 
 from fusion.errors import JobError, RunError
+
+log = logging.getLogger(__name__)
 
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _OBJECT_STORE_BYTES = 256 * 2**20
@@ -100,15 +103,9 @@ class Cluster:
         nodes = [node for node in self.nodes if node.cpus > 0 and node.gpus >= share]
         if not nodes:
             raise RunError(f"the Ray cluster at {self.address} has no node with a CPU to work on; add one")
-        if isinstance(threads, str):
-            threads = _auto_threads(nodes, workers, share)
-        if isinstance(workers, str):
-            fitting = sum(node.holds(threads, share) for node in nodes)
-            by_gpu = sum(int(node.gpus / share + 1e-6) for node in nodes) if share else 1
-            workers = max(fitting, by_gpu)
-            if rows is not None:
-                workers = max(1, min(workers, ceil(rows / _ROWS_WORTH_A_WORKER)))
-        return WorkerPlan(workers, threads, share, _cpu_reservation(nodes, workers, threads, share))
+        each = _auto_threads(nodes, workers, share) if isinstance(threads, str) else threads
+        count = _auto_workers(nodes, each, share, rows) if isinstance(workers, str) else workers
+        return WorkerPlan(count, each, share, _cpu_reservation(nodes, count, each, share))
 
     def _gpu_share(self, gpus: float | Literal["auto"]) -> float:
         most = max((node.gpus for node in self.nodes), default=0.0)
@@ -132,6 +129,13 @@ def _auto_threads(nodes: list[Node], workers: int | Literal["auto"], share: floa
     if isinstance(workers, str):
         return int(max(1, min(_MOST_AUTO_THREADS, smallest)))
     return int(max(1, min(smallest, sum(node.cpus for node in nodes) // workers)))
+
+
+def _auto_workers(nodes: list[Node], threads: int, share: float, rows: int | None) -> int:
+    fitting = sum(node.holds(threads, share) for node in nodes)
+    by_gpu = sum(int(node.gpus / share + 1e-6) for node in nodes) if share else 1
+    worth = fitting + by_gpu if rows is None else max(1, ceil(rows / _ROWS_WORTH_A_WORKER))
+    return min(max(fitting, by_gpu), worth)
 
 
 def _cpu_reservation(nodes: list[Node], workers: int, threads: int, share: float) -> float:
@@ -206,8 +210,15 @@ def _check_same(address: str) -> None:
         raise RunError(f"this process is connected to Ray at {here}, not {address}; use one cluster in one process")
 
 
+def _log_instead_of_print(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """Takes the place of Ray's printer, which tells of dead workers on stdout, where only results belong."""
+    del ignore_prefix
+    log.debug("%s: %s", data["pid"], " ".join(data["lines"]))
+
+
 def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray_worker.print_to_stdstream = _log_instead_of_print
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address == "local":

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +84,8 @@ def write_demo_corpus(folder: Path, rows: int = 2000, seed: int = 0) -> Path:
     for row, picture in _rows(rows, seed):
         if picture is not None:
             _write_if_new(folder / row["image"], picture)
+        elif row["image"] is not None:
+            (folder / row["image"]).unlink(missing_ok=True)
         lines.append(json.dumps(row))
     _write_if_new(metadata, ("\n".join(lines) + "\n").encode())
     _write_if_new(marker, wanted.encode())
@@ -117,7 +118,7 @@ def _write_if_new(path: Path, content: bytes) -> None:
         return
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def _rows(rows: int, seed: int) -> Iterator[tuple[dict[str, Any], bytes | None]]:
@@ -145,7 +146,7 @@ def _row(
     ground = _pick(rng, tuple(_GROUNDS))
     text = _caption(traits, ground, rng)
     file_format = _pick(rng, ("PNG", "JPEG", "JPEG", "WEBP"))
-    picture: bytes | None = _encode(_draw(traits, ground, rng), file_format)
+    picture = _encode(_draw(traits, ground, rng), file_format)
     name = f"images/{number:05d}{'.png' if broken == 'text' else _SUFFIXES[file_format]}"
     label = f"{traits['occasion']} {traits['pattern']}"
     if rng.random() < _LABEL_NOISE:
@@ -253,7 +254,11 @@ def _silhouette(thing: str, side: int, shift: NDArray[np.float64], rng: Generato
 
 
 def _encode(picture: Image.Image, file_format: str) -> bytes:
+    options: dict[str, dict[str, int]] = {
+        "PNG": {"compress_level": 1},
+        "JPEG": {"quality": 88},
+        "WEBP": {"quality": 85, "method": 0},
+    }
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"PNG": {"compress_level": 1}, "JPEG": {"quality": 88}, "WEBP": {"quality": 85, "method": 0}}
     picture.save(buffer, file_format, **options[file_format])
     return buffer.getvalue()

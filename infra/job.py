@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -239,6 +240,13 @@ class RayJob(Section):
     threads_per_worker: AutoCount = Field("auto", description="CPU threads of each worker.")
     gpus_per_worker: AutoShare = Field("auto", description="GPUs (or a share of one) of each worker.")
 
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, address: str) -> str:
+        if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
+            raise wrong(f"must be local, auto or host:port, not {show(address)}")
+        return address
+
 
 class Job(Section):
     """A whole job file.
@@ -309,8 +317,6 @@ class Job(Section):
                 yield f"average.weights.{name}", f"no such input; the inputs are {', '.join(self.inputs)}"
         if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
             yield "average.weights", "weighted needs at least one weight above 0"
-        if self.limits.max_bad_fraction > 1:
-            yield "limits.max_bad_fraction", f"must be a number from 0 to 1, not {self.limits.max_bad_fraction}"
 
     @property
     def input_weights(self) -> dict[str, float]:

@@ -184,12 +184,12 @@ def _unknown(loc: tuple[int | str, ...]) -> str:
     section = _model_at(loc[:-1])
     name = str(loc[-1])
     known = list(_keys(section)) if section is not None else []
-    if near := difflib.get_close_matches(name, known, n=1):
-        return f"unknown key; did you mean {near[0]}?"
     for parent in Job.model_fields:
         child = _model_at((parent,))
         if child is not None and name in _keys(child):
             return f"unknown key; did you mean {parent}.{name}?"
+    if near := difflib.get_close_matches(name, known, n=1):
+        return f"unknown key; did you mean {near[0]}?"
     nearest = sorted(known, key=lambda key: -difflib.SequenceMatcher(None, name, key).ratio())
     return f"unknown key; nearest is {nearest[0]} (known: {', '.join(known)})"
 

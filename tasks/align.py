@@ -1,10 +1,11 @@
-"""Fit the alignment: fold moments from workers, one small fit in this process, saved under the hash of what it holds."""
+"""Fit the alignment: fold moments from workers, one small fit here, saved under the hash of what it holds."""
 
 import json
 import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ from prefect.cache_policies import NO_CACHE
 import fusion.alignment as alignments
 from fusion.alignment import Alignment
 from fusion.errors import JobError, RunError
-from fusion.moments import FoldMoments
-from fusion.splits import fold_of
-from infra.cluster import Cluster
+from fusion.moments import FoldMoments, Moments
+from infra.cluster import Cluster, WorkerPlan
 from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.job import AlignmentJob, Job
@@ -41,17 +41,17 @@ class Fitted:
 class MomentsWorker:
     """Reduces blocks of embedding shards to fold moments of their training rows."""
 
-    def __init__(self, reader: RowReader, folds: int) -> None:
-        self.reader, self.folds = reader, folds
+    def __init__(self, reader: RowReader, widths: dict[str, int], folds: int) -> None:
+        self.reader, self.widths, self.folds = reader, widths, folds
 
-    def run(self, shards: Sequence[Shard]) -> dict[str, Any]:
-        """Moments of one block, as arrays."""
-        total = FoldMoments.empty(self.folds)
-        for shard in shards:
+    def run(self, payload: Sequence[Shard]) -> FoldMoments:
+        """Moments of one block of shards."""
+        total = FoldMoments([Moments(self.widths) for _ in range(self.folds)])
+        for shard in payload:
             rows = self.reader.read(shard)
-            train = [group for group, held in zip(rows.groups, rows.test, strict=True) if not held]
-            total.update(rows.train, fold_of(train, self.folds))
-        return total.to_arrays()
+            if not rows.test.all():
+                total.update(rows.train, rows.train_groups)
+        return total
 
 
 @task(name="align", cache_policy=NO_CACHE)
@@ -83,27 +83,35 @@ def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMom
     folds = run.job.alignment.folds
     path = f"alignment/moments/{digest(run.embeddings_key(), _split_key(run), folds)}.safetensors"
     if run.storage.exists(path):
-        return FoldMoments.from_bytes(run.storage.read(path))
+        return _read_moments(run.storage, path)
     blocks = run.blocks(BLOCK_ROWS)
     parts: dict[int, FoldMoments] = {}
 
-    def done(work: Work, arrays: dict[str, Any]) -> None:
-        parts[int(work.id)] = FoldMoments.from_arrays(arrays)
+    def done(work: Work, part: FoldMoments) -> None:
+        parts[int(work.id)] = part
         progress.advance(work.rows)
 
     failed = dispatch(
         [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
         worker=MomentsWorker,
-        args=(RowReader.of(run), folds),
-        plan=cluster.split(run.job.ray.workers, run.job.ray.threads_per_worker, 0, len(blocks)),
+        args=(RowReader.of(run), run.widths, folds),
+        plan=block_workers(run, cluster, len(blocks)),
         name=f"{run.job.name}-fit",
         on_done=done,
     )
     if failed:
         raise RunError(f"moments of block {failed[0].id} failed: {failed[0].detail}; run again")
-    merged = FoldMoments.merge_all([parts[index] for index in range(len(blocks))])
-    run.storage.write(path, merged.to_bytes())
+    merged = reduce(FoldMoments.merge, [parts[index] for index in range(len(blocks))])
+    with tempfile.TemporaryDirectory() as folder:
+        merged.save(Path(folder) / "moments")
+        run.storage.write(path, (Path(folder) / "moments").read_bytes())
     return merged
+
+
+def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:
+    """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
+    plan = cluster.split(run.job.ray.workers, 1, 0)
+    return replace(plan, workers=max(1, min(plan.workers, blocks)))
 
 
 def check_alignment(job: Job, widths: dict[str, int]) -> None:
@@ -153,20 +161,26 @@ def load_alignment(storage: Storage, alignment_id: str) -> Alignment:
         return alignments.load(folder)
 
 
+def _read_moments(storage: Storage, path: str) -> FoldMoments:
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "moments").write_bytes(storage.read(path))
+        return FoldMoments.load(Path(folder) / "moments")
+
+
 def _fit(run: Run, moments: FoldMoments) -> tuple[Alignment, dict[str, Any]]:
     settings = run.job.alignment
     method = DEFAULT_METHOD if settings.method == "auto" else settings.method
     dim = min(settings.dim, widest(method, run.widths))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        alignment = _new(method, dim, settings).fit_moments(moments.folds)
+        alignment = _new(method, dim, settings).fit_moments(moments)
     summary = {
         "method": method,
         "dim": int(alignment.dim_),
         "regularization": alignment.regularization_,
         "heldout_correlations": [round(float(value), 6) for value in alignment.heldout_correlations_],
         "chosen_by": "default" if settings.method == "auto" else "job file",
-        "rows": sum(fold.n for fold in moments.folds),
+        "rows": moments.total.n,
         "warnings": [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)],
     }
     return alignment, summary

@@ -11,13 +11,12 @@ import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from fusion.encoders import EncoderSpec, find_batch, load
-from fusion.encoders.pipeline import embed
+from fusion.encoders import EncoderSpec, load
+from fusion.encoders.pipeline import embed, find_batch
 from fusion.errors import BadInputError, Reason, RunError
 from fusion.features import vectors_to_array
 from infra.cluster import Cluster, WorkerPlan
-from infra.corpus import Corpus, Shard
-from infra.corpus.pictures import Picture, Pictures
+from infra.corpus import BAD, Corpus, Picture, Pictures, Shard
 from infra.dispatch import Quarantined, Work, dispatch
 from infra.ledger import done_shards, embedding_path
 from infra.storage import Storage
@@ -58,15 +57,18 @@ class EmbedWorker:
         self.setting = setting
         self.encoder = load(setting.spec, device=setting.device)
 
-    def run(self, job: ShardJob) -> dict[str, Any]:
+    def run(self, payload: ShardJob) -> dict[str, Any]:
         """Embeds one shard and commits its file.
 
         Returns:
             Counts and seconds of the shard.
         """
-        setting = self.setting
+        setting, job = self.setting, payload
         table = setting.corpus.read(job.shard, _columns(setting))
-        values, sources = self._values(table)
+        values, sources = self._values(table, job.shard.folder)
+        for row, problem in enumerate(table.column(BAD).to_pylist()):
+            if problem is not None:
+                values[row] = BadInputError(Reason.UNREADABLE_ROW, problem)
         for row in job.skip:
             values[row] = BadInputError(Reason.POISONED, "this row crashed its worker")
         result = embed(self.encoder, values, batch=setting.batch or self.batch(values), threads=setting.threads)
@@ -79,17 +81,18 @@ class EmbedWorker:
             "seconds": dict(result.seconds),
         }
 
-    def probe(self, job: ShardJob, rows: Sequence[int]) -> None:
+    def probe(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
+        job = payload
         table = self.setting.corpus.read(job.shard, _columns(self.setting))
-        values, _ = self._values(table)
+        values, _ = self._values(table, job.shard.folder)
         embed(self.encoder, [values[row] for row in rows], batch=self.setting.batch or 1, threads=1)
 
     def batch(self, values: Sequence[object]) -> int:
         """The batch that runs fastest on these values (rows, or tokens for text)."""
-        return find_batch(self.encoder, [value for value in values if value is not None][:_CALIBRATION_ROWS])
+        return int(find_batch(self.encoder, [value for value in values if value is not None][:_CALIBRATION_ROWS]))
 
-    def _values(self, table: pa.Table) -> tuple[list[object], list[Picture | None]]:
+    def _values(self, table: pa.Table, folder: str) -> tuple[list[object], list[Picture | None]]:
         setting = self.setting
         if setting.spec.kind == "text":
             return _joined_text(table, setting.columns), [None] * table.num_rows
@@ -99,7 +102,7 @@ class EmbedWorker:
         values: list[object] = []
         pictures: list[Picture | None] = []
         for value in column.to_pylist():
-            picture = _picture(setting.pictures, value)
+            picture = _picture(setting.pictures, value, folder)
             values.append(picture.read if isinstance(picture, Picture) else picture)
             pictures.append(picture if isinstance(picture, Picture) else None)
         return values, pictures
@@ -124,10 +127,10 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     rows = sum(shard.rows for shard in shards)
     if not shards:
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
-    workers = cluster.split(
-        run.job.ray.workers, run.job.ray.threads_per_worker, run.job.ray.gpus_per_worker, len(shards)
-    )
-    setting = _fixed_setting(run, name, workers, cluster)
+    ray = run.job.ray
+    workers = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
+    setting = _fixed_setting(run, name, workers)
+    workers = replace(workers, workers=min(workers.workers, len(shards)), threads=setting.threads)
     parts: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
@@ -177,9 +180,10 @@ def _stale(run: Run, name: str, shard: Shard) -> bool:
     if not run.recheck or run.specs[name].kind != "image":
         return False
     pictures = _pictures(run)
-    column = run.corpus.read(shard, run.columns(name)).column(run.columns(name)[0])
-    stamps = [_stamp(_picture(pictures, value)) for value in column.to_pylist()]
-    return stamps != table.column("source_stamp").to_pylist()
+    column = run.corpus.read(shard, run.job.inputs[name].columns).column(run.job.inputs[name].columns[0])
+    stamps = [_stamp(_picture(pictures, value, shard.folder)) for value in column.to_pylist()]
+    changed: bool = stamps != table.column("source_stamp").to_pylist()
+    return changed
 
 
 def _record_repairs(run: Run, name: str, shards: Sequence[Shard]) -> None:
@@ -206,14 +210,14 @@ def _pictures(run: Run) -> Pictures:
     )
 
 
-def _picture(pictures: Pictures, value: object) -> Picture | BadInputError:
+def _picture(pictures: Pictures, value: object, folder: str) -> Picture | BadInputError:
     try:
-        return pictures.reader(value)
+        return pictures.reader(value, folder)
     except BadInputError as error:
         return error
 
 
-def _fixed_setting(run: Run, name: str, workers: WorkerPlan, cluster: Cluster) -> EmbedSetting:
+def _fixed_setting(run: Run, name: str, workers: WorkerPlan) -> EmbedSetting:
     """The setting of one input, its batch fixed in plan.json before the first shard and kept by every rerun."""
     spec = run.specs[name]
     device = "cuda" if workers.gpus_per_worker else "cpu"
@@ -221,7 +225,7 @@ def _fixed_setting(run: Run, name: str, workers: WorkerPlan, cluster: Cluster) -
         name=name,
         spec=spec,
         encoder_id=run.encoders[name].encoder_id,
-        columns=tuple(run.columns(name)),
+        columns=tuple(run.job.inputs[name].columns),
         corpus=run.corpus,
         pictures=_pictures(run) if spec.kind == "image" else None,
         storage=run.storage,
@@ -232,21 +236,42 @@ def _fixed_setting(run: Run, name: str, workers: WorkerPlan, cluster: Cluster) -
     plan = json.loads(run.storage.read("plan.json")) if run.storage.exists("plan.json") else {}
     fixed = plan.get("inputs", {}).get(name, {})
     asked = run.job.inputs[name].batch
-    key = {"encoder_id": setting.encoder_id, "device": device, "asked": asked}
+    key = {"encoder_id": setting.encoder_id, "device": device, "asked": [asked, run.job.ray.threads_per_worker]}
     if {part: fixed.get(part) for part in key} == key:
-        return replace(setting, batch=fixed["batch"])
-    batch = asked if asked != "auto" else cluster.call(_calibrate, setting, run.shards[0], threads=workers.threads)
-    inputs = plan.get("inputs", {}) | {name: key | {"batch": batch, "dtype": spec.dtype, "compiled": False}}
+        return replace(setting, batch=fixed["batch"], threads=fixed["threads"])
+    batch = asked if asked != "auto" else _calibrated(run, setting, workers)
+    inputs = plan.get("inputs", {}) | {name: key | {"batch": batch, "threads": setting.threads, "dtype": spec.dtype}}
     plan = {"inputs": inputs, "libraries": library_versions()}
     run.storage.write("plan.json", json.dumps(plan, indent=1, sort_keys=True).encode())
     return replace(setting, batch=batch)
 
 
-def _calibrate(setting: EmbedSetting, shard: Shard) -> int:
-    worker = EmbedWorker(setting)
-    sample = replace(shard, stop=min(shard.stop, shard.start + _CALIBRATION_ROWS))
-    values, _ = worker._values(setting.corpus.read(sample, _columns(setting)))
-    return worker.batch(values)
+class BatchWorker(EmbedWorker):
+    """Finds the batch that runs fastest on the first rows of a shard."""
+
+    def run(self, payload: ShardJob) -> dict[str, Any]:
+        """The batch, in rows or tokens."""
+        shard = payload.shard
+        sample = replace(shard, stop=min(shard.stop, shard.start + _CALIBRATION_ROWS))
+        values, _ = self._values(self.setting.corpus.read(sample, _columns(self.setting)), shard.folder)
+        return {"batch": self.batch(values)}
+
+
+def _calibrated(run: Run, setting: EmbedSetting, workers: WorkerPlan) -> int:
+    found: list[int] = []
+    failed = dispatch(
+        [Work("batch", ShardJob(run.shards[0]), run.shards[0].rows)],
+        worker=BatchWorker,
+        args=(setting,),
+        plan=replace(workers, workers=1),
+        name=f"{run.job.name}-batch-{setting.name}",
+        on_done=lambda _, result: found.append(int(result["batch"])),
+    )
+    if failed:
+        raise RunError(
+            f"input {setting.name}: no batch could be tried: {failed[0].detail}; set inputs.{setting.name}.batch"
+        )
+    return found[0]
 
 
 def library_versions() -> dict[str, str]:
@@ -268,7 +293,8 @@ def _columns(setting: EmbedSetting) -> list[str]:
 
 def _joined_text(table: pa.Table, columns: Sequence[str]) -> list[object]:
     if len(columns) == 1:
-        return table.column(columns[0]).to_pylist()
+        values: list[object] = table.column(columns[0]).to_pylist()
+        return values
     rows = zip(*(table.column(column).to_pylist() for column in columns), strict=True)
     return ["\n".join(str(part) for part in row if part is not None) or None for row in rows]
 

@@ -5,7 +5,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
 from typing import Any, BinaryIO
 from urllib.parse import quote
@@ -25,10 +25,10 @@ from infra.commit import commit_manifest, read_manifest
 from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.storage import Storage
-from tasks.align import Fitted, load_alignment
+from tasks.align import Fitted, block_workers, load_alignment
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, Rows, duplicates
-from tasks.run import Run, digest, shard_payload
+from tasks.run import Run, digest
 
 _FILE_BYTES = 256 * 2**20
 _MAX_PARTITIONS = 1000
@@ -69,13 +69,13 @@ class FuseWorker:
         self.setting = setting
         self.alignment: Alignment = load_alignment(setting.storage, setting.alignment_id)
 
-    def run(self, block: Block) -> dict[str, Any]:
+    def run(self, payload: Block) -> dict[str, Any]:
         """Writes the feature files, the rejects and the record of one block.
 
         Returns:
             The record: files written and rows counted.
         """
-        setting = self.setting
+        setting, block = self.setting, payload
         record: dict[str, Any] = {"read": 0, "written": 0, "rejected": 0, "missing": Counter(), "bad": Counter()}
         rejects: list[pa.Table] = []
         with _PartitionWriters(setting, block.index) as writers:
@@ -147,8 +147,8 @@ class _PartitionWriters:
         if value not in self._open:
             if len(self._open) >= _MAX_PARTITIONS:
                 raise RunError(
-                    f"output.partition_by: more than {_MAX_PARTITIONS} values of {', '.join(self.setting.partition_by)} "
-                    "in one block; partition by a column with fewer values"
+                    f"output.partition_by: more than {_MAX_PARTITIONS} values of "
+                    f"{', '.join(self.setting.partition_by)} in one block; partition by a column with fewer values"
                 )
             parts = zip(self.setting.partition_by, value, strict=True)
             folder = "".join(f"{name}={_hive(part)}/" for name, part in parts)
@@ -205,7 +205,7 @@ def fuse_features(
             [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo],
             worker=FuseWorker,
             args=(setting,),
-            plan=cluster.split(run.job.ray.workers, run.job.ray.threads_per_worker, 0, max(1, len(todo))),
+            plan=block_workers(run, cluster, len(todo)),
             name=f"{run.job.name}-fuse",
             on_done=done,
         )
@@ -236,7 +236,7 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
                 }
             )
         )
-    whole = [(None, Reason.NULL_KEY) for key in rows.keys if key is None]
+    whole: list[tuple[str | None, Reason]] = [(None, Reason.NULL_KEY) for key in rows.keys if key is None]
     whole += [(rows.keys[row], Reason.DUPLICATE_KEY) for row in repeated if rows.keys[row] is not None]
     if whole:
         nothing = pa.nulls(len(whole), pa.string())
@@ -249,7 +249,7 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
 def rows_written(rows: Rows, repeated: Sequence[int], on_bad_input: str) -> NDArray[np.bool_]:
     """Which rows are written: those with a key of their own and, by ``on_bad_input``, any or every input good."""
     good = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
-    written: NDArray[np.bool_] = good.all(axis=0) if on_bad_input == "drop" else good.any(axis=0)
+    written = np.asarray(good.all(axis=0) if on_bad_input == "drop" else good.any(axis=0))
     written &= np.array([key is not None for key in rows.keys], dtype=bool)
     written[list(repeated)] = False
     return written
@@ -320,7 +320,7 @@ def _write_rejects(setting: FuseSetting, index: int, rejects: pa.Table) -> list[
 
 
 def _manifest(run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    missing: Counter[str] = Counter({name: 0 for name in run.inputs})
+    missing: Counter[str] = Counter(dict.fromkeys(run.inputs, 0))
     bad: Counter[str] = Counter()
     for record in records:
         missing.update(record["missing"])
@@ -356,7 +356,7 @@ def _manifest(run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[
         "files": [file for record in records for file in record["files"]],
         "rejects": [path for record in records for path in record["rejects"]],
         "shards": [shard.id for shard in run.shards],
-        "sources": shard_payload(run.corpus.sources),
+        "sources": [asdict(source) for source in run.corpus.sources],
         "code": package_version("barycenter"),
     }
 

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from fusion.evaluate import cross_validated_probe, probe
+from fusion.metrics import retrieval
 from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -12,9 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from fusion.alignment import Alignment
-from fusion.evaluate import cross_validated_probe, probe
 from fusion.imputation import Imputer
-from fusion.metrics import retrieval
 from fusion.moments import Moments
 from infra.job import Job
 from tasks.align import Fitted
@@ -34,7 +34,7 @@ Views = dict[str, NDArray[np.float32]]
 def average_of(job: Job) -> tuple[str, dict[str, float] | None]:
     """The average that a job asks for; `auto` is the mean."""
     if job.average.method == "weighted":
-        return "weighted", dict(job.average.weights)
+        return "weighted", job.input_weights
     return ("mean" if job.average.method == "auto" else job.average.method), None
 
 
@@ -124,7 +124,7 @@ def _cross_validated(
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
-    """Figures of this run's stages; a stage that had nothing to do keeps those of the run that did it, under `before`."""
+    """Figures of this run's stages; one that had nothing to do shows those of the run that did it under `before`."""
     if not run.storage.exists("report/report.json"):
         return speed
     before = json.loads(run.storage.read("report/report.json")).get("speed", {})

@@ -1,4 +1,4 @@
-"""Rows as the later stages read them: embeddings of every input, kept columns, and which side of the split each row is on."""
+"""Rows as the later stages read them: embeddings of every input, kept columns, and the side of the split."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.features import array_to_vectors
-from fusion.splits import is_test
+from fusion.splits import is_test, stable_hash
 from infra.corpus import Corpus, Shard
 from infra.ledger import embedding_path
 from infra.storage import Storage
@@ -39,6 +39,11 @@ class Rows:
     def train(self) -> dict[str, NDArray[np.float32]]:
         """The views of the training rows."""
         return {name: view[~self.test] for name, view in self.views.items()}
+
+    @property
+    def train_groups(self) -> list[str | None]:
+        """The groups of the training rows."""
+        return [group for group, held in zip(self.groups, self.test, strict=True) if not held]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +87,14 @@ class RowReader:
             vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
             views[name], status[name] = vectors, table.drop_columns(["vector"])
         keys: list[str | None] = next(iter(status.values())).column("key").to_pylist()
-        kept = self.corpus.read(shard, list(self.keep)).select(list(self.keep)) if self.keep else _no_columns(len(keys))
-        groups = _groups(keys, kept, self.group_by)
-        return Rows(keys, views, status, kept, groups, _test(groups, kept, self.split))
+        columns = dict.fromkeys([*self.keep, *filter(None, [self.split, self.group_by])])
+        if columns:
+            read = self.corpus.read(shard, list(columns))
+            kept = read.select(list(self.keep))
+        else:
+            read = kept = pa.table({"": pa.nulls(len(keys))}).select([])
+        groups = _groups(keys, read, self.group_by)
+        return Rows(keys, views, status, kept, groups, _test(groups, read, self.split))
 
     def read_all(self, shards: Iterable[Shard]) -> Rows:
         """All rows of some shards, in order; they must fit in memory."""
@@ -118,8 +128,6 @@ def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[in
 
     Holds one 64-bit hash a row.
     """
-    from fusion.splits import stable_hash
-
     hashes = [stable_hash(_or_row(reader.keys(shard), shard)) for shard in shards]
     flat = np.concatenate(hashes)
     order = np.argsort(flat, kind="stable")
@@ -136,10 +144,6 @@ def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[in
 
 def _or_row(keys: Sequence[str | None], shard: Shard) -> Iterator[object]:
     return (("\0", shard.id, row) if key is None else key for row, key in enumerate(keys))
-
-
-def _no_columns(rows: int) -> pa.Table:
-    return pa.table({"": pa.nulls(rows)}).select([])
 
 
 def _groups(keys: list[str | None], kept: pa.Table, group_by: str | None) -> list[str | None]:

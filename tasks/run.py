@@ -1,9 +1,8 @@
-"""What every stage needs to know about one run of a job: where rows come from, how they are encoded, where results go."""
+"""What every stage knows about one run of a job: where rows come from, how they are encoded, where results go."""
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -43,7 +42,7 @@ class Run:
         self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
         self.corpus: Corpus = open_corpus(job.corpus, job.limits, storage_options(job))
-        self._require_columns()
+        self.corpus.require(job.required_columns())
         self.shards: tuple[Shard, ...] = tuple(self.corpus.shards(job.corpus.rows_per_shard))
         if not self.shards:
             raise JobError("corpus.path", f"{job.corpus.path} holds no rows")
@@ -64,15 +63,6 @@ class Run:
     def rows(self) -> int:
         """Rows of the corpus."""
         return sum(shard.rows for shard in self.shards)
-
-    def columns(self, name: str) -> list[str]:
-        """The corpus columns that one input reads."""
-        column = self.job.inputs[name].column
-        return [column] if isinstance(column, str) else list(column)
-
-    def groups_column(self) -> str | None:
-        """The column whose equal values stay on one side of every split and fold."""
-        return self.job.train.group_by if self.job.train else None
 
     def embeddings_key(self) -> str:
         """Names the embeddings that this run fits and fuses: every encoder and every shard, in order."""
@@ -103,22 +93,16 @@ class Run:
         blocks.append(tuple(current))
         return blocks
 
-    def _require_columns(self) -> None:
-        wanted = {f"inputs.{name}.column": column for name in self.job.inputs for column in self.columns(name)}
-        if self.job.corpus.key is not None:
-            wanted["corpus.key"] = self.job.corpus.key
-        self.corpus.require(wanted)
-        for column in self.job.corpus.keep:
-            self.corpus.require({"corpus.keep": column})
-
     def _spec(self, name: str, spec: InputJob) -> EncoderSpec:
         limits = self.job.limits
-        preprocessing = spec.preprocessing
+        preprocessing = spec.preprocessing.model_dump() if spec.preprocessing is not None else None
+        if preprocessing is not None and None in preprocessing.values():
+            raise JobError(f"inputs.{name}.preprocessing", "give all of resize, crop, mean and std")
         return EncoderSpec(
             kind=spec.kind,
             encoder=spec.encoder,
             weights=spec.weights,
-            preprocessing=Preprocessing(**preprocessing.model_dump()) if preprocessing is not None else None,
+            preprocessing=Preprocessing(**preprocessing) if preprocessing is not None else None,
             trust_remote_code=spec.trust_remote_code,
             width=self._vector_width(name) if spec.kind == "vector" else None,
             max_pixels=limits.max_pixels,
@@ -126,7 +110,7 @@ class Run:
         )
 
     def _vector_width(self, name: str) -> int:
-        column = self.columns(name)[0]
+        column = self.job.inputs[name].columns[0]
         declared = self.corpus.columns[column]
         if pa.types.is_fixed_size_list(declared):
             return int(declared.list_size)
@@ -143,7 +127,7 @@ class Run:
 
 
 def storage_options(job: Job) -> dict[str, Any]:
-    """fsspec options of the job; credentials come from the environment alone."""
+    """Fsspec options of the job; credentials come from the environment alone."""
     return {"endpoint_url": job.storage.endpoint_url} if job.storage.endpoint_url else {}
 
 
@@ -157,8 +141,3 @@ def _described(name: str, spec: EncoderSpec) -> Description:
 def describe_widths(widths: Mapping[str, int]) -> str:
     """Widths for a message, e.g. ``text 384, image 1280``."""
     return ", ".join(f"{name} {width}" for name, width in widths.items())
-
-
-def shard_payload(shards: Iterable[Shard]) -> list[dict[str, Any]]:
-    """Shards as plain data for a JSON file."""
-    return [asdict(shard) for shard in shards]

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fusion.heads.linear import LinearHead
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from fusion.errors import JobError
 from fusion.features import array_to_vectors
-from fusion.heads.linear import LinearHead
 from fusion.splits import is_test
 from infra.job import TrainJob
 from infra.storage import Storage

@@ -54,7 +54,7 @@ class Projection:
     @property
     def dim(self) -> int:
         """Number of components."""
-        return next(iter(self.weights.values())).shape[1]
+        return len(next(iter(self.scales.values())))
 
     def base(self, name: str) -> Float64:
         """(dim,) the mean of the aligned input."""

@@ -1,6 +1,6 @@
-"""Linear alignments, all from the same moments: none, pca, procrustes, cca and joint.
+r"""Linear alignments, all from the same moments: none, pca, procrustes, cca and joint.
 
-Conventions: aligned input m is :math:`a_m = (x_m - \\mu_m) W_m`; the fused vector is an average of these.
+Conventions: aligned input m is :math:`a_m = (x_m - \mu_m) W_m`; the fused vector is an average of these.
 Regularisation is relative to the mean variance of each input, so rescaling an input changes nothing.
 """
 
@@ -8,6 +8,7 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
+from itertools import compress
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -104,7 +105,7 @@ class LinearAlignment(Alignment):
         total = moments.total
         self._check_inputs(total)
         self.dims_, self.n_ = dict(total.dims), total.n
-        self.rank_ = {name: spectrum(total, name).rank for name in total.names}
+        self.rank_ = {name: self._rank(total, name) for name in total.names}
         self.dim_ = self._clipped_dim()
         self._choose(moments)
         weights = self._solve(total, self.regularization_, self.dim_)
@@ -144,20 +145,28 @@ class LinearAlignment(Alignment):
     def _choose(self, folds: FoldMoments) -> None:
         """Sets the ridge and the held-out correlations."""
         ridges = self._ridges(folds)
-        pairs = [(t, h) for t, h in zip(folds.leave_one_out(), folds, strict=False) if t.n > 2 and h.n > 2]
-        if len(folds.total.names) < 2 or len(pairs) < 2:
+        total = folds.total
+        usable = [min(held.n, total.n - held.n) > 2 for held in folds]
+        if len(total.names) < 2 or sum(usable) < 2:
             self.regularization_ = ridges[0] if len(ridges) == 1 else _FALLBACK_RIDGE
-            self.heldout_correlations_ = np.full(self.dim_ if len(folds.total.names) > 1 else 0, np.nan)
+            self.heldout_correlations_ = np.full(self.dim_ if len(total.names) > 1 else 0, np.nan)
             return
-        scores = np.zeros((len(ridges), len(pairs), self.dim_))
+        scores = np.zeros((len(ridges), sum(usable), self.dim_))
+        pairs = compress(zip(self._trains(folds), folds, strict=True), usable)
         for k, (train, held) in enumerate(pairs):
-            limit = max(1, min(self.dim_, self.dim_limit([spectrum(train, m).rank for m in train.names])))
+            limit = max(1, min(self.dim_, self.dim_limit([self._rank(train, name) for name in train.names])))
             for i, ridge in enumerate(ridges):
                 found = pair_correlations(held, self._solve(train, ridge, limit))
                 scores[i, k, : len(found)] = found
         best = int(scores.mean(axis=1).sum(axis=1).argmax())
         self.regularization_ = ridges[best]
         self.heldout_correlations_ = scores[best].mean(axis=0)
+
+    def _rank(self, moments: Moments, name: str) -> int:
+        return spectrum(moments, name).rank
+
+    def _trains(self, folds: FoldMoments) -> Iterable[Moments]:
+        return folds.leave_one_out()
 
     def _ridges(self, folds: FoldMoments) -> list[float]:
         """The ridges to compare by held-out correlation; here the one that predicts held-out inputs best."""
@@ -256,7 +265,7 @@ class Identity(LinearAlignment):
             raise ValueError(f"none keeps the width {width}; dim {self.dim} needs another method")
         return width
 
-    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+    def _solve(self, moments: Moments, _ridge: float, _dim: int) -> Weights:
         return {name: np.eye(width) for name, width in moments.dims.items()}
 
 
@@ -270,7 +279,7 @@ class PCA(LinearAlignment):
         """The smallest width."""
         return min(widths)
 
-    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+    def _solve(self, moments: Moments, _ridge: float, dim: int) -> Weights:
         return _solvers.pca(moments, dim)
 
 
@@ -285,7 +294,7 @@ class Procrustes(LinearAlignment):
         """The smallest width."""
         return min(widths)
 
-    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+    def _solve(self, moments: Moments, _ridge: float, dim: int) -> Weights:
         return _solvers.procrustes(moments, dim)
 
 
@@ -310,7 +319,7 @@ class CCA(LinearAlignment):
         """All but the widest: for two inputs the smaller width."""
         return sum(widths) - max(widths)
 
-    def _ridges(self, folds: FoldMoments) -> list[float]:
+    def _ridges(self, _folds: FoldMoments) -> list[float]:
         return list(RIDGES) if self.regularization == "auto" else [float(self.regularization)]
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
@@ -322,7 +331,8 @@ class CCA(LinearAlignment):
 class Joint(LinearAlignment):
     r"""The family between CCA (gamma = 0: what the inputs share) and the PCA of the concatenation (gamma = 1: all).
 
-    .. math:: S w = \theta B w, \quad B = \mathrm{blockdiag}((1-\gamma)(C_m + \lambda t_m) + \gamma\,\mathrm{tr}(C_m)/\omega_m)
+    .. math:: S w = \theta B w, \quad
+        B = \mathrm{blockdiag}((1-\gamma)(C_m + \lambda t_m) + \gamma\,\mathrm{tr}(C_m)/\omega_m)
 
     The mean of the aligned inputs is the component score; components are ordered by theta.
 
@@ -363,9 +373,10 @@ class Joint(LinearAlignment):
 
     def _check_inputs(self, total: Moments) -> None:
         super()._check_inputs(total)
-        if self.gamma != "auto" and (isinstance(self.gamma, str) or not 0 <= self.gamma <= 1):
-            raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {self.gamma!r}")
-        self.gamma_ = 1.0 if self.gamma == "auto" else float(self.gamma)
+        gamma = 1.0 if self.gamma == "auto" else self.gamma
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {gamma}")
+        self.gamma_ = float(gamma)
         given = dict.fromkeys(total.names, 1.0) if isinstance(self.block_weights, str) else dict(self.block_weights)
         if set(given) != set(total.names) or min(given.values()) < 0 or not sum(given.values()) > 0:
             raise ValueError(f"block_weights must name {', '.join(total.names)} with numbers >= 0, not {given}")

@@ -9,6 +9,19 @@ from fusion.alignment._projection import Projection
 from fusion.average import resolve
 
 
+class RandomFeatures(nn.Module):
+    """Cosines and sines of random projections; see :class:`fusion.alignment.KernelCCA`."""
+
+    def __init__(self, frequencies: object) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", torch.as_tensor(frequencies, dtype=torch.float32).clone())
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(n, d) to (n, D)."""
+        angles = values @ self.get_buffer("frequencies")
+        return torch.cat([angles.cos(), angles.sin()], dim=1) * angles.shape[1] ** -0.5
+
+
 class FuseModule(nn.Module):
     """Projects, fills in missing inputs and averages, as the alignment's ``fuse`` does.
 
@@ -77,8 +90,7 @@ class FuseModule(nn.Module):
         return torch.where(present.any(dim=1, keepdim=True), fused, torch.nan)
 
     def _get(self, kind: str, *index: int) -> Tensor:
-        found: Tensor = getattr(self, "_".join([kind, *map(str, index)]))
-        return found
+        return self.get_buffer("_".join([kind, *map(str, index)]))
 
     def _is(self, pattern: tuple[int, ...], present: Tensor) -> Tensor:
         flags = torch.tensor([i in pattern for i in range(len(self.names))], device=present.device)

@@ -2,13 +2,15 @@
 
 import io
 import re
+import struct
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL.IcoImagePlugin import IcoFile
 
 from fusion.encoders.values import is_null
 from fusion.errors import BadInputError, Reason
@@ -20,6 +22,8 @@ _CUT_SHORT = re.compile(
     r"truncated|not enough|unexpected end|overrun|premature|end of file|eof|buffer is too small", re.I
 )
 _ORIENTATION = 0x0112
+_ICON = b"\0\0\1\0"
+_T = TypeVar("_T")
 
 
 def decode(data: object, *, formats: Sequence[str], max_pixels: int, target: int | None = None) -> Image.Image:
@@ -42,8 +46,10 @@ def decode(data: object, *, formats: Sequence[str], max_pixels: int, target: int
         BadInputError: NULL, EMPTY, NOT_AN_IMAGE, FORMAT_NOT_ALLOWED, TOO_MANY_PIXELS, TRUNCATED or DECODE_ERROR.
     """
     encoded = _checked_bytes(data)
+    if encoded.startswith(_ICON):
+        _check_size(_guarded(lambda: _icon_size(encoded)), max_pixels)
     with _guarded(lambda: _open(encoded, formats)) as picture:
-        _check_size(picture, max_pixels)
+        _check_size(picture.size, max_pixels)
         return _guarded(lambda: _upright_rgb(picture, target))
 
 
@@ -58,7 +64,7 @@ def _checked_bytes(data: object) -> bytes:
     return encoded
 
 
-def _guarded(step: Callable[[], Image.Image]) -> Image.Image:
+def _guarded(step: Callable[[], _T]) -> _T:
     """Runs one of Pillow's steps and names what it raises.
 
     The bytes are in memory and Pillow's parsers raise nearly anything on hostile ones (struct.error, KeyError,
@@ -98,16 +104,20 @@ def _unidentified(encoded: bytes, formats: Sequence[str]) -> BadInputError:
     return BadInputError(Reason.NOT_AN_IMAGE, f"{len(encoded)} bytes beginning {prefix[:8]!r}")
 
 
-def _check_size(picture: Image.Image, max_pixels: int) -> None:
-    width, height = _guarded(lambda: _as_declared(picture)).size
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
     if width * height > max_pixels:
         raise BadInputError(Reason.TOO_MANY_PIXELS, f"{width}x{height} is over {max_pixels}")
 
 
-def _as_declared(picture: Image.Image) -> Image.Image:
-    """The picture whose size will be decoded: an ICO's directory may lie about the PNG inside it."""
-    directory: Any = getattr(picture, "ico", None)
-    return picture if directory is None else directory.getimage(picture.size)
+def _icon_size(encoded: bytes) -> tuple[int, int]:
+    """Size of the picture that Pillow takes out of an icon: it decodes it on opening, before anyone can look."""
+    start = IcoFile(io.BytesIO(encoded)).entry[0].offset
+    if encoded[start : start + 4] == b"\x89PNG":
+        width, height = struct.unpack_from(">II", encoded, start + 16)
+        return width, height
+    width, height = struct.unpack_from("<ii", encoded, start + 4)
+    return abs(width), abs(height) // 2
 
 
 def _upright_rgb(picture: Image.Image, target: int | None) -> Image.Image:
@@ -143,9 +153,9 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
         return _lab_to_rgb(picture)
     if not picture.has_transparency_data:
         return picture if picture.mode == "RGB" else picture.convert("RGB")
-    with_alpha = picture.convert("RGBA")
+    with_alpha = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     flat = Image.new("RGB", with_alpha.size, (255, 255, 255))
-    flat.paste(with_alpha, mask=with_alpha.getchannel("A"))
+    flat.paste(with_alpha, mask=with_alpha)
     return flat
 
 

@@ -1,5 +1,6 @@
 """Any classification architecture of torchvision, cut before its classifier."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -259,9 +260,9 @@ def load_classifier(spec: EncoderSpec) -> tuple[nn.Module, Transform, Anatomy]:
     """
     choice = _choose(spec)
     model, state = _fitted(choice, _read(choice.file, shapes_only=False))
-    model.load_state_dict(
-        {k: v.float() if v.is_floating_point() else v for k, v in state.items()}, strict=False, assign=True
-    )
+    ready = OrderedDict((k, v.float() if v.is_floating_point() else v) for k, v in state.items())
+    ready._metadata = model.state_dict()._metadata  # type: ignore[attr-defined] # layers read their version from it
+    model.load_state_dict(ready, strict=False, assign=True)
     return model.requires_grad_(False), choice.transform, choice.anatomy
 
 

@@ -66,7 +66,7 @@ class Transform:
         """
         height, width = self._resized(picture.height, picture.width)
         crop_height, crop_width = self.crop
-        top, left = round((height - crop_height) / 2), round((width - crop_width) / 2)
+        top, left = _offset(height, crop_height), _offset(width, crop_width)
         y0, x0 = max(top, 0), max(left, 0)
         y1, x1 = min(top + crop_height, height), min(left + crop_width, width)
         sy, sx = picture.height / height, picture.width / width
@@ -96,3 +96,12 @@ class Transform:
         mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1) * 255
         std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1) * 255
         return pixels.float().sub_(mean).div_(std)
+
+
+def _offset(size: int, crop: int) -> int:
+    """Where a centre cut begins; negative where black is put before the picture.
+
+    >>> _offset(256, 224), _offset(20, 23)
+    (16, -1)
+    """
+    return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)

@@ -21,6 +21,7 @@ from fusion.encoders.transforms import Transform
 from fusion.errors import JobError
 
 _AGREEMENT = 0.05
+_UNSET = Transform((224, 224), False, (224, 224), 3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def _auto_class(config: Any) -> Any:
@@ -85,6 +86,8 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
         JobError: There is none, or it does something this package's transform does not.
     """
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        if spec.preprocessing is not None:
+            return _UNSET.overridden(spec.preprocessing)
         raise JobError("preprocessing", f"{spec.encoder} has no preprocessor_config.json; give resize, crop, mean, std")
     with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be read"):
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from fusion.errors import JobError, RunError
-from infra.corpus.base import BAD, Entry, Format, Peek, Shard, Source, UnreadableError, shard_id
-from infra.corpus.files import Files, Listing
+from infra.corpus.base import BAD, Format, Peek, Shard, Source, UnreadableError, shard_id
+from infra.corpus.files import Entry, Files, Listing
 from infra.corpus.folder import PICTURE_SUFFIXES, Folder
 from infra.corpus.lines import Delimited, JsonLines
 from infra.corpus.tables import Parquet
@@ -196,8 +196,10 @@ class Corpus:
     def _unified(self, seen: Mapping[str, Mapping[str, pa.DataType]]) -> dict[str, pa.DataType]:
         types: dict[str, pa.DataType] = {}
         where: dict[str, str] = {}
-        distinct = {tuple(kinds.items()): relative for relative, kinds in reversed(seen.items())}
-        for items, relative in reversed(distinct.items()):
+        distinct: dict[tuple[tuple[str, pa.DataType], ...], str] = {}
+        for relative, kinds in seen.items():
+            distinct.setdefault(tuple(kinds.items()), relative)
+        for items, relative in distinct.items():
             for name, kind in items:
                 known = types.setdefault(name, kind)
                 where.setdefault(name, relative)

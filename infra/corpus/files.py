@@ -80,6 +80,14 @@ class Files:
             filesystem, path = self.remote(uri)
             return _size_and_stamp(retrying(lambda: filesystem.info(path)))
 
+    def stat_file(self, uri: str) -> tuple[int, str]:
+        """Size and stamp of a remote file; what the storage raises is passed on, a folder is IsADirectoryError."""
+        filesystem, path = self.remote(uri)
+        info = retrying(lambda: filesystem.info(path))
+        if info["type"] != "file":
+            raise IsADirectoryError(uri)
+        return _size_and_stamp(info)
+
     def children(self, folder: str) -> dict[str, Callable[[], tuple[int, str]]]:
         """The files of one folder by name, each with a call that tells its size and stamp."""
         with told(folder):
@@ -157,7 +165,8 @@ class Files:
 def _list_local(path: str) -> Listing:
     if glob.has_magic(path) and not os.path.lexists(path):
         root = _before_magic(path)
-        names = [name for name in glob.iglob(path, recursive=True) if Path(name).is_file()]
+        found = glob.iglob(path, recursive=True)  # noqa: PTH207 - an absolute pattern
+        names = [name for name in found if Path(name).is_file()]
         if not names:
             raise JobError(_KEY, f"no file matches {path}")
         return Listing(root, _sorted([_entry(name, root) for name in names]), False)

@@ -6,12 +6,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.corpus.base import Entry, Format, Peek, Shard
-from infra.corpus.files import Files, Listing
+from infra.corpus.base import Format, Peek, Shard
+from infra.corpus.files import Entry, Files, Listing
 from infra.corpus.values import column_of
 
-PICTURE_SUFFIXES = tuple(
-    [".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".pgm", ".tga", ".ico", ".psd", ".qoi", ".sgi", ".dds"]
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".jp2", ".ppm", ".pgm", ".tga", ".ico", ".psd", ".qoi", ".sgi", ".dds"),
 )
 
 
@@ -35,6 +36,7 @@ class Folder(Format):
 
     def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
         """Lists the folder; stamps are of each shard's own pictures and texts."""
+        del sample
         children = files.children(entry.uri)
         pictures = _pictures(children)
         stamps = [_state(children, pictures[first : first + stride]) for first in range(0, len(pictures), stride)]
@@ -80,10 +82,10 @@ def _sidecar(name: str) -> str:
 def _state(children: Mapping[str, Any], names: list[str]) -> tuple[int, str]:
     size = 0
     digest = hashlib.blake2b(digest_size=12)
-    for name in [part for name in names for part in (name, _sidecar(name)) if part in children]:
-        bytes_, stamp = children[name]()
+    for part in [part for name in names for part in (name, _sidecar(name)) if part in children]:
+        bytes_, stamp = children[part]()
         size += bytes_
-        digest.update(f"{name}\0{bytes_}\0{stamp}\0".encode("utf-8", "surrogateescape"))
+        digest.update(f"{part}\0{bytes_}\0{stamp}\0".encode("utf-8", "surrogateescape"))
     return size, digest.hexdigest()
 
 

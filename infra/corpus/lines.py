@@ -1,18 +1,18 @@
 """JSON Lines, CSV and TSV: indexed by byte offset in one pass, read by seeking."""
 
 import csv
-import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from fusion.errors import RunError
-from infra.corpus.base import Entry, Format, Peek, Shard, UnreadableError
-from infra.corpus.files import Files
+from infra.corpus.base import Format, Peek, Shard, UnreadableError
+from infra.corpus.files import Entry, Files
 from infra.corpus.records import Splitter, csv_splitter, records, spans, split_lines
 from infra.corpus.values import column_of, settled, types_of
 
@@ -40,6 +40,8 @@ class JsonLines(Format):
         index = _Index(stride, sample)
         index.scan(_stream(files, entry.uri), split_lines)
         parsed = [_json_row(record) for record in index.first]
+        if parsed and parsed[0][1] is not None and index.first[0].lstrip().startswith(b"["):
+            raise UnreadableError("is a JSON array; a .jsonl file holds one JSON object on each line")
         good = [row for row, problem in parsed if problem is None]
         if parsed and not good:
             raise UnreadableError(f"row 1 is not a JSON object ({parsed[0][1]}); a .jsonl file holds one on each line")
@@ -72,7 +74,7 @@ class Delimited(Format):
     def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
         """Reads the shard's bytes and parses its rows."""
         split = csv_splitter(self.delimiter)
-        header = self._header(next(_first_record(_stream(files, shard.uri), split)))
+        header = self._header(_first_record(files, shard.uri, shard.stamp, self.delimiter))
         rows = records(_blob(files, shard), split)[: shard.rows]
         return _table([self._row(record, header) for record in rows], columns)
 
@@ -94,12 +96,18 @@ class Delimited(Format):
 
     def _fields(self, record: bytes) -> tuple[list[str], str | None]:
         try:
-            rows = list(csv.reader(io.StringIO(record.decode(), newline=""), delimiter=self.delimiter))
+            text = record.decode()
         except UnicodeDecodeError as error:
             return [], f"not UTF-8 text (byte {error.start})"
+        try:
+            return next(csv.reader([text], delimiter=self.delimiter, strict=True)), None
+        except csv.Error as error:
+            if "unexpected end of data" in str(error):
+                return [], "a quoted field that does not end"
+        try:
+            return next(csv.reader([text], delimiter=self.delimiter)), None
         except csv.Error as error:
             return [], f"not a row ({error})"
-        return (rows[0], None) if len(rows) == 1 else ([], "a quoted field that does not end")
 
 
 class _Index:
@@ -135,11 +143,12 @@ def _without_bom(chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from chunks
 
 
-def _first_record(chunks: Iterator[bytes], split: Splitter) -> Iterator[bytes]:
-    for _, buffer, begins, ends in spans(_without_bom(chunks), split):
+@lru_cache(maxsize=64)
+def _first_record(files: Files, uri: str, stamp: str, delimiter: str) -> bytes:
+    del stamp
+    for _, buffer, begins, ends in spans(_without_bom(_stream(files, uri, 1 << 16)), csv_splitter(delimiter)):
         if len(begins):
-            yield buffer[begins[0] : ends[0]]
-            return
+            return buffer[begins[0] : ends[0]]
     raise RunError("the header row is gone: the file changed while the run was reading it")
 
 
@@ -167,13 +176,13 @@ def _compression(uri: str) -> str | None:
     return next((name for suffix, name in _COMPRESSIONS.items() if uri.endswith(suffix)), None)
 
 
-def _stream(files: Files, uri: str) -> Iterator[bytes]:
+def _stream(files: Files, uri: str, size: int = _CHUNK) -> Iterator[bytes]:
     compression = _compression(uri)
     if compression is None:
-        yield from files.chunks(uri, _CHUNK)
+        yield from files.chunks(uri, size)
         return
     with _decompressed(files, uri) as stream:
-        while chunk := _told(lambda: stream.read(_CHUNK)):
+        while chunk := _told(lambda: stream.read(size)):
             yield chunk
 
 
@@ -193,7 +202,7 @@ class _Cursor(threading.local):
 
     key: tuple[str, str] | None = None
     position: int = 0
-    stream: pa.NativeFile | None = None
+    stream: Any = None
 
 
 _cursor = _Cursor()

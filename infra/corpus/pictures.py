@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from fusion.errors import BadInputError, Reason, RunError
+from infra._faults import MissingFileError
 from infra.corpus.files import Files
 from infra.jobpaths import is_uri
 
@@ -173,7 +174,10 @@ class Pictures:
         raise BadInputError(Reason.FILE_MISSING, value)
 
     def _is_below(self, uri: str) -> bool:
-        return is_uri(self._root) and uri.startswith(self._root.rstrip("/") + "/") and "/../" not in uri
+        if not is_uri(self._root) or uri.partition("://")[0] != self._root.partition("://")[0] or "/../" in uri:
+            return False
+        root, path = (self._files.remote(name)[1].rstrip("/") for name in (self._root, uri))
+        return bool(path.startswith(root + "/"))
 
     def _read_remote(self, uri: str, size: int) -> bytes:
         with _told(uri):
@@ -186,6 +190,8 @@ def _told(value: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
+        raise BadInputError(Reason.FILE_MISSING, value) from None
+    except MissingFileError:
         raise BadInputError(Reason.FILE_MISSING, value) from None
     except IsADirectoryError:
         raise BadInputError(Reason.NOT_A_FILE, value) from None

@@ -45,10 +45,9 @@ def csv_splitter(delimiter: str) -> Splitter:
         newlines = np.flatnonzero(np.frombuffer(buffer, np.uint8) == _NEWLINE)
         if b'"' not in buffer:
             return _spans(buffer, newlines, final)
-        inside = np.zeros(len(newlines), dtype=bool)
-        for begin, end in _quoted_lines(quoted, buffer, final):
-            first, last = np.searchsorted(newlines, (begin, end))
-            inside[first:last] = True
+        fields = np.array(list(_quoted_lines(quoted, buffer, final)), dtype=np.int64).reshape(-1, 2)
+        before = np.searchsorted(fields[:, 0], newlines) - 1
+        inside = (before >= 0) & (newlines < fields[before, 1]) if len(fields) else np.zeros(len(newlines), dtype=bool)
         return _spans(buffer, newlines[~inside], final)
 
     return split

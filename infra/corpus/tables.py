@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from infra._faults import told
-from infra.corpus.base import Entry, Format, Peek, Shard, UnreadableError
-from infra.corpus.files import Files
+from infra.corpus.base import Format, Peek, Shard, UnreadableError
+from infra.corpus.files import Entry, Files
 from infra.jobpaths import is_uri
 
 _BATCH = 1024
@@ -44,6 +44,7 @@ class Parquet(Format):
 
     def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
         """Reads the footer."""
+        del stride, sample
         try:
             with files.open_ranges(entry.uri, entry.size) as stream:
                 file = pq.ParquetFile(stream)
@@ -64,8 +65,15 @@ class Parquet(Format):
             except BaseException:
                 _last.reader = None
                 raise
-        fields = [pa.field(name, columns[name]) for name in table.column_names]
-        return table.cast(pa.schema(fields)), [None] * table.num_rows
+        for number, name in enumerate(table.column_names):
+            if table.column(name).type != columns[name]:
+                table = table.set_column(number, name, _cast(table.column(name), columns[name]))
+        return table, [None] * table.num_rows
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """The column as ``kind``; copied first, since pyarrow casts slices of structs wrongly."""
+    return column.take(pa.array(range(len(column)), pa.int64())).cast(kind)
 
 
 class _Reader:

@@ -84,6 +84,8 @@ def column_of(values: Sequence[object], kind: pa.DataType) -> tuple[pa.Array, di
     """
     if kind == pa.string():
         values = [text_of(value) for value in values]
+    if pa.types.is_floating(kind):
+        values = [float(value) if type(value) is int else value for value in values]
     try:
         if all(_fits(value, kind) for value in values):
             return pa.array(values, type=kind), {}

@@ -4,15 +4,15 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from infra.corpus.base import Entry, Format, Peek, Shard, UnreadableError
-from infra.corpus.files import Files
+from infra.corpus.base import Format, Peek, Shard, UnreadableError
+from infra.corpus.files import Entry, Files
 from infra.corpus.folder import PICTURE_SUFFIXES
 from infra.corpus.values import column_of, types_of
 
@@ -34,8 +34,10 @@ class _Sample:
 
 
 class WebDataset(Format):
-    """Tars of samples. Columns: ``__key__``, one for each extension (text for txt, cls, json, ...; numbers for npy;
-    else bytes), the fields of a .json member, ``image`` (the picture member) and ``text`` (the caption).
+    """Tars of samples.
+
+    Columns: ``__key__``, one for each extension (text for txt, cls, json, ...; numbers for npy; else bytes), the
+    fields of a .json member, ``image`` (the picture member) and ``text`` (the caption).
 
     An extension that comes twice under one basename begins a new row of the same ``__key__``. A member that a row
     lacks is null.
@@ -48,7 +50,7 @@ class WebDataset(Format):
         types: dict[str, pa.DataType] = {"__key__": pa.string()}
         fields: list[dict[str, Any]] = []
         with files.open(entry.uri) as stream:
-            for found in _samples(stream, lambda extension: extension == "json" and rows < min(sample, _PEEKED)):
+            for found in _samples(stream, lambda extension, row: extension == "json" and row < min(sample, _PEEKED)):
                 if rows % stride == 0:
                     marks.append(found.begin)
                 types.update((extension, _type(extension)) for extension in found.members)
@@ -65,7 +67,7 @@ class WebDataset(Format):
     def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
         """Reads the shard's range of the tar in one request."""
         blob = files.read(shard.uri, shard.offset, shard.length)
-        samples = list(_samples(io.BytesIO(blob), lambda extension: True))[: shard.rows]
+        samples = list(_samples(io.BytesIO(blob), lambda *_: True))[: shard.rows]
         rows: list[dict[str, Any]] = []
         bad: list[str | None] = []
         for sample in samples:
@@ -80,10 +82,10 @@ class WebDataset(Format):
         return pa.table(arrays), bad
 
 
-def _samples(stream: BinaryIO, wanted: Any) -> Iterator[_Sample]:
-    """Groups consecutive members; content is read where ``wanted(extension)``, else left empty."""
+def _samples(stream: BinaryIO, wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
+    """Groups consecutive members; content is read where ``wanted(extension, row)``, else left empty."""
     current: _Sample | None = None
-    end = 0
+    end, row = 0, 0
     try:
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (member := tar.next()) is not None:
@@ -96,8 +98,9 @@ def _samples(stream: BinaryIO, wanted: Any) -> Iterator[_Sample]:
                 if current is None or current.key != key or extension in current.members:
                     if current is not None:
                         yield current
+                        row += 1
                     current = _Sample(key, member.offset, end)
-                file = tar.extractfile(member) if wanted(extension) else None
+                file = tar.extractfile(member) if wanted(extension, row) else None
                 current.members[extension] = file.read() if file is not None else b""
                 current.end = end
     except tarfile.TarError as error:

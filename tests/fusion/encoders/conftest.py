@@ -14,7 +14,8 @@ import fusion.encoders  # noqa: F401 - first: transformers' import needs it
 WORDS = "a an the red green blue crab boat sky sun tiny large house sits stands under over near and is of in"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 SENTENCES = [
-    "a red crab", "The BLUE boat is near a large house", "sun", "sky over the house and the boat and the crab in the sun",
+    "a red crab", "The BLUE boat is near a large house", "sun",
+    "sky over the house and the boat and the crab in the sun",
     "unheard words and a tiny crab", "  spaced   out  ", "green " * 90,
 ]  # fmt: skip
 

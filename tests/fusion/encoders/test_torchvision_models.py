@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -52,7 +53,9 @@ def test_features_times_classifier_are_the_scores(architecture, saved):
     pictures = [encoder.prepare(encoded(drawn(120, 90, seed))) for seed in range(3)]
     with torch.inference_mode():
         scores = model(encoder.transform.normalise(torch.stack(pictures)))
-        ours = model.get_submodule(anatomy(architecture, (75, 75)).classifier)(torch.from_numpy(encoder.encode(pictures)))
+        ours = model.get_submodule(anatomy(architecture, (75, 75)).classifier)(
+            torch.from_numpy(encoder.encode(pictures))
+        )
     assert describe(spec).dim == encoder.dim == encoder.encode(pictures).shape[1]
     torch.testing.assert_close(ours, scores, rtol=1e-4, atol=1e-5)
 
@@ -137,7 +140,7 @@ def test_mobilenet_names_the_photographs(shared):
     weights = shared / "weights/mobilenet_v2/mobilenet_v2.safetensors"
     spec = EncoderSpec("image", "torchvision/mobilenet_v2", weights=str(weights))
     classifier, transform, _ = load_classifier(spec)
-    labels = (shared / "data/smoke_photos/imagenet_labels.txt").read_text().splitlines()
+    labels = (shared / "data/smoke_photos/imagenet_labels.txt").read_text().splitlines()[1:]
     encoder = load(spec)
     named = {}
     for name in ("parrot", "cat_720p", "hot_dog"):
@@ -155,11 +158,9 @@ def test_reduced_decode_hardly_moves_the_vector(shared):
     encoder = load(EncoderSpec("image", "torchvision/mobilenet_v2", weights=str(weights)))
     large = []
     for name in ("parrot", "cat_720p", "hot_dog", "owl"):
-        from PIL import Image
-
         photograph = Image.open(shared / f"data/smoke_photos/{name}.jpg").convert("RGB").resize((2000, 1500))
         large.append(photograph)
     reduced = encoder.encode([encoder.prepare(encoded(p, "JPEG", quality=92)) for p in large])
     full = encoder.encode([encoder.transform.pixels(p) for p in large])
     cosine = (reduced * full).sum(1) / np.linalg.norm(reduced, axis=1) / np.linalg.norm(full, axis=1)
-    assert cosine.min() > 0.99
+    assert cosine.min() > 0.995

@@ -1,0 +1,5 @@
+"""Models trained on fused features."""
+
+from fusion.heads.linear import LinearHead
+
+__all__ = ["LinearHead"]

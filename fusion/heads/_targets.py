@@ -1,0 +1,102 @@
+"""Targets as numbers and back: classes, label sets, values."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Task = Literal["classification", "multilabel", "regression"]
+
+
+def is_empty(label: object) -> bool:
+    """Whether a label says nothing: None, an empty text, or NaN.
+
+    >>> [is_empty(label) for label in (None, "", float("nan"), 0, [], "a")]
+    [True, True, True, False, False, False]
+    """
+    return label is None or (isinstance(label, str) and not label) or (isinstance(label, float) and label != label)
+
+
+def infer_task(y: Sequence[Any] | NDArray[Any]) -> Task:
+    """``multilabel`` for lists or a 0/1 matrix, ``regression`` for fractional numbers, else ``classification``."""
+    array = np.asarray(y) if isinstance(y, np.ndarray) else None
+    if array is not None and array.ndim == 2:
+        return "multilabel" if np.isin(array, (0, 1)).all() else "regression"
+    if any(isinstance(value, (list, tuple, set, np.ndarray)) for value in y):
+        return "multilabel"
+    return "regression" if all(isinstance(value, (float, np.floating)) for value in y) else "classification"
+
+
+class Targets:
+    """How the targets of a head become a (n, k) matrix, and predictions become targets.
+
+    Args:
+        task: What kind of target.
+        classes: The classes or labels in column order; empty for regression and for label matrices.
+        shape: ``values`` (n,), ``matrix`` (n, k), or ``sets`` of labels.
+    """
+
+    def __init__(self, task: Task, classes: list[Any], shape: Literal["values", "matrix", "sets"]) -> None:
+        self.task, self.classes, self.shape = task, classes, shape
+
+    @classmethod
+    def of(cls, y: Sequence[Any] | NDArray[Any], task: Task) -> "Targets":
+        """The classes that occur, sorted."""
+        if task == "classification":
+            return cls(task, _sorted({_plain(value) for value in y}), "values")
+        if task == "multilabel" and not (isinstance(y, np.ndarray) and y.ndim == 2):
+            return cls(task, _sorted({_plain(label) for labels in y for label in labels}), "sets")
+        return cls(task, [], "matrix" if np.ndim(np.asarray(y)) == 2 else "values")
+
+    def encode(self, y: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
+        """(n, k): one-hot rows, 0/1 label columns, or the values.
+
+        A class that was not seen becomes a row of zeros.
+        """
+        if self.shape == "matrix":
+            return np.asarray(y, dtype=np.float64)
+        if self.task == "regression":
+            return np.asarray([float(value) for value in y])[:, None]
+        place = {name: column for column, name in enumerate(self.classes)}
+        encoded = np.zeros((len(y), len(self.classes)))
+        for row, value in enumerate(y):
+            for label in value if self.task == "multilabel" else (value,):
+                column = place.get(_plain(label))
+                if column is not None:
+                    encoded[row, column] = 1.0
+        return encoded
+
+    def decode(self, predictions: NDArray[np.floating]) -> NDArray[Any]:
+        """(n,) classes, label lists or values, or an (n, k) matrix, as the targets were given.
+
+        Args:
+            predictions: (n, k): class scores, label probabilities, or values.
+        """
+        if self.task == "classification":
+            best: NDArray[Any] = _objects(self.classes)[predictions.argmax(axis=1)]
+            return best
+        if self.task == "regression":
+            return predictions if self.shape == "matrix" else predictions[:, 0]
+        chosen = predictions > 0.5
+        if self.shape == "matrix":
+            return chosen.astype(np.int64)
+        return _objects([[self.classes[column] for column in np.flatnonzero(row)] for row in chosen])
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _sorted(values: set[Any]) -> list[Any]:
+    return sorted(values, key=lambda value: (type(value).__name__, value))
+
+
+def _objects(values: list[Any]) -> NDArray[Any]:
+    """An array of plain values where they are of one simple type, else of objects."""
+    kinds = {type(value) for value in values}
+    if len(kinds) == 1 and kinds <= {int, float, bool, str}:
+        return np.array(values)
+    array = np.empty(len(values), dtype=object)
+    array[:] = values
+    return array

@@ -1,0 +1,305 @@
+"""The linear head: closed-form ridge regression on classes, label sets or values, calibrated on held-out rows."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import safetensors.numpy
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import expit, log_softmax, softmax
+
+from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
+from fusion.heads._targets import Targets, Task, infer_task
+from fusion.metrics import accuracy, r2
+from fusion.splits import fold_of
+
+RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
+_STEPS = (10.0, 10.0**0.5)
+_FORMAT = "barycenter-linear-head"
+_DEFAULT_RIDGE = 1e-2
+_MAX_LOG_SLOPE = 12.0
+
+
+class LinearHead:
+    """Ridge regression on one-hot classes, 0/1 labels or values, in scikit-learn's manners.
+
+    The ridge is relative to the mean variance of the features, so rescaling all of them changes nothing. ``auto``
+    chooses it by held-out accuracy (classification) or squared error, on a grid of hundredfold steps that is halved
+    (in logarithm) twice around the best; ties go to the larger. Probabilities are calibrated on the same held-out
+    predictions: one temperature for classes (Guo et al. 2017), a slope and an offset for every label (Platt 1999).
+
+    Args:
+        task: ``classification``, ``multilabel`` (lists of labels, or a 0/1 matrix) or ``regression``; ``auto`` tells
+            from the targets.
+        ridge: A number > 0, or ``auto``.
+        folds: Number of folds.
+        class_weight: ``balanced``, or ``{class: weight}``; classification only.
+        seed: Of the folds, where no groups are given.
+
+    Attributes:
+        task_: The task.
+        classes_: Classes or labels in column order.
+        ridge_: The ridge used.
+        coef_: (d, k) coefficients.
+        intercept_: (k,) intercepts.
+        heldout_score_: :meth:`score` of the out-of-fold predictions; NaN where there was no fold to hold out.
+
+    >>> rng = np.random.default_rng(0)
+    >>> y = np.array(["cat", "dog"] * 50)
+    >>> X = rng.normal(size=(100, 3)) + (y == "dog")[:, None] * 3
+    >>> head = LinearHead().fit(X, y)
+    >>> head.score(X, y) > 0.9, head.predict(X[:2]).tolist()
+    (True, ['cat', 'dog'])
+    """
+
+    task_: Task
+    ridge_: float
+    coef_: Float64
+    intercept_: Float64
+    heldout_score_: float
+
+    def __init__(
+        self,
+        task: Task | Literal["auto"] = "auto",
+        ridge: float | Literal["auto"] = "auto",
+        folds: int = 5,
+        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.task, self.ridge, self.folds, self.class_weight, self.seed = task, ridge, folds, class_weight, seed
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002
+        """The constructor's arguments."""
+        return {name: getattr(self, name) for name in ("task", "ridge", "folds", "class_weight", "seed")}
+
+    def set_params(self, **params: Any) -> Self:
+        """Changes constructor arguments.
+
+        Raises:
+            ValueError: On an unknown name.
+        """
+        for name, value in params.items():
+            if name not in self.get_params():
+                raise ValueError(f"LinearHead has no parameter {name!r}")
+            setattr(self, name, value)
+        return self
+
+    def fit(self, X: Floats, y: Sequence[Any] | NDArray[Any], groups: Iterable[object] | None = None) -> Self:
+        """Fits the head.
+
+        Args:
+            X: (n, d) features, finite.
+            y: n targets.
+            groups: n values; rows with equal ones share a fold.
+
+        Raises:
+            ValueError: If rows differ in number, there are none, a feature is not finite, or a setting is out of range.
+        """
+        X = _features(X)
+        self._check(X, y)
+        self.task_ = infer_task(y) if self.task == "auto" else self.task
+        self._targets = Targets.of(y, self.task_)
+        Y = self._targets.encode(y)
+        fold = self._fold(Y, groups)
+        weights = self._weights(Y)
+        path = ridge_path(X, Y, weights, fold, len(RIDGES) + 2 * len(_STEPS))
+        held_out = len(np.unique(fold)) > 1
+        self.ridge_ = self._choose(path, Y, weights) if held_out and self.ridge == "auto" else _DEFAULT_RIDGE
+        if self.ridge != "auto":
+            self.ridge_ = float(self.ridge)
+        self.coef_, self.intercept_ = path.solve(self.ridge_)
+        scores = path.held_out(self.ridge_) if held_out else X @ self.coef_ + self.intercept_
+        self._slope, self._offset = _calibrate(self.task_, scores, Y, weights)
+        self.heldout_score_ = self._score(scores, y) if held_out else float("nan")
+        return self
+
+    @property
+    def classes_(self) -> list[Any]:
+        """Classes or labels, in column order."""
+        return self._targets.classes
+
+    def decision_function(self, X: Floats) -> Float64:
+        """(n, k) raw scores or values.
+
+        Raises:
+            ValueError: If the width is not that of the training rows.
+        """
+        X = _features(X)
+        if X.shape[1] != len(self.coef_):
+            raise ValueError(f"the head was fitted on {len(self.coef_)} features, got {X.shape[1]}")
+        return np.asarray(X @ self.coef_.astype(X.dtype) + self.intercept_, dtype=np.float64)
+
+    def predict(self, X: Floats) -> NDArray[Any]:
+        """Targets in the form they were given in: (n,) classes, label lists or values, or an (n, k) matrix."""
+        return self._decoded(self.decision_function(X))
+
+    def predict_proba(self, X: Floats) -> Float64:
+        """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
+
+        Raises:
+            ValueError: For regression.
+        """
+        if self.task_ == "regression":
+            raise ValueError("a regression head has no probabilities")
+        return self._probabilities(self.decision_function(X))
+
+    def score(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> float:
+        """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
+        return self._score(self.decision_function(X), y)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``head.safetensors`` and ``head.json``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        arrays = {"coef": self.coef_, "intercept": self.intercept_, "slope": self._slope, "offset": self._offset}
+        safetensors.numpy.save_file(
+            {name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / "head.safetensors"
+        )
+        weight = self.class_weight
+        about = {
+            "format": _FORMAT,
+            "version": 1,
+            "task": self.task_,
+            "classes": self.classes_,
+            "shape": self._targets.shape,
+            "ridge": self.ridge_,
+            "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
+            "params": self.get_params()
+            | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
+        }
+        (folder / "head.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The head that :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the folder holds something else.
+        """
+        about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
+        if about.get("format") != _FORMAT or about.get("version") != 1:
+            raise ValueError(f"{folder}: not a linear head of this version")
+        params = about["params"]
+        if isinstance(params["class_weight"], list):
+            params["class_weight"] = dict(params["class_weight"])
+        head = cls(**params)
+        arrays = safetensors.numpy.load_file(Path(folder) / "head.safetensors")
+        head.coef_, head.intercept_ = arrays["coef"], arrays["intercept"]
+        head._slope, head._offset = arrays["slope"], arrays["offset"]
+        head.task_, head.ridge_ = about["task"], about["ridge"]
+        head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
+        head._targets = Targets(about["task"], about["classes"], about["shape"])
+        return head
+
+    def _check(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> None:
+        if len(X) != len(y) or not len(X):
+            raise ValueError(f"{len(X)} rows of features and {len(y)} targets; both must be as many, at least one")
+        if self.ridge != "auto" and not self.ridge > 0:
+            raise ValueError(f"ridge must be above 0 or 'auto', not {self.ridge!r}")
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2, not {self.folds}")
+
+    def _fold(self, Y: Float64, groups: Iterable[object] | None) -> NDArray[np.int64]:
+        if groups is not None:
+            fold = fold_of(groups, self.folds)
+            if len(fold) != len(Y):
+                raise ValueError(f"{len(fold)} groups for {len(Y)} rows")
+            return fold
+        order = np.random.default_rng(self.seed).permutation(len(Y))
+        if self.task_ == "classification":
+            order = order[np.argsort(Y[order].argmax(axis=1), kind="stable")]
+        fold = np.empty(len(Y), dtype=np.int64)
+        fold[order] = np.arange(len(Y)) % self.folds
+        return fold
+
+    def _weights(self, Y: Float64) -> Float64:
+        if self.class_weight is None:
+            return np.ones(len(Y))
+        if self.task_ != "classification":
+            raise ValueError("class_weight is for classification")
+        if self.class_weight == "balanced":
+            each = len(Y) / (Y.shape[1] * Y.sum(axis=0))
+        else:
+            each = np.array([float(self.class_weight.get(name, 1.0)) for name in self.classes_])
+        if not (each > 0).all():
+            raise ValueError("class weights must be above 0")
+        return np.asarray(Y @ each)
+
+    def _choose(self, path: RidgePath, Y: Float64, weights: Float64) -> float:
+        """The ridge whose held-out predictions are best."""
+
+        def quality(ridge: float) -> tuple[float, float]:
+            scores = path.held_out(ridge)
+            if self.task_ == "classification":
+                return float(weights @ (scores.argmax(axis=1) == Y.argmax(axis=1))), ridge
+            return -float((weights @ (scores - Y) ** 2).sum()), ridge
+
+        best = max(quality(ridge) for ridge in RIDGES)
+        for step in _STEPS:
+            best = max(best, quality(best[1] / step), quality(best[1] * step))
+        return best[1]
+
+    def _probabilities(self, scores: Float64) -> Float64:
+        logits = scores * self._slope + self._offset
+        return np.asarray(softmax(logits, axis=1) if self.task_ == "classification" else expit(logits))
+
+    def _decoded(self, scores: Float64) -> NDArray[Any]:
+        return self._targets.decode(self._probabilities(scores) if self.task_ == "multilabel" else scores)
+
+    def _score(self, scores: Float64, y: Sequence[Any] | NDArray[Any]) -> float:
+        if self.task_ == "regression":
+            return r2(self._targets.encode(y), scores)
+        if self.task_ == "classification":
+            return accuracy(y, self._decoded(scores))
+        return float((self._targets.encode(y) == (self._probabilities(scores) > 0.5)).all(axis=1).mean())
+
+
+def _features(values: Any) -> Floats:
+    X: Floats = np.asarray(values)
+    if X.ndim != 2:
+        raise ValueError(f"expected (n, d) features, got shape {X.shape}")
+    if X.dtype not in (np.float32, np.float64):
+        X = X.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        wrong = np.flatnonzero(~np.isfinite(X.sum(axis=1)))
+    wrong = wrong[~np.isfinite(X[wrong]).all(axis=1)]
+    if len(wrong):
+        raise ValueError(f"features of row {int(wrong[0])} are not finite; impute or leave out missing rows first")
+    return X
+
+
+def _calibrate(task: Task, scores: Float64, Y: Float64, weights: Float64) -> tuple[Float64, Float64]:
+    """Slopes and offsets that turn scores into logits, by maximum likelihood."""
+    k = Y.shape[1]
+    if task == "regression":
+        return np.ones(k), np.zeros(k)
+    if task == "classification":
+        target = Y.argmax(axis=1)
+
+        def loss(log_slope: float) -> float:
+            rows = log_softmax(np.exp(log_slope) * scores, axis=1)
+            return -float(weights @ np.take_along_axis(rows, target[:, None], axis=1)[:, 0])
+
+        found = minimize_scalar(loss, bounds=(-_MAX_LOG_SLOPE / 4, _MAX_LOG_SLOPE), method="bounded")
+        return np.full(k, np.exp(found.x)), np.zeros(k)
+    fitted = np.array([_platt(scores[:, label], Y[:, label]) for label in range(k)]).reshape(k, 2)
+    return fitted[:, 0].copy(), fitted[:, 1].copy()
+
+
+def _platt(scores: Float64, target: Float64, steps: int = 30) -> Float64:
+    """Slope and offset of a logistic regression on one score, by Newton's method with a weak prior at (1, 0)."""
+    inputs = np.stack([scores, np.ones(len(scores))], axis=1)
+    solution = np.array([1.0, 0.0])
+    prior = 1e-3
+    for _ in range(steps):
+        p = expit(inputs @ solution)
+        gradient = inputs.T @ (p - target) + prior * (solution - [1.0, 0.0])
+        hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs + prior * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        solution = solution - step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
+        if np.abs(step).max() < 1e-8:
+            break
+    return np.asarray(solution)

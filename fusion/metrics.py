@@ -1,0 +1,139 @@
+"""Figures of merit: retrieval, accuracy, R2, calibration, and the gap between two models with its interval."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BLOCK_BYTES = 64 * 2**20
+_TIE = 1e-6
+
+
+def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating]) -> dict[str, float]:
+    """How well queries find their own candidate by cosine similarity; row i matches row i.
+
+    Candidates as similar as the match, to 1e-6, count half: duplicates give their middle rank.
+
+    Args:
+        queries: (n, d).
+        candidates: (n, d).
+
+    Returns:
+        ``r1``, ``r5``, ``r10``: share of queries whose match is among the first 1, 5, 10; ``mrr``: mean of 1 / rank.
+
+    Raises:
+        ValueError: If the shapes differ or there is no row.
+
+    >>> retrieval(np.eye(3), np.eye(3))["r1"]
+    1.0
+    """
+    if queries.shape != candidates.shape or queries.ndim != 2 or not len(queries):
+        raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {queries.shape}, {candidates.shape}")
+    asked, given = _unit_rows(queries), _unit_rows(candidates)
+    n = len(asked)
+    ranks = np.empty(n)
+    block = max(1, _BLOCK_BYTES // (4 * n))
+    for start in range(0, n, block):
+        stop = min(start + block, n)
+        similarity = asked[start:stop] @ given.T
+        own = similarity[np.arange(stop - start), np.arange(start, stop)][:, None]
+        above = (similarity > own + _TIE).sum(axis=1)
+        level = (np.abs(similarity - own) <= _TIE).sum(axis=1) - 1
+        ranks[start:stop] = 1 + above + level / 2
+    result = {f"r{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
+    return result | {"mrr": float((1 / ranks).mean())}
+
+
+def chance_r10(n: int) -> float:
+    """What ``r10`` is for n candidates in random order.
+
+    >>> chance_r10(40)
+    0.25
+    """
+    return min(1.0, 10 / max(n, 1))
+
+
+def accuracy(y: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray[Any]) -> float:
+    """Share of equal values; NaN without rows.
+
+    >>> accuracy(["a", "b"], ["a", "c"])
+    0.5
+    """
+    hits = correct(y, predicted)
+    return float(hits.mean()) if len(hits) else float("nan")
+
+
+def correct(y: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray[Any]) -> NDArray[np.bool_]:
+    """(n,) whether each value is the predicted one; label lists are compared as sets."""
+    return np.array([_same(a, b) for a, b in zip(y, predicted, strict=True)], dtype=bool)
+
+
+def r2(y: NDArray[np.floating], predicted: NDArray[np.floating]) -> float:
+    """Share of variance explained, over all columns; NaN without variance.
+
+    >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
+    1.0
+    """
+    variance = float(((y - np.mean(y, axis=0)) ** 2).sum()) if len(y) else 0.0
+    return 1.0 - float(((y - predicted) ** 2).sum()) / variance if variance > 0 else float("nan")
+
+
+def bootstrap_gap(
+    correct_a: Sequence[Any] | NDArray[Any],
+    correct_b: Sequence[Any] | NDArray[Any],
+    groups: Iterable[object],
+    n: int = 2000,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean of a - b over rows and its 95 % interval, from resampling whole groups.
+
+    Args:
+        correct_a: (rows,) score of each row by one model: 0 or 1, or any number.
+        correct_b: The same rows by the other.
+        groups: (rows,) rows with equal values are drawn together.
+        n: Resamples.
+        seed: Of the draws.
+
+    Returns:
+        Mean gap, and the 2.5 % and 97.5 % points of its bootstrap distribution.
+    """
+    gap = np.asarray(correct_a, dtype=np.float64) - np.asarray(correct_b, dtype=np.float64)
+    if not len(gap):
+        return float("nan"), float("nan"), float("nan")
+    numbers: dict[object, int] = {}
+    code = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
+    sums, counts = np.bincount(code, gap), np.bincount(code).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    size = len(counts)
+    means = np.empty(n)
+    for draw in range(n):
+        times = np.bincount(rng.integers(0, size, size), minlength=size)
+        means[draw] = (times @ sums) / (times @ counts)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(gap.mean()), float(low), float(high)
+
+
+def expected_calibration_error(confidence: NDArray[np.floating], hits: NDArray[np.bool_], bins: int = 15) -> float:
+    """Mean distance between confidence and accuracy over bins of equal width (Guo et al. 2017, eq. 5).
+
+    Args:
+        confidence: (n,) probability of the predicted class.
+        hits: (n,) whether it was right.
+        bins: Number of bins.
+    """
+    which = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
+    gap = np.bincount(which, np.asarray(confidence, dtype=np.float64) - hits, minlength=bins)
+    return float(np.abs(gap).sum() / max(len(which), 1))
+
+
+def _unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    vectors = np.asarray(vectors, dtype=np.float64)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, (list, tuple, set, np.ndarray)):
+        return set(a) == set(b)
+    return bool(a == b)

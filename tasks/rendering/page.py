@@ -1,0 +1,259 @@
+"""report.html: one self-contained page that asks nothing of the network."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from tasks.rendering.facts import (
+    COMPLETE,
+    Scores,
+    clean,
+    count,
+    dictionaries,
+    items,
+    note,
+    number,
+    section,
+)
+from tasks.rendering.judgement import judge
+from tasks.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet
+
+_CAPTIONS = {
+    "probe": "Score of a linear probe by candidate; lines are 95 % intervals",
+    "correlations": "Correlation of the aligned inputs, component by component, on rows held out of the fit",
+    "retrieval": "How often a held-out row's other input is found by its aligned vector",
+    "dimensions": "What the dimension of the fused vector costs",
+    "map": "Fused vectors in the plane",
+}
+_TEXT, _GALLERY, _THUMBNAIL_BYTES = 280, 60, 200_000
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A table cell with a bar behind its number; widths in per cent of the cell."""
+
+    text: str
+    width: float
+    low: float | None = None
+    high: float | None = None
+    best: bool = False
+
+
+def html(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+    """The whole page: styles and pictures inside, everything escaped, no scripts.
+
+    Args:
+        report: As in report.json.
+        images: PNGs by file name, as :func:`tasks.rendering.plots` returns them; ``x-dark.png`` is shown in place of
+            ``x.png`` to readers who prefer dark pages.
+
+    Returns:
+        HTML that can be written as UTF-8 whatever the texts hold.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["excerpt"] = lambda value: clean(value, _TEXT)
+    return environment.get_template("report.html.jinja").render(**_content(report, images))
+
+
+def _printable(value: object) -> object:
+    return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value, 100_000)
+
+
+def _content(report: Mapping[str, Any], images: Mapping[str, bytes]) -> dict[str, Any]:
+    crossed, single = Scores.of(report, cross_validated=True), Scores.of(report)
+    scores = [
+        {"title": title, "table": _score_table(table), "note": remark}
+        for table, title, remark in (
+            (crossed, "Cross-validated", _crossed_note(report)),
+            (single, "One held-out split", _split_note(report)),
+        )
+        if table is not None
+    ]
+    return {
+        "name": clean(report.get("name") or "Report", 120),
+        "subtitle": _subtitle(report),
+        "style": Markup((Path(__file__).parent / "report.css.jinja").read_text()),
+        "verdict": judge(report),
+        "warnings": [clean(text, 1000) for text in items(report, "warnings")],
+        "tiles": _tiles(report, crossed or single),
+        "scores": scores,
+        "gaps": _gap_table(report, crossed) if crossed else None,
+        "tried": _tried(report),
+        "retrieval": retrieval_sheet(report),
+        "rows": rows_sheet(report),
+        "speed": speed_sheet(report),
+        "figures": _figures(images),
+        "gallery": _gallery(report),
+        "lineage": _flat(section(report, "lineage")),
+    }
+
+
+def _subtitle(report: Mapping[str, Any]) -> list[str]:
+    alignment = section(report, "alignment")
+    facts = [("version", report.get("version")), ("alignment", alignment.get("method"))]
+    facts += [(key, alignment.get(key)) for key in ("dim", "regularization", "average", "chosen_by")]
+    return [f"{key.replace('_', ' ')} {_plain(value)}" for key, value in facts if value not in (None, "", {})]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{clean(key, 60)} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(part) for part in value)
+    return clean(value, 200)
+
+
+def _tiles(report: Mapping[str, Any], scores: Scores | None) -> list[tuple[str, str, str]]:
+    """Figures to see first: (number, what it is, more)."""
+    tiles = []
+    if scores is not None:
+        single = scores.best_input()
+        shown = [("fused", "fused"), (single, f"{single} alone, the best input"), ("concat", "concatenation")]
+        for name, words in shown:
+            value = scores.values.get((str(name), COMPLETE))
+            if value is not None:
+                tiles.append((scores.score(value, unit=True), words, scores.metric_name))
+    known = section(report, "rows")
+    if "written" in known:
+        tiles.append((count(known["written"]), "rows written", f"of {count(known.get('read'))} read"))
+    return tiles
+
+
+def _score_table(scores: Scores) -> dict[str, Any]:
+    ends = [high for _, high in scores.intervals.values()]
+    top = 1.0 if scores.is_share else max([*scores.values.values(), *ends, 1e-9])
+    best = {condition: scores.best(condition) for condition in scores.conditions}
+
+    def width(value: float) -> float:
+        return round(100 * min(max(value / top, 0.0), 1.0), 2)
+
+    def cell(name: str, condition: str) -> Bar | None:
+        value = scores.values.get((name, condition))
+        if value is None:
+            return None
+        pair = scores.intervals.get((name, condition))
+        low, high = (width(pair[0]), width(pair[1])) if pair else (None, None)
+        return Bar(scores.score(value), width(value), low, high, value == best[condition])
+
+    rows = [
+        {"name": name, "note": note(name), "cells": [cell(name, condition) for condition in scores.conditions]}
+        for name in scores.candidates
+    ]
+    unit = ", %" if scores.is_share else ""
+    return {"head": f"{scores.metric_name}{unit}", "conditions": scores.conditions, "rows": rows}
+
+
+def _split_note(report: Mapping[str, Any]) -> str:
+    probe = section(report, "probe")
+    parts = []
+    if (n := number(probe.get("n_test"))) is not None:
+        parts.append(f"{count(n)} test rows that have all inputs")
+    if (majority := number(probe.get("majority"))) is not None:
+        parts.append(f"the most frequent label alone gives {100 * majority:.1f} %")
+    return "; ".join(parts)
+
+
+def _crossed_note(report: Mapping[str, Any]) -> str:
+    crossed = section(report, "probe", "cross_validated")
+    n = number(crossed.get("n"))
+    rows = f"{count(n)} rows, each" if n is not None else "Every row"
+    return f"{rows} scored by a model that never saw it or its group"
+
+
+def _gap_table(report: Mapping[str, Any], scores: Scores) -> dict[str, Any] | None:
+    sheet = gap_sheet(report, scores)
+    if not sheet.rows:
+        return None
+    given = [
+        [number(gap.get(key)) for key in ("mean", "low", "high")]
+        for gap in dictionaries(section(report, "probe", "cross_validated"), "gaps")
+        if number(gap.get("mean")) is not None
+    ]
+    reach = 1.1 * max([abs(value) for gap in given for value in gap if value is not None] + [1e-9])
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(50 + 50 * value / reach, 2)
+
+    rows = [
+        {"cells": cells, "mean": place(mean), "low": place(low), "high": place(high)}
+        for cells, (mean, low, high) in zip(sheet.rows, given, strict=True)
+    ]
+    return {"sheet": sheet, "rows": rows}
+
+
+def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    tried = dictionaries(section(report, "alignment"), "tried")
+    columns = list(dict.fromkeys(key for setting in tried for key in setting if key != "chosen"))
+    if not columns:
+        return None
+    rows = [
+        {"cells": [_plain(setting[key]) if key in setting else "" for key in columns], "chosen": setting.get("chosen")}
+        for setting in tried
+    ]
+    numeric = [all(number(setting.get(key, 0)) is not None for setting in tried) for key in columns]
+    return {"columns": [column.replace("_", " ") for column in columns], "rows": rows, "numeric": numeric}
+
+
+def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, str | None]]:
+    figures = {}
+    for name, content in images.items():
+        stem = name.removesuffix(".png")
+        if not stem.endswith("-dark"):
+            dark = images.get(f"{stem}-dark.png")
+            figures[stem] = {
+                "light": _data_uri(content),
+                "dark": _data_uri(dark) if dark else None,
+                "caption": _CAPTIONS.get(stem, stem),
+            }
+    return figures
+
+
+def _data_uri(content: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+
+
+def _gallery(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"row": _shown(query), "good": query.get("good"), "neighbors": [_shown(row) for row in found]}
+        for query in dictionaries(report, "neighbors")[:_GALLERY]
+        if (found := dictionaries(query, "neighbors"))
+    ]
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the gallery; a picture that is no base64 is left out."""
+    picture = row.get("image_png_base64")
+    try:
+        content = base64.b64decode(picture, validate=True) if isinstance(picture, str) else b""
+    except (binascii.Error, ValueError):
+        content = b""
+    if not content.startswith(b"\x89PNG") or len(content) > _THUMBNAIL_BYTES:
+        content = b""
+    known = {key: row[key] for key in ("key", "text", "label") if row.get(key) is not None}
+    return known | ({"picture": _data_uri(content)} if content else {})
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for key, value in node.items():
+        name = f"{prefix}{clean(key, 60)}"
+        if isinstance(value, Mapping) and not prefix.count("."):
+            lines += _flat(value, f"{name}.")
+        else:
+            lines.append((name, _plain(value)))
+    return lines

@@ -1,0 +1,137 @@
+import threading
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.encoders.base import Encoder
+from fusion.encoders.pipeline import embed, find_batch
+from fusion.errors import BadInputError, Reason
+
+
+class Lengths(Encoder):
+    """Encodes a word as its length and first letter; notes its batches; has memory for so much."""
+
+    dim = 2
+    trials = (1, 2, 4, 8, 16, 32)
+
+    def __init__(self, memory: int = 10**9, window: int = 7) -> None:
+        self.memory, self._window = memory, window
+        self.batches: list[list[str]] = []
+        self.threads: set[int] = set()
+
+    def prepare(self, value):
+        if not value:
+            raise BadInputError(Reason.EMPTY, "nothing")
+        return value
+
+    def cost(self, prepared):
+        return len(prepared)
+
+    def window(self, batch):
+        return self._window
+
+    def encode(self, batch):
+        self.threads.add(threading.get_ident())
+        if max(map(len, batch)) * len(batch) > self.memory:
+            raise torch.OutOfMemoryError("full")
+        self.batches.append(list(batch))
+        return np.array([[len(word), ord(word[0])] for word in batch], np.float32)
+
+
+WORDS = st.lists(st.text("abcdef", max_size=9), max_size=60)
+
+
+@settings(deadline=None, max_examples=60)
+@given(words=WORDS, batch=st.integers(1, 40), threads=st.integers(1, 3), window=st.integers(1, 20))
+def test_every_row_is_accounted_for_in_order(words, batch, threads, window):
+    encoder = Lengths(window=window)
+    result = embed(encoder, words, batch=batch, threads=threads)
+    for row, word in enumerate(words):
+        assert result.ok[row] == bool(word)
+        assert result.vectors[row].tolist() == ([len(word), ord(word[0])] if word else [0, 0])
+        assert (result.reasons[row], result.details[row]) == ((None, None) if word else ("empty", "nothing"))
+    assert all(len(b) == 1 or max(map(len, b)) * len(b) <= batch for b in encoder.batches)
+    again = Lengths(window=window)
+    embed(again, words, batch=batch, threads=1)
+    assert again.batches == encoder.batches
+    assert encoder.threads <= {threading.get_ident()}
+
+
+@settings(deadline=None, max_examples=40)
+@given(words=WORDS, memory=st.integers(9, 40))
+def test_out_of_memory_halves_the_batch_and_loses_nothing(words, memory):
+    encoder = Lengths(memory=memory, window=30)
+    result = embed(encoder, words, batch=200, threads=2)
+    assert result.ok.tolist() == [bool(word) for word in words]
+    assert result.vectors[:, 0].tolist() == [len(word) for word in words]
+    assert result.batch <= 200
+
+
+def test_out_of_memory_is_told_and_remembered():
+    encoder = Lengths(memory=16, window=100)
+    result = embed(encoder, ["abcd"] * 64, batch=128, threads=1)
+    assert result.batch == 16
+    assert {len(b) for b in encoder.batches} == {4}
+
+
+def test_a_single_row_too_large_is_the_machines_failure():
+    with pytest.raises(torch.OutOfMemoryError):
+        embed(Lengths(memory=3), ["abcd"], batch=64, threads=1)
+
+
+def test_values_are_read_on_the_threads():
+    seen: set[int] = set()
+
+    def read(word: str):
+        def reader() -> str:
+            seen.add(threading.get_ident())
+            if word == "bad":
+                raise BadInputError(Reason.FILE_MISSING, word)
+            return word
+
+        return reader
+
+    result = embed(Lengths(), [read("abc"), read("bad"), "de"], batch=8, threads=2)
+    assert result.ok.tolist() == [True, False, True]
+    assert result.reasons[1] == "file_missing"
+    assert threading.get_ident() not in seen
+
+
+def test_storage_failures_are_not_the_rows_fault():
+    def reader():
+        raise ConnectionResetError("again later")
+
+    before = threading.active_count()
+    with pytest.raises(ConnectionResetError):
+        embed(Lengths(), ["abc", reader, *["abc"] * 500], batch=8, threads=2)
+    assert threading.active_count() == before
+
+
+def test_prepared_rows_stay_bounded():
+    alive, most, lock = 0, 0, threading.Lock()
+
+    class Counting(Lengths):
+        def prepare(self, value):
+            nonlocal alive, most
+            with lock:
+                alive += 1
+                most = max(most, alive)
+            return value
+
+        def encode(self, batch):
+            nonlocal alive
+            with lock:
+                alive -= len(batch)
+            return super().encode(batch)
+
+    embed(Counting(window=10), ["ab"] * 1000, batch=20, threads=2)
+    assert most <= 3 * 10 + 2 * 5
+
+
+def test_find_batch_stays_within_memory_and_skips_bad_rows():
+    assert find_batch(Lengths(memory=8), ["ab", "", "cd", "abc"]) in (1, 2, 4, 8)
+    assert find_batch(Lengths(), [""]) == 1
+    assert find_batch(Lengths(memory=1), ["a"]) == 1
