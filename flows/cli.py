@@ -186,7 +186,7 @@ def _fail(line: str, code: int, debug: bool) -> None:
 def _load(path: Path, overrides: list[str] | None) -> Job:
     from infra.jobfile import load_job
 
-    return load_job(path, overrides or []).resolved(path.resolve().parent)
+    return load_job(path, overrides or [])
 
 
 def _prepare(job: Job, **flags: bool) -> "Run":
@@ -242,8 +242,7 @@ def _show_plan(job: Job, prepared: "Run") -> None:
 def _show_report(job: Job, result: dict[str, Any]) -> None:
     from tasks.rendering import terminal_table
 
-    for part in terminal_table(result):
-        out.print(part)
+    out.print(terminal_table(result))
     folder = job.output.path.rstrip("/")
     out.print(f"features  {folder}/features/{result['version']}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"manifest  {folder}/manifest.json", markup=False, highlight=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.linalg
 from numpy.typing import NDArray
 
 Float64 = NDArray[np.float64]
@@ -33,7 +34,32 @@ class FactorModel:
         return cls(np.stack([np.diag(np.sqrt(r))] * 2), np.stack([np.diag(1 - r)] * 2))
 
     @classmethod
-    def from_correlation_matrix(cls, matrix: Float64, inputs: int, rounds: int = 200) -> "FactorModel":
+    def of_two(cls, matrix: Float64) -> "FactorModel":
+        r"""Two inputs whose components do not correspond: the same model in canonical coordinates.
+
+        .. math:: W_m = \sqrt R\, A_m^\top C_m^{1/2}, \quad
+            C_1^{-1/2} C_{12} C_2^{-1/2} = A_1 R A_2^\top, \quad \Psi_m = C_m - W_m^\top W_m
+
+        with z turned to resemble the mean of the inputs.
+        """
+        k = len(matrix) // 2
+        blocks = (slice(0, k), slice(k, 2 * k))
+        roots, inverses = [], []
+        for b in blocks:
+            values, vectors = scipy.linalg.eigh(matrix[b, b])
+            values = np.clip(values, 1e-6 * max(values[-1], 1e-300), None)
+            roots.append((vectors * np.sqrt(values)) @ vectors.T)
+            inverses.append((vectors / np.sqrt(values)) @ vectors.T)
+        left, r, right = scipy.linalg.svd(inverses[0] @ matrix[blocks[0], blocks[1]] @ inverses[1])
+        share = np.sqrt(np.clip(r, 0, _CEILING))[:, None]
+        loadings = [share * (left.T @ roots[0]), share * (right @ roots[1])]
+        turn, _, back = scipy.linalg.svd(loadings[0] + loadings[1])
+        rotation = (turn @ back).T
+        noise = [root @ root - w.T @ w + 1e-9 * np.eye(k) for root, w in zip(roots, loadings, strict=True)]
+        return cls(np.stack([rotation @ w for w in loadings]), np.stack(noise))
+
+    @classmethod
+    def of_many(cls, matrix: Float64, inputs: int, rounds: int = 200) -> "FactorModel":
         r"""EM for factor analysis with block-diagonal noise, from the (M k, M k) correlations of aligned inputs.
 
         E step: :math:`\Lambda = I + \sum_m W_m \Psi_m^{-1} W_m^\top`; M step as in Rubin and Thayer (1982) with
@@ -61,6 +87,21 @@ class FactorModel:
             if change < 1e-5:
                 break
         return cls(np.stack([loadings[:, b] for b in blocks]), noise)
+
+    @classmethod
+    def fit(cls, matrix: Float64, inputs: int, canonical: Float64 | None = None) -> "FactorModel":
+        """The model of (M k, M k) correlations of aligned inputs.
+
+        Args:
+            matrix: Correlations, inputs stacked.
+            inputs: Their number M.
+            canonical: (k,) correlations to use where two inputs' components correspond one to one.
+        """
+        if inputs == 1:
+            return cls(np.eye(len(matrix))[None], 1e-6 * np.eye(len(matrix))[None])
+        if inputs > 2:
+            return cls.of_many(matrix, inputs)
+        return cls.of_two(matrix) if canonical is None else cls.from_correlations(canonical)
 
     def gains(self, present: Sequence[int]) -> Float64:
         """(len(present), k, k) matrices G with E[z | present] = sum a_m G_m."""

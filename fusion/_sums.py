@@ -28,12 +28,15 @@ class Sums:
         centred, start = buffer[:n], 0
         for part in parts:
             stop = start + part.shape[1]
-            rough = (np.ones(n, part.dtype) @ part) / part.dtype.type(n)
+            rough = np.full(n, 1 / n, part.dtype) @ part
             np.subtract(part, rough, out=centred[:, start:stop], casting="same_kind")
             shift[start:stop] = rough
             start = stop
         rest = (np.ones(n, dtype) @ centred).astype(np.float64) / n
-        m2 = (centred.T @ centred).astype(np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            m2 = (centred.T @ centred).astype(np.float64)
+        if not np.isfinite(np.trace(m2)):
+            raise ValueError(f"values too large for {dtype} products; rescale the inputs or use precision='float64'")
         m2 -= np.outer(rest * n, rest)
         return cls(n, shift + rest, m2)
 

@@ -25,13 +25,13 @@ def as_matrix(name: str, values: object) -> FloatArray:
     return array.astype(np.float32)
 
 
-def present_rows(name: str, values: FloatArray, first: int = 0) -> NDArray[np.bool_]:
+def present_rows(name: str, values: FloatArray, numbers: NDArray[np.int64] | None = None) -> NDArray[np.bool_]:
     """Which rows hold a vector; an all-NaN row is a missing one.
 
     Args:
         name: The input, for the error.
         values: (n, d) float32 or float64.
-        first: Number of the first row, for the error.
+        numbers: (n,) the rows' numbers, for the error; 0..n-1 by default.
 
     Raises:
         ValueError: If a row is partly NaN or holds an infinite value; names the input and the row.
@@ -45,9 +45,8 @@ def present_rows(name: str, values: FloatArray, first: int = 0) -> NDArray[np.bo
     missing = np.isnan(values[suspect]).all(axis=1)
     wrong = suspect[~missing & ~finite.all(axis=1)]
     if len(wrong):
-        raise ValueError(
-            f"{name}: row {first + int(wrong[0])} is partly NaN or infinite; a missing input is a row of NaN only"
-        )
+        row = int(wrong[0] if numbers is None else numbers[wrong[0]])
+        raise ValueError(f"{name}: row {row} is partly NaN or infinite; a missing input is a row of NaN only")
     present[suspect[missing]] = False
     return present
 

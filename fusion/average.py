@@ -98,13 +98,10 @@ def _posterior(arrays: dict[str, FloatArray]) -> FloatArray:
         centred = values - values.mean(axis=0, dtype=np.float64)
         deviation = centred.std(axis=0)
         standard.append(centred / np.where(deviation > 0, deviation, 1))
-    n = max(len(standard[0]), 1)
-    if len(standard) == 1:
-        return standard[0].astype(dtype)
-    if len(standard) == 2:
-        model = FactorModel.from_correlations((standard[0] * standard[1]).sum(axis=0) / n)
-    else:
-        together = np.hstack(standard)
-        model = FactorModel.from_correlation_matrix(together.T @ together / n, len(standard))
+    together = np.hstack(standard)
+    matrix = together.T @ together / max(len(together), 1)
+    width = standard[0].shape[1]
+    model = FactorModel.fit(matrix, len(standard), np.diag(matrix[:width, -width:]))
     gains = model.gains(range(len(standard)))
-    return np.asarray(sum(a @ g for a, g in zip(standard, gains, strict=True))).astype(dtype)
+    fused = np.sum([a @ g for a, g in zip(standard, gains, strict=True)], axis=0)
+    return np.asarray(fused, dtype)

@@ -224,12 +224,12 @@ def _scored(
 ) -> Scores:
     """Score of every test row, by candidate and condition."""
     scores: Scores = {}
+    fitted: list[tuple[FloatArray, LinearHead | None]] = []
     for name, (training, tested) in vectors.items():
-        known = np.flatnonzero(~np.isnan(training[:, 0]))
-        head = None
-        if len(known):
-            keys = None if groups is None else [groups[row] for row in known]
-            head = LinearHead(task=task).fit(training[known], fit_labels[known], groups=keys)
+        head = next((head for same, head in fitted if np.array_equal(same, training, equal_nan=True)), None)
+        if head is None:
+            head = _head(training, fit_labels, groups, task)
+            fitted.append((training, head))
         scores[name] = {}
         for condition, values in tested.items():
             predicted = _constant(fit_labels, task, len(score_labels))
@@ -238,6 +238,15 @@ def _scored(
                 predicted[rows] = head.predict(values[rows])
             scores[name][condition] = _row_scores(predicted, score_labels, task)
     return scores
+
+
+def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | None, task: Task) -> LinearHead | None:
+    """The probe itself, from the rows that have a vector; None where there are none."""
+    known = np.flatnonzero(~np.isnan(training[:, 0]))
+    if not len(known):
+        return None
+    keys = None if groups is None else [groups[row] for row in known]
+    return LinearHead(task=task).fit(training[known], labels[known], groups=keys)
 
 
 def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:

@@ -136,9 +136,9 @@ class Moments:
         for start in range(0, total, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, total)
             index = slice(start, stop) if rows is None else rows[start:stop]
-            offset = first + (start if rows is None else int(rows[start]))
+            numbers = first + (np.arange(start, stop) if rows is None else rows[start:stop])
             block = {name: as_matrix(name, values[index]) for name, values in views.items()}
-            self._add_block(block, buffer, offset)
+            self._add_block(block, buffer, numbers)
         self.cache.clear()
 
     def _check(self, views: Views) -> None:
@@ -148,10 +148,10 @@ class Moments:
             if np.ndim(values) != 2 or values.shape[1] != self.dims[name]:
                 raise ValueError(f"{name}: expected (n, {self.dims[name]}), got shape {np.shape(values)}")
 
-    def _add_block(self, block: dict[str, FloatArray], buffer: FloatArray, first: int) -> None:
+    def _add_block(self, block: dict[str, FloatArray], buffer: FloatArray, numbers: NDArray[np.int64]) -> None:
         n = common_rows(block)
         absent = np.zeros(n, dtype=bool)
-        present = {name: present_rows(name, block[name], first) if name in block else absent for name in self.dims}
+        present = {name: present_rows(name, block[name], numbers) if name in block else absent for name in self.dims}
         complete = np.logical_and.reduce(list(present.values()))
         if complete.all():
             self._joint.add(Sums.of_block([block[name] for name in self.dims], buffer))

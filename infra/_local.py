@@ -35,9 +35,8 @@ class LocalStore:
             with told(self.uri(path)):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 stream = temporary.open("xb")
-            with stream:
-                with told_when_full(self.uri(path)):
-                    yield stream
+            with told_when_full(self.uri(path)), stream:
+                yield stream
                 with told(self.uri(path)):
                     stream.flush()
                     os.fsync(stream.fileno())

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from fusion.evaluate import cross_validated_probe, probe
-from fusion.metrics import retrieval
 from numpy.typing import NDArray
 from prefect import task
 from prefect.artifacts import create_markdown_artifact
@@ -14,15 +12,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
 
 from fusion.alignment import Alignment
+from fusion.evaluate import cross_validated_probe, probe
 from fusion.imputation import Imputer
-from fusion.moments import Moments
+from fusion.metrics import chance_r10, retrieval
+from fusion.moments import FoldMoments
 from infra.job import Job
 from tasks.align import Fitted
 from tasks.progress import StageProgress
 from tasks.rendering import html, markdown, plots
 from tasks.rows import RowReader, Rows, sample_shards
 from tasks.run import Run
-from tasks.train import resolved_task
 
 _PROBE_ROWS = 20_000
 _CROSS_VALIDATED_ROWS = 5_000
@@ -71,7 +70,7 @@ def _retrieval(alignment: Alignment, rows: Rows) -> dict[str, Any]:
     """How often a held-out row's other input is among the nearest, both ways, in the aligned space."""
     complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
     chosen = np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
-    result: dict[str, Any] = {"n": len(chosen), "chance_r10": min(1.0, 10 / max(1, len(chosen)))}
+    result: dict[str, Any] = {"n": len(chosen), "chance_r10": chance_r10(len(chosen))}
     if len(chosen) < 2 or len(rows.views) < 2:
         return result
     aligned = alignment.transform({name: view[chosen] for name, view in rows.views.items()})
@@ -88,9 +87,7 @@ def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
     assert train is not None
     average, weights = average_of(run.job)
     labels = np.array(rows.kept.column(train.target).to_pylist(), dtype=object)
-    labelled = [value not in (None, "") for value in labels]
-    kind = resolved_task(train, labels[labelled])
-    training = {name: view[~rows.test] for name, view in rows.views.items()}
+    folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
     result: dict[str, Any] = probe(
         rows.views,
         lambda views: alignment.fuse(views, average=average, weights=weights),
@@ -98,11 +95,12 @@ def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
         rows.groups,
         ~rows.test,
         rows.test,
-        imputer=Imputer(Moments.of(training), 0.01),
+        imputer=Imputer.of_folds(folds),
         dim=alignment.dim_,
-        task=kind,
+        task=train.task,
     )
-    if len(labels) <= _CROSS_VALIDATED_ROWS and kind == "classification":
+    result["majority"] = result["baseline"]
+    if len(labels) <= _CROSS_VALIDATED_ROWS:
         result["cross_validated"] = _cross_validated(run, alignment, rows.views, labels, rows.groups)
     return result
 
@@ -112,15 +110,20 @@ def _cross_validated(
 ) -> dict[str, Any]:
     """The probe out of fold, the alignment fitted again inside each training part."""
     average, weights = average_of(run.job)
+    assert run.job.train is not None
 
     def fit(part: Views, _labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
         again = type(alignment)(**alignment.get_params()).fit(part, groups=part_groups)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(
-        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task="classification"
+        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=run.job.train.task
     )
-    return result
+    gaps = [
+        {"what": f"fused - {gap['against']}, {condition}"} | {name: gap[name] for name in ("mean", "low", "high")}
+        for condition, gap in result["gaps"].items()
+    ]
+    return result | {"gaps": gaps, "n": result["n_test"]}
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fusion.heads.linear import LinearHead
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from fusion.errors import JobError
 from fusion.features import array_to_vectors
+from fusion.heads.linear import LinearHead
 from fusion.splits import is_test
 from infra.job import TrainJob
 from infra.storage import Storage
@@ -41,7 +41,7 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
     with StageProgress("train", manifest["rows"]["written"], storage=run.storage) as progress:
         keys, vectors, target, groups, test = read_labelled(run.storage, manifest, train)
         progress.advance(len(keys))
-        head = LinearHead(task=resolved_task(train, target)).fit(
+        head = LinearHead(task=train.task).fit(
             vectors[~test], target[~test], groups=[group for group, held in zip(groups, test, strict=True) if not held]
         )
         metrics = {"head": train.head, "task": head.task_, "n_train": int((~test).sum()), "n_test": int(test.sum())}
@@ -91,16 +91,6 @@ def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], 
         if column in manifest["partition_by"]:
             table = table.append_column(column, pa.array([file["partition"][column]] * table.num_rows))
     return table
-
-
-def resolved_task(train: TrainJob, target: NDArray[Any]) -> str:
-    """The task of a target: as the job file says, else by the type of its values."""
-    if train.task != "auto":
-        return str(train.task)
-    first = target[0] if len(target) else ""
-    if isinstance(first, list):
-        return "multilabel"
-    return "regression" if isinstance(first, float) else "classification"
 
 
 def _save(storage: Storage, folder: str, head: LinearHead) -> None:

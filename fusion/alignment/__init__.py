@@ -3,6 +3,7 @@
 from fusion.alignment.base import METHODS, Alignment, load
 from fusion.alignment.kernel import KernelCCA
 from fusion.alignment.linear import CCA, PCA, Identity, Joint, LinearAlignment, Procrustes
+from fusion.alignment.significance import Significance, significance
 
 __all__ = [
     "METHODS",
@@ -14,5 +15,7 @@ __all__ = [
     "KernelCCA",
     "LinearAlignment",
     "Procrustes",
+    "Significance",
     "load",
+    "significance",
 ]

@@ -1,6 +1,7 @@
 """What a fitted projection is: weights, means, and a map for every pattern of missing inputs."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from itertools import product
 from typing import Any
 
@@ -24,7 +25,8 @@ class Projection:
         weights: ``{name: (d, dim)}``.
         means: ``{name: (d,)}``.
         scales: ``{name: (dim,)}`` standard deviations of the aligned components.
-        posterior: The factor model of the standardised aligned inputs.
+        agreement: (M dim, M dim) correlations of the aligned components, inputs stacked.
+        canonical: (dim,) correlations, where components of two inputs correspond one to one.
         raw: Aligned is the raw input: no centring, no product.
         maps: Ready maps by pattern of presence, or
         source: the moments to solve them from when first needed, with
@@ -36,13 +38,15 @@ class Projection:
         weights: Weights,
         means: dict[str, Float64],
         scales: dict[str, Float64],
-        posterior: FactorModel,
+        agreement: Float64,
+        canonical: Float64 | None = None,
         raw: bool = False,
         maps: dict[tuple[str, ...], Float64] | None = None,
         source: Moments | None = None,
         ridge: float = 0.0,
     ) -> None:
-        self.weights, self.means, self.scales, self.posterior, self.raw = weights, means, scales, posterior, raw
+        self.weights, self.means, self.scales, self.raw = weights, means, scales, raw
+        self.agreement, self.canonical = agreement, canonical
         self._maps = maps or {}
         self._source, self._ridge = source, ridge
 
@@ -55,6 +59,11 @@ class Projection:
     def dim(self) -> int:
         """Number of components."""
         return len(next(iter(self.scales.values())))
+
+    @cached_property
+    def posterior(self) -> FactorModel:
+        """The factor model of the standardised aligned inputs."""
+        return FactorModel.fit(self.agreement, len(self.names), self.canonical)
 
     def base(self, name: str) -> Float64:
         """(dim,) the mean of the aligned input."""
@@ -116,6 +125,7 @@ class Projection:
     def truncate(self, dim: int) -> "Projection":
         """The first ``dim`` components."""
         maps = {}
+        kept = np.flatnonzero(np.arange(len(self.agreement)) % self.dim < dim)
         for present, values in self._maps.items():
             parts = values.reshape(len(values), -1, self.dim)[:, :, :dim]
             maps[present] = np.ascontiguousarray(parts.reshape(len(values), -1))
@@ -123,7 +133,8 @@ class Projection:
             {name: np.ascontiguousarray(block[:, :dim]) for name, block in self.weights.items()},
             self.means,
             {name: values[:dim] for name, values in self.scales.items()},
-            FactorModel(self.posterior.loadings[:, :dim, :dim], self.posterior.noise[:, :dim, :dim]),
+            np.ascontiguousarray(self.agreement[np.ix_(kept, kept)]),
+            None if self.canonical is None else self.canonical[:dim],
             self.raw,
             maps,
             self._source,
@@ -133,6 +144,9 @@ class Projection:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but names as arrays; solves all maps first."""
         arrays: dict[str, NDArray[Any]] = {"loadings": self.posterior.loadings, "noise": self.posterior.noise}
+        arrays["agreement"] = self.agreement
+        if self.canonical is not None:
+            arrays["canonical"] = self.canonical
         for i, name in enumerate(self.names):
             arrays |= {f"mean.{i}": self.means[name], f"scale.{i}": self.scales[name]}
             if not self.raw:
@@ -153,7 +167,8 @@ class Projection:
         means = {name: arrays[f"mean.{i}"] for i, name in enumerate(names)}
         weights = {n: np.eye(len(means[n])) if raw else arrays[f"weights.{i}"] for i, n in enumerate(names)}
         scales = {name: arrays[f"scale.{i}"] for i, name in enumerate(names)}
-        found = cls(weights, means, scales, FactorModel(arrays["loadings"], arrays["noise"]), raw)
+        found = cls(weights, means, scales, arrays["agreement"], arrays.get("canonical"), raw)
+        found.posterior = FactorModel(arrays["loadings"], arrays["noise"])
         for present in found.patterns():
             key = "".join("1" if name in present else "0" for name in names)
             found._maps[present] = arrays[f"missing.{key}"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Float64 = NDArray[np.float64]
 
-_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 _SAMPLE = 2000
 
 
@@ -60,7 +60,7 @@ class KernelCCA(LinearAlignment):
         folds: int = 3,
         precision: Precision = "float32",
         n_features: int = 4000,
-        bandwidth: float = 0.5,
+        bandwidth: float = 1.0,
         seed: int = 0,
     ) -> None:
         super().__init__(dim, regularization, folds, precision)
@@ -137,7 +137,7 @@ class KernelCCA(LinearAlignment):
 
     def _masked_features(self, name: str, values: FloatArray, index: NDArray[np.int64]) -> FloatArray:
         block = as_matrix(name, values[index])
-        there = present_rows(name, block, int(index[0]))
+        there = present_rows(name, block, index)
         if there.all():
             return self._features(name, block)
         features = np.full((len(block), self.n_features), np.nan, block.dtype)
@@ -149,6 +149,9 @@ class KernelCCA(LinearAlignment):
 
     def _trains(self, folds: FoldMoments) -> Iterable[Moments]:
         return folds.iter_leave_one_out()
+
+    def _canonical(self) -> Float64 | None:
+        return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
 
     def _ridges(self, _folds: FoldMoments) -> list[float]:
         return list(_RIDGES) if self.regularization == "auto" else [float(self.regularization)]

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion import _solvers
-from fusion._posterior import FactorModel
 from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._projection import Projection
@@ -185,21 +184,16 @@ class LinearAlignment(Alignment):
             weights,
             self.means_,
             scales,
-            self._factor_model(covs, scales),
+            np.block([[covs[a][b] / np.outer(scales[a], scales[b]) for b in total.names] for a in total.names]),
+            self._canonical(),
             raw=isinstance(self, Identity),
             source=total,
             ridge=self.regularization_,
         )
 
-    def _factor_model(self, covs: dict[str, dict[str, Float64]], scales: dict[str, Float64]) -> FactorModel:
-        names = list(covs)
-        if len(names) == 1:
-            return FactorModel(np.eye(self.dim_)[None], 1e-6 * np.eye(self.dim_)[None])
-        if len(names) == 2:
-            held = self.heldout_correlations_
-            return FactorModel.from_correlations(np.where(np.isnan(held), self.correlations_, held))
-        matrix = np.block([[covs[a][b] / np.outer(scales[a], scales[b]) for b in names] for a in names])
-        return FactorModel.from_correlation_matrix(matrix, len(names))
+    def _canonical(self) -> Float64 | None:
+        """The correlations of components that correspond one to one; None where they need not."""
+        return None
 
     def truncate(self, dim: int) -> Self:
         """A copy with the first ``dim`` components only.
@@ -318,6 +312,9 @@ class CCA(LinearAlignment):
     def dim_limit(cls, widths: Sequence[int]) -> int:
         """All but the widest: for two inputs the smaller width."""
         return sum(widths) - max(widths)
+
+    def _canonical(self) -> Float64 | None:
+        return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
 
     def _ridges(self, _folds: FoldMoments) -> list[float]:
         return list(RIDGES) if self.regularization == "auto" else [float(self.regularization)]

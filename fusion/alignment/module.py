@@ -19,7 +19,8 @@ class RandomFeatures(nn.Module):
     def forward(self, values: Tensor) -> Tensor:
         """(n, d) to (n, D)."""
         angles = values @ self.get_buffer("frequencies")
-        return torch.cat([angles.cos(), angles.sin()], dim=1) * angles.shape[1] ** -0.5
+        scale: float = angles.shape[1] ** -0.5
+        return torch.cat([angles.cos(), angles.sin()], dim=1) * scale
 
 
 class FuseModule(nn.Module):

@@ -92,8 +92,9 @@ def _unit(rows: Vectors) -> Vectors:
 class DescriptorEncoder(Encoder):
     """Colour and gradient statistics of a picture squeezed to 96 x 96.
 
-    Mean and deviation of each colour over a 4 x 4 grid (96 values, over 4 so that no part outweighs the others), the square root of a 4 x 4 x 4 colour histogram
-    (64), and histograms of gradient orientation over a 6 x 6 grid, normalised as in Dalal and Triggs 2005 (324).
+    Mean and deviation of each colour over a 4 x 4 grid (96 values, divided by 4 so that they do not outweigh the rest),
+    the square root of a 4 x 4 x 4 colour histogram (64), and histograms of gradient orientation over a 6 x 6 grid,
+    clipped and normalised over the picture after Dalal and Triggs 2005 (324).
     """
 
     dim = _DESCRIPTOR_DIM
@@ -124,7 +125,8 @@ def _cell_moments(values: Vectors) -> Vectors:
     n, step = values.shape[0], _SIDE // _GRID
     cells = values.reshape(n, 3, _GRID, step, _GRID, step)
     both = [cells.mean(axis=(3, 5)).reshape(n, -1), cells.std(axis=(3, 5)).reshape(n, -1)]
-    return np.concatenate(both, axis=1) / _GRID
+    moments: Vectors = (np.concatenate(both, axis=1) / _GRID).astype(np.float32)
+    return moments
 
 
 def _colour_histogram(pixels: NDArray[np.uint8]) -> Vectors:

@@ -16,6 +16,7 @@ from fusion.errors import BadInputError
 
 _CHUNK = 64
 _MARGIN = 1.03
+_PATIENCE = 10.0
 
 
 @dataclass(slots=True)
@@ -207,8 +208,9 @@ def _fitting(largest: int, batch: int, available: int) -> int:
 def find_batch(encoder: Encoder, sample: Sequence[object]) -> int:
     """Tries the encoder's batch sizes on a sample and returns the fastest.
 
-    Sizes grow until two in a row are slower than the best or the device runs out of memory; of sizes within 3 %
-    of the best the smallest is taken. The result depends on the machine: fix it in the plan before the first shard.
+    Sizes grow until two in a row are slower than the best, the device runs out of memory or ten seconds are spent; of
+    sizes within 3 % of the best the smallest is taken. The result depends on the machine: fix it in the plan before the
+    first shard.
 
     Args:
         encoder: A loaded encoder.
@@ -223,12 +225,15 @@ def find_batch(encoder: Encoder, sample: Sequence[object]) -> int:
     ordered = sorted(chunk.prepared, key=encoder.cost, reverse=True)
     encoder.encode(ordered[:1])
     rates: dict[int, float] = {}
+    start = time.perf_counter()
     for batch in encoder.trials:
         try:
             rates[batch] = _rate(encoder, ordered, batch)
         except torch.OutOfMemoryError:
             break
         best = max(rates.values())
+        if time.perf_counter() - start > _PATIENCE:
+            break
         if len(rates) > 2 and all(rate * _MARGIN < best for rate in list(rates.values())[-2:]):
             break
     if not rates:
@@ -237,15 +242,13 @@ def find_batch(encoder: Encoder, sample: Sequence[object]) -> int:
 
 
 def _rate(encoder: Encoder, ordered: list[Any], batch: int) -> float:
-    """Cost per second over three batches of typical rows after one to warm up."""
-    middle = ordered[len(ordered) // 2]
-    count = _fitting(encoder.cost(middle), batch, batch)
-    around = [ordered[(len(ordered) // 2 + i) % len(ordered)] for i in range(len(ordered))]
-    typical = [item for item in around if encoder.cost(item) <= encoder.cost(middle)] or [middle]
+    """Cost per second of the quicker of two batches of rows no dearer than the median one."""
+    middle = len(ordered) // 2
+    typical = ordered[middle:]
+    count = _fitting(encoder.cost(typical[0]), batch, batch)
     rows = [typical[i % len(typical)] for i in range(count)]
-    encoder.encode(rows)
-    times = [_timed(lambda: encoder.encode(rows)) for _ in range(3)]
-    return sum(encoder.cost(row) for row in rows) / max(sorted(times)[1], 1e-9)
+    quickest = min(_timed(lambda: encoder.encode(rows)) for _ in range(2))
+    return sum(encoder.cost(row) for row in rows) / max(quickest, 1e-9)
 
 
 def _timed(step: Callable[[], object]) -> float:

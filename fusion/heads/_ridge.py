@@ -103,7 +103,7 @@ class GramPath:
         self._whole = self._decompose(list(parts.values()), None)
         self._without = {
             number: self._decompose([part for other, part in parts.items() if other != number], self._whole.unit)
-            for number in parts
+            for number in (parts if len(parts) > 1 else ())
         }
 
     def _part(self, rows: NDArray[np.int64], weights: Float64) -> _Part:

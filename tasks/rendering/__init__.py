@@ -6,9 +6,10 @@ Everything here reads the dictionary of report.json, with its fixed keys (``rows
 - ``name``, ``version``; ``warnings``: sentences; ``lineage``: a dictionary, nested ones included.
 - ``alignment.noise_edge``: the correlation that noise alone reaches; ``alignment.average``;
   ``alignment.tried``: a list of flat dictionaries, one a setting, ``chosen: true`` in the one taken.
-- ``probe.majority``: score of the most frequent label; ``probe.intervals``: {NAME: {condition: [low, high]}};
-  ``probe.dimensions``: [{dim, complete, low, high}]; ``probe.cross_validated``: ``candidates`` and ``intervals`` of
-  the same shapes, ``n``, and ``gaps``: [{what: "fused - concat, complete", mean, low, high}].
+- ``probe.baseline``: score of the most frequent label or of the mean; ``probe.intervals``: {NAME: {condition:
+  [low, high]}}; ``probe.dimensions``: [{dim, complete, low, high}]; ``probe.cross_validated``: ``n_test``,
+  ``candidates`` and ``intervals`` of the same shapes, and ``gaps``: {condition: {against, mean, low, high}} of fused
+  minus another candidate. The verdict prefers cross-validated scores.
 - ``map``: {x: [..], y: [..], label: [..]}, points in the plane.
 - ``neighbors``: [{key, text, label, image_png_base64, good: bool, neighbors: [{key, text, label, image_png_base64}]}].
 - ``speed.STAGE.limited_by``: a word; ``speed.STAGE.before``: figures of the run that did the work.

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 AVERAGES = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
 COMPLETE = "complete"
+_NAME = 60
 _NOTES = {
     "naive_mean": "plain mean, shorter vectors padded",
     "pca_mean": "mean of each input's PCA",
@@ -86,7 +87,7 @@ def duration(seconds: object) -> str:
     """Seconds as a person says them.
 
     >>> duration(0.0421), duration(75), duration(7300)
-    ('0.04 s', '1 min 15 s', '2 h 2 min')
+    ('0.04 s', '1 min 15 s', '2 h 1 min')
     """
     known = number(seconds)
     if known is None:
@@ -126,9 +127,13 @@ class Scores:
         """The scores of a report, None where it has none."""
         probe = section(report, "probe")
         source = section(probe, "cross_validated") if cross_validated else probe
-        given = {name: scores for name, scores in section(source, "candidates").items() if isinstance(scores, Mapping)}
+        given = {
+            clean(name, _NAME): scores
+            for name, scores in section(source, "candidates").items()
+            if isinstance(scores, Mapping)
+        }
         values = {
-            (name, condition): known
+            (name, clean(condition, _NAME)): known
             for name, scores in given.items()
             for condition, value in scores.items()
             if (known := number(value)) is not None
@@ -136,7 +141,7 @@ class Scores:
         if not values:
             return None
         intervals = {
-            (name, condition): both
+            (clean(name, _NAME), clean(condition, _NAME)): both
             for name, ends in section(source, "intervals").items()
             for condition, pair in (ends.items() if isinstance(ends, Mapping) else ())
             if (both := interval(pair)) is not None
@@ -183,6 +188,28 @@ class Scores:
         """A difference of scores: points with one decimal, R2 with three."""
         shown = f"{100 * value:{'+' if sign else ''}.1f}" if self.is_share else f"{value:{'+' if sign else ''}.3f}"
         return shown.replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far fused is above another candidate, with the ends of a 95 % interval where known."""
+
+    condition: str
+    against: str
+    mean: float
+    low: float | None
+    high: float | None
+
+    @classmethod
+    def all_of(cls, report: Mapping[str, Any]) -> list[Self]:
+        """The gaps of ``probe.cross_validated.gaps``."""
+        found = []
+        for condition, gap in section(report, "probe", "cross_validated", "gaps").items():
+            known = {key: number(section({"gap": gap}, "gap").get(key)) for key in ("mean", "low", "high")}
+            if known["mean"] is not None:
+                against = clean(gap.get("against") or "the rest", _NAME)
+                found.append(cls(clean(condition, _NAME), against, known["mean"], known["low"], known["high"]))
+        return found
 
 
 def note(name: str) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from tasks.rendering.facts import (
     Scores,
@@ -26,7 +28,7 @@ from tasks.rendering.facts import (
     section,
 )
 
-WIDTH, _DPI = 4.6, 200
+_WIDTH, _DPI = 4.6, 200
 _CATEGORIES = 10
 
 
@@ -85,20 +87,25 @@ def _styled(theme: _Theme) -> Iterator[None]:
 
 
 def _blank(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
     return figure, figure.add_subplot()
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
     return buffer.getvalue()
 
 
 def _legend_above(axes: Axes, columns: int) -> None:
+    """A legend over the axes, bars before lines."""
     gaps = {"handlelength": 0.9, "columnspacing": 1.2, "borderaxespad": 0.2, "borderpad": 0.1}
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, **gaps)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(handles)), key=lambda at: isinstance(handles[at], Line2D) and len(handles) > 2)
+    axes.legend(
+        [handles[at] for at in order], [labels[at] for at in order], loc="lower left", bbox_to_anchor=(0, 1.0),
+        ncols=columns, **gaps,
+    )  # fmt: skip
 
 
 def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
@@ -123,16 +130,18 @@ def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
             edge = max(value, scale * ends[1] if ends else value, 0)
             text = f"{value:.1f}" if scores.is_share else f"{value:.3f}"
             axes.text(edge + 0.012 * _reach(scores, scale), height, text, va="center", fontsize=6.5, color=theme.quiet)
-    majority = number(section(report, "probe").get("majority"))
-    if majority is not None and scores.is_share:
-        axes.axvline(scale * majority, color=theme.quiet, linestyle=(0, (3, 3)), linewidth=0.9, label="majority")
+    baseline = number(section(report, "probe").get("baseline"))
+    if baseline is not None and scores.is_share:
+        axes.axvline(
+            scale * baseline, color=theme.quiet, linestyle=(0, (3, 3)), linewidth=0.9, label="one label for all"
+        )
     axes.set_yticks(places, [clean(name, 20) for name in scores.candidates], color=theme.ink)
     axes.invert_yaxis()
     axes.set_xlim(min(0, scale * min(scores.values.values())), 1.09 * _reach(scores, scale))
     axes.set_xlabel(f"{scores.metric_name}{', %' if scores.is_share else ''}")
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
-    _legend_above(axes, min(bars + 1, 4))
+    _legend_above(axes, 2)
     return figure
 
 
@@ -152,7 +161,7 @@ def _correlations(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     order = np.arange(1, len(values) + 1)
     if len(values) <= 40:
         axes.vlines(order, 0, values, color=theme.series[0], alpha=0.35, linewidth=2)
-        axes.plot(order, values, "o", color=theme.series[0], markersize=4, label="held out")
+        axes.plot(order, values, "o", color=theme.series[0], markersize=4, clip_on=False, label="held out")
     else:
         axes.fill_between(order, 0, values, color=theme.series[0], alpha=0.15, linewidth=0)
         axes.plot(order, values, color=theme.series[0], linewidth=1.6, label="held out")
@@ -163,7 +172,7 @@ def _correlations(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
         )
     axes.set_ylim(min(0.0, 1.1 * float(np.nanmin(values))), max(1.0, float(np.nanmax(values))))
     axes.set_xlim(0.2 if len(values) <= 40 else 1, len(values) + (0.8 if len(values) <= 40 else 0))
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("component")
     axes.set_ylabel("correlation")
     axes.grid(axis="y")
@@ -241,21 +250,31 @@ def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     frequent = [label for label, _ in Counter(label for *_, label in points if label).most_common(_CATEGORIES)]
     rest = [(x, y) for x, y, label in points if label not in frequent]
     size = float(np.clip(9000 / len(points), 2, 14))
-    if rest:
-        name = "other" if any(label for *_, label in points) else None
-        axes.scatter(*zip(*rest, strict=True), s=size, color=theme.quiet, alpha=0.35, linewidths=0, label=name)
     for colour, group in zip(theme.series, frequent, strict=False):
         own = [(x, y) for x, y, label in points if label == group]
-        axes.scatter(*zip(*own, strict=True), s=size, color=colour, alpha=0.75, linewidths=0, label=group)
+        _dots(axes, own, size, colour, group)
+    if rest:
+        _dots(axes, rest, size, theme.quiet, "other")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
     if frequent:
         axes.legend(
-            loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, handletextpad=0.2, columnspacing=0.9, fontsize=7.5
+            markerscale=1.8,
+            loc="upper left",
+            bbox_to_anchor=(0, -0.01),
+            ncols=3,
+            handletextpad=0.2,
+            columnspacing=0.9,
+            fontsize=7.5,
         )
     return figure
+
+
+def _dots(axes: Axes, points: list[tuple[float, float]], size: float, colour: str, label: str) -> None:
+    xs, ys = zip(*points, strict=True)
+    axes.scatter(xs, ys, s=size, color=colour, alpha=0.7, linewidths=0, label=label)
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any], _Theme], Figure | None]] = {

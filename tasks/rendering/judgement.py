@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.rendering.facts import COMPLETE, Scores, arrow, dictionaries, number, retrieval_pairs, section
+from tasks.rendering.facts import COMPLETE, Gap, Scores, arrow, number, retrieval_pairs, section
 
 _STRICT, _USUAL = 2.5, 1.96
 
@@ -29,7 +29,7 @@ class Verdict:
 def verdict(report: Mapping[str, Any]) -> str:
     """One sentence: fused against the best single input and against concatenation, complete and each input missing.
 
-    >>> verdict({"probe": {"metric": "accuracy", "n_test": 400, "majority": 0.1, "candidates": {
+    >>> verdict({"probe": {"metric": "accuracy", "n_test": 400, "baseline": 0.1, "candidates": {
     ...     "text": {"complete": 0.5}, "image": {"complete": 0.4}, "fused": {"complete": 0.7}}}})
     'Averaging helped: the fused vector has 70.0 % accuracy, 20.0 points above the best single input (text, 50.0 %).'
     """
@@ -43,13 +43,12 @@ def judge(report: Mapping[str, Any]) -> Verdict:
     if scores is None or ("fused", COMPLETE) not in scores.values:
         return _without_target(report)
     probe = section(report, "probe")
-    n = number(section(probe, "cross_validated").get("n")) if scores is crossed else None
-    evidence = _Evidence(scores, n or number(probe.get("n_test")) or 0.0, _gaps(probe) if scores is crossed else {})
-    majority = number(probe.get("majority"))
-    if not evidence.any_signal(majority if majority is not None else (None if scores.is_share else 0.0)):
-        floor = (
-            f"the most frequent label alone ({scores.score(majority, unit=True)})" if scores.is_share else "the mean"
-        )
+    source = section(probe, "cross_validated") if scores is crossed else probe
+    evidence = _Evidence(scores, number(source.get("n_test")) or 0.0, Gap.all_of(report) if scores is crossed else [])
+    baseline = number(probe.get("baseline"))
+    if not evidence.any_signal(baseline):
+        label = f"the most frequent label alone ({scores.score(baseline, unit=True)})"
+        floor = label if scores.is_share else "the mean"
         best = scores.score(scores.best(COMPLETE), unit=True)
         sentence = (
             f"No signal: nothing does better than {floor}, neither an input alone nor any average; "
@@ -63,34 +62,31 @@ def judge(report: Mapping[str, Any]) -> Verdict:
 class _Evidence:
     scores: Scores
     n: float
-    gaps: Mapping[str, tuple[float, float]]
+    gaps: list[Gap]
 
     def any_signal(self, floor: float | None) -> bool:
         best = self.scores.best(COMPLETE)
-        if floor is None or best is None:
-            return True
-        if not self.scores.is_share:
+        if best is not None and not self.scores.is_share:
             return best > _STRICT**2 / max(self.n, 1.0)
-        return best > floor + _STRICT * math.sqrt(max(floor * (1 - floor), 0.0) / max(self.n, 1.0))
+        return (
+            floor is None
+            or best is None
+            or best > floor + _STRICT * math.sqrt(max(floor * (1 - floor), 0.0) / max(self.n, 1.0))
+        )
 
     def beyond_noise(self, other: str, condition: str, gap: float) -> bool:
         """Whether a gap is more than chance: by its interval if given, else by the error of two such scores."""
-        ends = self.gaps.get(f"fused - {other}, {condition}")
-        if ends is not None:
-            return ends[0] > 0 or ends[1] < 0
+        for known in self.gaps:
+            if (
+                (known.against, known.condition) == (other, condition)
+                and known.low is not None
+                and known.high is not None
+            ):
+                return known.low > 0 or known.high < 0
         values = self.scores.values
         both = [values["fused", condition], values[other, condition]]
         spread = sum(min(max(value * (1 - value), 0.0), 0.25) for value in both)
         return abs(gap) > _USUAL * math.sqrt(spread / max(self.n, 1.0))
-
-
-def _gaps(probe: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    found = {}
-    for gap in dictionaries(section(probe, "cross_validated"), "gaps"):
-        low, high = number(gap.get("low")), number(gap.get("high"))
-        if low is not None and high is not None:
-            found[str(gap.get("what"))] = (low, high)
-    return found
 
 
 def _compared(evidence: _Evidence) -> Verdict:

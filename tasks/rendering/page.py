@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from tasks.rendering.facts import (
     COMPLETE,
+    Gap,
     Scores,
     clean,
     count,
@@ -25,7 +26,6 @@ from tasks.rendering.judgement import judge
 from tasks.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet
 
 _CAPTIONS = {
-    "probe": "Score of a linear probe by candidate; lines are 95 % intervals",
     "correlations": "Correlation of the aligned inputs, component by component, on rows held out of the fit",
     "retrieval": "How often a held-out row's other input is found by its aligned vector",
     "dimensions": "What the dimension of the fused vector costs",
@@ -163,14 +163,15 @@ def _split_note(report: Mapping[str, Any]) -> str:
     parts = []
     if (n := number(probe.get("n_test"))) is not None:
         parts.append(f"{count(n)} test rows that have all inputs")
-    if (majority := number(probe.get("majority"))) is not None:
-        parts.append(f"the most frequent label alone gives {100 * majority:.1f} %")
+    baseline, scores = number(probe.get("baseline")), Scores.of(report)
+    if baseline is not None and scores is not None and scores.is_share:
+        parts.append(f"the most frequent label alone gives {scores.score(baseline, unit=True)}")
     return "; ".join(parts)
 
 
 def _crossed_note(report: Mapping[str, Any]) -> str:
     crossed = section(report, "probe", "cross_validated")
-    n = number(crossed.get("n"))
+    n = number(crossed.get("n_test"))
     rows = f"{count(n)} rows, each" if n is not None else "Every row"
     return f"{rows} scored by a model that never saw it or its group"
 
@@ -179,19 +180,16 @@ def _gap_table(report: Mapping[str, Any], scores: Scores) -> dict[str, Any] | No
     sheet = gap_sheet(report, scores)
     if not sheet.rows:
         return None
-    given = [
-        [number(gap.get(key)) for key in ("mean", "low", "high")]
-        for gap in dictionaries(section(report, "probe", "cross_validated"), "gaps")
-        if number(gap.get("mean")) is not None
-    ]
-    reach = 1.1 * max([abs(value) for gap in given for value in gap if value is not None] + [1e-9])
+    gaps = Gap.all_of(report)
+    known = [abs(value) for gap in gaps for value in (gap.mean, gap.low, gap.high) if value is not None]
+    reach = 1.1 * max([*known, 1e-9])
 
     def place(value: float | None) -> float | None:
         return None if value is None else round(50 + 50 * value / reach, 2)
 
     rows = [
-        {"cells": cells, "mean": place(mean), "low": place(low), "high": place(high)}
-        for cells, (mean, low, high) in zip(sheet.rows, given, strict=True)
+        {"cells": cells, "mean": place(gap.mean), "low": place(gap.low), "high": place(gap.high)}
+        for cells, gap in zip(sheet.rows, gaps, strict=True)
     ]
     return {"sheet": sheet, "rows": rows}
 
@@ -209,11 +207,11 @@ def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"columns": [column.replace("_", " ") for column in columns], "rows": rows, "numeric": numeric}
 
 
-def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, str | None]]:
+def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
     figures = {}
     for name, content in images.items():
         stem = name.removesuffix(".png")
-        if not stem.endswith("-dark"):
+        if stem != "probe" and not stem.endswith("-dark"):
             dark = images.get(f"{stem}-dark.png")
             figures[stem] = {
                 "light": _data_uri(content),
@@ -223,8 +221,8 @@ def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, str | None]]:
     return figures
 
 
-def _data_uri(content: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(content).decode()}"
+def _data_uri(content: bytes) -> Markup:
+    return Markup("data:image/png;base64,") + base64.b64encode(content).decode()
 
 
 def _gallery(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -11,11 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from tasks.rendering.facts import (
+    Gap,
     Scores,
     arrow,
     clean,
     count,
-    dictionaries,
     duration,
     items,
     note,
@@ -49,7 +49,7 @@ class Sheet:
 
 
 def terminal_table(report: Mapping[str, Any]) -> Group:
-    """The report for a terminal: verdict, scores, rows, retrieval, speed; names are never read as markup."""
+    """The report for a terminal, the verdict last; names are never read as markup."""
     judged = judge(report)
     parts: list[RenderableType] = [_rich(sheet) for sheet in sheets(report)]
     parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
@@ -84,24 +84,26 @@ def _scores(scores: Scores, title: str) -> Sheet:
     rows, strong = [], set()
     for row, name in enumerate(scores.candidates):
         cells = [scores.values.get((name, condition)) for condition in scores.conditions]
-        rows.append((clean(name, 40), *map(scores.score, cells), note(name)))
+        rows.append((name, *map(scores.score, cells), note(name)))
         strong |= {
             (row, column)
             for column, (condition, value) in enumerate(zip(scores.conditions, cells, strict=True), start=1)
             if value is not None and value == best[condition]
         }
-    header = (f"{scores.metric_name}{unit}", *(clean(condition, 40) for condition in scores.conditions), "")
+    header = (f"{scores.metric_name}{unit}", *scores.conditions, "")
     return Sheet(title, header, rows, frozenset({0, len(header) - 1}), frozenset(strong))
 
 
 def gap_sheet(report: Mapping[str, Any], scores: Scores) -> Sheet:
     """Differences with their 95 % intervals."""
-    rows = []
-    for gap in dictionaries(section(report, "probe", "cross_validated"), "gaps"):
-        mean, low, high = (number(gap.get(key)) for key in ("mean", "low", "high"))
-        if mean is not None:
-            ends = "" if low is None or high is None else f"{scores.gap(low)} to {scores.gap(high)}"
-            rows.append((clean(gap.get("what", ""), 60).replace(" - ", " − "), scores.gap(mean), ends))
+    rows = [
+        (
+            f"fused − {gap.against}, {gap.condition}",
+            scores.gap(gap.mean),
+            "" if gap.low is None or gap.high is None else f"{scores.gap(gap.low)} to {scores.gap(gap.high)}",
+        )
+        for gap in Gap.all_of(report)
+    ]
     return Sheet("Differences", ("points" if scores.is_share else "difference", "mean", "95 % interval"), rows)
 
 

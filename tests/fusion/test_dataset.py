@@ -209,7 +209,7 @@ def test_the_line_wraps_and_visits_every_position_in_order(rows, start, length):
     assert visited == [position % sum(rows) for position in range(start, start + length)]
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_loader_workers_share_the_rows_and_see_the_epoch(out, context):
     dataset = FusedDataset(out, batch_size=8, shuffle=True, buffer=16)
     loader = DataLoader(
@@ -348,3 +348,31 @@ def test_rows_feed_a_loader_with_a_sampler(out):
     batches = list(loader)
     assert batches[0]["fused"].shape == (10, 4)
     assert sorted(i for batch in batches for i in batch["count"].tolist()) == list(range(76))
+
+
+@pytest.mark.slow
+def test_object_storage_by_uri_and_by_either_filesystem(out, monkeypatch):
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in {"ACCESS_KEY_ID": "k", "SECRET_ACCESS_KEY": "s", "DEFAULT_REGION": "us-east-1"}.items():
+            monkeypatch.setenv(f"AWS_{name}", value)
+        endpoint = f"http://{host}:{port}"
+        remote = fsspec.filesystem("s3", endpoint_url=endpoint, use_listings_cache=False)
+        remote.mkdir("bucket")
+        remote.put(str(out), "bucket/out", recursive=True)
+        expected = list(range(76))
+        uri = f"s3://bucket/out?scheme=http&endpoint_override={host}:{port}&region=us-east-1"
+        arrow = pafs.S3FileSystem(scheme="http", endpoint_override=f"{host}:{port}", region="us-east-1")
+        for dataset in (
+            FusedDataset(uri, batch_size=8),
+            FusedDataset("s3://bucket/out", filesystem=remote, batch_size=8),
+            FusedDataset("s3://bucket/out", filesystem=arrow, batch_size=8),
+        ):
+            assert rows_of(dataset) == expected
+        assert sorted(rows_of(dataset, num_workers=2, multiprocessing_context="spawn")) == expected
+        with pytest.raises(RunError, match="nothing has been committed"):
+            FusedDataset("s3://bucket/nowhere", filesystem=remote)
+    finally:
+        server.stop()

@@ -1,3 +1,4 @@
+import io
 import json
 import subprocess
 import sys
@@ -48,7 +49,7 @@ def test_workers_are_placed_on_unequal_nodes():
 
 @pytest.mark.parametrize("gpus", [1, 0.5, 1.5])
 def test_gpus_that_are_not_there_name_the_key(gpus):
-    with pytest.raises(JobError, match="^ray.gpus_per_worker: "):
+    with pytest.raises(JobError, match=r"^ray\.gpus_per_worker: "):
         machine((2, 0)).split(gpus=gpus)
 
 
@@ -59,12 +60,12 @@ def test_a_cluster_without_cpus_is_one_line():
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":", "ray://head:10001", "host:port"])
 def test_a_wrong_address_names_the_key(address):
-    with pytest.raises(JobError, match="^ray.address: "), connect(address):
+    with pytest.raises(JobError, match=r"^ray\.address: "), connect(address):
         pass
 
 
 def test_a_cluster_that_is_not_there_is_one_line():
-    with pytest.raises(RunError, match="no Ray cluster answers at 127.0.0.1:9"), connect("127.0.0.1:9"):
+    with pytest.raises(RunError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"), connect("127.0.0.1:9"):
         pass
 
 
@@ -83,7 +84,7 @@ def test_auto_and_submitted_jobs_never_start_a_ray_of_their_own(monkeypatch):
     monkeypatch.setattr(cluster.ray, "init", no_cluster)
     monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
     with (
-        pytest.raises(RunError, match="cannot join the Ray cluster auto: no Ray runs on this machine"),
+        pytest.raises(RunError, match="cluster auto: no Ray runs on this machine"),
         connect("auto"),
     ):
         pass
@@ -102,7 +103,7 @@ def test_a_running_ray_is_used_and_left_running(ray_session):
 
 
 def test_one_process_keeps_to_one_cluster(ray_session, monkeypatch):
-    monkeypatch.setattr(cluster.socket, "create_connection", lambda *a, **k: open("/dev/null"))  # noqa: PTH123
+    monkeypatch.setattr(cluster.socket, "create_connection", lambda *a, **k: io.BytesIO())
     with pytest.raises(RunError, match="connected to Ray at"), connect("192.0.2.77:6379"):
         pass
 

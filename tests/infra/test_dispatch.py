@@ -1,16 +1,12 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 import ray
 
 from fusion.errors import JobError, RunError
-from infra._hunt import MOST_PROBES, Hunt
 from infra.cluster import WorkerPlan
 from infra.dispatch import Quarantined, Work, dispatch
 
@@ -129,11 +125,17 @@ def run(numbers, worker, *args, plan=TWO, rows=1, **options):
     return done, quarantined
 
 
-def no_actor_is_left():
-    from ray.util.state import list_actors  # noqa: F401 - needs the dashboard; the process table will do
+def wait_until(condition, seconds=15.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
 
-    names = [" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"])]
-    return not any("ray::Host" in name for name in names)
+
+def no_actor_is_left():
+    return ray.util.list_named_actors() == []
 
 
 def test_every_unit_is_done_once(ray_session):
@@ -174,16 +176,16 @@ def test_work_is_pulled_as_it_is_needed(ray_session):
     assert max(most) <= 8
 
 
-@pytest.mark.parametrize("deed", [crash, kill, fault, bug])
+@pytest.mark.parametrize("deed", [kill, fault, bug])
 def test_nothing_is_lost_when_workers_die_or_fail_in_passing(ray_session, tmp_path, deed):
-    done, quarantined = run(range(12), Once, str(tmp_path), deed)
-    assert sorted(done) == list(range(12))
+    done, quarantined = run(range(6), Once, str(tmp_path), deed)
+    assert sorted(done) == list(range(6))
     assert quarantined == []
 
 
 def test_a_hung_worker_is_replaced(ray_session, tmp_path):
-    done, quarantined = run(range(4), Once, str(tmp_path), hang, seconds_per_row=0.1, grace=1.5)
-    assert sorted(done) == list(range(4))
+    done, quarantined = run([0, 1], Once, str(tmp_path), hang, seconds_per_row=0.1, grace=1.0, plan=ONE)
+    assert sorted(done) == [0, 1]
     assert quarantined == []
 
 
@@ -198,27 +200,30 @@ def test_an_actor_killed_from_outside_is_replaced(ray_session, tmp_path):
 
     done = []
     work = [Work(str(number), number, 1) for number in range(20)]
-    dispatch(work, worker=Loading, args=(str(tmp_path),), plan=TWO, name="test", on_done=on_done)
+    dispatch(work, worker=Loading, args=(str(tmp_path),), plan=ONE, name="test", on_done=on_done)
     assert sorted(done) == list(range(20))
-    assert len(list(tmp_path.iterdir())) == 3
+    assert len(list(tmp_path.iterdir())) == 2
 
 
-@pytest.mark.parametrize(("deed", "words"), [(crash, "its process died"), (bug, "ValueError: a row it cannot take in")])
+@pytest.mark.parametrize(
+    ("deed", "words"),
+    [pytest.param(crash, "its process died", marks=pytest.mark.slow), (bug, "ValueError: a row it cannot take in")],
+)
 def test_a_poisoned_row_is_found_and_the_rest_is_done(ray_session, deed, words):
     seen, done = [], []
-    work = [Work("good", (4, ()), 4), Work("bad", (16, ()), 16)]
+    work = [Work("good", (4, ()), 4), Work("bad", (8, ()), 8)]
     quarantined = dispatch(
         work,
         worker=Poisoned,
         args=((5,), deed),
-        plan=TWO,
+        plan=ONE,
         name="test",
         on_done=lambda w, value: done.append((w.id, value)),
         on_quarantine=seen.append,
         without_rows=without_rows,
-        attempts=2,
+        attempts=1,
     )
-    assert sorted(done) == [("bad", 15), ("good", 4)]
+    assert sorted(done) == [("bad", 7), ("good", 4)]
     assert [(each.id, each.rows) for each in quarantined] == [("bad", (5,))]
     assert words in quarantined[0].detail
     assert seen == quarantined
@@ -263,36 +268,26 @@ def test_a_unit_that_only_fails_whole_is_quarantined_whole(ray_session):
 
 @pytest.mark.parametrize("error", [ValueError("weights do not fit\nat all"), RunError("weights do not fit at all")])
 def test_a_worker_that_cannot_be_made_ends_the_run_in_one_line(ray_session, error):
-    with pytest.raises(RunError, match="weights do not fit at all$"):
+    with pytest.raises(RunError, match=r"weights do not fit at all$"):
         run(range(5), Unloadable, error)
 
 
 def test_a_wrong_job_file_found_by_a_worker_stays_one(ray_session):
-    with pytest.raises(JobError, match="^inputs.image.weights: no$"):
+    with pytest.raises(JobError, match=r"^inputs\.image\.weights: no$"):
         run(range(5), Unloadable, JobError("inputs.image.weights", "no"))
-    with pytest.raises(JobError, match="^inputs.image.column: no$"):
+    with pytest.raises(JobError, match=r"^inputs\.image\.column: no$"):
         run(range(5), Raising, JobError("inputs.image.column", "no"))
 
 
-@pytest.mark.parametrize(
-    "error", [RunError("no space left on /x; free some and run again"), OSError(28, "no space left")]
-)
+@pytest.mark.parametrize("error", [RunError("no space left on /x"), OSError(28, "no space left")])
 def test_a_storage_fault_ends_the_run_and_blames_no_row(ray_session, error):
     with pytest.raises(RunError, match="no space left"):
         run(range(5), Raising, error)
 
 
 def test_workers_that_keep_dying_end_the_run(ray_session):
-    with pytest.raises(RunError, match="workers died 9 times in a row without finishing anything; last: its process"):
-        dispatch(
-            [Work(str(number), (4, ()), 4) for number in range(20)],
-            worker=Poisoned,
-            args=((0, 1, 2, 3), crash),
-            plan=ONE,
-            name="test",
-            on_done=lambda w, value: None,
-            attempts=3,
-        )
+    with pytest.raises(RunError, match="workers died 3 times in a row without finishing anything; last: its process"):
+        run([(4, ())] * 9, Poisoned, (0, 1, 2, 3), crash, plan=ONE, attempts=1)
 
 
 def test_workers_that_die_loading_end_the_run(ray_session):
@@ -308,12 +303,13 @@ def test_workers_that_die_loading_end_the_run(ray_session):
 
 
 def test_workers_that_cannot_be_placed_are_one_line(ray_session):
-    with pytest.raises(RunError, match="no worker started within .* each needs 99 CPUs .* the cluster has 2"):
+    with pytest.raises(RunError, match=r"no worker started within .* each needs 99 CPUs .* the cluster has 2"):
         run([1], Echo, plan=WorkerPlan(1, 99), start_timeout=1)
 
 
 def test_an_error_in_the_driver_leaves_no_actor(ray_session, tmp_path):
     def fail(work, value):
+        assert [name for name in ray.util.list_named_actors() if name.startswith("test-")]
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -326,158 +322,3 @@ def test_threads_are_pinned_before_libraries_load(ray_session):
     assert seen == ("2", 2)
     (seen,), _ = run([1], Environment, plan=WorkerPlan(1, 1))
     assert seen == ("1", 1)
-
-
-def wait_until(condition, seconds=15.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
-
-
-SIGNALLED = """
-import os, sys, time
-from pathlib import Path
-from infra.cluster import WorkerPlan, connect
-from infra.dispatch import Work, dispatch
-
-class Sleeper:
-    def run(self, folder):
-        Path(folder, str(os.getpid())).touch()
-        time.sleep(600)
-
-with connect(sys.argv[1]):
-    dispatch([Work(str(n), sys.argv[2], 1) for n in range(4)], worker=Sleeper, plan=WorkerPlan(2, 1), name="sleep",
-             on_done=lambda work, value: None)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_workers_end_with_their_driver(ray_session, tmp_path, number):
-    address = ray.get_runtime_context().gcs_address
-    driver = subprocess.Popen([sys.executable, "-c", SIGNALLED, address, str(tmp_path)], stderr=subprocess.PIPE)
-    try:
-        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
-        pids = [int(path.name) for path in tmp_path.iterdir()]
-        driver.send_signal(number)
-        assert driver.wait(15) != 0
-        assert wait_until(lambda: not any(psutil.pid_exists(pid) for pid in pids))
-    finally:
-        driver.kill()
-        driver.communicate()
-
-
-GPUS = """
-import json, os, sys, time
-from pathlib import Path
-import ray
-from infra.cluster import connect
-from infra.dispatch import Work, dispatch
-
-class Model:
-    def __init__(self, folder):
-        self.folder = Path(folder)
-        (self.folder / str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
-    def run(self, payload):
-        while len(list(self.folder.iterdir())) < 4:
-            time.sleep(0.05)
-        return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
-
-with connect("local", cpus=2, gpus=2) as cluster:
-    plan = cluster.split(gpus=0.5)
-    done = []
-    dispatch([Work(str(n), None, 1) for n in range(24)], worker=Model, args=(sys.argv[1],), plan=plan, name="gpu",
-             on_done=lambda work, value: done.append(value))
-    print(json.dumps([plan.workers, plan.threads, done]))
-"""
-
-
-@pytest.mark.slow
-def test_four_workers_share_two_gpus(tmp_path):
-    import json
-
-    script = [sys.executable, "-c", GPUS, str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    workers, threads, results = json.loads(done.stdout)
-    assert (workers, threads, len(results)) == (4, 1, 24)
-    loaded = {int(path.name): path.read_text() for path in tmp_path.iterdir()}
-    assert sorted(loaded.values()) == ["0", "0", "1", "1"]
-    for pid, visible, ids in results:
-        assert loaded[pid] == visible == str(ids[0])
-
-
-NODES = """
-import json, os, sys, time
-from pathlib import Path
-import ray
-from ray.cluster_utils import Cluster
-from infra.cluster import connect
-from infra.dispatch import Work, dispatch
-
-class Slow:
-    def run(self, payload):
-        time.sleep(0.3)
-        return ray.get_runtime_context().get_node_id()
-
-nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-second = nodes.add_node(num_cpus=1)
-nodes.wait_for_nodes()
-done, where = [], []
-def on_done(work, node):
-    done.append(work.payload)
-    where.append(node)
-    if second.node_id in where and second in nodes.worker_nodes:
-        nodes.remove_node(second, allow_graceful=False)
-with connect(nodes.address) as cluster:
-    plan = cluster.split(threads=1)
-    quarantined = dispatch([Work(str(n), n, 1) for n in range(20)], worker=Slow, plan=plan, name="nodes",
-                           on_done=on_done)
-    print(json.dumps([plan.workers, sorted(done), len(set(where)), len(quarantined)]))
-nodes.shutdown()
-"""
-
-
-@pytest.mark.slow
-def test_a_lost_node_loses_no_work():
-    import json
-
-    done = subprocess.run([sys.executable, "-c", NODES], capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout.splitlines()[-1]) == [2, list(range(20)), 2, 0]
-
-
-def hunt(number, guilty):
-    search, probes = Hunt.over(range(number)), 0
-    while rows := search.next_probe():
-        probes += 1
-        search.told(rows, failed=bool(set(rows) & set(guilty)))
-    return search, probes
-
-
-def test_bisection_finds_few_rows_with_few_probes():
-    search, probes = hunt(4096, [1234])
-    assert search.guilty == [1234]
-    assert probes <= 2 * 12 + 2
-    search, _ = hunt(1, [0])
-    assert search.guilty == [0]
-    search, probes = hunt(4096, [])
-    assert (search.guilty, probes) == ([], 2)
-
-
-def test_bisection_gives_up_when_all_rows_are_guilty():
-    search, probes = hunt(4096, range(4096))
-    assert search.gave_up
-    assert probes == MOST_PROBES
-
-
-def test_a_row_that_failed_once_is_not_guilty():
-    search, failed = Hunt.over(range(8)), set()
-    while rows := search.next_probe():
-        unlucky = 3 in rows and (len(rows) > 1 or 3 not in failed)
-        if rows == (3,):
-            failed.add(3)
-        search.told(rows, unlucky)
-    assert search.guilty == []

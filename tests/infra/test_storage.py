@@ -52,7 +52,8 @@ def test_nothing_shows_when_a_writer_fails(storage):
             raise ZeroDivisionError
 
     storage.write("other", b"")
-    pytest.raises(ZeroDivisionError, fail)
+    with pytest.raises(ZeroDivisionError):
+        fail()
     assert storage.list() == ["other"]
 
 
@@ -61,7 +62,8 @@ def test_errors_of_the_caller_inside_a_write_stay_its_own(storage):
         with storage.writing("x"):
             Path("/nowhere/at/all").read_bytes()
 
-    pytest.raises(FileNotFoundError, fail)
+    with pytest.raises(FileNotFoundError):
+        fail()
 
 
 def test_only_one_of_many_creators_wins(storage):
@@ -154,11 +156,18 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(_local.os, "fsync", full)
     storage = Storage(str(tmp_path))
-    with pytest.raises(RunError, match="no space left on .*; free some and run again"):
+    with pytest.raises(RunError, match=r"no space left on .*; free some and run again"):
         storage.write("a", b"1")
     with pytest.raises(RunError, match="no space left"):
         storage.create("a", b"1")
     assert storage.list() == []
+
+
+def test_a_disk_that_fills_while_a_table_is_written_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "open", lambda self, mode: open("/dev/full", "wb"))  # noqa: PTH123, SIM115
+    with pytest.raises(RunError, match="no space left"):
+        Storage(str(tmp_path)).write_table("t.parquet", pa.table({"a": [1, 2, 3]}))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
@@ -167,7 +176,7 @@ def test_a_folder_that_refuses_is_one_line(tmp_path, monkeypatch, number):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(RunError, match="read-only|permission denied"):
+    with pytest.raises(RunError, match=r"read-only|permission denied"):
         Storage(str(tmp_path / "x")).write("a", b"1")
 
 

@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+import torch
+
+from fusion.alignment import CCA, PCA, Identity, Joint, KernelCCA, Procrustes
+
+
+def make_views(inputs=2, n=200):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(n, 3))
+    names = ["text", "image", "sound"][:inputs]
+    return {name: (shared @ rng.normal(size=(3, 5)) + rng.normal(size=(n, 5)) + 2).astype(np.float32) for name in names}
+
+
+EVERY = [Identity(), PCA(3), Procrustes(3), CCA(3), Joint(3), KernelCCA(3, n_features=20, folds=2)]
+
+
+def mask_some(views):
+    rng = np.random.default_rng(1)
+    present = rng.random((200, len(views))) < 0.6
+    present[~present.any(axis=1), 0] = True
+    masked = {m: np.where(present[:, i : i + 1], v, np.float32(np.nan)) for i, (m, v) in enumerate(views.items())}
+    return masked, torch.from_numpy(present)
+
+
+@pytest.mark.parametrize("alignment", EVERY, ids=lambda a: a.method)
+@pytest.mark.parametrize("inputs", [2, 3])
+def test_agrees_with_fuse(alignment, inputs):
+    views = make_views(inputs)
+    alignment.fit(views)
+    masked, present = mask_some(views)
+    weights = {name: i + 1.0 for i, name in enumerate(views)}
+    for average, chosen in (("mean", None), ("weighted", weights), ("spherical", weights), ("posterior", None)):
+        module = alignment.as_module(average, chosen)
+        tensors = {name: torch.from_numpy(v) for name, v in masked.items()}
+        expected = alignment.fuse(masked, average, chosen)
+        np.testing.assert_allclose(module(tensors).numpy(), expected, atol=1e-5)
+        filled = tuple(t.nan_to_num(7.0) for t in tensors.values())
+        np.testing.assert_allclose(module(filled, present).numpy(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("alignment", [Joint(3), KernelCCA(3, n_features=20, folds=2)], ids=lambda a: a.method)
+def test_gradients_reach_the_inputs_even_beside_missing_ones(alignment):
+    views = make_views()
+    module = alignment.fit(views).as_module()
+    tensors = {name: torch.from_numpy(v[:4]).clone().requires_grad_() for name, v in views.items()}
+    present = torch.tensor([[True, True], [True, False], [False, True], [True, True]])
+    module(tensors, present).square().sum().backward()
+    for i, tensor in enumerate(tensors.values()):
+        assert torch.isfinite(tensor.grad).all()
+        assert ((tensor.grad.abs().sum(dim=1) > 0) == present[:, i]).all()
+
+
+def test_nan_rows_do_not_poison_gradients():
+    views = make_views()
+    module = CCA(2).fit(views).as_module()
+    text = torch.from_numpy(views["text"][:2]).clone().requires_grad_()
+    image = torch.full((2, 5), torch.nan)
+    module((text, image)).sum().backward()
+    assert torch.isfinite(text.grad).all()
+
+
+def test_a_row_with_nothing_is_nan():
+    views = make_views()
+    module = Joint(2).fit(views).as_module()
+    out = module(tuple(torch.from_numpy(v[:2]) for v in views.values()), torch.tensor([[True, True], [False, False]]))
+    assert torch.isfinite(out[0]).all()
+    assert torch.isnan(out[1]).all()
+
+
+@pytest.mark.parametrize("average", ["mean", "spherical", "posterior"])
+def test_exports(average):
+    views = make_views()
+    module = Joint(3).fit(views).as_module(average)
+    tensors = tuple(torch.from_numpy(v) for v in views.values())
+    present = torch.ones(200, 2, dtype=torch.bool)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        module, (tensors, present), dynamic_shapes=(({0: batch}, {0: batch}), {0: batch})
+    ).module()
+    present[::3, 0] = False
+    some = tuple(t[:30] for t in tensors)
+    torch.testing.assert_close(program(some, present[:30]), module(some, present[:30]))

@@ -1,0 +1,117 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import ray
+
+from tests.infra.test_dispatch import wait_until
+
+SIGNALLED = """
+import os, sys, time
+from pathlib import Path
+from infra.cluster import WorkerPlan, connect
+from infra.dispatch import Work, dispatch
+
+class Sleeper:
+    def run(self, folder):
+        Path(folder, str(os.getpid())).touch()
+        time.sleep(600)
+
+with connect(sys.argv[1]):
+    dispatch([Work(str(n), sys.argv[2], 1) for n in range(4)], worker=Sleeper, plan=WorkerPlan(2, 1), name="sleep",
+             on_done=lambda work, value: None)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_workers_end_with_their_driver(ray_session, tmp_path, number):
+    address = ray.get_runtime_context().gcs_address
+    driver = subprocess.Popen([sys.executable, "-c", SIGNALLED, address, str(tmp_path)], stderr=subprocess.PIPE)
+    try:
+        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+        pids = [int(path.name) for path in tmp_path.iterdir()]
+        driver.send_signal(number)
+        assert driver.wait(15) != 0
+        assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    finally:
+        driver.kill()
+        driver.communicate()
+
+
+GPUS = """
+import json, os, sys, time
+from pathlib import Path
+import ray
+from infra.cluster import connect
+from infra.dispatch import Work, dispatch
+
+class Model:
+    def __init__(self, folder):
+        self.folder = Path(folder)
+        (self.folder / str(os.getpid())).write_text(os.environ["CUDA_VISIBLE_DEVICES"])
+    def run(self, payload):
+        while len(list(self.folder.iterdir())) < 4:
+            time.sleep(0.05)
+        return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
+
+with connect("local", cpus=2, gpus=2) as cluster:
+    plan = cluster.split(gpus=0.5)
+    done = []
+    dispatch([Work(str(n), None, 1) for n in range(24)], worker=Model, args=(sys.argv[1],), plan=plan, name="gpu",
+             on_done=lambda work, value: done.append(value))
+    print(json.dumps([plan.workers, plan.threads, done]))
+"""
+
+
+@pytest.mark.slow
+def test_four_workers_share_two_gpus(tmp_path):
+    script = [sys.executable, "-c", GPUS, str(tmp_path)]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    workers, threads, results = json.loads(done.stdout)
+    assert (workers, threads, len(results)) == (4, 1, 24)
+    loaded = {int(path.name): path.read_text() for path in tmp_path.iterdir()}
+    assert sorted(loaded.values()) == ["0", "0", "1", "1"]
+    for pid, visible, ids in results:
+        assert loaded[pid] == visible == str(ids[0])
+
+
+NODES = """
+import json, os, sys, time
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from infra.cluster import connect
+from infra.dispatch import Work, dispatch
+
+class Slow:
+    def run(self, payload):
+        time.sleep(0.3)
+        return ray.get_runtime_context().get_node_id()
+
+nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+second = nodes.add_node(num_cpus=1)
+nodes.wait_for_nodes()
+done, where = [], []
+def on_done(work, node):
+    done.append(work.payload)
+    where.append(node)
+    if second.node_id in where and second in nodes.worker_nodes:
+        nodes.remove_node(second, allow_graceful=False)
+with connect(nodes.address) as cluster:
+    plan = cluster.split(threads=1)
+    quarantined = dispatch([Work(str(n), n, 1) for n in range(20)], worker=Slow, plan=plan, name="nodes",
+                           on_done=on_done)
+    print(json.dumps([plan.workers, sorted(done), len(set(where)), len(quarantined)]))
+nodes.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_node_loses_no_work():
+    done = subprocess.run([sys.executable, "-c", NODES], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [2, list(range(20)), 2, 0]

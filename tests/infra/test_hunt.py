@@ -1,0 +1,35 @@
+from infra._hunt import MOST_PROBES, Hunt
+
+
+def hunt(number, guilty):
+    search, probes = Hunt.over(range(number)), 0
+    while rows := search.next_probe():
+        probes += 1
+        search.told(rows, failed=bool(set(rows) & set(guilty)))
+    return search, probes
+
+
+def test_bisection_finds_few_rows_with_few_probes():
+    search, probes = hunt(4096, [1234])
+    assert search.guilty == [1234]
+    assert probes <= 2 * 12 + 2
+    search, _ = hunt(1, [0])
+    assert search.guilty == [0]
+    search, probes = hunt(4096, [])
+    assert (search.guilty, probes) == ([], 2)
+
+
+def test_bisection_gives_up_when_all_rows_are_guilty():
+    search, probes = hunt(4096, range(4096))
+    assert search.gave_up
+    assert probes == MOST_PROBES
+
+
+def test_a_row_that_failed_once_is_not_guilty():
+    search, failed = Hunt.over(range(8)), set()
+    while rows := search.next_probe():
+        unlucky = 3 in rows and (len(rows) > 1 or 3 not in failed)
+        if rows == (3,):
+            failed.add(3)
+        search.told(rows, unlucky)
+    assert search.guilty == []
