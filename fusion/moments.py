@@ -119,6 +119,18 @@ class Moments:
         chosen._partial = {name: self._partial[name].copy() for name in names}
         return chosen
 
+    def with_cross(self, cross: Mapping[tuple[str, str], Float64]) -> "Moments":
+        """A copy of the joint moments with other centred cross-product sums: the same rows, paired differently.
+
+        Args:
+            cross: ``{(row, column): (d_row, d_column)}``.
+        """
+        other, columns = self.copy(), self.columns
+        for (row, column), values in cross.items():
+            other._joint.m2[columns[row], columns[column]] = values
+            other._joint.m2[columns[column], columns[row]] = values.T
+        return other
+
     def update(self, views: Views, first: int = 0, rows: NDArray[np.int64] | None = None) -> None:
         """Adds rows, in blocks of ``BLOCK_ROWS``.
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from threadpoolctl import threadpool_limits
 
 import fusion.alignment as alignments
 from fusion.alignment import Alignment
@@ -171,7 +172,7 @@ def _fit(run: Run, moments: FoldMoments) -> tuple[Alignment, dict[str, Any]]:
     settings = run.job.alignment
     method = DEFAULT_METHOD if settings.method == "auto" else settings.method
     dim = min(settings.dim, widest(method, run.widths))
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always")
         alignment = _new(method, dim, settings).fit_moments(moments)
     summary = {

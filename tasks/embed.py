@@ -5,6 +5,7 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -68,9 +69,9 @@ class EmbedWorker:
         values, sources = self._values(table, job.shard.folder)
         for row, problem in enumerate(table.column(BAD).to_pylist()):
             if problem is not None:
-                values[row] = BadInputError(Reason.UNREADABLE_ROW, problem)
+                values[row] = partial(_refused, BadInputError(Reason.UNREADABLE_ROW, problem))
         for row in job.skip:
-            values[row] = BadInputError(Reason.POISONED, "this row crashed its worker")
+            values[row] = partial(_refused, BadInputError(Reason.POISONED, "this row crashed its worker"))
         result = embed(self.encoder, values, batch=setting.batch or self.batch(values), threads=setting.threads)
         path = embedding_path(setting.name, setting.encoder_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
@@ -103,7 +104,7 @@ class EmbedWorker:
         pictures: list[Picture | None] = []
         for value in column.to_pylist():
             picture = _picture(setting.pictures, value, folder)
-            values.append(picture.read if isinstance(picture, Picture) else picture)
+            values.append(picture.read if isinstance(picture, Picture) else partial(_refused, picture))
             pictures.append(picture if isinstance(picture, Picture) else None)
         return values, pictures
 
@@ -208,6 +209,10 @@ def _pictures(run: Run) -> Pictures:
         http=limits.http,
         storage_options=storage_options(run.job),
     )
+
+
+def _refused(error: BadInputError) -> object:
+    raise error
 
 
 def _picture(pictures: Pictures, value: object, folder: str) -> Picture | BadInputError:

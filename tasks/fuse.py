@@ -19,7 +19,7 @@ from prefect.cache_policies import NO_CACHE
 
 from fusion.alignment import Alignment
 from fusion.errors import Reason, RunError
-from fusion.features import feature_schema, parquet_options, vectors_to_array
+from fusion.features import ROW_GROUP_ROWS, feature_schema, parquet_options, vectors_to_array
 from infra.cluster import Cluster
 from infra.commit import commit_manifest, read_manifest
 from infra.corpus import Shard
@@ -136,12 +136,12 @@ class _PartitionWriters:
         """Appends rows to the files of their partitions."""
         names = self.setting.partition_by
         if not names:
-            self._writer(()).write_table(table)
+            self._writer(()).write_table(table, row_group_size=ROW_GROUP_ROWS)
             return
         values = list(zip(*(kept.column(name).to_pylist() for name in names), strict=True))
         for value in dict.fromkeys(values):
             mask = pa.array([other == value for other in values])
-            self._writer(value).write_table(table.filter(mask))
+            self._writer(value).write_table(table.filter(mask), row_group_size=ROW_GROUP_ROWS)
 
     def _writer(self, value: tuple[object, ...]) -> pq.ParquetWriter:
         if value not in self._open:

@@ -1,6 +1,7 @@
 """The report: what came in and out, how well the spaces align, whether averaging helped, and how fast it was."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,12 +11,13 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext
+from threadpoolctl import threadpool_limits
 
 from fusion.alignment import Alignment
 from fusion.evaluate import cross_validated_probe, probe
 from fusion.imputation import Imputer
 from fusion.metrics import chance_r10, retrieval
-from fusion.moments import FoldMoments
+from fusion.moments import FoldMoments, Moments
 from infra.job import Job
 from tasks.align import Fitted
 from tasks.progress import StageProgress
@@ -46,7 +48,7 @@ def write_report(
     Returns:
         The report.
     """
-    with StageProgress("report", run.rows, storage=run.storage) as progress:
+    with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
         rows = RowReader.of(run).read_all(sample_shards(run.shards, _PROBE_ROWS))
         report: dict[str, Any] = {
             "name": run.job.name,
@@ -87,7 +89,7 @@ def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
     assert train is not None
     average, weights = average_of(run.job)
     labels = np.array(rows.kept.column(train.target).to_pylist(), dtype=object)
-    folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
+    imputer = Imputer.of_folds(FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups))
     result: dict[str, Any] = probe(
         rows.views,
         lambda views: alignment.fuse(views, average=average, weights=weights),
@@ -95,35 +97,36 @@ def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
         rows.groups,
         ~rows.test,
         rows.test,
-        imputer=Imputer.of_folds(folds),
+        imputer=imputer,
         dim=alignment.dim_,
         task=train.task,
     )
-    result["majority"] = result["baseline"]
     if len(labels) <= _CROSS_VALIDATED_ROWS:
-        result["cross_validated"] = _cross_validated(run, alignment, rows.views, labels, rows.groups)
+        result["cross_validated"] = _cross_validated(
+            run, alignment, rows.views, labels, rows.groups, imputer.regularization
+        )
     return result
 
 
 def _cross_validated(
-    run: Run, alignment: Alignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None]
+    run: Run, alignment: Alignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
 ) -> dict[str, Any]:
-    """The probe out of fold, the alignment fitted again inside each training part."""
+    """The probe out of fold: alignment and imputation fitted again inside each training part, at the ridge chosen."""
     average, weights = average_of(run.job)
     assert run.job.train is not None
+    settings = alignment.get_params() | {"regularization": alignment.regularization_}
 
     def fit(part: Views, _labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
-        again = type(alignment)(**alignment.get_params()).fit(part, groups=part_groups)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            again = type(alignment)(**settings).fit(part, groups=part_groups)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(
-        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=run.job.train.task
-    )
-    gaps = [
-        {"what": f"fused - {gap['against']}, {condition}"} | {name: gap[name] for name in ("mean", "low", "high")}
-        for condition, gap in result["gaps"].items()
-    ]
-    return result | {"gaps": gaps, "n": result["n_test"]}
+        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=run.job.train.task,
+        imputer=lambda part, _: Imputer(Moments.of(part), ridge),
+    )  # fmt: skip
+    return result
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:

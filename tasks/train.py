@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from threadpoolctl import threadpool_limits
 
 from fusion.errors import JobError
 from fusion.features import array_to_vectors
@@ -38,7 +39,7 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
     if run.storage.exists(f"{folder}/metrics.json"):
         metrics: dict[str, Any] = json.loads(run.storage.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    with StageProgress("train", manifest["rows"]["written"], storage=run.storage) as progress:
+    with StageProgress("train", manifest["rows"]["written"], storage=run.storage) as progress, threadpool_limits(1):
         keys, vectors, target, groups, test = read_labelled(run.storage, manifest, train)
         progress.advance(len(keys))
         head = LinearHead(task=train.task).fit(

@@ -45,7 +45,8 @@ class Projection:
         source: Moments | None = None,
         ridge: float = 0.0,
     ) -> None:
-        self.weights, self.means, self.scales, self.raw = weights, means, scales, raw
+        self.weights = {name: np.ascontiguousarray(block) for name, block in weights.items()}
+        self.means, self.scales, self.raw = means, scales, raw
         self.agreement, self.canonical = agreement, canonical
         self._maps = maps or {}
         self._source, self._ridge = source, ridge
@@ -81,7 +82,8 @@ class Projection:
             assert self._source is not None, "a projection has either its maps or their source"
             missing = [name for name in self.names if name not in present]
             cross = np.hstack([stacked(self._source, present, [q]) @ self.weights[q] for q in missing])
-            self._maps[present] = regression(self._source, self._ridge, present, cross)
+            coefficients = regression(self._source, self._ridge, present, cross)
+            self._maps[present] = np.ascontiguousarray(coefficients)
         return self._maps[present]
 
     def settle(self) -> None:

@@ -174,7 +174,6 @@ class LinearAlignment(Alignment):
         return [float(self.regularization)]
 
     def _finish(self, total: Moments, weights: Weights) -> None:
-        self.weights_ = weights
         self.means_ = {name: total.mean[columns].copy() for name, columns in total.columns.items()}
         self.correlations_ = pair_correlations(total, weights)
         covs = {a: {b: weights[a].T @ total.block(a, b) @ weights[b] for b in total.names} for a in total.names}
@@ -190,6 +189,7 @@ class LinearAlignment(Alignment):
             source=total,
             ridge=self.regularization_,
         )
+        self.weights_ = self.projection_.weights
 
     def _canonical(self) -> Float64 | None:
         """The correlations of components that correspond one to one; None where they need not."""

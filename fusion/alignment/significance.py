@@ -1,6 +1,8 @@
 """How many held-out components are real: permutation of groups, with the maximum statistic."""
 
+import warnings
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -9,10 +11,12 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
-from fusion.alignment.base import Alignment
+from fusion.alignment.linear import LinearAlignment
+from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of
 
 Float64 = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -31,31 +35,32 @@ class Significance:
 
 
 def significance(
-    alignment: Alignment,
+    alignment: LinearAlignment,
     views: Views,
     groups: Iterable[object] | None = None,
-    folds: int = 5,
-    permutations: int = 200,
+    permutations: int = 60,
     level: float = 0.05,
     seed: int = 0,
 ) -> Significance:
-    """Compares held-out correlations with those of the same held-out rows, paired at random group by group.
+    """Compares held-out correlations with those of inputs paired at random, refitted for every pairing.
 
-    The alignment is refitted once per fold. Given its weights, held-out pairs are exchangeable when the inputs are
-    independent, so nothing is refitted under permutation; the maximum over components controls the error of any
-    false claim (Westfall and Young 1993). A group is paired with the rows of one other group.
+    Inside every fold, groups of equal size exchange their rows of all inputs but the first, so that an input's own
+    moments, and their eigendecompositions, stay; only cross-products and one small problem a fold are computed anew,
+    at the ridge chosen on the true pairs. The maximum over components controls the chance of any false claim
+    (Westfall and Young 1993). A group whose size is met only once in a fold keeps its pairs, which can only raise
+    the edge.
 
     Args:
-        alignment: Parameters to fit with; it is not changed.
-        views: ``{name: (n, d)}`` of two or more inputs; rows that lack one are left out.
+        alignment: Parameters to fit with; it is not changed. Linear methods only: for kernel-cca hand over CCA and
+            random features.
+        views: ``{name: (n, d)}`` of two or more inputs, in memory; rows that lack one are left out.
         groups: n values; rows with equal ones are not independent and move together.
-        folds: Number of folds.
-        permutations: Number of random pairings.
+        permutations: Number of random pairings, at least 1 / level - 1.
         level: Chance of claiming any component when there is none.
         seed: Of the pairings.
 
     Raises:
-        ValueError: On fewer than two inputs, or fewer than two folds with 3 complete rows.
+        ValueError: On fewer than two inputs, too few rows to hold any out, or too few permutations for the level.
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 1))
@@ -66,58 +71,85 @@ def significance(
     """
     if len(views) < 2:
         raise ValueError("significance needs at least two inputs")
+    if (permutations + 1) * level < 1:
+        raise ValueError(f"{permutations} permutations cannot tell at level {level}")
     n = common_rows(views)
-    labels = np.arange(n) if groups is None else np.unique(np.asarray([str(g) for g in groups]), return_inverse=True)[1]
-    if len(labels) != n:
-        raise ValueError(f"{len(labels)} groups for {n} rows")
-    fold = fold_of(labels.tolist(), folds)
+    given = np.array([str(group) for group in (range(n) if groups is None else groups)])
+    if len(given) != n:
+        raise ValueError(f"{len(given)} groups for {n} rows")
     arrays = {name: as_matrix(name, values) for name, values in views.items()}
     complete = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
+    arrays = {name: values[complete] for name, values in arrays.items()}
+    given = given[complete]
+
+    folds = FoldMoments.of(arrays, alignment.folds, given, alignment.precision)
+    fitted = clone(alignment).fit_moments(folds)
+    found = fitted.heldout_correlations_
+    if np.isnan(found).any():
+        raise ValueError(f"{len(given)} rows have every input; too few for {alignment.folds} folds")
+    null = copy(fitted)
+    null.regularization = fitted.regularization_
+    number = fold_of(given, alignment.folds)
+    rows = [np.flatnonzero(number == k) for k in range(alignment.folds)]
+    labels = np.unique(given, return_inverse=True)[1]
+    _warn_if_stuck([labels[mine] for mine in rows])
+    centred = [_centred(arrays, mine, alignment.precision) for mine in rows]
     rng = np.random.default_rng(seed)
-    observed, chance = [], []
-    for number in range(folds):
-        held = np.flatnonzero(complete & (fold == number))
-        train = np.flatnonzero(fold != number)
-        if len(held) < 3 or complete[train].sum() < 3:
-            continue
-        fitted = clone(alignment).fit({m: v[train] for m, v in arrays.items()}, labels[train])
-        variates = _standardised(fitted.transform({m: v[held] for m, v in arrays.items()}))
-        observed.append(_correlations(variates, [np.arange(len(held))] * len(variates)))
-        draws = [
-            [np.arange(len(held)), *(_pairing(labels[held], rng) for _ in variates[1:])] for _ in range(permutations)
-        ]
-        chance.append(np.stack([_correlations(variates, draw) for draw in draws]))
-    if len(observed) < 2:
-        raise ValueError(f"{int(complete.sum())} rows have every input; too few for {folds} folds")
-    dim = min(len(r) for r in observed)
-    found = np.mean([r[:dim] for r in observed], axis=0)
-    highest = np.mean([r[:, :dim] for r in chance], axis=0).max(axis=1)
-    edge = float(np.quantile(highest, 1 - level, method="higher"))
+    highest = []
+    for _ in range(permutations):
+        null._choose(_shuffled(folds, centred, [labels[mine] for mine in rows], rng))
+        highest.append(float(null.heldout_correlations_.max()))
+    rank = int(np.ceil((permutations + 1) * (1 - level)))
+    edge = sorted(highest)[rank - 1]
     return Significance(found, edge, int((found > edge).sum()))
 
 
-def _standardised(aligned: dict[str, FloatArray]) -> list[Float64]:
-    out = []
-    for values in aligned.values():
-        centred = values - values.mean(axis=0, dtype=np.float64)
-        norm = np.linalg.norm(centred, axis=0)
-        out.append(centred / np.where(norm > 0, norm, 1))
-    return out
+def _centred(arrays: dict[str, FloatArray], rows: Rows, precision: str) -> dict[str, FloatArray]:
+    taken = {name: values[rows] for name, values in arrays.items()}
+    return {name: (v - v.mean(axis=0, dtype=np.float64)).astype(precision) for name, v in taken.items()}
 
 
-def _correlations(variates: list[Float64], rows: list[NDArray[np.int64]]) -> Float64:
-    pairs = combinations(range(len(variates)), 2)
-    found = [np.einsum("ij,ij->j", variates[a][rows[a]], variates[b][rows[b]]) for a, b in pairs]
-    return np.asarray(np.mean(found, axis=0))
+def _shuffled(
+    folds: FoldMoments, centred: list[dict[str, FloatArray]], labels: list[Rows], rng: np.random.Generator
+) -> FoldMoments:
+    """Fold moments of randomly paired inputs; single inputs' eigendecompositions are carried over."""
+    parts = []
+    for part, inputs, mine in zip(folds, centred, labels, strict=True):
+        first, *others = inputs
+        moved = {first: inputs[first]} | {name: inputs[name][_pairing(mine, rng)] for name in others}
+        pairs = combinations(inputs, 2)
+        parts.append(part.with_cross({(a, b): (moved[a].T @ moved[b]).astype(np.float64) for a, b in pairs}))
+    shuffled = FoldMoments(parts)
+    for new, old in zip(shuffled.leave_one_out(), folds.leave_one_out(), strict=True):
+        _carry(new, old)
+    return shuffled
 
 
-def _pairing(labels: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """For each row a row of the group that its group is paired with; a larger group wraps around a smaller one."""
+def _carry(new: Moments, old: Moments) -> None:
+    keys = [("spectrum", (name,)) for name in old.names]
+    new.cache.update({key: old.cache[key] for key in keys if key in old.cache})
+
+
+def _warn_if_stuck(labels: list[Rows]) -> None:
+    stuck, total = 0, 0
+    for mine in labels:
+        sizes = np.unique(mine, return_counts=True)[1]
+        values, counts = np.unique(sizes, return_counts=True)
+        stuck += int(values[counts == 1].sum())
+        total += len(mine)
+    if stuck > total / 2:
+        warnings.warn(f"{stuck} of {total} rows are in groups without one of equal size in their fold", stacklevel=3)
+
+
+def _pairing(labels: Rows, rng: np.random.Generator) -> Rows:
+    """For each row its partner: groups of equal size exchange their rows in order."""
     order = np.argsort(labels, kind="stable")
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    partner = rng.permutation(len(starts))
+    partner = np.arange(len(starts))
+    for size in np.unique(sizes):
+        alike = np.flatnonzero(sizes == size)
+        partner[alike] = rng.permutation(alike)
     group = np.repeat(np.arange(len(starts)), sizes)
-    within = np.arange(len(labels)) - starts[group]
     rows = np.empty(len(labels), dtype=np.int64)
-    rows[order] = order[starts[partner[group]] + within % sizes[partner[group]]]
+    rows[order] = order[starts[partner[group]] + np.arange(len(labels)) - starts[group]]
     return rows

@@ -240,7 +240,7 @@ def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     plane = section(report, "map")
     xs, ys, labels = (items(plane, key) for key in ("x", "y", "label"))
     points = [
-        (x, y, clean(labels[at], 24) if at < len(labels) and labels[at] is not None else "")
+        (x, y, clean(labels[at], 18) if at < len(labels) and labels[at] is not None else "")
         for at, pair in enumerate(zip(xs, ys, strict=False))
         if (x := number(pair[0])) is not None and (y := number(pair[1])) is not None
     ]

@@ -31,7 +31,7 @@ _CAPTIONS = {
     "dimensions": "What the dimension of the fused vector costs",
     "map": "Fused vectors in the plane",
 }
-_TEXT, _GALLERY, _THUMBNAIL_BYTES = 280, 60, 200_000
+_NAME, _TEXT, _GALLERY, _THUMBNAIL_BYTES = 60, 280, 60, 200_000
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def html(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["excerpt"] = lambda value: clean(value, _TEXT)
+    environment.filters |= {"excerpt": lambda text: clean(text, _TEXT), "name": lambda text: clean(text, _NAME)}
     return environment.get_template("report.html.jinja").render(**_content(report, images))
 
 
@@ -87,7 +87,7 @@ def _content(report: Mapping[str, Any], images: Mapping[str, bytes]) -> dict[str
         "subtitle": _subtitle(report),
         "style": Markup((Path(__file__).parent / "report.css.jinja").read_text()),
         "verdict": judge(report),
-        "warnings": [clean(text, 1000) for text in items(report, "warnings")],
+        "warnings": [clean(text) for text in items(report, "warnings")],
         "tiles": _tiles(report, crossed or single),
         "scores": scores,
         "gaps": _gap_table(report, crossed) if crossed else None,
@@ -204,7 +204,7 @@ def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
         for setting in tried
     ]
     numeric = [all(number(setting.get(key, 0)) is not None for setting in tried) for key in columns]
-    return {"columns": [column.replace("_", " ") for column in columns], "rows": rows, "numeric": numeric}
+    return {"columns": [clean(column, _NAME).replace("_", " ") for column in columns], "rows": rows, "numeric": numeric}
 
 
 def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
@@ -216,7 +216,7 @@ def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
             figures[stem] = {
                 "light": _data_uri(content),
                 "dark": _data_uri(dark) if dark else None,
-                "caption": _CAPTIONS.get(stem, stem),
+                "caption": _CAPTIONS.get(stem, clean(stem, _NAME)),
             }
     return figures
 

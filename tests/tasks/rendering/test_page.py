@@ -130,7 +130,7 @@ def test_hostile_texts_stay_texts(report, text):
     assert not [name for _, name, _ in reader.attributes if name.startswith("on")]
     assert "49" not in seen(html({"name": text}, {}))
     assert len(page) < 300_000
-    assert max(len(word) for word in seen(page).split()) <= 1000
+    assert max(len(word) for word in seen(page).split()) <= 500
 
 
 def test_a_thumbnail_that_is_no_picture_is_left_out(report):
