@@ -22,6 +22,8 @@ _NOISE = {"float32": 1e-6, "float64": 1e-11}
 # Below this share of the largest variance a direction rests on a handful of rows (pixels that are almost always
 # black): whitened without a ridge it would blow up the next row that touches it.
 _NEGLIGIBLE = 1e-7
+# Squared correlations above this keep at least eleven digits through a Gram matrix.
+_SQUARE_SAFE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -121,12 +123,26 @@ def cca(moments: Moments, ridge: float, dim: int) -> Weights:
     a, b = moments.names
     scales = {m: 1 / np.sqrt(spectrum(moments, m).values + ridge) for m in (a, b)}
     whitened = scales[a][:, None] * rotated(moments, a, b) * scales[b]
-    left, _, right = scipy.linalg.svd(whitened, full_matrices=False, check_finite=False)
     weights = {}
-    for name, vectors in ((a, left[:, :dim]), (b, right[:dim].T)):
+    for name, vectors in zip((a, b), _leading_pairs(whitened, dim), strict=True):
         whitening = spectrum(moments, name).vectors * (scales[name] / np.sqrt(mean_variance(moments, name)))
         weights[name] = whitening @ vectors
     return fix_signs(weights)
+
+
+def _leading_pairs(matrix: Float64, dim: int) -> tuple[Float64, Float64]:
+    """Leading left and right singular vectors, from the smaller Gram matrix where that costs no accuracy."""
+    if matrix.shape[0] > matrix.shape[1]:
+        right, left = _leading_pairs(matrix.T, dim)
+        return left, right
+    size = len(matrix)
+    if 2 * dim < size:
+        values, left = scipy.linalg.eigh(matrix @ matrix.T, subset_by_index=[size - dim, size - 1], check_finite=False)
+        if values[0] > _SQUARE_SAFE:
+            left = left[:, ::-1]
+            return left, (matrix.T @ left) / np.sqrt(values[::-1])
+    left, _, right = scipy.linalg.svd(matrix, full_matrices=False, check_finite=False)
+    return left[:, :dim], right[:dim].T
 
 
 def joint(moments: Moments, gamma: float, inertia: Mapping[str, float], ridge: float, dim: int) -> Weights:

@@ -18,6 +18,8 @@ from fusion.splits import fold_of
 Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
+_ROUNDING = 1e-5
+
 
 @dataclass(frozen=True)
 class Significance:
@@ -38,7 +40,7 @@ def significance(
     alignment: LinearAlignment,
     views: Views,
     groups: Iterable[object] | None = None,
-    permutations: int = 60,
+    permutations: int = 39,
     level: float = 0.05,
     seed: int = 0,
 ) -> Significance:
@@ -101,7 +103,7 @@ def significance(
         highest.append(float(null.heldout_correlations_.max()))
     rank = int(np.ceil((permutations + 1) * (1 - level)))
     edge = sorted(highest)[rank - 1]
-    return Significance(found, edge, int((found > edge).sum()))
+    return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
 
 
 def _centred(arrays: dict[str, FloatArray], rows: Rows, precision: str) -> dict[str, FloatArray]:

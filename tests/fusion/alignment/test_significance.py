@@ -25,12 +25,15 @@ def test_shared_components_are_counted():
 
 
 def test_copies_in_a_group_are_not_evidence():
-    rng = np.random.default_rng(2)
     groups = np.repeat(np.arange(40), 25)
-    views = {m: rng.normal(size=(40, 6))[groups] for m in ("a", "b")}
-    grouped = significance(CCA(dim=6, regularization=0.1), views, groups)
-    assert grouped.n_significant == 0
-    assert grouped.noise_edge > 0.15
+    claims = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        views = {m: rng.normal(size=(40, 6))[groups] for m in ("a", "b")}
+        grouped = significance(CCA(dim=6, regularization=0.1), views, groups, permutations=19)
+        claims += grouped.n_significant > 0
+        assert grouped.noise_edge > 0.15
+    assert claims <= 2
 
 
 def test_pairing_moves_whole_groups():
@@ -52,6 +55,7 @@ def test_groups_that_cannot_move_are_told():
     assert found.n_significant == 0
 
 
+@pytest.mark.filterwarnings("ignore:.*rank")
 def test_too_little_is_an_error():
     with pytest.raises(ValueError, match="at least two inputs"):
         significance(CCA(), {"a": np.zeros((10, 2))})

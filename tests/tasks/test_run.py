@@ -1,0 +1,108 @@
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fusion.errors import JobError
+from infra.job import Job
+from tasks.plan import describe_plan, prepare
+from tasks.rows import sample_shards
+from tasks.run import Run, digest
+
+
+def write_rows(path, rows, start=0):
+    vectors = pa.array([[float(row), 1.0, 2.0] for row in range(start, start + rows)], pa.list_(pa.float32()))
+    pq.write_table(pa.table({"id": [f"k{row}" for row in range(start, start + rows)], "vec": vectors}), path)
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "rows").mkdir()
+    write_rows(tmp_path / "rows" / "a.parquet", 25)
+    write_rows(tmp_path / "rows" / "b.parquet", 12, start=25)
+    return Job.model_validate(
+        {
+            "corpus": {"path": str(tmp_path / "rows"), "key": "id", "rows_per_shard": 10},
+            "inputs": {"vec": {"kind": "vector", "column": "vec"}},
+            "output": {"path": str(tmp_path / "out")},
+        }
+    )
+
+
+def test_shards_and_widths_come_from_the_corpus(job):
+    run = Run(job)
+    assert [shard.rows for shard in run.shards] == [10, 10, 5, 10, 2]
+    assert (run.rows, run.widths) == (37, {"vec": 3})
+    assert len({shard.id for shard in run.shards}) == 5
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(1, [10, 10, 5, 10, 2]), (20, [20, 17]), (1000, [37])])
+def test_blocks_are_consecutive_and_whole(job, rows, expected):
+    run = Run(job)
+    blocks = run.blocks(rows)
+    assert [sum(shard.rows for shard in block) for block in blocks] == expected
+    assert tuple(shard for block in blocks for shard in block) == run.shards
+
+
+def test_a_sample_spans_the_corpus(job):
+    shards = Run(job).shards
+    assert sample_shards(shards, 100) == list(shards)
+    few = sample_shards(shards, 15)
+    assert len(few) == 2
+    assert (few[0], few[-1]) == (shards[0], shards[-1])
+
+
+def test_a_changed_file_changes_its_shards_and_the_embeddings_key(job, tmp_path):
+    before = Run(job)
+    write_rows(tmp_path / "rows" / "b.parquet", 13, start=25)
+    after = Run(job)
+    assert [shard.id for shard in after.shards[:3]] == [shard.id for shard in before.shards[:3]]
+    assert not {shard.id for shard in after.shards[3:]} & {shard.id for shard in before.shards}
+    assert after.embeddings_key() != before.embeddings_key()
+
+
+def test_an_empty_corpus_is_a_mistake_in_the_job(job, tmp_path):
+    for name, rows in (("a", 0), ("b", 0)):
+        write_rows(tmp_path / "rows" / f"{name}.parquet", rows)
+    with pytest.raises(JobError, match=r"corpus\.path: .* no rows"):
+        Run(job)
+
+
+def test_the_plan_tells_what_is_left_and_how_long(job, tmp_path):
+    plan = describe_plan(prepare(job))
+    assert (plan["rows"], plan["shards"], plan["files"]) == (37, 5, 2)
+    figures = plan["inputs"]["vec"]
+    assert (figures["dim"], figures["shards_done"], figures["shards_left"]) == (3, 0, 5)
+    assert (figures["rows_left"], figures["seconds_left"]) == (37, None)
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out" / "report").mkdir(parents=True)
+    speed = {"embed vec": {"rows": 10, "seconds": 5.0, "rows_per_s": 2.0}}
+    (tmp_path / "out" / "report" / "report.json").write_text(json.dumps({"speed": speed}))
+    assert describe_plan(prepare(job))["inputs"]["vec"]["seconds_left"] == 18.5
+
+
+def test_the_plan_counts_what_is_done(job, tmp_path):
+    run = prepare(job)
+    folder = tmp_path / "out" / "embeddings" / "vec" / run.encoders["vec"].encoder_id
+    folder.mkdir(parents=True)
+    for shard in run.shards[:2]:
+        (folder / f"{shard.id}.parquet").write_bytes(b"")
+    figures = describe_plan(run)["inputs"]["vec"]
+    assert (figures["shards_done"], figures["shards_left"], figures["rows_left"]) == (2, 3, 17)
+
+
+def test_an_average_that_needs_an_alignment_is_refused(job):
+    wrong = job.model_copy(
+        update={
+            "alignment": job.alignment.model_copy(update={"method": "none"}),
+            "average": job.average.model_copy(update={"method": "spherical"}),
+        }
+    )
+    with pytest.raises(JobError, match=r"average\.method: `spherical`"):
+        prepare(wrong)
+
+
+def test_a_digest_depends_on_content_not_on_key_order():
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
+    assert digest(["a", "b"]) != digest(["b", "a"])
