@@ -46,12 +46,18 @@ def regression(moments: Moments, regularization: float, present: Sequence[str], 
 
 
 def choose_regularization(folds: FoldMoments, ridges: Sequence[float] = RIDGES) -> float:
-    """The ridge that predicts held-out inputs from the others best; 0.1 when there are too few rows to tell."""
+    """The smallest ridge that predicts held-out inputs from the others nearly as well as the best one does.
+
+    Nearly is four fifths of the best score: a larger ridge gains little squared error but shrinks what is filled in
+    towards the mean, and a head trained on complete rows pays for that (text withheld on 2,008 emoji: 0.726 at the best
+    score's ridge 3, 0.760 at 0.3, the picture alone 0.761). 0.1 when there are too few rows to tell.
+    """
     pairs = [(t, h) for t, h in zip(folds.leave_one_out(), folds, strict=False) if t.n > 2 and h.n > 2]
     if not pairs or len(folds.total.names) < 2:
         return 0.1
     scores = np.sum([imputation_scores(train, held, ridges) for train, held in pairs], axis=0)
-    return float(ridges[int(scores.argmax())])
+    best = float(scores.max())
+    return float(min(ridge for ridge, score in zip(ridges, scores, strict=True) if score >= best - 0.2 * abs(best)))
 
 
 class Imputer:

@@ -21,7 +21,7 @@ from fusion.alignment import Alignment
 from fusion.errors import Reason, RunError
 from fusion.features import ROW_GROUP_ROWS, feature_schema, parquet_options, vectors_to_array
 from infra.cluster import Cluster
-from infra.commit import commit_manifest, read_manifest
+from infra.commit import commit_manifest, point_to_newest, read_manifest
 from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.storage import Storage
@@ -180,7 +180,8 @@ def fuse_features(
         The manifest, and figures for report.json.
     """
     setting = _setting(run, fitted, average, weights)
-    newest = read_manifest(run.storage) if run.storage.exists("manifest.json") else None
+    parent = point_to_newest(run.storage)
+    newest = read_manifest(run.storage, parent) if parent else None
     if newest is not None and newest["version"] == setting.version:
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
@@ -216,7 +217,7 @@ def fuse_features(
     manifest = _manifest(run, setting, fitted, ordered)
     _check_loss(run, manifest["rows"])
     _remove_strays(run.storage, setting.version, manifest)
-    number = commit_manifest(run.storage, manifest)
+    number = commit_manifest(run.storage, manifest | {"parent": parent})
     return manifest | {"number": number}, figures
 
 

@@ -51,4 +51,7 @@ def _measured_rates(run: Run) -> dict[str, float]:
     if not run.storage.exists("report/report.json"):
         return {}
     speed: dict[str, dict[str, float]] = json.loads(run.storage.read("report/report.json")).get("speed", {})
-    return {stage: figures["rows_per_s"] for stage, figures in speed.items() if figures.get("rows_per_s")}
+    measured = {
+        stage: figures if figures.get("rows") else figures.get("before", {}) for stage, figures in speed.items()
+    }
+    return {stage: figures["rows_per_s"] for stage, figures in measured.items() if figures.get("rows_per_s")}

@@ -35,7 +35,7 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
     train = run.job.train
     if train is None:
         raise JobError("train", "the job file has no train section; add one with a target")
-    folder = f"head/{manifest['version']}-{digest(train.model_dump(mode='json'))}"
+    folder = f"head/{manifest['version']}/{digest(train.model_dump(mode='json'))}"
     if run.storage.exists(f"{folder}/metrics.json"):
         metrics: dict[str, Any] = json.loads(run.storage.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
