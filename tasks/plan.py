@@ -50,7 +50,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
 def _measured_rates(run: Run) -> dict[str, float]:
     if not run.storage.exists("report/report.json"):
         return {}
-    speed: dict[str, dict[str, float]] = json.loads(run.storage.read("report/report.json")).get("speed", {})
+    speed: dict[str, dict[str, Any]] = json.loads(run.storage.read("report/report.json")).get("speed", {})
     measured = {
         stage: figures if figures.get("rows") else figures.get("before", {}) for stage, figures in speed.items()
     }
