@@ -228,10 +228,12 @@ def _split_key(run: Run) -> list[str | None]:
 
 def _found(run: Run, record: str) -> dict[str, Any] | None:
     """The fit of exactly these embeddings, or the committed one of the same settings unless a refit is asked for."""
+    if run.refit:
+        return None
     if run.storage.exists(record):
         summary: dict[str, Any] = json.loads(run.storage.read(record))
         return summary
-    if run.refit or not run.storage.exists("manifest.json"):
+    if not run.storage.exists("manifest.json"):
         return None
     committed: dict[str, Any] = json.loads(run.storage.read("manifest.json"))["alignment"]
     return committed if committed.get("settings_key") == _settings_key(run) else None
