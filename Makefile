@@ -28,7 +28,8 @@ lint: install
 
 test: lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest tests/fusion fusion
+	$(BIN)/coverage run -m pytest tests/infra tests/tasks tests/flows infra tasks flows
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
