@@ -1,0 +1,107 @@
+"""What every benchmark shares: peers in an environment of their own, interleaved rounds, one line of JSON.
+
+A benchmark takes no arguments. Notes go to stderr; the last line of stdout is one JSON object. It finds shared data by
+``$BARYCENTER_SHARED`` (default ``../shared`` beside the repository), and exits 1 when a required peer is missing.
+"""
+
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("BARYCENTER_SHARED", ROOT.parent / "shared"))
+_BENCH = ROOT / ".venv-bench"
+
+
+def note(*words: object) -> None:
+    """Tells something on stderr."""
+    print(*words, file=sys.stderr, flush=True)
+
+
+def finish(figures: Mapping[str, Any]) -> None:
+    """Prints the figures as the last line of stdout."""
+    print(json.dumps(figures), flush=True)
+
+
+def missing(what: str) -> NoReturn:
+    """Ends the benchmark: something that it must have is not there."""
+    note(f"benchmark: {what}")
+    raise SystemExit(1)
+
+
+def shared(path: str) -> Path:
+    """A shared file or folder that the benchmark cannot do without."""
+    found = SHARED / path
+    if not found.exists():
+        missing(f"{found} is not there; set BARYCENTER_SHARED")
+    return found
+
+
+def with_peers(*requirements: str) -> None:
+    """Goes on in ``.venv-bench``, where the peers are installed beside what ``.venv`` has.
+
+    Call it first: it replaces the process unless it runs there already.
+    """
+    python = _BENCH / "bin" / "python"
+    if Path(sys.prefix).resolve() == _BENCH.resolve():
+        return
+    if not python.exists():
+        note("making", _BENCH.name)
+        venv.create(_BENCH, with_pip=True)
+        theirs = next((_BENCH / "lib").glob("python*/site-packages"))
+        ours = next((ROOT / ".venv" / "lib").glob("python*/site-packages"), None)
+        if ours is None:
+            missing("no .venv; run `make install` first")
+        (theirs / "barycenter.pth").write_text(f"import site; site.addsitedir({str(ours)!r})\n")
+    asked = [python, "-m", "pip", "install", "--quiet", *requirements]
+    if subprocess.run(asked, stdout=sys.stderr, check=False).returncode:
+        missing(f"cannot install {', '.join(requirements)}")
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    os.execv(python, [str(python), *sys.argv])
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Versions of packages, and of Python."""
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+
+
+def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every contender in every round; each round runs all of them, in an order that rotates."""
+    names = list(contenders)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            start = time.perf_counter()
+            contenders[name]()
+            seconds[name].append(time.perf_counter() - start)
+            note(f"round {number + 1}/{rounds} {name}: {seconds[name][-1]:.3f} s")
+    return seconds
+
+
+def median(values: Sequence[float]) -> float:
+    """The median."""
+    return float(statistics.median(values))
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> None:
+    """Prints rows with equal keys as a table, on stderr."""
+    names = list(rows[0])
+    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    for line in cells:
+        note("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def _cell(value: object) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

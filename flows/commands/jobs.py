@@ -1,0 +1,159 @@
+"""Commands that run a job: the whole of it, the demo, one stage."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from flows.console import Debug, JobPath, Overrides, app, out, told
+from infra.job import Job
+
+if TYPE_CHECKING:
+    from tasks.run import Run
+
+
+@app.command()
+def run(
+    job_path: JobPath,
+    overrides: Overrides = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Show what would be done; start nothing.")] = False,
+    retry_bad: Annotated[
+        bool, typer.Option("--retry-bad", help="Embed again the shards that held bad inputs.")
+    ] = False,
+    recheck: Annotated[bool, typer.Option("--recheck", help="Embed again what refers to changed pictures.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit the alignment again.")] = False,
+    debug: Debug = False,
+) -> None:
+    """The whole job: embed, align, fuse, train, report."""
+    with told(debug):
+        job = _load(job_path, overrides)
+        prepared = _prepare(job, retry_bad=retry_bad, recheck=recheck, refit=refit)
+        if plan:
+            _show_plan(job, prepared)
+            return
+        _quiet(debug)
+        from flows.pipeline import pipeline
+
+        _show_report(job, pipeline(job, recheck=recheck, retry_bad=retry_bad, refit=refit))
+
+
+@app.command()
+def demo(
+    out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where corpus and results go.")] = Path(
+        "out/demo"
+    ),
+    debug: Debug = False,
+) -> None:
+    """The main job on a generated corpus with built-in encoders; no network, no weights."""
+    with told(debug):
+        from infra.demo import demo_job, write_demo_corpus
+
+        corpus = write_demo_corpus(out_dir.resolve() / "corpus")
+        job = Job.model_validate(demo_job(corpus, out_dir.resolve() / "features"))
+        _prepare(job)
+        _quiet(debug)
+        from flows.pipeline import pipeline
+
+        _show_report(job, pipeline(job))
+
+
+@app.command()
+def embed(
+    job_path: JobPath, overrides: Overrides = None, retry_bad: bool = False, recheck: bool = False, debug: Debug = False
+) -> None:
+    """Embed what is missing of every input."""
+    _stage("embed", job_path, overrides, debug, retry_bad=retry_bad, recheck=recheck)
+
+
+@app.command()
+def align(job_path: JobPath, overrides: Overrides = None, refit: bool = False, debug: Debug = False) -> None:
+    """Fit the alignment on finished embeddings."""
+    _stage("align", job_path, overrides, debug, refit=refit)
+
+
+@app.command()
+def fuse(job_path: JobPath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Write and commit the fused features."""
+    _stage("fuse", job_path, overrides, debug)
+
+
+@app.command()
+def train(job_path: JobPath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Train the head on the newest features."""
+    _stage("train", job_path, overrides, debug)
+
+
+@app.command()
+def report(job_path: JobPath, overrides: Overrides = None, debug: Debug = False) -> None:
+    """Write the report of the newest features again."""
+    _stage("report", job_path, overrides, debug)
+
+
+def _load(path: Path, overrides: list[str] | None) -> Job:
+    from infra.jobfile import load_job
+
+    return load_job(path, overrides or [])
+
+
+def _prepare(job: Job, **flags: bool) -> "Run":
+    import flows.environment  # noqa: F401
+    from tasks.plan import prepare
+
+    return prepare(job, **flags)
+
+
+def _quiet(debug: bool) -> None:
+    """The command tells errors itself, in one line; Prefect's own log would tell them twice."""
+    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+
+
+def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: bool) -> None:
+    with told(debug):
+        job = _load(path, overrides)
+        _prepare(job, **flags)
+        _quiet(debug)
+        from flows import stages
+
+        stage: Callable[..., dict[str, Any]] = getattr(stages, name)
+        result = stage(job, **flags)
+        if name == "report":
+            _show_report(job, result)
+        else:
+            out.print_json(json.dumps(result, default=str))
+
+
+def _show_plan(job: Job, prepared: "Run") -> None:
+    from infra.jobfile import dump_job
+    from tasks.plan import describe_plan
+
+    out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
+    plan = describe_plan(prepared)
+    table = Table(title=f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['files']:,} file(s)")
+    for column in ("input", "encoder id", "width", "shards done", "shards left", "rows left", "about"):
+        table.add_column(column, justify="left" if column in ("input", "encoder id") else "right")
+    for name, figures in plan["inputs"].items():
+        seconds = figures["seconds_left"]
+        table.add_row(
+            name,
+            figures["encoder_id"][:12],
+            str(figures["dim"]),
+            f"{figures['shards_done']:,}",
+            f"{figures['shards_left']:,}",
+            f"{figures['rows_left']:,}",
+            "not measured yet" if seconds is None else f"{seconds:,.0f} s",
+        )
+    out.print(table)
+
+
+def _show_report(job: Job, result: dict[str, Any]) -> None:
+    from tasks.rendering import terminal_table
+
+    out.print(terminal_table(result))
+    folder = job.output.path.rstrip("/")
+    out.print(f"features  {folder}/features/{result['version']}", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"manifest  {folder}/manifest.json", markup=False, highlight=False, soft_wrap=True)
+    out.print(f"report    {folder}/report/report.html", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,53 @@
+"""What the commands of the command line share: the application, its options, and how errors are told."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fusion.errors import JobError, RunError
+
+app = typer.Typer(
+    name="barycenter",
+    help="Embed paired text and pictures, align the spaces, average them: one fused vector a row.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+out = Console()
+
+JobPath = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
+Folder = Annotated[str, typer.Argument(metavar="DIR", help="The output of a run.")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one key of the job file.")
+]
+EndpointUrl = Annotated[str | None, typer.Option(help="S3-compatible server.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def told(debug: bool) -> Iterator[None]:
+    """Turns errors into one line on stderr and the exit code: 2 for the job file, 1 for a failed run."""
+    try:
+        yield
+    except JobError as error:
+        fail(str(error), 2, debug)
+    except RunError as error:
+        fail(str(error), 1, debug)
+    except KeyboardInterrupt:
+        fail("interrupted; run again to go on where this stopped", 1, debug)
+    except Exception as error:  # noqa: BLE001  (the command line's last line of defence; --debug shows all)
+        detail = " ".join(str(error).split())[:300]
+        fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
+
+
+def fail(line: str, code: int, debug: bool) -> None:
+    """Tells one line on stderr and ends with an exit code."""
+    if debug:
+        raise
+    print(f"barycenter: {line}", file=sys.stderr)
+    raise typer.Exit(code) from None
