@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("BARYCENTER_SHARED", ROOT.parent / "shared"))
-_BENCH = ROOT / ".venv-bench"
+_BENCH = (ROOT / ".venv-bench").resolve()
 
 
 def note(*words: object) -> None:
@@ -52,7 +52,7 @@ def with_peers(*requirements: str) -> None:
     Call it first: it replaces the process unless it runs there already.
     """
     python = _BENCH / "bin" / "python"
-    if Path(sys.prefix).resolve() == _BENCH.resolve():
+    if Path(sys.prefix).resolve() == _BENCH:
         return
     if not python.exists():
         note("making", _BENCH.name)
