@@ -1,4 +1,5 @@
 import os
+import subprocess
 
 os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
@@ -22,6 +23,16 @@ def shared() -> Path:
     folder = Path(os.environ.get("BARYCENTER_SHARED", ROOT.parent / "shared"))
     if not (folder / "data").is_dir():
         pytest.skip(f"no shared assets at {folder}; set BARYCENTER_SHARED")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm(shared: Path) -> Path:
+    """The folder of all-MiniLM-L6-v2, fetched once for a clone."""
+    folder = ROOT / "out" / "models" / "all-MiniLM-L6-v2"
+    fetched = subprocess.run([shared / "get-minilm", folder], capture_output=True, text=True, check=False)
+    if fetched.returncode:
+        pytest.skip(f"get-minilm failed: {fetched.stderr.strip()[-200:]}")
     return folder
 
 

@@ -1,7 +1,6 @@
 """Pretrained encoders on real pictures and texts, through the command."""
 
 import json
-import subprocess
 
 import pytest
 from typer.testing import CliRunner
@@ -10,15 +9,6 @@ from flows.cli import app
 from tests.flows.corpora import write_job, write_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.usefixtures("ray_session", "prefect_server")]
-
-
-@pytest.fixture(scope="module")
-def minilm(shared, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("minilm") / "model"
-    done = subprocess.run([shared / "get-minilm", folder], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"get-minilm failed: {done.stderr.strip()[-200:]}")
-    return folder
 
 
 def test_minilm_and_mobilenet_on_emoji(shared, minilm, tmp_path):

@@ -1,7 +1,6 @@
 """Tiny models saved to disk, encoded pictures, and the shared assets."""
 
 import io
-import os
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +17,6 @@ SENTENCES = [
     "sky over the house and the boat and the crab in the sun",
     "unheard words and a tiny crab", "  spaced   out  ", "green " * 90,
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    root = Path(os.environ.get("BARYCENTER_SHARED", Path(__file__).parents[4] / "shared"))
-    if not root.is_dir():
-        pytest.skip(f"the shared assets are not at {root}")
-    return root
 
 
 def encoded(picture: Image.Image, format_: str = "PNG", **options: object) -> bytes:
