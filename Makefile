@@ -2,11 +2,12 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+N ?= 50
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast clean
+.PHONY: install demo test lint fast chaos clean test-fusion test-whole
 
 install: $(VENV)/.installed
 
@@ -26,15 +27,24 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# fusion's tests see no Ray and no Prefect; they run beside the others.
 test: lint
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest tests/fusion fusion
-	$(BIN)/coverage run -m pytest tests/infra tests/tasks tests/flows infra tasks flows
+	$(MAKE) --jobs=2 --output-sync=target test-fusion test-whole
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
+test-fusion:
+	$(BIN)/coverage run -m pytest tests/fusion fusion
+
+test-whole:
+	$(BIN)/coverage run -m pytest tests/infra tests/tasks tests/flows infra tasks flows
+
 fast: install
 	$(BIN)/pytest -m 'not slow' -q
+
+chaos: install
+	$(BIN)/python -m tests.chaos N=$(N)
 
 clean:
 	rm -rf $(VENV) out
