@@ -1,12 +1,40 @@
-"""Frozen encoders: described without their weights, loaded once, run over rows by :mod:`fusion.encoders.pipeline`."""
+"""Frozen encoders: described without their weights, loaded once, run over rows by :mod:`fusion.encoders.pipeline`.
 
-from fusion import torch_compat as torch_compat
+A family's module is imported when one of its encoders is asked for: built-in encoders and ready vectors need no torch.
+"""
+
+from importlib import import_module
+from typing import Protocol, cast
+
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
 from fusion.errors import JobError
 
 __all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "load"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_MODULES = {
+    "vector": "vector",
+    "builtin": "builtin",
+    "torchvision": "torchvision_models",
+    "text": "text",
+    "image": "vision",
+}
+_WITHOUT_TORCH = ("vector", "builtin")
+
+
+class _Family(Protocol):
+    """What the module of a family of encoders offers."""
+
+    def describe(self, spec: EncoderSpec) -> Description: ...
+
+    def load(self, spec: EncoderSpec, device: str) -> Encoder: ...
+
+
+def _family(spec: EncoderSpec) -> _Family:
+    family = _check(spec)
+    if family not in _WITHOUT_TORCH:
+        import_module("fusion.torch_compat")
+    return cast(_Family, import_module(f"fusion.encoders.{_MODULES[family]}"))
 
 
 def _check(spec: EncoderSpec) -> str:
@@ -41,26 +69,7 @@ def describe(spec: EncoderSpec) -> Description:
     Raises:
         JobError: The encoder, its weights or its preprocessing cannot be used; the key is relative to the input.
     """
-    family = _check(spec)
-    if family == "vector":
-        from fusion.encoders import vector
-
-        return vector.describe(spec)
-    if family == "builtin":
-        from fusion.encoders import builtin
-
-        return builtin.describe(spec)
-    if family == "torchvision":
-        from fusion.encoders import torchvision_models
-
-        return torchvision_models.describe(spec)
-    if family == "text":
-        from fusion.encoders import text
-
-        return text.describe(spec)
-    from fusion.encoders import vision
-
-    return vision.describe(spec)
+    return _family(spec).describe(spec)
 
 
 def load(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
@@ -76,23 +85,4 @@ def load(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
     Raises:
         JobError: As :func:`describe`.
     """
-    family = _check(spec)
-    if family == "vector":
-        from fusion.encoders import vector
-
-        return vector.VectorEncoder(vector.describe(spec).dim)
-    if family == "builtin":
-        from fusion.encoders import builtin
-
-        return builtin.load(spec)
-    if family == "torchvision":
-        from fusion.encoders import torchvision_models
-
-        return torchvision_models.load(spec, device)
-    if family == "text":
-        from fusion.encoders import text
-
-        return text.load(spec, device)
-    from fusion.encoders import vision
-
-    return vision.load(spec, device)
+    return _family(spec).load(spec, device)

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import HashingVectorizer
 
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
 from fusion.encoders.digest import versions
 from fusion.encoders.pictures import decode
-from fusion.encoders.transforms import Transform
+from fusion.encoders.transforms import Pixels, Transform
 from fusion.encoders.values import checked_text
 from fusion.errors import JobError
 
@@ -38,12 +37,13 @@ def describe(spec: EncoderSpec) -> Description:
     raise JobError("encoder", f"no built-in encoder {spec.encoder!r} for {spec.kind} inputs; there is {only}")
 
 
-def load(spec: EncoderSpec) -> Encoder:
-    """A built-in encoder.
+def load(spec: EncoderSpec, device: str) -> Encoder:
+    """A built-in encoder; it runs on the CPU whatever the device.
 
     Raises:
         JobError: As :func:`describe`.
     """
+    del device
     describe(spec)
     return HashingEncoder() if spec.encoder == HASHING else DescriptorEncoder(spec)
 
@@ -102,8 +102,8 @@ class DescriptorEncoder(Encoder):
     def __init__(self, spec: EncoderSpec) -> None:
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
 
-    def prepare(self, value: object) -> torch.Tensor:
-        """Decodes and squeezes one encoded picture: (3, 96, 96) uint8.
+    def prepare(self, value: object) -> Pixels:
+        """Decodes and squeezes one encoded picture: (96, 96, 3) uint8.
 
         Raises:
             BadInputError: As :func:`fusion.encoders.pictures.decode`.
@@ -111,11 +111,11 @@ class DescriptorEncoder(Encoder):
         picture = decode(value, formats=self._formats, max_pixels=self._max_pixels, target=_WHOLE.target)
         return _WHOLE.pixels(picture)
 
-    def encode(self, batch: Sequence[torch.Tensor]) -> Vectors:
+    def encode(self, batch: Sequence[Pixels]) -> Vectors:
         """Encodes prepared pictures: (n, 484) float32."""
         if not len(batch):
             return np.zeros((0, self.dim), np.float32)
-        pixels: NDArray[np.uint8] = np.stack([picture.numpy() for picture in batch])
+        pixels: NDArray[np.uint8] = np.stack([picture.transpose(2, 0, 1) for picture in batch])
         values = pixels.astype(np.float32) / 255.0
         parts = [_cell_moments(values), _colour_histogram(pixels), _gradient_histograms(values.mean(axis=1))]
         return np.concatenate(parts, axis=1).astype(np.float32)

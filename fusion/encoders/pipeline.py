@@ -1,5 +1,6 @@
 """Rows to vectors: read and prepared on threads ahead of the model, batched by cost, put back in order."""
 
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fusion.encoders.base import Encoder, Vectors
@@ -172,12 +172,10 @@ class _Run:
         start = time.perf_counter()
         try:
             launched = self._encoder.launch(batch)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except RuntimeError as error:
+            if len(batch) == 1 or not _out_of_memory(error):
                 raise
             self.flush()
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
             return False
         self._result.seconds["model"] += time.perf_counter() - start
         self.flush()
@@ -194,6 +192,16 @@ class _Run:
         self._result.vectors[rows] = self._encoder.fetch(launched)
         self._result.ok[rows] = True
         self._result.seconds["model"] += time.perf_counter() - start
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch had no memory left on its device; what its cache still holds is then given back."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError):
+        return False
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return True
 
 
 def _fitting(largest: int, batch: int, available: int) -> int:
@@ -229,7 +237,9 @@ def find_batch(encoder: Encoder, sample: Sequence[object]) -> int:
     for batch in encoder.trials:
         try:
             rates[batch] = _rate(encoder, ordered, batch)
-        except torch.OutOfMemoryError:
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
             break
         best = max(rates.values())
         if time.perf_counter() - start > _PATIENCE:

@@ -1,12 +1,15 @@
-"""The one way pictures become model input: resize, cut the centre, normalise, as each model's weights ask."""
+"""The one way pictures become model input: resize and cut the centre, as each model's weights ask."""
 
 from dataclasses import asdict, dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from fusion.encoders.base import JSON, Preprocessing
+
+Pixels: TypeAlias = NDArray[np.uint8]
 
 _REDUCING_GAP = 3.0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -55,14 +58,14 @@ class Transform:
         """Everything the pixels depend on, for the fingerprint."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
-    def pixels(self, picture: Image.Image) -> torch.Tensor:
+    def pixels(self, picture: Image.Image) -> Pixels:
         """Resizes and cuts an RGB picture in one pass over the part that is kept.
 
         Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them; where the cut is
         larger than the resized picture, black fills the rest.
 
         Returns:
-            (3, height, width) uint8, stored channels last.
+            (height, width, 3) uint8.
         """
         height, width = self._resized(picture.height, picture.width)
         crop_height, crop_width = self.crop
@@ -81,7 +84,7 @@ class Transform:
             canvas = np.zeros((*self.crop, 3), np.uint8)
             canvas[y0 - top : y0 - top + values.shape[0], x0 - left : x0 - left + values.shape[1]] = values
             values = canvas
-        return torch.from_numpy(values).permute(2, 0, 1)
+        return values
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
         if self.exact:
@@ -90,12 +93,6 @@ class Transform:
         if height <= width:
             return edge, max(int(edge * width / height), 1)
         return max(int(edge * height / width), 1), edge
-
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) uint8 to float32 with the mean subtracted and the deviation divided, layout kept."""
-        mean = torch.tensor(self.mean, device=pixels.device).view(1, -1, 1, 1) * 255
-        std = torch.tensor(self.std, device=pixels.device).view(1, -1, 1, 1) * 255
-        return pixels.float().sub_(mean).div_(std)
 
 
 def _offset(size: int, crop: int) -> int:

@@ -20,6 +20,16 @@ def describe(spec: EncoderSpec) -> Description:
     return Description.of(spec.width, {"kind": "vector"})
 
 
+def load(spec: EncoderSpec, device: str) -> "VectorEncoder":
+    """The checks of a vector input; they run on the CPU whatever the device.
+
+    Raises:
+        JobError: As :func:`describe`.
+    """
+    del device
+    return VectorEncoder(describe(spec).dim)
+
+
 class VectorEncoder(Encoder):
     """Checks vectors and stacks them."""
 

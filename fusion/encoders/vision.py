@@ -15,7 +15,7 @@ from transformers import AutoImageProcessor
 from fusion.encoders.base import Description, EncoderSpec
 from fusion.encoders.digest import versions
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
-from fusion.encoders.image import PictureEncoder
+from fusion.encoders.image import PictureEncoder, Standardise
 from fusion.encoders.sentence import read_recipe
 from fusion.encoders.transforms import Transform
 from fusion.errors import JobError
@@ -93,7 +93,7 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
         transform = _from_processor(processor)
         theirs = np.asarray(processor(images=_probe(), return_tensors="np")["pixel_values"])[0]
-    ours = transform.normalise(transform.pixels(_probe())[None])[0].numpy()
+    ours = Standardise(transform)(torch.from_numpy(transform.pixels(_probe())[None]))[0].numpy()
     if spec.preprocessing is None and (ours.shape != theirs.shape or np.abs(ours - theirs).mean() > _AGREEMENT):
         name = type(processor).__name__
         raise JobError(
