@@ -5,10 +5,11 @@ from typing import Any
 from prefect import flow
 
 import flows.environment  # noqa: F401  (before Prefect and Ray)
+from flows.parameters import DEMO, JobParameter, job_of, run_name
 from fusion.errors import RunError
-from infra.cluster import connect
+from infra.cluster import Cluster, connect
 from infra.commit import read_manifest
-from infra.job import Job
+from infra.logs import bound
 from tasks.align import Fitted, fit_alignment, load_alignment
 from tasks.embed import embed_input, pending
 from tasks.fuse import fuse_features
@@ -17,52 +18,71 @@ from tasks.report import average_of, write_report
 from tasks.run import Run
 from tasks.train import train_head
 
+Figures = dict[str, Any]
 
-@flow(name="barycenter-embed", flow_run_name="embed {job.name}")
-def embed(job: Job, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
+
+def embed_inputs(run: Run, cluster: Cluster) -> Figures:
+    """Embeds what is missing of every input; figures of each for report.json."""
+    return {f"embed {name}": embed_input(run, name, cluster) for name in run.inputs}
+
+
+def fuse_inputs(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any], Figures]:
+    """Fits the alignment if it is not fitted, writes the fused features and commits them.
+
+    Returns:
+        The alignment, the manifest, and figures of both stages for report.json.
+    """
+    fitted, aligned = fit_alignment(run, cluster)
+    average, weights = average_of(run.job)
+    manifest, fused = fuse_features(run, cluster, fitted, average, weights)
+    return fitted, manifest, {"align": aligned, "fuse": fused}
+
+
+@flow(name="barycenter-embed", flow_run_name=run_name("embed"))
+def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
     """Embeds what is missing of every input."""
-    run = prepare(job, recheck=recheck, retry_bad=retry_bad)
-    with connect(job.ray.address) as cluster:
-        return {f"embed {name}": embed_input(run, name, cluster) for name in run.inputs}
+    run = prepare(job_of(job), recheck=recheck, retry_bad=retry_bad)
+    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+        return embed_inputs(run, cluster)
 
 
-@flow(name="barycenter-align", flow_run_name="align {job.name}")
-def align(job: Job, refit: bool = False) -> dict[str, Any]:
+@flow(name="barycenter-align", flow_run_name=run_name("align"))
+def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
-    run = _embedded(prepare(job, refit=refit))
-    with connect(job.ray.address) as cluster:
+    run = _embedded(prepare(job_of(job), refit=refit))
+    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
         fitted, _ = fit_alignment(run, cluster)
     return fitted.summary
 
 
-@flow(name="barycenter-fuse", flow_run_name="fuse {job.name}")
-def fuse(job: Job) -> dict[str, Any]:
+@flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
+def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
-    run = _embedded(prepare(job))
-    with connect(job.ray.address) as cluster:
-        fitted, _ = fit_alignment(run, cluster)
-        average, weights = average_of(job)
-        manifest, _ = fuse_features(run, cluster, fitted, average, weights)
+    run = _embedded(prepare(job_of(job)))
+    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+        _, manifest, _ = fuse_inputs(run, cluster)
     return {"number": manifest["number"], "version": manifest["version"], "rows": manifest["rows"]}
 
 
-@flow(name="barycenter-train", flow_run_name="train {job.name}")
-def train(job: Job) -> dict[str, Any]:
+@flow(name="barycenter-train", flow_run_name=run_name("train"))
+def train(job: JobParameter = DEMO) -> dict[str, Any]:
     """Trains the head on the newest committed features."""
-    run = prepare(job)
-    metrics, _ = train_head(run, _committed(run))
+    run = prepare(job_of(job))
+    with bound(run=run.job.name):
+        metrics, _ = train_head(run, _committed(run))
     return metrics
 
 
-@flow(name="barycenter-report", flow_run_name="report {job.name}")
-def report(job: Job) -> dict[str, Any]:
+@flow(name="barycenter-report", flow_run_name=run_name("report"))
+def report(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes the report of the newest committed features again."""
-    run = _embedded(prepare(job))
-    manifest = _committed(run)
-    alignment = load_alignment(run.storage, manifest["alignment_id"])
-    fitted = Fitted(alignment, manifest["alignment_id"], manifest["alignment"])
-    head = train_head(run, manifest)[0] if job.train is not None else None
-    return write_report(run, fitted, manifest, {}, head)
+    run = _embedded(prepare(job_of(job)))
+    with bound(run=run.job.name):
+        manifest = _committed(run)
+        alignment = load_alignment(run.storage, manifest["alignment_id"])
+        fitted = Fitted(alignment, manifest["alignment_id"], manifest["alignment"])
+        head = train_head(run, manifest)[0] if run.job.train is not None else None
+        return write_report(run, fitted, manifest, {}, head)
 
 
 def _embedded(run: Run) -> Run:

@@ -197,6 +197,7 @@ class Driver:
 
     def _succeeded(self, item: _Item, outcome: Done) -> None:
         if item.probe is None:
+            log.info("%s done", item.work.id, extra={"shard": item.work.id, "rows": item.work.rows})
             self._on_done(item.work, outcome.value)
         else:
             self._probed(item, failed=False)
@@ -240,7 +241,10 @@ class Driver:
             return
         item.failures += 1
         if item.failures < self._limits.attempts:
-            log.warning("%s failed (%d of %d): %s", item.work.id, item.failures, self._limits.attempts, why)
+            attempt = {"shard": item.work.id, "attempt": item.failures}
+            log.warning(
+                "%s failed (%d of %d): %s", item.work.id, item.failures, self._limits.attempts, why, extra=attempt
+            )
             self._queue.append(item)
         elif failure is not None and outside:
             raise failure.error()

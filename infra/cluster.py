@@ -4,7 +4,9 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -220,6 +222,7 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     ray_worker.print_to_stdstream = _log_instead_of_print
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+    on_term = signal.getsignal(signal.SIGTERM)
     try:
         if address == "local":
             ray.init(
@@ -241,6 +244,14 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
         if isinstance(error, ConnectionError) and address == "auto":
             reason = "no Ray runs on this machine"
         raise RunError(f"cannot join the Ray cluster {address}: {reason}; start it or correct ray.address") from error
+    finally:
+        _keep_handler(on_term)
+
+
+def _keep_handler(handler: Any) -> None:
+    """Puts back what SIGTERM did before Ray took it: Prefect's way to a cancelled run, or the command's own."""
+    if handler not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _describe(address: str) -> Cluster:

@@ -139,8 +139,9 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         def done(work: Work, result: dict[str, Any]) -> None:
             parts.update(result["seconds"])
             bad.update(result["bad"])
-            progress.advance(work.rows)
+            progress.advance(work.rows, result["seconds"])
 
+        progress.employs(workers, cluster.gpus)
         quarantined = dispatch(
             [Work(shard.id, ShardJob(shard), shard.rows) for shard in shards],
             worker=EmbedWorker,

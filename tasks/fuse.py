@@ -26,6 +26,7 @@ from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.storage import Storage
 from tasks.align import Fitted, block_workers, load_alignment
+from tasks.artifacts import dataset_committed
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, Rows, duplicates
 from tasks.run import Run, digest
@@ -217,8 +218,9 @@ def fuse_features(
     manifest = _manifest(run, setting, fitted, ordered)
     _check_loss(run, manifest["rows"])
     _remove_strays(run.storage, setting.version, manifest)
-    number = commit_manifest(run.storage, manifest | {"parent": parent})
-    return manifest | {"number": number}, figures
+    manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
+    dataset_committed(run, manifest)
+    return manifest, figures
 
 
 def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:

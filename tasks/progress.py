@@ -1,21 +1,30 @@
 """How far a stage is: a bar on a terminal, plain lines elsewhere; always on stderr."""
 
 import json
+import logging
 import sys
 import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from infra.cluster import WorkerPlan
+from infra.logs import bound
+from infra.metrics import StageMetrics
 from infra.storage import Storage
+from tasks.artifacts import ProgressArtifact
+
+log = logging.getLogger(__name__)
 
 _LINE_EVERY = 5.0
 _FILE_EVERY = 2.0
 
 
 class StageProgress:
-    """Counts the rows of one stage and tells rows, rows/s and time left.
+    """Counts the rows of one stage and tells rows, rows/s and time left: here, to Prefect, Ray's metrics and the log.
 
     Args:
         stage: What is running, e.g. ``embed text``.
@@ -31,8 +40,14 @@ class StageProgress:
         self._last_line = self._last_file = self.started
         self._bar: Progress | None = None
         self._console = Console(stderr=True)
+        self._artifact = ProgressArtifact(stage)
+        self._metrics = StageMetrics(stage)
+        self._bound = ExitStack()
 
     def __enter__(self) -> "StageProgress":
+        self._bound.enter_context(bound(stage=self.stage))
+        log.info("%s: %d rows to do", self.stage, self.total, extra={"rows": self.total, "done": self.skipped})
+        self._artifact.show(0, self.total)
         if self._console.is_terminal:
             self._bar = Progress(
                 TextColumn("{task.description:<14}"),
@@ -54,15 +69,26 @@ class StageProgress:
             self._bar.stop()
         elif kind is None:
             self._line(final=True)
+        if kind is None:
+            self._artifact.show(self.done, self.total, at_once=True)
+            log.info("%s: done", self.stage, extra=self.figures())
+        self._metrics.reserved(0, 0.0, 0.0)
+        self._bound.close()
 
     @property
     def seconds(self) -> float:
         """Seconds since the stage began."""
         return time.monotonic() - self.started
 
-    def advance(self, rows: int) -> None:
-        """Counts ``rows`` more as done."""
+    def employs(self, workers: WorkerPlan, cluster_gpus: float) -> None:
+        """Tells how many workers the stage has, and what share of the cluster's GPUs they hold."""
+        self._metrics.reserved(workers.workers, workers.workers * workers.gpus_per_worker, cluster_gpus)
+
+    def advance(self, rows: int, parts: Mapping[str, float] | None = None) -> None:
+        """Counts ``rows`` more as done, and the seconds that each part of the work on them took."""
         self.done += rows
+        self._artifact.show(self.done, self.total)
+        self._metrics.advance(rows, self.total - self.done, parts or {})
         now = time.monotonic()
         rate = self.done / max(now - self.started, 1e-9)
         if self._bar is not None:

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from prefect import task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.context import FlowRunContext
 from threadpoolctl import threadpool_limits
 
 from fusion.alignment import Alignment
@@ -20,6 +18,7 @@ from fusion.metrics import chance_r10, retrieval
 from fusion.moments import FoldMoments, Moments
 from infra.job import Job
 from tasks.align import Fitted
+from tasks.artifacts import show_results
 from tasks.progress import StageProgress
 from tasks.rendering import html, markdown, plots
 from tasks.rows import RowReader, Rows, sample_shards
@@ -51,7 +50,7 @@ def write_report(
         The report.
     """
     if speed and (known := _unchanged(run, manifest)) is not None:
-        return _rewritten(run, known, speed)
+        return _rewritten(run, manifest, known, speed)
     with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
         rows = RowReader.of(run).read_all(sample_shards(run.shards, _PROBE_ROWS))
         report: dict[str, Any] = {
@@ -68,7 +67,7 @@ def write_report(
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
     report["lineage"] = {name: manifest[name] for name in LINEAGE} | {"asked": run.job.fingerprint()}
-    _write(run, report)
+    _write(run, manifest, report)
     return report
 
 
@@ -81,9 +80,9 @@ def _unchanged(run: Run, manifest: dict[str, Any]) -> dict[str, Any] | None:
     return known if known.get("lineage") == same else None
 
 
-def _rewritten(run: Run, report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
+def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
     report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
-    _write(run, report)
+    _write(run, manifest, report)
     return report
 
 
@@ -162,11 +161,10 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     return speed
 
 
-def _write(run: Run, report: dict[str, Any]) -> None:
+def _write(run: Run, manifest: dict[str, Any], report: dict[str, Any]) -> None:
     run.storage.write("report/report.json", json.dumps(report, indent=1).encode())
     pictures = plots(report)
     for name, content in pictures.items():
         run.storage.write(f"report/{name}", content)
     run.storage.write("report/report.html", html(report, pictures).encode())
-    if FlowRunContext.get() is not None:
-        create_markdown_artifact(markdown(report), key="barycenter-report", description=run.job.name)
+    show_results(run, manifest, markdown(report))

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +9,7 @@ import typer
 from rich.table import Table
 
 from flows.console import Debug, JobPath, Overrides, app, out, told
+from flows.session import run_flow
 from infra.job import Job
 
 if TYPE_CHECKING:
@@ -30,15 +30,14 @@ def run(
 ) -> None:
     """The whole job: embed, align, fuse, train, report."""
     with told(debug):
-        job = _load(job_path, overrides)
+        job = load(job_path, overrides)
         prepared = _prepare(job, retry_bad=retry_bad, recheck=recheck, refit=refit)
         if plan:
             _show_plan(job, prepared)
             return
         _quiet(debug)
-        from flows.pipeline import pipeline
-
-        _show_report(job, pipeline(job, recheck=recheck, retry_bad=retry_bad, refit=refit))
+        flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
+        _show_report(job, run_flow("flows.pipeline", "pipeline", job, **flags))
 
 
 @app.command()
@@ -50,15 +49,12 @@ def demo(
 ) -> None:
     """The main job on a generated corpus with built-in encoders; no network, no weights."""
     with told(debug):
-        from infra.demo import demo_job, write_demo_corpus
-
-        corpus = write_demo_corpus(out_dir.resolve() / "corpus")
-        job = Job.model_validate(demo_job(corpus, out_dir.resolve() / "features"))
-        _prepare(job)
         _quiet(debug)
-        from flows.pipeline import pipeline
+        from flows.parameters import demo as demo_of
 
-        _show_report(job, pipeline(job))
+        job = demo_of(out_dir)
+        _prepare(job)
+        _show_report(job, run_flow("flows.pipeline", "pipeline", job))
 
 
 @app.command()
@@ -93,7 +89,8 @@ def report(job_path: JobPath, overrides: Overrides = None, debug: Debug = False)
     _stage("report", job_path, overrides, debug)
 
 
-def _load(path: Path, overrides: list[str] | None) -> Job:
+def load(path: Path, overrides: list[str] | None) -> Job:
+    """The job file, with its overrides; paths resolved."""
     from infra.jobfile import load_job
 
     return load_job(path, overrides or [])
@@ -113,13 +110,10 @@ def _quiet(debug: bool) -> None:
 
 def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: bool) -> None:
     with told(debug):
-        job = _load(path, overrides)
+        job = load(path, overrides)
         _prepare(job, **flags)
         _quiet(debug)
-        from flows import stages
-
-        stage: Callable[..., dict[str, Any]] = getattr(stages, name)
-        result = stage(job, **flags)
+        result = run_flow("flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
         if name == "report":
             _show_report(job, result)
         else:

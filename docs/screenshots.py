@@ -1,0 +1,147 @@
+"""Takes the pictures of this folder: a Prefect server, a process worker and a scheduled run, in headless Chromium.
+
+From the root of the repository, with playwright and a Chromium installed: ``python docs/screenshots.py [FOLDER]``.
+Everything is started by hand as docs/scheduled.md tells, in a home of its own, and stopped at the end.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Page, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+PORT = 4299
+SERVER = f"http://127.0.0.1:{PORT}"
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+FLAGS += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+def main(folder: Path) -> None:
+    """Deploys everything, waits until a scheduled run fires, and looks at it while it runs and when it is done."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        os.environ.update(
+            PREFECT_HOME=str(home / "prefect"),
+            PREFECT_API_URL=f"{SERVER}/api",
+            PREFECT_SERVER_ANALYTICS_ENABLED="false",
+            DO_NOT_TRACK="1",
+        )
+        shutil.rmtree(ROOT / "out/demo", ignore_errors=True)
+        stack.enter_context(started("server", "start", "--port", str(PORT), log=home / "server"))
+        until(lambda: command("version", quiet=True) and answers(), "the server")
+        command("work-pool", "create", "default", "--type", "process")
+        command("--no-prompt", "deploy", "--all", "--prefect-file", "infra/deploy/prefect.yaml")
+        command("automation", "create", "--from-file", "infra/deploy/automations.yaml")
+        stack.enter_context(started("worker", "start", "--pool", "default", log=home / "worker"))
+        command("deployment", "schedule", "create", "barycenter/nightly", "--cron", "* * * * *")
+        browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=chromium(), args=FLAGS)
+        page = browser.new_page(viewport={"width": 1280, "height": 860})
+        run = until(running, "the scheduled run")
+        print("a scheduled run fired:", run["name"], run["id"], flush=True)
+        command("deployment", "pause", "barycenter/nightly", quiet=True)
+        look(page, folder / "progress.png", f"runs/flow-run/{run['id']}?tab=Artifacts", 2.0)
+        final = until(lambda: finished(run["id"]), "its end")
+        print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
+        look(page, folder / "run.png", f"runs/flow-run/{run['id']}", 4.0)
+        look(page, folder / "artifacts.png", "artifacts", 3.0)
+        look(page, folder / "report.png", "artifacts/key/barycenter-report", 3.0)
+        look(page, folder / "rejects.png", "artifacts/key/barycenter-rejects", 3.0)
+        look(page, folder / "deployments.png", "deployments", 3.0)
+        browser.close()
+        if final["state"]["type"] != "COMPLETED":
+            print((home / "worker").read_text()[-3000:])
+            raise SystemExit(1)
+
+
+@contextmanager
+def started(*words: str, log: Path) -> Iterator[None]:
+    """A Prefect process for the length of the block."""
+    with log.open("w") as stream:
+        process = subprocess.Popen([*PREFECT, *words], cwd=ROOT, stdout=stream, stderr=subprocess.STDOUT)
+        try:
+            yield
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def command(*words: str, quiet: bool = False) -> bool:
+    """Runs one command of Prefect's and shows it as on a terminal."""
+    if not quiet:
+        print("$ prefect", *words, flush=True)
+    done = subprocess.run([*PREFECT, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    if not quiet or done.returncode:
+        print(done.stdout[-1500:], done.stderr[-1500:], sep="", flush=True)
+    return done.returncode == 0
+
+
+def api(path: str, body: dict[str, Any] | None = None) -> Any:
+    """One call of the server's API."""
+    import urllib.request
+
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"{SERVER}/api/{path}", data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)
+
+
+def answers() -> bool:
+    """Whether the server is up."""
+    try:
+        return bool(api("health"))
+    except OSError:
+        return False
+
+
+def running() -> dict[str, Any] | None:
+    """The scheduled run, once its first progress artifact is there."""
+    runs = api("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
+    artifacts = api("artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}}) if runs else []
+    return runs[0] if artifacts else None
+
+
+def finished(run_id: str) -> dict[str, Any] | None:
+    """The run, once it ended."""
+    run: dict[str, Any] = api(f"flow_runs/{run_id}")
+    return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+
+def until(condition: Any, what: str, seconds: float = 240) -> Any:
+    """Waits for something true."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.5)
+    raise SystemExit(f"{what} did not come within {seconds:.0f} s")
+
+
+def look(page: Page, path: Path, where: str, settle: float) -> None:
+    """A picture of one page of the UI."""
+    page.goto(f"{SERVER}/{where}", wait_until="load")
+    page.wait_for_timeout(settle * 1000)
+    page.screenshot(path=path)
+    print(path, flush=True)
+
+
+def chromium() -> str:
+    """Where Chromium is."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        raise SystemExit("no chromium; install it, e.g. apt-get install chromium")
+    return found
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)

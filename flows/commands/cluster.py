@@ -1,0 +1,73 @@
+"""Commands that run a job elsewhere or later: submit to a cluster, serve on a schedule."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from flows.commands.jobs import load
+from flows.console import Debug, JobPath, Overrides, app, told
+from flows.session import LOCAL_API, answers
+from fusion.errors import JobError, RunError
+
+
+@app.command()
+def submit(
+    job_path: JobPath,
+    address: Annotated[str, typer.Option(metavar="URL", help="The cluster's dashboard, e.g. http://head:8265.")],
+    overrides: Overrides = None,
+    retry_bad: Annotated[bool, typer.Option("--retry-bad", help="As in run.")] = False,
+    recheck: Annotated[bool, typer.Option("--recheck", help="As in run.")] = False,
+    refit: Annotated[bool, typer.Option("--refit", help="As in run.")] = False,
+    debug: Debug = False,
+) -> None:
+    """The same job through Ray's job submission; follows its log and ends with its exit code."""
+    with told(debug):
+        from infra.submission import submit as submit_job
+
+        job = load(job_path, overrides)
+        flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--debug": debug}
+        code = submit_job(address, job, [flag for flag, given in flags.items() if given], tell=_tell)
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
+def serve(
+    job_path: JobPath,
+    cron: Annotated[str | None, typer.Option(help='When to run, e.g. "0 3 * * *"; without it: when asked in the UI.')]
+    = None,
+    timezone: Annotated[str, typer.Option(help="Time zone of --cron.")] = "UTC",
+    debug: Debug = False,
+) -> None:  # fmt: skip
+    """Keeps a deployment of the job on this machine, running it on a schedule; needs a Prefect server."""
+    with told(debug):
+        job = load(job_path, None)
+        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+        from prefect.schedules import Cron
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        import flows.environment  # noqa: F401
+
+        api = PREFECT_API_URL.value() or LOCAL_API
+        if not answers(api):
+            raise RunError(f"no Prefect server answers at {api}; start it with `prefect server start`")
+        try:
+            schedule = Cron(cron, timezone=timezone) if cron else None
+        except ValueError as error:
+            raise JobError("--cron", " ".join(str(error).split())[:200]) from None
+        with temporary_settings({PREFECT_API_URL: api}):
+            from flows.pipeline import pipeline
+
+            pipeline.serve(
+                name=job.name,
+                parameters={"job": str(job_path.resolve())},
+                schedule=schedule,
+                tags=["barycenter"],
+                global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
+            )
+
+
+def _tell(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

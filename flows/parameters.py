@@ -1,0 +1,66 @@
+"""The parameters that every flow takes: a job, or where to find one."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+from prefect.context import FlowRunContext
+from pydantic import Field
+
+from fusion.errors import JobError
+from infra.demo import demo_job, write_demo_corpus
+from infra.job import Job
+from infra.jobfile import load_job
+
+DEMO = "demo"
+_DEMO_FOLDER = Path("out/demo")
+
+JobParameter = Annotated[
+    Job | str,
+    Field(description="The job itself, the path of a job file on the worker's machine, or `demo`."),
+]
+
+
+def job_of(parameter: Job | str) -> Job:
+    """The job that a flow's parameter means.
+
+    Args:
+        parameter: A job; the path of a job file, whose relative paths are read from its folder; or ``demo``: the
+            generated corpus under ``out/demo`` of the working directory, written if it is not there.
+
+    Raises:
+        JobError: There is no such file, or something in it is wrong.
+    """
+    if isinstance(parameter, Job):
+        return parameter.resolved(Path.cwd())
+    if parameter == DEMO:
+        return demo(_DEMO_FOLDER)
+    if not parameter.strip():
+        raise JobError("job", "is empty; give a job, the path of a job file, or demo")
+    return load_job(parameter)
+
+
+def demo(folder: Path) -> Job:
+    """The demo's job on its corpus, which is written below ``folder`` unless it stands there."""
+    corpus = write_demo_corpus(folder.resolve() / "corpus")
+    return Job.model_validate(demo_job(corpus, folder.resolve() / "features"))
+
+
+def run_name(what: str = "") -> Callable[[], str]:
+    """Names a flow run by its job, e.g. ``embed emoji``; by what was given where that cannot be read."""
+
+    def name() -> str:
+        context = FlowRunContext.get()
+        given = ((context and context.parameters) or {}).get("job", "")
+        return f"{what} {_name(given)}".strip()
+
+    return name
+
+
+def _name(given: Job | str) -> str:
+    if isinstance(given, Job) or given == DEMO:
+        return given if isinstance(given, str) else given.name
+    try:
+        return load_job(given).name
+    except JobError:
+        return given

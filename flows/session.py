@@ -1,0 +1,179 @@
+"""A run from the command line: Prefect's server and Ray come up side by side, and cancelling the run stops it."""
+
+import _thread
+import importlib
+import signal
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn
+from uuid import UUID
+
+from fusion.errors import RunError
+from infra.job import Job
+
+LOCAL_API = "http://127.0.0.1:4200/api"
+_ANSWER_SECONDS = 1.0
+_WATCH_SECONDS = 2.0
+
+Result = dict[str, Any]
+
+
+def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: bool) -> Result:
+    """Runs one of the project's flows in this process.
+
+    A Prefect server that is configured, or that answers at its usual address on this machine, gets the run; otherwise
+    a temporary one is started, while Ray starts and the flow is imported.
+
+    Args:
+        module: Where the flow is, such as ``flows.pipeline``.
+        name: Its name there.
+        job: The job.
+        ray: Whether the flow needs Ray.
+        flags: Further parameters of the flow.
+
+    Returns:
+        What the flow returned.
+
+    Raises:
+        RunError: The flow failed, was cancelled, or a server that was asked for does not answer.
+        KeyboardInterrupt: SIGTERM or SIGINT.
+    """
+    importing = _Background(lambda: importlib.import_module(module))
+    with ExitStack() as stack:
+        stack.enter_context(_terminable())
+        server_ready = stack.enter_context(_server())
+        if ray:
+            from infra.cluster import connect
+
+            stack.enter_context(connect(job.ray.address))
+        flow = getattr(importing.result(), name)
+        server_ready()
+        watch = _Watch()
+        stack.enter_context(watch.until_over())
+        result: Result = flow.with_options(on_running=[watch.follow])(job, **flags)
+        return result
+
+
+class _Background:
+    """A call in a thread of its own, whose outcome is waited for when it is needed."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._call = call
+        self._outcome: Any = None
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._outcome = self._call()
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            self._error = error
+
+    def result(self) -> Any:
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+        return self._outcome
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it."""
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _server() -> Iterator[Callable[[], object]]:
+    """Chooses Prefect's server; what it yields waits until that is ready."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    import flows.environment  # noqa: F401
+
+    configured = PREFECT_API_URL.value()
+    if configured:
+        if not answers(configured):
+            raise RunError(
+                f"no Prefect server answers at {configured}; start it (`prefect server start`) or unset PREFECT_API_URL"
+            )
+        yield lambda: None
+    elif answers(LOCAL_API):
+        with temporary_settings({PREFECT_API_URL: LOCAL_API}):
+            yield lambda: None
+    else:
+        from prefect.server.api.server import SubprocessASGIServer
+
+        yield _Background(SubprocessASGIServer().start).result
+
+
+def answers(api: str) -> bool:
+    """Whether a Prefect server answers at an API address."""
+    try:
+        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=_ANSWER_SECONDS) as response:
+            return bool(response.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)
+    except (OSError, ValueError):
+        return False
+
+
+class _Watch:
+    """Heeds a cancellation asked for in Prefect's UI or command line, which no worker sees to for this process."""
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+        self._run_id: UUID | None = None
+        self._asked = False
+
+    def follow(self, flow: object, flow_run: Any, state: object) -> None:
+        """A hook for the flow's start: looks every two seconds whether the run is to be cancelled."""
+        del flow, state
+        self._run_id = flow_run.id
+        threading.Thread(target=self._look, args=(self._run_id,), daemon=True).start()
+
+    @contextmanager
+    def until_over(self) -> Iterator[None]:
+        """Turns the interruption of a cancelled run into its state in Prefect and an error that says so."""
+        try:
+            yield
+        except BaseException as error:
+            if not self._asked or self._run_id is None:
+                raise
+            self._set_cancelled(self._run_id)
+            raise RunError("the run was cancelled in Prefect; run again to go on where this stopped") from error
+        finally:
+            self._over.set()
+
+    def _look(self, run_id: UUID) -> None:
+        from prefect.client.orchestration import get_client
+
+        with get_client(sync_client=True) as client:
+            while not self._over.wait(_WATCH_SECONDS):
+                with suppress(Exception):
+                    state = client.read_flow_run(run_id).state
+                    self._asked = state is not None and (state.is_cancelling() or state.is_cancelled())
+                if self._asked:
+                    _thread.interrupt_main(signal.SIGTERM)
+                    return
+
+    def _set_cancelled(self, run_id: UUID) -> None:
+        from prefect.client.orchestration import get_client
+        from prefect.states import Cancelled
+
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(run_id, Cancelled(message="Ray's workers are stopped."), force=True)

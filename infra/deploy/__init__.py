@@ -1,0 +1,1 @@
+"""How Barycenter is deployed: Prefect's deployments, the container image, KubeRay's manifests."""
