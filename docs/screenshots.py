@@ -47,7 +47,7 @@ def main(folder: Path) -> None:
         command("deployment", "schedule", "create", "barycenter/nightly", "--cron", "* * * * *")
         browser = stack.enter_context(sync_playwright()).chromium.launch(executable_path=chromium(), args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 860})
-        run = until(running, "the scheduled run")
+        run = until(running, "the scheduled run", home / "worker")
         print("a scheduled run fired:", run["name"], run["id"], flush=True)
         command("deployment", "pause", "barycenter/nightly", quiet=True)
         look(page, folder / "progress.png", f"runs/flow-run/{run['id']}?tab=Artifacts", 2.0)
@@ -117,13 +117,14 @@ def finished(run_id: str) -> dict[str, Any] | None:
     return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
 
-def until(condition: Any, what: str, seconds: float = 240) -> Any:
-    """Waits for something true."""
+def until(condition: Any, what: str, log: Path | None = None, seconds: float = 240) -> Any:
+    """Waits for something true; shows the end of a log where it does not come."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
             return value
         time.sleep(0.5)
+    print(log.read_text()[-4000:] if log is not None else "")
     raise SystemExit(f"{what} did not come within {seconds:.0f} s")
 
 

@@ -1,6 +1,7 @@
 """What a run would do: the job checked against its corpus and encoders, and how much of it is already there."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from fusion.errors import JobError
@@ -23,12 +24,16 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     return run
 
 
+LATER_STAGES = ("align", "fuse", "train", "report")
+
+
 def describe_plan(run: Run) -> dict[str, Any]:
-    """Shards and rows of each input, done and left, and the seconds that the last run's rates predict.
+    """Shards and rows of each input, done and left, and the seconds that measured rates predict.
 
     Returns:
         ``{"rows", "shards", "inputs": {name: {"encoder_id", "dim", "rows_left", "shards_done", "shards_left",
-        "seconds_left"}}}``; ``seconds_left`` is None where no rate was measured yet.
+        "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after embedding, 0
+        where nothing is to be embedded. Each is None where a rate that it needs was not measured yet.
     """
     rates = _measured_rates(run)
     inputs = {}
@@ -44,10 +49,38 @@ def describe_plan(run: Run) -> dict[str, Any]:
             "rows_left": rows,
             "seconds_left": 0.0 if not rows else round(rows / rate, 1) if rate else None,
         }
-    return {"rows": run.rows, "shards": len(run.shards), "files": len(run.corpus.sources), "inputs": inputs}
+    later = _later_seconds(run, rates) if any(each["rows_left"] for each in inputs.values()) else 0.0
+    return {
+        "rows": run.rows,
+        "shards": len(run.shards),
+        "files": len(run.corpus.sources),
+        "inputs": inputs,
+        "later_seconds": later,
+        "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),
+    }
+
+
+def _later_seconds(run: Run, rates: dict[str, float]) -> float | None:
+    stages = [stage for stage in LATER_STAGES if stage != "train" or run.job.train is not None]
+    return _sum([run.rows / rates[stage] if stage in rates else None for stage in stages])
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return round(sum(known), 1) if len(known) == len(seconds) else None
 
 
 def _measured_rates(run: Run) -> dict[str, float]:
+    """Rows a second of each stage: of the last report, and of the stage that an unfinished run is or was at."""
+    rates = _reported_rates(run)
+    if run.storage.exists("progress.json"):
+        progress = json.loads(run.storage.read("progress.json"))
+        if progress["rows_per_s"]:
+            rates.setdefault(progress["stage"], progress["rows_per_s"])
+    return rates
+
+
+def _reported_rates(run: Run) -> dict[str, float]:
     if not run.storage.exists("report/report.json"):
         return {}
     speed: dict[str, dict[str, Any]] = json.loads(run.storage.read("report/report.json")).get("speed", {})

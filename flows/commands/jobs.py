@@ -21,6 +21,9 @@ def run(
     job_path: JobPath,
     overrides: Overrides = None,
     plan: Annotated[bool, typer.Option("--plan", help="Show what would be done; start nothing.")] = False,
+    hourly_price: Annotated[
+        float | None, typer.Option(min=0, help="With --plan: what the machines cost an hour, for an estimate.")
+    ] = None,
     retry_bad: Annotated[
         bool, typer.Option("--retry-bad", help="Embed again the shards that held bad inputs.")
     ] = False,
@@ -33,7 +36,7 @@ def run(
         job = load(job_path, overrides)
         prepared = _prepare(job, retry_bad=retry_bad, recheck=recheck, refit=refit)
         if plan:
-            _show_plan(job, prepared)
+            _show_plan(job, prepared, hourly_price)
             return
         _quiet(debug)
         flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
@@ -120,7 +123,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
             out.print_json(json.dumps(result, default=str))
 
 
-def _show_plan(job: Job, prepared: "Run") -> None:
+def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     from infra.jobfile import dump_job
     from tasks.plan import describe_plan
 
@@ -141,6 +144,12 @@ def _show_plan(job: Job, prepared: "Run") -> None:
             "not measured yet" if seconds is None else f"{seconds:,.0f} s",
         )
     out.print(table)
+    total = plan["seconds_left"]
+    if total is None:
+        out.print("time left: not measured yet; an interrupted or finished run tells its rates")
+        return
+    cost = "" if hourly_price is None else f", about {total / 3600 * hourly_price:,.2f} at {hourly_price:,.2f} an hour"
+    out.print(f"time left: about {total:,.0f} s by the rates last measured here{cost}")
 
 
 def _show_report(job: Job, result: dict[str, Any]) -> None:

@@ -79,7 +79,19 @@ def test_the_plan_tells_what_is_left_and_how_long(job, tmp_path):
     (tmp_path / "out" / "report").mkdir(parents=True)
     speed = {"embed vec": {"rows": 10, "seconds": 5.0, "rows_per_s": 2.0}}
     (tmp_path / "out" / "report" / "report.json").write_text(json.dumps({"speed": speed}))
-    assert describe_plan(prepare(job))["inputs"]["vec"]["seconds_left"] == 18.5
+    plan = describe_plan(prepare(job))
+    assert plan["inputs"]["vec"]["seconds_left"] == 18.5
+    assert plan["seconds_left"] is plan["later_seconds"] is None
+    speed |= {stage: {"rows": 10, "rows_per_s": 10.0} for stage in ("align", "fuse", "report")}
+    (tmp_path / "out" / "report" / "report.json").write_text(json.dumps({"speed": speed}))
+    plan = describe_plan(prepare(job))
+    assert (plan["later_seconds"], plan["seconds_left"]) == (11.1, 29.6)
+
+
+def test_an_unfinished_run_tells_its_rate(job, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "progress.json").write_text(json.dumps({"stage": "embed vec", "rows": 5, "rows_per_s": 0.5}))
+    assert describe_plan(prepare(job))["inputs"]["vec"]["seconds_left"] == 74.0
 
 
 def test_the_plan_counts_what_is_done(job, tmp_path):
