@@ -65,8 +65,23 @@ def _show_manifest(folder: str, manifest: dict[str, Any], versions: list[str]) -
         "alignment": f"{manifest['alignment']['method']} {manifest['alignment_id']}",
         "average": manifest["average"]["method"],
     }
-    facts |= {f"input {name}": f"{entry['encoder']} ({entry['dim']})" for name, entry in manifest["inputs"].items()}
-    facts["sources"] = ", ".join(source["relative"] for source in manifest["sources"][:5])
+    facts |= {
+        f"input {name}": f"{entry['encoder'] or 'the vectors as they are'} ({entry['dim']}), {entry['encoder_id']}"
+        for name, entry in manifest["inputs"].items()
+    }
+    facts |= _lineage(manifest)
     for name, value in facts.items():
         table.add_row(name, value)
     out.print(table)
+
+
+def _lineage(manifest: dict[str, Any]) -> dict[str, str]:
+    """What the version was made from, and by what."""
+    sources = manifest["sources"]
+    named = ", ".join(source["relative"] for source in sources[:5]) + (", ..." if len(sources) > 5 else "")
+    read = sum(source["rows"] for source in sources)
+    return {
+        "sources": f"{len(sources):,} file(s), {read:,} rows in {len(manifest['shards']):,} shard(s): {named}",
+        "built on": f"version {manifest['parent']}" if manifest.get("parent") else "nothing before",
+        "made by": f"job {manifest['job']}, barycenter {manifest['code']}",
+    }

@@ -1,6 +1,7 @@
 """KubeRay's manifests against strict models of its resources; the image against what the project pins."""
 
 import copy
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from infra import metrics
 from infra.deploy.manifests import RayCluster, RayJob, check
 
 DEPLOY = Path(__file__).resolve().parents[3] / "infra" / "deploy"
@@ -90,3 +92,14 @@ def test_the_image_copies_every_package_and_takes_a_device():
     assert re.search(r"^ARG DEVICE=cpu$", text, re.MULTILINE)
     copied = set(re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE))
     assert copied == {"flows", "tasks", "infra", "fusion"}
+
+
+def test_the_dashboard_asks_for_metrics_that_exist():
+    dashboard = json.loads((DEPLOY / "grafana.json").read_text())
+    asked = {
+        name for panel in dashboard["panels"] for name in re.findall(r"ray_(barycenter_\w+)", str(panel["targets"]))
+    }
+    told = set(re.findall(r'"(barycenter_\w+)"', Path(metrics.__file__).read_text()))
+    assert {name.removesuffix("_total") for name in asked} == told
+    places = [panel["gridPos"] for panel in dashboard["panels"]]
+    assert len({(place["x"], place["y"]) for place in places}) == len(places)
