@@ -36,7 +36,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         where nothing is to be embedded. Each is None where a rate that it needs was not measured yet.
     """
     rates = _measured_rates(run)
-    inputs = {}
+    inputs: dict[str, dict[str, Any]] = {}
     for name in run.inputs:
         left = pending(run, name)
         rows = sum(shard.rows for shard in left)
