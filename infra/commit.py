@@ -1,19 +1,17 @@
 """Versions of an output: manifests made once, the pointer to the newest, verification, garbage."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from fusion.errors import RunError
-from infra.ledger import embedding_path
+from infra.ledger import REPAIRS, embedding_path
 from infra.storage import MissingFileError, Storage
 
 Manifest = dict[str, Any]
 
 POINTER = "manifest.json"
 _FOLDER = "manifests"
-_CHUNK = 4 * 2**20
 _COLLECTED = ("features/", "rejects/", "alignment/", "head/", "embeddings/")
 
 
@@ -118,22 +116,13 @@ def verify(storage: Storage, manifest: Manifest) -> list[str]:
         size = sizes.get(path, entry["bytes"])
         if size != entry["bytes"]:
             problems.append(f"{path}: {size} bytes, the manifest says {entry['bytes']}")
-        elif sha256(storage, path) != entry["sha256"]:
+        elif storage.sha256(path) != entry["sha256"]:
             problems.append(f"{path}: content differs from the manifest (SHA-256)")
         elif (rows := storage.parquet_metadata(path).num_rows) != entry["rows"]:
             problems.append(f"{path}: {rows} rows, the manifest says {entry['rows']}")
     rejects = set(storage.walk("rejects")) if manifest.get("rejects") else set()
     problems += [f"{path}: missing" for path in map(_path, manifest.get("rejects", [])) if path not in rejects]
     return problems
-
-
-def sha256(storage: Storage, path: str) -> str:
-    """Hexadecimal SHA-256 of a stored file, read in pieces."""
-    digest = hashlib.sha256()
-    with storage.open(path) as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[str]:
@@ -177,7 +166,7 @@ def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[
 
 def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
     """Whether any of the manifests refers to a path."""
-    files: set[str] = set()
+    files: set[str] = {REPAIRS}
     folders: set[str] = set()
     for manifest in manifests:
         files.update(map(_path, [*manifest.get("files", []), *manifest.get("rejects", [])]))

@@ -1,5 +1,6 @@
 """Where files live: a local folder or any fsspec URI, read and written so that no file is ever seen half."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from infra._local import TEMPORARY_SUFFIX, LocalStore
 from infra._remote import RemoteStore, S3Store
 
 __all__ = ["MissingFileError", "Storage"]
+
+_CHUNK = 4 * 2**20
 
 
 class Storage:
@@ -130,10 +133,24 @@ class Storage:
         name = path.rpartition("/")[2]
         return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
+    def sha256(self, path: str) -> str:
+        """Hexadecimal SHA-256 of a file, read in pieces."""
+        digest = hashlib.sha256()
+        with self.open(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+        return digest.hexdigest()
+
     def write_table(self, path: str, table: pa.Table, **options: Any) -> None:
         """Writes a table as one Parquet file; ``options`` go to ``pyarrow.parquet.write_table``."""
         with self.writing(path) as stream:
             pq.write_table(table, stream, **options)
+
+    def create_table(self, path: str, table: pa.Table, **options: Any) -> bool:
+        """As :meth:`write_table`, but only if there is no such file; of several writers exactly one gets True."""
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, **options)
+        return self.create(path, sink.getvalue().to_pybytes())
 
     def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
         """Reads one Parquet file; local files are memory-mapped. Folder names add no columns."""

@@ -19,10 +19,10 @@ from fusion.features import vectors_to_array
 from infra.cluster import Cluster, WorkerPlan
 from infra.corpus import BAD, Corpus, Picture, Pictures, Shard
 from infra.dispatch import Quarantined, Work, dispatch
-from infra.ledger import done_shards, embedding_path
+from infra.ledger import done_shards, embedding_path, intend_repairs
 from infra.storage import Storage
 from tasks.progress import StageProgress
-from tasks.run import REPAIRS, Run, storage_options
+from tasks.run import Run, storage_options
 
 _CALIBRATION_ROWS = 512
 
@@ -45,9 +45,14 @@ class EmbedSetting:
 
 @dataclass(frozen=True, slots=True)
 class ShardJob:
-    """One shard to embed; rows in ``skip`` crashed a worker before and are recorded, not tried."""
+    """One shard to embed; rows in ``skip`` crashed a worker before and are recorded, not tried.
+
+    An embedding file never changes under those that read it, unless a repair was asked for (``replace``): of two runs
+    on one output the first to finish a shard has done it.
+    """
 
     shard: Shard
+    replace: bool = False
     skip: tuple[int, ...] = ()
 
 
@@ -75,7 +80,8 @@ class EmbedWorker:
         result = embed(self.encoder, values, batch=setting.batch or self.batch(values), threads=setting.threads)
         path = embedding_path(setting.name, setting.encoder_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
-        setting.storage.write_table(path, _embedding_table(keys, result, sources), **EMBEDDING_PARQUET)
+        write = setting.storage.write_table if job.replace else setting.storage.create_table
+        write(path, _embedding_table(keys, result, sources), **EMBEDDING_PARQUET)
         return {
             "rows": job.shard.rows,
             "bad": Counter(reason for reason in result.reasons if reason is not None),
@@ -134,6 +140,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     workers = replace(workers, workers=min(workers.workers, len(shards)), threads=setting.threads)
     parts: Counter[str] = Counter()
     bad: Counter[str] = Counter()
+    there = _announce_repairs(run, name, shards)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
 
         def done(work: Work, result: dict[str, Any]) -> None:
@@ -143,7 +150,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 
         progress.employs(workers, cluster.gpus)
         quarantined = dispatch(
-            [Work(shard.id, ShardJob(shard), shard.rows) for shard in shards],
+            [Work(shard.id, ShardJob(shard, shard.id in there), shard.rows) for shard in shards],
             worker=EmbedWorker,
             args=(setting,),
             plan=workers,
@@ -152,7 +159,6 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
             without_rows=_without_rows,
         )
     _refuse(name, quarantined)
-    _record_repairs(run, name, shards)
     figures: dict[str, Any] = progress.figures()
     return figures | {
         "shards": len(shards),
@@ -188,14 +194,14 @@ def _stale(run: Run, name: str, shard: Shard) -> bool:
     return changed
 
 
-def _record_repairs(run: Run, name: str, shards: Sequence[Shard]) -> None:
+def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> set[str]:
+    """Ids of the shards whose embedding file is there and will be made again."""
     if not (run.retry_bad or run.recheck):
-        return
-    repairs = run.repairs()
-    for shard in shards:
-        path = f"{name}/{shard.id}"
-        repairs[path] = repairs.get(path, 0) + 1
-    run.storage.write(REPAIRS, json.dumps(repairs, indent=1, sort_keys=True).encode())
+        return set()
+    encoder_id = run.encoders[name].encoder_id
+    there = done_shards(run.storage, name, encoder_id) & {shard.id for shard in shards}
+    intend_repairs(run.storage, [embedding_path(name, encoder_id, shard_id) for shard_id in sorted(there)])
+    return there
 
 
 def _stamp(picture: Picture | BadInputError) -> str | None:

@@ -11,10 +11,10 @@ from fusion.encoders import Description, EncoderSpec, Preprocessing, describe
 from fusion.errors import JobError
 from infra.corpus import Corpus, Shard, open_corpus
 from infra.job import InputJob, Job
+from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
 
 TEST_FRACTION = 0.2
-REPAIRS = "embeddings/repairs.json"
 
 
 def digest(*parts: object) -> str:
@@ -66,18 +66,17 @@ class Run:
 
     def embeddings_key(self) -> str:
         """Names the embeddings that this run fits and fuses: every encoder and every shard, in order."""
-        return digest(
-            {name: self.encoders[name].encoder_id for name in self.inputs},
-            [shard.id for shard in self.shards],
-            self.repairs(),
-        )
+        encoder_ids = {name: self.encoders[name].encoder_id for name in self.inputs}
+        ids = [shard.id for shard in self.shards]
+        return digest(encoder_ids, ids, self._repairs(encoder_ids, ids))
 
-    def repairs(self) -> dict[str, int]:
-        """How often each embedding file was made again in place (--retry-bad, --recheck)."""
-        if not self.storage.exists(REPAIRS):
+    def _repairs(self, encoder_ids: dict[str, str], shard_ids: list[str]) -> dict[str, str]:
+        """Content of those embedding files of this run that were made again in place."""
+        repaired = repairs(self.storage)
+        if not repaired:
             return {}
-        repaired: dict[str, int] = json.loads(self.storage.read(REPAIRS))
-        return repaired
+        ours = {embedding_path(name, encoder, shard) for name, encoder in encoder_ids.items() for shard in shard_ids}
+        return {path: content for path, content in repaired.items() if path in ours}
 
     def blocks(self, rows: int) -> list[tuple[Shard, ...]]:
         """Consecutive shards grouped into fixed blocks of about ``rows`` rows, whatever the number of workers."""

@@ -21,7 +21,9 @@ def main(arguments: list[str]) -> int:
         place = Range(Path(folder), nodes, server)
         place.undisturbed()
         print(f"undisturbed: features {summary(place.expected)}, seconds {place.seconds}", flush=True)
-        print("seed victim   stage  after  killed                      exit done  rerun rows (embed, fit, fuse)  features")
+        print(
+            "seed victim   stage  after  killed                      exit done  rerun rows                     features"
+        )
         for seed in range(first, first + count):
             strike = Strike(seed)
             outcome = place.strike(strike)

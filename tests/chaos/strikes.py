@@ -25,7 +25,7 @@ NAME = "chaos"
 
 @dataclass(frozen=True)
 class Strike:
-    """What is killed, in which stage, and when: all of it drawn from the seed, 16 consecutive seeds being the matrix."""
+    """What is killed, in which stage, and when: drawn from the seed; 16 consecutive seeds are the whole matrix."""
 
     seed: int
 

@@ -42,11 +42,11 @@ def wait_until(told: Callable[[], Any], seconds: float = 120.0) -> Any:
 
 def actors(prefix: str) -> list[Actor]:
     """The living actors whose name begins with ``prefix``, whoever started them."""
-    found = []
-    for about in state.actors().values():
-        if about["Name"].startswith(prefix) and about["State"] == "ALIVE" and about["Pid"]:
-            found.append(Actor(about["Name"], about["Pid"], about["Address"]["NodeID"]))
-    return found
+    return [
+        Actor(about["Name"], about["Pid"], about["Address"]["NodeID"])
+        for about in state.actors().values()
+        if about["Name"].startswith(prefix) and about["State"] == "ALIVE" and about["Pid"]
+    ]
 
 
 class Nodes:
@@ -128,7 +128,9 @@ def start_run(job: Path, prefect_url: str | None = None, *flags: str) -> subproc
     if prefect_url is not None:
         environment["PREFECT_API_URL"] = prefect_url
     command = [sys.executable, "-m", "flows.cli", "run", str(job), *flags]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
 
 
 @contextmanager

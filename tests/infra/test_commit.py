@@ -12,7 +12,6 @@ from infra.commit import (
     manifest_path,
     point_to_newest,
     read_manifest,
-    sha256,
     verify,
     versions,
 )
@@ -41,7 +40,7 @@ def output(storage, version, parent=None, shards=("s1",), encoder="e1"):
     return {
         "parent": parent,
         "version": version,
-        "files": [{"path": path, "rows": 3, "bytes": size, "sha256": sha256(storage, path)}],
+        "files": [{"path": path, "rows": 3, "bytes": size, "sha256": storage.sha256(path)}],
         "rejects": [rejects],
         "alignment_id": f"al-{version}",
         "inputs": {"text": {"encoder_id": encoder}},

@@ -1,4 +1,4 @@
-from infra.ledger import done_shards, embedding_path, strays
+from infra.ledger import REPAIRS, done_shards, embedding_path, intend_repairs, repairs, strays
 from infra.storage import Storage
 
 
@@ -41,3 +41,23 @@ def test_ten_thousand_shards_are_one_listing(tmp_path):
     done = done_shards(Storage(str(tmp_path)), "text", "e")
     assert len(done) == 10_000
     assert f"{9:064x}" in done
+
+
+def test_only_repairs_that_changed_something_count_and_a_kill_between_loses_none(tmp_path):
+    storage = Storage(str(tmp_path))
+    paths = [embedding_path("text", "e", shard) for shard in ("same", "mended", "mended before the kill")]
+    for path in paths:
+        storage.write(path, b"flawed")
+    assert repairs(storage) == {}
+    intend_repairs(storage, paths)
+    for path in paths[1:]:
+        storage.write(path, b"mended")
+    settled = repairs(storage)
+    assert settled.keys() == set(paths[1:])
+    assert settled == repairs(storage)
+    intend_repairs(storage, paths[1:])
+    assert repairs(storage) == settled
+    intend_repairs(storage, paths[1:2])
+    storage.write(paths[1], b"flawed")
+    assert repairs(storage).keys() == {paths[2]}
+    assert storage.exists(REPAIRS)
