@@ -91,6 +91,7 @@ class Driver:
         self._started = 0
         self._heard = self._checked = time.monotonic()
         self._fruitless = 0
+        self._slowest: float | None = None
         self._quarantined: list[Quarantined] = []
         self._options: dict[str, Any] = {
             "num_cpus": plan.cpus,
@@ -165,7 +166,7 @@ class Driver:
         return min([_POLL_SECONDS, *(max(0.0, end - time.monotonic()) for end in ends)])
 
     def _deadline(self, actor: _Actor) -> float | None:
-        limit = self._limits.timeout(actor.held[0][0].rows) if actor.held else None
+        limit = self._limits.timeout(actor.held[0][0].rows, self._slowest) if actor.held else None
         return None if limit is None else actor.since + limit
 
     def _attend(self, actor: _Actor) -> None:
@@ -186,13 +187,15 @@ class Driver:
                 raise outcome.error()
             return
         item, _ = actor.held.popleft()
-        actor.since = time.monotonic()
+        took = self._heard - actor.since
+        actor.since = self._heard
         if isinstance(outcome, Failure):
             if outcome.job_key is not None:
                 raise outcome.error()
             self._failed(item, outcome.line, outcome)
         else:
             self._fruitless = 0
+            self._slowest = max(self._slowest or 0.0, took / max(item.rows, 1))
             self._succeeded(item, outcome)
 
     def _succeeded(self, item: _Item, outcome: Done) -> None:

@@ -55,8 +55,9 @@ class Limits:
     Attributes:
         attempts: Tries of one unit of work.
         in_flight: Units handed to a worker at a time; those after the first wait in its process.
-        seconds_per_row: Time limit for each row, None for none.
+        seconds_per_row: Time limit for each row while no rate was seen, None for none at all.
         grace: Seconds on top of it for a unit of work.
+        slack: Once units of work were done, the limit for each row is this many times the slowest rate seen.
         start: Seconds until the first worker must have started and loaded its model.
         hunts: Searches for poisoned rows in one unit of work.
     """
@@ -65,9 +66,17 @@ class Limits:
     in_flight: int = 2
     seconds_per_row: float | None = None
     grace: float = 60.0
+    slack: float = 30.0
     start: float = 1800.0
     hunts: int = 3
 
-    def timeout(self, rows: int) -> float | None:
-        """Seconds that ``rows`` rows may take."""
-        return None if self.seconds_per_row is None else self.grace + self.seconds_per_row * rows
+    def timeout(self, rows: int, slowest: float | None = None) -> float | None:
+        """Seconds that ``rows`` rows may take, given the slowest rate seen so far in seconds per row.
+
+        >>> Limits(seconds_per_row=10.0).timeout(100), Limits(seconds_per_row=10.0).timeout(100, slowest=0.02)
+        (1060.0, 120.0)
+        """
+        if self.seconds_per_row is None:
+            return None
+        per_row = self.seconds_per_row if slowest is None else min(self.seconds_per_row, self.slack * slowest)
+        return self.grace + per_row * rows

@@ -21,8 +21,8 @@ def dispatch(
     on_quarantine: Callable[[Quarantined], None] | None = None,
     without_rows: Callable[[Work, tuple[int, ...]], Work] | None = None,
     attempts: int = 3,
-    seconds_per_row: float | None = None,
-    grace: float = 60.0,
+    seconds_per_row: float | None = 10.0,
+    grace: float = 300.0,
     max_in_flight: int = 2,
     start_timeout: float = 1800.0,
 ) -> list[Quarantined]:
@@ -51,7 +51,8 @@ def dispatch(
         on_quarantine: Called in the driver with each quarantine as it happens.
         without_rows: A unit of work without some of its rows, numbered as in the original unit.
         attempts: Tries of each unit.
-        seconds_per_row: Time limit for each row; None for none.
+        seconds_per_row: Time limit for each row until units were done, then 30 times the slowest rate seen, if that
+            is less; None for no limit.
         grace: Seconds added to a unit's time limit.
         max_in_flight: Units handed to an actor at a time.
         start_timeout: Seconds until at least one worker must have started.
@@ -63,7 +64,7 @@ def dispatch(
         RunError: A worker cannot be made, workers keep dying, storage fails, no worker starts.
         JobError: A worker found the job file wrong.
     """
-    limits = Limits(attempts, max(1, max_in_flight), seconds_per_row, grace, start_timeout)
+    limits = Limits(attempts, max(1, max_in_flight), seconds_per_row, grace, start=start_timeout)
     driver = Driver(
         work=iter(work),
         worker=worker,
