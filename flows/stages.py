@@ -14,7 +14,7 @@ from tasks.align import Fitted, fit_alignment, load_alignment
 from tasks.embed import embed_input, pending
 from tasks.fuse import fuse_features
 from tasks.plan import prepare
-from tasks.report import average_of, write_report
+from tasks.report import write_report
 from tasks.run import Run
 from tasks.train import train_head
 
@@ -33,7 +33,7 @@ def fuse_inputs(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any], Fig
         The alignment, the manifest, and figures of both stages for report.json.
     """
     fitted, aligned = fit_alignment(run, cluster)
-    average, weights = average_of(run.job)
+    average, weights = fitted.average
     manifest, fused = fuse_features(run, cluster, fitted, average, weights)
     return fitted, manifest, {"align": aligned, "fuse": fused}
 

@@ -45,6 +45,10 @@ class Spectrum:
         """Number of directions kept."""
         return len(self.values)
 
+    def leading(self, count: int | None) -> "Spectrum":
+        """The first ``count`` directions."""
+        return self if count is None else Spectrum(self.vectors[:, :count], self.values[:count], self.units)
+
     def solve(self, right: Float64, ridge: float) -> Float64:
         """(C + ridge T)^-1 times ``right`` (d, k), on the kept directions."""
         scale = 1 / np.sqrt(self.units)[:, None]
@@ -145,7 +149,24 @@ def _leading_pairs(matrix: Float64, dim: int) -> tuple[Float64, Float64]:
     return left[:, :dim], right[:dim].T
 
 
-def joint(moments: Moments, gamma: float, inertia: Mapping[str, float], ridge: float, dim: int) -> Weights:
+def shares(inertia: Mapping[str, float]) -> dict[str, float]:
+    """Weights of the average that belong to block weights: their roots, summing to one.
+
+    >>> shares({"text": 4.0, "image": 1.0, "sound": 1.0})
+    {'text': 0.5, 'image': 0.25, 'sound': 0.25}
+    """
+    roots = {name: float(np.sqrt(value)) for name, value in inertia.items()}
+    return {name: root / sum(roots.values()) for name, root in roots.items()}
+
+
+def joint(
+    moments: Moments,
+    gamma: float,
+    inertia: Mapping[str, float],
+    ridge: float,
+    dim: int,
+    leading: int | None = None,
+) -> Weights:
     r"""The family between MAXVAR (gamma = 0) and the PCA of the block-scaled concatenation (gamma = 1).
 
     .. math:: S w = \theta B w, \qquad B = \mathrm{blockdiag}\big((1-\gamma)(C_m + \lambda t_m I)
@@ -159,35 +180,39 @@ def joint(moments: Moments, gamma: float, inertia: Mapping[str, float], ridge: f
         inertia: Block weights omega, scaled here to a mean of one.
         ridge: Relative to each input's mean variance.
         dim: Number of components.
+        leading: Look for directions in the leading so many principal ones of each input only.
 
     Returns:
-        ``{name: (d, dim)}``, scaled so that the mean over inputs of the aligned vectors is the component score.
+        ``{name: (d, dim)}``, scaled so that the average of the aligned vectors with the weights of :func:`shares` (the
+        mean for equal block weights) is the component score.
     """
     names = moments.names
     mean_inertia = sum(inertia[name] for name in names) / len(names)
-    spectra = {name: spectrum(moments, name) for name in names}
+    spectra = {name: spectrum(moments, name).leading(leading) for name in names}
     scales = {}
     for name, found in spectra.items():
-        share = max(inertia[name] / mean_inertia, 1e-12)
+        share = inertia[name] / mean_inertia
         scales[name] = 1 / np.sqrt((1 - gamma) * (found.values + ridge) + gamma * moments.dims[name] / share)
+
+    def cross(a: str, b: str) -> Float64:
+        between = rotated(moments, a, b) if names.index(a) < names.index(b) else rotated(moments, b, a).T
+        return scales[a][:, None] * between[: spectra[a].rank, : spectra[b].rank] * scales[b]
+
     blocks = [
-        [
-            np.diag((spectra[a].values + (1 - gamma) * ridge) * scales[a] ** 2)
-            if a == b
-            else scales[a][:, None] * (rotated(moments, a, b) if i < j else rotated(moments, b, a).T) * scales[b]
-            for j, b in enumerate(names)
-        ]
-        for i, a in enumerate(names)
+        [np.diag((spectra[a].values + (1 - gamma) * ridge) * scales[a] ** 2) if a == b else cross(a, b) for b in names]
+        for a in names
     ]
     matrix = np.block(blocks)
     size = len(matrix)
     keep = min(dim, size)
     _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)
-    vectors = vectors[:, ::-1] * np.sqrt(len(names))
+    vectors = vectors[:, ::-1]
     weights, start = {}, 0
+    share_of = shares(inertia)
     for name, found in spectra.items():
         stop = start + found.rank
-        whitening = found.vectors * (scales[name] / np.sqrt(mean_variance(moments, name)))
+        unit = np.sqrt(mean_variance(moments, name) * len(names)) * share_of[name]
+        whitening = found.vectors * (scales[name] / unit)
         weights[name] = whitening @ vectors[start:stop]
         start = stop
     return fix_signs(weights)

@@ -27,6 +27,7 @@ Task = Literal["auto", "classification", "multilabel", "regression"]
 Rows = NDArray[np.int64]
 Labels = Sequence[Any] | NDArray[Any]
 Scores = dict[str, dict[str, NDArray[np.float64]]]
+BEST_INPUT = "complete, best input"
 Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
 
 
@@ -116,8 +117,8 @@ def cross_validated_probe(
 
     Returns:
         As :func:`probe`, with ``gaps``: ``{condition: {against, mean, low, high}}``, the mean gap of ``fused`` to
-        ``concat`` where rows are complete and to the best remaining input alone where one is withheld, with 95 %
-        intervals from resampling groups.
+        ``concat`` and (``complete, best input``) to the best input alone where rows are complete, and to the best
+        remaining input alone where one is withheld, with 95 % intervals from resampling groups.
 
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score.
@@ -170,14 +171,16 @@ def _nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
 
 
 def _gaps(scores: Scores, inputs: list[str], groups: list[object], seed: int) -> dict[str, dict[str, Any]]:
+    rivals = {"complete": ("complete", ["concat"])}
+    if len(inputs) > 1:
+        rivals[BEST_INPUT] = ("complete", inputs)
+        rivals |= {f"without {name}": (f"without {name}", [m for m in inputs if m != name]) for name in inputs}
     gaps = {}
-    for condition, values in scores["fused"].items():
-        others = ["concat"]
-        if condition != "complete":
-            others = [name for name in inputs if condition != f"without {name}"]
+    for title, (condition, others) in rivals.items():
         against = max(others, key=lambda name: scores[name][condition].mean())
+        values = scores["fused"][condition]
         mean, low, high = bootstrap_gap(values, scores[against][condition], groups, seed=seed)
-        gaps[condition] = {"against": against, "mean": mean, "low": low, "high": high}
+        gaps[title] = {"against": against, "mean": mean, "low": low, "high": high}
     return gaps
 
 

@@ -1,6 +1,6 @@
 """Figures of merit: retrieval, accuracy, R2, calibration, and the gap between two models with its interval."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ _BLOCK_BYTES = 64 * 2**20
 _TIE = 1e-6
 
 
-def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating]) -> dict[str, float]:
+def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating], neighbours: int = 0) -> dict[str, float]:
     """How well queries find their own candidate by cosine similarity; row i matches row i.
 
     Candidates as similar as the match, to 1e-6, count half: duplicates give their middle rank.
@@ -18,6 +18,8 @@ def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating]) -
     Args:
         queries: (n, d).
         candidates: (n, d).
+        neighbours: Where above 0, a candidate's mean similarity to its so many nearest queries is taken off half: what
+            is near to everything is no find (cross-domain similarity local scaling, Conneau et al. 2018).
 
     Returns:
         ``r1``, ``r5``, ``r10``: share of queries whose match is among the first 1, 5, 10; ``mrr``: mean of 1 / rank.
@@ -28,21 +30,44 @@ def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating]) -
     >>> retrieval(np.eye(3), np.eye(3))["r1"]
     1.0
     """
+    ranks = match_ranks(queries, candidates, neighbours)
+    result = {f"r{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
+    return result | {"mrr": float((1 / ranks).mean())}
+
+
+def match_ranks(
+    queries: NDArray[np.floating], candidates: NDArray[np.floating], neighbours: int = 0
+) -> NDArray[np.float64]:
+    """(n,) rank of each query's own candidate, 1 for the nearest; see :func:`retrieval`."""
     if queries.shape != candidates.shape or queries.ndim != 2 or not len(queries):
         raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {queries.shape}, {candidates.shape}")
     asked, given = _unit_rows(queries), _unit_rows(candidates)
+    crowd = _crowding(given, asked, neighbours) / 2 if neighbours else np.zeros(len(given), np.float32)
     n = len(asked)
     ranks = np.empty(n)
-    block = max(1, _BLOCK_BYTES // (4 * n))
-    for start in range(0, n, block):
-        stop = min(start + block, n)
-        similarity = asked[start:stop] @ given.T
+    for start, stop in _blocks(n):
+        similarity = asked[start:stop] @ given.T - crowd
         own = similarity[np.arange(stop - start), np.arange(start, stop)][:, None]
         above = (similarity > own + _TIE).sum(axis=1)
         level = (np.abs(similarity - own) <= _TIE).sum(axis=1) - 1
         ranks[start:stop] = 1 + above + level / 2
-    result = {f"r{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
-    return result | {"mrr": float((1 / ranks).mean())}
+    return ranks
+
+
+def _crowding(given: NDArray[np.float32], asked: NDArray[np.float32], neighbours: int) -> NDArray[np.float32]:
+    """(n,) mean similarity of each candidate to its nearest queries."""
+    k = min(neighbours, len(asked))
+    means = np.empty(len(given), np.float32)
+    for start, stop in _blocks(len(given)):
+        similarity = given[start:stop] @ asked.T
+        means[start:stop] = np.partition(similarity, -k, axis=1)[:, -k:].mean(axis=1)
+    return means
+
+
+def _blocks(n: int) -> Iterator[tuple[int, int]]:
+    step = max(1, _BLOCK_BYTES // (4 * n))
+    for start in range(0, n, step):
+        yield start, min(start + step, n)
 
 
 def chance_r10(n: int) -> float:

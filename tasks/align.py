@@ -9,13 +9,15 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import fusion.alignment as alignments
-from fusion.alignment import Alignment
+from fusion.alignment import Alignment, LinearAlignment, Sample, labelled_moments
 from fusion.errors import JobError, RunError
+from fusion.heads._targets import is_empty
 from fusion.moments import FoldMoments, Moments
 from infra.cluster import Cluster, WorkerPlan
 from infra.corpus import Shard
@@ -23,11 +25,11 @@ from infra.dispatch import Work, dispatch
 from infra.job import AlignmentJob, Job
 from infra.storage import Storage
 from tasks.progress import StageProgress
-from tasks.rows import RowReader
+from tasks.rows import RowReader, sample_shards
 from tasks.run import Run, describe_widths, digest
 
 BLOCK_ROWS = 262_144
-DEFAULT_METHOD = "joint"
+SAMPLE_ROWS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +40,32 @@ class Fitted:
     alignment_id: str
     summary: dict[str, Any]
 
+    @property
+    def average(self) -> tuple[str, dict[str, float] | None]:
+        """How aligned inputs are averaged: the method, and the weights where it has some."""
+        return self.summary["average"], self.summary["weights"]
+
 
 class MomentsWorker:
-    """Reduces blocks of embedding shards to fold moments of their training rows."""
+    """Reduces blocks of embedding shards to fold moments of their training rows, those without a label apart."""
 
-    def __init__(self, reader: RowReader, widths: dict[str, int], folds: int) -> None:
-        self.reader, self.widths, self.folds = reader, widths, folds
+    def __init__(self, reader: RowReader, widths: dict[str, int], folds: int, target: str | None) -> None:
+        self.reader, self.widths, self.folds, self.target = reader, widths, folds, target
 
     def run(self, payload: Sequence[Shard]) -> FoldMoments:
-        """Moments of one block of shards."""
-        total = FoldMoments([Moments(self.widths) for _ in range(self.folds)])
+        """Moments of one block of shards: the folds of rows with a label (or no target), then those of the others."""
+        sides = [FoldMoments([Moments(self.widths) for _ in range(self.folds)]) for _ in range(2)]
         for shard in payload:
             rows = self.reader.read(shard)
-            if not rows.test.all():
-                total.update(rows.train, rows.train_groups)
-        return total
+            labelled = np.ones(len(rows.keys), dtype=bool)
+            if self.target is not None:
+                labelled = np.array([not is_empty(label) for label in rows.kept.column(self.target).to_pylist()])
+            for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
+                index = np.flatnonzero(chosen & ~rows.test)
+                if len(index):
+                    views = {name: view[index] for name, view in rows.views.items()}
+                    side.update(views, [rows.groups[row] for row in index])
+        return FoldMoments([*sides[0], *sides[1]])
 
 
 @task(name="align", cache_policy=NO_CACHE)
@@ -82,7 +95,13 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
 def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
     folds = run.job.alignment.folds
-    path = f"alignment/moments/{digest(run.embeddings_key(), _split_key(run), folds)}.safetensors"
+    both = _both_moments(run, cluster, progress)
+    return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
+
+
+def _both_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
+    folds, target = run.job.alignment.folds, run.job.train.target if run.job.train else None
+    path = f"alignment/moments/{digest(run.embeddings_key(), _split_key(run), folds, target)}.safetensors"
     if run.storage.exists(path):
         return _read_moments(run.storage, path)
     blocks = run.blocks(BLOCK_ROWS)
@@ -95,7 +114,7 @@ def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMom
     failed = dispatch(
         [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
         worker=MomentsWorker,
-        args=(RowReader.of(run), run.widths, folds),
+        args=(RowReader.of(run), run.widths, folds, target),
         plan=block_workers(run, cluster, len(blocks)),
         name=f"{run.job.name}-fit",
         on_done=done,
@@ -170,35 +189,69 @@ def _read_moments(storage: Storage, path: str) -> FoldMoments:
 
 def _fit(run: Run, moments: FoldMoments) -> tuple[Alignment, dict[str, Any]]:
     settings = run.job.alignment
-    method = DEFAULT_METHOD if settings.method == "auto" else settings.method
-    dim = min(settings.dim, widest(method, run.widths))
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always")
-        alignment = _new(method, dim, settings).fit_moments(moments)
+        if settings.method in ("auto", *alignments.CHOICES):
+            alignment, told = _chosen(run, moments)
+        else:
+            alignment = _new(settings).fit_moments(moments)
+            average, weights = given_average(run.job)
+            told = {"chosen_by": "job file", "average": average, "weights": weights}
     summary = {
-        "method": method,
+        "method": alignment.method,
         "dim": int(alignment.dim_),
         "regularization": alignment.regularization_,
         "heldout_correlations": [round(float(value), 6) for value in alignment.heldout_correlations_],
-        "chosen_by": "default" if settings.method == "auto" else "job file",
+        **told,
         "rows": moments.total.n,
-        "warnings": [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)],
+        "warnings": list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))),
     }
     return alignment, summary
 
 
-def _new(method: str, dim: int, settings: AlignmentJob) -> Alignment:
-    if method == "none":
+def given_average(job: Job) -> tuple[str, dict[str, float] | None]:
+    """The average that a job names; where it is `auto` and nothing was chosen, the mean."""
+    if job.average.method == "weighted":
+        return "weighted", job.input_weights
+    return ("mean" if job.average.method == "auto" else job.average.method), None
+
+
+def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, Any]]:
+    """What a held-out criterion chooses among the methods that the job allows."""
+    job, settings = run.job, run.job.alignment
+    choice = alignments.choose(
+        moments,
+        read_sample(run),
+        dim=min(settings.dim, widest(settings.method, run.widths)),
+        regularization=settings.regularization,
+        methods=alignments.CHOICES if settings.method == "auto" else (settings.method,),
+        average="auto" if job.average.method == "auto" else "mean",
+        shorter=not job.explicit("alignment.dim"),
+    )
+    average, weights = given_average(job)
+    if job.average.method == "auto" and choice.average == "weighted":
+        average, weights = "weighted", choice.weights
+    return choice.alignment, choice.told() | {"average": average, "weights": weights}
+
+
+def read_sample(run: Run) -> Sample:
+    """Training rows of evenly spaced shards, with their labels where there is a target."""
+    rows = RowReader.of(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
+    train = run.job.train
+    labels = None
+    if train is not None:
+        column = rows.kept.column(train.target).to_pylist()
+        labels = [label for label, held in zip(column, rows.test, strict=True) if not held]
+    return Sample(rows.train, rows.train_groups, labels, train.task if train is not None else "auto")
+
+
+def _new(settings: AlignmentJob) -> LinearAlignment:
+    if settings.method == "none":
         return alignments.Identity(folds=settings.folds)
-    kinds: dict[str, type[Alignment]] = {
-        "pca": alignments.PCA,
-        "procrustes": alignments.Procrustes,
-        "cca": alignments.CCA,
-        "joint": alignments.Joint,
-    }
-    if method not in kinds:
-        raise JobError("alignment.method", f"`{method}` is not available yet; use one of none, {', '.join(kinds)}")
-    return kinds[method](dim=dim, regularization=settings.regularization, folds=settings.folds)
+    raise JobError(
+        "alignment.method",
+        f"`{settings.method}` is not available yet; use one of none, {', '.join(alignments.CHOICES)}, auto",
+    )
 
 
 def _borrowed(run: Run) -> Fitted:
@@ -218,7 +271,10 @@ def _borrowed(run: Run) -> Fitted:
     alignment = load_alignment(source, manifest["alignment_id"])
     alignment_id = save_alignment(run.storage, alignment)
     summary = manifest["alignment"] | {"chosen_by": "alignment.from", "alignment_id": alignment_id}
-    return Fitted(alignment, alignment_id, summary)
+    average = manifest["average"]
+    if run.job.average.method != "auto":
+        average = dict(zip(("method", "weights"), given_average(run.job), strict=True))
+    return Fitted(alignment, alignment_id, summary | {"average": average["method"], "weights": average["weights"]})
 
 
 def _split_key(run: Run) -> list[str | None]:
@@ -240,5 +296,7 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
 
 
 def _settings_key(run: Run) -> str:
-    settings = run.job.alignment.model_dump(mode="json", by_alias=True)
+    job = run.job
+    settings = [job.alignment.model_dump(mode="json", by_alias=True), job.explicit("alignment.dim")]
+    settings += [job.average.model_dump(mode="json"), [job.train.target, job.train.task] if job.train else None]
     return digest(settings, {name: run.encoders[name].encoder_id for name in run.inputs}, _split_key(run))

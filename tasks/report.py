@@ -11,12 +11,12 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
-from fusion.alignment import Alignment
+from fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space, labelled_moments
 from fusion.evaluate import cross_validated_probe, probe
+from fusion.heads._targets import is_empty
 from fusion.imputation import Imputer
 from fusion.metrics import chance_r10, retrieval
 from fusion.moments import FoldMoments, Moments
-from infra.job import Job
 from tasks.align import Fitted
 from tasks.artifacts import show_results
 from tasks.progress import StageProgress
@@ -33,13 +33,6 @@ LINEAGE = ("number", "version", "alignment_id", "job", "code")
 Views = dict[str, NDArray[np.float32]]
 
 
-def average_of(job: Job) -> tuple[str, dict[str, float] | None]:
-    """The average that a job asks for; `auto` is the mean."""
-    if job.average.method == "weighted":
-        return "weighted", job.input_weights
-    return ("mean" if job.average.method == "auto" else job.average.method), None
-
-
 @task(name="report", cache_policy=NO_CACHE)
 def write_report(
     run: Run, fitted: Fitted, manifest: dict[str, Any], speed: dict[str, Any], head: dict[str, Any] | None
@@ -53,16 +46,17 @@ def write_report(
         return _rewritten(run, manifest, known, speed)
     with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
         rows = RowReader.of(run).read_all(sample_shards(run.shards, _PROBE_ROWS))
+        folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
         report: dict[str, Any] = {
             "name": run.job.name,
             "version": manifest["version"],
             "rows": manifest["rows"],
             "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
-            "retrieval": _retrieval(fitted.alignment, rows),
+            "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": list(fitted.summary.get("warnings", [])),
         }
         if run.job.train is not None:
-            report["probe"] = _probe(run, fitted.alignment, rows)
+            report["probe"] = _probe(run, fitted, rows, folds)
             report["head"] = head
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
@@ -86,28 +80,36 @@ def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed
     return report
 
 
-def _retrieval(alignment: Alignment, rows: Rows) -> dict[str, Any]:
-    """How often a held-out row's other input is among the nearest, both ways, in the aligned space."""
+def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str, Any]:
+    """How often a held-out row's other input is among the nearest, both ways.
+
+    Linear alignments: in the space where training rows, held out in turn, are found best; it is named under ``space``.
+    """
     complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
     chosen = np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
     result: dict[str, Any] = {"n": len(chosen), "chance_r10": chance_r10(len(chosen))}
     if len(chosen) < 2 or len(rows.views) < 2:
         return result
-    aligned = alignment.transform({name: view[chosen] for name, view in rows.views.items()})
+    held = {name: view[chosen] for name, view in rows.views.items()}
+    neighbours, aligned = 0, alignment.transform(held)
+    if isinstance(alignment, LinearAlignment) and alignment.method in CHOICES and folds.total.n > 2:
+        space = best_space(folds, Sample(rows.train, rows.train_groups), alignment)
+        result["space"] = space.name
+        neighbours, aligned = space.neighbours, space.transform(held)
     names = list(aligned)
     for query in names:
         for candidate in names:
             if query != candidate:
-                result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate])
+                result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate], neighbours)
     return result
 
 
-def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
+def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments) -> dict[str, Any]:
     train = run.job.train
     assert train is not None
-    average, weights = average_of(run.job)
+    alignment, (average, weights) = fitted.alignment, fitted.average
     labels = np.array(rows.kept.column(train.target).to_pylist(), dtype=object)
-    imputer = Imputer.of_folds(FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups))
+    imputer = Imputer.of_folds(folds)
     result: dict[str, Any] = probe(
         rows.views,
         lambda views: alignment.fuse(views, average=average, weights=weights),
@@ -121,30 +123,39 @@ def _probe(run: Run, alignment: Alignment, rows: Rows) -> dict[str, Any]:
     )
     if len(labels) <= _CROSS_VALIDATED_ROWS:
         result["cross_validated"] = _cross_validated(
-            run, alignment, rows.views, labels, rows.groups, imputer.regularization
+            run, fitted, rows.views, labels, rows.groups, imputer.regularization
         )
     return result
 
 
 def _cross_validated(
-    run: Run, alignment: Alignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
+    run: Run, fitted: Fitted, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
 ) -> dict[str, Any]:
-    """The probe out of fold: alignment and imputation fitted again inside each training part, at the ridge chosen."""
-    average, weights = average_of(run.job)
-    assert run.job.train is not None
-    settings = alignment.get_params() | {"regularization": alignment.regularization_}
+    """The probe out of fold: alignment and imputation fitted again inside each training part.
 
-    def fit(part: Views, _labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
+    Method, weights and ridges stay those that were chosen once, on the training rows of the run.
+    """
+    assert run.job.train is not None
+    alignment, (average, weights) = fitted.alignment, fitted.average
+    settings = alignment.get_params() | {"regularization": alignment.regularization_}
+    held_out = run.job.alignment.folds if average == "posterior" else 1
+
+    def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
+        labelled = np.array([not is_empty(label) for label in part_labels])
+        sides = [
+            FoldMoments.of({name: view[rows] for name, view in part.items()}, held_out, np.array(part_groups)[rows])
+            for rows in (labelled, ~labelled)
+        ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            again = type(alignment)(**settings).fit(part, groups=part_groups)
+            again = type(alignment)(**settings).fit_moments(labelled_moments(*sides))
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(
         views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=run.job.train.task,
         imputer=lambda part, _: Imputer(Moments.of(part), ridge),
     )  # fmt: skip
-    return result
+    return result | {"chosen_inside": False}
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:

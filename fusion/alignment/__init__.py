@@ -1,21 +1,32 @@
 """Alignments: embedding spaces brought into one."""
 
+from fusion.alignment._trial import Sample
 from fusion.alignment.base import METHODS, Alignment, load
+from fusion.alignment.choose import CHOICES, Choice, choose, labelled_moments
+from fusion.alignment.joint import Joint
 from fusion.alignment.kernel import KernelCCA
-from fusion.alignment.linear import CCA, PCA, Identity, Joint, LinearAlignment, Procrustes
+from fusion.alignment.linear import CCA, PCA, Identity, LinearAlignment, Procrustes
+from fusion.alignment.retrieve import RetrievalSpace, best_space
 from fusion.alignment.significance import Significance, significance
 
 __all__ = [
+    "CHOICES",
     "METHODS",
     "CCA",
     "PCA",
     "Alignment",
+    "Choice",
     "Identity",
     "Joint",
     "KernelCCA",
     "LinearAlignment",
     "Procrustes",
+    "RetrievalSpace",
+    "Sample",
     "Significance",
+    "best_space",
+    "choose",
+    "labelled_moments",
     "load",
     "significance",
 ]

@@ -30,7 +30,7 @@ class Projection:
         raw: Aligned is the raw input: no centring, no product.
         maps: Ready maps by pattern of presence, or
         source: the moments to solve them from when first needed, with
-        ridge: their relative ridge.
+        ridges: the relative ridge that fills in each input.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class Projection:
         raw: bool = False,
         maps: dict[tuple[str, ...], Float64] | None = None,
         source: Moments | None = None,
-        ridge: float = 0.0,
+        ridges: Mapping[str, float] | None = None,
     ) -> None:
         self.weights = {name: np.ascontiguousarray(block) for name, block in weights.items()}
         self.means, self.scales, self.raw = means, scales, raw
         self.agreement, self.canonical = agreement, canonical
         self._maps = maps or {}
-        self._source, self._ridge = source, ridge
+        self._source, self._ridges = source, ridges or {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -81,9 +81,13 @@ class Projection:
         if present not in self._maps:
             assert self._source is not None, "a projection has either its maps or their source"
             missing = [name for name in self.names if name not in present]
-            cross = np.hstack([stacked(self._source, present, [q]) @ self.weights[q] for q in missing])
-            coefficients = regression(self._source, self._ridge, present, cross)
-            self._maps[present] = np.ascontiguousarray(coefficients)
+            coefficients = np.empty((sum(len(self.weights[p]) for p in present), len(missing) * self.dim))
+            for ridge in {self._ridges[q] for q in missing}:
+                alike = [i for i, q in enumerate(missing) if self._ridges[q] == ridge]
+                cross = [stacked(self._source, present, [missing[i]]) @ self.weights[missing[i]] for i in alike]
+                columns = np.concatenate([np.arange(i * self.dim, (i + 1) * self.dim) for i in alike])
+                coefficients[:, columns] = regression(self._source, ridge, present, np.hstack(cross))
+            self._maps[present] = coefficients
         return self._maps[present]
 
     def settle(self) -> None:
@@ -140,7 +144,7 @@ class Projection:
             self.raw,
             maps,
             self._source,
-            self._ridge,
+            self._ridges,
         )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

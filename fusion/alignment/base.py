@@ -100,7 +100,7 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
         Args:
             views: ``{name: (n, d)}``; absent names and all-NaN rows are missing.
             average: ``mean``, ``weighted``, ``spherical``, ``posterior``; ``auto`` is ``weighted`` when weights are
-                given and ``mean`` otherwise.
+                given or the alignment was fitted with some, and ``mean`` otherwise.
             weights: One per input, for ``weighted`` and ``spherical``.
 
         Returns:
@@ -110,7 +110,7 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
             ValueError: As :meth:`transform`; also for a row with nothing present, named by its index.
         """
         given, there, dtype = self._prepare(views)
-        method, shares = resolve(average, weights, tuple(self.dims_))
+        method, shares = resolve(*self._average(average, weights), tuple(self.dims_))
         n = common_rows(given)
         order = tuple(name for name in self.dims_ if name in given)
         present = np.stack([there[name] for name in order], axis=1)
@@ -123,6 +123,14 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
             rows = np.flatnonzero(codes == code)
             self._in_blocks(rows, here, dtype, fused, lambda part: self._fuse(part, method, shares))
         return fused
+
+    def _default_average(self) -> Mapping[str, float] | None:
+        """Weights that the fit was made for; None where they are equal."""
+        return None
+
+    def _average(self, average: str, weights: Mapping[str, float] | None) -> tuple[str, Mapping[str, float] | None]:
+        chosen = self._default_average() if average == "auto" and weights is None else weights
+        return average, chosen
 
     def _prepare(self, views: Views) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
         if not hasattr(self, "dims_"):

@@ -37,6 +37,8 @@ class LinearAlignment(Alignment):
         regularization: Ridge relative to the mean variance of each input, >= 0; ``auto`` is cross-validated.
         folds: Cross-validation folds of :meth:`fit`.
         precision: Type in which :meth:`fit` multiplies; see :class:`fusion.moments.Moments`.
+        fill_ridges: Ridge of the regression that fills in an input where it is missing, by its name; None or a name
+            left out means the ridge of the alignment.
 
     Attributes:
         weights_: ``{name: (d, dim)}``.
@@ -65,11 +67,13 @@ class LinearAlignment(Alignment):
         regularization: float | Literal["auto"] = "auto",
         folds: int = 5,
         precision: Precision = "float32",
+        fill_ridges: Mapping[str, float] | None = None,
     ) -> None:
         self.dim = dim
         self.regularization = regularization
         self.folds = folds
         self.precision = precision
+        self.fill_ridges = fill_ridges
 
     @classmethod
     @abstractmethod
@@ -123,6 +127,8 @@ class LinearAlignment(Alignment):
             raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization}")
 
     def _check_inputs(self, total: Moments) -> None:
+        if unknown := set(self.fill_ridges or ()) - set(total.names):
+            raise ValueError(f"fill_ridges names {', '.join(sorted(unknown))}; the inputs are {', '.join(total.names)}")
         if len(total.names) < self.min_inputs:
             raise ValueError(f"{self.method} needs at least {self.min_inputs} inputs, got {', '.join(total.names)}")
         if total.n < 2:
@@ -187,7 +193,7 @@ class LinearAlignment(Alignment):
             self._canonical(),
             raw=isinstance(self, Identity),
             source=total,
-            ridge=self.regularization_,
+            ridges=dict.fromkeys(total.names, self.regularization_) | dict(self.fill_ridges or {}),
         )
         self.weights_ = self.projection_.weights
 
@@ -225,7 +231,7 @@ class LinearAlignment(Alignment):
         """
         from fusion.alignment.module import FuseModule
 
-        return FuseModule(self.projection_, average, weights)
+        return FuseModule(self.projection_, *self._average(average, weights))
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values = {"regularization": self.regularization_, "rank": self.rank_, "n": self.n_}
@@ -323,70 +329,3 @@ class CCA(LinearAlignment):
         if len(moments.names) == 2:
             return _solvers.cca(moments, ridge, dim)
         return _solvers.joint(moments, 0.0, dict.fromkeys(moments.names, 1.0), ridge, dim)
-
-
-class Joint(LinearAlignment):
-    r"""The family between CCA (gamma = 0: what the inputs share) and the PCA of the concatenation (gamma = 1: all).
-
-    .. math:: S w = \theta B w, \quad
-        B = \mathrm{blockdiag}((1-\gamma)(C_m + \lambda t_m) + \gamma\,\mathrm{tr}(C_m)/\omega_m)
-
-    The mean of the aligned inputs is the component score; components are ordered by theta.
-
-    Args:
-        dim: Number of components.
-        regularization: See :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
-        folds: Cross-validation folds.
-        precision: See :class:`fusion.moments.Moments`.
-        gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
-        block_weights: Inertia omega of each input, on any common scale; ``auto`` is equal.
-
-    Attributes:
-        gamma_: The gamma in use.
-        block_weights_: The inertia in use, mean one.
-    """
-
-    method = "joint"
-    gamma_: float
-    block_weights_: dict[str, float]
-
-    def __init__(
-        self,
-        dim: int | None = None,
-        regularization: float | Literal["auto"] = "auto",
-        folds: int = 5,
-        precision: Precision = "float32",
-        gamma: float | Literal["auto"] = "auto",
-        block_weights: Mapping[str, float] | Literal["auto"] = "auto",
-    ) -> None:
-        super().__init__(dim, regularization, folds, precision)
-        self.gamma = gamma
-        self.block_weights = block_weights
-
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """The width of the concatenation."""
-        return sum(widths)
-
-    def _check_inputs(self, total: Moments) -> None:
-        super()._check_inputs(total)
-        gamma = 1.0 if self.gamma == "auto" else self.gamma
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {gamma}")
-        self.gamma_ = float(gamma)
-        given = dict.fromkeys(total.names, 1.0) if isinstance(self.block_weights, str) else dict(self.block_weights)
-        if set(given) != set(total.names) or min(given.values()) < 0 or not sum(given.values()) > 0:
-            raise ValueError(f"block_weights must name {', '.join(total.names)} with numbers >= 0, not {given}")
-        mean = sum(given.values()) / len(given)
-        self.block_weights_ = {name: given[name] / mean for name in total.names}
-
-    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim)
-
-    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-        values, arrays = super()._state()
-        return values | {"gamma": self.gamma_, "block_weights": self.block_weights_}, arrays
-
-    def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
-        super()._restore(values, arrays)
-        self.gamma_, self.block_weights_ = values["gamma"], values["block_weights"]

@@ -24,9 +24,11 @@ def paired(n=600, seed=0, shared=True):
 
 
 def stacking(imputer):
+    moments = imputer.moments
+
     def fuse(views):
         full = imputer.impute(views)
-        return np.hstack([full["text"], full["image"]])
+        return np.hstack([full[m] / np.sqrt(np.trace(moments.block(m, m))).astype(np.float32) for m in moments.names])
 
     return fuse
 
@@ -63,6 +65,15 @@ def test_who_wins_where():
         assert by["concat_imputed"][condition] >= by["concat"][condition]
 
 
+def test_the_scale_of_an_input_does_not_count_in_a_concatenation(first):
+    views, labels, train = first
+    by = run(views, labels, train)["candidates"]
+    scaled = run(views | {"image": views["image"] * 1000}, labels, train)["candidates"]
+    for name in ("concat", "concat_imputed"):
+        for condition, score in by[name].items():
+            assert scaled[name][condition] == pytest.approx(score, abs=0.01)
+
+
 def test_an_input_alone_that_is_withheld_says_the_majority(first):
     views, labels, train = first
     result = run(views, labels, train)
@@ -74,7 +85,7 @@ def test_an_input_alone_that_is_withheld_says_the_majority(first):
 
 def test_vectors_as_written_by_condition(first):
     views, labels, train = first
-    full = np.hstack([views["text"], views["image"]])
+    full = stacking(Imputer(Moments.of({name: view[train] for name, view in views.items()})))(views)
     noise = np.random.default_rng(0).normal(size=full.shape)
     fused = {"complete": full, "without text": noise, "without image": full}
     by = run(views, labels, train, fused)["candidates"]
@@ -179,6 +190,7 @@ def test_cross_validation_fits_everything_inside_the_training_part():
     assert list(result["candidates"]) == NAMES
     gaps = result["gaps"]
     assert gaps["complete"] == {"against": "concat", "mean": 0.0, "low": 0.0, "high": 0.0}
+    assert gaps["complete, best input"]["low"] > 0.1
     assert gaps["without text"]["against"] == "image"
     assert gaps["without text"]["low"] <= gaps["without text"]["mean"] <= gaps["without text"]["high"]
     assert json.loads(json.dumps(result)) == result

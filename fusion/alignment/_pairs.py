@@ -1,0 +1,74 @@
+"""What held-out rows say of a set of weights where there is no target: do inputs find each other, and what is kept."""
+
+from collections.abc import Mapping
+from itertools import permutations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fusion._solvers import Weights, stacked
+from fusion._views import FloatArray
+from fusion.alignment._trial import Sample, Scores, Solve
+from fusion.metrics import match_ranks
+from fusion.moments import FoldMoments, Moments
+from fusion.splits import fold_of
+
+Float64 = NDArray[np.float64]
+
+RETRIEVAL, KEPT = "retrieval", "kept"
+_NEAREST = 10
+_MAX_ROWS = 2000
+
+
+class PairTrials:
+    """Scores weights by held-out retrieval and by the variance of the inputs that the fused vector tells.
+
+    Args:
+        folds: Moments of the training rows; fold k's rows are scored by weights of the others.
+        sample: Rows among them.
+    """
+
+    def __init__(self, folds: FoldMoments, sample: Sample) -> None:
+        sample = sample.complete()
+        assert sample.groups is not None
+        fold = fold_of(sample.groups, len(folds))
+        self.parts: list[tuple[Moments, dict[str, FloatArray]]] = []
+        self.groups: list[object] = []
+        for number, train in enumerate(folds.leave_one_out()):
+            held = np.flatnonzero(fold == number)[:_MAX_ROWS]
+            if len(held) > _NEAREST and train.n > 2:
+                columns = train.columns
+                self.parts.append((train, {m: v[held] - train.mean[columns[m]] for m, v in sample.views.items()}))
+                self.groups += [sample.groups[row] for row in held]
+
+    def score(self, solve: Solve) -> Scores:
+        """Scores the weights that ``solve`` makes of every training part."""
+        found = [_scored(train, held, solve(train)) for train, held in self.parts]
+        return Scores({name: np.concatenate([part[name] for part in found]) for name in found[0]}, {})
+
+
+def _scored(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> dict[str, Float64]:
+    aligned = {name: values @ weights[name] for name, values in held.items()}
+    scores = {KEPT: _kept(train, held, weights)}
+    if len(held) > 1:
+        hits = [match_ranks(aligned[a], aligned[b]) <= _NEAREST for a, b in permutations(held, 2)]
+        scores[RETRIEVAL] = np.mean(hits, axis=0)
+    return scores
+
+
+def _kept(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> Float64:
+    """(n,) 1 - squared error / variance of the inputs read back from the fused vector, each input counting the same."""
+    names = train.names
+    stack = np.vstack([weights[name] for name in names])
+    cross = stacked(train, names, names) @ stack
+    covariance = stack.T @ cross
+    covariance[np.diag_indices_from(covariance)] += 1e-6 * max(float(np.trace(covariance)) / len(covariance), 1e-300)
+    back = scipy.linalg.solve(covariance, cross.T, assume_a="pos", check_finite=False)
+    fused = np.sum([held[name] @ weights[name] for name in names], axis=0)
+    kept = np.zeros(len(fused))
+    for name, columns in train.columns.items():
+        error = np.square(held[name] - fused @ back[:, columns]).sum(axis=1)
+        variance = float(np.square(held[name]).sum(axis=1).mean()) or 1.0
+        kept += (1 - error / variance) / len(names)
+    return kept
