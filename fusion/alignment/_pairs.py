@@ -40,7 +40,7 @@ class PairTrials:
             if len(held) > _NEAREST and train.n > 2:
                 columns = train.columns
                 self.parts.append((train, {m: v[held] - train.mean[columns[m]] for m, v in sample.views.items()}))
-                self.groups += [sample.groups[row] for row in held]
+                self.groups += [sample.groups[row] for row in held.tolist()]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""

@@ -56,7 +56,7 @@ class Sample:
         kept = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
         if self.labels is not None:
             kept &= np.array([not is_empty(label) for label in self.labels], dtype=bool)
-        rows = np.flatnonzero(kept)
+        rows: list[int] = np.flatnonzero(kept).tolist()
         groups = range(len(kept)) if self.groups is None else self.groups
         labels = None if self.labels is None else [self.labels[row] for row in rows]
         return Sample({m: v[rows] for m, v in arrays.items()}, [groups[row] for row in rows], labels, self.task)
@@ -115,7 +115,7 @@ class ProbeTrials:
             if min(len(held), len(fit), train.n - 1) < 1:
                 continue
             self.parts.append(_Part(train, sample.views, values, fit, held, str(task)))
-            self.groups += [sample.groups[row] for row in held]
+            self.groups += [sample.groups[row] for row in held.tolist()]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""

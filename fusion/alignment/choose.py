@@ -30,8 +30,8 @@ from fusion.moments import FoldMoments, Moments
 
 Float64 = NDArray[np.float64]
 
-_TIMES = (0.125, 0.25, 0.5, 2.0, 4.0)
-_GAMMAS = (0.2, 0.05, 0.01)
+_TIMES = (0.25, 0.5, 2.0, 4.0)
+_GAMMAS = (0.1, 0.02)
 _SILENT = 1 / 16
 _RIDGE = 0.1
 # Directions of each input that trials of `joint` look at, in multiples of dim.

@@ -87,3 +87,15 @@ def test_groups_widen_the_interval_and_the_seed_fixes_it():
 def test_calibration_error():
     assert expected_calibration_error(np.full(10, 1.0), np.ones(10, bool)) == 0.0
     assert expected_calibration_error(np.full(10, 0.9), np.arange(10) < 5) == pytest.approx(0.4)
+
+
+def test_a_candidate_near_to_everything_is_no_find():
+    rng = np.random.default_rng(0)
+    queries = rng.normal(size=(200, 10))
+    candidates = queries + 1.5 * rng.normal(size=(200, 10))
+    middle = queries.mean(axis=0)
+    queries = queries + 3
+    hubs = candidates + 3
+    hubs[:20] = middle + 3
+    plain, scaled = retrieval(queries, hubs), retrieval(queries, hubs, neighbours=10)
+    assert scaled["r10"] > plain["r10"]
