@@ -13,6 +13,7 @@ from infra.logs import bound
 from tasks.align import Fitted, fit_alignment, load_alignment
 from tasks.embed import embed_input, pending
 from tasks.fuse import fuse_features
+from tasks.join import join_tables
 from tasks.plan import prepare
 from tasks.report import write_report
 from tasks.run import Run
@@ -22,8 +23,9 @@ Figures = dict[str, Any]
 
 
 def embed_inputs(run: Run, cluster: Cluster) -> Figures:
-    """Embeds what is missing of every input; figures of each for report.json."""
-    return {f"embed {name}": embed_input(run, name, cluster) for name in run.inputs}
+    """Joins the inputs' own tables to the corpus and embeds what is missing; figures for report.json."""
+    figures = {"join": join_tables(run, cluster)} if run.join is not None else {}
+    return figures | {f"embed {name}": embed_input(run, name, cluster) for name in run.inputs}
 
 
 def fuse_inputs(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any], Figures]:
@@ -86,6 +88,8 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
 
 
 def _embedded(run: Run) -> Run:
+    if run.unjoined:
+        raise RunError("the inputs' own tables are not joined to the corpus; run `barycenter embed` first")
     for name in run.inputs:
         if left := len(pending(run, name)):
             raise RunError(f"{left} shard(s) of input {name} are not embedded; run `barycenter embed` first")

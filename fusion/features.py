@@ -35,8 +35,9 @@ def feature_schema(
     inputs: Sequence[str],
     aligned: bool,
     metadata: Mapping[str, str],
+    counted: Sequence[str] = (),
 ) -> pa.Schema:
-    """Schema of a feature file: key, kept columns, ``fused``, ``has_<input>`` and, where asked, ``aligned_<input>``.
+    """Schema of a feature file: key, kept columns, ``fused``, ``has_<input>``, ``count_<input>``, ``aligned_<input>``.
 
     Args:
         key: Name of the key column (string, not null), or its field.
@@ -46,6 +47,7 @@ def feature_schema(
         inputs: Names of the inputs, in order.
         aligned: Whether aligned vectors are written; they are null where the input is missing.
         metadata: File metadata.
+        counted: Inputs with several values a row; how many were averaged is written.
 
     Raises:
         ValueError: If two columns share a name.
@@ -57,6 +59,7 @@ def feature_schema(
     columns = [key if isinstance(key, pa.Field) else pa.field(key, pa.string(), nullable=False), *kept]
     columns.append(pa.field("fused", vector, nullable=False))
     columns += [pa.field(f"has_{name}", pa.bool_(), nullable=False) for name in inputs]
+    columns += [pa.field(f"count_{name}", pa.int32(), nullable=False) for name in counted]
     if aligned:
         columns += [pa.field(f"aligned_{name}", vector) for name in inputs]
     names = [column.name for column in columns]

@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fusion.errors import RunError
-from infra.ledger import REPAIRS, embedding_path
+from infra.ledger import COLUMNS, REPAIRS, embedding_path
 from infra.storage import MissingFileError, Storage
 
 Manifest = dict[str, Any]
 
 POINTER = "manifest.json"
 _FOLDER = "manifests"
-_COLLECTED = ("features/", "rejects/", "alignment/", "head/", "embeddings/")
+_COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/")
 
 
 def manifest_path(number: int) -> str:
@@ -174,7 +174,9 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
         folders.add(f"head/{manifest.get('version')}")
         if alignment := manifest.get("alignment_id"):
             folders.add(f"alignment/{alignment}")
-    return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders
+        if join := manifest.get("join"):
+            folders.add(f"corpus/{join}")
+    return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or path.endswith(f"/{COLUMNS}")
 
 
 def _embeddings(manifest: Manifest) -> Iterator[str]:

@@ -3,97 +3,39 @@
 The models are the parameters of the Prefect flows as well, so their descriptions become the text of the form in its UI.
 """
 
-import contextlib
 import hashlib
 import json
-import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from infra.jobpaths import resolve_encoder, resolve_path
+from infra.jobvalues import (
+    AutoCount,
+    AutoShare,
+    Count,
+    Flag,
+    Folds,
+    Names,
+    Natural,
+    Section,
+    Share,
+    Text,
+    column_names,
+    number,
+    show,
+    wrong,
+)
 
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
 CANDIDATES = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
 NEEDS_TWO = ("procrustes", "cca", "kernel-cca", "contrastive")
-
-
-def show(value: object) -> str:
-    """A value as it is quoted in an error, on one line and shortened."""
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def wrong(problem: str, key: str = "") -> PydanticCustomError:
-    """A validation error whose words are final; ``key`` is relative to the model that raises it."""
-    return PydanticCustomError("job", "{problem}", {"problem": problem, "key": key})
-
-
-def _number(kind: type[int] | type[float], minimum: float, words: str, auto: bool = False) -> BeforeValidator:
-    def check(value: object) -> object:
-        if auto and value == "auto":
-            return value
-        if kind is float and isinstance(value, str | int) and not isinstance(value, bool):
-            with contextlib.suppress(ValueError):
-                value = float(value)
-        good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and value >= minimum
-        if not good:
-            raise wrong(f"must be {'auto or ' if auto else ''}{words}, not {show(value)}")
-        return value
-
-    return BeforeValidator(check)
-
-
-def _text(value: object) -> object:
-    if not isinstance(value, str):
-        hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
-        raise wrong(f"must be text, not {show(value)}{hint}")
-    if not value.strip():
-        raise wrong("must not be empty")
-    return value
-
-
-def _names(value: object) -> object:
-    if isinstance(value, str):
-        raise wrong(f"must be a list, e.g. [{value}]")
-    if not isinstance(value, list | tuple):
-        raise wrong(f"must be a list of names, not {show(value)}")
-    for name in value:
-        _text(name)
-        if value.count(name) > 1:
-            raise wrong(f"{show(name)} stands there twice")
-    return value
-
-
-def _column(value: object) -> object:
-    if isinstance(value, list | tuple):
-        if not value:
-            raise wrong("must not be empty")
-        return _names(value)
-    return _text(value)
-
-
-Text = Annotated[str, BeforeValidator(_text)]
-Names = Annotated[list[str], BeforeValidator(_names)]
-Count = Annotated[int, Field(ge=1), _number(int, 1, "a whole number from 1 up")]
-Natural = Annotated[int, Field(ge=0), _number(int, 0, "a whole number from 0 up")]
-Folds = Annotated[int, Field(ge=2), _number(int, 2, "a whole number from 2 up")]
-Share = Annotated[float, Field(ge=0), _number(float, 0, "a number from 0 up")]
-AutoCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], _number(int, 1, "a whole number from 1 up", True)]
-AutoShare = Annotated[Literal["auto"] | Annotated[float, Field(ge=0)], _number(float, 0, "a number from 0 up", True)]
-Flag = Annotated[bool, Field(strict=True)]
-
-
-class Section(BaseModel):
-    """What every part of the job file has in common: frozen, no unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, protected_namespaces=())
 
 
 class CorpusJob(Section):
@@ -122,12 +64,24 @@ class PreprocessingJob(Section):
     std: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel deviations.")
 
 
+class InputCorpusJob(Section):
+    """A table of an input's own, joined to the corpus on the key; several rows of a key are averaged."""
+
+    path: Text = Field(description="File, folder, glob or URI, as for corpus.path.")
+    key: Text | None = Field(None, description="Column that holds the corpus key; the name of corpus.key if left out.")
+
+
 class InputJob(Section):
     """One input of a row: which column, which encoder."""
 
     kind: Literal["text", "image", "vector"] = Field(description="What the column holds.")
-    column: Annotated[str | list[str], BeforeValidator(_column)] = Field(
-        description="Column name; for text also a list of names, joined by newline."
+    column: Annotated[str | list[str], BeforeValidator(column_names)] = Field(
+        description="Column name; for text also a list of names, joined by newline. Lists are averaged."
+    )
+    corpus: InputCorpusJob | None = Field(None, description="The input's own table, where it is not in the corpus.")
+    weights_column: Text | None = Field(None, description="List column of weights for the average of several values.")
+    long_text: Literal["truncate", "window-mean"] = Field(
+        "truncate", description="Longer texts than the encoder reads: their beginning, or the mean over windows."
     )
     encoder: Text | None = Field(
         None, description="Hub id or local folder (transformers), torchvision/<architecture>, builtin/<name>."
@@ -137,10 +91,26 @@ class InputJob(Section):
     preprocessing: PreprocessingJob | None = Field(None, description="Overrides of the image transforms.")
     batch: AutoCount = Field("auto", description="Rows (image, vector) or tokens (text) in a batch.")
 
+    def resolved(self, base: Path) -> "InputJob":
+        """The input with its relative local paths made absolute."""
+        changes: dict[str, Any] = {
+            key: resolve(value, base)
+            for key, resolve in (("weights", resolve_path), ("encoder", resolve_encoder))
+            if (value := getattr(self, key)) is not None
+        }
+        if self.corpus is not None:
+            changes["corpus"] = self.corpus.model_copy(update={"path": resolve_path(self.corpus.path, base)})
+        return self.model_copy(update=changes)
+
     @property
     def columns(self) -> list[str]:
         """The columns this input reads."""
         return [self.column] if isinstance(self.column, str) else list(self.column)
+
+    def required_columns(self, where: str) -> dict[str, list[str]]:
+        """The columns this input reads, by the key below ``where`` that names them."""
+        weights = {} if self.weights_column is None else {f"{where}.weights_column": [self.weights_column]}
+        return {f"{where}.column": self.columns, **weights}
 
     @model_validator(mode="after")
     def _fits_kind(self) -> Self:
@@ -152,6 +122,8 @@ class InputJob(Section):
                     raise wrong("a vector input is passed through and has none; remove it", key)
         elif self.encoder is None:
             raise wrong(f"{'an image' if self.kind == 'image' else 'a text'} input needs one", "encoder")
+        if self.kind != "text" and self.long_text != "truncate":
+            raise wrong("only text inputs have it; remove it", "long_text")
         if self.kind == "text" and self.preprocessing is not None:
             raise wrong("only image inputs have it; remove it", "preprocessing")
         if self.weights is not None and str(self.encoder).startswith("builtin/"):
@@ -192,13 +164,19 @@ class OutputJob(Section):
 class LimitsJob(Section):
     """What a run puts up with."""
 
-    max_bad_fraction: Annotated[float, Field(ge=0, le=1), _number(float, 0, "a number from 0 to 1")] = Field(
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1), number(float, 0, "a number from 0 to 1")] = Field(
         0.5, description="More bad inputs than this stop the run before the commit."
     )
     max_pixels: Count = Field(50_000_000, description="Larger pictures are rejected undecoded.")
     formats: Names = Field(FORMATS, description="Picture formats that may be decoded, by Pillow's names.")
     outside_corpus: Flag = Field(False, description="May picture paths leave the corpus folder.")
     http: Flag = Field(False, description="May pictures be fetched by http(s).")
+    http_concurrency: Count = Field(8, description="Pictures that one worker fetches by http(s) at a time.")
+    http_timeout: Annotated[float, Field(gt=0), number(float, 0.001, "a number of seconds above 0")] = Field(
+        30.0, description="Seconds until a picture that does not come by http(s) is given up."
+    )
+    max_picture_bytes: Count = Field(256 * 2**20, description="Larger picture files are rejected unread.")
+    join_memory_mb: Count = Field(1024, description="MiB that a worker may use to join the inputs' own tables.")
 
     @field_validator("formats")
     @classmethod
@@ -291,7 +269,8 @@ class Job(Section):
             elif name in CANDIDATES:
                 yield f"inputs.{name}", f"{name} is a line of the report; choose another name"
         for column in [*self.corpus.keep, *filter(None, [self.corpus.key])]:
-            if column in ("fused", "__bad__") or column.startswith(("has_", "aligned_")):
+            counts = {f"count_{name}" for name in self.inputs}
+            if column in {"fused", "__bad__", *counts} or column.startswith(("has_", "aligned_")):
                 where = "corpus.key" if column == self.corpus.key else "corpus.keep"
                 yield where, f"{column!r} is a column that the output itself has; rename it in the corpus"
 
@@ -324,10 +303,13 @@ class Job(Section):
         return {name: self.average.weights.get(name, 1.0) for name in self.inputs}
 
     def required_columns(self) -> dict[str, list[str]]:
-        """The corpus columns this job reads, by the key that names them."""
-        columns = {f"inputs.{name}.column": part.columns for name, part in self.inputs.items()}
-        key = {"corpus.key": [self.corpus.key]} if self.corpus.key is not None else {}
-        return {**key, "corpus.keep": list(self.corpus.keep), **columns}
+        """The columns of ``corpus.path`` that this job reads, by the key that names them."""
+        columns = {"corpus.key": [self.corpus.key]} if self.corpus.key is not None else {}
+        columns["corpus.keep"] = list(self.corpus.keep)
+        for name, part in self.inputs.items():
+            if part.corpus is None:
+                columns |= part.required_columns(f"inputs.{name}")
+        return columns
 
     def explicit(self, path: str) -> bool:
         """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default."""
@@ -355,16 +337,7 @@ class Job(Section):
             A job whose corpus.path, output.path, alignment.from, weights and local encoder folders are absolute;
             URIs and hub ids are as they were, and so is what ``explicit`` tells.
         """
-        inputs = {
-            name: part.model_copy(
-                update={
-                    key: resolve(value, base)
-                    for key, resolve in (("weights", resolve_path), ("encoder", resolve_encoder))
-                    if (value := getattr(part, key)) is not None
-                }
-            )
-            for name, part in self.inputs.items()
-        }
+        inputs = {name: part.resolved(base) for name, part in self.inputs.items()}
         changes: dict[str, Any] = {
             "corpus": self.corpus.model_copy(update={"path": resolve_path(self.corpus.path, base)}),
             "output": self.output.model_copy(update={"path": resolve_path(self.output.path, base)}),

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fusion.errors import JobError
-from infra.job import Job, show
+from infra.job import Job
+from infra.jobvalues import show
 
 _KINDS = {
     "string_type": "text",

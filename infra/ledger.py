@@ -8,6 +8,9 @@ from infra.storage import Storage
 REPAIRS = "embeddings/repairs.json"
 """Embedding files made again in place: {path: [SHA-256 at first, SHA-256 now, or null until that is settled]}."""
 
+COLUMNS = "columns.json"
+"""Beside the embeddings of an input and encoder: which columns of the corpus they are of."""
+
 _SUFFIX = ".parquet"
 
 

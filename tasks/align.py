@@ -5,7 +5,6 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +24,13 @@ from infra.dispatch import Work, dispatch
 from infra.job import AlignmentJob, Job
 from infra.storage import Storage
 from tasks.progress import StageProgress
-from tasks.rows import RowReader, sample_shards
+from tasks.rows import RowReader, gathered, sample_shards
 from tasks.run import Run, describe_widths, digest
 
 BLOCK_ROWS = 262_144
+LEAST_BLOCK_ROWS = 32_768
 SAMPLE_ROWS = 20_000
+_UPDATE_ROWS = 16_384
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ class MomentsWorker:
     def run(self, payload: Sequence[Shard]) -> FoldMoments:
         """Moments of one block of shards: the folds of rows with a label (or no target), then those of the others."""
         sides = [FoldMoments([Moments(self.widths) for _ in range(self.folds)]) for _ in range(2)]
-        for shard in payload:
-            rows = self.reader.read(shard)
-            labelled = np.ones(len(rows.keys), dtype=bool)
+        reader = replace(self.reader, keep=(self.target,) if self.target is not None else ())
+        for rows in gathered(reader.each(payload), _UPDATE_ROWS):
+            labelled = np.ones(rows.count, dtype=bool)
             if self.target is not None:
                 labelled = np.array([not is_empty(label) for label in rows.kept.column(self.target).to_pylist()])
             for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
@@ -104,11 +105,11 @@ def _both_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMo
     path = f"alignment/moments/{digest(run.embeddings_key(), _split_key(run), folds, target)}.safetensors"
     if run.storage.exists(path):
         return _read_moments(run.storage, path)
-    blocks = run.blocks(BLOCK_ROWS)
-    parts: dict[int, FoldMoments] = {}
+    blocks = run.blocks(min(max(run.rows // 8, LEAST_BLOCK_ROWS), BLOCK_ROWS))
+    merged = _InOrder()
 
     def done(work: Work, part: FoldMoments) -> None:
-        parts[int(work.id)] = part
+        merged.add(int(work.id), part)
         progress.advance(work.rows)
 
     failed = dispatch(
@@ -121,11 +122,26 @@ def _both_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMo
     )
     if failed:
         raise RunError(f"moments of block {failed[0].id} failed: {failed[0].detail}; run again")
-    merged = reduce(FoldMoments.merge, [parts[index] for index in range(len(blocks))])
+    assert merged.whole is not None
     with tempfile.TemporaryDirectory() as folder:
-        merged.save(Path(folder) / "moments")
+        merged.whole.save(Path(folder) / "moments")
         run.storage.write(path, (Path(folder) / "moments").read_bytes())
-    return merged
+    return merged.whole
+
+
+class _InOrder:
+    """Merges parts in the order of their numbers, however they arrive, and keeps none that is merged."""
+
+    def __init__(self) -> None:
+        self.whole: FoldMoments | None = None
+        self._waiting: dict[int, FoldMoments] = {}
+        self._next = 0
+
+    def add(self, number: int, part: FoldMoments) -> None:
+        self._waiting[number] = part
+        while (following := self._waiting.pop(self._next, None)) is not None:
+            self.whole = following if self.whole is None else self.whole.merge(following)
+            self._next += 1
 
 
 def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:

@@ -5,22 +5,20 @@ import platform
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from fusion.encoders import EncoderSpec, load
-from fusion.encoders.pipeline import embed, find_batch
-from fusion.errors import BadInputError, Reason, RunError
-from fusion.features import vectors_to_array
+from fusion.encoders.pipeline import find_batch
+from fusion.errors import BadInputError, JobError, Reason, RunError
 from infra.cluster import Cluster, WorkerPlan
-from infra.corpus import BAD, Corpus, Picture, Pictures, Shard
+from infra.corpus import BAD, Corpus, Pictures, Shard
 from infra.dispatch import Quarantined, Work, dispatch
-from infra.ledger import done_shards, embedding_path, intend_repairs
+from infra.ledger import COLUMNS, done_shards, embedding_path, intend_repairs
 from infra.storage import Storage
+from tasks.members import Columns, Members
 from tasks.progress import StageProgress
 from tasks.run import Run, storage_options
 
@@ -34,9 +32,8 @@ class EmbedSetting:
     name: str
     spec: EncoderSpec
     encoder_id: str
-    columns: tuple[str, ...]
+    columns: Columns
     corpus: Corpus
-    pictures: Pictures | None
     storage: Storage
     device: str
     batch: int | None
@@ -71,48 +68,35 @@ class EmbedWorker:
         """
         setting, job = self.setting, payload
         table = setting.corpus.read(job.shard, _columns(setting))
-        values, sources = self._values(table, job.shard.folder)
-        for row, problem in enumerate(table.column(BAD).to_pylist()):
-            if problem is not None:
-                values[row] = partial(_refused, BadInputError(Reason.UNREADABLE_ROW, problem))
-        for row in job.skip:
-            values[row] = partial(_refused, BadInputError(Reason.POISONED, "this row crashed its worker"))
-        result = embed(self.encoder, values, batch=setting.batch or self.batch(values), threads=setting.threads)
+        refused = {
+            row: BadInputError(Reason.UNREADABLE_ROW, problem)
+            for row, problem in enumerate(table.column(BAD).to_pylist())
+            if problem is not None
+        }
+        refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
+        members = Members(table, setting.columns, job.shard.folder, refused)
+        batch = setting.batch or self.batch(members.values)
+        result = members.embed(self.encoder, batch=batch, threads=setting.threads)
         path = embedding_path(setting.name, setting.encoder_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
         write = setting.storage.write_table if job.replace else setting.storage.create_table
-        write(path, _embedding_table(keys, result, sources), **EMBEDDING_PARQUET)
+        write(path, members.table(keys, result), **EMBEDDING_PARQUET)
         return {
             "rows": job.shard.rows,
+            "encoded": result.encoded,
             "bad": Counter(reason for reason in result.reasons if reason is not None),
             "seconds": dict(result.seconds),
         }
 
     def probe(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
-        job = payload
-        table = self.setting.corpus.read(job.shard, _columns(self.setting))
-        values, _ = self._values(table, job.shard.folder)
-        embed(self.encoder, [values[row] for row in rows], batch=self.setting.batch or 1, threads=1)
+        table = self.setting.corpus.read(payload.shard, _columns(self.setting)).take(list(rows))
+        members = Members(table, self.setting.columns, payload.shard.folder)
+        members.embed(self.encoder, batch=self.setting.batch or 1, threads=1)
 
     def batch(self, values: Sequence[object]) -> int:
         """The batch that runs fastest on these values (rows, or tokens for text)."""
         return int(find_batch(self.encoder, [value for value in values if value is not None][:_CALIBRATION_ROWS]))
-
-    def _values(self, table: pa.Table, folder: str) -> tuple[list[object], list[Picture | None]]:
-        setting = self.setting
-        if setting.spec.kind == "text":
-            return _joined_text(table, setting.columns), [None] * table.num_rows
-        column = table.column(setting.columns[0])
-        if setting.pictures is None:
-            return column.to_pylist(), [None] * table.num_rows
-        values: list[object] = []
-        pictures: list[Picture | None] = []
-        for value in column.to_pylist():
-            picture = _picture(setting.pictures, value, folder)
-            values.append(picture.read if isinstance(picture, Picture) else partial(_refused, picture))
-            pictures.append(picture if isinstance(picture, Picture) else None)
-        return values, pictures
 
 
 EMBEDDING_PARQUET: dict[str, Any] = {
@@ -134,6 +118,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     rows = sum(shard.rows for shard in shards)
     if not shards:
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
+    run.storage.write(*check_columns(run, name))
     ray = run.job.ray
     workers = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
     setting = _fixed_setting(run, name, workers)
@@ -141,9 +126,12 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     parts: Counter[str] = Counter()
     bad: Counter[str] = Counter()
     there = _announce_repairs(run, name, shards)
+    encoded = 0
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
 
         def done(work: Work, result: dict[str, Any]) -> None:
+            nonlocal encoded
+            encoded += result["encoded"]
             parts.update(result["seconds"])
             bad.update(result["bad"])
             progress.advance(work.rows, result["seconds"])
@@ -161,6 +149,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     _refuse(name, quarantined)
     figures: dict[str, Any] = progress.figures()
     return figures | {
+        "encoded": encoded,
         "shards": len(shards),
         "shards_done_before": len(run.shards) - len(shards),
         "workers": workers.workers,
@@ -170,6 +159,27 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         "limited_by": _limited_by(parts),
         "bad": dict(bad),
     }
+
+
+def check_columns(run: Run, name: str) -> tuple[str, bytes]:
+    """Refuses to mix embeddings of one column with those of another, which no name would tell apart.
+
+    Returns:
+        Path and content of the file beside the embeddings that tells of which columns they are.
+
+    Raises:
+        JobError: There are embeddings of other columns.
+    """
+    path = f"embeddings/{name}/{run.encoders[name].encoder_id}/{COLUMNS}"
+    columns = [*run.columns(name), run.weights_column(name)]
+    known = json.loads(run.storage.read(path)) if run.storage.exists(path) else columns
+    if known != columns:
+        raise JobError(
+            f"inputs.{name}.column",
+            f"the embeddings in {run.job.output.path} were made of {', '.join(filter(None, known))}; give the input "
+            "another name or the job another output.path",
+        )
+    return path, json.dumps(columns).encode()
 
 
 def pending(run: Run, name: str) -> list[Shard]:
@@ -187,10 +197,9 @@ def _stale(run: Run, name: str, shard: Shard) -> bool:
         return True
     if not run.recheck or run.specs[name].kind != "image":
         return False
-    pictures = _pictures(run)
-    column = run.corpus.read(shard, run.job.inputs[name].columns).column(run.job.inputs[name].columns[0])
-    stamps = [_stamp(_picture(pictures, value, shard.folder)) for value in column.to_pylist()]
-    changed: bool = stamps != table.column("source_stamp").to_pylist()
+    columns = _input_columns(run, name)
+    members = Members(run.corpus.read(shard, columns.names), columns, shard.folder)
+    changed: bool = members.stamps() != table.column("source_stamp").to_pylist()
     return changed
 
 
@@ -204,29 +213,28 @@ def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> set[str]:
     return there
 
 
-def _stamp(picture: Picture | BadInputError) -> str | None:
-    return picture.stamp if isinstance(picture, Picture) else None
-
-
-def _pictures(run: Run) -> Pictures:
-    limits = run.job.limits
-    return Pictures(
-        run.corpus.root,
-        outside_corpus=limits.outside_corpus,
-        http=limits.http,
-        storage_options=storage_options(run.job),
+def _input_columns(run: Run, name: str) -> Columns:
+    names, kind = run.columns(name), run.specs[name].kind
+    return Columns(
+        kind=kind,
+        names=tuple(names),
+        weights=run.weights_column(name),
+        several=run.several(name),
+        pictures=_pictures(run, name) if kind == "image" else None,
     )
 
 
-def _refused(error: BadInputError) -> object:
-    raise error
-
-
-def _picture(pictures: Pictures, value: object, folder: str) -> Picture | BadInputError:
-    try:
-        return pictures.reader(value, folder)
-    except BadInputError as error:
-        return error
+def _pictures(run: Run, name: str) -> Pictures:
+    limits = run.job.limits
+    return Pictures(
+        run.picture_root(name),
+        outside_corpus=limits.outside_corpus,
+        http=limits.http,
+        max_bytes=limits.max_picture_bytes,
+        http_timeout=limits.http_timeout,
+        http_concurrency=limits.http_concurrency,
+        storage_options=storage_options(run.job),
+    )
 
 
 def _fixed_setting(run: Run, name: str, workers: WorkerPlan) -> EmbedSetting:
@@ -237,9 +245,8 @@ def _fixed_setting(run: Run, name: str, workers: WorkerPlan) -> EmbedSetting:
         name=name,
         spec=spec,
         encoder_id=run.encoders[name].encoder_id,
-        columns=tuple(run.job.inputs[name].columns),
+        columns=_input_columns(run, name),
         corpus=run.corpus,
-        pictures=_pictures(run) if spec.kind == "image" else None,
         storage=run.storage,
         device=device,
         batch=None,
@@ -265,8 +272,8 @@ class BatchWorker(EmbedWorker):
         """The batch, in rows or tokens."""
         shard = payload.shard
         sample = replace(shard, stop=min(shard.stop, shard.start + _CALIBRATION_ROWS))
-        values, _ = self._values(self.setting.corpus.read(sample, _columns(self.setting)), shard.folder)
-        return {"batch": self.batch(values)}
+        table = self.setting.corpus.read(sample, _columns(self.setting))
+        return {"batch": self.batch(Members(table, self.setting.columns, shard.folder).values)}
 
 
 def _calibrated(run: Run, setting: EmbedSetting, workers: WorkerPlan) -> int:
@@ -299,33 +306,8 @@ def _without_rows(work: Work, rows: Sequence[int]) -> Work:
 
 
 def _columns(setting: EmbedSetting) -> list[str]:
-    key = setting.corpus.key
-    return list(dict.fromkeys([*([key] if key else []), *setting.columns]))
-
-
-def _joined_text(table: pa.Table, columns: Sequence[str]) -> list[object]:
-    if len(columns) == 1:
-        values: list[object] = table.column(columns[0]).to_pylist()
-        return values
-    rows = zip(*(table.column(column).to_pylist() for column in columns), strict=True)
-    return ["\n".join(str(part) for part in row if part is not None) or None for row in rows]
-
-
-def _embedding_table(keys: Sequence[str | None], result: Any, sources: Sequence[Picture | None]) -> pa.Table:
-    columns: dict[str, pa.Array] = {
-        "key": pa.array(keys, pa.string()),
-        "vector": vectors_to_array(result.vectors),
-        "ok": pa.array(result.ok),
-        "reason": pa.array([None if reason is None else str(reason) for reason in result.reasons], pa.string()),
-        "detail": pa.array(result.details, pa.string()),
-        "source": pa.array([picture.uri if picture else None for picture in sources], pa.string()),
-        "source_size": pa.array([picture.size if picture else None for picture in sources], pa.int64()),
-        "source_stamp": pa.array([picture.stamp if picture else None for picture in sources], pa.string()),
-    }
-    schema = pa.schema(
-        [pa.field(name, array.type, nullable=name not in ("vector", "ok")) for name, array in columns.items()]
-    )
-    return pa.Table.from_arrays(list(columns.values()), schema=schema)
+    wanted = [setting.corpus.key, *setting.columns.names, setting.columns.weights]
+    return list(dict.fromkeys(column for column in wanted if column is not None))
 
 
 def _refuse(name: str, quarantined: Sequence[Quarantined]) -> None:

@@ -1,25 +1,21 @@
 """Fuse: embedding shards through the alignment into few, large Parquet files per partition, then the manifest."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version as package_version
-from typing import Any, BinaryIO
-from urllib.parse import quote
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
 from fusion.alignment import Alignment
 from fusion.errors import Reason, RunError
-from fusion.features import ROW_GROUP_ROWS, feature_schema, parquet_options, vectors_to_array
+from fusion.features import feature_schema, vectors_to_array
 from infra.cluster import Cluster
 from infra.commit import commit_manifest, point_to_newest, read_manifest
 from infra.corpus import Shard
@@ -27,12 +23,14 @@ from infra.dispatch import Work, dispatch
 from infra.storage import Storage
 from tasks.align import Fitted, block_workers, load_alignment
 from tasks.artifacts import dataset_committed
+from tasks.partitions import count_partitions
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, Rows, duplicates
 from tasks.run import Run, digest
+from tasks.writers import FeatureWriters
 
 _FILE_BYTES = 256 * 2**20
-_MAX_PARTITIONS = 1000
+_LEAST_FILE_BYTES = 64 * 2**20
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("key", "input", "reason", "detail", "source")])
 
@@ -79,9 +77,10 @@ class FuseWorker:
         setting, block = self.setting, payload
         record: dict[str, Any] = {"read": 0, "written": 0, "rejected": 0, "missing": Counter(), "bad": Counter()}
         rejects: list[pa.Table] = []
-        with _PartitionWriters(setting, block.index) as writers:
-            for shard in block.shards:
-                rows = setting.reader.read(shard)
+        folder = f"features/{setting.version}"
+        writers = FeatureWriters(setting.storage, folder, block.index, setting.schema, setting.partition_by)
+        with writers:
+            for shard, rows in zip(block.shards, setting.reader.each(block.shards), strict=True):
                 repeated = block.repeated.get(shard.id, ())
                 bad = bad_inputs(rows, repeated)
                 written = rows_written(rows, repeated, setting.on_bad_input)
@@ -91,7 +90,8 @@ class FuseWorker:
                         f"row {first['key']}: input {first['input']}: {first['reason']} ({first['detail']}); "
                         "on_bad_input is fail"
                     )
-                writers.write(self.table(rows, written), rows.kept.filter(pa.array(written)))
+                kept = rows.kept if written.all() else rows.kept.filter(pa.array(written))
+                writers.write(self.table(rows, kept, written), kept)
                 _count(record, rows, bad, written)
                 rejects.append(bad)
         record["files"] = writers.files
@@ -99,18 +99,22 @@ class FuseWorker:
         setting.storage.write(_record_path(setting.version, block.index), json.dumps(record).encode())
         return record
 
-    def table(self, rows: Rows, written: NDArray[np.bool_]) -> pa.Table:
+    def table(self, rows: Rows, kept: pa.Table, written: NDArray[np.bool_]) -> pa.Table:
         """The feature rows of one shard, partition columns left out."""
         setting = self.setting
-        views = {name: view[written] for name, view in rows.views.items()}
-        columns: dict[str, pa.Array] = {setting.key: pa.array(rows.keys, pa.string()).filter(pa.array(written))}
-        kept = rows.kept.filter(pa.array(written))
-        columns |= {name: kept.column(name).combine_chunks() for name in kept.column_names}
+        whole = bool(written.all())
+        views = rows.views if whole else {name: view[written] for name, view in rows.views.items()}
+        chosen = pa.array(written)
+        columns: dict[str, pa.Array] = {setting.key: rows.key_column if whole else rows.key_column.filter(chosen)}
+        columns |= {name: kept.column(name) for name in kept.column_names}
         dtype = setting.schema.field("fused").type.value_type.to_pandas_dtype()
         fused = self.alignment.fuse(views, average=setting.average, weights=setting.weights)
         columns["fused"] = vectors_to_array(np.asarray(fused, dtype=dtype))
         present = {name: ~np.isnan(view[:, 0]) for name, view in views.items()}
         columns |= {f"has_{name}": pa.array(there) for name, there in present.items()}
+        for name, status in rows.status.items():
+            if f"count_{name}" in setting.schema.names:
+                columns[f"count_{name}"] = status.column("count") if whole else status.column("count").filter(chosen)
         if setting.keep_aligned:
             for name, aligned in self.alignment.transform(views).items():
                 array = vectors_to_array(np.nan_to_num(aligned.astype(dtype)))
@@ -119,56 +123,6 @@ class FuseWorker:
                 )
         schema = setting.schema
         return pa.Table.from_arrays([columns[field.name].cast(field.type) for field in schema], schema=schema)
-
-
-class _PartitionWriters:
-    """One open Parquet file for each partition value that a block meets."""
-
-    def __init__(self, setting: FuseSetting, index: int) -> None:
-        self.setting, self.index = setting, index
-        self.files: list[dict[str, Any]] = []
-        self._open: dict[tuple[object, ...], tuple[str, pq.ParquetWriter, BinaryIO]] = {}
-        self._stack = ExitStack()
-
-    def __enter__(self) -> "_PartitionWriters":
-        return self
-
-    def write(self, table: pa.Table, kept: pa.Table) -> None:
-        """Appends rows to the files of their partitions."""
-        names = self.setting.partition_by
-        if not names:
-            self._writer(()).write_table(table, row_group_size=ROW_GROUP_ROWS)
-            return
-        values = list(zip(*(kept.column(name).to_pylist() for name in names), strict=True))
-        for value in dict.fromkeys(values):
-            mask = pa.array([other == value for other in values])
-            self._writer(value).write_table(table.filter(mask), row_group_size=ROW_GROUP_ROWS)
-
-    def _writer(self, value: tuple[object, ...]) -> pq.ParquetWriter:
-        if value not in self._open:
-            if len(self._open) >= _MAX_PARTITIONS:
-                raise RunError(
-                    f"output.partition_by: more than {_MAX_PARTITIONS} values of "
-                    f"{', '.join(self.setting.partition_by)} in one block; partition by a column with fewer values"
-                )
-            parts = zip(self.setting.partition_by, value, strict=True)
-            folder = "".join(f"{name}={_hive(part)}/" for name, part in parts)
-            path = f"features/{self.setting.version}/{folder}part-{self.index:05d}.parquet"
-            sink = self._stack.enter_context(self.setting.storage.writing(path))
-            writer = pq.ParquetWriter(sink, self.setting.schema, **parquet_options(self.setting.schema))
-            self._open[value] = (path, writer, sink)
-        return self._open[value][1]
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if kind is not None:
-            self._stack.__exit__(kind, error, trace)
-            return
-        for _, writer, _ in self._open.values():
-            writer.close()
-        self._stack.close()
-        for value, (path, _, _) in self._open.items():
-            partition = dict(zip(self.setting.partition_by, value, strict=True))
-            self.files.append(_described_file(self.setting.storage, path) | {"partition": partition})
 
 
 @task(name="fuse", cache_policy=NO_CACHE)
@@ -186,10 +140,7 @@ def fuse_features(
     if newest is not None and newest["version"] == setting.version:
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
-    rows_per_file = max(
-        4096, _FILE_BYTES // (fitted.alignment.dim_ * setting.schema.field("fused").type.value_type.bit_width // 8)
-    )
-    blocks = run.blocks(rows_per_file)
+    blocks = run.blocks(_rows_per_block(run, fitted.alignment.dim_))
     repeated = duplicates(setting.reader, run.shards)
     todo = [
         Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
@@ -223,6 +174,13 @@ def fuse_features(
     return manifest, figures
 
 
+def _rows_per_block(run: Run, dim: int) -> int:
+    """Rows that make files of 64 to 256 MiB in every partition, in eight blocks or more where there are so many."""
+    bytes_per_row = dim * np.dtype(run.job.output.dtype).itemsize
+    file_rows = min(max(run.rows // 8, _LEAST_FILE_BYTES // bytes_per_row), _FILE_BYTES // bytes_per_row)
+    return max(4096, file_rows * count_partitions(run))
+
+
 def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
     """The reject lines of some rows: every input that could not be used, and rows without a key of their own."""
     tables = []
@@ -239,7 +197,9 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
                 }
             )
         )
-    whole: list[tuple[str | None, Reason]] = [(None, Reason.NULL_KEY) for key in rows.keys if key is None]
+        if "rejects" in status.column_names:
+            tables.append(_bad_members(name, status))
+    whole: list[tuple[str | None, Reason]] = [(None, Reason.NULL_KEY)] * rows.key_column.null_count
     whole += [(rows.keys[row], Reason.DUPLICATE_KEY) for row in repeated if rows.keys[row] is not None]
     if whole:
         nothing = pa.nulls(len(whole), pa.string())
@@ -249,17 +209,27 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
     return pa.concat_tables([table.cast(REJECTS) for table in tables])
 
 
+def _bad_members(name: str, status: pa.Table) -> pa.Table:
+    """One line for each of a row's several values that was left out of its mean."""
+    lists = status.column("rejects").combine_chunks()
+    lines = lists.flatten()
+    rows = np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
+    keys = status.column("key").combine_chunks().take(pa.array(rows))
+    columns = [keys, pa.array([name] * len(lines), pa.string()), *(lines.field(part) for part in REJECTS.names[2:])]
+    return pa.Table.from_arrays(columns, names=REJECTS.names)
+
+
 def rows_written(rows: Rows, repeated: Sequence[int], on_bad_input: str) -> NDArray[np.bool_]:
     """Which rows are written: those with a key of their own and, by ``on_bad_input``, any or every input good."""
     good = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
     written = np.asarray(good.all(axis=0) if on_bad_input == "drop" else good.any(axis=0))
-    written &= np.array([key is not None for key in rows.keys], dtype=bool)
+    written &= rows.key_column.is_valid().to_numpy()
     written[list(repeated)] = False
     return written
 
 
 def _count(record: dict[str, Any], rows: Rows, bad: pa.Table, written: NDArray[np.bool_]) -> None:
-    record["read"] += len(rows.keys)
+    record["read"] += len(written)
     record["written"] += int(written.sum())
     record["rejected"] += int((~written).sum())
     record["missing"].update({name: int(np.isnan(view[written, 0]).sum()) for name, view in rows.views.items()})
@@ -280,7 +250,7 @@ def _setting(run: Run, fitted: Fitted, average: str, weights: dict[str, float] |
     told = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": package_version("barycenter")}
     schema = feature_schema(
         key, kept, fitted.alignment.dim_, job.output.dtype, list(run.inputs), job.output.keep_aligned,
-        {"barycenter": json.dumps(told, sort_keys=True)},
+        {"barycenter": json.dumps(told, sort_keys=True)}, [name for name in run.inputs if run.several(name)],
     )  # fmt: skip
     return FuseSetting(
         RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version, schema, partitions,
@@ -296,22 +266,6 @@ def _records(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
     prefix = f"features/{version}/_blocks"
     paths = [path for path in storage.list(prefix) if path.endswith(".json")]
     return {int(path.rsplit("/", 1)[1][:5]): json.loads(storage.read(path)) for path in paths}
-
-
-def _hive(value: object) -> str:
-    return "__HIVE_DEFAULT_PARTITION__" if value is None else quote(str(value), safe="")
-
-
-def _described_file(storage: Storage, path: str) -> dict[str, Any]:
-    content = hashlib.sha256()
-    size = 0
-    with storage.open(path) as source:
-        while piece := source.read(1 << 20):
-            content.update(piece)
-            size += len(piece)
-        source.seek(0)
-        rows = pq.ParquetFile(source).metadata.num_rows
-    return {"path": path, "rows": rows, "bytes": size, "sha256": content.hexdigest()}
 
 
 def _write_rejects(setting: FuseSetting, index: int, rejects: pa.Table) -> list[str]:
@@ -359,7 +313,8 @@ def _manifest(run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[
         "files": [file for record in records for file in record["files"]],
         "rejects": [path for record in records for path in record["rejects"]],
         "shards": [shard.id for shard in run.shards],
-        "sources": [asdict(source) for source in run.corpus.sources],
+        "sources": [asdict(source) for source in run.sources],
+        "join": run.join.id if run.join is not None else None,
         "code": package_version("barycenter"),
     }
 

@@ -7,7 +7,8 @@ from typing import Any
 from fusion.errors import JobError
 from infra.job import Job
 from tasks.align import check_alignment
-from tasks.embed import pending
+from tasks.embed import check_columns, pending
+from tasks.partitions import count_partitions
 from tasks.run import Run
 
 
@@ -21,6 +22,10 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     check_alignment(job, run.widths)
     if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
+    for name in run.inputs:
+        check_columns(run, name)
+    if not run.unjoined:
+        count_partitions(run)
     return run
 
 
@@ -31,15 +36,16 @@ def describe_plan(run: Run) -> dict[str, Any]:
     """Shards and rows of each input, done and left, and the seconds that measured rates predict.
 
     Returns:
-        ``{"rows", "shards", "inputs": {name: {"encoder_id", "dim", "rows_left", "shards_done", "shards_left",
-        "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after embedding, 0
-        where nothing is to be embedded. Each is None where a rate that it needs was not measured yet.
+        ``{"rows", "shards", "files", "unjoined", "inputs": {name: {"encoder_id", "dim", "rows_left", "shards_done",
+        "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after
+        embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not measured yet. Rows
+        and shards are those of the corpus alone as long as the inputs' own tables are not joined to it.
     """
     rates = _measured_rates(run)
     inputs: dict[str, dict[str, Any]] = {}
     for name in run.inputs:
         left = pending(run, name)
-        rows = sum(shard.rows for shard in left)
+        rows = run.rows if run.unjoined else sum(shard.rows for shard in left)
         rate = rates.get(f"embed {name}")
         inputs[name] = {
             "encoder_id": run.encoders[name].encoder_id,
@@ -54,6 +60,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "rows": run.rows,
         "shards": len(run.shards),
         "files": len(run.corpus.sources),
+        "unjoined": run.unjoined,
         "inputs": inputs,
         "later_seconds": later,
         "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),

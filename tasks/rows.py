@@ -1,39 +1,77 @@
 """Rows as the later stages read them: embeddings of every input, kept columns, and the side of the split."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.features import array_to_vectors
-from fusion.splits import is_test, stable_hash
+from fusion.splits import is_test
 from infra.corpus import Corpus, Shard
 from infra.ledger import embedding_path
 from infra.storage import Storage
 from tasks.run import TEST_FRACTION, Run
 
+_UNREAD = ("key_hash", "source_size", "source_stamp")
+_THREADS = 8
+_HASHES_IN_MEMORY = 1_000_000
+_MOST_PARTS = 16
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True)
 class Rows:
     """Some rows in corpus order.
 
     Attributes:
-        keys: Key of each row; None where it is null.
-        views: {input: (n, d) float32}, all-NaN rows where the input is missing.
-        status: {input: table of key, ok, reason, detail, source}.
+        views: {input: (n, d) float32}, all-NaN rows where the input is missing; perhaps read-only.
+        status: {input: table of key, ok, reason, detail, source and, for several values a row, count and rejects}.
         kept: The kept columns.
-        groups: What may not cross a split or fold.
-        test: (n,) True where the row is held out.
+        sides: The columns that say which side of the split a row is on and what it is grouped by.
+        split: Name of the split column, or None.
+        group_by: Name of the group column, or None.
     """
 
-    keys: list[str | None]
     views: dict[str, NDArray[np.float32]]
     status: dict[str, pa.Table]
     kept: pa.Table
-    groups: list[str | None]
-    test: NDArray[np.bool_]
+    sides: pa.Table
+    split: str | None = None
+    group_by: str | None = None
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.key_column)
+
+    @property
+    def key_column(self) -> pa.ChunkedArray:
+        """Key of each row; null where it has none."""
+        return next(iter(self.status.values())).column("key")
+
+    @cached_property
+    def keys(self) -> list[str | None]:
+        """Key of each row; None where it is null."""
+        keys: list[str | None] = self.key_column.to_pylist()
+        return keys
+
+    @cached_property
+    def groups(self) -> list[str | None]:
+        """What may not cross a split or fold."""
+        if self.group_by is None:
+            return self.keys
+        values = self.sides.column(self.group_by).to_pylist()
+        return [key if value is None else str(value) for key, value in zip(self.keys, values, strict=True)]
+
+    @cached_property
+    def test(self) -> NDArray[np.bool_]:
+        """(n,) True where the row is held out."""
+        if self.split is None:
+            return is_test(self.groups, TEST_FRACTION)
+        return np.array([value == "test" for value in self.sides.column(self.split).to_pylist()], dtype=bool)
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
@@ -70,48 +108,79 @@ class RowReader:
             group_by=train.group_by if train else None,
         )
 
-    def keys(self, shard: Shard) -> list[str | None]:
-        """Keys of one shard, from the first input's embedding file."""
+    def key_hashes(self, shard: Shard) -> NDArray[np.uint64]:
+        """(n,) 64-bit hashes of the keys of one shard, from the first input's embedding file."""
         name, encoder_id = next(iter(self.encoder_ids.items()))
-        table = self.storage.read_table(embedding_path(name, encoder_id, shard.id), columns=["key"])
-        keys: list[str | None] = table.column("key").to_pylist()
-        return keys
+        table = self.storage.read_table(embedding_path(name, encoder_id, shard.id), columns=["key_hash"])
+        return np.asarray(table.column("key_hash").to_numpy())
 
     def read(self, shard: Shard) -> Rows:
         """All rows of one shard."""
         views: dict[str, NDArray[np.float32]] = {}
         status: dict[str, pa.Table] = {}
         for name, encoder_id in self.encoder_ids.items():
-            table = self.storage.read_table(embedding_path(name, encoder_id, shard.id))
-            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
-            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
-            views[name], status[name] = vectors, table.drop_columns(["vector"])
-        keys: list[str | None] = next(iter(status.values())).column("key").to_pylist()
-        columns = dict.fromkeys([*self.keep, *filter(None, [self.split, self.group_by])])
-        if columns:
-            read = self.corpus.read(shard, list(columns))
-            kept = read.select(list(self.keep))
-        else:
-            read = kept = pa.table({"": pa.nulls(len(keys))}).select([])
-        groups = _groups(keys, read, self.group_by)
-        return Rows(keys, views, status, kept, groups, _test(groups, read, self.split))
+            with self.storage.parquet(embedding_path(name, encoder_id, shard.id)) as file:
+                columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
+                table = file.read(columns=columns, use_threads=False)
+            views[name] = _present(array_to_vectors(table.column("vector")), table.column("ok"))
+            status[name] = table.drop_columns(["vector"])
+        sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
+        columns = list(dict.fromkeys([*self.keep, *sides]))
+        rows = next(iter(status.values())).num_rows
+        read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
+        return Rows(views, status, read.select(list(self.keep)), read.select(sides), self.split, self.group_by)
+
+    def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
+        """The rows of every shard, the next one read while one is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[Rows] | None = None
+            for shard in shards:
+                following = pool.submit(self.read, shard)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
 
     def read_all(self, shards: Iterable[Shard]) -> Rows:
         """All rows of some shards, in order; they must fit in memory."""
         return concatenate([self.read(shard) for shard in shards])
 
 
+def _present(vectors: NDArray[np.float32], ok: pa.ChunkedArray) -> NDArray[np.float32]:
+    good = ok.to_numpy().astype(bool)
+    if good.all():
+        return vectors
+    vectors = np.array(vectors)
+    vectors[~good] = np.nan
+    return vectors
+
+
 def concatenate(parts: Sequence[Rows]) -> Rows:
     """Rows of several shards as one."""
     first = parts[0]
+    if len(parts) == 1:
+        return first
     return Rows(
-        keys=[key for part in parts for key in part.keys],
-        views={name: np.concatenate([part.views[name] for part in parts]) for name in first.views},
-        status={name: pa.concat_tables([part.status[name] for part in parts]) for name in first.status},
-        kept=pa.concat_tables([part.kept for part in parts]),
-        groups=[group for part in parts for group in part.groups],
-        test=np.concatenate([part.test for part in parts]),
+        {name: np.concatenate([part.views[name] for part in parts]) for name in first.views},
+        {name: pa.concat_tables([part.status[name] for part in parts]) for name in first.status},
+        pa.concat_tables([part.kept for part in parts]),
+        pa.concat_tables([part.sides for part in parts]),
+        first.split,
+        first.group_by,
     )
+
+
+def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
+    """The same rows in fewer parts, each of ``rows`` rows or somewhat more."""
+    held: list[Rows] = []
+    for part in parts:
+        held.append(part)
+        if sum(each.count for each in held) >= rows:
+            yield concatenate(held)
+            held = []
+    if held:
+        yield concatenate(held)
 
 
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
@@ -126,34 +195,33 @@ def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
 def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
     """Rows whose key stands in an earlier row: {shard id: row numbers}; the first row of a key is kept.
 
-    Holds one 64-bit hash a row.
+    Reads the 64-bit hashes of all keys once for each part of their range, so that memory holds a million of them, or a
+    sixteenth where that is more.
     """
-    hashes = [stable_hash(_or_row(reader.keys(shard), shard)) for shard in shards]
-    flat = np.concatenate(hashes)
-    order = np.argsort(flat, kind="stable")
-    repeated = np.zeros(len(flat), dtype=bool)
-    repeated[order[1:]] = flat[order[1:]] == flat[order[:-1]]
-    starts = np.cumsum([0, *(len(part) for part in hashes)])
-    found = {}
-    for shard, start, stop in zip(shards, starts[:-1], starts[1:], strict=True):
-        rows = np.flatnonzero(repeated[start:stop])
-        if len(rows):
-            found[shard.id] = tuple(int(row) for row in rows)
-    return found
+    total = sum(shard.rows for shard in shards)
+    parts = min(_MOST_PARTS, -(-total // _HASHES_IN_MEMORY))
+    found: list[int] = []
+    with ThreadPoolExecutor(_THREADS) as pool:
+        for part in range(parts):
+            places, hashes = [], []
+            start = 0
+            for shard, values in zip(shards, pool.map(reader.key_hashes, shards), strict=True):
+                chosen = np.flatnonzero(values % np.uint64(parts) == part)
+                places.append(chosen + start)
+                hashes.append(values[chosen])
+                start += shard.rows
+            found += _repeated(np.concatenate(places), np.concatenate(hashes))
+    starts = np.cumsum([0, *(shard.rows for shard in shards)])
+    rows = np.sort(np.array(found, np.int64))
+    named: dict[str, tuple[int, ...]] = {}
+    for number in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist():
+        inside = rows[(rows >= starts[number]) & (rows < starts[number + 1])] - starts[number]
+        named[shards[number].id] = tuple(inside.tolist())
+    return named
 
 
-def _or_row(keys: Sequence[str | None], shard: Shard) -> Iterator[object]:
-    return (("\0", shard.id, row) if key is None else key for row, key in enumerate(keys))
-
-
-def _groups(keys: list[str | None], kept: pa.Table, group_by: str | None) -> list[str | None]:
-    if group_by is None:
-        return keys
-    values = kept.column(group_by).to_pylist()
-    return [key if value is None else str(value) for key, value in zip(keys, values, strict=True)]
-
-
-def _test(groups: Sequence[str | None], kept: pa.Table, split: str | None) -> NDArray[np.bool_]:
-    if split is None:
-        return is_test(groups, TEST_FRACTION)
-    return np.array([value == "test" for value in kept.column(split).to_pylist()], dtype=bool)
+def _repeated(places: NDArray[np.int64], hashes: NDArray[np.uint64]) -> list[int]:
+    order = np.argsort(hashes, kind="stable")
+    ordered = hashes[order]
+    again: list[int] = places[order[1:][ordered[1:] == ordered[:-1]]].tolist()
+    return again

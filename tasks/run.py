@@ -9,10 +9,15 @@ import pyarrow as pa
 
 from fusion.encoders import Description, EncoderSpec, Preprocessing, describe
 from fusion.errors import JobError
-from infra.corpus import Corpus, Shard, open_corpus
+from infra.corpus import Corpus, Shard, Source
+from infra.corpus.buckets import joined_corpus
+from infra.corpus.files import Files
+from infra.corpus.join import Join
 from infra.job import InputJob, Job
 from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
+from tasks.members import is_several
+from tasks.sides import inputs_of, open_sides
 
 TEST_FRACTION = 0.2
 
@@ -30,8 +35,9 @@ class Run:
 
     Attributes:
         job: The job, with absolute paths.
-        corpus: The opened corpus.
-        shards: Every shard, in corpus order.
+        corpus: The opened corpus, the inputs' own tables joined to it.
+        shards: Every shard, in corpus order; none as long as the tables are not joined.
+        join: How the inputs' own tables come to the corpus; None where no input has one.
         specs: How each input is encoded.
         encoders: Width, fingerprint and id of each input's encoder.
         storage: The output folder.
@@ -41,13 +47,55 @@ class Run:
         self.job = job
         self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
-        self.corpus: Corpus = open_corpus(job.corpus, job.limits, storage_options(job))
-        self.corpus.require(job.required_columns())
-        self.shards: tuple[Shard, ...] = tuple(self.corpus.shards(job.corpus.rows_per_shard))
-        if not self.shards:
-            raise JobError("corpus.path", f"{job.corpus.path} holds no rows")
+        self.sides = open_sides(job, storage_options(job))
+        self._sides_of = {name: side.corpus for side in self.sides for name in inputs_of(side, job)}
+        self.corpus: Corpus = self.sides[0].corpus
+        self.join: Join | None = None
+        self.shards: tuple[Shard, ...] = ()
+        if len(self.sides) > 1:
+            self.join = Join.of(str(job.corpus.key), self.sides, job.corpus, job.limits.join_memory_mb << 20)
+            self.open_joined()
+        else:
+            self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
         self.specs = {name: self._spec(name, spec) for name, spec in job.inputs.items()}
         self.encoders = {name: _described(name, spec) for name, spec in self.specs.items()}
+
+    def open_joined(self) -> None:
+        """Takes the joined corpus for the corpus, if it is there."""
+        if self.join is not None and self.storage.exists(self.join.record):
+            record = json.loads(self.storage.read(self.join.record))
+            files = Files(storage_options(self.job))
+            self.corpus = joined_corpus(self.join, record, self.storage, self.job.corpus, files)
+            self.shards = tuple(self.corpus.shards(self.job.corpus.rows_per_shard))
+
+    @property
+    def sources(self) -> list[Source]:
+        """The files of the corpus and of the inputs' own tables."""
+        return [source for side in self.sides for source in side.corpus.sources]
+
+    def picture_root(self, name: str) -> str:
+        """The folder that an input's picture paths may not leave: that of the table which names them."""
+        return self._sides_of[name].root
+
+    @property
+    def unjoined(self) -> bool:
+        """Whether tables are yet to be joined before there are shards."""
+        return not self.shards
+
+    def columns(self, name: str) -> list[str]:
+        """The columns of the corpus that an input reads."""
+        columns = self.job.inputs[name].columns
+        return columns if self.join is None else [f"{name}.{column}" for column in columns]
+
+    def several(self, name: str) -> bool:
+        """Whether rows have several values of an input, to be averaged: a list column, or a table of its own."""
+        vector = self.specs[name].kind == "vector"
+        return any(is_several(self.corpus.columns[column], vector) for column in self.columns(name))
+
+    def weights_column(self, name: str) -> str | None:
+        """The column of weights for an input's several values, if any."""
+        column = self.job.inputs[name].weights_column
+        return column if column is None or self.join is None else f"{name}.{column}"
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -61,8 +109,9 @@ class Run:
 
     @property
     def rows(self) -> int:
-        """Rows of the corpus."""
-        return sum(shard.rows for shard in self.shards)
+        """Rows of the corpus; of the table at ``corpus.path`` alone as long as others are not joined to it."""
+        parts = self.corpus.sources if self.unjoined else self.shards
+        return sum(part.rows for part in parts)
 
     def embeddings_key(self) -> str:
         """Names the embeddings that this run fits and fuses: every encoder and every shard, in order."""
@@ -106,19 +155,25 @@ class Run:
             width=self._vector_width(name) if spec.kind == "vector" else None,
             max_pixels=limits.max_pixels,
             formats=tuple(limits.formats),
+            long_text=spec.long_text,
         )
 
     def _vector_width(self, name: str) -> int:
         column = self.job.inputs[name].columns[0]
-        declared = self.corpus.columns[column]
+        corpus = self._sides_of[name]
+        declared = corpus.columns[column]
+        while pa.types.is_list(declared) and pa.types.is_nested(declared.value_type):
+            declared = declared.value_type
         if pa.types.is_fixed_size_list(declared):
             return int(declared.list_size)
-        for shard in self.shards:
-            for value in self.corpus.read(shard, [column]).column(column):
+        for shard in corpus.shards(self.job.corpus.rows_per_shard):
+            for value in corpus.read(shard, [column]).column(column):
                 vector = value.as_py()
+                while isinstance(vector, list) and vector and isinstance(vector[0], list):
+                    vector = vector[0]
                 if isinstance(vector, list) and vector:
                     return len(vector)
-                if vector is not None:
+                if vector is not None and not isinstance(vector, list):
                     raise JobError(
                         f"inputs.{name}.column", f"`{column}` is not a numeric list column (found {vector!r:.60})"
                     )

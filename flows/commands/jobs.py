@@ -129,7 +129,8 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
 
     out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
     plan = describe_plan(prepared)
-    table = Table(title=f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['files']:,} file(s)")
+    title = f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['files']:,} file(s)"
+    table = Table(title=title + ("; the inputs' own tables are yet to be joined to them" if plan["unjoined"] else ""))
     for column in ("input", "encoder id", "width", "shards done", "shards left", "rows left", "about"):
         table.add_column(column, justify="left" if column in ("input", "encoder id") else "right")
     for name, figures in plan["inputs"].items():

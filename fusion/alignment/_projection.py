@@ -106,6 +106,8 @@ class Projection:
         """(n, dim) averages of rows that all have the same inputs."""
         if method == "posterior":
             return self._posterior_mean(present)
+        if method in ("mean", "weighted") and len(present) == len(self.names) and not self.raw:
+            return self._weighted_sum(present, shares)
         aligned = {name: self.project(name, values) for name, values in present.items()}
         missing = [name for name in self.names if name not in present]
         if missing:
@@ -115,6 +117,16 @@ class Projection:
                 base = self.base(name).astype(centred.dtype, copy=False)
                 aligned[name] = guess[:, i * self.dim : (i + 1) * self.dim] + base
         return combine(aligned, method, shares)
+
+    def _weighted_sum(self, present: Mapping[str, FloatArray], shares: Mapping[str, float]) -> FloatArray:
+        """The weighted mean of complete rows, one product an input."""
+        total: FloatArray | None = None
+        for name, values in present.items():
+            weights = (self.weights[name] * shares[name]).astype(values.dtype, copy=False)
+            part = _centred(values, self.means[name]) @ weights
+            total = part if total is None else np.add(total, part, out=total)
+        assert total is not None
+        return total
 
     def posterior_gain(self, present: tuple[str, ...]) -> dict[str, Float64]:
         """``{name: (dim, dim)}`` with posterior mean = sum of (aligned - base) times these."""
@@ -182,5 +194,9 @@ class Projection:
 
 
 def _centred(values: FloatArray, mean: Float64) -> FloatArray:
-    """Differences taken in float64, kept in the type of the values."""
-    return np.subtract(values, mean, out=np.empty_like(values, order="C"), casting="same_kind")
+    """Differences as exact as if taken in float64, in the type of the values: the mean goes in two parts."""
+    coarse = mean.astype(values.dtype)
+    centred = np.subtract(values, coarse, out=np.empty_like(values, order="C"))
+    if values.dtype != mean.dtype:
+        centred -= (mean - coarse).astype(values.dtype)
+    return centred

@@ -154,8 +154,9 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
         out: FloatArray,
         work: Callable[[dict[str, FloatArray]], FloatArray],
     ) -> None:
+        whole = len(rows) == len(out)
         for start in range(0, len(rows), BLOCK_ROWS):
-            index = rows[start : start + BLOCK_ROWS]
+            index = slice(start, start + BLOCK_ROWS) if whole else rows[start : start + BLOCK_ROWS]
             out[index] = work({name: values[index].astype(dtype, copy=False) for name, values in views.items()})
 
     def save(self, directory: str | Path) -> None:

@@ -54,6 +54,7 @@ class EncoderSpec:
         max_pixels: Pictures with more pixels are refused before decoding.
         formats: Pillow's names of the picture formats that may be decoded.
         dtype: ``float32``, ``bfloat16`` or ``float16``: the precision the model runs in.
+        long_text: ``truncate`` or ``window-mean``: what is read of a text longer than the model reads.
     """
 
     kind: Literal["text", "image", "vector"]
@@ -65,6 +66,7 @@ class EncoderSpec:
     max_pixels: int = 50_000_000
     formats: tuple[str, ...] = DEFAULT_FORMATS
     dtype: str = "float32"
+    long_text: str = "truncate"
 
 
 @dataclass(frozen=True, slots=True)

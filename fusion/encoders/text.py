@@ -17,6 +17,7 @@ from fusion.encoders.values import checked_text
 from fusion.errors import JobError
 
 _WINDOW = 2048
+_TOKENS_A_LAUNCH = 16_384
 
 
 def _auto_class(config: Any) -> Any:
@@ -84,12 +85,13 @@ def describe(spec: EncoderSpec) -> Description:
             "prompt": recipe.prompt,
             "max_length": tokens.limit,
             "dtype": spec.dtype,
+            **({} if spec.long_text == "truncate" else {"long_text": spec.long_text}),
             "libraries": versions("torch", "transformers", "tokenizers"),
         },
     )
 
 
-def load(spec: EncoderSpec, device: str) -> "TextEncoder":
+def load(spec: EncoderSpec, device: str) -> Encoder:
     """A transformers text model with its tokeniser, ready to encode.
 
     A sentence-transformers folder is used as its ``modules.json`` says. A plain folder's last hidden states are
@@ -103,7 +105,8 @@ def load(spec: EncoderSpec, device: str) -> "TextEncoder":
     model, _ = load_model(_auto_class(config), recipe.transformer, spec, optional=("pooler.", "position_ids"))
     if _is_tower(model) and hasattr(model, "vision_model"):
         del model.vision_model
-    return TextEncoder(model, config, recipe, Tokens(recipe, config, spec), device)
+    encoder = TextEncoder(model, config, recipe, Tokens(recipe, config, spec), device)
+    return encoder if spec.long_text == "truncate" else Windowed(encoder)
 
 
 class TextEncoder(Encoder):
@@ -178,3 +181,50 @@ class TextEncoder(Encoder):
     def encode(self, batch: Sequence[list[int]]) -> Vectors:
         """Encodes token ids: (n, dim) float32."""
         return self.fetch(self.launch(batch)) if len(batch) else np.zeros((0, self.dim), np.float32)
+
+
+class Windowed(Encoder):
+    """A text encoder that reads the whole of every text; one that fits the model gives the same vector as without it.
+
+    Args:
+        encoder: Encodes one window.
+    """
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self.dim, self.trials = encoder.dim, encoder.trials
+
+    def prepare(self, value: object) -> list[list[int]]:
+        """Token ids of every window.
+
+        Raises:
+            BadInputError: As :func:`fusion.encoders.values.checked_text`.
+        """
+        tokens = self._encoder.tokens
+        return tokens(tokens.windows(checked_text(value)))
+
+    def cost(self, prepared: list[list[int]]) -> int:
+        """Tokens of all windows, each padded to the longest."""
+        return len(prepared) * max(map(self._encoder.cost, prepared))
+
+    def window(self, batch: int) -> int:
+        """As the encoder of one window has it."""
+        return self._encoder.window(batch)
+
+    def encode(self, batch: Sequence[list[list[int]]]) -> Vectors:
+        """Means over windows: (n, dim) float32."""
+        counts = np.array([len(windows) for windows in batch])
+        flat = [window for windows in batch for window in windows]
+        order = sorted(range(len(flat)), key=lambda i: -len(flat[i]))
+        vectors = np.zeros((len(flat), self.dim), np.float32)
+        start = 0
+        while start < len(flat):
+            stop = start + max(1, _TOKENS_A_LAUNCH // max(1, len(flat[order[start]])))
+            rows = order[start:stop]
+            vectors[rows] = self._encoder.encode([flat[row] for row in rows])
+            start = stop
+        if (counts == 1).all():
+            return vectors
+        starts = np.cumsum(counts) - counts
+        sums = np.add.reduceat(vectors.astype(np.float64), starts, axis=0)
+        return np.asarray(sums / counts[:, None], np.float32)

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from fusion.encoders.base import EncoderSpec
 from fusion.encoders.hub import told
 from fusion.encoders.sentence import Recipe
+from fusion.errors import JobError
 
 _CHARACTERS_A_TOKEN = 32
 _NO_LIMIT = 1_000_000
@@ -71,6 +72,27 @@ class Tokens:
         """Token ids of each text, at most ``limit`` of them; texts must have been checked."""
         return self._encode([self._prompt + text for text in texts])
 
+    def windows(self, text: str) -> list[str]:
+        """Consecutive parts of a text, each of about as many tokens as fit; a part ends between words where it can.
+
+        Raises:
+            JobError: The tokeniser does not tell where its tokens stand.
+        """
+        if self._fast is None:
+            raise JobError("long_text", "window-mean needs a fast tokeniser (tokenizer.json), which this model lacks")
+        whole = self._fast.encode(text)
+        if not whole.overflowing:
+            return [text]
+        specials = sum(whole.special_tokens_mask)
+        spans = [
+            span
+            for part in (whole, *whole.overflowing)
+            for span, special in zip(part.offsets, part.special_tokens_mask, strict=True)
+            if not special
+        ]
+        prompt = len(self._fast.encode(self._prompt).ids) - specials if self._prompt else 0
+        return _cut(text, [begin for begin, _ in spans], max(1, self.limit - specials - prompt))
+
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if self._fast is None:
             with self._lock:
@@ -96,3 +118,20 @@ class Tokens:
                 return list(encoding.ids)
             size *= 2
         return list(self._fast.encode(text).ids)
+
+
+def _cut(text: str, begins: list[int], size: int) -> list[str]:
+    """The text in parts of at most ``size`` tokens that begin at ``begins``, cut where a word begins if one does.
+
+    >>> _cut("one two three", [0, 4, 8, 10], 3)
+    ['one two ', 'three']
+    """
+    parts: list[str] = []
+    first = 0
+    while len(begins) - first > size:
+        last = first + size
+        words = (at for at in range(last, first + size // 2, -1) if text[begins[at] - 1].isspace())
+        last = next(words, last)
+        parts.append(text[begins[first] : begins[last]])
+        first = last
+    return [*parts, text[begins[first] :]]

@@ -1,5 +1,6 @@
 """Opening a corpus, cutting it into shards and reading them."""
 
+import copy
 import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,6 +141,12 @@ class Corpus:
                 value = partitions.get(name) if name in self._folder_columns else None
                 arrays[name] = pa.repeat(pa.scalar(value, kind), shard.rows)
         return pa.table({**arrays, BAD: pa.array(bad, pa.string())})
+
+    def keyed(self, key: str | None) -> "Corpus":
+        """The same rows under another key column."""
+        other = copy.copy(self)
+        other.key, other.sources, other._peeks = key, self.sources, self._peeks
+        return other
 
     @property
     def key_column(self) -> str | None:

@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -226,7 +227,8 @@ def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
 def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
     stamp = next((info[name] for name in names if info.get(name)), "")
-    return int(info.get("size") or 0), str(stamp).strip('"')
+    text = stamp.isoformat() if isinstance(stamp, datetime) else str(stamp)
+    return int(info.get("size") or 0), text.strip('"')
 
 
 def _told(error: Exception, path: str) -> str:

@@ -19,8 +19,9 @@ PICTURE_SUFFIXES = (
 class Folder(Format):
     """Pictures in folders, in the order of their names; every folder is one source.
 
-    Columns: ``file_name`` (relative to the corpus, the default key), ``image``, ``label`` (name of the innermost
-    folder, where there is one) and ``text`` (of the .txt file of the same name, where there is any).
+    Columns: ``file_name`` (relative to the corpus, the default key), ``stem`` (the name alone, without its ending),
+    ``image``, ``label`` (name of the innermost folder, where there is one) and ``text`` (of the .txt file of the same
+    name, where there is any).
     """
 
     default_key = "file_name"
@@ -40,7 +41,7 @@ class Folder(Format):
         children = files.children(entry.uri)
         pictures = _pictures(children)
         stamps = [_state(children, pictures[first : first + stride]) for first in range(0, len(pictures), stride)]
-        columns = ["file_name", "image"]
+        columns = ["file_name", "stem", "image"]
         columns += ["label"] if entry.relative != "./" else []
         columns += ["text"] if any(_sidecar(name) in children for name in pictures) else []
         return Peek(len(pictures), dict.fromkeys(columns, pa.string()), stamps=stamps)
@@ -58,6 +59,7 @@ class Folder(Format):
         folder = shard.folder
         values: dict[str, Any] = {
             "file_name": [name if folder == "." else f"{folder}/{name}" for name in names],
+            "stem": [name.rpartition(".")[0] for name in names],
             "image": [f"{shard.uri}/{name}" for name in names],
             "label": [None if folder == "." else folder.rpartition("/")[2]] * len(names),
         }

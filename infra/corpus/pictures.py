@@ -1,15 +1,18 @@
 """From the value of an image column to the picture's bytes: what may be read, from where, and what is wrong with it."""
 
 import errno
+import http.client
 import os
 import posixpath
 import stat
+import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -21,7 +24,7 @@ from infra.jobpaths import is_uri
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _HTTP_BUSY = (408, 425, 429)
-_HTTP_SECONDS = 30.0
+_HTTP_PIECE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,8 @@ class Pictures:
         outside_corpus: Whether paths, links and URIs may lead out of ``root``.
         http: Whether pictures may be fetched by http(s).
         max_bytes: Larger pictures are refused unread.
+        http_timeout: Seconds that a server may take to send a picture.
+        http_concurrency: Pictures fetched by http(s) at a time in one process.
         storage_options: ``endpoint_url`` of an S3-compatible server, if any.
     """
 
@@ -60,6 +65,8 @@ class Pictures:
         outside_corpus: bool = False,
         http: bool = False,
         max_bytes: int = 256 << 20,
+        http_timeout: float = 30.0,
+        http_concurrency: int = 8,
         storage_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._root = root
@@ -67,6 +74,7 @@ class Pictures:
         self._outside_corpus = outside_corpus
         self._http = http
         self._max_bytes = max_bytes
+        self._http_timeout, self._http_concurrency = http_timeout, http_concurrency
         self._files = Files(storage_options)
         self._real_root = None if is_uri(root) else os.path.realpath(root)
 
@@ -74,7 +82,8 @@ class Pictures:
         """Looks a picture up.
 
         Args:
-            value: Encoded bytes; a struct of ``bytes`` and ``path`` (Hugging Face); a path or URI.
+            value: Encoded bytes; a struct of ``bytes`` and ``path`` (Hugging Face), which may name its ``folder``; a
+                path or URI.
             folder: Folder of the metadata file, relative to ``root``: where relative paths start.
 
         Raises:
@@ -82,6 +91,7 @@ class Pictures:
                 http_not_allowed, too_large.
         """
         if isinstance(value, Mapping):
+            folder = value.get("folder") or folder
             value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
         if value is None:
             raise BadInputError(Reason.NULL)
@@ -96,7 +106,8 @@ class Pictures:
         if value.startswith(("http://", "https://")):
             if not self._http:
                 raise BadInputError(Reason.HTTP_NOT_ALLOWED, value)
-            return Picture(partial(_fetch, value, self._max_bytes), value, None, None)
+            limits = (self._max_bytes, self._http_timeout, self._http_concurrency)
+            return Picture(partial(_fetch, value, *limits), value, None, None)
         if is_uri(value) or (self._real_root is None and not value.startswith("/")):
             return self._remote(value, folder)
         return self._local(value, folder)
@@ -210,16 +221,34 @@ def _read_local(path: str, value: str) -> bytes:
         return Path(path).read_bytes()
 
 
-def _fetch(url: str, max_bytes: int) -> bytes:
-    try:
-        with urllib.request.urlopen(url, timeout=_HTTP_SECONDS) as answer:
-            data: bytes = answer.read(max_bytes + 1)
-    except urllib.error.HTTPError as error:
-        if error.code >= 500 or error.code in _HTTP_BUSY:
-            raise RunError(f"{url}: the server answers {error.code}; run the job again") from error
-        raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error.code} {error.reason}") from None
-    except ValueError as error:
-        raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
-    if len(data) > max_bytes:
-        raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
-    return data
+@lru_cache
+def _http_slots(concurrency: int) -> threading.BoundedSemaphore:
+    return threading.BoundedSemaphore(concurrency)
+
+
+def _fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
+    with _http_slots(concurrency):
+        try:
+            return _downloaded(url, max_bytes, seconds)
+        except urllib.error.HTTPError as error:
+            if error.code >= 500 or error.code in _HTTP_BUSY:
+                raise RunError(f"{url}: the server answers {error.code}; run the job again") from error
+            raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error.code} {error.reason}") from None
+        except (ValueError, http.client.HTTPException) as error:
+            raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
+
+
+def _downloaded(url: str, max_bytes: int, seconds: float) -> bytes:
+    """The content of a URL, read in pieces so that neither a slow nor an endless answer holds a worker up."""
+    deadline = time.monotonic() + seconds
+    pieces: list[bytes] = []
+    size = 0
+    with urllib.request.urlopen(url, timeout=seconds) as answer:
+        while piece := answer.read1(_HTTP_PIECE):
+            pieces.append(piece)
+            size += len(piece)
+            if size > max_bytes:
+                raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{url}: not here after {seconds:g} s (limits.http_timeout)")
+    return b"".join(pieces)

@@ -29,7 +29,8 @@ def type_of(value: object) -> pa.DataType:
         item = pa.null()
         for part in value:
             item = joined(item, type_of(part))
-        return pa.list_(item) if not pa.types.is_nested(item) else pa.string()
+        deep = pa.types.is_list(item) and pa.types.is_nested(item.value_type)
+        return pa.list_(item) if not deep else pa.string()
     return pa.string()
 
 
@@ -51,8 +52,8 @@ def settled(kind: pa.DataType) -> pa.DataType:
     """A type for a column of which only nulls or empty lists were seen: text."""
     if pa.types.is_null(kind):
         return pa.string()
-    if pa.types.is_list(kind) and pa.types.is_null(kind.value_type):
-        return pa.list_(pa.string())
+    if pa.types.is_list(kind):
+        return pa.list_(settled(kind.value_type))
     return kind
 
 

@@ -2,8 +2,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from infra.corpus import Shard
 from tasks.fuse import bad_inputs, rows_written
-from tasks.rows import Rows
+from tasks.members import REJECT
+from tasks.rows import Rows, duplicates
 
 NAN = np.nan
 
@@ -22,7 +24,7 @@ def rows(keys, **views):
         )
         for name, view in arrays.items()
     }
-    return Rows(keys, arrays, status, pa.table({"n": range(len(keys))}), keys, np.zeros(len(keys), dtype=bool))
+    return Rows(arrays, status, pa.table({"n": range(len(keys))}), pa.table({}))
 
 
 FIVE = rows(["a", "b", "c", None, "a"], text=[1, NAN, NAN, 1, 1], image=[1, 1, NAN, 1, 1])
@@ -52,3 +54,32 @@ def test_good_rows_give_no_line():
     assert table.num_rows == 0
     assert table.column_names == ["key", "input", "reason", "detail", "source"]
     assert rows_written(good, (), "drop").all()
+
+
+def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
+    several = rows(["a", "b"], image=[1, 2])
+    rejects = [None, [{"reason": "truncated", "detail": "value 2: cut", "source": "x.png"}]]
+    status = several.status["image"].append_column("rejects", pa.array(rejects, pa.list_(REJECT)))
+    several = Rows(several.views, {"image": status}, several.kept, several.sides)
+    assert bad_inputs(several, ()).to_pylist() == [
+        {"key": "b", "input": "image", "reason": "truncated", "detail": "value 2: cut", "source": "x.png"}
+    ]
+    assert rows_written(several, (), "drop").all()
+
+
+class Hashes:
+    """A reader of given key hashes."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def key_hashes(self, shard):
+        return np.array(self.parts[shard.index], np.uint64)
+
+
+def test_repeated_keys_are_found_across_shards(monkeypatch):
+    parts = [[5, 7, 5], [8], [7, 9, 8, 9]]
+    shards = [Shard(str(i), i, "s", "u", 0, len(part)) for i, part in enumerate(parts)]
+    monkeypatch.setattr("tasks.rows._HASHES_IN_MEMORY", 3)
+    assert duplicates(Hashes(parts), shards) == {"0": (2,), "2": (0, 2, 3)}
+    assert duplicates(Hashes([[1], [2], [3]]), shards[:1]) == {}
