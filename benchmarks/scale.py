@@ -5,8 +5,9 @@ and 4,000,000 rows, on a real Ray, without Prefect; fewer where disk or time do 
 
 - ``seconds_per_million``: fit (the pass over the data) and fuse together, from the moment that workers are loaded;
 - ``peak_rss_mb``: the largest of the driver and its workers;
-- ``fuse_vs_copy``: rows per second of fuse over those of as many processes that only read the same embedding files and
-  write the same feature bytes with pyarrow, at the largest size of at most a million rows, in the same run;
+- ``fuse_vs_copy``: rows per second of fuse over those of a process that only reads the same embedding files and writes
+  the same feature bytes with pyarrow as it comes, in the same run, at a million rows; ``fuse_vs_copy_per_core`` over
+  those of as many one-threaded copying processes as fuse has workers;
 - ``plan_million_s``, with its peak memory on stderr: a million shards planned;
 - ``dispatch_ms_per_shard``: the dispatch loop over 20,000 units of a worker that does nothing.
 """
@@ -171,8 +172,9 @@ def run_size(folder: Path) -> dict[str, Any]:
 
 def copy_part(folder: Path, part: int, parts: int, barrier: Any, told: Any) -> None:
     """Reads the embeddings behind every ``parts``-th feature file and writes that file again, with pyarrow alone."""
-    pa.set_cpu_count(1)
-    pa.set_io_thread_count(1)
+    if parts > 1:
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
     from fusion.features import ROW_GROUP_ROWS, parquet_options
 
     manifest = json.loads((folder / "out" / "manifest.json").read_text())
@@ -189,7 +191,7 @@ def copy_part(folder: Path, part: int, parts: int, barrier: Any, told: Any) -> N
         start = time.perf_counter()
         for shard in inside:
             for name in WIDTHS:
-                pq.ParquetFile(embedding(folder, manifest, name, shard), memory_map=True).read(use_threads=False)
+                pq.ParquetFile(embedding(folder, manifest, name, shard), memory_map=True).read(use_threads=parts == 1)
         with (folder / f"copy-{part}.parquet").open("wb") as sink:
             pq.write_table(features, sink, row_group_size=ROW_GROUP_ROWS, **parquet_options(features.schema))
             sink.flush()
@@ -267,9 +269,10 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     figures: dict[str, Any] = apart("run_size(Path(sys.argv[1]))", folder)
     figures["seconds_per_million"] = (figures["fit_s"] + figures["fuse_s"]) / rows * 1e6
     if rows == COPIED:
-        rates = [copy_rate(folder, figures["workers"]) for _ in range(3)]
-        figures["copy_rows_per_s"] = median(rates)
-        note(f"bare copies: {', '.join(f'{rate:,.0f}' for rate in rates)} rows/s")
+        for name, processes in (("copy_rows_per_s", 1), ("copy_rows_per_s_all_cores", figures["workers"])):
+            rates = [copy_rate(folder, processes) for _ in range(2)]
+            figures[name] = median(rates)
+            note(f"bare copies, {processes} process(es): {', '.join(f'{rate:,.0f}' for rate in rates)} rows/s")
     figures["total_s"] = time.perf_counter() - start
     return figures
 
@@ -307,6 +310,10 @@ def plan_in(folder: Path) -> dict[str, float]:
     return planned
 
 
+def vs_copy(figures: dict[str, Any], copy: str) -> float:
+    return round(figures["rows"] / figures["fuse_s"] / float(figures[copy]), 3)
+
+
 def report(results: list[dict[str, Any]], planned: dict[str, float], dispatched: float) -> None:
     names = [
         "rows",
@@ -326,7 +333,7 @@ def report(results: list[dict[str, Any]], planned: dict[str, float], dispatched:
         {
             "seconds_per_million": {str(each["rows"]): round(each["seconds_per_million"], 2) for each in results},
             "peak_rss_mb": {str(each["rows"]): round(max(each["driver_mb"], each["worker_mb"])) for each in results},
-            "fuse_vs_copy": copied and round(copied["rows"] / copied["fuse_s"] / copied["copy_rows_per_s"], 3),
+            "fuse_vs_copy": copied and vs_copy(copied, "copy_rows_per_s"),
             "plan_million_s": round(planned["seconds"], 2),
             "dispatch_ms_per_shard": round(dispatched, 3),
             "fit_seconds_per_million": {
@@ -335,6 +342,7 @@ def report(results: list[dict[str, Any]], planned: dict[str, float], dispatched:
             "fuse_seconds_per_million": {
                 str(each["rows"]): round(each["fuse_s"] / each["rows"] * 1e6, 2) for each in results
             },
+            "fuse_vs_copy_per_core": copied and vs_copy(copied, "copy_rows_per_s_all_cores"),
             "plan_million_mb": round(planned["mb"]),
         }
     )
