@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from harness import ROOT, finish, missing, note, shared, versions
+from harness import finish, minilm, missing, note, shared, versions
 
 _BRIDGE, _NET = "bary0", "10.213.7"
 _TOKEN = "0123456789abcdef0123456789abcdef"
@@ -106,17 +106,18 @@ def namespaces(count: int) -> Iterator[bool]:
 def environ() -> dict[str, str]:
     """This environment without what would tie the parts together."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PREFECT_"))}
-    return kept | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    return kept | {"PATH": path, "RAY_USAGE_STATS_ENABLED": "0"}
 
 
-def job(folder: Path, name: str, minilm: Path) -> Path:
+def job(folder: Path, name: str, model: Path) -> Path:
     """A job over the emoji corpus: real text encoder, small picture encoder, many shards."""
     data: dict[str, Any] = {
         "name": "three-nodes",
         "corpus": {"path": str(shared("data/emojitwo/metadata.jsonl")), "key": "id", "keep": ["label", "base"],
                    "rows_per_shard": 64},
         "inputs": {
-            "text": {"kind": "text", "column": "text", "encoder": str(minilm), "batch": 1024},
+            "text": {"kind": "text", "column": "text", "encoder": str(model), "batch": 1024},
             "image": {"kind": "image", "column": "image", "encoder": "builtin/descriptor", "batch": 32},
         },
         "alignment": {"method": "joint", "dim": 64},
@@ -144,21 +145,19 @@ def command(*words: str, inside: list[str] | None = None, extra: dict[str, str] 
 
 
 def main() -> None:
-    minilm = Path(tempfile.gettempdir()) / "barycenter-minilm"
-    if not minilm.is_dir() and subprocess.run([str(shared("get-minilm")), str(minilm)], check=False).returncode:
-        missing("MiniLM cannot be obtained")
+    model = minilm()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bary")))
         separate = stack.enter_context(namespaces(3))
         note("nodes in", "network namespaces of their own" if separate else "one network, with ports of their own")
         start = time.monotonic()
-        subprocess.run(command("run", str(job(folder, "local", minilm))), env=environ(), check=True, stdout=sys.stderr)
+        subprocess.run(command("run", str(job(folder, "local", model))), env=environ(), check=True, stdout=sys.stderr)
         local = time.monotonic() - start
         nodes = [Node(number, folder, separate) for number in range(3)]
         for node in nodes:
             stack.callback(node.kill)
-        submitted, _ = submit(folder, "submitted", minilm, nodes)
-        lost, killed_at = submit(folder, "lost", minilm, nodes, kill=nodes[2])
+        submitted, _ = submit(folder, "submitted", model, nodes)
+        lost, killed_at = submit(folder, "lost", model, nodes, kill=nodes[2])
         results = {name: digest(folder / name) for name in ("local", "submitted", "lost")}
     note(results)
     finish(
@@ -172,7 +171,7 @@ def main() -> None:
     raise SystemExit(0 if len(set(results.values())) == 1 else 1)
 
 
-def submit(folder: Path, name: str, minilm: Path, nodes: list[Node], kill: Node | None = None) -> tuple[float, int]:
+def submit(folder: Path, name: str, model: Path, nodes: list[Node], kill: Node | None = None) -> tuple[float, int]:
     """Submits and waits; kills a node once some shards are done. Seconds, and shards done at the kill."""
     head = nodes[0]
     for node in nodes:
@@ -181,7 +180,7 @@ def submit(folder: Path, name: str, minilm: Path, nodes: list[Node], kill: Node 
             time.sleep(8 if node is head else 2)
     address = f"http://{head.host}:28265"
     extra = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
-    words = command("submit", str(job(folder, name, minilm)), "--address", address, inside=head.inside, extra=extra)
+    words = command("submit", str(job(folder, name, model)), "--address", address, inside=head.inside, extra=extra)
     start = time.monotonic()
     process = subprocess.Popen(words, env=environ(), stdout=sys.stderr)
     done = 0

@@ -46,6 +46,17 @@ def shared(path: str) -> Path:
     return found
 
 
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2, fetched once for a clone."""
+    folder = ROOT / "out" / "models" / "all-MiniLM-L6-v2"
+    if (
+        not (folder / "config.json").is_file()
+        and subprocess.run([shared("get-minilm"), folder], check=False).returncode
+    ):
+        missing("get-minilm failed")
+    return folder
+
+
 def with_peers(*requirements: str) -> None:
     """Goes on in ``.venv-bench``, where the peers are installed beside what ``.venv`` has.
 

@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
-from harness import ROOT, finish, median, missing, note, shared, table, versions
+from harness import ROOT, finish, median, minilm, missing, note, shared, table, versions
 
 ROUNDS, WITHOUT_SERVER_ROUNDS = 4, 2
 ROWS_PER_SHARD = 32
@@ -46,9 +46,7 @@ print("embedded", flush=True)
 def main() -> None:
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        minilm = folder / "minilm"
-        if subprocess.run([str(shared("get-minilm")), str(minilm)], check=False, stdout=sys.stderr).returncode:
-            missing("MiniLM cannot be obtained")
+        model = minilm()
         corpus = write_corpus(folder)
         environment = environ(folder)
         server = subprocess.Popen(
@@ -60,15 +58,15 @@ def main() -> None:
         wait_for_server()
         seconds: dict[str, list[float]] = {"bare": [], "server": [], "no server": []}
         for number in range(ROUNDS):
-            turns = [("bare", lambda: bare(minilm, corpus, environment)),
-                     ("server", lambda: run(folder, corpus, minilm, with_server(environment)))]  # fmt: skip
+            turns = [("bare", lambda: bare(model, corpus, environment)),
+                     ("server", lambda: run(folder, corpus, model, with_server(environment)))]  # fmt: skip
             for name, measure in turns[:: 1 if number % 2 else -1]:
                 seconds[name].append(measure())
                 note(f"round {number + 1}/{ROUNDS} {name}: {seconds[name][-1]:.2f} s")
         server.terminate()
         server.wait()
         for _ in range(WITHOUT_SERVER_ROUNDS):
-            seconds["no server"].append(run(folder, corpus, minilm, environment))
+            seconds["no server"].append(run(folder, corpus, model, environment))
             note(f"no server: {seconds['no server'][-1]:.2f} s")
     medians = {name: median(each) for name, each in seconds.items()}
     bare_seconds = medians["bare"]
@@ -122,10 +120,10 @@ def wait_for_server() -> None:
     missing("the Prefect server did not start")
 
 
-def bare(minilm: Path, corpus: Path, environment: dict[str, str]) -> float:
+def bare(model: Path, corpus: Path, environment: dict[str, str]) -> float:
     """Seconds of the short script until it has embedded the rows."""
     start = time.perf_counter()
-    words = [sys.executable, "-c", BARE, str(minilm), str(corpus.parent / "texts")]
+    words = [sys.executable, "-c", BARE, str(model), str(corpus.parent / "texts")]
     with subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -135,7 +133,7 @@ def bare(minilm: Path, corpus: Path, environment: dict[str, str]) -> float:
         return time.perf_counter() - start
 
 
-def run(folder: Path, corpus: Path, minilm: Path, environment: dict[str, str]) -> float:
+def run(folder: Path, corpus: Path, model: Path, environment: dict[str, str]) -> float:
     """Seconds of ``barycenter run`` until the first shard's embeddings are committed; the run is stopped then."""
     out = Path(tempfile.mkdtemp(dir=folder))
     job = out / "job.yaml"
@@ -144,7 +142,7 @@ def run(folder: Path, corpus: Path, minilm: Path, environment: dict[str, str]) -
             {
                 "name": "startup",
                 "corpus": {"path": str(corpus), "key": "id", "rows_per_shard": ROWS_PER_SHARD},
-                "inputs": {"text": {"kind": "text", "column": "text", "encoder": str(minilm)}},
+                "inputs": {"text": {"kind": "text", "column": "text", "encoder": str(model)}},
                 "alignment": {"method": "pca", "dim": 32},
                 "output": {"path": str(out / "features")},
             }

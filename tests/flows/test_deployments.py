@@ -10,7 +10,7 @@ import pytest
 import yaml
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.events.schemas.automations import Automation
+from prefect.events.schemas.automations import AutomationCore
 from prefect.events.utilities import emit_event
 from prefect.settings import PREFECT_API_URL
 from prefect.settings.models.flows import FlowsSettings
@@ -57,7 +57,7 @@ def test_all_deploy_from_the_root_and_fit_their_flows(tmp_path):
 
 def test_the_zombie_automation_outlasts_every_heartbeat():
     (content,) = yaml.safe_load((DEPLOY / "automations.yaml").read_text())["automations"]
-    automation = Automation.model_validate(content)
+    automation = AutomationCore.model_validate(content)
     assert automation.trigger.posture == "Proactive"
     assert automation.trigger.within.total_seconds() > FlowsSettings().heartbeat_frequency
     (action,) = automation.actions
@@ -79,7 +79,7 @@ def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path,
     first = pipeline(job)
     reader = FusedDataset(str(tmp_path / "out"), batch_size=16)
     batches = iter(reader)
-    keys = list(next(batches)["id"])
+    keys = list(next(batches)["key"])
 
     rows = text_and_vector_rows(40, first=60)
     rows[0]["text"] = rows[1]["text"] = None
@@ -89,10 +89,10 @@ def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path,
     assert second["version"] != first["version"]
     assert versions(Storage(str(tmp_path / "out"))) == [1, 2]
 
-    keys += [key for batch in batches for key in batch["id"]]
+    keys += [key for batch in batches for key in batch["key"]]
     assert keys == [f"r{number:04d}" for number in range(60)]
     fresh = FusedDataset(str(tmp_path / "out"), batch_size=16)
-    assert sum(len(batch["id"]) for batch in fresh) == 100
+    assert sum(len(batch["key"]) for batch in fresh) == 100
 
     committed = [kwargs for args, kwargs in emitted if args == (artifacts.COMMITTED,)]
     assert [event["payload"]["number"] for event in committed] == [1, 2]

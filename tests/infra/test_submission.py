@@ -3,6 +3,7 @@
 import importlib.metadata
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -111,17 +112,18 @@ def cluster(tmp_path_factory):
     words = ["--block", "--head", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
     words += ["--num-cpus=2", "--object-store-memory=134217728", "--dashboard-agent-listen-port=0"]
     log = tmp_path_factory.mktemp("ray") / "log"
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with log.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, "-m", "ray.scripts.scripts", "start", *words],
-            env={**os.environ, **token}, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
     try:
         assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 90)
         assert process.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{ports[1]}", token
     finally:
-        os.killpg(process.pid, 15)
+        os.killpg(process.pid, signal.SIGKILL)
         process.wait(30)
 
 
