@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from harness import finish, minilm, missing, note, shared, versions
+from harness import ROOT, finish, minilm, missing, note, shared, versions
 
 _BRIDGE, _NET = "bary0", "10.213.7"
 _TOKEN = "0123456789abcdef0123456789abcdef"
@@ -57,7 +57,12 @@ class Node:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / "log").open("w") as log:
             self.process = subprocess.Popen(
-                [*self.inside, *words], env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+                [*self.inside, *words],
+                env=environment,
+                cwd=self.folder,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
             )
 
     def kill(self) -> None:
@@ -151,7 +156,8 @@ def main() -> None:
         separate = stack.enter_context(namespaces(3))
         note("nodes in", "network namespaces of their own" if separate else "one network, with ports of their own")
         start = time.monotonic()
-        subprocess.run(command("run", str(job(folder, "local", model))), env=environ(), check=True, stdout=sys.stderr)
+        words = command("run", str(job(folder, "local", model)))
+        subprocess.run(words, env=environ(), cwd=ROOT, check=True, stdout=sys.stderr)
         local = time.monotonic() - start
         nodes = [Node(number, folder, separate) for number in range(3)]
         for node in nodes:
@@ -182,7 +188,7 @@ def submit(folder: Path, name: str, model: Path, nodes: list[Node], kill: Node |
     extra = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
     words = command("submit", str(job(folder, name, model)), "--address", address, inside=head.inside, extra=extra)
     start = time.monotonic()
-    process = subprocess.Popen(words, env=environ(), stdout=sys.stderr)
+    process = subprocess.Popen(words, env=environ(), cwd=ROOT, stdout=sys.stderr)
     done = 0
     while process.poll() is None:
         if kill is not None and (done := len(list((folder / name / "embeddings").rglob("*.parquet")))) >= 6:
