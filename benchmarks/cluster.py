@@ -24,6 +24,11 @@ _BRIDGE, _NET = "bary0", "10.213.7"
 _TOKEN = "0123456789abcdef0123456789abcdef"
 
 
+def _name(number: int) -> str:
+    """A node's namespace; namespaces have names in one folder of the machine."""
+    return f"bary{os.getpid()}n{number}"
+
+
 class Node:
     """One Ray node: a ``ray start --block`` in a namespace, or beside the others."""
 
@@ -31,7 +36,7 @@ class Node:
         self.number, self.separate = number, separate
         self.folder = folder / f"node{number}"
         self.host = f"{_NET}.{number + 1}" if separate else "127.0.0.1"
-        self.inside = ["ip", "netns", "exec", f"bary{number}"] if separate else []
+        self.inside = ["ip", "netns", "exec", _name(number)] if separate else []
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, head: "Node") -> None:
@@ -48,9 +53,9 @@ class Node:
         ]
         words += [f"--node-ip-address={self.host}", "--object-store-memory=134217728"]
         words += [f"--min-worker-port={ports}", f"--max-worker-port={ports + 199}"]
+        words += [f"--temp-dir={self.folder}"]
         if self is head:
             words += ["--head", "--port=26379", f"--dashboard-host={self.host}", "--dashboard-port=28265"]
-            words += [f"--temp-dir={self.folder}"]
         else:
             words += [f"--address={head.host}:26379"]
         environment = environ() | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": _TOKEN}
@@ -73,7 +78,7 @@ class Node:
             self.process.wait()
             self.process = None
         if self.separate:
-            asked = ["ip", "netns", "pids", f"bary{self.number}"]
+            asked = ["ip", "netns", "pids", _name(self.number)]
             pids = subprocess.run(asked, capture_output=True, text=True, check=False).stdout
             for pid in pids.split():
                 with contextlib.suppress(ProcessLookupError):
@@ -87,13 +92,13 @@ def namespaces(count: int) -> Iterator[bool]:
     commands += [f"ip link set {_BRIDGE} up"]
     for number in range(count):
         commands += [
-            f"ip netns add bary{number}",
-            f"ip link add baryv{number} type veth peer name eth0 netns bary{number}",
+            f"ip netns add {_name(number)}",
+            f"ip link add baryv{number} type veth peer name eth0 netns {_name(number)}",
             f"ip link set baryv{number} master {_BRIDGE}",
             f"ip link set baryv{number} up",
-            f"ip -n bary{number} addr add {_NET}.{number + 1}/24 dev eth0",
-            f"ip -n bary{number} link set eth0 up",
-            f"ip -n bary{number} link set lo up",
+            f"ip -n {_name(number)} addr add {_NET}.{number + 1}/24 dev eth0",
+            f"ip -n {_name(number)} link set eth0 up",
+            f"ip -n {_name(number)} link set lo up",
         ]
     try:
         made = shutil.which("ip") is not None and all(
@@ -103,7 +108,7 @@ def namespaces(count: int) -> Iterator[bool]:
     finally:
         if shutil.which("ip") is not None:
             for number in range(count):
-                subprocess.run(["ip", "netns", "del", f"bary{number}"], capture_output=True, check=False)
+                subprocess.run(["ip", "netns", "del", _name(number)], capture_output=True, check=False)
                 subprocess.run(["ip", "link", "del", f"baryv{number}"], capture_output=True, check=False)
             subprocess.run(["ip", "link", "del", _BRIDGE], capture_output=True, check=False)
 
