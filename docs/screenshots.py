@@ -49,11 +49,11 @@ def main(folder: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         run = until(running, "the scheduled run", home / "worker")
         print("a scheduled run fired:", run["name"], run["id"], flush=True)
-        command("deployment", "pause", "barycenter/nightly", quiet=True)
-        look(page, folder / "progress.png", f"runs/flow-run/{run['id']}?tab=Artifacts", 2.0)
+        command("deployment", "schedule", "pause", "barycenter/nightly", "--all")
+        look(page, folder / "progress.png", f"runs/flow-run/{run['id']}", 3.0, tab="Artifacts")
         final = until(lambda: finished(run["id"]), "its end")
         print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
-        look(page, folder / "run.png", f"runs/flow-run/{run['id']}", 4.0)
+        look(page, folder / "run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Task Runs")
         look(page, folder / "artifacts.png", "artifacts", 3.0)
         look(page, folder / "report.png", "artifacts/key/barycenter-report", 3.0)
         look(page, folder / "rejects.png", "artifacts/key/barycenter-rejects", 3.0)
@@ -128,9 +128,11 @@ def until(condition: Any, what: str, log: Path | None = None, seconds: float = 2
     raise SystemExit(f"{what} did not come within {seconds:.0f} s")
 
 
-def look(page: Page, path: Path, where: str, settle: float) -> None:
-    """A picture of one page of the UI."""
+def look(page: Page, path: Path, where: str, settle: float, tab: str | None = None) -> None:
+    """A picture of one page of the UI, or of one of its tabs."""
     page.goto(f"{SERVER}/{where}", wait_until="load")
+    if tab is not None:
+        page.get_by_role("tab", name=tab).or_(page.get_by_text(tab, exact=True)).first.click()
     page.wait_for_timeout(settle * 1000)
     page.screenshot(path=path)
     print(path, flush=True)
