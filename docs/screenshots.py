@@ -117,7 +117,7 @@ def finished(run_id: str) -> dict[str, Any] | None:
     return run if run["state"]["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
 
-def until(condition: Any, what: str, log: Path | None = None, seconds: float = 240) -> Any:
+def until(condition: Any, what: str, log: Path | None = None, seconds: float = 300) -> Any:
     """Waits for something true; shows the end of a log where it does not come."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
