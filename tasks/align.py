@@ -23,9 +23,10 @@ from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.job import AlignmentJob, Job
 from infra.storage import Storage
+from tasks.checks import widest
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, gathered, sample_shards
-from tasks.run import Run, describe_widths, digest
+from tasks.run import Run, digest
 
 BLOCK_ROWS = 262_144
 LEAST_BLOCK_ROWS = 32_768
@@ -148,34 +149,6 @@ def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:
     """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
     plan = cluster.split(run.job.ray.workers, 1, 0)
     return replace(plan, workers=max(1, min(plan.workers, blocks)))
-
-
-def check_alignment(job: Job, widths: dict[str, int]) -> None:
-    """Refuses, before anything starts, what the widths of the inputs do not allow.
-
-    Raises:
-        JobError: Naming the key and the widths.
-    """
-    method, dim = job.alignment.method, job.alignment.dim
-    told = describe_widths(widths)
-    if method == "none":
-        if len(set(widths.values())) > 1:
-            raise JobError(
-                "alignment.method", f"`none` averages equal widths only, these differ: {told}; use joint or pca"
-            )
-        if job.explicit("alignment.dim") and dim != next(iter(widths.values())):
-            raise JobError(
-                "alignment.dim", f"`none` keeps the inputs' width ({told}), so dim cannot be {dim}; leave it out"
-            )
-        return
-    if job.explicit("alignment.dim") and dim > widest(method, widths):
-        raise JobError("alignment.dim", f"{dim} is above the {widest(method, widths)} that `{method}` allows ({told})")
-
-
-def widest(method: str, widths: dict[str, int]) -> int:
-    """The largest dim that a method can give for these widths."""
-    total, largest, smallest = sum(widths.values()), max(widths.values()), min(widths.values())
-    return {"pca": smallest, "procrustes": smallest, "cca": total - largest}.get(method, total)
 
 
 def save_alignment(storage: Storage, alignment: Alignment) -> str:

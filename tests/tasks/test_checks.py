@@ -2,7 +2,7 @@ import pytest
 
 from fusion.errors import JobError
 from infra.job import Job
-from tasks.align import check_alignment, widest
+from tasks.checks import check_alignment, widest
 
 WIDTHS = {"text": 6, "image": 9, "sound": 4}
 

@@ -1,0 +1,33 @@
+"""What a job asks of its alignment, against the widths of its inputs; needs none of what fits it."""
+
+from fusion.errors import JobError
+from infra.job import Job
+from tasks.run import describe_widths
+
+
+def check_alignment(job: Job, widths: dict[str, int]) -> None:
+    """Refuses, before anything starts, what the widths of the inputs do not allow.
+
+    Raises:
+        JobError: Naming the key and the widths.
+    """
+    method, dim = job.alignment.method, job.alignment.dim
+    told = describe_widths(widths)
+    if method == "none":
+        if len(set(widths.values())) > 1:
+            raise JobError(
+                "alignment.method", f"`none` averages equal widths only, these differ: {told}; use joint or pca"
+            )
+        if job.explicit("alignment.dim") and dim != next(iter(widths.values())):
+            raise JobError(
+                "alignment.dim", f"`none` keeps the inputs' width ({told}), so dim cannot be {dim}; leave it out"
+            )
+        return
+    if job.explicit("alignment.dim") and dim > widest(method, widths):
+        raise JobError("alignment.dim", f"{dim} is above the {widest(method, widths)} that `{method}` allows ({told})")
+
+
+def widest(method: str, widths: dict[str, int]) -> int:
+    """The largest dim that a method can give for these widths."""
+    total, largest, smallest = sum(widths.values()), max(widths.values()), min(widths.values())
+    return {"pca": smallest, "procrustes": smallest, "cca": total - largest}.get(method, total)
