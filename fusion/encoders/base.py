@@ -10,10 +10,12 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.encoders.turns import Turns
+
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Vectors: TypeAlias = NDArray[np.float32]
 
-IMPLEMENTATION = 1
+IMPLEMENTATION = 2
 """Part of every encoder id; raised whenever this package would compute different vectors from the same files."""
 
 DEFAULT_FORMATS = (
@@ -101,12 +103,19 @@ class Encoder(ABC):
 
     Attributes:
         dim: Width of the vectors.
-        trials: Batch sizes worth trying, ascending, in units of :meth:`cost`; the first is used when there is
-            nothing to choose.
+        trials: Batch sizes worth trying, ascending, in units of :meth:`cost`.
+        shares_cpu: Whether the model runs on the cores that prepare its rows, on several of them at once.
     """
 
     dim: int
     trials: tuple[int, ...] = (256,)
+    shares_cpu: bool = False
+
+    @property
+    def turns(self) -> Turns:
+        """Who may use this model and the cores it runs on."""
+        turns: Turns = self.__dict__.setdefault("_turns", Turns())
+        return turns
 
     @abstractmethod
     def prepare(self, value: object) -> Any:

@@ -7,8 +7,11 @@ import torch
 from torch import nn
 
 from fusion.encoders.base import Encoder, EncoderSpec, Vectors
+from fusion.encoders.device import Launched, folded, moved, returned
 from fusion.encoders.pictures import decode
 from fusion.encoders.transforms import Pixels, Transform
+
+_WINDOW = 64
 
 
 class Standardise(nn.Module):
@@ -45,12 +48,13 @@ class PictureEncoder(Encoder):
         self.dim = dim
         self.transform = transform
         self.device = torch.device(device)
+        self.shares_cpu = self.device.type == "cpu"
         dtype = getattr(torch, spec.dtype)
-        self.model = model.eval().to(device=self.device, dtype=dtype)
+        self.model = folded(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = nn.Sequential(Standardise(transform, dtype).to(self.device), self.model)
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
-        self.trials = (32, 64, 128, 256, 512) if self.device.type == "cuda" else (1, 2, 4, 8, 16, 32, 64)
+        self.trials = (1, 2, 4, 8, 16, 32, 64) if self.shares_cpu else (32, 64, 128, 256, 512)
 
     def prepare(self, value: object) -> Pixels:
         """Decodes, resizes and cuts one encoded picture: (h, w, 3) uint8.
@@ -61,19 +65,18 @@ class PictureEncoder(Encoder):
         picture = decode(value, formats=self._formats, max_pixels=self._max_pixels, target=self.transform.target)
         return self.transform.pixels(picture)
 
-    @torch.inference_mode()
-    def launch(self, batch: Sequence[Pixels]) -> torch.Tensor:
-        """Starts the model on prepared pictures: (n, dim) on the device."""
-        pixels = torch.from_numpy(np.stack(batch))
-        if self.device.type == "cuda":
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        outputs: torch.Tensor = self._network(pixels)
-        return outputs
+    def window(self, batch: int) -> int:
+        """Whole batches, enough of them that taking turns costs nothing."""
+        return batch * max(1, _WINDOW // batch)
 
-    def fetch(self, launched: torch.Tensor) -> Vectors:
-        """Brings vectors to the CPU: (n, dim) float32."""
-        vectors: Vectors = launched.float().cpu().numpy()
-        return vectors
+    @torch.inference_mode()
+    def launch(self, batch: Sequence[Pixels]) -> Launched:
+        """Starts the model on prepared pictures."""
+        return returned(self._network(moved(np.stack(batch), self.device)))
+
+    def fetch(self, launched: Launched) -> Vectors:
+        """Waits for the vectors: (n, dim) float32."""
+        return launched.vectors()
 
     def encode(self, batch: Sequence[Pixels]) -> Vectors:
         """Encodes prepared pictures: (n, dim) float32."""

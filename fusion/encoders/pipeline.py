@@ -3,8 +3,9 @@
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +16,7 @@ from fusion.encoders.base import Encoder, Vectors
 from fusion.errors import BadInputError
 
 _CHUNK = 64
-_MARGIN = 1.03
-_PATIENCE = 10.0
+_READERS = 8
 
 
 @dataclass(slots=True)
@@ -28,7 +28,8 @@ class Embedded:
         ok: (n,) whether the row was encoded.
         reasons: A fixed word for each row that was not, else None.
         details: What the library said about it.
-        seconds: ``read`` and ``prepare`` summed over threads; ``model`` and ``wait`` of the calling thread.
+        seconds: ``read`` and ``prepare`` summed over threads; ``model`` and ``waiting`` (the model had no prepared
+            rows) of the calling thread.
         batch: Batch size in use at the end; smaller than asked where the device ran out of memory.
     """
 
@@ -56,9 +57,11 @@ def embed(encoder: Encoder, values: Sequence[object], *, batch: int, threads: in
     padded cost stays within ``batch``. The same values, batch size and device give the same batches, whatever the
     threads. Memory holds at most two windows of prepared rows beside the vectors.
 
+    Calls may overlap: each reads and prepares ahead while another one has the model.
+
     Args:
         encoder: A loaded encoder.
-        values: n raw values, or callables without arguments that read one (run on the preparing threads).
+        values: n raw values, or callables without arguments that read one (run on reading threads).
         batch: Tokens (text) or rows (others) a batch may hold.
         threads: Preparing threads.
 
@@ -74,72 +77,112 @@ def embed(encoder: Encoder, values: Sequence[object], *, batch: int, threads: in
         np.zeros(len(values), np.bool_),
         [None] * len(values),
         [None] * len(values),
-        {"read": 0.0, "prepare": 0.0, "model": 0.0, "wait": 0.0},
+        {"read": 0.0, "prepare": 0.0, "model": 0.0, "waiting": 0.0},
         batch,
     )
     run = _Run(encoder, result)
-    pool = ThreadPoolExecutor(max(threads, 1), thread_name_prefix="prepare")
+    ahead = _Ahead(encoder, values, result, max(threads, 1))
     try:
-        for rows, prepared in _windows(encoder, values, result, pool, batch, max(threads, 1)):
-            run.window(rows, prepared)
-        run.flush()
+        with encoder.turns.model:
+            for rows, prepared in ahead.windows():
+                with encoder.turns.busy() if encoder.shares_cpu else nullcontext():
+                    run.window(rows, prepared)
+            run.flush()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        ahead.close()
     return result
 
 
-def _windows(
-    encoder: Encoder, values: Sequence[object], result: Embedded, pool: ThreadPoolExecutor, batch: int, threads: int
-) -> Iterator[tuple[list[int], list[Any]]]:
-    """Yields windows of good rows in order while the threads work on the next one."""
-    window = max(encoder.window(batch), 1)
-    size = max(1, min(_CHUNK, window // (2 * threads)))
-    starts = [
-        (first, min(first + size, last_of_window))
-        for start in range(0, len(values), window)
-        for last_of_window in [min(start + window, len(values))]
-        for first in range(start, last_of_window, size)
-    ]
-    ahead = 2 * -(-window // size) + threads
-    waiting: deque[tuple[int, Future[_Chunk]]] = deque()
-    upcoming = iter(starts)
+class _Ahead:
+    """Reads and prepares rows on threads, at most two windows before they are asked for."""
 
-    def refill() -> None:
-        while len(waiting) < ahead and (span := next(upcoming, None)) is not None:
-            waiting.append((span[1], pool.submit(_prepare, encoder, values, *span)))
+    def __init__(self, encoder: Encoder, values: Sequence[object], result: Embedded, threads: int) -> None:
+        self._encoder, self._values, self._result = encoder, values, result
+        self._window = max(encoder.window(result.batch), 1)
+        size = max(1, min(_CHUNK, self._window // (8 * threads)))
+        self._spans = iter(
+            [
+                (first, min(first + size, last_of_window))
+                for start in range(0, len(values), self._window)
+                for last_of_window in [min(start + self._window, len(values))]
+                for first in range(start, last_of_window, size)
+            ]
+        )
+        self._most = 2 * -(-self._window // size) + threads
+        self._waiting: deque[tuple[int, Future[_Chunk]]] = deque()
+        self._preparers = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+        self._readers = ThreadPoolExecutor(max(_READERS, threads), thread_name_prefix="read")
+        self._refill()
 
-    rows: list[int] = []
-    prepared: list[Any] = []
-    refill()
-    while waiting:
-        end, future = waiting.popleft()
-        before = time.perf_counter()
-        chunk = future.result()
-        result.seconds["wait"] += time.perf_counter() - before
-        _note(result, chunk)
-        rows += chunk.rows
-        prepared += chunk.prepared
-        refill()
-        if end % window == 0 or end == len(values):
-            yield rows, prepared
-            rows, prepared = [], []
+    def windows(self) -> Iterator[tuple[list[int], list[Any]]]:
+        """Yields windows of good rows in order while the threads work on the next one."""
+        rows: list[int] = []
+        prepared: list[Any] = []
+        while self._waiting:
+            end, future = self._waiting.popleft()
+            before = time.perf_counter()
+            chunk = future.result()
+            self._result.seconds["waiting"] += time.perf_counter() - before
+            _note(self._result, chunk)
+            rows += chunk.rows
+            prepared += chunk.prepared
+            self._refill()
+            if end % self._window == 0 or end == len(self._values):
+                yield rows, prepared
+                rows, prepared = [], []
+
+    def close(self) -> None:
+        """Waits for what the threads are at and drops the rest."""
+        for pool in (self._readers, self._preparers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _refill(self) -> None:
+        while len(self._waiting) < self._most and (span := next(self._spans, None)) is not None:
+            first, last = span
+            values = self._values[first:last]
+            reading = self._readers.submit(_read, values) if any(map(callable, values)) else None
+            self._waiting.append((last, self._preparers.submit(_prepare, self._encoder, first, reading or values)))
 
 
-def _prepare(encoder: Encoder, values: Sequence[object], first: int, last: int) -> _Chunk:
-    chunk = _Chunk([], [], [], 0.0, 0.0)
-    for row in range(first, last):
-        value, start = values[row], time.perf_counter()
+@dataclass(slots=True)
+class _Values:
+    """What was read for some rows, or why it could not be, and the seconds it took."""
+
+    values: list[object]
+    seconds: float
+
+
+def _read(values: Sequence[object]) -> _Values:
+    start = time.perf_counter()
+    read: list[object] = []
+    for value in values:
         try:
-            if callable(value):
-                value = value()
-                chunk.read += time.perf_counter() - start
-                start = time.perf_counter()
+            read.append(value() if callable(value) else value)
+        except BadInputError as error:
+            read.append(error)
+    return _Values(read, time.perf_counter() - start)
+
+
+def _prepare(encoder: Encoder, first: int, source: "Sequence[object] | Future[_Values]") -> _Chunk:
+    read = source.result() if isinstance(source, Future) else _Values(list(source), 0.0)
+    chunk = _Chunk([], [], [], read.seconds, 0.0)
+    for row, value in enumerate(read.values, first):
+        encoder.turns.wait_for_idle()
+        start = time.perf_counter()
+        try:
+            if isinstance(value, BadInputError):
+                raise value
             chunk.prepared.append(encoder.prepare(value))
             chunk.rows.append(row)
         except BadInputError as error:
             chunk.errors.append((row, error))
         chunk.prepare += time.perf_counter() - start
     return chunk
+
+
+def prepare(encoder: Encoder, values: Sequence[object]) -> list[Any]:
+    """Reads and prepares values here and now; bad ones are left out."""
+    return _prepare(encoder, 0, _read(values).values).prepared
 
 
 def _note(result: Embedded, chunk: _Chunk) -> None:
@@ -161,7 +204,7 @@ class _Run:
         costs = [self._encoder.cost(item) for item in prepared]
         queue = deque(sorted(range(len(rows)), key=lambda i: (-costs[i], i)))
         while queue:
-            count = _fitting(costs[queue[0]], self._result.batch, len(queue))
+            count = fitting(costs[queue[0]], self._result.batch, len(queue))
             chosen = [queue.popleft() for _ in range(count)]
             if not self._launch([rows[i] for i in chosen], [prepared[i] for i in chosen]):
                 self._result.batch = max(min(self._result.batch, costs[chosen[0]] * count) // 2, 1)
@@ -173,7 +216,7 @@ class _Run:
         try:
             launched = self._encoder.launch(batch)
         except RuntimeError as error:
-            if len(batch) == 1 or not _out_of_memory(error):
+            if len(batch) == 1 or not out_of_memory(error):
                 raise
             self.flush()
             return False
@@ -194,7 +237,7 @@ class _Run:
         self._result.seconds["model"] += time.perf_counter() - start
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
     """Whether torch had no memory left on its device; what its cache still holds is then given back."""
     torch = sys.modules.get("torch")
     if torch is None or not isinstance(error, torch.OutOfMemoryError):
@@ -204,64 +247,10 @@ def _out_of_memory(error: RuntimeError) -> bool:
     return True
 
 
-def _fitting(largest: int, batch: int, available: int) -> int:
+def fitting(largest: int, batch: int, available: int) -> int:
     """Rows whose padded cost stays within the batch, at least one.
 
-    >>> _fitting(largest=10, batch=64, available=100), _fitting(largest=100, batch=64, available=5)
+    >>> fitting(largest=10, batch=64, available=100), fitting(largest=100, batch=64, available=5)
     (6, 1)
     """
     return max(1, min(available, batch // max(largest, 1)))
-
-
-def find_batch(encoder: Encoder, sample: Sequence[object]) -> int:
-    """Tries the encoder's batch sizes on a sample and returns the fastest.
-
-    Sizes grow until two in a row are slower than the best, the device runs out of memory or ten seconds are spent; of
-    sizes within 3 % of the best the smallest is taken. The result depends on the machine: fix it in the plan before the
-    first shard.
-
-    Args:
-        encoder: A loaded encoder.
-        sample: Raw values or callables, as for :func:`embed`; bad ones are skipped.
-
-    Returns:
-        Rows (image, vector) or tokens (text) a batch.
-    """
-    chunk = _prepare(encoder, sample, 0, len(sample))
-    if len(encoder.trials) == 1 or not chunk.prepared:
-        return encoder.trials[0]
-    ordered = sorted(chunk.prepared, key=encoder.cost, reverse=True)
-    encoder.encode(ordered[:1])
-    rates: dict[int, float] = {}
-    start = time.perf_counter()
-    for batch in encoder.trials:
-        try:
-            rates[batch] = _rate(encoder, ordered, batch)
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-            break
-        best = max(rates.values())
-        if time.perf_counter() - start > _PATIENCE:
-            break
-        if len(rates) > 2 and all(rate * _MARGIN < best for rate in list(rates.values())[-2:]):
-            break
-    if not rates:
-        return encoder.trials[0]
-    return min(batch for batch, rate in rates.items() if rate * _MARGIN >= max(rates.values()))
-
-
-def _rate(encoder: Encoder, ordered: list[Any], batch: int) -> float:
-    """Cost per second of the quicker of two batches of rows no dearer than the median one."""
-    middle = len(ordered) // 2
-    typical = ordered[middle:]
-    count = _fitting(encoder.cost(typical[0]), batch, batch)
-    rows = [typical[i % len(typical)] for i in range(count)]
-    quickest = min(_timed(lambda: encoder.encode(rows)) for _ in range(2))
-    return sum(encoder.cost(row) for row in rows) / max(quickest, 1e-9)
-
-
-def _timed(step: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start

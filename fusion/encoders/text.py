@@ -9,8 +9,10 @@ import transformers
 from torch import nn
 
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
+from fusion.encoders.device import Launched, moved, returned
 from fusion.encoders.digest import versions
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
+from fusion.encoders.packed import Packed
 from fusion.encoders.sentence import Recipe, pool, read_recipe, read_steps, width_after
 from fusion.encoders.tokens import Tokens
 from fusion.encoders.values import checked_text
@@ -115,6 +117,7 @@ class TextEncoder(Encoder):
     Attributes:
         model: The transformer in eval mode on its device.
         tokens: Its tokeniser.
+        packed: Runs the model without padding; None where it cannot be, or on a CPU, where sorted batches have little.
     """
 
     def __init__(self, model: nn.Module, config: Any, recipe: Recipe, tokens: Tokens, device: str) -> None:
@@ -125,9 +128,11 @@ class TextEncoder(Encoder):
         self._fill = _fills_length(config)
         self._modes = recipe.modes or ("mean",)
         self._steps = read_steps(recipe).to(self.device)
-        self.dim = int(self.launch([[self.tokens.pad_id]]).shape[1])
-        cuda = self.device.type == "cuda"
-        self.trials = (8192, 16384, 32768, 65536, 131072) if cuda else (256, 512, 1024, 2048, 4096, 8192)
+        self.shares_cpu = self.device.type == "cpu"
+        self.trials = (256, 512, 1024, 2048, 4096, 8192) if self.shares_cpu else (8192, 16384, 32768, 65536, 131072)
+        half = self.device.type == "cuda" and next(self.model.parameters()).dtype != torch.float32
+        self.packed = Packed.of(self.model, tokens.pad_id) if half and not self._pooled else None
+        self.dim = int(self.encode([[self.tokens.pad_id]]).shape[1])
 
     def prepare(self, value: object) -> list[int]:
         """One text's token ids.
@@ -147,12 +152,18 @@ class TextEncoder(Encoder):
         return _WINDOW
 
     @torch.inference_mode()
-    def launch(self, batch: Sequence[list[int]]) -> torch.Tensor:
-        """Starts the model on token ids: (n, dim) on the device."""
+    def launch(self, batch: Sequence[list[int]]) -> Launched:
+        """Starts the model on token ids."""
+        return returned(self._vectors(batch))
+
+    def _vectors(self, batch: Sequence[list[int]]) -> torch.Tensor:
         ids, mask = self._padded(batch)
         if self._pooled:
             return _forward(self.model, True, ids, None if self._fill else mask)
-        states = _forward(self.model, False, ids, mask)
+        if self.packed is not None and mask is not None:
+            states = self.packed.states(ids, mask.bool())
+        else:
+            states = _forward(self.model, False, ids, mask)
         counted = torch.ones_like(ids) if mask is None else mask
         if self.tokens.prompt_length:
             counted = counted.clone()
@@ -167,16 +178,11 @@ class TextEncoder(Encoder):
         mask = np.arange(longest)[None, :] < lengths[:, None]
         ids = np.full(mask.shape, self.tokens.pad_id, np.int64)
         ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
-        return self._moved(ids), None if mask.all() else self._moved(mask.astype(np.int64))
+        return moved(ids, self.device), None if mask.all() else moved(mask.astype(np.int64), self.device)
 
-    def _moved(self, array: np.ndarray[Any, np.dtype[np.int64]]) -> torch.Tensor:
-        tensor = torch.from_numpy(array)
-        return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor
-
-    def fetch(self, launched: torch.Tensor) -> Vectors:
-        """Brings vectors to the CPU: (n, dim) float32."""
-        vectors: Vectors = launched.float().cpu().numpy()
-        return vectors
+    def fetch(self, launched: Launched) -> Vectors:
+        """Waits for the vectors: (n, dim) float32."""
+        return launched.vectors()
 
     def encode(self, batch: Sequence[list[int]]) -> Vectors:
         """Encodes token ids: (n, dim) float32."""

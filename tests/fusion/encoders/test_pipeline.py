@@ -1,4 +1,6 @@
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.encoders.base import Encoder
-from fusion.encoders.pipeline import embed, find_batch
+from fusion.encoders.pipeline import embed
 from fusion.errors import BadInputError, Reason
 
 
@@ -131,7 +133,51 @@ def test_prepared_rows_stay_bounded():
     assert most <= 3 * 10 + 2 * 5
 
 
-def test_find_batch_stays_within_memory_and_skips_bad_rows():
-    assert find_batch(Lengths(memory=8), ["ab", "", "cd", "abc"]) in (1, 2, 4, 8)
-    assert find_batch(Lengths(), [""]) == 1
-    assert find_batch(Lengths(memory=1), ["a"]) == 1
+class Working(Lengths):
+    """Notes whether a row was being prepared while the model ran."""
+
+    shares_cpu = True
+
+    def __init__(self) -> None:
+        super().__init__(window=8)
+        self.preparing, self.running, self.overlaps, self.lock = 0, 0, 0, threading.Lock()
+
+    def prepare(self, value):
+        with self.lock:
+            self.preparing += 1
+        time.sleep(0.001)
+        with self.lock:
+            self.preparing -= 1
+        return value
+
+    def encode(self, batch):
+        with self.lock:
+            self.running += 1
+            assert self.running == 1
+        time.sleep(0.01)
+        with self.lock:
+            self.overlaps += self.preparing
+            self.running -= 1
+        return super().encode(batch)
+
+
+def test_on_a_cpu_nothing_is_prepared_while_the_model_runs():
+    encoder = Working()
+    embed(encoder, ["ab"] * 80, batch=8, threads=2)
+    assert len(encoder.batches) == 20
+    assert encoder.overlaps <= 2
+    beside = Working()
+    beside.shares_cpu = False
+    embed(beside, ["ab"] * 80, batch=8, threads=2)
+    assert beside.overlaps > 4
+
+
+def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn():
+    encoder = Working()
+    words = [[letter * n for n in range(1, 20)] for letter in "abc"]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda part: embed(encoder, part, batch=16, threads=2), words))
+    for part, result in zip(words, together, strict=True):
+        alone = embed(Lengths(window=8), part, batch=16, threads=1)
+        assert np.array_equal(alone.vectors, result.vectors)
+    assert sum(result.seconds["model"] for result in together) > 0.2

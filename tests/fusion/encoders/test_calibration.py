@@ -1,0 +1,58 @@
+import time
+
+import pytest
+import torch
+
+from fusion.encoders.calibration import find_batch
+from tests.fusion.encoders.test_pipeline import Lengths
+
+
+class Paced(Lengths):
+    """Takes ten milliseconds a batch and `slow` more for each row above eight."""
+
+    def __init__(self, slow: float) -> None:
+        super().__init__()
+        self.slow, self.sizes = slow, []
+
+    def encode(self, batch):
+        self.sizes.append(len(batch))
+        time.sleep(0.01 + self.slow * max(0, len(batch) - 8))
+        return super().encode(batch)
+
+
+def test_it_stays_within_memory_and_skips_bad_rows():
+    assert find_batch(Lengths(memory=8), ["ab", "", "cd", "abc"]) in (1, 2, 4, 8)
+    assert find_batch(Lengths(), [""]) in Lengths.trials
+    assert find_batch(Lengths(memory=1), ["a"]) == 1
+
+
+def test_it_climbs_while_that_pays():
+    assert find_batch(Paced(slow=0.0), ["a"] * 64) == 32
+    assert find_batch(Paced(slow=0.03), ["a"] * 64) == 8
+
+
+def test_it_descends_where_small_is_fast():
+    class Small(Paced):
+        def encode(self, batch):
+            time.sleep(0.004 * len(batch) ** 2)
+            return Lengths.encode(self, batch)
+
+    assert find_batch(Small(slow=0.0), ["a"] * 8) == 1
+
+
+def test_few_rows_are_worth_few_trials():
+    few, many = Paced(slow=0.0), Paced(slow=0.0)
+    find_batch(few, ["a"] * 64, rows=100)
+    find_batch(many, ["a"] * 64, rows=10**6)
+    assert len(set(few.sizes) - {1}) == 1
+    assert len(set(many.sizes)) > 3
+
+
+def test_another_failure_is_not_taken_for_a_full_memory():
+    class Broken(Lengths):
+        def encode(self, batch):
+            raise RuntimeError("device-side assert")
+
+    with pytest.raises(RuntimeError, match="device-side"):
+        find_batch(Broken(), ["a"] * 4)
+    assert issubclass(torch.OutOfMemoryError, RuntimeError)
