@@ -28,7 +28,7 @@ _FRUITLESS_LOSSES = 6
 
 @dataclass
 class _Item:
-    """A unit of work on its way: how often it failed, and the search for its poisoned rows."""
+    """A unit of work on its way: how often it failed, the search for its poisoned rows, whether it must run alone."""
 
     work: Work
     total: int
@@ -39,6 +39,7 @@ class _Item:
     hunts: int = 0
     hunt: Hunt | None = None
     probe: tuple[int, ...] | None = None
+    alone: bool = False
 
     @classmethod
     def of(cls, work: Work) -> "_Item":
@@ -77,8 +78,11 @@ class Driver:
         on_done: Callable[[Work, Any], None],
         on_quarantine: Callable[[Quarantined], None],
         without_rows: Callable[[Work, tuple[int, ...]], Work] | None,
+        first: Work | None = None,
     ) -> None:
         self._work = work
+        self._first = first
+        self._concurrency = int(getattr(worker, "concurrency", 1))
         self._pickled = cloudpickle.dumps((worker, args))
         self._plan = plan
         self._prefix = f"{name}-{secrets.token_hex(3)}"
@@ -98,19 +102,22 @@ class Driver:
             "num_gpus": plan.gpus_per_worker,
             "max_restarts": 0,
             "max_task_retries": 0,
+            "max_concurrency": self._concurrency,
             "scheduling_strategy": "SPREAD",
         }
 
     def run(self) -> list[Quarantined]:
         """Works until nothing is left."""
         try:
+            if self._first is not None:
+                self._queue.append(_Item.of(self._first))
             self._refill()
             while self._queue or any(actor.held for actor in self._actors.values()):
                 self._start_actors()
                 self._hand_out()
                 ready, _ = ray.wait(list(self._owner), num_returns=1, timeout=self._patience())
-                for actor in {self._owner[ref].name: self._owner[ref] for ref in ready}.values():
-                    self._attend(actor)
+                for ref in ready:
+                    self._attend(self._owner[ref], ref)
                 self._kill_the_hung()
                 self._check_that_something_runs()
                 self._refill()
@@ -120,8 +127,12 @@ class Driver:
                 self._release(actor)
 
     def _refill(self) -> None:
-        """Pulls new work, never more than the actors can hold."""
-        while not self._exhausted and len(self._queue) < self._plan.workers * self._limits.in_flight:
+        """Pulls new work, never more than the actors can hold, and none before the first unit is done."""
+        while (
+            self._first is None
+            and not self._exhausted
+            and len(self._queue) < self._plan.workers * self._limits.in_flight
+        ):
             try:
                 self._queue.append(_Item.of(next(self._work)))
             except StopIteration:
@@ -144,11 +155,15 @@ class Driver:
             if depth and len(self._queue) < len(self._actors):
                 break
             for actor in loaded:
-                if self._queue and len(actor.held) == depth:
+                if self._queue and len(actor.held) == depth and not (depth and self._must_wait(actor)):
                     self._submit(actor, self._queue.popleft())
-        if not self._queue and self._exhausted:
+        if not self._queue and self._exhausted and self._first is None:
             for actor in [each for each in self._actors.values() if not each.held]:
                 self._release(actor)
+
+    def _must_wait(self, actor: _Actor) -> bool:
+        """Whether the next item, or the one that the actor is at, tolerates nothing beside it."""
+        return self._queue[0].alone or any(item.alone for item, _ in actor.held)
 
     def _submit(self, actor: _Actor, item: _Item) -> None:
         if item.probe is None:
@@ -169,9 +184,8 @@ class Driver:
         limit = self._limits.timeout(actor.held[0][0].rows, self._slowest) if actor.held else None
         return None if limit is None else actor.since + limit
 
-    def _attend(self, actor: _Actor) -> None:
-        """Takes the result of the actor's first call: an actor works in order."""
-        ref = actor.loading if actor.loading is not None else actor.held[0][1]
+    def _attend(self, actor: _Actor, ref: Any) -> None:
+        """Takes the result of a call."""
         try:
             outcome = ray.get(ref)
         except RayTaskError as error:
@@ -186,7 +200,8 @@ class Driver:
             if isinstance(outcome, Failure):
                 raise outcome.error()
             return
-        item, _ = actor.held.popleft()
+        item = next(item for item, held in actor.held if held == ref)
+        actor.held.remove((item, ref))
         took = self._heard - actor.since
         actor.since = self._heard
         if isinstance(outcome, Failure):
@@ -200,23 +215,32 @@ class Driver:
 
     def _succeeded(self, item: _Item, outcome: Done) -> None:
         if item.probe is None:
+            if item.work is self._first:
+                self._first = None
             log.info("%s done", item.work.id, extra={"shard": item.work.id, "rows": item.work.rows})
             self._on_done(item.work, outcome.value)
         else:
             self._probed(item, failed=False)
 
     def _lose(self, actor: _Actor, why: str) -> None:
-        """Replaces a dead actor: its first item is charged, the others go back free."""
+        """Replaces a dead actor: the item it was at is charged, the others go back free.
+
+        Of several that it was at, none is: each is tried again by itself, which shows the guilty one.
+        """
         held = list(actor.held)
+        several = self._concurrency > 1 and len(held) > 1
         self._release(actor)
-        self._queue.extendleft(item for item, _ in reversed(held[1:]))
+        self._queue.extendleft(item for item, _ in reversed(held[0 if several else 1 :]))
         at = f" at {held[0][0].work.id}" if held else ""
         log.warning("worker %s was lost%s: %s", actor.name, at, why)
         if not held or held[0][0].probe is None:
             self._fruitless += 1
         if self._fruitless >= max(_FRUITLESS_LOSSES, 2 * self._plan.workers) * self._limits.attempts // 2:
             raise RunError(f"workers died {self._fruitless} times in a row without finishing anything; last: {why}")
-        if held:
+        if several:
+            for item, _ in held:
+                item.alone = True
+        elif held:
             self._failed(held[0][0], why, None)
 
     def _kill_the_hung(self) -> None:

@@ -41,7 +41,8 @@ class Worker(Protocol):
     """What a worker class offers: its ``__init__`` loads the model, once in each actor.
 
     A class may also have ``probe(payload, rows: tuple[int, ...]) -> None``: the same computation on some rows only,
-    without lasting effect.
+    without lasting effect. With ``concurrency`` n > 1, n units of work run at once on threads of one actor; the class
+    decides what of them may overlap.
     """
 
     def run(self, payload: Any) -> Any:

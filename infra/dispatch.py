@@ -25,12 +25,14 @@ def dispatch(
     grace: float = 300.0,
     max_in_flight: int = 2,
     start_timeout: float = 1800.0,
+    first: Work | None = None,
 ) -> list[Quarantined]:
     """Runs every unit of work once, come what may, on actors of one worker class.
 
     This is the only owner of retries: actors and their tasks have none of Ray's own. A worker that dies (crash, out of
     memory, node lost) or exceeds its time is replaced; the unit it was at is charged an attempt and goes back to the
-    queue, what waited behind it goes back free. When the attempts are used up:
+    queue, what waited behind it goes back free; where it was at several, each is tried by itself. When the attempts
+    are used up:
 
     * a storage or system fault (``RunError``, ``OSError``) ends the run: it says nothing against the rows;
     * anything else is held against the rows. If the worker class has ``probe`` and ``without_rows`` is given, the
@@ -56,6 +58,7 @@ def dispatch(
         grace: Seconds added to a unit's time limit.
         max_in_flight: Units handed to an actor at a time.
         start_timeout: Seconds until at least one worker must have started.
+        first: A unit of work that is done before ``work`` is asked for its first and before other workers start.
 
     Returns:
         What was quarantined.
@@ -75,5 +78,6 @@ def dispatch(
         on_done=on_done,
         on_quarantine=on_quarantine or (lambda _: None),
         without_rows=without_rows if hasattr(worker, "probe") else None,
+        first=first,
     )
     return driver.run()
