@@ -47,7 +47,7 @@ def returned(outputs: torch.Tensor) -> Launched:
         return Launched(values.cpu(), None)
     host = torch.empty(values.shape, dtype=torch.float32, pin_memory=True)
     host.copy_(values, non_blocking=True)
-    copied = torch.cuda.Event()
+    copied: Any = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record()
     return Launched(host, copied)
 

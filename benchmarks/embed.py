@@ -1,0 +1,119 @@
+"""Does the embed stage run at the speed of the bare model, and ahead of what a user would pick instead?
+
+The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenised or decoded (the
+ceiling), the whole embed stage over Ray with its files written, sentence-transformers, Ray Data's map_batches recipe,
+torch's DataLoader, and Daft's embed_text where it works. Start-up and model load are not in the rates; the stage's are
+shown. The ceiling of pictures is 1 / (1 / model + 1 / (cores x decode)).
+"""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import harness
+
+if __name__ == "__main__":
+    harness.with_peers("daft", "sentence-transformers")
+
+os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
+os.environ |= {"HF_HUB_OFFLINE": "1", "DAFT_PROGRESS_BAR": "0"}
+
+import ray
+import torch
+
+import fusion.torch_compat  # noqa: F401 - before torchvision
+from benchmarks import embed_pictures, embed_texts
+
+ROUNDS = 3
+CORES = os.cpu_count() or 1
+
+
+def measured(contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
+    """Median rows/s of every contender over interleaved rounds; one that fails is told and left out."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    names = list(contenders)
+    for number in range(ROUNDS):
+        turn = number % len(names)
+        for name in names[turn:] + names[:turn]:
+            if name not in rates:
+                continue
+            try:
+                rates[name].append(contenders[name]())
+            except Exception as error:
+                if name not in embed_texts.OPTIONAL:
+                    raise
+                harness.note(f"{name} does not run here: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
+                del rates[name]
+                continue
+            harness.note(f"round {number + 1}/{ROUNDS} {name}: {rates[name][-1]:.1f} rows/s")
+    return {name: harness.median(values) for name, values in rates.items()}
+
+
+def shown(rates: Mapping[str, float], rows: int, ceiling: float) -> None:
+    harness.table(
+        [
+            {"contender": name, "rows/s": rate, "of the ceiling": rate / ceiling, "rows": rows}
+            for name, rate in sorted(rates.items(), key=lambda item: -item[1])
+        ]
+    )
+
+
+def texts(folder: Path) -> dict[str, Any]:
+    bench = embed_texts.Texts(folder, CORES)
+    rates = measured(bench.contenders())
+    ours, ceiling = rates["barycenter"], rates["bare model"]
+    shown(rates, bench.rows, ceiling)
+    harness.note(f"start-up of the stage (worker, model, calibration): {bench.stage.start_seconds:.1f} s")
+    return {
+        "rows_per_s": ours,
+        "vs_ceiling": ours / ceiling,
+        "vs_sentence_transformers": ours / rates["sentence-transformers"],
+        "vs_ray_data": ours / rates["ray data"],
+        "vs_daft": ours / rates["daft"] if "daft" in rates else None,
+        "largest_difference": bench.largest_difference(),
+        "rates": rates,
+        "rows": bench.rows,
+        "plan": bench.stage.plan(),
+    }
+
+
+def pictures(folder: Path) -> dict[str, Any]:
+    bench = embed_pictures.Pictures(folder, CORES)
+    rates = measured(bench.contenders())
+    model = max(rates["bare model, eager"], rates.get("bare model, compiled", 0.0))
+    ceiling = 1 / (1 / model + 1 / (CORES * rates["decode, one core"]))
+    ours = rates["barycenter"]
+    shown(rates | {"ceiling": ceiling}, bench.rows, ceiling)
+    harness.note(f"start-up of the stage (worker, model, calibration): {bench.stage.start_seconds:.1f} s")
+    own = 1 / (1 / rates["own model"] + 1 / (CORES * rates["decode, one core"]))
+    return {
+        "rows_per_s": ours,
+        "vs_ceiling": ours / ceiling,
+        "vs_dataloader": ours / rates["dataloader"],
+        "vs_ray_data": ours / rates["ray data"],
+        "vs_own_ceiling": ours / own,
+        "compile_seconds": bench.compile_seconds,
+        "rates": rates,
+        "rows": bench.rows,
+        "plan": bench.stage.plan(),
+        "jpeg_12mp": bench.large_jpegs(),
+    }
+
+
+def main() -> None:
+    torch.set_num_threads(CORES)
+    ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    with tempfile.TemporaryDirectory() as scratch:
+        figures = {"text": texts(Path(scratch)), "image": pictures(Path(scratch))}
+    names = ("torch", "torchvision", "transformers", "sentence-transformers", "ray", "pillow", "daft")
+    figures["versions"] = harness.versions(*names)
+    figures["machine"] = {"cores": CORES, "device": "CPU", "system": platform.system()}
+    harness.note(figures["versions"])
+    harness.finish(figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Contenders for texts: MiniLM over short questions and long recipes mixed."""
+
+import csv
+import json
+import random
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel, AutoTokenizer
+
+from benchmarks import harness
+from benchmarks.embed_ray_data import embed_column
+from benchmarks.embed_stage import Stage
+
+SHORT = 1_000
+BUDGETS = (512, 1024, 2048, 4096)
+OPTIONAL = ("daft",)
+
+
+def minilm() -> Path:
+    """The model's folder, fetched once."""
+    folder = harness.ROOT / ".venv-bench" / "models" / "all-MiniLM-L6-v2"
+    folder.parent.mkdir(exist_ok=True)
+    if subprocess.run([harness.shared("get-minilm"), folder], check=False).returncode:
+        harness.missing("MiniLM cannot be fetched")
+    return folder
+
+
+def mixed_texts() -> list[str]:
+    """All recipes among a sample of the questions, in a fixed random order."""
+    recipes = harness.shared("data/recipes/metadata.jsonl").read_text().splitlines()
+    questions = next(iter(sorted(harness.shared("data/banking77").rglob("train.csv"))))
+    with questions.open(newline="") as file:
+        short = [row["text"] for row in csv.DictReader(file)]
+    rng = random.Random(0)
+    texts = [json.loads(line)["text"] for line in recipes] + rng.sample(short, SHORT)
+    rng.shuffle(texts)
+    return texts
+
+
+class Texts:
+    """The contenders and what they share."""
+
+    def __init__(self, folder: Path, cores: int) -> None:
+        self._model_folder, self._cores = minilm(), cores
+        self._texts = mixed_texts()
+        self.rows = len(self._texts)
+        corpus = folder / "texts.jsonl"
+        corpus.write_text("".join(json.dumps({"id": str(n), "text": t}) + "\n" for n, t in enumerate(self._texts)))
+        self.stage = Stage(
+            folder,
+            {"path": str(corpus), "key": "id", "rows_per_shard": 512},
+            {"kind": "text", "column": "text", "encoder": str(self._model_folder)},
+        )
+        self._bare = AutoModel.from_pretrained(self._model_folder).eval()
+        tokenizer = AutoTokenizer.from_pretrained(self._model_folder)
+        ids = tokenizer(self._texts, truncation=True, max_length=256)["input_ids"]
+        self._sorted = sorted(ids, key=len, reverse=True)
+        self._peer = SentenceTransformer(str(self._model_folder), device="cpu")
+        self._expected: Any = None
+        self._budget = self._best_budget()
+
+    def contenders(self) -> dict[str, Callable[[], float]]:
+        """Rows a second of each."""
+        return {
+            "bare model": lambda: self._bare_rate(self._sorted, self._budget),
+            "barycenter": self.stage.rate,
+            "sentence-transformers": self._sentence_transformers,
+            "ray data": lambda: embed_column(self._texts, str(self._model_folder), self._cores),
+            "daft": self._daft,
+        }
+
+    def largest_difference(self) -> float:
+        """Between the stage's vectors and those of sentence-transformers."""
+        return float(np.abs(self.stage.vectors() - self._expected).max())
+
+    def _best_budget(self) -> int:
+        """Tokens a batch at which the bare model runs fastest on a tenth of the rows."""
+        sample = self._sorted[::10]
+        self._bare_rate(sample, BUDGETS[0])
+        rates = {budget: max(self._bare_rate(sample, budget) for _ in range(2)) for budget in BUDGETS}
+        best = max(rates, key=lambda budget: rates[budget])
+        harness.note(f"bare model, tokens a batch: { ({b: round(r) for b, r in rates.items()}) }; {best} taken")
+        return best
+
+    @torch.inference_mode()
+    def _bare_rate(self, rows: list[list[int]], budget: int) -> float:
+        batches, start = [], 0
+        while start < len(rows):
+            stop = start + max(1, budget // len(rows[start]))
+            batches.append(_padded(rows[start:stop]))
+            start = stop
+        begun = time.perf_counter()
+        for ids, mask in batches:
+            states = self._bare(input_ids=ids, attention_mask=mask).last_hidden_state
+            weights = mask.unsqueeze(-1).float()
+            torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
+        return len(rows) / (time.perf_counter() - begun)
+
+    def _sentence_transformers(self) -> float:
+        begun = time.perf_counter()
+        self._expected = self._peer.encode(self._texts, show_progress_bar=False)
+        return self.rows / (time.perf_counter() - begun)
+
+    def _daft(self) -> float:
+        import daft
+        from daft.functions import embed_text
+
+        frame = daft.from_pydict({"text": self._texts})
+        begun = time.perf_counter()
+        embedded = embed_text(daft.col("text"), provider="transformers", model=str(self._model_folder))
+        rows = len(frame.with_column("vector", embedded).to_pydict()["vector"])
+        return rows / (time.perf_counter() - begun)
+
+
+def _padded(rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    width = len(rows[0])
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        mask[number, : len(row)] = 1
+    return ids, mask
