@@ -8,10 +8,13 @@ shown. The ceiling of pictures is 1 / (1 / model + 1 / (cores x decode)).
 
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import harness
 

@@ -23,7 +23,7 @@ from infra.corpus.files import Entry, Files
 from infra.corpus.tables import Parquet
 from infra.dispatch import Work, dispatch
 from infra.job import CorpusJob
-from tasks.embed import ShardJob
+from tasks.encoding import ShardJob
 from tasks.run import digest
 
 SHARDS = 1_000_000
@@ -121,7 +121,7 @@ def simulate(shards: Sequence[Any], workers: int) -> dict[str, float]:
 
     try:
         dispatch(
-            (Work(shard.id, ShardJob(shard), shard.rows) for shard in shards),
+            (Work(shard.id, ShardJob(shard, 64), shard.rows) for shard in shards),
             worker=Nothing, plan=WorkerPlan(workers, 1), name="simulated", on_done=on_done,
         )  # fmt: skip
     finally:

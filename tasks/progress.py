@@ -101,6 +101,13 @@ class StageProgress:
             state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
             self._storage.write("progress.json", json.dumps(state).encode())
 
+    def note(self, text: str) -> None:
+        """Tells a line about the stage beside its progress."""
+        if self._bar is not None:
+            self._bar.console.print(f"{self.stage}: {text}", highlight=False)
+        else:
+            print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
+
     def figures(self) -> dict[str, float]:
         """Rows, seconds and rows/s, as report.json has them."""
         seconds = self.seconds

@@ -35,6 +35,7 @@ class Pooled:
         bad: Values left out of the mean of a row that is ok, and those after the first of one that is not.
         encoded: Values that went through the encoder; the others equal one of them.
         seconds: As for :class:`fusion.encoders.pipeline.Embedded`.
+        batch: See there; 0 where nothing was batched.
     """
 
     vectors: Vectors
@@ -45,6 +46,7 @@ class Pooled:
     bad: list[BadMember]
     encoded: int
     seconds: dict[str, float]
+    batch: int
 
     def refuse(self, row: int, error: BadInputError) -> None:
         """Takes a row out as a whole."""
@@ -149,7 +151,8 @@ def pool(
     n = len(offsets) - 1
     if n == len(flat.ok) and weights is None:
         counts = flat.ok.astype(np.int32)
-        return Pooled(flat.vectors, flat.ok, flat.reasons, flat.details, counts, [], encoded, flat.seconds)
+        same = (flat.vectors, flat.ok, flat.reasons, flat.details)
+        return Pooled(*same, counts, [], encoded, flat.seconds, flat.batch)
     reasons, details, ok = list(flat.reasons), list(flat.details), flat.ok.copy()
     share = ok.astype(np.float64)
     if weights is not None:
@@ -163,8 +166,8 @@ def pool(
     good = total > 0
     sums = np.add.reduceat(flat.vectors * share[:, None], starts, axis=0) if n else np.zeros((0, flat.vectors.shape[1]))
     means = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=good[:, None]).astype(np.float32)
-    pooled = Pooled(means, good, [None] * n, [None] * n, np.where(good, counts, 0).astype(np.int32), [], encoded, {})
-    pooled.seconds = flat.seconds
+    left = np.where(good, counts, 0).astype(np.int32)
+    pooled = Pooled(means, good, [None] * n, [None] * n, left, [], encoded, flat.seconds, flat.batch)
     row_of = np.repeat(np.arange(n), np.diff(offsets))
     for row in np.flatnonzero(~good & (counts > 0)).tolist():
         pooled.reasons[row], pooled.details[row] = str(Reason.NOT_NUMERIC), "its weights sum to 0"

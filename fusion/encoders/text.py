@@ -198,7 +198,7 @@ class Windowed(Encoder):
 
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
-        self.dim, self.trials = encoder.dim, encoder.trials
+        self.dim, self.trials, self.shares_cpu = encoder.dim, encoder.trials, encoder.shares_cpu
 
     def prepare(self, value: object) -> list[list[int]]:
         """Token ids of every window.

@@ -9,7 +9,9 @@ from PIL import Image
 from fusion.splits import fold_of
 from infra.cluster import WorkerPlan
 from infra.job import Job
-from tasks.embed import EmbedWorker, ShardJob, _fixed_setting
+from tasks.embed import embed_setting
+from tasks.encoding import EmbedWorker, ShardJob
+from tasks.execution import execution
 from tasks.rows import RowReader
 from tasks.run import Run
 
@@ -44,8 +46,8 @@ def embedded(corpus, out, group_by):
         "train": {"target": "label", "group_by": group_by},
     }  # fmt: skip
     run = Run(Job.model_validate(job))
-    worker = EmbedWorker(_fixed_setting(run, "image", WorkerPlan(1, 1)))
-    encoded = [worker.run(ShardJob(shard))["encoded"] for shard in run.shards]
+    worker = EmbedWorker(embed_setting(run, "image", execution(run, "image", WorkerPlan(1, 1))))
+    encoded = [worker.run(ShardJob(shard, 16))["encoded"] for shard in run.shards]
     return RowReader.of(run).read_all(run.shards), encoded
 
 

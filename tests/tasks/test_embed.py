@@ -1,0 +1,96 @@
+"""The embed stage over real workers: the plan fixed first, memory that runs out, shards that overlap."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import tasks.embed
+from infra.cluster import connect
+from infra.job import Job
+from infra.ledger import embedding_path
+from tasks.embed import embed_input, limited_by, pending
+from tasks.encoding import EmbedWorker
+from tasks.run import Run
+
+ROWS, FITS = 90, 5
+
+
+class Crowded(EmbedWorker):
+    """Its device holds five rows."""
+
+    def __init__(self, setting):
+        super().__init__(setting)
+        encode = type(self.encoder).encode
+
+        def launch(batch):
+            if len(batch) > FITS:
+                raise torch.OutOfMemoryError(f"{len(batch)} rows")
+            return encode(self.encoder, batch)
+
+        self.encoder.launch = launch
+
+
+def run_of(tmp_path, **given):
+    corpus = tmp_path / "rows.jsonl"
+    if not corpus.exists():
+        corpus.write_text("".join(json.dumps({"id": str(n), "text": f"row number {n}"}) + "\n" for n in range(ROWS)))
+    return Run(
+        Job.model_validate(
+            {
+                "corpus": {"path": str(corpus), "key": "id", "rows_per_shard": 20},
+                "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"} | given},
+                "output": {"path": str(tmp_path / "out")},
+                "ray": {"workers": 1, "threads_per_worker": 1},
+            }
+        )
+    )
+
+
+def vectors(run):
+    paths = [embedding_path("text", run.encoders["text"].encoder_id, shard.id) for shard in run.shards]
+    return np.array([v for path in paths for v in run.storage.read_table(path).column("vector").to_pylist()])
+
+
+def test_every_row_is_embedded_where_memory_runs_out_and_the_report_tells_the_batch(ray_session, tmp_path, monkeypatch):
+    run = run_of(tmp_path, batch=64)
+    monkeypatch.setattr(tasks.embed, "EmbedWorker", Crowded)
+    with connect("local") as cluster:
+        figures = embed_input.fn(run, "text", cluster)
+    assert (figures["rows"], figures["batch"], figures["least_batch"]) == (ROWS, 64, FITS)
+    assert len(np.unique(vectors(run), axis=0)) == ROWS
+    assert pending(run, "text") == []
+
+
+def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path):
+    run = run_of(tmp_path)
+    with connect("local") as cluster:
+        figures = embed_input.fn(run, "text", cluster)
+        plan = json.loads(run.storage.read("plan.json"))
+        assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
+        assert set(plan["inputs"]["text"]) == {
+            "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled",
+        }  # fmt: skip
+        assert {"torch", "numpy", "ray"} <= set(plan["libraries"])
+        assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
+        assert 0 < figures["start_seconds"] < figures["seconds"]
+        first = vectors(run)
+        run.storage.remove([embedding_path("text", run.encoders["text"].encoder_id, run.shards[1].id)])
+        again = embed_input.fn(run, "text", cluster)
+    assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
+    assert json.loads(run.storage.read("plan.json")) == plan
+    assert np.array_equal(vectors(run), first)
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "device", "word"),
+    [
+        ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenise-bound"),
+        ({"model": 5, "waiting": 1, "prepare": 1, "read": 9}, "image", "cuda", "read-bound"),
+        ({"model": 5, "waiting": 0, "prepare": 1, "read": 9}, "image", "cuda", "model-bound"),
+        ({"model": 1, "waiting": 1, "write": 4}, "text", "cuda", "write-bound"),
+    ],
+)
+def test_what_limits_the_stage_is_named(parts, kind, device, word):
+    assert limited_by(parts, kind, device).startswith(word)
