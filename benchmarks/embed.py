@@ -11,15 +11,23 @@ import platform
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import fusion.torch_compat  # noqa: F401 - before torchvision and transformers
 from benchmarks import harness
 
+# isort: split
+
 if __name__ == "__main__":
-    harness.with_peers("daft", "sentence-transformers")
+    try:
+        harness.with_peers("sentence-transformers", "daft")
+    except SystemExit:
+        harness.note("going on without Daft")
+        harness.with_peers("sentence-transformers")
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
 os.environ |= {"HF_HUB_OFFLINE": "1", "DAFT_PROGRESS_BAR": "0"}
@@ -27,7 +35,6 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "DAFT_PROGRESS_BAR": "0"}
 import ray
 import torch
 
-import fusion.torch_compat  # noqa: F401 - before torchvision
 from benchmarks import embed_pictures, embed_texts
 
 ROUNDS = 3
@@ -111,7 +118,8 @@ def main() -> None:
     ray.init(address="local", num_cpus=CORES, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     with tempfile.TemporaryDirectory() as scratch:
         figures = {"text": texts(Path(scratch)), "image": pictures(Path(scratch))}
-    names = ("torch", "torchvision", "transformers", "sentence-transformers", "ray", "pillow", "daft")
+    names = ["torch", "torchvision", "transformers", "sentence-transformers", "ray", "pillow"]
+    names += ["daft"] if find_spec("daft") else []
     figures["versions"] = harness.versions(*names)
     figures["machine"] = {"cores": CORES, "device": "CPU", "system": platform.system()}
     harness.note(figures["versions"])

@@ -19,7 +19,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import fusion.torch_compat  # noqa: F401 - before torchvision and transformers
 from benchmarks import harness
+
+# isort: split
 
 os.environ |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
 
@@ -38,7 +41,6 @@ from transformers import (
     ViTModel,
 )
 
-import fusion.torch_compat  # noqa: F401 - before transformers
 from fusion.encoders import EncoderSpec, Preprocessing, load
 from fusion.encoders.calibration import find_batch
 from fusion.encoders.pipeline import embed
