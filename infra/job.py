@@ -90,6 +90,7 @@ class InputJob(Section):
     trust_remote_code: Flag = Field(False, description="Run code that comes with the model. Only for models you trust.")
     preprocessing: PreprocessingJob | None = Field(None, description="Overrides of the image transforms.")
     batch: AutoCount = Field("auto", description="Rows (image, vector) or tokens (text) in a batch.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format the model runs in.")
 
     def resolved(self, base: Path) -> "InputJob":
         """The input with its relative local paths made absolute."""
@@ -128,6 +129,8 @@ class InputJob(Section):
             raise wrong("only image inputs have it; remove it", "preprocessing")
         if self.weights is not None and str(self.encoder).startswith("builtin/"):
             raise wrong(f"{self.encoder} has no weights; remove it", "weights")
+        if self.dtype != "float32" and (self.kind == "vector" or str(self.encoder).startswith("builtin/")):
+            raise wrong("only models have it; remove it", "dtype")
         return self
 
 

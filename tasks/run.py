@@ -156,6 +156,7 @@ class Run:
             max_pixels=limits.max_pixels,
             formats=tuple(limits.formats),
             long_text=spec.long_text,
+            dtype=spec.dtype,
         )
 
     def _vector_width(self, name: str) -> int:
