@@ -11,7 +11,7 @@ _MARGIN = 1.03
 _PATIENCE = 10.0
 _SHARE = 0.05
 _START = 2
-_TRIAL_SECONDS = 0.25
+_TRIAL_SECONDS = 0.1
 
 
 def find_batch(encoder: Encoder, sample: Sequence[object], *, rows: int | None = None) -> int:
