@@ -42,11 +42,11 @@ def _attention(
     """Attention of (1, heads, tokens, width) within the bounds of each text: (1, tokens, heads, width)."""
     bounds, causal = _bounds.get(), bool(getattr(module, "is_causal", False))
     if query.device.type == "cuda":
-        packed = [part[0].transpose(0, 1).contiguous() for part in (query, key, value)]
+        q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
         ends, most = bounds.offsets, bounds.longest
         reach = (-1, 0) if causal else (-1, -1)
-        attended: torch.Tensor = varlen_attn(*packed, ends, ends, most, most, scale=scaling, window_size=reach)  # type: ignore[assignment]
-        return attended.unsqueeze(0), None
+        attended: Any = varlen_attn(q, k, v, ends, ends, most, most, scale=scaling, window_size=reach)
+        return attended[None], None
     lengths: list[int] = bounds.offsets.diff().tolist()
     parts = zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True)
     texts = [scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scaling) for q, k, v in parts]
