@@ -1,9 +1,9 @@
 """The command line: `barycenter run JOB.yaml` and its companions."""
 
-from flows.commands import cluster, jobs, outputs
+from flows.commands import cluster, heads, jobs, outputs
 from flows.console import app
 
-__all__ = ["app", "cluster", "jobs", "main", "outputs"]
+__all__ = ["app", "cluster", "heads", "jobs", "main", "outputs"]
 
 
 def main() -> None:

@@ -43,8 +43,8 @@ class Source:
     """
 
     def __init__(self, location: str | Path, version: int | str | None, filesystem: Any, filter: Filter) -> None:
-        self._filesystem, path = _open(location, filesystem)
-        self._root, self.manifest = _find_manifest(self._filesystem, path, version)
+        self._filesystem, path = open_location(location, filesystem)
+        self._root, self.manifest = find_manifest(self._filesystem, path, version)
         self._pid = os.getpid()
         self._fragments: dict[int, pads.ParquetFileFragment] = {}
         self.filter = None if filter is None else _expression(filter)
@@ -190,7 +190,8 @@ def _expression(given: Filter) -> pc.Expression:
     return given if isinstance(given, pc.Expression) else pq.filters_to_expression(list(given))
 
 
-def _open(location: str | Path, filesystem: Any) -> tuple[pafs.FileSystem, str]:
+def open_location(location: str | Path, filesystem: Any) -> tuple[pafs.FileSystem, str]:
+    """A filesystem and a path on it."""
     text = str(location)
     if filesystem is None and "://" in text:
         opened, path = pafs.FileSystem.from_uri(text)
@@ -202,7 +203,12 @@ def _open(location: str | Path, filesystem: Any) -> tuple[pafs.FileSystem, str]:
     return filesystem, text.split("://", 1)[-1].rstrip("/")
 
 
-def _find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | None) -> tuple[str, Manifest]:
+def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | None) -> tuple[str, Manifest]:
+    """The output folder and a version's manifest, from the folder or from one of its manifest files.
+
+    Raises:
+        RunError: If nothing is committed there, or not this version.
+    """
     if path.endswith(".json"):
         folder = PurePosixPath(path).parent
         return str(folder.parent if folder.name == "manifests" else folder), _read(filesystem, path)

@@ -2,6 +2,8 @@
 
 import json
 import tempfile
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,59 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
-from fusion.errors import JobError
+import fusion.heads as heads
+from fusion.average import resolve
+from fusion.errors import JobError, RunError
 from fusion.features import array_to_vectors
-from fusion.heads.linear import LinearHead
+from fusion.heads import Head, LinearHead, NeuralHead
 from fusion.splits import is_test
-from infra.job import TrainJob
+from fusion.training import Checkpoint, Place
+from infra.cluster import connect
+from infra.job import RayJob, TrainJob
 from infra.storage import Storage
+from infra.training import train as train_on_ray
+from tasks.aligned import AlignedRows
 from tasks.progress import StageProgress
 from tasks.run import TEST_FRACTION, Run, digest
 
 _MAX_TRAIN_ROWS = 500_000
+_ROWS_WORTH_A_RANK = 100_000
+
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """Labelled rows of the feature files, in their order.
+
+    Attributes:
+        keys: Their keys.
+        fused: (n, dim).
+        aligned: ``{input: (n, dim)}``, NaN where it is missing; for a head that reads only which inputs there are,
+            (n, 1).
+        target: (n,) labels.
+        groups: What no split divides.
+        test: (n,) held-out rows.
+    """
+
+    keys: list[str]
+    fused: Vectors
+    aligned: dict[str, Vectors]
+    target: NDArray[Any]
+    groups: list[str]
+    test: NDArray[np.bool_]
+
+    def take(self, mask: NDArray[np.bool_]) -> "Labelled":
+        """The rows under a mask."""
+        rows = np.flatnonzero(mask)
+        return Labelled(
+            [self.keys[row] for row in rows],
+            self.fused[rows],
+            {name: values[rows] for name, values in self.aligned.items()},
+            self.target[rows],
+            [self.groups[row] for row in rows],
+            self.test[rows],
+        )
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -32,40 +77,98 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
     Returns:
         metrics.json as a dict, and figures for report.json.
     """
-    train = run.job.train
-    if train is None:
+    if run.job.train is None:
         raise JobError("train", "the job file has no train section; add one with a target")
-    folder = f"head/{manifest['version']}/{digest(train.model_dump(mode='json'))}"
-    if run.storage.exists(f"{folder}/metrics.json"):
-        metrics: dict[str, Any] = json.loads(run.storage.read(f"{folder}/metrics.json"))
+    folder = f"head/{manifest['version']}/{digest(run.job.train.model_dump(mode='json'), run.job.seed)}"
+    return fit_head(
+        run.storage, manifest, run.job.train, run.job.ray, run.storage, folder, seed=run.job.seed, name=run.job.name
+    )
+
+
+def fit_head(
+    source: Storage,
+    manifest: dict[str, Any],
+    train: TrainJob,
+    ray: RayJob,
+    sink: Storage,
+    folder: str,
+    *,
+    seed: int,
+    name: str,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fits a head on one version of a fused data set, or finds it fitted.
+
+    Args:
+        source: The fused data set.
+        manifest: Of its version.
+        train: Which head, for what.
+        ray: Where heads other than ``linear`` are trained.
+        sink: Where the head goes.
+        folder: In the sink.
+        seed: Of everything random.
+        name: Of the training, in Ray.
+
+    Returns:
+        metrics.json as a dict, and figures.
+    """
+    if sink.exists(f"{folder}/metrics.json"):
+        metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    with StageProgress("train", manifest["rows"]["written"], storage=run.storage) as progress, threadpool_limits(1):
-        keys, vectors, target, groups, test = read_labelled(run.storage, manifest, train)
-        progress.advance(len(keys))
-        head = LinearHead(task=train.task).fit(
-            vectors[~test], target[~test], groups=[group for group, held in zip(groups, test, strict=True) if not held]
-        )
-        metrics = {"head": train.head, "task": head.task_, "n_train": int((~test).sum()), "n_test": int(test.sum())}
-        if test.any():
-            metrics["score"] = float(head.score(vectors[test], target[test]))
-            _write_predictions(run.storage, folder, head, [keys[row] for row in np.flatnonzero(test)], vectors[test])
-        _save(run.storage, folder, head)
-        run.storage.write(f"{folder}/metrics.json", json.dumps(metrics, indent=1).encode())
+    _check_columns(manifest, train)
+    with StageProgress("train", manifest["rows"]["written"], storage=sink) as progress, threadpool_limits(1):
+        rows = read_labelled(source, manifest, train)
+        progress.advance(len(rows.keys))
+        learned = rows.take(~rows.test)
+        if not learned.keys:
+            raise RunError(f"no training row has a `{train.target}`; nothing to learn from")
+        if train.head == "linear":
+            head: Head = LinearHead(task=train.task, seed=seed).fit(learned.fused, learned.target, learned.groups)
+        else:
+            head = _descended(source, manifest, train, ray, sink, folder, seed, name, len(learned.keys))
+        tested = rows.take(rows.test)
+        metrics = {"head": train.head, "task": head.task_, "n_train": len(learned.keys), "n_test": len(tested.keys)}
+        if tested.keys:
+            scores = scores_of(head, tested.fused, tested.aligned)
+            metrics["score"] = float(head.scores_.score(scores, tested.target))
+            sink.write_table(f"{folder}/predictions.parquet", predictions(head, tested.keys, scores))
+        if isinstance(head, NeuralHead):
+            metrics |= {"steps": head.steps_}
+        _save(sink, folder, head)
+        sink.write(f"{folder}/metrics.json", json.dumps(metrics, indent=1).encode())
         figures = progress.figures()
     return metrics, figures
 
 
-def read_labelled(
-    storage: Storage, manifest: dict[str, Any], train: TrainJob
-) -> tuple[list[str], NDArray[np.float32], NDArray[Any], list[str], NDArray[np.bool_]]:
-    """Labelled rows of the feature files, in order: keys, vectors (n, dim), targets, groups and the held-out mask."""
-    tables = []
+def scores_of(head: Head, fused: Vectors, aligned: dict[str, Vectors]) -> NDArray[np.float64]:
+    """(n, k) scores of any head."""
+    if isinstance(head, LinearHead):
+        return head.decision_function(fused)
+    return head.decision_function(fused, aligned)
+
+
+def predictions(head: Head, keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
+    """Key, prediction, and for classes and labels the probability: of the predicted class, or of every label."""
+    columns: dict[str, Any] = {"key": pa.array(keys, pa.string())}
+    decoded = head.scores_.decode(scores)
+    columns["prediction"] = list(decoded) if len(decoded) else pa.array([], pa.string())
+    if head.task_ == "classification":
+        columns["probability"] = head.scores_.probabilities(scores).max(axis=1)
+    elif head.task_ == "multilabel":
+        columns["probability"] = head.scores_.probabilities(scores).tolist()
+    return pa.table(columns)
+
+
+def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob) -> Labelled:
+    """Labelled rows of the feature files, in order, with what the head reads besides the fused vectors."""
+    tables, aligned = [], []
     held = 0
     columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
+    reader = HeadInputs(storage, manifest, train.head)
     for file in manifest["files"]:
-        table = read_file(storage, manifest, file, [manifest["key"], "fused", *columns])
-        labelled = [value not in (None, "") for value in table.column(train.target).to_pylist()]
-        tables.append(table.filter(pa.array(labelled)))
+        table = read_file(storage, manifest, file, [manifest["key"], "fused", *columns, *reader.columns])
+        labelled = np.array([value not in (None, "") for value in table.column(train.target).to_pylist()], dtype=bool)
+        aligned.append({name: values[labelled] for name, values in reader.of(table).items()})
+        tables.append(table.select([manifest["key"], "fused", *dict.fromkeys(columns)]).filter(pa.array(labelled)))
         held += tables[-1].num_rows
         if held >= _MAX_TRAIN_ROWS:
             break
@@ -79,8 +182,38 @@ def read_labelled(
         test = np.array([value == "test" for value in table.column(train.split).to_pylist()], dtype=bool)
     else:
         test = is_test(groups, TEST_FRACTION)
-    vectors = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
-    return keys, vectors, np.array(table.column(train.target).to_pylist(), dtype=object), groups, test
+    fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
+    target = np.empty(len(keys), dtype=object)
+    target[:] = table.column(train.target).to_pylist()
+    whole = {name: np.concatenate([part[name] for part in aligned]) for name in aligned[0]} if aligned else {}
+    return Labelled(keys, fused, whole, target, groups, test)
+
+
+class HeadInputs:
+    """What a kind of head reads of the feature files besides the fused vectors.
+
+    Attributes:
+        columns: Columns to read for it.
+    """
+
+    def __init__(self, storage: Storage, manifest: dict[str, Any], kind: str) -> None:
+        self._names, self._kind = list(manifest["inputs"]), kind
+        self._rows: AlignedRows | None = None
+        self.columns: list[str] = []
+        if kind == "mlp":
+            self.columns = [f"has_{name}" for name in self._names]
+        elif kind != "linear":
+            self._rows = AlignedRows(storage, manifest)
+            self.columns = self._rows.columns
+
+    def of(self, table: pa.Table) -> dict[str, Vectors]:
+        """Aligned vectors; (n, 1) of 0 and NaN where only presence counts; nothing for a linear head."""
+        if self._rows is not None:
+            return self._rows.of(table)
+        if self._kind == "linear":
+            return {}
+        there = {name: table.column(f"has_{name}").to_numpy() for name in self._names}
+        return {name: np.where(has, 0.0, np.nan).astype(np.float32)[:, None] for name, has in there.items()}
 
 
 def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], columns: list[str]) -> pa.Table:
@@ -94,17 +227,73 @@ def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], 
     return table
 
 
-def _save(storage: Storage, folder: str, head: LinearHead) -> None:
+def load_head(storage: Storage, folder: str) -> Head:
+    """The head that lies in a folder of the storage.
+
+    Raises:
+        RunError: If there is none.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        for name in ("head.json", "head.safetensors"):
+            path = f"{folder}/{name}" if folder else name
+            if not storage.exists(path):
+                raise RunError(f"{storage.uri(folder)} holds no trained head; run `barycenter train` first")
+            (Path(local) / name).write_bytes(storage.read(path))
+        try:
+            return heads.load(local)
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{storage.uri(folder)}: {error}") from error
+
+
+def head_loop(place: Place, config: dict[str, Any]) -> Checkpoint:
+    """What every rank runs: reads the rows, trains, and gives the head back as a checkpoint."""
+    train = TrainJob.model_validate(config["train"])
+    rows = read_labelled(config["source"], config["manifest"], train)
+    rows = rows.take(~rows.test)
+    head = NeuralHead(train.head, **config["settings"])
+    head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, place=place)
+    about, tensors = head.state()
+    return Checkpoint(head.steps_, tensors, about)
+
+
+def _descended(
+    source: Storage,
+    manifest: dict[str, Any],
+    train: TrainJob,
+    ray: RayJob,
+    sink: Storage,
+    folder: str,
+    seed: int,
+    name: str,
+    rows: int,
+) -> NeuralHead:
+    """The head trained on Ray's workers, one for every hundred thousand rows at most."""
+    average = manifest["average"]
+    inputs = tuple(manifest["inputs"])
+    _, shares = resolve(average["method"], average.get("weights"), inputs)
+    settings = {"inputs": inputs, "shares": shares, "task": train.task, "seed": seed}
+    config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
+    with connect(ray.address) as cluster:
+        plan = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
+        plan = replace(plan, workers=min(plan.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
+        trained = train_on_ray(
+            head_loop, config, plan=plan, storage=sink, folder=f"{folder}/training", name=f"{name}-train"
+        )
+    return NeuralHead.restore(trained.state, trained.tensors)
+
+
+def _check_columns(manifest: dict[str, Any], train: TrainJob) -> None:
+    for key in ("target", "split", "group_by"):
+        column = getattr(train, key)
+        if column is not None and column not in (*manifest["kept"], manifest["key"]):
+            raise JobError(
+                f"train.{key}", f"{column!r} is no column of the features; they keep {', '.join(manifest['kept'])}"
+            )
+
+
+def _save(storage: Storage, folder: str, head: Head) -> None:
     with tempfile.TemporaryDirectory() as local:
         head.save(local)
         for path in sorted(Path(local).iterdir()):
             storage.write(f"{folder}/{path.name}", path.read_bytes())
-
-
-def _write_predictions(
-    storage: Storage, folder: str, head: LinearHead, keys: list[str], vectors: NDArray[np.float32]
-) -> None:
-    columns: dict[str, Any] = {"key": keys, "prediction": list(head.predict(vectors))}
-    if head.task_ == "classification":
-        columns["probability"] = head.predict_proba(vectors).max(axis=1)
-    storage.write_table(f"{folder}/predictions.parquet", pa.table(columns))
+    storage.remove(storage.list(f"{folder}/training"))

@@ -1,6 +1,7 @@
 """A fitted projection as a torch module."""
 
 from collections.abc import Mapping
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +92,24 @@ class FuseModule(nn.Module):
         return torch.where(present.any(dim=1, keepdim=True), fused, torch.nan)
 
     def _get(self, kind: str, *index: int) -> Tensor:
-        return self.get_buffer("_".join([kind, *map(str, index)]))
+        value: Tensor = getattr(self, "_".join([kind, *map(str, index)]))
+        return value
+
+    def trainable(self) -> Self:
+        """Makes the projections parameters, to be trained with the model that this module is part of.
+
+        Means, and the maps that fill in missing inputs, stay as they were fitted.
+
+        Raises:
+            ValueError: If the alignment projects nothing (``none``).
+        """
+        if self.raw:
+            raise ValueError("this alignment has no projections to train")
+        for i in range(len(self.names)):
+            weights = self._buffers.pop(f"weights_{i}")
+            assert weights is not None
+            self.register_parameter(f"weights_{i}", nn.Parameter(weights))
+        return self
 
     def _is(self, pattern: tuple[int, ...], present: Tensor) -> Tensor:
         flags = torch.tensor([i in pattern for i in range(len(self.names))], device=present.device)

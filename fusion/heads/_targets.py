@@ -1,6 +1,6 @@
 """Targets as numbers and back: classes, label sets, values."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +66,26 @@ class Targets:
                 if column is not None:
                     encoded[row, column] = 1.0
         return encoded
+
+    def row_weights(
+        self, Y: NDArray[np.float64], class_weight: Literal["balanced"] | Mapping[Any, float] | None
+    ) -> NDArray[np.float64]:
+        """(n,) weights of encoded rows.
+
+        Raises:
+            ValueError: If the task has no classes, or a weight is not above 0.
+        """
+        if class_weight is None:
+            return np.ones(len(Y))
+        if self.task != "classification":
+            raise ValueError("class_weight is for classification")
+        if class_weight == "balanced":
+            each = len(Y) / (Y.shape[1] * np.maximum(Y.sum(axis=0), 1))
+        else:
+            each = np.array([float(class_weight.get(name, 1.0)) for name in self.classes])
+        if not (each > 0).all():
+            raise ValueError("class weights must be above 0")
+        return np.asarray(Y @ each)
 
     def decode(self, predictions: NDArray[np.floating]) -> NDArray[Any]:
         """(n,) classes, label lists or values, or an (n, k) matrix, as the targets were given.

@@ -8,19 +8,16 @@ from typing import Any, Literal, Self
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, softmax
 
+from fusion.heads._calibration import Scores
 from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
 from fusion.heads._targets import Targets, Task, infer_task
-from fusion.metrics import accuracy, r2
 from fusion.splits import fold_of
 
 RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
 _STEPS = (10.0, 10.0**0.5)
 _FORMAT = "barycenter-linear-head"
 _DEFAULT_RIDGE = 1e-2
-_MAX_LOG_SLOPE = 12.0
 
 
 class LinearHead:
@@ -45,6 +42,7 @@ class LinearHead:
         ridge_: The ridge used.
         coef_: (d, k) coefficients.
         intercept_: (k,) intercepts.
+        scores_: What the scores mean: targets and calibration.
         heldout_score_: :meth:`score` of the out-of-fold predictions; NaN where there was no fold to hold out.
 
     >>> rng = np.random.default_rng(0)
@@ -59,6 +57,7 @@ class LinearHead:
     ridge_: float
     coef_: Float64
     intercept_: Float64
+    scores_: Scores
     heldout_score_: float
 
     def __init__(
@@ -98,13 +97,13 @@ class LinearHead:
         Raises:
             ValueError: If rows differ in number, there are none, a feature is not finite, or a setting is out of range.
         """
-        X = _features(X)
+        X = features(X)
         self._check(X, y)
         self.task_ = infer_task(y) if self.task == "auto" else self.task
-        self._targets = Targets.of(y, self.task_)
-        Y = self._targets.encode(y)
+        targets = Targets.of(y, self.task_)
+        Y = targets.encode(y)
         fold = self._fold(Y, groups)
-        weights = self._weights(Y)
+        weights = targets.row_weights(Y, self.class_weight)
         path = ridge_path(X, Y, weights, fold, len(RIDGES) + 2 * len(_STEPS))
         held_out = len(np.unique(fold)) > 1
         self.ridge_ = self._choose(path, Y, weights) if held_out and self.ridge == "auto" else _DEFAULT_RIDGE
@@ -112,14 +111,14 @@ class LinearHead:
             self.ridge_ = float(self.ridge)
         self.coef_, self.intercept_ = path.solve(self.ridge_)
         scores = path.held_out(self.ridge_) if held_out else X @ self.coef_ + self.intercept_
-        self._slope, self._offset = _calibrate(self.task_, scores, Y, weights)
-        self.heldout_score_ = self._score(scores, y) if held_out else float("nan")
+        self.scores_ = Scores.calibrated(targets, scores, Y, weights)
+        self.heldout_score_ = self.scores_.score(scores, y) if held_out else float("nan")
         return self
 
     @property
     def classes_(self) -> list[Any]:
         """Classes or labels, in column order."""
-        return self._targets.classes
+        return self.scores_.targets.classes
 
     def decision_function(self, X: Floats) -> Float64:
         """(n, k) raw scores or values.
@@ -127,14 +126,14 @@ class LinearHead:
         Raises:
             ValueError: If the width is not that of the training rows.
         """
-        X = _features(X)
+        X = features(X)
         if X.shape[1] != len(self.coef_):
             raise ValueError(f"the head was fitted on {len(self.coef_)} features, got {X.shape[1]}")
         return np.asarray(X @ self.coef_.astype(X.dtype) + self.intercept_, dtype=np.float64)
 
     def predict(self, X: Floats) -> NDArray[Any]:
         """Targets in the form they were given in: (n,) classes, label lists or values, or an (n, k) matrix."""
-        return self._decoded(self.decision_function(X))
+        return self.scores_.decode(self.decision_function(X))
 
     def predict_proba(self, X: Floats) -> Float64:
         """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
@@ -144,17 +143,22 @@ class LinearHead:
         """
         if self.task_ == "regression":
             raise ValueError("a regression head has no probabilities")
-        return self._probabilities(self.decision_function(X))
+        return self.scores_.probabilities(self.decision_function(X))
 
     def score(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> float:
         """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
-        return self._score(self.decision_function(X), y)
+        return self.scores_.score(self.decision_function(X), y)
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        arrays = {"coef": self.coef_, "intercept": self.intercept_, "slope": self._slope, "offset": self._offset}
+        arrays = {
+            "coef": self.coef_,
+            "intercept": self.intercept_,
+            "slope": self.scores_.slope,
+            "offset": self.scores_.offset,
+        }
         safetensors.numpy.save_file(
             {name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / "head.safetensors"
         )
@@ -164,7 +168,7 @@ class LinearHead:
             "version": 1,
             "task": self.task_,
             "classes": self.classes_,
-            "shape": self._targets.shape,
+            "shape": self.scores_.targets.shape,
             "ridge": self.ridge_,
             "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
             "params": self.get_params()
@@ -188,10 +192,10 @@ class LinearHead:
         head = cls(**params)
         arrays = safetensors.numpy.load_file(Path(folder) / "head.safetensors")
         head.coef_, head.intercept_ = arrays["coef"], arrays["intercept"]
-        head._slope, head._offset = arrays["slope"], arrays["offset"]
         head.task_, head.ridge_ = about["task"], about["ridge"]
         head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
-        head._targets = Targets(about["task"], about["classes"], about["shape"])
+        targets = Targets(about["task"], about["classes"], about["shape"])
+        head.scores_ = Scores(targets, arrays["slope"], arrays["offset"])
         return head
 
     def _check(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> None:
@@ -215,19 +219,6 @@ class LinearHead:
         fold[order] = np.arange(len(Y)) % self.folds
         return fold
 
-    def _weights(self, Y: Float64) -> Float64:
-        if self.class_weight is None:
-            return np.ones(len(Y))
-        if self.task_ != "classification":
-            raise ValueError("class_weight is for classification")
-        if self.class_weight == "balanced":
-            each = len(Y) / (Y.shape[1] * Y.sum(axis=0))
-        else:
-            each = np.array([float(self.class_weight.get(name, 1.0)) for name in self.classes_])
-        if not (each > 0).all():
-            raise ValueError("class weights must be above 0")
-        return np.asarray(Y @ each)
-
     def _choose(self, path: RidgePath, Y: Float64, weights: Float64) -> float:
         """The ridge whose held-out predictions are best."""
 
@@ -242,22 +233,13 @@ class LinearHead:
             best = max(best, quality(best[1] / step), quality(best[1] * step))
         return best[1]
 
-    def _probabilities(self, scores: Float64) -> Float64:
-        logits = scores * self._slope + self._offset
-        return np.asarray(softmax(logits, axis=1) if self.task_ == "classification" else expit(logits))
 
-    def _decoded(self, scores: Float64) -> NDArray[Any]:
-        return self._targets.decode(self._probabilities(scores) if self.task_ == "multilabel" else scores)
+def features(values: Any) -> Floats:
+    """(n, d) finite floats, float32 unless they are float64.
 
-    def _score(self, scores: Float64, y: Sequence[Any] | NDArray[Any]) -> float:
-        if self.task_ == "regression":
-            return r2(self._targets.encode(y), scores)
-        if self.task_ == "classification":
-            return accuracy(y, self._decoded(scores))
-        return float((self._targets.encode(y) == (self._probabilities(scores) > 0.5)).all(axis=1).mean())
-
-
-def _features(values: Any) -> Floats:
+    Raises:
+        ValueError: On another shape, or naming the first row that is not finite.
+    """
     X: Floats = np.asarray(values)
     if X.ndim != 2:
         raise ValueError(f"expected (n, d) features, got shape {X.shape}")
@@ -269,37 +251,3 @@ def _features(values: Any) -> Floats:
     if len(wrong):
         raise ValueError(f"features of row {int(wrong[0])} are not finite; impute or leave out missing rows first")
     return X
-
-
-def _calibrate(task: Task, scores: Float64, Y: Float64, weights: Float64) -> tuple[Float64, Float64]:
-    """Slopes and offsets that turn scores into logits, by maximum likelihood."""
-    k = Y.shape[1]
-    if task == "regression":
-        return np.ones(k), np.zeros(k)
-    if task == "classification":
-        target = Y.argmax(axis=1)
-
-        def loss(log_slope: float) -> float:
-            rows = log_softmax(np.exp(log_slope) * scores, axis=1)
-            return -float(weights @ np.take_along_axis(rows, target[:, None], axis=1)[:, 0])
-
-        found = minimize_scalar(loss, bounds=(-_MAX_LOG_SLOPE / 4, _MAX_LOG_SLOPE), method="bounded")
-        return np.full(k, np.exp(found.x)), np.zeros(k)
-    fitted = np.array([_platt(scores[:, label], Y[:, label]) for label in range(k)]).reshape(k, 2)
-    return fitted[:, 0].copy(), fitted[:, 1].copy()
-
-
-def _platt(scores: Float64, target: Float64, steps: int = 30) -> Float64:
-    """Slope and offset of a logistic regression on one score, by Newton's method with a weak prior at (1, 0)."""
-    inputs = np.stack([scores, np.ones(len(scores))], axis=1)
-    solution = np.array([1.0, 0.0])
-    prior = 1e-3
-    for _ in range(steps):
-        p = expit(inputs @ solution)
-        gradient = inputs.T @ (p - target) + prior * (solution - [1.0, 0.0])
-        hessian = (inputs * (p * (1 - p))[:, None]).T @ inputs + prior * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        solution = solution - step * min(1.0, 4.0 / max(float(np.abs(step).max()), 1e-12))
-        if np.abs(step).max() < 1e-8:
-            break
-    return np.asarray(solution)

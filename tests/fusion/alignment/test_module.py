@@ -68,6 +68,28 @@ def test_a_row_with_nothing_is_nan():
     assert torch.isnan(out[1]).all()
 
 
+def test_trainable_projections_learn_inside_a_model():
+    views = make_views()
+    tensors = {name: torch.from_numpy(v) for name, v in views.items()}
+    frozen = Joint(3).fit(views).as_module()
+    assert not list(frozen.parameters())
+    module = Joint(3).fit(views).as_module().trainable()
+    torch.testing.assert_close(module(tensors), frozen(tensors))
+    model = torch.nn.ModuleDict({"fuse": module, "head": torch.nn.Linear(3, 1)})
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    target = tensors["text"][:, :1] ** 2
+    losses = []
+    for _ in range(20):
+        loss = ((model["head"](module(tensors)) - target) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert losses[-1] < losses[0]
+    assert not torch.allclose(module(tensors), frozen(tensors))
+    assert set(module.state_dict()) == set(frozen.state_dict())
+
+
 @pytest.mark.parametrize("average", ["mean", "spherical", "posterior"])
 def test_exports(average):
     views = make_views()

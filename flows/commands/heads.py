@@ -1,0 +1,43 @@
+"""Commands on trained heads: predict."""
+
+import json
+from typing import Annotated
+
+import typer
+
+from flows.console import Debug, EndpointUrl, Folder, app, out, told
+
+
+@app.command()
+def predict(
+    folder: Folder,
+    head: Annotated[
+        str | None,
+        typer.Option("--head", metavar="KIND|DIR", help="Which head, where there are several, or its folder."),
+    ] = None,
+    out_path: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="Parquet file to write; default: beside the head.")
+    ] = None,
+    version: Annotated[int | None, typer.Option(help="Number of a version; default: the newest.")] = None,
+    endpoint_url: EndpointUrl = None,
+    debug: Debug = False,
+) -> None:
+    """The trained head over every row of a fused data set; predictions to Parquet."""
+    with told(debug):
+        import flows.environment  # noqa: F401
+        from infra.commit import read_manifest
+        from infra.storage import Storage
+        from tasks.predict import default_path, find_head
+        from tasks.predict import predict as predict_rows
+
+        storage = Storage(folder, endpoint_url)
+        manifest = read_manifest(storage, version)
+        if head is not None and "/" in head:
+            trained, inside = Storage(head, endpoint_url), ""
+        else:
+            trained, inside = storage, find_head(storage, manifest["version"], head)
+        sink, path = storage, default_path(inside or f"head/{manifest['version']}/predicted")
+        if out_path is not None:
+            parent, _, path = out_path.rpartition("/")
+            sink = Storage(parent or ("/" if out_path.startswith("/") else "."), endpoint_url)
+        out.print_json(json.dumps(predict_rows(storage, manifest, (trained, inside), sink, path)))

@@ -1,0 +1,51 @@
+"""Train on a committed data set and predict, from its manifest and a head's configuration alone.
+
+Another team's deployment starts this on the event ``barycenter.dataset.committed``; it needs neither the job file nor
+the corpus, and writes to a folder of its own.
+"""
+
+from typing import Any
+
+from prefect import flow
+from pydantic import BaseModel, ConfigDict
+
+import flows.environment  # noqa: F401  (before Prefect and Ray)
+from infra.commit import read_manifest
+from infra.job import RayJob, TrainJob
+from infra.storage import Storage
+from tasks.predict import default_path, predict
+from tasks.run import digest
+from tasks.train import fit_head
+
+
+class HeadConfig(BaseModel):
+    """What to train: the ``train`` section of a job file, and where."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    train: TrainJob
+    ray: RayJob = RayJob()
+    seed: int = 0
+    endpoint_url: str | None = None
+
+
+@flow(name="barycenter-downstream", flow_run_name="downstream {dataset}")
+def downstream(dataset: str, head: HeadConfig, out: str, version: int | None = None) -> dict[str, Any]:
+    """Trains a head on a fused data set and predicts every row of it.
+
+    Args:
+        dataset: Output folder of a run, or a URI; the event's resource names it.
+        head: What to train.
+        out: Folder or URI that the head and the predictions are written to.
+        version: Number of the manifest; by default the newest.
+
+    Returns:
+        ``metrics``, ``predictions`` and the folder of the head.
+    """
+    source, sink = Storage(dataset, head.endpoint_url), Storage(out, head.endpoint_url)
+    manifest = read_manifest(source, version)
+    folder = f"head/{manifest['version']}/{digest(head.train.model_dump(mode='json'), head.seed)}"
+    name = f"downstream-{manifest['version']}"
+    metrics, _ = fit_head(source, manifest, head.train, head.ray, sink, folder, seed=head.seed, name=name)
+    made = predict(source, manifest, (sink, folder), sink, default_path(folder))
+    return {"metrics": metrics, "predictions": made, "head": sink.uri(folder)}

@@ -1,0 +1,196 @@
+"""The same vectors for new rows, in a user's own process.
+
+from fusion.fuser import Fuser
+fuser = Fuser.load("out/emoji")
+vectors = fuser.encode({"text": ["a crab", None], "image": [Path("crab.png"), Path("boat.jpg")]})
+"""
+
+import io
+import tempfile
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pyarrow.fs as pafs
+from numpy.typing import NDArray
+
+import fusion.alignment as alignments
+from fusion._reader import find_manifest, open_location
+from fusion.alignment import Alignment
+from fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
+from fusion.encoders.pipeline import Embedded, embed
+from fusion.errors import BadInputError, Reason, RunError
+from fusion.features import Manifest
+
+_BATCHES = {"text": 2048, "image": 16, "vector": 4096}
+_LIBRARIES = "libraries"
+
+Values = Mapping[str, Sequence[object]]
+
+
+class Fuser:
+    """Encoders, alignment and average of one version of a fused data set; encoders are loaded when first needed.
+
+    Attributes:
+        manifest: The version's manifest.
+        alignment: Its alignment.
+        specs: How each input is encoded.
+    """
+
+    def __init__(
+        self, manifest: Manifest, alignment: Alignment, specs: Mapping[str, EncoderSpec], device: str = "cpu"
+    ) -> None:
+        self.manifest, self.alignment, self.specs = manifest, alignment, dict(specs)
+        self._device = device
+        self._encoders: dict[str, Encoder] = {}
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        version: int | str | None = None,
+        encoders: Mapping[str, str] | None = None,
+        weights: Mapping[str, str] | None = None,
+        filesystem: Any = None,
+        device: str = "cpu",
+    ) -> Self:
+        """The encoders, alignment and average that a run's manifest names.
+
+        Args:
+            source: Output folder or manifest file, local or a URI such as ``s3://bucket/out``.
+            version: Number or hash of a version; None is the newest.
+            encoders: ``{input: folder or hub id}`` where an encoder lies elsewhere than when the job ran.
+            weights: ``{input: file}``, likewise.
+            filesystem: pyarrow or fsspec filesystem of ``source``; None takes it from the URI.
+            device: torch's name of the device that encoders run on.
+
+        Raises:
+            RunError: If nothing is committed there, or an encoder here is not the one that the features are made with.
+            JobError: If an encoder cannot be used.
+        """
+        opened, path = open_location(source, filesystem)
+        root, manifest = find_manifest(opened, path, version)
+        alignment = _alignment(opened, f"{root}/alignment/{manifest.alignment_id}")
+        specs = {name: _spec(entry) for name, entry in manifest.inputs.items()}
+        for name, folder in (encoders or {}).items():
+            specs[name] = replace(specs[name], encoder=folder)
+        for name, file in (weights or {}).items():
+            specs[name] = replace(specs[name], weights=file)
+        for name, spec in specs.items():
+            _check(name, spec, manifest.inputs[name])
+        return cls(manifest, alignment, specs, device)
+
+    def encode(self, inputs: Values) -> NDArray[np.floating]:
+        """Fused vectors, as the job would have written them.
+
+        Args:
+            inputs: ``{input: n values}``: texts (or several to a row, joined by newline as the job does), pictures as
+                paths, encoded bytes or PIL images, vectors. None, and what cannot be read, is a missing input; so is
+                an input that is left out.
+
+        Returns:
+            (n, dim) in the features' number format; a row of NaN where no input could be used.
+
+        Raises:
+            ValueError: If an input is unknown or inputs differ in length.
+        """
+        embedded = self.embed(inputs)
+        views = {name: np.where(part.ok[:, None], part.vectors, np.nan) for name, part in embedded.items()}
+        some = np.flatnonzero(np.any([part.ok for part in embedded.values()], axis=0))
+        average = self.manifest.average
+        fused = np.full((len(next(iter(views.values()))), self.manifest.dim), np.nan, self.manifest.dtype)
+        if len(some):
+            here = {name: view[some].astype(np.float32) for name, view in views.items()}
+            fused[some] = self.alignment.fuse(here, average=average["method"], weights=average.get("weights"))
+        return fused
+
+    def embed(self, inputs: Values) -> dict[str, Embedded]:
+        """Every input's own vectors, and why a row has none."""
+        unknown = [name for name in inputs if name not in self.specs]
+        if unknown or not inputs:
+            raise ValueError(f"unknown input {', '.join(unknown)}; the inputs are {', '.join(self.specs)}")
+        lengths = {name: len(values) for name, values in inputs.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"inputs of different lengths: {lengths}; use None for what is missing")
+        return {name: self._embed(name, values) for name, values in inputs.items()}
+
+    def _embed(self, name: str, values: Sequence[object]) -> Embedded:
+        spec = self.specs[name]
+        if name not in self._encoders:
+            self._encoders[name] = load(spec, device=self._device)
+        prepared = [_value(spec.kind, value) for value in values]
+        return embed(self._encoders[name], prepared, batch=_BATCHES[spec.kind], threads=1)
+
+
+def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
+    given = entry.get("spec", {})
+    preprocessing = given.get("preprocessing")
+    return EncoderSpec(
+        kind=entry["kind"],
+        encoder=given.get("encoder", entry.get("encoder")),
+        weights=given.get("weights"),
+        preprocessing=Preprocessing(**preprocessing) if preprocessing else None,
+        trust_remote_code=given.get("trust_remote_code", False),
+        width=entry["dim"] if entry["kind"] == "vector" else None,
+        dtype=entry.get("fingerprint", {}).get("dtype", "float32"),
+    )
+
+
+def _check(name: str, spec: EncoderSpec, entry: Mapping[str, Any]) -> None:
+    """Refuses another encoder; other versions of its libraries are only warned of."""
+    found = describe(spec)
+    if found.encoder_id == entry["encoder_id"]:
+        return
+    theirs = entry.get("fingerprint", {})
+    ours = found.fingerprint
+    differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
+    if differing != [_LIBRARIES]:
+        raise RunError(
+            f"input {name}: {spec.encoder} is not the encoder that the features are made with "
+            f"({', '.join(differing)} differ); name the right one by encoders= or weights="
+        )
+    warnings.warn(
+        f"input {name}: other library versions than the features are made with "
+        f"({theirs.get(_LIBRARIES)} there, {ours.get(_LIBRARIES)} here); vectors may differ slightly",
+        stacklevel=3,
+    )
+
+
+def _alignment(filesystem: pafs.FileSystem, path: str) -> Alignment:
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("alignment.safetensors", "alignment.json"):
+            try:
+                with filesystem.open_input_stream(f"{path}/{name}") as stream:
+                    (Path(folder) / name).write_bytes(stream.read())
+            except FileNotFoundError as error:
+                raise RunError(f"{path}/{name}: not there; the manifest names it, restore it or run again") from error
+        return alignments.load(folder)
+
+
+def _value(kind: str, value: object) -> object:
+    """What the encoder reads; pictures are opened on its threads."""
+    if kind == "text" and isinstance(value, list | tuple):
+        return "\n".join(str(part) for part in value if part is not None) or None
+    if kind == "image" and isinstance(value, str | Path):
+        return partial(_read, Path(value))
+    if kind == "image" and hasattr(value, "save") and hasattr(value, "mode"):
+        return partial(_encoded, value)
+    return value
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInputError(Reason.FILE_MISSING, f"{path}: {error.strerror}") from None
+
+
+def _encoded(picture: Any) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, "PNG")
+    return stream.getvalue()

@@ -1,0 +1,334 @@
+"""Heads trained by gradient descent: ``mlp``, ``gated`` and ``attention``, each starting from the linear head."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import safetensors.torch
+import torch
+from numpy.typing import NDArray
+
+from fusion.heads._calibration import Scores
+from fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
+from fusion.heads._modules import KINDS, Gated, LinearOnAverage
+from fusion.heads._ridge import Float64, Floats
+from fusion.heads._targets import Targets, Task
+from fusion.heads.linear import LinearHead, features
+from fusion.splits import fold_of
+from fusion.training import InProcess, Place
+
+Kind = Literal["mlp", "gated", "attention"]
+Aligned = Mapping[str, NDArray[Any]]
+
+FORMAT = "barycenter-neural-head"
+_PARAMS = (
+    "kind", "inputs", "shares", "task", "class_weight", "hidden", "batch_size", "learning_rate", "weight_decay",
+    "epochs", "patience", "held_out", "seed",
+)  # fmt: skip
+
+
+class NeuralHead:
+    """A head on the fused vector and on the aligned inputs that it is the average of.
+
+    It begins as the linear head and is trained twice: on part of the rows, to see after how many steps the loss on the
+    rest is least (perhaps none) and to calibrate on that rest; then on all rows, for as many steps. Missing inputs are
+    masked. In one process the same seed gives the same weights; several ranks differ in rounding.
+
+    Args:
+        kind: ``mlp`` (a hidden layer on the average and on what is missing), ``gated`` (an average of its own, weighted
+            row by row) or ``attention`` (over the aligned inputs and the average).
+        inputs: Names of the inputs, in order.
+        shares: Weight of each input in the average; equal where not given.
+        task: ``classification``, ``multilabel`` or ``regression``; ``auto`` tells from the targets.
+        class_weight: ``balanced``, or ``{class: weight}``; classification only.
+        hidden: Width of the hidden layer.
+        batch_size: Rows of a step, over all ranks.
+        learning_rate: Of Adam.
+        weight_decay: Of what the linear head does not have.
+        epochs: At most.
+        patience: Epochs without a better held-out loss before stopping.
+        held_out: Share of the groups held out for that.
+        seed: Of everything random.
+
+    Attributes:
+        task_: The task.
+        steps_: Steps that were best.
+        scores_: What the scores mean: targets and calibration.
+        heldout_score_: :meth:`score` of the held-out rows; NaN where there were none.
+    """
+
+    task_: Task
+    steps_: int
+    scores_: Scores
+    heldout_score_: float
+
+    def __init__(
+        self,
+        kind: Kind,
+        inputs: Sequence[str],
+        shares: Mapping[str, float] | None = None,
+        task: Task | Literal["auto"] = "auto",
+        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
+        hidden: int = 128,
+        batch_size: int = 256,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 1e-2,
+        epochs: int = 60,
+        patience: int = 8,
+        held_out: float = 0.15,
+        seed: int = 0,
+    ) -> None:
+        if kind not in KINDS:
+            raise ValueError(f"unknown head {kind!r}; expected one of {', '.join(KINDS)}")
+        if not 0 < held_out <= 0.5:
+            raise ValueError(f"held_out must be above 0 and at most 0.5, not {held_out}")
+        self.kind, self.inputs, self.task, self.class_weight = kind, tuple(inputs), task, class_weight
+        weights = shares or dict.fromkeys(self.inputs, 1.0)
+        self.shares = {name: weights[name] / sum(weights.values()) for name in self.inputs}
+        self.hidden, self.batch_size, self.learning_rate = hidden, batch_size, learning_rate
+        self.weight_decay, self.epochs, self.patience = weight_decay, epochs, patience
+        self.held_out, self.seed = held_out, seed
+
+    def fit(
+        self,
+        X: Floats,
+        y: Sequence[Any] | NDArray[Any],
+        aligned: Aligned,
+        groups: Iterable[object] | None = None,
+        place: Place | None = None,
+        save_every: int = 200,
+    ) -> Self:
+        """Trains the head, going on from the place's newest checkpoint.
+
+        Args:
+            X: (n, dim) fused vectors.
+            y: n targets.
+            aligned: ``{input: (n, dim)}``, all-NaN rows where it is missing; ``mlp`` reads only that, so any width will
+                do.
+            groups: n values; rows with equal ones fall on one side of the held-out part.
+            place: Where it runs; by default this process. Each of several ranks is given all the rows.
+            save_every: Steps between checkpoints.
+
+        Raises:
+            ValueError: If rows differ in number, there are none, or a feature is not finite.
+        """
+        place = place or InProcess()
+        given = None if groups is None else list(groups)
+        keys = list(range(len(X))) if given is None else given
+        y = y if isinstance(y, np.ndarray) else _array(y)
+        linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
+        self.task_ = linear.task_
+        targets = linear.scores_.targets
+        rows = self._rows(X, aligned, targets.encode(y), targets)
+        settings = self._settings(save_every)
+        out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
+        first = settings.epochs * steps_per_epoch(len(rows), settings) + 1
+        told: dict[str, Any] | None = None
+        if (saved := place.newest()) is not None and saved.step >= first:
+            told = saved.state["searched"]
+        elif out.any() and not out.all():
+            told = self._search((X, y, keys), rows, out, linear.ridge_, targets, settings, place)
+        if told is None:
+            self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
+        else:
+            self.steps_, self.heldout_score_ = told["steps"], told["score"]
+            self.scores_ = Scores(targets, np.array(told["slope"]), np.array(told["offset"]))
+        self._module = self._started(linear, rows)
+        if self.steps_:
+            descend(self._module, rows, settings, place, steps=self.steps_, first=first, told={"searched": told})
+        self._module.cpu().eval()
+        return self
+
+    def decision_function(self, X: Floats, aligned: Aligned) -> Float64:
+        """(n, k) scores or values."""
+        rows = self._rows(X, aligned, np.zeros((len(X), 0)), None)
+        found = [part for _, part in outputs(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
+        scores = torch.cat(found) if found else torch.zeros(0, len(self._offset))
+        return np.asarray(scores.double().numpy() * self._unit + self._offset)
+
+    def predict(self, X: Floats, aligned: Aligned) -> NDArray[Any]:
+        """Targets in the form they were given in."""
+        return self.scores_.decode(self.decision_function(X, aligned))
+
+    def predict_proba(self, X: Floats, aligned: Aligned) -> Float64:
+        """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
+
+        Raises:
+            ValueError: For regression.
+        """
+        if self.task_ == "regression":
+            raise ValueError("a regression head has no probabilities")
+        return self.scores_.probabilities(self.decision_function(X, aligned))
+
+    def score(self, X: Floats, y: Sequence[Any] | NDArray[Any], aligned: Aligned) -> float:
+        """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
+        return self.scores_.score(self.decision_function(X, aligned), y)
+
+    def gates(self, aligned: Aligned) -> dict[str, NDArray[np.float32]]:
+        """The weight that a ``gated`` head gives each input in each row.
+
+        Raises:
+            ValueError: For another kind.
+        """
+        if not isinstance(self._module, Gated):
+            raise ValueError(f"a head of kind {self.kind} has no gates")
+        values, present = self._stacked(aligned)
+        with torch.no_grad():
+            gates = self._module.gates(torch.from_numpy(values), torch.from_numpy(present)).numpy()
+        return {name: gates[:, place] for place, name in enumerate(self.inputs)}
+
+    @property
+    def classes_(self) -> list[Any]:
+        """Classes or labels, in column order."""
+        return self.scores_.targets.classes
+
+    def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+        """What JSON can hold and what safetensors can hold of a trained head."""
+        arrays = {"slope": self.scores_.slope, "offset": self.scores_.offset, "unit": self._unit, "mean": self._offset}
+        tensors = {name: torch.from_numpy(np.array(array, dtype=np.float64)) for name, array in arrays.items()}
+        tensors |= {f"module.{name}": value.contiguous() for name, value in self._module.state_dict().items()}
+        weight = self.class_weight
+        about = {
+            "format": FORMAT,
+            "version": 1,
+            "task": self.task_,
+            "classes": self.classes_,
+            "shape": self.scores_.targets.shape,
+            "dim": self._module.output.in_features,
+            "steps": self.steps_,
+            "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
+            "params": {name: getattr(self, name) for name in _PARAMS}
+            | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
+        }
+        return about, tensors
+
+    @classmethod
+    def restore(cls, about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
+        """The head whose :meth:`state` this is."""
+        params = about["params"]
+        if isinstance(params["class_weight"], list):
+            params = params | {"class_weight": dict(params["class_weight"])}
+        head = cls(**params)
+        arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith("module.")}
+        head.task_, head.steps_ = about["task"], about["steps"]
+        head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
+        targets = Targets(about["task"], about["classes"], about["shape"])
+        head.scores_ = Scores(targets, arrays["slope"], arrays["offset"])
+        head._unit, head._offset = arrays["unit"], arrays["mean"]
+        head._module = head._new(about["dim"], len(arrays["slope"]))
+        weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
+        head._module.load_state_dict(weights)
+        head._module.eval()
+        return head
+
+    def save(self, folder: str | Path) -> None:
+        """Writes ``head.safetensors`` and ``head.json``."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        about, tensors = self.state()
+        (folder / "head.safetensors").write_bytes(safetensors.torch.save(tensors))
+        (folder / "head.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The head that :meth:`save` wrote.
+
+        Raises:
+            ValueError: If the folder holds something else.
+        """
+        about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
+        if about.get("format") != FORMAT or about.get("version") != 1:
+            raise ValueError(f"{folder}: not a neural head of this version")
+        return cls.restore(about, safetensors.torch.load((Path(folder) / "head.safetensors").read_bytes()))
+
+    def _search(
+        self,
+        given: tuple[Floats, NDArray[Any], list[object]],
+        rows: Rows,
+        out: NDArray[np.bool_],
+        ridge: float,
+        targets: Targets,
+        settings: Settings,
+        place: Place,
+    ) -> dict[str, Any]:
+        """Trains on the rows that are not held out; how many steps are best, and the calibration on the held-out."""
+        X, y, keys = given
+        kept, rest = np.flatnonzero(~out), np.flatnonzero(out)
+        part = LinearHead(self.task_, ridge, class_weight=self.class_weight, seed=self.seed)
+        part.fit(X[kept], y[kept], groups=[keys[row] for row in kept])
+        within, without = rows.take(torch.from_numpy(kept)), rows.take(torch.from_numpy(rest))
+        self._module = self._started(part, rows, targets)
+        steps = descend(self._module, within, settings, place, held_out=without)
+        found = [block for _, block in outputs(self._module, without, torch.arange(len(rest)), place.device)]
+        scores = torch.cat(found).double().numpy() * self._unit + self._offset
+        read = Scores.calibrated(targets, scores, targets.encode(y[rest]), without.weight.double().numpy())
+        steps = round(steps * len(rows) / len(within))
+        return {
+            "steps": steps,
+            "score": read.score(scores, y[rest]),
+            "slope": read.slope.tolist(),
+            "offset": read.offset.tolist(),
+        }
+
+    def _started(self, linear: LinearHead, rows: Rows, targets: Targets | None = None) -> LinearOnAverage:
+        """A new module that says what the linear head says, its classes put where ``targets`` has them."""
+        slope, offset = linear.scores_.slope, linear.scores_.offset
+        coefficients, intercepts = linear.coef_ * slope, linear.intercept_ * slope + offset
+        outputs_ = rows.target.shape[1]
+        if targets is not None and targets.classes != linear.classes_:
+            place = [targets.classes.index(name) for name in linear.classes_]
+            wide, low = np.zeros((len(coefficients), outputs_)), np.full(outputs_, float(intercepts.min()) - 2.0)
+            wide[:, place], low[place] = coefficients, intercepts
+            coefficients, intercepts = wide, low
+        coefficients, intercepts = coefficients / self._unit, (intercepts - self._offset) / self._unit
+        torch.manual_seed(self.seed)
+        module = self._new(rows.fused.shape[1], outputs_)
+        scale = float(rows.fused.square().mean().sqrt().clamp_min(1e-12).reciprocal())
+        as_tensor = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (coefficients, intercepts)]
+        module.start(as_tensor[0], as_tensor[1], scale)
+        return module
+
+    def _new(self, dim: int, outputs_: int) -> LinearOnAverage:
+        return KINDS[self.kind](
+            dim, outputs_, inputs=len(self.inputs), hidden=self.hidden, shares=[self.shares[n] for n in self.inputs]
+        )
+
+    def _settings(self, save_every: int) -> Settings:
+        return Settings(
+            self.task_, self.batch_size, self.learning_rate, self.weight_decay, self.epochs, self.patience, self.seed,
+            save_every,
+        )  # fmt: skip
+
+    def _rows(self, X: Floats, aligned: Aligned, Y: Float64, targets: Targets | None) -> Rows:
+        """Rows as tensors; with ``targets``, also what turns outputs into values (regression)."""
+        X = features(X)
+        values, present = self._stacked(aligned)
+        if self.kind != "mlp" and values.shape[::2] != X.shape:
+            raise ValueError(f"aligned inputs of shape {values.shape[::2]} for fused vectors of shape {X.shape}")
+        weight = np.ones(len(X))
+        if targets is not None:
+            weight = targets.row_weights(Y, self.class_weight)
+            self._unit, self._offset = np.ones(Y.shape[1]), np.zeros(Y.shape[1])
+            if self.task_ == "regression":
+                self._unit, self._offset = np.maximum(Y.std(axis=0), 1e-12), Y.mean(axis=0)
+                Y = (Y - self._offset) / self._unit
+        arrays = (X.astype(np.float32, copy=False), values, present, Y.astype(np.float32), weight.astype(np.float32))
+        return Rows(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+
+    def _stacked(self, aligned: Aligned) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """(n, inputs, dim) values, zeros where missing, and (n, inputs) presence."""
+        lacking = [name for name in self.inputs if name not in aligned]
+        if lacking:
+            raise ValueError(f"no aligned vectors of {', '.join(lacking)}")
+        present = np.stack([~np.isnan(np.asarray(aligned[name])[:, 0]) for name in self.inputs], axis=1)
+        values = np.stack([np.asarray(aligned[name], dtype=np.float32) for name in self.inputs], axis=1)
+        values[~present] = 0.0
+        return values, present
+
+
+def _array(values: Sequence[Any]) -> NDArray[Any]:
+    array = np.empty(len(values), dtype=object)
+    array[:] = list(values)
+    return array

@@ -1,0 +1,113 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fusion.alignment import Joint
+from fusion.encoders import EncoderSpec, describe, load
+from fusion.encoders.pipeline import embed
+from fusion.errors import RunError
+from fusion.fuser import Fuser
+
+WORDS = ("crab", "boat", "kite", "plate", "cushion", "badge", "red", "blue", "green", "winter")
+
+
+def picture(seed):
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (16, 16, 3), dtype=np.uint8)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+TEXTS = [" ".join(np.random.default_rng(seed).choice(WORDS, 3)) for seed in range(40)]
+PICTURES = [picture(seed) for seed in range(40)]
+
+
+def write(folder, average, dtype="float32"):
+    """What a run leaves behind, but for the features."""
+    specs = {"text": EncoderSpec("text", "builtin/hashing"), "image": EncoderSpec("image", "builtin/descriptor")}
+    values = {"text": TEXTS, "image": PICTURES}
+    views = {name: embed(load(spec), values[name], batch=64, threads=1).vectors for name, spec in specs.items()}
+    alignment = Joint(dim=6).fit(views)
+    alignment.save(folder / "alignment" / "a1")
+    inputs = {}
+    for name, spec in specs.items():
+        told = describe(spec)
+        inputs[name] = {
+            "kind": name, "encoder": spec.encoder, "encoder_id": told.encoder_id, "dim": told.dim,
+            "fingerprint": told.fingerprint, "spec": {"encoder": spec.encoder, "weights": None},
+        }  # fmt: skip
+    manifest = {
+        "number": 1, "version": "v", "key": "id", "dim": 6, "dtype": dtype, "inputs": inputs, "files": [],
+        "alignment_id": "a1", "average": average,
+    }  # fmt: skip
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return alignment, views
+
+
+@pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
+@pytest.mark.parametrize(
+    "average",
+    [
+        {"method": "mean", "weights": None},
+        {"method": "weighted", "weights": {"text": 3.0, "image": 1.0}},
+        {"method": "spherical", "weights": None},
+        {"method": "posterior", "weights": None},
+    ],
+)
+def test_the_manifests_average_over_any_inputs(tmp_path, average):
+    alignment, views = write(tmp_path, average)
+    views["text"][3], views["image"][5] = np.nan, np.nan
+    expected = alignment.fuse(views, average=average["method"], weights=average["weights"])
+    texts, pictures = list(TEXTS), list(PICTURES)
+    texts[3], pictures[5] = None, b"no picture"
+    fuser = Fuser.load(tmp_path)
+    np.testing.assert_allclose(fuser.encode({"text": texts, "image": pictures}), expected, atol=1e-5)
+    np.testing.assert_allclose(fuser.encode({"image": pictures[3:4]})[0], expected[3], atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
+def test_pictures_may_be_paths_bytes_or_pil_images(tmp_path):
+    write(tmp_path, {"method": "mean", "weights": None}, "float16")
+    (tmp_path / "a.png").write_bytes(PICTURES[0])
+    opened = Image.open(tmp_path / "a.png")
+    vectors = Fuser.load(tmp_path).encode(
+        {"image": [PICTURES[0], tmp_path / "a.png", str(tmp_path / "a.png"), opened, tmp_path / "gone.png"]}
+    )
+    assert vectors.dtype == np.float16
+    assert all(np.array_equal(vectors[0], vectors[row]) for row in range(1, 4))
+    assert np.isnan(vectors[4]).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
+def test_from_s3(tmp_path, s3_server, s3_bucket):
+    import s3fs
+
+    write(tmp_path, {"method": "mean", "weights": None})
+    remote = s3fs.S3FileSystem(endpoint_url=s3_server)
+    remote.put(str(tmp_path), f"{s3_bucket}/out", recursive=True)
+    there = Fuser.load(f"s3://{s3_bucket}/out", filesystem=remote).encode({"text": TEXTS[:2]})
+    np.testing.assert_array_equal(there, Fuser.load(tmp_path).encode({"text": TEXTS[:2]}))
+
+
+@pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
+def test_what_does_not_fit_is_told(tmp_path):
+    write(tmp_path, {"method": "mean", "weights": None})
+    fuser = Fuser.load(tmp_path)
+    with pytest.raises(ValueError, match="unknown input sound; the inputs are text, image"):
+        fuser.encode({"sound": [b""]})
+    with pytest.raises(ValueError, match="different lengths"):
+        fuser.encode({"text": ["a"], "image": []})
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    entry = manifest["inputs"]["text"]
+    entry["encoder_id"], entry["fingerprint"] = "other", entry["fingerprint"] | {"dim": 7}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(RunError, match=r"input text: builtin/hashing is not the encoder .* \(dim differ\)"):
+        Fuser.load(tmp_path)
+    entry["fingerprint"] = describe(EncoderSpec("text", "builtin/hashing")).fingerprint | {"libraries": {"old": "1"}}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.warns(UserWarning, match="other library versions"):
+        Fuser.load(tmp_path)
+    with pytest.raises(RunError, match="nothing has been committed"):
+        Fuser.load(tmp_path / "nowhere")
