@@ -92,7 +92,7 @@ def test_what_predict_cannot_find_is_told(trained, tmp_path):
 
 def test_another_team_trains_from_the_manifest_alone(trained, tmp_path):
     out, _, _ = trained
-    made = downstream(str(out), HeadConfig(train={"target": "label"}), str(tmp_path / "theirs"))
+    made = downstream(dataset=str(out), head={"train": {"target": "label"}}, out=str(tmp_path / "theirs"))
     assert made["metrics"]["head"] == "linear"
     assert made["metrics"]["score"] > 0.8
     assert made["predictions"]["rows"] == 119
