@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.harness import ROOT, finish, interleaved, median, note, table, versions, with_peers
 
-ROWS, DIM, FILES, BATCH, BUFFER, ROUNDS = 200_000, 256, 4, 1024, 65_536, 5
+ROWS, DIM, FILES, BATCH, BUFFER, ROUNDS = 200_000, 256, 4, 1024, 65_536, 3
 _PEERS = ("pylance", "datasets", "ray[data]")
 
 
@@ -101,7 +101,7 @@ def readers(folder: Path, files: list[str]) -> dict[str, Callable[[], Iterable[i
 
     def ray_data(shuffle: bool) -> Iterable[int]:
         buffer = {"local_shuffle_buffer_size": BUFFER, "local_shuffle_seed": 0} if shuffle else {}
-        data = ray.data.read_parquet(files, columns=columns)
+        data = ray.data.read_parquet(files).select_columns(columns)
         for batch in data.iter_torch_batches(batch_size=BATCH, **buffer):
             yield len(batch["fused"])
 

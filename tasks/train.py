@@ -2,10 +2,9 @@
 
 import json
 import tempfile
-from dataclasses import dataclass, replace
-from math import ceil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,22 +15,20 @@ from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import fusion.heads as heads
-from fusion.average import resolve
 from fusion.errors import JobError, RunError
 from fusion.features import array_to_vectors
-from fusion.heads import Head, LinearHead, NeuralHead
+from fusion.heads import LinearHead
 from fusion.splits import is_test
-from fusion.training import Checkpoint, Place
-from infra.cluster import connect
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
-from infra.training import train as train_on_ray
 from tasks.aligned import AlignedRows
 from tasks.progress import StageProgress
 from tasks.run import TEST_FRACTION, Run, digest
 
+if TYPE_CHECKING:
+    from fusion.heads import Head
+
 _MAX_TRAIN_ROWS = 500_000
-_ROWS_WORTH_A_RANK = 100_000
 
 Vectors = NDArray[np.float32]
 
@@ -124,14 +121,16 @@ def fit_head(
         if train.head == "linear":
             head: Head = LinearHead(task=train.task, seed=seed).fit(learned.fused, learned.target, learned.groups)
         else:
-            head = _descended(source, manifest, train, ray, sink, folder, seed, name, len(learned.keys))
+            from tasks.descent import descended
+
+            head = descended(source, manifest, train, ray, sink, folder, seed=seed, name=name, rows=len(learned.keys))
         tested = rows.take(rows.test)
         metrics = {"head": train.head, "task": head.task_, "n_train": len(learned.keys), "n_test": len(tested.keys)}
         if tested.keys:
             scores = scores_of(head, tested.fused, tested.aligned)
             metrics["score"] = float(head.scores_.score(scores, tested.target))
             sink.write_table(f"{folder}/predictions.parquet", predictions(head, tested.keys, scores))
-        if isinstance(head, NeuralHead):
+        if not isinstance(head, LinearHead):
             metrics |= {"steps": head.steps_}
         _save(sink, folder, head)
         sink.write(f"{folder}/metrics.json", json.dumps(metrics, indent=1).encode())
@@ -139,14 +138,14 @@ def fit_head(
     return metrics, figures
 
 
-def scores_of(head: Head, fused: Vectors, aligned: dict[str, Vectors]) -> NDArray[np.float64]:
+def scores_of(head: "Head", fused: Vectors, aligned: dict[str, Vectors]) -> NDArray[np.float64]:
     """(n, k) scores of any head."""
     if isinstance(head, LinearHead):
         return head.decision_function(fused)
     return head.decision_function(fused, aligned)
 
 
-def predictions(head: Head, keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
+def predictions(head: "Head", keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
     """Key, prediction, and for classes and labels the probability: of the predicted class, or of every label."""
     columns: dict[str, Any] = {"key": pa.array(keys, pa.string())}
     decoded = head.scores_.decode(scores)
@@ -227,7 +226,7 @@ def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], 
     return table
 
 
-def load_head(storage: Storage, folder: str) -> Head:
+def load_head(storage: Storage, folder: str) -> "Head":
     """The head that lies in a folder of the storage.
 
     Raises:
@@ -245,43 +244,6 @@ def load_head(storage: Storage, folder: str) -> Head:
             raise RunError(f"{storage.uri(folder)}: {error}") from error
 
 
-def head_loop(place: Place, config: dict[str, Any]) -> Checkpoint:
-    """What every rank runs: reads the rows, trains, and gives the head back as a checkpoint."""
-    train = TrainJob.model_validate(config["train"])
-    rows = read_labelled(config["source"], config["manifest"], train)
-    rows = rows.take(~rows.test)
-    head = NeuralHead(train.head, **config["settings"])
-    head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, place=place)
-    about, tensors = head.state()
-    return Checkpoint(head.steps_, tensors, about)
-
-
-def _descended(
-    source: Storage,
-    manifest: dict[str, Any],
-    train: TrainJob,
-    ray: RayJob,
-    sink: Storage,
-    folder: str,
-    seed: int,
-    name: str,
-    rows: int,
-) -> NeuralHead:
-    """The head trained on Ray's workers, one for every hundred thousand rows at most."""
-    average = manifest["average"]
-    inputs = tuple(manifest["inputs"])
-    _, shares = resolve(average["method"], average.get("weights"), inputs)
-    settings = {"inputs": inputs, "shares": shares, "task": train.task, "seed": seed}
-    config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
-    with connect(ray.address) as cluster:
-        plan = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
-        plan = replace(plan, workers=min(plan.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
-        trained = train_on_ray(
-            head_loop, config, plan=plan, storage=sink, folder=f"{folder}/training", name=f"{name}-train"
-        )
-    return NeuralHead.restore(trained.state, trained.tensors)
-
-
 def _check_columns(manifest: dict[str, Any], train: TrainJob) -> None:
     for key in ("target", "split", "group_by"):
         column = getattr(train, key)
@@ -291,7 +253,7 @@ def _check_columns(manifest: dict[str, Any], train: TrainJob) -> None:
             )
 
 
-def _save(storage: Storage, folder: str, head: Head) -> None:
+def _save(storage: Storage, folder: str, head: "Head") -> None:
     with tempfile.TemporaryDirectory() as local:
         head.save(local)
         for path in sorted(Path(local).iterdir()):

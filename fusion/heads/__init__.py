@@ -1,21 +1,36 @@
-"""Models trained on fused features."""
+"""Models trained on fused features. ``NeuralHead`` needs torch, which is imported when it is asked for."""
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fusion.heads.linear import LinearHead
-from fusion.heads.neural import FORMAT, NeuralHead
 
-__all__ = ["Head", "LinearHead", "NeuralHead", "load"]
+if TYPE_CHECKING:
+    from fusion.heads.neural import NeuralHead
 
-Head = LinearHead | NeuralHead
+    Head = LinearHead | NeuralHead
+
+__all__ = ["LinearHead", "NeuralHead", "load"]
 
 
-def load(folder: str | Path) -> Head:
+def load(folder: str | Path) -> "Head":
     """The head saved in a folder, of whatever kind.
 
     Raises:
         ValueError: If the folder holds no head.
     """
     about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-    return NeuralHead.load(folder) if about.get("format") == FORMAT else LinearHead.load(folder)
+    if about.get("format") == LinearHead.FORMAT:
+        return LinearHead.load(folder)
+    from fusion.heads.neural import NeuralHead
+
+    return NeuralHead.load(folder)
+
+
+def __getattr__(name: str) -> Any:
+    if name != "NeuralHead":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fusion.heads.neural import NeuralHead
+
+    return NeuralHead

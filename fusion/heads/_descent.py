@@ -208,14 +208,14 @@ def _loss_over(module: nn.Module, rows: Rows, task: Task, place: Place) -> float
         part = rows.take(index)
         weight = part.weight.sum().double()
         total += torch.stack([_loss(logits, part, task).double() * weight, weight])
-    loss, weight = place.total(total).tolist()
-    return loss / weight
+    loss, weight = place.total(total)
+    return float(loss / weight)
 
 
 def outputs(module: nn.Module, rows: Rows, index: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
     """(rows, their logits on the CPU), block after block."""
     module.eval()
-    for block in index.split(_EVALUATION_ROWS):
+    for block in torch.split(index, _EVALUATION_ROWS):
         part = rows.take(block, device)
         with torch.no_grad():
             yield block, module(part.fused, part.aligned, part.present).cpu()

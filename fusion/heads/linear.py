@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import safetensors.numpy
@@ -16,7 +16,6 @@ from fusion.splits import fold_of
 
 RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
 _STEPS = (10.0, 10.0**0.5)
-_FORMAT = "barycenter-linear-head"
 _DEFAULT_RIDGE = 1e-2
 
 
@@ -52,6 +51,8 @@ class LinearHead:
     >>> head.score(X, y) > 0.9, head.predict(X[:2]).tolist()
     (True, ['cat', 'dog'])
     """
+
+    FORMAT: ClassVar[str] = "barycenter-linear-head"
 
     task_: Task
     ridge_: float
@@ -164,7 +165,7 @@ class LinearHead:
         )
         weight = self.class_weight
         about = {
-            "format": _FORMAT,
+            "format": self.FORMAT,
             "version": 1,
             "task": self.task_,
             "classes": self.classes_,
@@ -184,7 +185,7 @@ class LinearHead:
             ValueError: If the folder holds something else.
         """
         about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-        if about.get("format") != _FORMAT or about.get("version") != 1:
+        if about.get("format") != cls.FORMAT or about.get("version") != 1:
             raise ValueError(f"{folder}: not a linear head of this version")
         params = about["params"]
         if isinstance(params["class_weight"], list):

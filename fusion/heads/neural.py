@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import safetensors.torch
@@ -22,7 +22,6 @@ from fusion.training import InProcess, Place
 Kind = Literal["mlp", "gated", "attention"]
 Aligned = Mapping[str, NDArray[Any]]
 
-FORMAT = "barycenter-neural-head"
 _PARAMS = (
     "kind", "inputs", "shares", "task", "class_weight", "hidden", "batch_size", "learning_rate", "weight_decay",
     "epochs", "patience", "held_out", "seed",
@@ -58,6 +57,8 @@ class NeuralHead:
         scores_: What the scores mean: targets and calibration.
         heldout_score_: :meth:`score` of the held-out rows; NaN where there were none.
     """
+
+    FORMAT: ClassVar[str] = "barycenter-neural-head"
 
     task_: Task
     steps_: int
@@ -116,7 +117,7 @@ class NeuralHead:
         """
         place = place or InProcess()
         given = None if groups is None else list(groups)
-        keys = list(range(len(X))) if given is None else given
+        keys: list[object] = list(range(len(X))) if given is None else given
         y = y if isinstance(y, np.ndarray) else _array(y)
         linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
         self.task_ = linear.task_
@@ -191,7 +192,7 @@ class NeuralHead:
         tensors |= {f"module.{name}": value.contiguous() for name, value in self._module.state_dict().items()}
         weight = self.class_weight
         about = {
-            "format": FORMAT,
+            "format": self.FORMAT,
             "version": 1,
             "task": self.task_,
             "classes": self.classes_,
@@ -239,7 +240,7 @@ class NeuralHead:
             ValueError: If the folder holds something else.
         """
         about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-        if about.get("format") != FORMAT or about.get("version") != 1:
+        if about.get("format") != cls.FORMAT or about.get("version") != 1:
             raise ValueError(f"{folder}: not a neural head of this version")
         return cls.restore(about, safetensors.torch.load((Path(folder) / "head.safetensors").read_bytes()))
 
