@@ -22,7 +22,8 @@ import fusion.alignment as alignments
 from fusion._reader import find_manifest, open_location
 from fusion.alignment import Alignment
 from fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
-from fusion.encoders.pipeline import Embedded, embed
+from fusion.encoders.members import Pooled, pool
+from fusion.encoders.pipeline import embed
 from fusion.errors import BadInputError, Reason, RunError
 from fusion.features import Manifest
 
@@ -89,9 +90,9 @@ class Fuser:
         """Fused vectors, as the job would have written them.
 
         Args:
-            inputs: ``{input: n values}``: texts (or several to a row, joined by newline as the job does), pictures as
-                paths, encoded bytes or PIL images, vectors. None, and what cannot be read, is a missing input; so is
-                an input that is left out.
+            inputs: ``{input: n values}``: texts, pictures as paths, encoded bytes or PIL images, vectors. A list of
+                several is one text where the job joins columns, else their mean, as in the job. None, and what cannot
+                be read, is a missing input; so is an input that is left out.
 
         Returns:
             (n, dim) in the features' number format; a row of NaN where no input could be used.
@@ -109,7 +110,7 @@ class Fuser:
             fused[some] = self.alignment.fuse(here, average=average["method"], weights=average.get("weights"))
         return fused
 
-    def embed(self, inputs: Values) -> dict[str, Embedded]:
+    def embed(self, inputs: Values) -> dict[str, Pooled]:
         """Every input's own vectors, and why a row has none."""
         unknown = [name for name in inputs if name not in self.specs]
         if unknown or not inputs:
@@ -119,12 +120,15 @@ class Fuser:
             raise ValueError(f"inputs of different lengths: {lengths}; use None for what is missing")
         return {name: self._embed(name, values) for name, values in inputs.items()}
 
-    def _embed(self, name: str, values: Sequence[object]) -> Embedded:
+    def _embed(self, name: str, values: Sequence[object]) -> Pooled:
         spec = self.specs[name]
         if name not in self._encoders:
             self._encoders[name] = load(spec, device=self._device)
-        prepared = [_value(spec.kind, value) for value in values]
-        return embed(self._encoders[name], prepared, batch=_BATCHES[spec.kind], threads=1)
+        column = self.manifest.inputs[name].get("spec", {}).get("column")
+        rows = [_members(spec.kind, value, isinstance(column, list)) for value in values]
+        flat = [_value(spec.kind, member) for members in rows for member in members]
+        offsets = np.cumsum([0, *map(len, rows)])
+        return pool(embed(self._encoders[name], flat, batch=_BATCHES[spec.kind], threads=1), len(flat), offsets)
 
 
 def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
@@ -138,6 +142,7 @@ def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
         trust_remote_code=given.get("trust_remote_code", False),
         width=entry["dim"] if entry["kind"] == "vector" else None,
         dtype=entry.get("fingerprint", {}).get("dtype", "float32"),
+        long_text=given.get("long_text", "truncate"),
     )
 
 
@@ -172,10 +177,19 @@ def _alignment(filesystem: pafs.FileSystem, path: str) -> Alignment:
         return alignments.load(folder)
 
 
+def _members(kind: str, value: object, joined: bool) -> list[object]:
+    """A row's values, at least one; several columns of a text are one value."""
+    if not isinstance(value, list | tuple) or (
+        kind == "vector" and not any(isinstance(x, list | tuple) for x in value)
+    ):
+        return [value]
+    if joined:
+        return ["\n".join(str(part) for part in value if part is not None) or None]
+    return list(value) or [None]
+
+
 def _value(kind: str, value: object) -> object:
     """What the encoder reads; pictures are opened on its threads."""
-    if kind == "text" and isinstance(value, list | tuple):
-        return "\n".join(str(part) for part in value if part is not None) or None
     if kind == "image" and isinstance(value, str | Path):
         return partial(_read, Path(value))
     if kind == "image" and hasattr(value, "save") and hasattr(value, "mode"):

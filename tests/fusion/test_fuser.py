@@ -81,6 +81,21 @@ def test_pictures_may_be_paths_bytes_or_pil_images(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
+def test_several_values_of_a_row_are_averaged_and_several_columns_joined(tmp_path):
+    write(tmp_path, {"method": "mean", "weights": None})
+    fuser = Fuser.load(tmp_path)
+    one, two, both, some, none = fuser.embed(
+        {"text": ["a crab", "a boat", ["a crab", "a boat"], ["a crab", None], []]}
+    )["text"].vectors
+    np.testing.assert_allclose(both, (one + two) / 2, atol=1e-6)
+    np.testing.assert_array_equal(some, one)
+    assert not none.any()
+    fuser.manifest.inputs["text"]["spec"]["column"] = ["name", "about"]
+    joined, whole = fuser.embed({"text": [["a crab", None, "red"], "a crab\nred"]})["text"].vectors
+    np.testing.assert_array_equal(joined, whole)
+
+
+@pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
 def test_from_s3(tmp_path, s3_server, s3_bucket):
     import s3fs
 
