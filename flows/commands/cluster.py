@@ -46,6 +46,7 @@ def serve(
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.schedules import Cron
         from prefect.settings import PREFECT_API_URL, temporary_settings
+        from prefect.types.entrypoint import EntrypointType
 
         import flows.environment  # noqa: F401
 
@@ -64,6 +65,7 @@ def serve(
                 parameters={"job": str(job_path.resolve())},
                 schedule=schedule,
                 tags=["barycenter"],
+                entrypoint_type=EntrypointType.MODULE_PATH,
                 global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
             )
 
