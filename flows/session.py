@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any, NoReturn
 from uuid import UUID
 
+import flows.environment  # noqa: F401  (before Prefect and Ray)
 from fusion.errors import RunError
 from infra.job import Job
 
@@ -102,8 +103,6 @@ def _terminable() -> Iterator[None]:
 def _server() -> Iterator[Callable[[], object]]:
     """Chooses Prefect's server; what it yields waits until that is ready."""
     from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    import flows.environment  # noqa: F401
 
     configured = PREFECT_API_URL.value()
     if configured:

@@ -48,8 +48,6 @@ def serve(
         from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
-        import flows.environment  # noqa: F401
-
         api = PREFECT_API_URL.value() or LOCAL_API
         if not answers(api):
             raise RunError(f"no Prefect server answers at {api}; start it with `prefect server start`")

@@ -100,7 +100,6 @@ def load(path: Path, overrides: list[str] | None) -> Job:
 
 
 def _prepare(job: Job, **flags: bool) -> "Run":
-    import flows.environment  # noqa: F401
     from tasks.plan import prepare
 
     return prepare(job, **flags)
