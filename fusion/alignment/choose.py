@@ -6,7 +6,8 @@ ten nearest, and how much of the inputs' variance the fused vector still tells. 
 elaborate; one that is more elaborate has to win by more than the standard error of its lead.
 
 An input's weight w is one number with one meaning: `joint` seeks directions with block weights w squared, and the
-average mixes with w. Where the average is given, the weights are equal.
+average mixes with w. Other weights are no more elaborate than equal ones, so they win by any lead; an input that adds
+nothing and shares nothing is turned down unless that does harm. Where the average is given, the weights are equal.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from fusion import _solvers
-from fusion._solvers import Weights, spectrum
+from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._pairs import PairTrials
 from fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Sample, Scores
@@ -214,7 +215,7 @@ class _Search:
         """One input after the other, the first excepted: its weight times each factor."""
         for name in [name for name in self.names if name not in self.silent][1:]:
             weights = [self.best.weights | {name: self.best.weights[name] * times} for times in _TIMES]
-            self._stage([self._weighted(each) for each in weights])
+            self._stage([self._weighted(each) for each in weights], errors=0.0)
 
     def _weighted(self, weights: dict[str, float]) -> tuple[LinearAlignment, dict[str, float]]:
         """The best alignment so far with other weights."""
@@ -223,14 +224,14 @@ class _Search:
             alignment.set_params(block_weights={name: weight**2 for name, weight in weights.items()})
         return alignment, weights
 
-    def _stage(self, candidates: list[tuple[LinearAlignment, dict[str, float] | None]]) -> None:
-        """The best of some candidates replaces the best so far if its lead is beyond its standard error."""
+    def _stage(self, candidates: list[tuple[LinearAlignment, dict[str, float] | None]], errors: float = 1.0) -> None:
+        """The best of some candidates replaces the best so far if its lead is beyond so many standard errors."""
         trials = [self._try(alignment, weights) for alignment, weights in candidates]
         if not trials:
             return
         best = max(trials, key=lambda trial: trial.scores.mean)
         lead, error = self._lead(best, self.best)
-        if lead > error:
+        if lead > errors * error:
             self.best = best
 
     def _try(self, alignment: LinearAlignment, weights: dict[str, float] | None = None) -> Trial:
@@ -262,12 +263,28 @@ class _Search:
         alignment = clone(self.best.alignment)
         if self.regularization == "auto" and self.best.scores.fill_ridges:
             alignment.set_params(fill_ridges=self.best.scores.fill_ridges, regularization=_RIDGE)
-        fitted = alignment.fit_moments(self.folds)
+        fitted = self._fitted(alignment)
         ordered = sorted(self.tried, key=lambda trial: -trial.scores.mean)
         tried = [trial.told() | ({"chosen": True} if trial is self.best else {}) for trial in ordered]
         average = "mean" if len(set(self.best.weights.values())) == 1 else "weighted"
         lead = self._lead(self.best, self.simplest)
         return Choice(fitted, average, self.best.weights, self._criterion(found), tried, lead, found)
+
+    def _fitted(self, alignment: LinearAlignment) -> LinearAlignment:
+        """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""
+        if not isinstance(alignment, Joint) or alignment.regularization == "auto" or len(self.names) < 2:
+            return alignment.fit_moments(self.folds)
+        fitted = alignment.fit_moments([self.folds.total])
+        found = [
+            pair_correlations(held, _solved(alignment, train))
+            for train, held in zip(self.folds.leave_one_out(), self.folds, strict=True)
+            if min(train.n, held.n) > 2
+        ]
+        fitted.heldout_correlations_ = np.zeros(fitted.dim_)
+        for correlations in found:
+            kept = correlations[: fitted.dim_]
+            fitted.heldout_correlations_[: len(kept)] += kept / len(found)
+        return fitted
 
     def _criterion(self, found: Significance | None) -> str:
         if self.target:
