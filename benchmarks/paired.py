@@ -84,7 +84,7 @@ def found(task: tuple[str, int]) -> dict[str, Any]:
     asked = space.transform({name: values[test] for name, values in views.items()})
     result: dict[str, Any] = {"unit": unit, "space": space.name, "candidates": len(test)}
     for a, b in (("text", "image"), ("image", "text")):
-        result[f"{a}->{b}"] = retrieval(asked[a], asked[b], space.neighbours)["r10"]
+        result[f"{a}->{b}"] = retrieval(asked[a], asked[b], space.temperature)["r10"]
     aligned = written.transform({name: values[test] for name, values in views.items()})
     return result | {"joint, as written": retrieval(aligned["text"], aligned["image"])["r10"]}
 

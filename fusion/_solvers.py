@@ -56,6 +56,19 @@ class Spectrum:
         return scale * (self.vectors @ inner)
 
 
+@dataclass(frozen=True)
+class Target:
+    """Second moments of a target beside the inputs, on training rows.
+
+    Attributes:
+        cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
+        own: (k, k) covariance of the target.
+    """
+
+    cross: Mapping[str, Float64]
+    own: Float64
+
+
 def mean_variance(moments: Moments, name: str) -> float:
     """trace(C_m) / d_m, the unit of the ridge; 1 for an input that is constant."""
     mean = float(np.trace(moments.block(name, name))) / moments.dims[name]
@@ -116,7 +129,7 @@ def fix_signs(weights: Weights) -> Weights:
     return {name: block * signs for name, block in weights.items()}
 
 
-def cca(moments: Moments, ridge: float, dim: int) -> Weights:
+def cca(moments: Moments, ridge: float | Mapping[str, float], dim: int) -> Weights:
     r"""Canonical weights of two inputs: the SVD of the whitened cross-covariance.
 
     .. math:: (C_x + \lambda t_x)^{-1/2} C_{xy} (C_y + \lambda t_y)^{-1/2} = A\,\mathrm{diag}(r)\,B^\top
@@ -125,7 +138,8 @@ def cca(moments: Moments, ridge: float, dim: int) -> Weights:
         ``{name: (d, dim)}`` with W'(C + ridge)W = I.
     """
     a, b = moments.names
-    scales = {m: 1 / np.sqrt(spectrum(moments, m).values + ridge) for m in (a, b)}
+    ridges = ridge if isinstance(ridge, Mapping) else {a: ridge, b: ridge}
+    scales = {m: 1 / np.sqrt(spectrum(moments, m).values + ridges[m]) for m in (a, b)}
     whitened = scales[a][:, None] * rotated(moments, a, b) * scales[b]
     weights = {}
     for name, vectors in zip((a, b), _leading_pairs(whitened, dim), strict=True):
@@ -166,6 +180,8 @@ def joint(
     ridge: float,
     dim: int,
     leading: int | None = None,
+    target: Target | None = None,
+    target_weight: float = 0.0,
 ) -> Weights:
     r"""The family between MAXVAR (gamma = 0) and the PCA of the block-scaled concatenation (gamma = 1).
 
@@ -181,6 +197,8 @@ def joint(
         ridge: Relative to each input's mean variance.
         dim: Number of components.
         leading: Look for directions in the leading so many principal ones of each input only.
+        target: One more view that helps to find directions, and
+        target_weight: its block weight, on the scale of a mean block weight of one.
 
     Returns:
         ``{name: (d, dim)}``, scaled so that the average of the aligned vectors with the weights of :func:`shares` (the
@@ -203,6 +221,14 @@ def joint(
         for a in names
     ]
     matrix = np.block(blocks)
+    if target is not None and target_weight > 0:
+        loud = np.sqrt(target_weight / np.trace(target.own))
+        beside = [
+            scales[m][:, None] * (found.vectors.T @ target.cross[m]) * (loud / np.sqrt(mean_variance(moments, m)))
+            for m, found in spectra.items()
+        ]
+        between = np.vstack(beside)
+        matrix = np.block([[matrix, between], [between.T, target.own * loud**2]])
     size = len(matrix)
     keep = min(dim, size)
     _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)

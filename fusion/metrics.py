@@ -5,12 +5,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 _BLOCK_BYTES = 64 * 2**20
 _TIE = 1e-6
 
 
-def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating], neighbours: int = 0) -> dict[str, float]:
+def retrieval(
+    queries: NDArray[np.floating], candidates: NDArray[np.floating], temperature: float = 0.0
+) -> dict[str, float]:
     """How well queries find their own candidate by cosine similarity; row i matches row i.
 
     Candidates as similar as the match, to 1e-6, count half: duplicates give their middle rank.
@@ -18,8 +21,8 @@ def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating], n
     Args:
         queries: (n, d).
         candidates: (n, d).
-        neighbours: Where above 0, a candidate's mean similarity to its so many nearest queries is taken off half: what
-            is near to everything is no find (cross-domain similarity local scaling, Conneau et al. 2018).
+        temperature: Where above 0, half of the soft maximum of a candidate's similarities to all queries is taken off
+            each: what is near to everything is no find (inverted softmax, Smith et al. 2017).
 
     Returns:
         ``r1``, ``r5``, ``r10``: share of queries whose match is among the first 1, 5, 10; ``mrr``: mean of 1 / rank.
@@ -30,19 +33,19 @@ def retrieval(queries: NDArray[np.floating], candidates: NDArray[np.floating], n
     >>> retrieval(np.eye(3), np.eye(3))["r1"]
     1.0
     """
-    ranks = match_ranks(queries, candidates, neighbours)
+    ranks = match_ranks(queries, candidates, temperature)
     result = {f"r{k}": float((ranks <= k).mean()) for k in (1, 5, 10)}
     return result | {"mrr": float((1 / ranks).mean())}
 
 
 def match_ranks(
-    queries: NDArray[np.floating], candidates: NDArray[np.floating], neighbours: int = 0
+    queries: NDArray[np.floating], candidates: NDArray[np.floating], temperature: float = 0.0
 ) -> NDArray[np.float64]:
     """(n,) rank of each query's own candidate, 1 for the nearest; see :func:`retrieval`."""
     if queries.shape != candidates.shape or queries.ndim != 2 or not len(queries):
         raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {queries.shape}, {candidates.shape}")
     asked, given = _unit_rows(queries), _unit_rows(candidates)
-    crowd = _crowding(given, asked, neighbours) / 2 if neighbours else np.zeros(len(given), np.float32)
+    crowd = _crowding(given, asked, temperature) / 2 if temperature else np.zeros(len(given), np.float32)
     n = len(asked)
     ranks = np.empty(n)
     for start, stop in _blocks(n):
@@ -54,14 +57,12 @@ def match_ranks(
     return ranks
 
 
-def _crowding(given: NDArray[np.float32], asked: NDArray[np.float32], neighbours: int) -> NDArray[np.float32]:
-    """(n,) mean similarity of each candidate to its nearest queries."""
-    k = min(neighbours, len(asked))
-    means = np.empty(len(given), np.float32)
+def _crowding(given: NDArray[np.float32], asked: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """(n,) soft maximum of each candidate's similarities to the queries."""
+    crowd = np.empty(len(given), np.float32)
     for start, stop in _blocks(len(given)):
-        similarity = given[start:stop] @ asked.T
-        means[start:stop] = np.partition(similarity, -k, axis=1)[:, -k:].mean(axis=1)
-    return means
+        crowd[start:stop] = logsumexp(temperature * (given[start:stop] @ asked.T), axis=1) / temperature
+    return crowd
 
 
 def _blocks(n: int) -> Iterator[tuple[int, int]]:

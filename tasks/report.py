@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
-from fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space, labelled_moments
+from fusion.alignment import CHOICES, Alignment, Joint, LinearAlignment, Sample, best_space, labelled_moments
 from fusion.evaluate import cross_validated_probe, probe
 from fusion.heads._targets import is_empty
 from fusion.imputation import Imputer
@@ -91,16 +91,16 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
     if len(chosen) < 2 or len(rows.views) < 2:
         return result
     held = {name: view[chosen] for name, view in rows.views.items()}
-    neighbours, aligned = 0, alignment.transform(held)
+    temperature, aligned = 0.0, alignment.transform(held)
     if isinstance(alignment, LinearAlignment) and alignment.method in CHOICES and folds.total.n > 2:
         space = best_space(folds, Sample(rows.train, rows.train_groups), alignment)
         result["space"] = space.name
-        neighbours, aligned = space.neighbours, space.transform(held)
+        temperature, aligned = space.temperature, space.transform(held)
     names = list(aligned)
     for query in names:
         for candidate in names:
             if query != candidate:
-                result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate], neighbours)
+                result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate], temperature)
     return result
 
 
@@ -135,7 +135,8 @@ def _cross_validated(
 
     Method, weights and ridges stay those that were chosen once, on the training rows of the run.
     """
-    assert run.job.train is not None
+    train = run.job.train
+    assert train is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     settings = alignment.get_params() | {"regularization": alignment.regularization_}
     held_out = run.job.alignment.folds if average == "posterior" else 1
@@ -148,11 +149,16 @@ def _cross_validated(
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            again = type(alignment)(**settings).fit_moments(labelled_moments(*sides))
+            again = type(alignment)(**settings)
+            moments = labelled_moments(*sides)
+            if isinstance(again, Joint) and again.target_weight:
+                again.fit_moments(moments, Sample(part, part_groups, part_labels, train.task).target())
+            else:
+                again.fit_moments(moments)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(
-        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=run.job.train.task,
+        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=train.task,
         imputer=lambda part, _: Imputer(Moments.of(part), ridge),
     )  # fmt: skip
     return result | {"chosen_inside": False}

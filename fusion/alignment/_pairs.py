@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._solvers import Weights, stacked
+from fusion._solvers import Target, Weights, stacked
 from fusion._views import FloatArray
 from fusion.alignment._trial import Sample, Scores, Solve
 from fusion.metrics import match_ranks
@@ -33,18 +33,24 @@ class PairTrials:
         sample = sample.complete()
         assert sample.groups is not None
         fold = fold_of(sample.groups, len(folds))
-        self.parts: list[tuple[Moments, dict[str, FloatArray]]] = []
+        self.parts: list[tuple[int, Moments, dict[str, FloatArray]]] = []
         self.groups: list[object] = []
         for number, train in enumerate(folds.leave_one_out()):
             held = np.flatnonzero(fold == number)[:_MAX_ROWS]
             if len(held) > _NEAREST and train.n > 2:
                 columns = train.columns
-                self.parts.append((train, {m: v[held] - train.mean[columns[m]] for m, v in sample.views.items()}))
+                self.parts.append(
+                    (number, train, {m: v[held] - train.mean[columns[m]] for m, v in sample.views.items()})
+                )
                 self.groups += [sample.groups[row] for row in held.tolist()]
+
+    def training(self) -> list[tuple[int, Moments, Target | None]]:
+        """Number of the fold held out, moments of the others, and their target: none."""
+        return [(number, train, None) for number, train, _ in self.parts]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""
-        found = [_scored(train, held, solve(train)) for train, held in self.parts]
+        found = [_scored(train, held, solve(train, None)) for _, train, held in self.parts]
         return Scores({name: np.concatenate([part[name] for part in found]) for name in found[0]}, {})
 
 

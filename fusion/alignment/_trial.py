@@ -17,7 +17,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._solvers import Weights, spectrum, stacked
+from fusion._solvers import Target, Weights, spectrum, stacked
 from fusion._views import FloatArray, as_matrix, present_rows
 from fusion.heads._targets import Targets, Task, infer_task, is_empty
 from fusion.imputation import RIDGES
@@ -31,7 +31,7 @@ PROBE_RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 COMPLETE = "complete"
 WITHOUT = "without "
 
-Solve = Callable[[Moments], Weights]
+Solve = Callable[[Moments, Target | None], Weights]
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,32 @@ class Sample:
         labels = None if self.labels is None else [self.labels[row] for row in rows]
         return Sample({m: v[rows] for m, v in arrays.items()}, [groups[row] for row in rows], labels, self.task)
 
+    def encoded(self) -> tuple[Task, Float64]:
+        """The task, and the (n, k) labels as numbers.
+
+        Raises:
+            ValueError: If there are no labels.
+        """
+        if self.labels is None:
+            raise ValueError("a sample without labels has no target")
+        task: Task = infer_task(self.labels) if self.task == "auto" else self.task  # type: ignore[assignment]
+        return task, Targets.of(self.labels, task).encode(self.labels)
+
+    def target(self) -> Target:
+        """Moments of the target beside the inputs."""
+        rows = self.complete()
+        return target_moments(rows.views, rows.encoded()[1])
+
     def __len__(self) -> int:
         return len(next(iter(self.views.values())))
+
+
+def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
+    """Moments of (n, k) targets beside complete inputs."""
+    centred = values - values.mean(axis=0)
+    n = max(len(values) - 1, 1)
+    cross = {name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()}
+    return Target(cross, centred.T @ centred / n)
 
 
 @dataclass(frozen=True)
@@ -102,11 +126,8 @@ class ProbeTrials:
 
     def __init__(self, folds: FoldMoments, sample: Sample) -> None:
         sample = sample.complete()
-        if sample.labels is None or sample.groups is None:
-            raise ValueError("a probe needs labels")
-        task = infer_task(sample.labels) if sample.task == "auto" else sample.task
-        targets = Targets.of(sample.labels, task)  # type: ignore[arg-type]
-        values = targets.encode(sample.labels)
+        assert sample.groups is not None
+        task, values = sample.encoded()
         fold = fold_of(sample.groups, len(folds))
         self.parts: list[_Part] = []
         self.groups: list[object] = []
@@ -114,12 +135,16 @@ class ProbeTrials:
             held, fit = np.flatnonzero(fold == number), np.flatnonzero(fold != number)
             if min(len(held), len(fit), train.n - 1) < 1:
                 continue
-            self.parts.append(_Part(train, sample.views, values, fit, held, str(task)))
+            self.parts.append(_Part(number, train, sample.views, values, fit, held, task))
             self.groups += [sample.groups[row] for row in held.tolist()]
+
+    def training(self) -> list[tuple[int, Moments, Target | None]]:
+        """Number of the fold held out, moments of the others, and their target beside the inputs."""
+        return [(part.number, part.train, part.target) for part in self.parts]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""
-        found = [part.score(solve(part.train)) for part in self.parts]
+        found = [part.score(solve(part.train, part.target)) for part in self.parts]
         joined = {condition: np.concatenate([part[condition] for part in found], axis=-1) for condition in found[0]}
         complete = joined.pop(COMPLETE)[0]
         means = complete.mean(axis=-1)
@@ -135,17 +160,23 @@ class _Part:
     """One training part, rows to fit the probe on and held-out rows to score."""
 
     def __init__(
-        self, train: Moments, views: Mapping[str, FloatArray], targets: Float64, fit: Rows, held: Rows, task: str
+        self,
+        number: int,
+        train: Moments,
+        views: Mapping[str, FloatArray],
+        targets: Float64,
+        fit: Rows,
+        held: Rows,
+        task: Task,
     ) -> None:
-        self.train, self.task = train, task
+        self.number, self.train, self.task = number, train, task
         self._held_targets = targets[held]
         self._mean = targets[fit].mean(axis=0)
         self._variance = np.maximum(self._held_targets.var(axis=0), 1e-300)
-        centred = targets[fit] - self._mean
-        self._cross, self._held, self._shift = {}, {}, {}
+        self.target = target_moments({name: values[fit] for name, values in views.items()}, targets[fit])
+        self._held, self._shift = {}, {}
         for name, columns in train.columns.items():
             mean = train.mean[columns]
-            self._cross[name] = (views[name][fit].T @ centred.astype(views[name].dtype)).astype(float) / len(fit)
             self._held[name] = views[name][held] - mean
             self._shift[name] = views[name][fit].mean(axis=0, dtype=np.float64) - mean
         self._rotated: dict[tuple[str, ...], Float64] = {}
@@ -171,7 +202,7 @@ class _Part:
     def _probes(self, weights: Weights) -> tuple[Weights, Float64]:
         """``{name: (d, ridges * k)}`` maps of the inputs to scores, and their intercepts."""
         names = self.train.names
-        cross = np.sum([weights[m].T @ self._cross[m] for m in names], axis=0)
+        cross = np.sum([weights[m].T @ self.target.cross[m] for m in names], axis=0)
         covariance = np.sum([weights[a].T @ self.train.block(a, b) @ weights[b] for a in names for b in names], axis=0)
         values, vectors = scipy.linalg.eigh((covariance + covariance.T) / 2, check_finite=False)
         values = np.clip(values, 1e-12 * max(float(values[-1]), 1e-300), None)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from fusion import _solvers
-from fusion._solvers import Weights, pair_correlations, spectrum
+from fusion._solvers import Target, Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._pairs import PairTrials
 from fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Sample, Scores
@@ -34,6 +34,7 @@ Float64 = NDArray[np.float64]
 _TIMES = (0.25, 0.5, 2.0, 4.0)
 _GAMMAS = (0.1, 0.02)
 _SILENT = 1 / 16
+_TARGET_WEIGHTS = (0.1, 0.3)
 _RIDGE = 0.1
 # Directions of each input that trials of `joint` look at, in multiples of dim.
 _LEADING = 2
@@ -62,8 +63,9 @@ class Trial:
 
     def told(self) -> dict[str, Any]:
         """For a report."""
-        gamma = {"gamma": self.alignment.gamma} if isinstance(self.alignment, Joint) else {}
-        about: dict[str, Any] = {"method": self.alignment.method, "dim": self.alignment.dim, **gamma}
+        about: dict[str, Any] = {"method": self.alignment.method, "dim": self.alignment.dim}
+        if isinstance(self.alignment, Joint):
+            about |= {"gamma": self.alignment.gamma, "target_weight": self.alignment.target_weight}
         about["weights"] = {name: round(value, 4) for name, value in self.weights.items()}
         conditions = {name: round(value, 4) for name, value in self.scores.conditions().items()}
         return about | {"score": round(self.scores.mean, 4)} | conditions
@@ -101,7 +103,7 @@ class Choice:
         told: dict[str, Any] = {"chosen_by": self.chosen_by, "tried": self.tried, "lead": lead}
         told["fill_ridges"] = self.alignment.fill_ridges
         if isinstance(self.alignment, Joint):
-            told["gamma"] = self.alignment.gamma_
+            told |= {"gamma": self.alignment.gamma_, "target_weight": self.alignment.target_weight}
         if self.significance is not None:
             found = self.significance
             told["significant"] = {
@@ -167,6 +169,7 @@ class _Search:
         average: Average,
     ) -> None:
         self.folds, self.names, self.average = folds, folds.total.names, average
+        self.sample = sample
         self.dim, self.regularization = dim, regularization
         self.target = sample.labels is not None
         self.trials = ProbeTrials(folds, sample) if self.target else PairTrials(folds, sample)
@@ -186,6 +189,7 @@ class _Search:
         if self.target and self.average == "auto":
             self._quieten(idle)
             self._weigh()
+            self._look_at_target()
         if not correlated:
             return
         if isinstance(self.best.alignment, Joint):
@@ -217,6 +221,20 @@ class _Search:
             weights = [self.best.weights | {name: self.best.weights[name] * times} for times in _TIMES]
             self._stage([self._weighted(each) for each in weights], errors=0.0)
 
+    def _look_at_target(self) -> None:
+        """The target as one more view, with the weights as they are and nearer to each other."""
+        if not isinstance(self.best.alignment, Joint):
+            return
+        best = self.best.weights
+        top = max(best.values())
+        nearer = {name: w if name in self.silent else (w * top) ** 0.5 for name, w in best.items()}
+        candidates = []
+        for weights in (best, nearer) if len(set(best.values())) > 1 else (best,):
+            for target_weight in _TARGET_WEIGHTS:
+                alignment, _ = self._weighted(weights)
+                candidates.append((alignment.set_params(target_weight=target_weight), weights))
+        self._stage(candidates, errors=0.5)
+
     def _weighted(self, weights: dict[str, float]) -> tuple[LinearAlignment, dict[str, float]]:
         """The best alignment so far with other weights."""
         alignment = clone(self.best.alignment)
@@ -238,8 +256,8 @@ class _Search:
         shares = weights or dict.fromkeys(self.names, 1.0)
         shares = {name: share / sum(shares.values()) for name, share in shares.items()}
 
-        def solve(moments: Moments) -> Weights:
-            found = _solved(alignment, moments)
+        def solve(moments: Moments, target: Target | None) -> Weights:
+            found = _solved(alignment, moments, target)
             return {name: found[name] * shares[name] for name in found}
 
         self.tried.append(Trial(alignment, shares, self.trials.score(solve)))
@@ -274,11 +292,10 @@ class _Search:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""
         if not isinstance(alignment, Joint) or alignment.regularization == "auto" or len(self.names) < 2:
             return alignment.fit_moments(self.folds)
-        fitted = alignment.fit_moments([self.folds.total])
+        fitted = alignment.fit_moments([self.folds.total], self.sample.target() if alignment.target_weight else None)
         found = [
-            pair_correlations(held, _solved(alignment, train))
-            for train, held in zip(self.folds.leave_one_out(), self.folds, strict=True)
-            if min(train.n, held.n) > 2
+            pair_correlations(self.folds[number], _solved(alignment, train, target))
+            for number, train, target in self.trials.training()
         ]
         fitted.heldout_correlations_ = np.zeros(fitted.dim_)
         for correlations in found:
@@ -294,7 +311,7 @@ class _Search:
         return "held-out retrieval and share of the inputs kept"
 
 
-def _solved(alignment: LinearAlignment, moments: Moments) -> Weights:
+def _solved(alignment: LinearAlignment, moments: Moments, target: Target | None) -> Weights:
     """Weights for a trial: `joint` in each input's leading directions only."""
     ridge = _RIDGE if alignment.regularization == "auto" else float(alignment.regularization)
     dim = alignment.dim or alignment.dim_limit([spectrum(moments, name).rank for name in moments.names])
@@ -302,7 +319,9 @@ def _solved(alignment: LinearAlignment, moments: Moments) -> Weights:
         gamma = 1.0 if alignment.gamma == "auto" else alignment.gamma
         given = alignment.block_weights
         blocks = dict.fromkeys(moments.names, 1.0) if isinstance(given, str) else given
-        return _solvers.joint(moments, gamma, blocks, ridge, dim, leading=_LEADING * dim)
+        return _solvers.joint(
+            moments, gamma, blocks, ridge, dim, _LEADING * dim, target, target_weight=alignment.target_weight
+        )
     limit = alignment.dim_limit([spectrum(moments, name).rank for name in moments.names])
     return alignment._solve(moments, ridge, min(dim, limit))
 

@@ -97,5 +97,5 @@ def test_a_candidate_near_to_everything_is_no_find():
     queries = queries + 3
     hubs = candidates + 3
     hubs[:20] = middle + 3
-    plain, scaled = retrieval(queries, hubs), retrieval(queries, hubs, neighbours=10)
+    plain, scaled = retrieval(queries, hubs), retrieval(queries, hubs, temperature=20)
     assert scaled["r10"] > plain["r10"]

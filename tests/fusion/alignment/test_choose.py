@@ -80,7 +80,9 @@ def test_a_trial_scores_what_a_fitted_head_would():
     views, labels = make_views(300)
     folds = FoldMoments.of(views, 3, precision="float64")
     trials = ProbeTrials(folds, Sample(views, None, labels))
-    ours = trials.score(lambda moments: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
+    ours = (
+        trials.score(lambda moments, _: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
+    )
     fold = fold_of(range(300), 3)
     right = []
     for number in range(3):
@@ -140,6 +142,26 @@ def test_without_a_target_inputs_that_correlate():
         assert 0 <= trial["retrieval"] <= 1
         assert trial["kept"] <= 1
     assert choice.significance.n_significant == 3
+
+
+def test_the_target_as_one_more_view_finds_the_directions_that_predict_it():
+    rng = np.random.default_rng(0)
+    n = 2000
+    label = rng.integers(0, 2, n)
+    views = {m: rng.normal(size=(n, 30)) * np.linspace(3, 1, 30) for m in ("a", "b")}
+    for values in views.values():
+        values[:, -1] += 2 * label
+    sample = Sample(views, None, label.tolist())
+    folds = FoldMoments.of(views, 1)
+    blind = Joint(dim=4, regularization=0.1).fit_moments(folds)
+    seeing = Joint(dim=4, regularization=0.1, target_weight=1.0).fit_moments(folds, sample.target())
+    new = {m: rng.normal(size=(n, 30)) * np.linspace(3, 1, 30) for m in views}
+    for values in new.values():
+        values[:, -1] += 2 * label
+    scores = [LinearHead().fit(a.fuse(views), label).score(a.fuse(new), label) for a in (blind, seeing)]
+    assert scores[1] > scores[0] + 0.2
+    with pytest.raises(ValueError, match="target_weight needs"):
+        Joint(dim=4, target_weight=1.0).fit(views)
 
 
 def test_groups_stay_together():
