@@ -2,13 +2,12 @@
 
 import json
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.harness import ROOT, missing, note, shared
+from benchmarks.harness import ROOT, minilm, missing, note, shared
 from fusion.encoders import EncoderSpec, load
 from fusion.encoders.pipeline import embed
 
@@ -27,16 +26,6 @@ def emojitwo() -> tuple[Views, NDArray[np.object_], list[str]]:
         views: Views = {name: arrays[name] for name in ("text", "image")}
     labels = np.array([row["label"] or None for row in rows], dtype=object)
     return views, labels, [row["base"] for row in rows]
-
-
-def minilm() -> Path:
-    """The MiniLM folder, fetched once."""
-    folder = _FOLDER / "all-MiniLM-L6-v2"
-    if not (folder / "model.safetensors").exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if subprocess.run([shared("get-minilm"), folder], check=False).returncode:
-            missing("cannot get MiniLM")
-    return folder
 
 
 def _embed(data: Path, rows: list[dict[str, str]], kept: Path) -> None:
