@@ -228,7 +228,7 @@ class _Search:
         best = self.best.weights
         top = max(best.values())
         nearer = {name: w if name in self.silent else (w * top) ** 0.5 for name, w in best.items()}
-        candidates = []
+        candidates: list[tuple[LinearAlignment, dict[str, float] | None]] = []
         for weights in (best, nearer) if len(set(best.values())) > 1 else (best,):
             for target_weight in _TARGET_WEIGHTS:
                 alignment, _ = self._weighted(weights)
