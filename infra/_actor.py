@@ -73,8 +73,9 @@ class Host:
         for variable in _THREAD_VARIABLES:
             os.environ[variable] = str(threads)
 
-    def load(self, pickled: bytes) -> Done | Failure:
-        """Makes the worker, once."""
+    def load(self, pickled: bytes, credentials: dict[str, str]) -> Done | Failure:
+        """Makes the worker, once; it sees the driver's storage credentials in its environment."""
+        os.environ.update(credentials)
         try:
             worker, args = cloudpickle.loads(pickled)
             self._worker = worker(*args)

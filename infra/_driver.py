@@ -18,6 +18,7 @@ from infra._actor import Done, Failure, Host
 from infra._hunt import Hunt
 from infra._work import Limits, Quarantined, Work
 from infra.cluster import WorkerPlan
+from infra.credentials import in_environment
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ class Driver:
             name = f"{self._prefix}-{self._started}"
             self._started += 1
             handle = ray.remote(Host).options(name=name, **self._options).remote(self._plan.threads)
-            actor = _Actor(handle, name, handle.load.remote(self._pickled))
+            actor = _Actor(handle, name, handle.load.remote(self._pickled, in_environment()))
             self._actors[name] = actor
             self._owner[actor.loading] = actor
 

@@ -194,6 +194,9 @@ class StorageJob(Section):
     """Access to object storage; credentials come from the environment or a Prefect block only."""
 
     endpoint_url: Text | None = Field(None, description="URL of an S3-compatible server.")
+    credentials_block: Text | None = Field(
+        None, description="Prefect block with the credentials, e.g. secret/emoji-s3; default: the environment."
+    )
 
     @field_validator("endpoint_url")
     @classmethod

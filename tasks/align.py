@@ -24,6 +24,7 @@ from infra.dispatch import Work, dispatch
 from infra.job import AlignmentJob, Job
 from infra.storage import Storage
 from tasks.checks import widest
+from tasks.drift import check_drift, note_fitted_shards
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, gathered, sample_shards
 from tasks.run import Run, digest
@@ -83,12 +84,14 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
     summary = _found(run, record)
     if summary is not None:
         found = load_alignment(run.storage, summary["alignment_id"])
+        summary = check_drift(run, found, summary)
         return Fitted(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     with StageProgress("fit", run.rows, storage=run.storage) as progress:
         moments = fold_moments(run, cluster, progress)
         alignment, summary = _fit(run, moments)
         figures = progress.figures()
     alignment_id = save_alignment(run.storage, alignment)
+    note_fitted_shards(run, alignment_id)
     summary |= {"alignment_id": alignment_id, "settings_key": _settings_key(run)}
     run.storage.write(record, json.dumps(summary, indent=1).encode())
     return Fitted(alignment, alignment_id, summary), figures
@@ -263,7 +266,8 @@ def _borrowed(run: Run) -> Fitted:
     average = manifest["average"]
     if run.job.average.method != "auto":
         average = dict(zip(("method", "weights"), given_average(run.job), strict=True))
-    return Fitted(alignment, alignment_id, summary | {"average": average["method"], "weights": average["weights"]})
+    summary |= {"average": average["method"], "weights": average["weights"]}
+    return Fitted(alignment, alignment_id, check_drift(run, alignment, summary, source))
 
 
 def _split_key(run: Run) -> list[str | None]:

@@ -21,6 +21,7 @@ from infra.commit import commit_manifest, point_to_newest, read_manifest
 from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.storage import Storage
+from infra.versions import find_version
 from tasks.align import Fitted, block_workers, load_alignment
 from tasks.artifacts import dataset_committed
 from tasks.partitions import count_partitions
@@ -37,7 +38,10 @@ REJECTS = pa.schema([(name, pa.string()) for name in ("key", "input", "reason", 
 
 @dataclass(frozen=True, slots=True)
 class FuseSetting:
-    """What a worker needs to fuse blocks of shards."""
+    """What a worker needs to fuse blocks of shards.
+
+    The schema travels serialized: pickled Arrow types forget, in some processes, that elements are not null.
+    """
 
     reader: RowReader
     storage: Storage
@@ -46,10 +50,15 @@ class FuseSetting:
     average: str
     weights: dict[str, float] | None
     version: str
-    schema: pa.Schema
+    serialized_schema: bytes
     partition_by: tuple[str, ...]
     keep_aligned: bool
     on_bad_input: str
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of the feature files."""
+        return pa.ipc.read_schema(pa.py_buffer(self.serialized_schema))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +148,9 @@ def fuse_features(
     newest = read_manifest(run.storage, parent) if parent else None
     if newest is not None and newest["version"] == setting.version:
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    if (known := find_version(run.storage, setting.version)) is not None:
+        record = known["rows"] | {name: known[name] for name in ("files", "rejects")}
+        return _commit(run, setting, fitted, [record], parent), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
     blocks = run.blocks(_rows_per_block(run, fitted.alignment.dim_))
     repeated = duplicates(setting.reader, run.shards)
@@ -165,13 +177,18 @@ def fuse_features(
         figures = progress.figures()
     if failed:
         raise RunError(f"fusing block {failed[0].id} failed: {failed[0].detail}")
-    ordered = [records[index] for index in range(len(blocks))]
-    manifest = _manifest(run, setting, fitted, ordered)
+    return _commit(run, setting, fitted, [records[index] for index in range(len(blocks))], parent), figures
+
+
+def _commit(
+    run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[dict[str, Any]], parent: int | None
+) -> dict[str, Any]:
+    manifest = _manifest(run, setting, fitted, records)
     _check_loss(run, manifest["rows"])
     _remove_strays(run.storage, setting.version, manifest)
     manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
     dataset_committed(run, manifest)
-    return manifest, figures
+    return manifest
 
 
 def _rows_per_block(run: Run, dim: int) -> int:
@@ -253,8 +270,8 @@ def _setting(run: Run, fitted: Fitted, average: str, weights: dict[str, float] |
         {"barycenter": json.dumps(told, sort_keys=True)}, [name for name in run.inputs if run.several(name)],
     )  # fmt: skip
     return FuseSetting(
-        RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version, schema, partitions,
-        job.output.keep_aligned, job.on_bad_input,
+        RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version,
+        schema.serialize().to_pybytes(), partitions, job.output.keep_aligned, job.on_bad_input,
     )  # fmt: skip
 
 
@@ -334,5 +351,7 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
 
 
 def _remove_strays(storage: Storage, version: str, manifest: dict[str, Any]) -> None:
+    """Removes what a killed run left; temporary files may be a live run's: gc takes them."""
     listed = {file["path"] for file in manifest["files"]}
-    storage.remove([path for path in storage.list(f"features/{version}") if path not in listed])
+    paths = storage.list(f"features/{version}")
+    storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])

@@ -13,6 +13,7 @@ from infra.corpus import Corpus, Shard, Source
 from infra.corpus.buckets import joined_corpus
 from infra.corpus.files import Files
 from infra.corpus.join import Join
+from infra.credentials import load_block
 from infra.job import InputJob, Job
 from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
@@ -45,6 +46,8 @@ class Run:
 
     def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
         self.job = job
+        if job.storage.credentials_block is not None:
+            load_block(job.storage.credentials_block)
         self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
         self.sides = open_sides(job, storage_options(job))

@@ -1,4 +1,4 @@
-"""Commands on what a run left behind: inspect, gc."""
+"""Commands on what a run left behind: inspect, rollback, gc."""
 
 from typing import Annotated, Any
 
@@ -13,16 +13,27 @@ from fusion.errors import RunError
 def inspect(
     folder: Folder,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file against the manifest.")] = False,
+    versions: Annotated[bool, typer.Option("--versions", help="List the versions.")] = False,
+    compare: Annotated[
+        tuple[int, int] | None, typer.Option("--compare", metavar="A B", help="What changed from version A to B.")
+    ] = None,
     endpoint_url: EndpointUrl = None,
     debug: Debug = False,
 ) -> None:
     """What a fused data set holds: versions, rows, schema, lineage."""
     with told(debug):
+        from infra import versions as kept
         from infra.commit import read_manifest
         from infra.commit import verify as problems_of
         from infra.storage import Storage
 
         storage = Storage(folder, endpoint_url)
+        if versions:
+            _show_versions(folder, kept.history(storage))
+        if compare is not None:
+            _show_comparison(compare, kept.compare(storage, *compare))
+        if (versions or compare is not None) and not verify:
+            return
         manifest = read_manifest(storage)
         _show_manifest(folder, manifest, storage.list("manifests"))
         if verify:
@@ -32,6 +43,22 @@ def inspect(
             if problems:
                 raise RunError(f"{len(problems)} file(s) differ from the manifest; run the job again to repair them")
             out.print(f"{len(manifest['files'])} file(s) match the manifest")
+
+
+@app.command()
+def rollback(
+    folder: Folder,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version, as in --versions.")],
+    endpoint_url: EndpointUrl = None,
+    debug: Debug = False,
+) -> None:
+    """Make an older version the newest again; what came after it stays until gc."""
+    with told(debug):
+        from infra.storage import Storage
+        from infra.versions import roll_back
+
+        manifest = roll_back(Storage(folder, endpoint_url), version)
+        out.print(f"version {manifest['number']} is what version {version} was: {manifest['version']}")
 
 
 @app.command()
@@ -73,6 +100,43 @@ def _show_manifest(folder: str, manifest: dict[str, Any], versions: list[str]) -
     for name, value in facts.items():
         table.add_row(name, value)
     out.print(table)
+
+
+def _show_versions(folder: str, manifests: list[dict[str, Any]]) -> None:
+    table = Table(title=folder)
+    for column in ("version", "features", "rows", "rejected", "files", "alignment", "built on", "remarks"):
+        table.add_column(column, justify="right" if column in ("version", "rows", "rejected", "files") else "left")
+    for manifest in manifests:
+        rows, back = manifest["rows"], manifest.get("rolled_back_to")
+        table.add_row(
+            str(manifest["number"]),
+            manifest["version"],
+            f"{rows['written']:,}",
+            f"{rows['rejected']:,}",
+            f"{len(manifest['files']):,}",
+            manifest["alignment_id"],
+            str(manifest.get("parent") or ""),
+            f"rolled back to {back}" if back else "",
+        )
+    out.print(table)
+
+
+def _show_comparison(numbers: tuple[int, int], told: dict[str, Any]) -> None:
+    table = Table(title=f"from version {numbers[0]} to {numbers[1]}")
+    for column in ("", str(numbers[0]), str(numbers[1])):
+        table.add_column(column)
+    for name, (before, after) in {f"rows {name}": pair for name, pair in told["rows"].items()}.items():
+        table.add_row(name, f"{before:,}", f"{after:,}")
+    for name, (before, after) in told["changed"].items():
+        table.add_row(name, str(before), str(after))
+    out.print(table)
+    for kind, names in told["sources"].items():
+        if names:
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            out.print(f"sources {kind}: {len(names):,} ({shown})", markup=False, soft_wrap=True)
+    for kind in ("shards", "files"):
+        counts = ", ".join(f"{count:,} {name}" for name, count in told[kind].items())
+        out.print(f"{kind}: {counts}", markup=False, soft_wrap=True)
 
 
 def _lineage(manifest: dict[str, Any]) -> dict[str, str]:

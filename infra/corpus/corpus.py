@@ -169,7 +169,7 @@ class Corpus:
         values = [None] * shard.rows if column is None else table.column(column).to_pylist()
         return [
             f"{shard.source}#{shard.start + row}"
-            if column is None or (values[row] is None and bad[row] is not None)
+            if column is None or (values[row] is None and _hides_key(bad[row], column))
             else _key_text(values[row])
             for row in range(shard.rows)
         ]
@@ -314,6 +314,11 @@ def _partition_parts(relative: str) -> Iterator[tuple[str, str | None]]:
         name, equals, value = part.partition("=")
         if equals and name:
             yield unquote(name), None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
+
+
+def _hides_key(problem: str | None, column: str) -> bool:
+    """Whether a row's problem leaves its key unknown; that of another column does not."""
+    return problem is not None and (not problem.startswith("column ") or problem.startswith(f"column {column}:"))
 
 
 def _key_text(value: object) -> str | None:

@@ -18,6 +18,7 @@ from infra._remote import _filesystem
 from infra.jobpaths import is_uri
 
 _KEY = "corpus.path"
+_READ_AHEAD = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,9 +116,12 @@ class Files:
             return cast(bytes, retrying(lambda: filesystem.cat_file(path, start=offset, end=offset + length)))
 
     def open(self, uri: str) -> BinaryIO:
-        """A seekable stream; remote files are read ahead in blocks."""
+        """A seekable stream; remote files are read ahead in blocks, each of which is retried by itself."""
         if not is_uri(uri):
             return Path(uri).open("rb")
+        size, _ = self.stat(uri)
+        if size:
+            return cast(BinaryIO, io.BufferedReader(_Ranges(self, uri, size), _READ_AHEAD))
         filesystem, path = self.remote(uri)
         return cast(BinaryIO, retrying(lambda: filesystem.open(path, "rb")))
 
@@ -265,6 +269,11 @@ class _Ranges(io.RawIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         self._position = offset + (0, self._position, self._size)[whence]
         return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
     def read(self, size: int = -1) -> bytes:
         left = self._size - self._position

@@ -4,6 +4,7 @@ import errno
 import http.client
 import os
 import posixpath
+import socket
 import stat
 import threading
 import time
@@ -234,6 +235,10 @@ def _fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
             if error.code >= 500 or error.code in _HTTP_BUSY:
                 raise RunError(f"{url}: the server answers {error.code}; run the job again") from error
             raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error.code} {error.reason}") from None
+        except urllib.error.URLError as error:
+            if isinstance(error.reason, socket.gaierror) and error.reason.errno == socket.EAI_NONAME:
+                raise BadInputError(Reason.HTTP_ERROR, f"{url}: no such host") from None
+            raise RunError(f"{url}: {error.reason}; run the job again") from error
         except (ValueError, http.client.HTTPException) as error:
             raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
 

@@ -1,9 +1,13 @@
+import pickle
+from typing import Any, cast
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from fusion.features import feature_schema
 from infra.corpus import Shard
-from tasks.fuse import bad_inputs, rows_written
+from tasks.fuse import FuseSetting, bad_inputs, rows_written
 from tasks.members import REJECT
 from tasks.rows import Rows, duplicates
 
@@ -83,3 +87,15 @@ def test_repeated_keys_are_found_across_shards(monkeypatch):
     monkeypatch.setattr("tasks.rows._HASHES_IN_MEMORY", 3)
     assert duplicates(Hashes(parts), shards) == {"0": (2,), "2": (0, 2, 3)}
     assert duplicates(Hashes([[1], [2], [3]]), shards[:1]) == {}
+
+
+def test_the_schema_of_a_setting_survives_pickle():
+    schema = feature_schema("id", [pa.field("label", pa.string())], 8, "float32", ["text"], True, {"a": "b"})
+    nothing = cast(Any, None)
+    setting = FuseSetting(
+        reader=nothing, storage=nothing, key="id", alignment_id="a", average="mean", weights=None, version="v",
+        serialized_schema=schema.serialize().to_pybytes(), partition_by=(), keep_aligned=True, on_bad_input="keep",
+    )  # fmt: skip
+    there = pickle.loads(pickle.dumps(setting)).schema  # noqa: S301 - our own bytes
+    assert there.equals(schema, check_metadata=True)
+    assert not there.field("fused").type.value_field.nullable

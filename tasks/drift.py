@@ -1,0 +1,156 @@
+"""Whether new rows still look like those that a kept alignment was fitted on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion.alignment import Alignment
+from fusion.features import array_to_vectors
+from infra.ledger import embedding_path
+from infra.storage import Storage
+from tasks.run import Run
+
+_SAMPLE_ROWS = 20_000
+_LEADING = 16
+_SHARED = 0.1
+_FEWEST_ROWS = 10
+_SHIFT = 0.2
+_LOSS = 0.2
+_SIGMAS = 4.0
+
+Views = dict[str, NDArray[np.float32]]
+
+
+def note_fitted_shards(run: Run, alignment_id: str) -> None:
+    """Keeps, beside an alignment, which shards it was fitted on."""
+    shards = json.dumps([shard.id for shard in run.shards])
+    run.storage.write(_fitted_path(alignment_id), shards.encode())
+
+
+def check_drift(
+    run: Run, alignment: Alignment, summary: Mapping[str, Any], fitted_on: Storage | None = None
+) -> dict[str, Any]:
+    """Compares rows that came after a fit with those before, in the aligned space.
+
+    The mean shift of an input is the distance between the two means in units of the standard deviation of the rows
+    before (root of the summed variances); the correlation is the mean over the leading components, held out before
+    and, as nothing was fitted on them, on the new rows. Both are told; what exceeds 0.2 (a fifth of the correlation)
+    and four standard errors is a warning. Reads about 20,000 rows of each side.
+
+    Args:
+        run: The run; every shard is embedded.
+        alignment: The kept alignment.
+        summary: What is told about it, with ``alignment_id`` and ``heldout_correlations``.
+        fitted_on: The output of the run that fitted it, if that was another one.
+
+    Returns:
+        The summary, with ``drift`` and its warnings where there are new rows.
+    """
+    kept = {name: value for name, value in summary.items() if name != "drift"}
+    encoder_ids = {name: run.encoders[name].encoder_id for name in run.inputs}
+    if fitted_on is None:
+        fitted = _fitted_shards(run.storage, str(summary["alignment_id"]))
+        new = [shard.id for shard in run.shards if shard.id not in set(fitted)] if fitted else []
+        fitted = [shard_id for shard_id in fitted if _is_there(run.storage, encoder_ids, shard_id)]
+    else:
+        fitted = list(json.loads(fitted_on.read("manifest.json"))["shards"])
+        new = [shard.id for shard in run.shards]
+    if not new or not fitted:
+        return kept
+    wanted = max(1, _SAMPLE_ROWS // max(1, run.job.corpus.rows_per_shard))
+    before = alignment.transform(_views(fitted_on or run.storage, encoder_ids, _spread(fitted, wanted)))
+    after = alignment.transform(_views(run.storage, encoder_ids, _spread(new, wanted)))
+    drift, warnings = measure_drift(before, after, summary.get("heldout_correlations", []))
+    drift = {"new_shards": len(new)} | drift
+    return kept | {"drift": drift, "warnings": [*kept.get("warnings", []), *warnings]}
+
+
+def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tuple[dict[str, Any], list[str]]:
+    """Mean shift and correlation of aligned rows against those before.
+
+    Args:
+        before: {input: (n, dim)} aligned rows that were fitted on, all-NaN where missing.
+        after: The same of new rows.
+        heldout: Held-out correlation of each component, as the fit has it.
+
+    Returns:
+        Figures for the report, and warnings.
+    """
+    shifts: dict[str, float] = {}
+    warnings = []
+    for name in before:
+        old, new = (rows[~np.isnan(rows[:, 0])].astype(np.float64) for rows in (before[name], after[name]))
+        spread = float(np.sqrt(old.var(axis=0).sum())) if len(old) > 1 else 0.0
+        if not len(new) or not spread:
+            continue
+        shifts[name] = round(float(np.linalg.norm(new.mean(axis=0) - old.mean(axis=0))) / spread, 4)
+        if shifts[name] > max(_SHIFT, _SIGMAS * np.sqrt(1 / len(new) + 1 / len(old))):
+            warnings.append(
+                f"drift: the new rows' mean of {name} lies {shifts[name]:.2f} standard deviations from that of the "
+                "rows which the alignment was fitted on; consider --refit"
+            )
+    figures: dict[str, Any] = {"mean_shift": shifts}
+    leading = np.nan_to_num(np.asarray(heldout[:_LEADING], dtype=np.float64))
+    shared = np.flatnonzero(leading > _SHARED)
+    pairs = [
+        _correlations(after[one][both][:, shared], after[other][both][:, shared])
+        for one, other in combinations(after, 2)
+        if (both := ~np.isnan(after[one][:, 0]) & ~np.isnan(after[other][:, 0])).sum() >= _FEWEST_ROWS
+    ]
+    if pairs and len(shared):
+        known, now = float(leading[shared].mean()), float(np.mean(pairs))
+        figures["correlation"] = {"before": round(known, 4), "new": round(now, 4)}
+        least = min(int((~np.isnan(view[:, 0])).sum()) for view in after.values())
+        if known - now > max(_LOSS * known, _SIGMAS / np.sqrt(len(shared) * max(least, 1))):
+            warnings.append(
+                f"drift: the inputs of the new rows correlate at {now:.2f} in the aligned space, held out before it "
+                f"was {known:.2f}; consider --refit"
+            )
+    rows = max((int((~np.isnan(view[:, 0])).sum()) for view in after.values()), default=0)
+    return figures | {"rows_compared": rows}, warnings
+
+
+def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Correlation of each component."""
+    left, right = (rows.astype(np.float64) - rows.mean(axis=0) for rows in (one, other))
+    scale = np.sqrt((left**2).sum(axis=0) * (right**2).sum(axis=0))
+    return np.asarray((left * right).sum(axis=0) / np.maximum(scale, 1e-12))
+
+
+def _views(storage: Storage, encoder_ids: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
+    views: Views = {}
+    for name, encoder_id in encoder_ids.items():
+        parts = []
+        for shard_id in shard_ids:
+            table = storage.read_table(embedding_path(name, encoder_id, shard_id), columns=["vector", "ok"])
+            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
+            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
+            parts.append(vectors)
+        views[name] = np.concatenate(parts)
+    return views
+
+
+def _spread(shard_ids: Sequence[str], wanted: int) -> list[str]:
+    """Evenly spaced ones."""
+    places = np.unique(np.linspace(0, len(shard_ids) - 1, min(wanted, len(shard_ids))).astype(int))
+    return [shard_ids[int(place)] for place in places]
+
+
+def _fitted_path(alignment_id: str) -> str:
+    return f"alignment/{alignment_id}/shards.json"
+
+
+def _fitted_shards(storage: Storage, alignment_id: str) -> list[str]:
+    if not storage.exists(_fitted_path(alignment_id)):
+        return []
+    shards: list[str] = json.loads(storage.read(_fitted_path(alignment_id)))
+    return shards
+
+
+def _is_there(storage: Storage, encoder_ids: Mapping[str, str], shard_id: str) -> bool:
+    """Whether a shard of an earlier corpus still has its embeddings (gc takes those of rows that are gone)."""
+    return all(storage.exists(embedding_path(name, encoder, shard_id)) for name, encoder in encoder_ids.items())
