@@ -16,8 +16,6 @@ from infra._remote import RemoteStore, S3Store
 
 __all__ = ["MissingFileError", "Storage"]
 
-_CHUNK = 4 * 2**20
-
 
 class Storage:
     """Files below one root, addressed by relative ``/``-separated paths.
@@ -135,11 +133,8 @@ class Storage:
 
     def sha256(self, path: str) -> str:
         """Hexadecimal SHA-256 of a file, read in pieces."""
-        digest = hashlib.sha256()
         with self.open(path) as stream:
-            while chunk := stream.read(_CHUNK):
-                digest.update(chunk)
-        return digest.hexdigest()
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def write_table(self, path: str, table: pa.Table, **options: Any) -> None:
         """Writes a table as one Parquet file; ``options`` go to ``pyarrow.parquet.write_table``."""
