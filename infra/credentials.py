@@ -55,7 +55,7 @@ def _values(block: Any) -> dict[str, str]:
             return {}
     found = {}
     for name, attribute in _ATTRIBUTES.items():
-        value = block.get(name) if isinstance(block, dict) else getattr(block, attribute, None)
+        value: Any = block.get(name) if isinstance(block, dict) else getattr(block, attribute, None)
         value = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         if value:
             found[name] = str(value)

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO, Self, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -134,7 +134,7 @@ class Storage:
     def sha256(self, path: str) -> str:
         """Hexadecimal SHA-256 of a file, read in pieces."""
         with self.open(path) as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+            return hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
 
     def write_table(self, path: str, table: pa.Table, **options: Any) -> None:
         """Writes a table as one Parquet file; ``options`` go to ``pyarrow.parquet.write_table``."""
