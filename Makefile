@@ -38,7 +38,7 @@ test-fusion:
 	$(BIN)/coverage run -m pytest tests/fusion fusion
 
 test-whole:
-	$(BIN)/coverage run -m pytest tests/infra tests/tasks tests/flows infra tasks flows
+	$(BIN)/coverage run -m pytest tests/infra tests/tasks tests/flows tests/chaos infra tasks flows
 
 fast: install
 	$(BIN)/pytest -m 'not slow' -q

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fusion.errors import JobError, RunError
+from fusion.errors import BarycenterError, JobError, RunError
 
 app = typer.Typer(
     name="barycenter",
@@ -41,8 +41,19 @@ def told(debug: bool) -> Iterator[None]:
     except KeyboardInterrupt:
         fail("interrupted; run again to go on where this stopped", 1, debug)
     except Exception as error:  # noqa: BLE001  (the command line's last line of defence; --debug shows all)
+        if type(error).__module__.partition(".")[0] == "httpx":
+            fail(_prefect_is_gone(error), 1, debug)
         detail = " ".join(str(error).split())[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
+
+
+def _prefect_is_gone(error: Exception) -> str:
+    """What to tell when the run could not be reported to Prefect, with what ended the run if that came first."""
+    first = error.__context__
+    while first is not None and not isinstance(first, BarycenterError):
+        first = first.__context__
+    before = f"{first}; also, " if first is not None else ""
+    return f"{before}the Prefect server went away ({type(error).__name__}); what is done stays done: run again"
 
 
 def fail(line: str, code: int, debug: bool) -> None:

@@ -108,6 +108,7 @@ def _prepare(job: Job, **flags: bool) -> "Run":
 def _quiet(debug: bool) -> None:
     """The command tells errors itself, in one line; Prefect's own log would tell them twice."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+    os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if debug else "CRITICAL")
 
 
 def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: bool) -> None:

@@ -250,10 +250,10 @@ class Flaky:
         return [f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()]
 
 
-def serve(app):
+def serve(app, port=0):
     from werkzeug.serving import make_server
 
-    server = make_server("127.0.0.1", 0, app, threaded=True)
+    server = make_server("127.0.0.1", port, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_port}"
 

@@ -1,0 +1,84 @@
+"""A disk that fills up in each stage: one line, and the run goes on once there is space."""
+
+import shutil
+import subprocess
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from fusion.errors import RunError
+from infra.cluster import connect
+from infra.commit import read_manifest, verify
+from infra.job import Job
+from infra.ledger import strays
+from tasks.align import fit_alignment
+from tasks.embed import embed_input
+from tasks.fuse import fuse_features
+from tasks.plan import prepare
+from tasks.report import write_report
+from tasks.train import train_head
+from tests.chaos.strikes import digests
+from tests.flows.corpora import output, text_and_vector_job, text_and_vector_rows, write_lines
+
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("a file system of its own cannot be mounted here")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@contextmanager
+def full(disk):
+    """Takes all the space, to the last byte."""
+    filler = disk / "filler"
+    with filler.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(4096))
+    assert shutil.disk_usage(disk).free == 0
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+def test_a_full_disk_is_one_line_in_every_stage_and_resumed(small_disk, tmp_path):
+    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(80))
+    data = text_and_vector_job(corpus, small_disk / "out", "full", train={"target": "label"})
+    run = prepare(Job.model_validate(data))
+    known = {}
+    with connect() as cluster:
+
+        def fuse():
+            fitted = fit_alignment.fn(run, cluster)[0]
+            known["fitted"] = fitted
+            known["manifest"], _ = fuse_features.fn(run, cluster, fitted, "mean", None)
+
+        def report():
+            return write_report.fn(run, known["fitted"], known["manifest"], {}, known["head"])
+
+        def train():
+            known["head"], _ = train_head.fn(run, known["manifest"])
+
+        stages = {
+            "embed text": lambda: embed_input.fn(run, "text", cluster),
+            "embed vec": lambda: embed_input.fn(run, "vec", cluster),
+            "fit": lambda: fit_alignment.fn(run, cluster),
+            "fuse": fuse,
+            "train": train,
+            "report": report,
+        }
+        for name, stage in stages.items():
+            with full(small_disk), pytest.raises(RunError, match="no space left on") as caught:
+                stage()
+            assert "\n" not in str(caught.value), name
+            assert strays(output(data)) == [], name
+            stage()
+    assert verify(output(data), read_manifest(output(data))) == []
+    assert len(digests(small_disk / "out")) == 1
