@@ -10,8 +10,8 @@ import pytest
 from infra.commit import read_manifest, verify
 from infra.demo import demo_job, write_demo_corpus
 from infra.storage import Storage
+from tests.chaos.faults import Flaky, serve
 from tests.flows.corpora import run_pipeline
-from tests.infra.test_storage import Flaky, serve
 
 pytestmark = [pytest.mark.usefixtures("ray_session", "prefect_server", "s3_server"), pytest.mark.slow]
 

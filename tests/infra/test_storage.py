@@ -2,7 +2,6 @@ import errno
 import os
 import pickle
 import random
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from fusion.errors import JobError, RunError
 from infra import _faults, _local, _remote
 from infra.storage import MissingFileError, Storage
+from tests.chaos.faults import Flaky, serve
 
 
 @pytest.fixture(params=["local", "s3", "memory"])
@@ -225,37 +225,6 @@ def test_unfinished_multipart_uploads_are_given_up(s3_bucket, s3_server):
     storage._store._call("create_multipart_upload", Key="elsewhere/half")
     assert storage.abandon_uploads() == 1
     assert storage.abandon_uploads() == 0
-
-
-class Flaky:
-    """Wraps a WSGI application: some answers are 500, 503 SlowDown, or cut off in the middle."""
-
-    def __init__(self, app, share, seed):
-        self.app, self.share, self.random, self.faults = app, share, random.Random(seed), 0
-        self.lock = threading.Lock()
-
-    def __call__(self, environ, start_response):
-        with self.lock:
-            dice = self.random.random()
-            fault = dice < self.share
-            self.faults += fault
-        if not fault:
-            return self.app(environ, start_response)
-        environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-        if dice < self.share / 3 and environ["REQUEST_METHOD"] == "GET":
-            start_response("200 OK", [("Content-Length", "1000000"), ("ETag", '"x"')])
-            return [b"only this"]
-        code, status = ("SlowDown", "503 Slow Down") if dice < self.share * 2 / 3 else ("InternalError", "500 Oops")
-        start_response(status, [("Content-Type", "application/xml")])
-        return [f"<Error><Code>{code}</Code><Message>no</Message></Error>".encode()]
-
-
-def serve(app, port=0):
-    from werkzeug.serving import make_server
-
-    server = make_server("127.0.0.1", port, app, threaded=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server, f"http://127.0.0.1:{server.server_port}"
 
 
 def test_a_flaky_server_is_retried_without_loss(s3_bucket, s3_server):
