@@ -182,7 +182,10 @@ class Driver:
         return min([_POLL_SECONDS, *(max(0.0, end - time.monotonic()) for end in ends)])
 
     def _deadline(self, actor: _Actor) -> float | None:
-        limit = self._limits.timeout(actor.held[0][0].rows, self._slowest) if actor.held else None
+        if not actor.held:
+            return None
+        rows = actor.held[0][0].rows
+        limit = self._limits.timeout(rows, self._slowest) if rows else self._limits.start
         return None if limit is None else actor.since + limit
 
     def _attend(self, actor: _Actor, ref: Any) -> None:
@@ -211,7 +214,8 @@ class Driver:
             self._failed(item, outcome.line, outcome)
         else:
             self._fruitless = 0
-            self._slowest = max(self._slowest or 0.0, took / max(item.rows, 1))
+            if item.rows:
+                self._slowest = max(self._slowest or 0.0, took / item.rows)
             self._succeeded(item, outcome)
 
     def _succeeded(self, item: _Item, outcome: Done) -> None:
