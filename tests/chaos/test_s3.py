@@ -79,3 +79,11 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
     assert report["rows"] == read_manifest(Storage(str(folder / "out")))["rows"]
     assert features(there) == features(Storage(str(folder / "out")))
     assert verify(there, read_manifest(there)) == []
+    changed = next(path for path in sorted(corpus.parent.rglob("*.png")) if path.stat().st_size > 100)
+    other = next(path for path in sorted(corpus.parent.rglob("*.png"), reverse=True) if path.stat().st_size > 100)
+    client.upload_file(str(other), s3_bucket, f"corpus/{changed.relative_to(corpus.parent)}")
+    remote["storage"] = {"endpoint_url": s3_server}
+    assert run_pipeline(remote)["speed"]["embed image"]["rows"] == 0
+    again = run_pipeline(remote, recheck=True)
+    assert (again["speed"]["embed image"]["shards"], again["speed"]["embed text"]["rows"]) == (1, 0)
+    assert again["version"] != report["version"]

@@ -246,6 +246,9 @@ def test_a_changed_file_embeds_only_its_shards(tmp_path):
     assert second["speed"]["embed text"]["shards"] == 3
     assert second["rows"]["read"] == 105
     assert second["version"] != first["version"]
+    assert second["alignment"]["drift"]["new_shards"] == 3
+    assert set(second["alignment"]["drift"]["mean_shift"]) == {"text", "vec"}
+    assert "drift" not in first["alignment"]
     assert versions(output(job)) == [1, 2]
     assert verify(output(job), read_manifest(output(job))) == []
     assert verify(output(job), read_manifest(output(job), 1)) == []
