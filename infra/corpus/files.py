@@ -231,7 +231,7 @@ def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
 def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
     stamp = next((info[name] for name in names if info.get(name)), "")
-    text = stamp.isoformat() if isinstance(stamp, datetime) else str(stamp)
+    text = str(stamp.timestamp() if isinstance(stamp, datetime) else stamp)
     return int(info.get("size") or 0), text.strip('"')
 
 

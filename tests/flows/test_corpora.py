@@ -16,7 +16,7 @@ from infra.storage import Storage
 from tasks.plan import describe_plan, prepare
 from tests.flows.corpora import WORDS, output, read_features, run_pipeline, vectors, write_lines
 
-pytestmark = pytest.mark.usefixtures("ray_session", "prefect_server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
 
 ROWS, PICTURES = 120, 8
 
