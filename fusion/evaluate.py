@@ -15,11 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion._candidates import Imputes, Representation, presence, rivals, take, withhold
+from fusion._evidence import evidence
 from fusion._views import FloatArray, Views
 from fusion.heads._targets import infer_task, is_empty
 from fusion.heads.linear import LinearHead
 from fusion.imputation import Imputer
-from fusion.metrics import bootstrap_gap, correct
+from fusion.metrics import correct
 from fusion.moments import FoldMoments
 from fusion.splits import fold_of
 
@@ -27,7 +28,6 @@ Task = Literal["auto", "classification", "multilabel", "regression"]
 Rows = NDArray[np.int64]
 Labels = Sequence[Any] | NDArray[Any]
 Scores = dict[str, dict[str, NDArray[np.float64]]]
-BEST_INPUT = "complete, best input"
 Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
 
 
@@ -59,7 +59,8 @@ def probe(
 
     Returns:
         ``{metric, task, n_train, n_test, candidates: {name: {condition: score}}, baseline}``: accuracy in 0..1, for
-        regression R2; None where there are no rows. ``baseline`` is what a constant scores.
+        regression R2; None where there are no rows. ``baseline`` is what a constant scores. Where there are rows also
+        ``intervals``, ``gaps``, ``gain`` and ``signal`` of :func:`fusion._evidence.evidence`.
 
     Raises:
         ValueError: If no training row has a label.
@@ -74,8 +75,10 @@ def probe(
         return _nothing_to_score(task, len(fit_rows))
     made = rivals(take(views, np.flatnonzero(train)), imputer, dim)
     vectors = _vectors(views, made, fused, fit_rows, score_rows)
+    everyone: Sequence[object] = range(len(labels)) if groups is None else groups
     keys = None if groups is None else [groups[row] for row in fit_rows]
     scores = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task)
+    constant = _constant_scores(labels, fit_rows, score_rows, task)
     return {
         "metric": _metric(task),
         "task": task,
@@ -84,7 +87,8 @@ def probe(
         "candidates": {
             name: {condition: _average(values) for condition, values in by.items()} for name, by in scores.items()
         },
-        "baseline": _average(_row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task)),
+        "baseline": _average(constant),
+        **evidence(scores, constant, list(views), [everyone[row] for row in score_rows]),
     }
 
 
@@ -116,9 +120,7 @@ def cross_validated_probe(
         seed: Of the bootstrap.
 
     Returns:
-        As :func:`probe`, with ``gaps``: ``{condition: {against, mean, low, high}}``, the mean gap of ``fused`` to
-        ``concat`` and (``complete, best input``) to the best input alone where rows are complete, and to the best
-        remaining input alone where one is withheld, with 95 % intervals from resampling groups.
+        As :func:`probe`, over every labelled row that has all inputs.
 
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score.
@@ -129,7 +131,7 @@ def cross_validated_probe(
     keys: list[object] = list(range(n)) if groups is None else list(groups)
     there = presence(views)
     make = imputer or _default_imputer
-    parts: list[tuple[Rows, Scores]] = []
+    parts: list[tuple[Rows, Scores, NDArray[np.float64]]] = []
     for repeat in range(repeats):
         fold = fold_of((f"{repeat}:{key}" for key in keys), folds)
         for number in range(folds):
@@ -144,10 +146,12 @@ def cross_validated_probe(
             made = rivals(part, make(part, part_keys), dim)
             vectors = _vectors(views, made, fuse, fit_rows, score_rows)
             fit_keys = [keys[row] for row in fit_rows]
-            parts.append((score_rows, _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task)))
+            scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task)
+            parts.append((score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task)))
     if not parts:
         raise ValueError("no labelled row has all inputs; there is nothing to score")
-    rows, scores = np.concatenate([rows for rows, _ in parts]), _joined([scores for _, scores in parts])
+    rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
+    scores = _joined([scores for _, scores, _ in parts])
     return {
         "metric": _metric(task),
         "task": task,
@@ -155,7 +159,8 @@ def cross_validated_probe(
         "repeats": repeats,
         "n_test": len(np.unique(rows)),
         "candidates": {name: {c: _average(values) for c, values in by.items()} for name, by in scores.items()},
-        "gaps": _gaps(scores, list(views), [keys[row] for row in rows], seed),
+        "baseline": _average(constant),
+        **evidence(scores, constant, list(views), [keys[row] for row in rows], seed),
     }
 
 
@@ -168,20 +173,6 @@ def _nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
         "candidates": {},
         "baseline": None,
     }
-
-
-def _gaps(scores: Scores, inputs: list[str], groups: list[object], seed: int) -> dict[str, dict[str, Any]]:
-    rivals = {"complete": ("complete", ["concat"])}
-    if len(inputs) > 1:
-        rivals[BEST_INPUT] = ("complete", inputs)
-        rivals |= {f"without {name}": (f"without {name}", [m for m in inputs if m != name]) for name in inputs}
-    gaps = {}
-    for title, (condition, others) in rivals.items():
-        against = max(others, key=lambda name: scores[name][condition].mean())
-        values = scores["fused"][condition]
-        mean, low, high = bootstrap_gap(values, scores[against][condition], groups, seed=seed)
-        gaps[title] = {"against": against, "mean": mean, "low": low, "high": high}
-    return gaps
 
 
 def _rows(
@@ -265,6 +256,10 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
     for row in range(n):
         constant[row] = most
     return constant
+
+
+def _constant_scores(labels: NDArray[Any], fit_rows: Rows, score_rows: Rows, task: Task) -> NDArray[np.float64]:
+    return _row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task)
 
 
 def _row_scores(predicted: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np.float64]:

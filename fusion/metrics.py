@@ -127,17 +127,41 @@ def bootstrap_gap(
     gap = np.asarray(correct_a, dtype=np.float64) - np.asarray(correct_b, dtype=np.float64)
     if not len(gap):
         return float("nan"), float("nan"), float("nan")
+    low, high = np.percentile(bootstrap_means(gap[:, None], groups, n, seed), [2.5, 97.5])
+    return float(gap.mean()), float(low), float(high)
+
+
+def bootstrap_means(
+    values: NDArray[np.floating], groups: Iterable[object], n: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Column means of resampled rows, whole groups drawn with replacement; all columns share the draws.
+
+    Args:
+        values: (rows, k), at least one row.
+        groups: (rows,) rows with equal values are drawn together.
+        n: Resamples.
+        seed: Of the draws.
+
+    Returns:
+        (n, k) means.
+
+    >>> bootstrap_means(np.ones((3, 2)), "aab", n=4).tolist() == [[1.0, 1.0]] * 4
+    True
+    """
     numbers: dict[object, int] = {}
     code = np.array([numbers.setdefault(group, len(numbers)) for group in groups])
-    sums, counts = np.bincount(code, gap), np.bincount(code).astype(np.float64)
+    size = len(numbers)
+    sums = np.stack([np.bincount(code, column, size) for column in np.asarray(values, np.float64).T], axis=1)
+    counts = np.bincount(code, minlength=size).astype(np.float64)
     rng = np.random.default_rng(seed)
-    size = len(counts)
-    means = np.empty(n)
-    for draw in range(n):
-        times = np.bincount(rng.integers(0, size, size), minlength=size)
-        means[draw] = (times @ sums) / (times @ counts)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return float(gap.mean()), float(low), float(high)
+    means = np.empty((n, sums.shape[1]))
+    block = max(1, _BLOCK_BYTES // (8 * size))
+    for start in range(0, n, block):
+        part = min(block, n - start)
+        drawn = rng.integers(0, size, (part, size)) + size * np.arange(part)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=part * size).reshape(part, size).astype(np.float64)
+        means[start : start + part] = (times @ sums) / (times @ counts)[:, None]
+    return means
 
 
 def expected_calibration_error(confidence: NDArray[np.floating], hits: NDArray[np.bool_], bins: int = 15) -> float:
