@@ -1,9 +1,9 @@
 """The command line: `barycenter run JOB.yaml` and its companions."""
 
-from flows.commands import cluster, heads, jobs, outputs
+from flows.commands import cluster, heads, jobs, neighbors, outputs
 from flows.console import app
 
-__all__ = ["app", "cluster", "heads", "jobs", "main", "outputs"]
+__all__ = ["app", "cluster", "heads", "jobs", "main", "neighbors", "outputs"]
 
 
 def main() -> None:

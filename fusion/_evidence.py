@@ -31,9 +31,10 @@ def evidence(
     Returns:
         ``intervals``: {candidate: {condition: [low, high]}}, 95 %. ``gaps``: {condition: {against, mean, low, high}},
         ``fused`` minus ``concat`` and (``complete, best input``) minus the best input alone on complete rows, and minus
-        the best remaining input alone where one is withheld. ``signal``: {candidate, mean, low, found}: the candidate that stands out most above the constant, with the 97.5 % lower bound that holds for
-        all candidates at once (maximum of the studentised bootstrap), so that the best of many noises is no signal.
-        Empty where scores are not finite (R2 of a target without variance).
+        the best remaining input alone where one is withheld. ``signal``: {candidate, mean, low, found}: the candidate
+        that stands out most above the constant, with the 97.5 % lower bound that holds for all candidates at once
+        (maximum of the studentised bootstrap), so that the best of many noises is no signal. Empty where scores are
+        not finite (R2 of a target without variance).
     """
     columns = [(name, condition) for name, by in scores.items() for condition in by]
     place = {column: at for at, column in enumerate(columns)}

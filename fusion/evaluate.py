@@ -65,7 +65,7 @@ def probe(
     Raises:
         ValueError: If no training row has a label.
     """
-    labels = _as_labels(labels)
+    labels = as_labels(labels)
     task = _task(labels, task)
     there = presence(views)
     fit_rows, score_rows = _rows(there, labels, train, test)
@@ -125,7 +125,7 @@ def cross_validated_probe(
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score.
     """
-    labels = _as_labels(labels)
+    labels = as_labels(labels)
     task = _task(labels, task)
     n = len(labels)
     keys: list[object] = list(range(n)) if groups is None else list(groups)
@@ -230,7 +230,7 @@ def _scored(
             rows = np.flatnonzero(~np.isnan(values[:, 0]))
             if head is not None and len(rows):
                 predicted[rows] = head.predict(values[rows])
-            scores[name][condition] = _row_scores(predicted, score_labels, task)
+            scores[name][condition] = row_scores(predicted, score_labels, task)
     return scores
 
 
@@ -259,11 +259,11 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
 
 
 def _constant_scores(labels: NDArray[Any], fit_rows: Rows, score_rows: Rows, task: Task) -> NDArray[np.float64]:
-    return _row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task)
+    return row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task)
 
 
-def _row_scores(predicted: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np.float64]:
-    """What averages to the metric: 1 where right, or 1 - squared error / variance."""
+def row_scores(predicted: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np.float64]:
+    """(n,) what averages to the metric: 1 where right, or 1 - squared error / variance."""
     if task != "regression":
         return correct(labels, predicted).astype(np.float64)
     y = np.array([float(label) for label in labels])
@@ -295,7 +295,8 @@ def _task(labels: NDArray[Any], task: Task) -> Task:
     return infer_task(known)
 
 
-def _as_labels(labels: Labels) -> NDArray[Any]:
+def as_labels(labels: Labels) -> NDArray[Any]:
+    """(n,) labels as objects, lists of labels included."""
     array = np.empty(len(labels), dtype=object)
     for row, label in enumerate(labels):
         array[row] = label

@@ -44,7 +44,7 @@ def match_ranks(
     """(n,) rank of each query's own candidate, 1 for the nearest; see :func:`retrieval`."""
     if queries.shape != candidates.shape or queries.ndim != 2 or not len(queries):
         raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {queries.shape}, {candidates.shape}")
-    asked, given = _unit_rows(queries), _unit_rows(candidates)
+    asked, given = unit_rows(queries), unit_rows(candidates)
     crowd = _crowding(given, asked, temperature) / 2 if temperature else np.zeros(len(given), np.float32)
     n = len(asked)
     ranks = np.empty(n)
@@ -177,7 +177,8 @@ def expected_calibration_error(confidence: NDArray[np.floating], hits: NDArray[n
     return float(np.abs(gap).sum() / max(len(which), 1))
 
 
-def _unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(n, d) rows at unit length; a row of zeros stays one."""
     vectors = np.asarray(vectors, dtype=np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)

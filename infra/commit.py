@@ -12,7 +12,7 @@ Manifest = dict[str, Any]
 
 POINTER = "manifest.json"
 _FOLDER = "manifests"
-_COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/")
+_COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
 
 
 def manifest_path(number: int) -> str:
@@ -128,9 +128,9 @@ def verify(storage: Storage, manifest: Manifest) -> list[str]:
 def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[str]:
     """Deletes what none of the newest ``keep`` versions refers to, and what killed writers left.
 
-    Features, rejects, alignments, heads, embeddings, older manifests and temporary files are collected; reports and
-    the plan stay. Manifests go first, so none ever lists a file that is gone. Not to be run beside a run: embeddings
-    that are not committed yet are garbage.
+    Features, rejects, alignments, heads, embeddings, indexes, older manifests and temporary files are collected;
+    reports and the plan stay. Manifests go first, so none ever lists a file that is gone. Not to be run beside a run:
+    embeddings that are not committed yet are garbage.
 
     Args:
         storage: The run's output.
@@ -172,6 +172,7 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
         files.update(map(_path, [*manifest.get("files", []), *manifest.get("rejects", [])]))
         files.update(_embeddings(manifest))
         folders.add(f"head/{manifest.get('version')}")
+        files.update(f"index/{manifest.get('version')}{end}" for end in (".faiss", ".keys.parquet"))
         if alignment := manifest.get("alignment_id"):
             folders.add(f"alignment/{alignment}")
         if join := manifest.get("join"):

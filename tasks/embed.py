@@ -157,7 +157,7 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
         name=name,
         spec=run.specs[name],
         encoder_id=run.encoders[name].encoder_id,
-        columns=_input_columns(run, name),
+        columns=input_columns(run, name),
         corpus=run.corpus,
         storage=run.storage,
         device=chosen.device,
@@ -201,7 +201,7 @@ def _stale(run: Run, name: str, shard: Shard) -> bool:
         return True
     if not run.recheck or run.specs[name].kind != "image":
         return False
-    columns = _input_columns(run, name)
+    columns = input_columns(run, name)
     members = Members(run.corpus.read(shard, columns.names), columns, shard.folder)
     changed: bool = members.stamps() != table.column("source_stamp").to_pylist()
     return changed
@@ -217,7 +217,8 @@ def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> set[str]:
     return there
 
 
-def _input_columns(run: Run, name: str) -> Columns:
+def input_columns(run: Run, name: str) -> Columns:
+    """Where the values of an input stand in the corpus."""
     names, kind = run.columns(name), run.specs[name].kind
     return Columns(
         kind=kind,

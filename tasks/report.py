@@ -12,22 +12,27 @@ from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 from fusion.alignment import CHOICES, Alignment, Joint, LinearAlignment, Sample, best_space, labelled_moments
-from fusion.evaluate import cross_validated_probe, probe
+from fusion.alignment.significance import significance_held_out
+from fusion.dimensions import dimension_curve
+from fusion.evaluate import as_labels, cross_validated_probe, probe
 from fusion.heads._targets import is_empty
 from fusion.imputation import Imputer
 from fusion.metrics import chance_r10, retrieval
 from fusion.moments import FoldMoments, Moments
+from infra.corpus import Shard
 from tasks.align import Fitted
 from tasks.artifacts import show_results
 from tasks.progress import StageProgress
 from tasks.rendering import html, markdown, plots
 from tasks.rows import RowReader, Rows, sample_shards
 from tasks.run import Run
+from tasks.showing import ShownRows, gallery, plane
 
 _PROBE_ROWS = 20_000
 _CROSS_VALIDATED_ROWS = 5_000
 _RETRIEVAL_ROWS = 5_000
 
+REPORT, SAMPLES = "report/report.json", "report/samples.json"
 LINEAGE = ("number", "version", "alignment_id", "job", "code")
 
 Views = dict[str, NDArray[np.float32]]
@@ -39,13 +44,16 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
 
+    What a report of the same version, job and code holds is rendered again, not computed again.
+
     Returns:
         The report.
     """
-    if speed and (known := _unchanged(run, manifest)) is not None:
+    if (known := _unchanged(run, manifest)) is not None:
         return _rewritten(run, manifest, known, speed)
     with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
-        rows = RowReader.of(run).read_all(sample_shards(run.shards, _PROBE_ROWS))
+        shards = sample_shards(run.shards, _PROBE_ROWS)
+        rows = RowReader.of(run).read_all(shards)
         folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
         report: dict[str, Any] = {
             "name": run.job.name,
@@ -58,25 +66,28 @@ def write_report(
         if run.job.train is not None:
             report["probe"] = _probe(run, fitted, rows, folds)
             report["head"] = head
+        report["alignment"] |= _beyond_chance(fitted.alignment, rows)
+        samples = _samples(run, fitted, rows, shards, report)
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
     report["lineage"] = {name: manifest[name] for name in LINEAGE} | {"asked": run.job.fingerprint()}
-    _write(run, manifest, report)
+    run.storage.write(SAMPLES, json.dumps(samples).encode())
+    _write(run, manifest, report, samples)
     return report
 
 
 def _unchanged(run: Run, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """The report there is, if it tells of the same version, job and code."""
-    if not run.storage.exists("report/report.json"):
+    if not (run.storage.exists(REPORT) and run.storage.exists(SAMPLES)):
         return None
-    known: dict[str, Any] = json.loads(run.storage.read("report/report.json"))
+    known: dict[str, Any] = json.loads(run.storage.read(REPORT))
     same = {name: manifest[name] for name in LINEAGE} | {"asked": run.job.fingerprint()}
     return known if known.get("lineage") == same else None
 
 
 def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
     report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
-    _write(run, manifest, report)
+    _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
     return report
 
 
@@ -108,7 +119,7 @@ def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments) -> dict[str
     train = run.job.train
     assert train is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
-    labels = np.array(rows.kept.column(train.target).to_pylist(), dtype=object)
+    labels = as_labels(rows.kept.column(train.target).to_pylist())
     imputer = Imputer.of_folds(folds)
     result: dict[str, Any] = probe(
         rows.views,
@@ -164,11 +175,49 @@ def _cross_validated(
     return result | {"chosen_inside": False}
 
 
+def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
+    """Correlation of each component on test rows, and what randomly paired inputs reach on them."""
+    complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
+    chosen = np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
+    if len(chosen) < 3 or len(rows.views) < 2:
+        return {}
+    aligned = alignment.transform({name: view[chosen] for name, view in rows.views.items()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        found = significance_held_out(aligned, [rows.groups[row] for row in chosen])
+    return {
+        "test_correlations": [round(float(value), 6) for value in found.heldout_correlations],
+        "noise_edge": round(found.noise_edge, 6),
+        "n_significant": found.n_significant,
+    }
+
+
+def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]) -> dict[str, Any]:
+    """The map and the gallery; adds the dimension curve and the neighbours' agreement to the report."""
+    alignment, (average, weights) = fitted.alignment, fitted.average
+    stacked = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
+    there, complete = stacked.any(axis=0), stacked.all(axis=0)
+    fused = np.full((len(rows.keys), alignment.dim_), np.nan, np.float32)
+    given = {name: view[there] for name, view in rows.views.items()}
+    fused[there] = alignment.fuse(given, average=average, weights=weights)
+    train = run.job.train
+    labels = None if train is None else as_labels(rows.kept.column(train.target).to_pylist())
+    if labels is not None and hasattr(alignment, "truncate") and report["alignment"]["method"] != "none":
+        labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
+        report["probe"]["dimensions"] = dimension_curve(
+            fused, labels, rows.groups, labelled & there & ~rows.test, labelled & complete & rows.test,
+            report["probe"]["task"],
+        )  # fmt: skip
+    shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
+    neighbors, report["neighbors"] = gallery(run, shown)
+    return {"map": plane(shown), "neighbors": neighbors}
+
+
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     """Figures of this run's stages; one that had nothing to do shows those of the run that did it under `before`."""
-    if not run.storage.exists("report/report.json"):
+    if not run.storage.exists(REPORT):
         return speed
-    before = json.loads(run.storage.read("report/report.json")).get("speed", {})
+    before = json.loads(run.storage.read(REPORT)).get("speed", {})
     for stage, figures in before.items():
         now = speed.get(stage)
         if now is None:
@@ -178,10 +227,10 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     return speed
 
 
-def _write(run: Run, manifest: dict[str, Any], report: dict[str, Any]) -> None:
-    run.storage.write("report/report.json", json.dumps(report, indent=1).encode())
-    pictures = plots(report)
+def _write(run: Run, manifest: dict[str, Any], report: dict[str, Any], samples: dict[str, Any]) -> None:
+    run.storage.write(REPORT, json.dumps(report, indent=1).encode())
+    pictures = plots(report, samples)
     for name, content in pictures.items():
         run.storage.write(f"report/{name}", content)
-    run.storage.write("report/report.html", html(report, pictures).encode())
+    run.storage.write("report/report.html", html(report, samples, pictures).encode())
     show_results(run, manifest, markdown(report))

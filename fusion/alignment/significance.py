@@ -26,7 +26,7 @@ class Significance:
     """What survives the permutation test.
 
     Attributes:
-        heldout_correlations: (dim,) correlation of each component on rows its weights never saw, mean over folds.
+        heldout_correlations: (dim,) correlation of each component on rows its weights never saw.
         noise_edge: The largest correlation that chance reaches in any component, at the level asked for.
         n_significant: Number of components above the edge.
     """
@@ -104,6 +104,64 @@ def significance(
     rank = int(np.ceil((permutations + 1) * (1 - level)))
     edge = sorted(highest)[rank - 1]
     return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
+
+
+def significance_held_out(
+    aligned: Views, groups: Iterable[object] | None = None, permutations: int = 199, level: float = 0.05, seed: int = 0
+) -> Significance:
+    """The same question of rows that no fit has seen, for any fitted alignment: nothing is fitted again.
+
+    Groups of equal size exchange their rows of all inputs but the first; the edge is the level of the maximum over
+    components.
+
+    Args:
+        aligned: ``{name: (n, dim)}`` of two or more inputs, as :meth:`Alignment.transform` gives held-out rows; rows
+            that lack one are left out.
+        groups: n values; rows with equal ones move together.
+        permutations: Number of random pairings, at least 1 / level - 1.
+        level: Chance of claiming any component when there is none.
+        seed: Of the pairings.
+
+    Raises:
+        ValueError: On fewer than two inputs, fewer than three complete rows, or too few permutations for the level.
+
+    >>> z = np.random.default_rng(0).normal(size=(200, 2))
+    >>> noise = np.random.default_rng(1).normal(size=(200, 1))
+    >>> significance_held_out({"a": z, "b": np.hstack([z[:, :1], noise])}).n_significant
+    1
+    """
+    if len(aligned) < 2:
+        raise ValueError("significance needs at least two inputs")
+    if (permutations + 1) * level < 1:
+        raise ValueError(f"{permutations} permutations cannot tell at level {level}")
+    n = common_rows(aligned)
+    given = np.array([str(group) for group in (range(n) if groups is None else groups)])
+    complete = np.logical_and.reduce([present_rows(name, values) for name, values in aligned.items()])
+    if complete.sum() < 3:
+        raise ValueError(f"{int(complete.sum())} held-out rows have every input; too few to correlate")
+    labels = np.unique(given[complete], return_inverse=True)[1]
+    _warn_if_stuck([labels])
+    first, *others = (_standardised(values[complete]) for values in aligned.values())
+    rng = np.random.default_rng(seed)
+    found = _mean_correlation([first, *others])
+    highest = [
+        float(_mean_correlation([first, *(values[_pairing(labels, rng)] for values in others)]).max())
+        for _ in range(permutations)
+    ]
+    edge = sorted(highest)[int(np.ceil((permutations + 1) * (1 - level))) - 1]
+    return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
+
+
+def _standardised(values: FloatArray) -> FloatArray:
+    """Columns of mean zero and length one; constant ones are zero."""
+    centred = values - values.mean(axis=0, dtype=np.float64)
+    length = np.sqrt((centred**2).sum(axis=0))
+    return np.asarray(centred / np.where(length > 0, length, 1.0), dtype=np.float32)
+
+
+def _mean_correlation(standardised: list[FloatArray]) -> Float64:
+    pairs = [np.einsum("ij,ij->j", a, b) for a, b in combinations(standardised, 2)]
+    return np.asarray(np.mean(pairs, axis=0, dtype=np.float64))
 
 
 def _centred(arrays: dict[str, FloatArray], rows: Rows, precision: str) -> dict[str, FloatArray]:

@@ -3,11 +3,12 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 AVERAGES = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
 COMPLETE = "complete"
 _NAME = 60
+_BEST_INPUT = ", best input"
 _NOTES = {
     "naive_mean": "plain mean, shorter vectors padded",
     "pca_mean": "mean of each input's PCA",
@@ -104,6 +105,15 @@ def rate(value: object) -> str:
     return "–" if known is None else f"{known:,.0f}" if known >= 10 else f"{known:.1f}"
 
 
+def evidence(report: Mapping[str, Any]) -> tuple[Mapping[str, Any], bool]:
+    """What the verdict rests on: the cross-validated probe (True) where there is one, else the probe of one split."""
+    probe = section(report, "probe")
+    crossed = section(probe, "cross_validated")
+    if number(section(crossed, "candidates", "fused").get(COMPLETE)) is not None:
+        return crossed, True
+    return probe, False
+
+
 @dataclass(frozen=True)
 class Scores:
     """Candidates against conditions, read from ``probe`` or ``probe.cross_validated``.
@@ -184,6 +194,17 @@ class Scores:
             return "–"
         return f"{100 * value:.1f}{' %' if unit else ''}" if self.is_share else f"{value:.3f}"
 
+    @property
+    def unit(self) -> str:
+        """What follows the metric's name in a header."""
+        return ", %" if self.is_share else ""
+
+    def with_interval(self, name: str, condition: str) -> str:
+        """A score with its interval where there is one: ``79.9 (77.9-81.7)``, with an en dash."""
+        shown = self.score(self.values.get((name, condition)))
+        ends = self.intervals.get((name, condition))
+        return shown if ends is None else f"{shown} ({self.score(ends[0])}–{self.score(ends[1])})"
+
     def gap(self, value: float, *, sign: bool = True) -> str:
         """A difference of scores: points with one decimal, R2 with three."""
         shown = f"{100 * value:{'+' if sign else ''}.1f}" if self.is_share else f"{value:{'+' if sign else ''}.3f}"
@@ -201,15 +222,23 @@ class Gap:
     high: float | None
 
     @classmethod
-    def all_of(cls, report: Mapping[str, Any]) -> list[Self]:
-        """The gaps of ``probe.cross_validated.gaps``."""
-        found = []
-        for condition, gap in section(report, "probe", "cross_validated", "gaps").items():
+    def all_of(cls, source: Mapping[str, Any]) -> list[Self]:
+        """The ``gaps`` of a probe or of a cross-validated one."""
+        found: list[Self] = []
+        for title, gap in section(source, "gaps").items():
             known = {key: number(section({"gap": gap}, "gap").get(key)) for key in ("mean", "low", "high")}
             if known["mean"] is not None:
+                condition = clean(title.removesuffix(_BEST_INPUT), _NAME)
                 against = clean(gap.get("against") or "the rest", _NAME)
-                found.append(cls(clean(condition, _NAME), against, known["mean"], known["low"], known["high"]))
+                found.append(cls(condition, against, known["mean"], known["low"], known["high"]))
         return found
+
+    @property
+    def tone(self) -> Literal["good", "even", "bad", "open"]:
+        """Whether the interval is above zero, holds it, or is below; open where there is none."""
+        if self.low is None or self.high is None:
+            return "open"
+        return "good" if self.low > 0 else "bad" if self.high < 0 else "even"
 
 
 def note(name: str) -> str:

@@ -51,11 +51,12 @@ _DARK = _Theme(
 )  # fmt: skip
 
 
-def plots(report: Mapping[str, Any]) -> dict[str, bytes]:
+def plots(report: Mapping[str, Any], samples: Mapping[str, Any] | None = None) -> dict[str, bytes]:
     """PNG files by name: ``probe.png`` and its like, and ``probe-dark.png`` and its like.
 
     Args:
         report: As in report.json; a figure whose figures are absent is not drawn.
+        samples: As in samples.json: the map.
 
     Returns:
         Any of probe, correlations, retrieval, dimensions and map; each about 920 pixels wide.
@@ -64,7 +65,7 @@ def plots(report: Mapping[str, Any]) -> dict[str, bytes]:
     for name, draw in _FIGURES.items():
         for suffix, theme in (("", _LIGHT), ("-dark", _DARK)):
             with _styled(theme):
-                figure = draw(report, theme)
+                figure = draw(samples or {} if name == "map" else report, theme)
                 if figure is not None:
                     drawn[f"{name}{suffix}.png"] = _png(figure)
     return drawn
@@ -152,21 +153,22 @@ def _reach(scores: Scores, scale: float) -> float:
 
 def _correlations(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     alignment = section(report, "alignment")
-    values = [
-        np.nan if (known := number(value)) is None else known for value in items(alignment, "heldout_correlations")
-    ]
+    tested = bool(items(alignment, "test_correlations"))
+    given = items(alignment, "test_correlations" if tested else "heldout_correlations")
+    values = [np.nan if (known := number(value)) is None else known for value in given]
     if not np.isfinite(values).any():
         return None
     figure, axes = _blank(2.9)
     order = np.arange(1, len(values) + 1)
+    name = "test rows" if tested else "held out"
     if len(values) <= 40:
         axes.vlines(order, 0, values, color=theme.series[0], alpha=0.35, linewidth=2)
-        axes.plot(order, values, "o", color=theme.series[0], markersize=4, clip_on=False, label="held out")
+        axes.plot(order, values, "o", color=theme.series[0], markersize=4, clip_on=False, label=name)
     else:
         axes.fill_between(order, 0, values, color=theme.series[0], alpha=0.15, linewidth=0)
-        axes.plot(order, values, color=theme.series[0], linewidth=1.6, label="held out")
+        axes.plot(order, values, color=theme.series[0], linewidth=1.6, label=name)
     edge = number(alignment.get("noise_edge"))
-    if edge is not None:
+    if edge is not None and tested:
         axes.axhline(
             edge, color=theme.series[1], linestyle=(0, (4, 3)), linewidth=1.1, label=f"noise reaches {edge:.2f}"
         )

@@ -5,7 +5,7 @@ import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -17,6 +17,7 @@ from tasks.rendering.facts import (
     clean,
     count,
     dictionaries,
+    evidence,
     items,
     note,
     number,
@@ -29,9 +30,9 @@ _CAPTIONS = {
     "correlations": "Correlation of the aligned inputs, component by component, on rows held out of the fit",
     "retrieval": "How often a held-out row's other input is found by its aligned vector",
     "dimensions": "What the dimension of the fused vector costs",
-    "map": "Fused vectors in the plane",
 }
 _NAME, _TEXT, _GALLERY, _THUMBNAIL_BYTES = 60, 280, 60, 200_000
+_JPEG = b"\xff\xd8\xff"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,12 @@ class Bar:
     best: bool = False
 
 
-def html(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+def html(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     """The whole page: styles and pictures inside, everything escaped, no scripts.
 
     Args:
         report: As in report.json.
+        samples: As in samples.json: the gallery of neighbours.
         images: PNGs by file name, as :func:`tasks.rendering.plots` returns them; ``x-dark.png`` is shown in place of
             ``x.png`` to readers who prefer dark pages.
 
@@ -65,15 +67,17 @@ def html(report: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"excerpt": lambda text: clean(text, _TEXT), "name": lambda text: clean(text, _NAME)}
-    return environment.get_template("report.html.jinja").render(**_content(report, images))
+    return environment.get_template("report.html.jinja").render(**_content(report, samples, images))
 
 
 def _printable(value: object) -> object:
     return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value, 100_000)
 
 
-def _content(report: Mapping[str, Any], images: Mapping[str, bytes]) -> dict[str, Any]:
+def _content(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]) -> dict[str, Any]:
     crossed, single = Scores.of(report, cross_validated=True), Scores.of(report)
+    judged, is_crossed = evidence(report)
+    shown = crossed if is_crossed else single
     scores = [
         {"title": title, "table": _score_table(table), "note": remark}
         for table, title, remark in (
@@ -88,15 +92,17 @@ def _content(report: Mapping[str, Any], images: Mapping[str, bytes]) -> dict[str
         "style": Markup((Path(__file__).parent / "report.css.jinja").read_text()),
         "verdict": judge(report),
         "warnings": [clean(text) for text in items(report, "warnings")],
-        "tiles": _tiles(report, crossed or single),
+        "tiles": _tiles(report, shown),
         "scores": scores,
-        "gaps": _gap_table(report, crossed) if crossed else None,
+        "gaps": _gap_table(judged, shown) if shown else None,
         "tried": _tried(report),
         "retrieval": retrieval_sheet(report),
         "rows": rows_sheet(report),
         "speed": speed_sheet(report),
-        "figures": _figures(images),
-        "gallery": _gallery(report),
+        "figures": _figures(report, samples, images),
+        "gallery": _gallery(samples),
+        "agreement": _agreement(report),
+        "pictured": any("thumbnail" in row for row in _rows_shown(samples)),
         "lineage": _flat(section(report, "lineage")),
     }
 
@@ -176,11 +182,11 @@ def _crossed_note(report: Mapping[str, Any]) -> str:
     return f"{rows} scored by a model that never saw it or its group"
 
 
-def _gap_table(report: Mapping[str, Any], scores: Scores) -> dict[str, Any] | None:
-    sheet = gap_sheet(report, scores)
+def _gap_table(source: Mapping[str, Any], scores: Scores) -> dict[str, Any] | None:
+    sheet = gap_sheet(source, scores)
     if not sheet.rows:
         return None
-    gaps = Gap.all_of(report)
+    gaps = Gap.all_of(source)
     known = [abs(value) for gap in gaps for value in (gap.mean, gap.low, gap.high) if value is not None]
     reach = 1.1 * max([*known, 1e-9])
 
@@ -207,43 +213,84 @@ def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"columns": [clean(column, _NAME).replace("_", " ") for column in columns], "rows": rows, "numeric": numeric}
 
 
-def _figures(images: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+def _figures(
+    report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]
+) -> dict[str, dict[str, Any]]:
+    captions = _CAPTIONS | {"map": _map_caption(samples), "correlations": _correlation_caption(report)}
     figures = {}
     for name, content in images.items():
         stem = name.removesuffix(".png")
         if stem != "probe" and not stem.endswith("-dark"):
             dark = images.get(f"{stem}-dark.png")
             figures[stem] = {
-                "light": _data_uri(content),
-                "dark": _data_uri(dark) if dark else None,
-                "caption": _CAPTIONS.get(stem, clean(stem, _NAME)),
+                "light": _data_uri(content, "png"),
+                "dark": _data_uri(dark, "png") if dark else None,
+                "caption": captions.get(stem, clean(stem, _NAME)),
             }
     return figures
 
 
-def _data_uri(content: bytes) -> Markup:
-    return Markup("data:image/png;base64,") + base64.b64encode(content).decode()
+def _data_uri(content: bytes, kind: Literal["png", "jpeg"]) -> Markup:
+    return Markup(f"data:image/{kind};base64,") + base64.b64encode(content).decode()
 
 
-def _gallery(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _map_caption(samples: Mapping[str, Any]) -> str:
+    method = clean(section(samples, "map").get("method") or "PCA", 20)
+    rows = count(len(items(section(samples, "map"), "x")))
+    return f"{rows} fused vectors in the plane ({method}), coloured by label where there is a target"
+
+
+def _correlation_caption(report: Mapping[str, Any]) -> str:
+    real = number(section(report, "alignment").get("n_significant"))
+    if real is None:
+        return _CAPTIONS["correlations"]
+    components = len(items(section(report, "alignment"), "test_correlations"))
+    return (
+        f"Correlation of the aligned inputs, component by component, on test rows that no fit has seen; {count(real)} "
+        f"of {count(components)} stand above what randomly paired inputs reach in any component (5 % level)"
+    )
+
+
+def _agreement(report: Mapping[str, Any]) -> str:
+    """How often nearest neighbours share the label."""
+    found = section(report, "neighbors")
+    share = number(found.get("share"))
+    if share is None:
+        return "Nearest rows by cosine similarity; near-copies of a row are left out"
+    good, bad = count(found.get("good")), count(found.get("bad"))
+    return (
+        f"Of {count(found.get('n'))} held-out rows, {100 * share:.0f} % of the five nearest share the label; "
+        f"near-copies are left out. The cases are evenly spaced among the {good} good ones (at least 4 of 5 agree) "
+        f"and the {bad} bad ones (at most 1)"
+    )
+
+
+def _gallery(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [
         {"row": _shown(query), "good": query.get("good"), "neighbors": [_shown(row) for row in found]}
-        for query in dictionaries(report, "neighbors")[:_GALLERY]
+        for query in dictionaries(samples, "neighbors")[:_GALLERY]
         if (found := dictionaries(query, "neighbors"))
     ]
 
 
+def _rows_shown(samples: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    queries = dictionaries(samples, "neighbors")
+    return [row for query in queries for row in (query, *dictionaries(query, "neighbors"))]
+
+
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of the gallery; a picture that is no base64 is left out."""
-    picture = row.get("image_png_base64")
+    picture = row.get("thumbnail")
     try:
         content = base64.b64decode(picture, validate=True) if isinstance(picture, str) else b""
     except (binascii.Error, ValueError):
         content = b""
-    if not content.startswith(b"\x89PNG") or len(content) > _THUMBNAIL_BYTES:
+    if not content.startswith(_JPEG) or len(content) > _THUMBNAIL_BYTES:
         content = b""
     known = {key: row[key] for key in ("key", "text", "label") if row.get(key) is not None}
-    return known | ({"picture": _data_uri(content)} if content else {})
+    if (similarity := number(row.get("similarity"))) is not None:
+        known["similarity"] = f"{similarity:.2f}"
+    return known | ({"picture": _data_uri(content, "jpeg")} if content else {})
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -17,6 +17,7 @@ from tasks.rendering.facts import (
     clean,
     count,
     duration,
+    evidence,
     items,
     note,
     number,
@@ -27,6 +28,7 @@ from tasks.rendering.facts import (
 from tasks.rendering.judgement import judge
 
 _STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
+_FEW = 3
 
 
 @dataclass(frozen=True)
@@ -49,11 +51,17 @@ class Sheet:
 
 
 def terminal_table(report: Mapping[str, Any]) -> Group:
-    """The report for a terminal, the verdict last; names are never read as markup."""
+    """The report for a terminal of 80 columns, the verdict last; names are never read as markup."""
     judged = judge(report)
-    parts: list[RenderableType] = [_rich(sheet) for sheet in sheets(report)]
+    source, crossed = evidence(report)
+    scores = Scores.of(report, cross_validated=crossed)
+    shown = [gap_sheet(source, scores)] if scores else []
+    shown += [retrieval_sheet(report), speed_sheet(report)]
+    parts: list[RenderableType] = [_rich(_narrow(scores, _title(report, source, crossed)))] if scores else []
+    parts += [_rich(sheet) for sheet in shown if sheet.rows]
+    parts += [Text(line) for line in (_slowest(report), _rows_line(report)) if line]
     parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
-    return Group(*parts, Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]))
+    return Group(*parts, Text(""), Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]), Text(""))
 
 
 def markdown(report: Mapping[str, Any]) -> str:
@@ -67,44 +75,72 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def sheets(report: Mapping[str, Any]) -> list[Sheet]:
     """Every table of the report that has rows, in reading order."""
-    crossed, single = Scores.of(report, cross_validated=True), Scores.of(report)
-    found = []
-    if crossed:
-        found += [_scores(crossed, "Cross-validated probe"), gap_sheet(report, crossed)]
-    if single:
-        n_test = number(section(report, "probe").get("n_test"))
-        found.append(_scores(single, f"Probe on {count(n_test)} held-out rows" if n_test else "Probe on held-out rows"))
+    source, crossed = evidence(report)
+    scores = Scores.of(report, cross_validated=crossed)
+    found = [_scores(scores, _title(report, source, crossed)), gap_sheet(source, scores)] if scores else []
+    if crossed and (single := Scores.of(report)):
+        found.append(_scores(single, _title(report, section(report, "probe"), False)))
     found += [retrieval_sheet(report), rows_sheet(report), speed_sheet(report)]
     return [sheet for sheet in found if sheet.rows]
 
 
+def _title(report: Mapping[str, Any], source: Mapping[str, Any], crossed: bool) -> str:
+    rows = count(source.get("n_test"))
+    how = "rows, out of fold" if crossed else "held-out rows"
+    return f"{clean(report.get('name') or 'Probe', 30)}: probe on {rows} {how}"
+
+
 def _scores(scores: Scores, title: str) -> Sheet:
-    unit = ", %" if scores.is_share else ""
+    rows = [
+        (name, *(scores.with_interval(name, condition) for condition in scores.conditions), note(name))
+        for name in scores.candidates
+    ]
+    header = (f"{scores.metric_name}{scores.unit}", *scores.conditions, "")
+    return Sheet(title, header, rows, frozenset({0, len(header) - 1}), _best_cells(scores))
+
+
+def _narrow(scores: Scores, title: str) -> Sheet:
+    """Scores for a terminal: with intervals while the conditions are few, condition names on two lines."""
+    few = len(scores.conditions) <= _FEW
+    rows = [
+        (
+            name,
+            *(
+                scores.with_interval(name, condition) if few else scores.score(scores.values.get((name, condition)))
+                for condition in scores.conditions
+            ),
+        )
+        for name in scores.candidates
+    ]
+    conditions = [condition if few else condition.replace(" ", "\n", 1) for condition in scores.conditions]
+    return Sheet(title, (f"{scores.metric_name}{scores.unit}", *conditions), rows, strong=_best_cells(scores))
+
+
+def _best_cells(scores: Scores) -> frozenset[tuple[int, int]]:
     best = {condition: scores.best(condition) for condition in scores.conditions}
-    rows, strong = [], set()
-    for row, name in enumerate(scores.candidates):
-        cells = [scores.values.get((name, condition)) for condition in scores.conditions]
-        rows.append((name, *map(scores.score, cells), note(name)))
-        strong |= {
-            (row, column)
-            for column, (condition, value) in enumerate(zip(scores.conditions, cells, strict=True), start=1)
-            if value is not None and value == best[condition]
-        }
-    header = (f"{scores.metric_name}{unit}", *scores.conditions, "")
-    return Sheet(title, header, rows, frozenset({0, len(header) - 1}), frozenset(strong))
+    return frozenset(
+        (row, column)
+        for row, name in enumerate(scores.candidates)
+        for column, condition in enumerate(scores.conditions, start=1)
+        if (value := scores.values.get((name, condition))) is not None and value == best[condition]
+    )
 
 
-def gap_sheet(report: Mapping[str, Any], scores: Scores) -> Sheet:
-    """Differences with their 95 % intervals."""
+def gap_sheet(source: Mapping[str, Any], scores: Scores) -> Sheet:
+    """Differences with their 95 % intervals, of a probe or a cross-validated one."""
     rows = [
         (
             f"fused − {gap.against}, {gap.condition}",
             scores.gap(gap.mean),
             "" if gap.low is None or gap.high is None else f"{scores.gap(gap.low)} to {scores.gap(gap.high)}",
         )
-        for gap in Gap.all_of(report)
+        for gap in Gap.all_of(source)
     ]
-    return Sheet("Differences", ("points" if scores.is_share else "difference", "mean", "95 % interval"), rows)
+    return Sheet(
+        "Differences, by bootstrap over groups",
+        ("points" if scores.is_share else "difference", "mean", "95 % interval"),
+        rows,
+    )
 
 
 def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -150,14 +186,49 @@ def speed_sheet(report: Mapping[str, Any]) -> Sheet:
     return Sheet("Speed", ("stage", "rows", "time", "rows/s", "limited by"), rows, frozenset({0, 4}))
 
 
+def _slowest(report: Mapping[str, Any]) -> str:
+    """The stage that took most of the time, and what limited it."""
+    stages = {
+        clean(stage, 40): (seconds, clean(figures.get("limited_by") or "", 40))
+        for stage, figures in section(report, "speed").items()
+        if isinstance(figures, Mapping) and (seconds := number(figures.get("seconds")))
+    }
+    if not stages:
+        return ""
+    slowest = max(stages, key=lambda stage: stages[stage][0])
+    total = sum(seconds for seconds, _ in stages.values())
+    limit = f", limited by: {stages[slowest][1]}" if stages[slowest][1] else ""
+    return f"time: {duration(total)} in all stages, most of it {slowest} ({duration(stages[slowest][0])}{limit})"
+
+
+def _rows_line(report: Mapping[str, Any]) -> str:
+    """Rows in, out, missing and bad in one sentence."""
+    known = section(report, "rows")
+    if not known:
+        return ""
+    parts = [", ".join(f"{count(known[name])} {name}" for name in ("read", "written", "rejected") if name in known)]
+    missing = [f"{clean(name, 40)} {count(value)}" for name, value in section(known, "missing").items() if value]
+    bad = [f"{clean(name, 40).replace('_', ' ')} {count(value)}" for name, value in section(known, "bad").items()]
+    parts += [f"without {', '.join(missing)}"] if missing else []
+    parts += [f"bad inputs: {', '.join(bad)}"] if bad else []
+    return f"rows: {'; '.join(parts)}"
+
+
 def _rich(sheet: Sheet) -> Table:
     table = Table(
-        title=Text(sheet.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+        title=Text(sheet.title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1),
     )
     for column, name in enumerate(sheet.header):
         words = column in sheet.words
         style = "dim" if words and column else ""
-        table.add_column(Text(name), justify="left" if words else "right", style=style, no_wrap=not words)
+        table.add_column(
+            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name
+        )
     for row, cells in enumerate(sheet.rows):
         table.add_row(
             *(Text(cell, style="bold" if (row, column) in sheet.strong else "") for column, cell in enumerate(cells))

@@ -10,7 +10,7 @@ from tasks.rendering import plots
 
 def thumbnail(colour):
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "PNG")
+    Image.new("RGB", (8, 8), colour).save(buffer, "JPEG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -26,7 +26,6 @@ def candidates(text, image, fused, concat):
 
 def whole():
     """A report with every part."""
-    rng = np.random.default_rng(0)
     scores = candidates(0.24, 0.307, 0.701, 0.711)
     return {
         "name": "shop",
@@ -43,7 +42,9 @@ def whole():
             "dim": 256,
             "regularization": 0.01,
             "heldout_correlations": [0.96, 0.9, 0.5, 0.1, None],
+            "test_correlations": [0.95, 0.88, 0.4, 0.1, 0.0],
             "noise_edge": 0.17,
+            "n_significant": 3,
             "chosen_by": "held-out retrieval",
             "tried": [{"method": "cca", "dim": 64}, {"method": "joint", "dim": 256, "score": 0.7, "chosen": True}],
         },
@@ -58,30 +59,25 @@ def whole():
             "n_test": 363,
             "baseline": 0.108,
             "candidates": scores,
-            "dimensions": [{"dim": dim, "complete": score} for dim, score in ((16, 0.45), (64, 0.675), (256, 0.701))],
+            "signal": {"candidate": "concat", "mean": 0.6, "low": 0.5, "found": True},
+            "dimensions": [
+                {"dim": dim, "complete": score, "low": score - 0.02, "high": score + 0.02}
+                for dim, score in ((16, 0.45), (64, 0.675), (256, 0.701))
+            ],
             "cross_validated": {
                 "metric": "accuracy",
                 "n_test": 1815,
                 "candidates": scores,
                 "intervals": {"fused": {"complete": [0.68, 0.72]}},
+                "signal": {"candidate": "concat", "mean": 0.6, "low": 0.58, "found": True},
                 "gaps": {
                     "complete": {"against": "concat", "mean": -0.01, "low": -0.018, "high": 0.002},
+                    "complete, best input": {"against": "image", "mean": 0.394, "low": 0.37, "high": 0.42},
                     "without text": {"against": "image", "mean": 0.0, "low": -0.008, "high": 0.01},
                 },
             },
         },
-        "map": {"x": rng.normal(size=60).tolist(), "y": rng.normal(size=60).tolist(), "label": ["a", "b", None] * 20},
-        "neighbors": [
-            {
-                "key": "item-1",
-                "text": "a red plate",
-                "label": "winter dots",
-                "image_png_base64": thumbnail("red"),
-                "good": True,
-                "neighbors": [{"key": "item-2", "text": "a crimson dish", "image_png_base64": thumbnail("brown")}],
-            },
-            {"key": "item-3", "text": None, "good": False, "neighbors": [{"key": "item-4", "text": "a kite"}]},
-        ],
+        "neighbors": {"n": 300, "share": 0.62, "good": 150, "bad": 20},
         "speed": {
             "embed text": {"rows": 2000, "seconds": 1.9, "rows_per_s": 1052.6, "limited_by": "tokenising"},
             "fit": {
@@ -96,12 +92,38 @@ def whole():
     }
 
 
+def shown():
+    """The rows that the report shows."""
+    rng = np.random.default_rng(1)
+    return {
+        "map": {"x": rng.normal(size=60).tolist(), "y": rng.normal(size=60).tolist(), "label": ["a", "b", None] * 20},
+        "neighbors": [
+            {
+                "key": "item-1",
+                "text": "a red plate",
+                "label": "winter dots",
+                "thumbnail": thumbnail("red"),
+                "good": True,
+                "neighbors": [
+                    {"key": "item-2", "text": "a crimson dish", "thumbnail": thumbnail("brown"), "similarity": 0.91}
+                ],
+            },
+            {"key": "item-3", "text": None, "good": False, "neighbors": [{"key": "item-4", "text": "a kite"}]},
+        ],
+    }
+
+
 @pytest.fixture
 def report():
     return whole()
 
 
+@pytest.fixture
+def samples():
+    return shown()
+
+
 @pytest.fixture(scope="session")
 def images():
     """The pictures of the whole report."""
-    return plots(whole())
+    return plots(whole(), shown())
