@@ -23,7 +23,7 @@ from infra.corpus import Shard
 from tasks.align import Fitted
 from tasks.artifacts import show_results
 from tasks.progress import StageProgress
-from tasks.rendering import html, markdown, plots
+from tasks.rendering import html, markdown
 from tasks.rows import RowReader, Rows, sample_shards
 from tasks.run import Run
 from tasks.showing import ShownRows, gallery, plane
@@ -228,6 +228,8 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(run: Run, manifest: dict[str, Any], report: dict[str, Any], samples: dict[str, Any]) -> None:
+    from tasks.rendering.figures import plots  # a second of matplotlib that other stages need not wait for
+
     run.storage.write(REPORT, json.dumps(report, indent=1).encode())
     pictures = plots(report, samples)
     for name, content in pictures.items():

@@ -86,7 +86,7 @@ def _show(rows: "pa.Table") -> None:
 
 
 def _cell(value: object) -> str:
-    from tasks.rendering import clean
+    from tasks.rendering.facts import clean
 
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else clean(value, _WIDEST)
 

@@ -17,9 +17,8 @@ there:
 - ``speed.STAGE.limited_by``: a word; ``speed.STAGE.before``: figures of the run that did the work.
 """
 
-from tasks.rendering.figures import plots
 from tasks.rendering.judgement import judge, verdict
 from tasks.rendering.page import html
 from tasks.rendering.tables import markdown, terminal_table
 
-__all__ = ["html", "judge", "markdown", "plots", "terminal_table", "verdict"]
+__all__ = ["html", "judge", "markdown", "terminal_table", "verdict"]

@@ -28,7 +28,7 @@ from tasks.rendering.facts import (
 from tasks.rendering.judgement import judge
 
 _STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
-_FEW = 3
+_FEW, _WIDE = 3, 6
 
 
 @dataclass(frozen=True)
@@ -221,7 +221,7 @@ def _rich(sheet: Sheet) -> Table:
         title_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1 if len(sheet.header) <= _WIDE else 0),
     )
     for column, name in enumerate(sheet.header):
         words = column in sheet.words

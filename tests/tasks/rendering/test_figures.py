@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.rendering import plots
+from tasks.rendering.figures import plots
 
 NAMES = ("probe", "correlations", "retrieval", "dimensions", "map")
 
