@@ -60,7 +60,7 @@ def probe(
     Returns:
         ``{metric, task, n_train, n_test, candidates: {name: {condition: score}}, baseline}``: accuracy in 0..1, for
         regression R2; None where there are no rows. ``baseline`` is what a constant scores. Where there are rows also
-        ``intervals``, ``gaps``, ``gain`` and ``signal`` of :func:`fusion._evidence.evidence`.
+        ``intervals``, ``gaps`` and ``signal`` of :func:`fusion._evidence.evidence`.
 
     Raises:
         ValueError: If no training row has a label.

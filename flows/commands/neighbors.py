@@ -47,12 +47,14 @@ def neighbors(
         if key is not None:
             _show(there.of_key(key, top))
         elif text is not None or image is not None:
-            _show(there.of_vector(_encoded(folder, manifest, text, image), top))
+            _show(there.of_vector(_encoded(folder, endpoint_url, manifest, text, image), top))
         if export is not None:
             _export(export, there.index.to_bytes(), there.rows)
 
 
-def _encoded(folder: str, manifest: dict[str, Any], text: str | None, image: Path | None) -> "NDArray[np.float32]":
+def _encoded(
+    folder: str, endpoint_url: str | None, manifest: dict[str, Any], text: str | None, image: Path | None
+) -> "NDArray[np.floating]":
     """(dim,) the fused vector of a text, a picture or both; what is not given counts as missing."""
     values: dict[str, list[Any]] = {}
     if text is not None:
@@ -62,9 +64,14 @@ def _encoded(folder: str, manifest: dict[str, Any], text: str | None, image: Pat
             values[_only_input(manifest, "image")] = [image.read_bytes()]
         except OSError as error:
             raise JobError("--image", f"{image} cannot be read: {error.strerror}") from error
+    import fsspec
+
     from fusion.fuser import Fuser
 
-    vector: NDArray[np.float32] = Fuser.load(folder).encode(values)[0]
+    filesystem = fsspec.core.url_to_fs(folder, endpoint_url=endpoint_url)[0] if endpoint_url else None
+    vector: NDArray[np.floating] = Fuser.load(folder, filesystem=filesystem).encode(values)[0]
+    if vector[0] != vector[0]:
+        raise JobError(f"--{'text' if image is None else 'image'}", "nothing in it could be encoded; see what it holds")
     return vector
 
 
