@@ -127,7 +127,7 @@ def write_corpus(folder: Path) -> Path:
     source = shared("data/emojitwo/metadata.jsonl")
     rows = [json.loads(line) for line in source.read_text().splitlines()[:ROWS]]
     corpus = folder / "rows.jsonl"
-    kept = [{"id": row["id"], "text": row["text"], "image": str(source.parent / row["image"])} for row in rows]
+    kept = [{"id": row["id"], "text": row["text"], "image": str(source.parent / "images" / row["image"])} for row in rows]
     corpus.write_text("".join(json.dumps(row) + "\n" for row in kept))
     return corpus
 
