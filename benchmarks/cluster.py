@@ -127,8 +127,9 @@ def write_corpus(folder: Path) -> Path:
     source = shared("data/emojitwo/metadata.jsonl")
     rows = [json.loads(line) for line in source.read_text().splitlines()[:ROWS]]
     corpus = folder / "rows.jsonl"
-    kept = [{"id": row["id"], "text": row["text"], "image": str(source.parent / "images" / row["image"])} for row in rows]
-    corpus.write_text("".join(json.dumps(row) + "\n" for row in kept))
+    for row in rows:
+        row["image"] = str(source.parent / "images" / row["image"])
+    corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return corpus
 
 
