@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+from fusion.encoders import fixed_batch
 from infra.cluster import WorkerPlan
 from tasks.run import Run
 
@@ -43,7 +44,8 @@ def execution(run: Run, name: str, workers: WorkerPlan) -> Execution:
     key = _key(run, name, workers)
     if {part: fixed.get(part) for part in key} == key:
         return Execution(fixed["batch"], fixed["threads"], fixed["dtype"], fixed["device"], fixed["compiled"])
-    return Execution(None if asked == "auto" else asked, workers.threads, run.specs[name].dtype, _device(workers))
+    batch = fixed_batch(run.specs[name]) if asked == "auto" else asked
+    return Execution(batch, workers.threads, run.specs[name].dtype, _device(workers))
 
 
 def fix(run: Run, name: str, workers: WorkerPlan, chosen: Execution) -> None:

@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
 from fusion.errors import JobError
 
-__all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "load"]
+__all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "fixed_batch", "load"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _MODULES = {
@@ -20,6 +20,7 @@ _MODULES = {
     "image": "vision",
 }
 _WITHOUT_TORCH = ("vector", "builtin")
+_ROWS_WITHOUT_TORCH = 256
 
 
 class _Family(Protocol):
@@ -70,6 +71,15 @@ def describe(spec: EncoderSpec) -> Description:
         JobError: The encoder, its weights or its preprocessing cannot be used; the key is relative to the input.
     """
     return _family(spec).describe(spec)
+
+
+def fixed_batch(spec: EncoderSpec) -> int | None:
+    """Rows a batch where there is nothing to try because no model is run; else None.
+
+    >>> fixed_batch(EncoderSpec("text", "builtin/hashing")), fixed_batch(EncoderSpec("text", "some/model"))
+    (256, None)
+    """
+    return _ROWS_WITHOUT_TORCH if _check(spec) in _WITHOUT_TORCH else None
 
 
 def load(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:

@@ -1,0 +1,90 @@
+"""What a rerun costs whose shards are all done: 10,000 shards planned and none left, in seconds and megabytes.
+
+A process of its own opens the corpus, cuts it into shards, describes the encoders and lists what is there, as every run
+does before it starts anything.
+"""
+
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.harness import finish, median, note, table
+from infra.job import Job
+from infra.ledger import embedding_path
+from tasks.plan import describe_plan, prepare
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARDS, FILES, ROUNDS = 10_000, 10, 3
+
+
+def job(folder: Path) -> Job:
+    inputs = {
+        "text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"},
+        "vector": {"kind": "vector", "column": "vector"},
+    }
+    corpus = {"path": str(folder / "rows"), "key": "id", "rows_per_shard": 100}
+    return Job.model_validate({"corpus": corpus, "inputs": inputs, "output": {"path": str(folder / "out")}})
+
+
+def make(folder: Path) -> None:
+    """The corpus, and an empty embedding file for every shard of both inputs."""
+    (folder / "rows").mkdir()
+    rows = SHARDS * 100 // FILES
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array([0.5] * 2 * rows, pa.float32()), 2)
+    for number in range(FILES):
+        keys = [f"k{row}" for row in range(number * rows, (number + 1) * rows)]
+        columns = {"id": keys, "text": ["a text"] * rows, "vector": vectors}
+        pq.write_table(pa.table(columns), folder / "rows" / f"{number}.parquet", row_group_size=100_000)
+    run = prepare(job(folder))
+    assert len(run.shards) == SHARDS
+    for name, encoder in run.encoders.items():
+        for shard in run.shards:
+            path = folder / "out" / embedding_path(name, encoder.encoder_id, shard.id)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+
+
+def plan(folder: Path) -> dict[str, float]:
+    begun = time.perf_counter()
+    left = describe_plan(prepare(job(folder)))
+    seconds = time.perf_counter() - begun
+    assert left["shards"] == SHARDS
+    assert all(each["shards_left"] == 0 for each in left["inputs"].values())
+    return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def tell(folder: str) -> None:
+    print(json.dumps(plan(Path(folder))))
+
+
+def planned_apart(folder: Path) -> dict[str, Any]:
+    code = "import sys; from benchmarks import replan; replan.tell(sys.argv[1])"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    figures: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return figures
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        make(Path(scratch))
+        rounds = [planned_apart(Path(scratch)) for _ in range(ROUNDS)]
+    figures = {name: median([each[name] for each in rounds]) for name in rounds[0]}
+    table([{"shards": SHARDS, "inputs": 2, "rows": SHARDS * 100, **figures}])
+    note("claimed: under 10 s and 300 MB")
+    finish({"shards": SHARDS, **figures})
+
+
+if __name__ == "__main__":
+    main()
