@@ -33,8 +33,6 @@ def load(spec: EncoderSpec, device: str) -> "VectorEncoder":
 class VectorEncoder(Encoder):
     """Checks vectors and stacks them."""
 
-    trials = (4096,)
-
     def __init__(self, dim: int) -> None:
         self.dim = dim
 

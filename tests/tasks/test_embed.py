@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import tasks.embed
-from infra.cluster import connect
+import tasks.execution
+from infra.cluster import WorkerPlan, connect
 from infra.job import Job
 from infra.ledger import embedding_path
 from tasks.embed import embed_input, limited_by, pending
@@ -63,7 +64,8 @@ def test_every_row_is_embedded_where_memory_runs_out_and_the_report_tells_the_ba
     assert pending(run, "text") == []
 
 
-def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path):
+def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.execution, "fixed_batch", lambda _: None)
     run = run_of(tmp_path)
     with connect("local") as cluster:
         figures = embed_input.fn(run, "text", cluster)
@@ -94,3 +96,9 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
 )
 def test_what_limits_the_stage_is_named(parts, kind, device, word):
     assert limited_by(parts, kind, device).startswith(word)
+
+
+def test_what_runs_no_model_needs_no_trials(tmp_path):
+    assert tasks.execution.execution(run_of(tmp_path), "text", WorkerPlan(1, 2)) == tasks.execution.Execution(
+        256, 2, "float32", "cpu"
+    )
