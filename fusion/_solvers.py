@@ -56,19 +56,6 @@ class Spectrum:
         return scale * (self.vectors @ inner)
 
 
-@dataclass(frozen=True)
-class Target:
-    """Second moments of a target beside the inputs, on training rows.
-
-    Attributes:
-        cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
-        own: (k, k) covariance of the target.
-    """
-
-    cross: Mapping[str, Float64]
-    own: Float64
-
-
 def mean_variance(moments: Moments, name: str) -> float:
     """trace(C_m) / d_m, the unit of the ridge; 1 for an input that is constant."""
     mean = float(np.trace(moments.block(name, name))) / moments.dims[name]
@@ -180,8 +167,6 @@ def joint(
     ridge: float,
     dim: int,
     leading: int | None = None,
-    target: Target | None = None,
-    target_weight: float = 0.0,
 ) -> Weights:
     r"""The family between MAXVAR (gamma = 0) and the PCA of the block-scaled concatenation (gamma = 1).
 
@@ -197,8 +182,6 @@ def joint(
         ridge: Relative to each input's mean variance.
         dim: Number of components.
         leading: Look for directions in the leading so many principal ones of each input only.
-        target: One more view that helps to find directions, and
-        target_weight: its block weight, on the scale of a mean block weight of one.
 
     Returns:
         ``{name: (d, dim)}``, scaled so that the average of the aligned vectors with the weights of :func:`shares` (the
@@ -221,14 +204,6 @@ def joint(
         for a in names
     ]
     matrix = np.block(blocks)
-    if target is not None and target_weight > 0:
-        loud = np.sqrt(target_weight / np.trace(target.own))
-        beside = [
-            scales[m][:, None] * (found.vectors.T @ target.cross[m]) * (loud / np.sqrt(mean_variance(moments, m)))
-            for m, found in spectra.items()
-        ]
-        between = np.vstack(beside)
-        matrix = np.block([[matrix, between], [between.T, target.own * loud**2]])
     size = len(matrix)
     keep = min(dim, size)
     _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)

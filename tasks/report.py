@@ -11,7 +11,7 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
-from fusion.alignment import CHOICES, Alignment, Joint, LinearAlignment, Sample, best_space, labelled_moments
+from fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space, fill_for_target, labelled_moments
 from fusion.alignment.significance import significance_held_out
 from fusion.dimensions import dimension_curve
 from fusion.evaluate import as_labels, cross_validated_probe, probe
@@ -160,12 +160,12 @@ def _cross_validated(
         ]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            again = type(alignment)(**settings)
             moments = labelled_moments(*sides)
-            if isinstance(again, Joint) and again.target_weight:
-                again.fit_moments(moments, Sample(part, part_groups, part_labels, train.task).target())
-            else:
-                again.fit_moments(moments)
+            again = type(alignment)(**settings).fit_moments(moments)
+        if isinstance(again, LinearAlignment) and (probe_ridge := fitted.summary.get("probe_ridge")):
+            shares = weights or dict.fromkeys(part, 1 / len(part))
+            target = Sample(part, part_groups, part_labels, train.task).target()
+            fill_for_target(again, moments.total, target, shares, probe_ridge)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(

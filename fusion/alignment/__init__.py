@@ -3,6 +3,7 @@
 from fusion.alignment._trial import Sample
 from fusion.alignment.base import METHODS, Alignment, load
 from fusion.alignment.choose import CHOICES, Choice, choose, labelled_moments
+from fusion.alignment.fill import fill_for_target
 from fusion.alignment.joint import Joint
 from fusion.alignment.kernel import KernelCCA
 from fusion.alignment.linear import CCA, PCA, Identity, LinearAlignment, Procrustes
@@ -26,6 +27,7 @@ __all__ = [
     "Significance",
     "best_space",
     "choose",
+    "fill_for_target",
     "labelled_moments",
     "load",
     "significance",

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._solvers import Target, Weights, stacked
+from fusion._solvers import Weights, stacked
 from fusion._views import FloatArray
 from fusion.alignment._trial import Sample, Scores, Solve
 from fusion.metrics import match_ranks
@@ -44,14 +44,14 @@ class PairTrials:
                 )
                 self.groups += [sample.groups[row] for row in held.tolist()]
 
-    def training(self) -> list[tuple[int, Moments, Target | None]]:
-        """Number of the fold held out, moments of the others, and their target: none."""
-        return [(number, train, None) for number, train, _ in self.parts]
+    def training(self) -> list[tuple[int, Moments]]:
+        """Number of the fold held out, and moments of the others."""
+        return [(number, train) for number, train, _ in self.parts]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""
-        found = [_scored(train, held, solve(train, None)) for _, train, held in self.parts]
-        return Scores({name: np.concatenate([part[name] for part in found]) for name in found[0]}, {})
+        found = [_scored(train, held, solve(train)) for _, train, held in self.parts]
+        return Scores({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
 
 def _scored(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> dict[str, Float64]:

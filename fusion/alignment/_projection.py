@@ -90,6 +90,14 @@ class Projection:
             self._maps[present] = coefficients
         return self._maps[present]
 
+    def fill_ridge(self, name: str) -> float:
+        """The relative ridge at which an input is filled in."""
+        return self._ridges[name]
+
+    def replace_map(self, present: tuple[str, ...], coefficients: Float64) -> None:
+        """Fills in otherwise from now on; see :meth:`missing_map`."""
+        self._maps[present] = np.ascontiguousarray(coefficients)
+
     def settle(self) -> None:
         """Solves all maps and lets go of the moments."""
         for present in self.patterns():

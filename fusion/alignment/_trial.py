@@ -1,24 +1,24 @@
 r"""What a linear probe would say of a set of weights, from moments and a bounded sample of rows.
 
-With fused vectors :math:`f = \sum_m x_m W_m` and targets y, the ridge probe and every way to bear a missing input are
-maps of the inputs:
+With fused vectors :math:`f = \sum_m x_m W_m` and targets y, the ridge probe is a map of the inputs:
 
-.. math:: \beta = (W^\top C W + \kappa)^{-1} W^\top c, \qquad
-    \hat y = \sum_{p \in P} x_p \big(B_p + [(C_{PP} + \lambda T)^{-1} C_{Pq} B_q]_p\big), \quad B = W \beta,
+.. math:: \beta = (W^\top C W + \kappa)^{-1} W^\top c, \qquad \hat y = \sum_m x_m W_m \beta .
 
 so a trial costs one small eigenproblem and a few thin products; no row is projected, and only held-out rows are scored.
+Where an input is missing, the probe is that of the inputs that are left, whatever the weights: what fills in for it is
+made to say just that (:mod:`fusion.alignment.fill`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._solvers import Target, Weights, spectrum, stacked
+from fusion._solvers import Weights, spectrum
 from fusion._views import FloatArray, as_matrix, present_rows
+from fusion.alignment.fill import Target, fused_covariance, probe_of, target_moments
 from fusion.heads._targets import Targets, Task, infer_task, is_empty
 from fusion.imputation import RIDGES
 from fusion.moments import FoldMoments, Moments
@@ -28,10 +28,12 @@ Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 PROBE_RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
+# Scores this near to the best are level; the middle one of such ridges is taken.
+_LEVEL = 0.002
 COMPLETE = "complete"
 WITHOUT = "without "
 
-Solve = Callable[[Moments, Target | None], Weights]
+Solve = Callable[[Moments], Weights]
 
 
 @dataclass(frozen=True)
@@ -81,25 +83,19 @@ class Sample:
         return len(next(iter(self.views.values())))
 
 
-def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
-    """Moments of (n, k) targets beside complete inputs."""
-    centred = values - values.mean(axis=0)
-    n = max(len(values) - 1, 1)
-    cross = {name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()}
-    return Target(cross, centred.T @ centred / n)
-
-
 @dataclass(frozen=True)
 class Scores:
     """How a probe on the fused vectors did on held-out rows.
 
     Attributes:
         rows: {condition: (n,) 1 where right, else 0; for regression 1 - squared error / variance}.
-        fill_ridges: {input: the ridge that filled it in best where it was missing}.
+        fill_ridges: {input: the ridge at which the others do best where it is missing}.
+        probe_ridge: The probe's own ridge on complete rows.
     """
 
     rows: dict[str, Float64]
-    fill_ridges: dict[str, float]
+    fill_ridges: dict[str, float] = field(default_factory=dict)
+    probe_ridge: float = 0.0
 
     @property
     def each(self) -> Float64:
@@ -137,23 +133,32 @@ class ProbeTrials:
                 continue
             self.parts.append(_Part(number, train, sample.views, values, fit, held, task))
             self.groups += [sample.groups[row] for row in held.tolist()]
+        self._without = self._score_without()
 
-    def training(self) -> list[tuple[int, Moments, Target | None]]:
-        """Number of the fold held out, moments of the others, and their target beside the inputs."""
-        return [(part.number, part.train, part.target) for part in self.parts]
+    def training(self) -> list[tuple[int, Moments]]:
+        """Number of the fold held out, and moments of the others."""
+        return [(part.number, part.train) for part in self.parts]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""
-        found = [part.score(solve(part.train, part.target)) for part in self.parts]
-        joined = {condition: np.concatenate([part[condition] for part in found], axis=-1) for condition in found[0]}
-        complete = joined.pop(COMPLETE)[0]
-        means = complete.mean(axis=-1)
-        probe = int(np.flatnonzero(means >= means.max())[-1])
-        rows, ridges = {COMPLETE: complete[probe]}, {}
-        for condition, hits in joined.items():
-            best = int(hits[:, probe].mean(axis=-1).argmax())
-            rows[condition], ridges[condition.removeprefix(WITHOUT)] = hits[best, probe], RIDGES[best]
-        return Scores(rows, ridges)
+        hits = np.concatenate([part.complete(solve(part.train)) for part in self.parts], axis=-1)
+        means = hits.mean(axis=-1)
+        best = int(np.flatnonzero(means >= means.max())[-1])
+        rows = {WITHOUT + name: scores for name, (scores, _) in self._without.items()}
+        ridges = {name: ridge for name, (_, ridge) in self._without.items()}
+        return Scores({COMPLETE: hits[best]} | rows, ridges, PROBE_RIDGES[best])
+
+    def _score_without(self) -> dict[str, tuple[Float64, float]]:
+        """{input: score of every row without it, and the ridge of that}."""
+        found = {}
+        names = self.parts[0].train.names if self.parts else ()
+        for name in names if len(names) > 1 else ():
+            hits = np.concatenate([part.without(name) for part in self.parts], axis=-1)
+            means = hits.mean(axis=-1)
+            near = np.flatnonzero(means >= means.max() - _LEVEL)
+            best = int(near[len(near) // 2])
+            found[name] = (hits[best], RIDGES[best])
+        return found
 
 
 class _Part:
@@ -179,43 +184,28 @@ class _Part:
             mean = train.mean[columns]
             self._held[name] = views[name][held] - mean
             self._shift[name] = views[name][fit].mean(axis=0, dtype=np.float64) - mean
-        self._rotated: dict[tuple[str, ...], Float64] = {}
 
-    def score(self, weights: Weights) -> dict[str, Float64]:
-        """{condition: (imputation ridges, probe ridges, n) scores}; one imputation ridge where rows are complete."""
-        names = self.train.names
-        maps, intercepts = self._probes(weights)
-        found = {COMPLETE: self._scored(sum(self._held[m] @ maps[m] for m in names) + intercepts)[None]}
-        for missing in names if len(names) > 1 else ():
-            present = tuple(m for m in names if m != missing)
-            basis = spectrum(self.train, *present)
-            if present not in self._rotated:
-                rows = np.hstack([self._held[m] for m in present]) / np.sqrt(basis.units)
-                self._rotated[present] = rows @ basis.vectors
-            cross = stacked(self.train, present, [missing]) @ maps[missing]
-            inner = basis.vectors.T @ (cross / np.sqrt(basis.units)[:, None])
-            own = sum(self._held[m] @ maps[m] for m in present) + intercepts
-            filled = [self._rotated[present] @ (inner / (basis.values + ridge)[:, None]) for ridge in RIDGES]
-            found[WITHOUT + missing] = np.stack([self._scored(own + extra) for extra in filled])
-        return found
+    def complete(self, weights: Weights) -> Float64:
+        """(probe ridges, n) scores of complete rows."""
+        known = fused_covariance(self.train, weights)
+        heads = np.hstack([probe_of(self.train, weights, self.target, ridge, known) for ridge in PROBE_RIDGES])
+        return self._scored({name: weights[name] @ heads for name in weights}, len(PROBE_RIDGES))
 
-    def _probes(self, weights: Weights) -> tuple[Weights, Float64]:
-        """``{name: (d, ridges * k)}`` maps of the inputs to scores, and their intercepts."""
-        names = self.train.names
-        cross = np.sum([weights[m].T @ self.target.cross[m] for m in names], axis=0)
-        covariance = np.sum([weights[a].T @ self.train.block(a, b) @ weights[b] for a in names for b in names], axis=0)
-        values, vectors = scipy.linalg.eigh((covariance + covariance.T) / 2, check_finite=False)
-        values = np.clip(values, 1e-12 * max(float(values[-1]), 1e-300), None)
-        unit, inner = values.mean(), vectors.T @ cross
-        heads = np.hstack([vectors @ (inner / (values + ridge * unit)[:, None]) for ridge in PROBE_RIDGES])
-        maps = {m: weights[m] @ heads for m in names}
-        shift = np.sum([self._shift[m] @ maps[m] for m in names], axis=0)
-        return maps, np.tile(self._mean, len(PROBE_RIDGES)) - shift
+    def without(self, missing: str) -> Float64:
+        """(ridges, n) scores of the other inputs."""
+        present = tuple(name for name in self.train.names if name != missing)
+        cross = np.vstack([self.target.cross[name] for name in present])
+        found = spectrum(self.train, *present)
+        stack = np.hstack([found.solve(cross, ridge) for ridge in RIDGES])
+        ends = np.cumsum([0, *(self.train.dims[name] for name in present)])
+        maps = {name: stack[a:b] for name, a, b in zip(present, ends, ends[1:], strict=False)}
+        return self._scored(maps, len(RIDGES))
 
-    def _scored(self, predictions: Float64) -> Float64:
-        """(ridges, n) scores of (n, ridges * k) predictions."""
+    def _scored(self, maps: Weights, ridges: int) -> Float64:
+        """(ridges, n) scores of what (d, ridges * k) maps of some inputs predict."""
         n, k = self._held_targets.shape
-        values = predictions.reshape(n, -1, k)
+        predictions = np.sum([(self._held[name] - self._shift[name]) @ maps[name] for name in maps], axis=0)
+        values = predictions.reshape(n, ridges, k) + self._mean
         if self.task == "classification":
             hits = values.argmax(axis=2) == self._held_targets.argmax(axis=1)[:, None]
         elif self.task == "multilabel":

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from fusion import _solvers
-from fusion._solvers import Target, Weights, pair_correlations, spectrum
+from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._pairs import PairTrials
 from fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Sample, Scores
+from fusion.alignment.fill import fill_for_target
 from fusion.alignment.joint import Joint
 from fusion.alignment.linear import CCA, PCA, LinearAlignment, Procrustes
 from fusion.alignment.significance import Significance, significance
@@ -34,7 +35,6 @@ Float64 = NDArray[np.float64]
 _TIMES = (0.25, 0.5, 2.0, 4.0)
 _GAMMAS = (0.1, 0.02)
 _SILENT = 1 / 16
-_TARGET_WEIGHTS = (0.1, 0.3)
 _RIDGE = 0.1
 # Directions of each input that trials of `joint` look at, in multiples of dim.
 _LEADING = 2
@@ -65,7 +65,7 @@ class Trial:
         """For a report."""
         about: dict[str, Any] = {"method": self.alignment.method, "dim": self.alignment.dim}
         if isinstance(self.alignment, Joint):
-            about |= {"gamma": self.alignment.gamma, "target_weight": self.alignment.target_weight}
+            about["gamma"] = self.alignment.gamma
         about["weights"] = {name: round(value, 4) for name, value in self.weights.items()}
         conditions = {name: round(value, 4) for name, value in self.scores.conditions().items()}
         return about | {"score": round(self.scores.mean, 4)} | conditions
@@ -83,6 +83,7 @@ class Choice:
         tried: Every candidate, best first; the winner is marked.
         lead: The winner's lead over the simplest candidate, and its standard error.
         significance: How many correlations between inputs are more than chance; None where that cannot be told.
+        probe_ridge: Of the probe that missing inputs are filled in for; 0 without a target.
     """
 
     alignment: LinearAlignment
@@ -92,6 +93,7 @@ class Choice:
     tried: list[dict[str, Any]]
     lead: tuple[float, float]
     significance: Significance | None
+    probe_ridge: float = 0.0
 
     def fuse(self, views: Views) -> FloatArray:
         """(n, dim) fused vectors, missing inputs filled in."""
@@ -101,9 +103,9 @@ class Choice:
         """For a report."""
         lead = {"mean": round(self.lead[0], 4), "standard_error": round(self.lead[1], 4)}
         told: dict[str, Any] = {"chosen_by": self.chosen_by, "tried": self.tried, "lead": lead}
-        told["fill_ridges"] = self.alignment.fill_ridges
+        told |= {"fill_ridges": self.alignment.fill_ridges, "probe_ridge": self.probe_ridge}
         if isinstance(self.alignment, Joint):
-            told |= {"gamma": self.alignment.gamma_, "target_weight": self.alignment.target_weight}
+            told["gamma"] = self.alignment.gamma_
         if self.significance is not None:
             found = self.significance
             told["significant"] = {
@@ -189,7 +191,6 @@ class _Search:
         if self.target and self.average == "auto":
             self._quieten(idle)
             self._weigh()
-            self._look_at_target()
         if not correlated:
             return
         if isinstance(self.best.alignment, Joint):
@@ -221,20 +222,6 @@ class _Search:
             weights = [self.best.weights | {name: self.best.weights[name] * times} for times in _TIMES]
             self._stage([self._weighted(each) for each in weights], errors=0.0)
 
-    def _look_at_target(self) -> None:
-        """The target as one more view, with the weights as they are and nearer to each other."""
-        if not isinstance(self.best.alignment, Joint):
-            return
-        best = self.best.weights
-        top = max(best.values())
-        nearer = {name: w if name in self.silent else (w * top) ** 0.5 for name, w in best.items()}
-        candidates: list[tuple[LinearAlignment, dict[str, float] | None]] = []
-        for weights in (best, nearer) if len(set(best.values())) > 1 else (best,):
-            for target_weight in _TARGET_WEIGHTS:
-                alignment, _ = self._weighted(weights)
-                candidates.append((alignment.set_params(target_weight=target_weight), weights))
-        self._stage(candidates, errors=0.5)
-
     def _weighted(self, weights: dict[str, float]) -> tuple[LinearAlignment, dict[str, float]]:
         """The best alignment so far with other weights."""
         alignment = clone(self.best.alignment)
@@ -256,8 +243,8 @@ class _Search:
         shares = weights or dict.fromkeys(self.names, 1.0)
         shares = {name: share / sum(shares.values()) for name, share in shares.items()}
 
-        def solve(moments: Moments, target: Target | None) -> Weights:
-            found = _solved(alignment, moments, target)
+        def solve(moments: Moments) -> Weights:
+            found = _solved(alignment, moments)
             return {name: found[name] * shares[name] for name in found}
 
         self.tried.append(Trial(alignment, shares, self.trials.score(solve)))
@@ -281,21 +268,22 @@ class _Search:
         alignment = clone(self.best.alignment)
         if self.regularization == "auto" and self.best.scores.fill_ridges:
             alignment.set_params(fill_ridges=self.best.scores.fill_ridges, regularization=_RIDGE)
-        fitted = self._fitted(alignment)
+        fitted, ridge = self._fitted(alignment), self.best.scores.probe_ridge
+        if self.target and len(self.names) > 1:
+            fill_for_target(fitted, self.folds.total, self.sample.target(), self.best.weights, ridge)
         ordered = sorted(self.tried, key=lambda trial: -trial.scores.mean)
         tried = [trial.told() | ({"chosen": True} if trial is self.best else {}) for trial in ordered]
         average = "mean" if len(set(self.best.weights.values())) == 1 else "weighted"
         lead = self._lead(self.best, self.simplest)
-        return Choice(fitted, average, self.best.weights, self._criterion(found), tried, lead, found)
+        return Choice(fitted, average, self.best.weights, self._criterion(found), tried, lead, found, ridge)
 
     def _fitted(self, alignment: LinearAlignment) -> LinearAlignment:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""
         if not isinstance(alignment, Joint) or alignment.regularization == "auto" or len(self.names) < 2:
             return alignment.fit_moments(self.folds)
-        fitted = alignment.fit_moments([self.folds.total], self.sample.target() if alignment.target_weight else None)
+        fitted = alignment.fit_moments([self.folds.total])
         found = [
-            pair_correlations(self.folds[number], _solved(alignment, train, target))
-            for number, train, target in self.trials.training()
+            pair_correlations(self.folds[number], _solved(alignment, train)) for number, train in self.trials.training()
         ]
         fitted.heldout_correlations_ = np.zeros(fitted.dim_)
         for correlations in found:
@@ -311,7 +299,7 @@ class _Search:
         return "held-out retrieval and share of the inputs kept"
 
 
-def _solved(alignment: LinearAlignment, moments: Moments, target: Target | None) -> Weights:
+def _solved(alignment: LinearAlignment, moments: Moments) -> Weights:
     """Weights for a trial: `joint` in each input's leading directions only."""
     ridge = _RIDGE if alignment.regularization == "auto" else float(alignment.regularization)
     dim = alignment.dim or alignment.dim_limit([spectrum(moments, name).rank for name in moments.names])
@@ -319,9 +307,7 @@ def _solved(alignment: LinearAlignment, moments: Moments, target: Target | None)
         gamma = 1.0 if alignment.gamma == "auto" else alignment.gamma
         given = alignment.block_weights
         blocks = dict.fromkeys(moments.names, 1.0) if isinstance(given, str) else given
-        return _solvers.joint(
-            moments, gamma, blocks, ridge, dim, _LEADING * dim, target, target_weight=alignment.target_weight
-        )
+        return _solvers.joint(moments, gamma, blocks, ridge, dim, leading=_LEADING * dim)
     limit = alignment.dim_limit([spectrum(moments, name).rank for name in moments.names])
     return alignment._solve(moments, ridge, min(dim, limit))
 

@@ -1,7 +1,7 @@
 """The family between canonical correlation and concatenation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,6 @@ class Joint(LinearAlignment):
         gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
         block_weights: Inertia omega > 0 of each input, on any common scale; ``auto`` is equal.
         fill_ridges: See :class:`LinearAlignment`.
-        target_weight: Block weight of the target as one more view that helps to find directions (with the mean of the
-            inputs' at one). It is seen on training rows only, whose fused vectors then know a little of their labels.
 
     Attributes:
         gamma_: The gamma in use.
@@ -52,27 +50,10 @@ class Joint(LinearAlignment):
         gamma: float | Literal["auto"] = "auto",
         block_weights: Mapping[str, float] | Literal["auto"] = "auto",
         fill_ridges: Mapping[str, float] | None = None,
-        target_weight: float = 0.0,
     ) -> None:
         super().__init__(dim, regularization, folds, precision, fill_ridges)
         self.gamma = gamma
         self.block_weights = block_weights
-        self.target_weight = target_weight
-
-    def fit_moments(self, folds: Sequence[Moments], target: _solvers.Target | None = None) -> Self:
-        """As :meth:`LinearAlignment.fit_moments`.
-
-        Args:
-            folds: Moments of the training rows; a single one where there is a target, which is not held out.
-            target: Moments of the target beside the inputs; needed, and used, where ``target_weight`` is above 0.
-
-        Raises:
-            ValueError: See :class:`LinearAlignment`; also where the target is needed and not given.
-        """
-        if self.target_weight and (target is None or len(folds) > 1):
-            raise ValueError("target_weight needs moments of the target and of one fold of inputs")
-        self._target = target
-        return super().fit_moments(folds)
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
@@ -101,10 +82,7 @@ class Joint(LinearAlignment):
         return None if equal else self.average_weights_
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        target = getattr(self, "_target", None)
-        return _solvers.joint(
-            moments, self.gamma_, self.block_weights_, ridge, dim, target=target, target_weight=self.target_weight
-        )
+        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()

@@ -80,9 +80,7 @@ def test_a_trial_scores_what_a_fitted_head_would():
     views, labels = make_views(300)
     folds = FoldMoments.of(views, 3, precision="float64")
     trials = ProbeTrials(folds, Sample(views, None, labels))
-    ours = (
-        trials.score(lambda moments, _: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
-    )
+    ours = trials.score(lambda moments: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
     fold = fold_of(range(300), 3)
     right = []
     for number in range(3):
@@ -144,24 +142,25 @@ def test_without_a_target_inputs_that_correlate():
     assert choice.significance.n_significant == 3
 
 
-def test_the_target_as_one_more_view_finds_the_directions_that_predict_it():
+def test_without_an_input_the_head_does_as_well_as_the_other_alone():
     rng = np.random.default_rng(0)
-    n = 2000
-    label = rng.integers(0, 2, n)
-    views = {m: rng.normal(size=(n, 30)) * np.linspace(3, 1, 30) for m in ("a", "b")}
-    for values in views.values():
-        values[:, -1] += 2 * label
-    sample = Sample(views, None, label.tolist())
-    folds = FoldMoments.of(views, 1)
-    blind = Joint(dim=4, regularization=0.1).fit_moments(folds)
-    seeing = Joint(dim=4, regularization=0.1, target_weight=1.0).fit_moments(folds, sample.target())
-    new = {m: rng.normal(size=(n, 30)) * np.linspace(3, 1, 30) for m in views}
-    for values in new.values():
-        values[:, -1] += 2 * label
-    scores = [LinearHead().fit(a.fuse(views), label).score(a.fuse(new), label) for a in (blind, seeing)]
-    assert scores[1] > scores[0] + 0.2
-    with pytest.raises(ValueError, match="target_weight needs"):
-        Joint(dim=4, target_weight=1.0).fit(views)
+    n = 3000
+    label = rng.integers(0, 3, n)
+    loud = rng.normal(size=(n, 4)) * 5
+    views = {
+        "text": np.hstack([loud + 0.1 * rng.normal(size=(n, 4)), np.eye(3)[label] * 4 + rng.normal(size=(n, 3))]),
+        "image": np.hstack([loud + 0.1 * rng.normal(size=(n, 4)), np.eye(3)[label] + 0.5 * rng.normal(size=(n, 3))]),
+    }
+    train, test = ({m: v[rows] for m, v in views.items()} for rows in (slice(2000), slice(2000, None)))
+    y, held = label[:2000], label[2000:]
+    choice = chosen(train, y.tolist(), dim=7)
+    head = LinearHead().fit(choice.fuse(train), y)
+    alone = LinearHead().fit(train["image"], y).score(test["image"], held)
+    assert alone > 0.6
+    assert head.score(choice.fuse({"image": test["image"]}), held) >= alone - 0.02
+    blind = Joint(dim=7, regularization=0.1).fit(train)
+    head = LinearHead().fit(blind.fuse(train), y)
+    assert head.score(blind.fuse({"image": test["image"]}), held) < alone - 0.02
 
 
 def test_groups_stay_together():

@@ -1,0 +1,100 @@
+r"""A missing input filled in so that the target is told as well as the inputs that are left tell it.
+
+The conditional expectation of the fused vector, :math:`E[f \mid x_P] = x_P M`, keeps of the inputs present what is also
+in f; what they say of the target beyond that is lost. With the probe :math:`\beta` on f and the ridge regression
+:math:`b = (C_{PP} + \lambda T)^{-1} c_P` of the target on the inputs present, f is moved to where the probe reads
+:math:`x_P b`, by as much as f itself moves when its scores do:
+
+.. math::
+    x_P \big(M + (b - M\beta)\,(\beta^\top \Sigma \beta)^{+} \beta^\top \Sigma\big), \quad \Sigma = \mathrm{cov}\, f
+
+Complete rows stay as they are: no label enters their vectors.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._solvers import Weights
+from fusion._views import FloatArray
+from fusion.alignment.linear import LinearAlignment
+from fusion.imputation import regression
+from fusion.moments import Moments
+
+Float64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Target:
+    """How a target varies with the inputs on training rows.
+
+    Attributes:
+        cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
+    """
+
+    cross: Mapping[str, Float64]
+
+
+def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
+    """Covariances of (n, k) targets with complete inputs."""
+    centred = values - values.mean(axis=0)
+    n = max(len(values) - 1, 1)
+    return Target({name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()})
+
+
+def fused_covariance(moments: Moments, weights: Weights) -> Float64:
+    """(dim, dim) covariance of the sum of the weighted inputs."""
+    names = moments.names
+    found = np.sum([weights[a].T @ moments.block(a, b) @ weights[b] for a in names for b in names], axis=0)
+    return np.asarray((found + found.T) / 2)
+
+
+def probe_of(moments: Moments, weights: Weights, target: Target, ridge: float, known: Float64 | None = None) -> Float64:
+    """(dim, k) coefficients of the ridge probe on the fused vector; the ridge is relative to its mean variance.
+
+    Args:
+        moments: Of the training rows.
+        weights: ``{name: (d, dim)}``; the fused vector is the sum.
+        target: Beside the inputs.
+        ridge: Above 0.
+        known: The covariance of the fused vector, where it is known.
+    """
+    covariance = fused_covariance(moments, weights) if known is None else known
+    cross = np.sum([weights[name].T @ target.cross[name] for name in moments.names], axis=0)
+    lifted = covariance + ridge * max(float(np.trace(covariance)) / len(covariance), 1e-300) * np.eye(len(covariance))
+    return np.asarray(np.linalg.solve(lifted, cross))
+
+
+def fill_for_target(
+    alignment: LinearAlignment, moments: Moments, target: Target, shares: Mapping[str, float], ridge: float
+) -> None:
+    """Changes what a fitted alignment fills in for missing inputs.
+
+    Args:
+        alignment: Fitted on ``moments``; the ridges that it fills in at are those of the target, too.
+        moments: Of the training rows.
+        target: Beside the inputs.
+        shares: Weights of the average, summing to one.
+        ridge: Of the probe.
+    """
+    projection = alignment.projection_
+    weights = {name: block * shares[name] for name, block in projection.weights.items()}
+    covariance = fused_covariance(moments, weights)
+    probe = probe_of(moments, weights, target, ridge, covariance)
+    moved = probe.T @ covariance
+    pull = np.linalg.pinv(moved @ probe, rcond=1e-8, hermitian=True) @ moved
+    dim = projection.dim
+    for present in projection.patterns():
+        missing = [name for name in projection.names if name not in present]
+        maps = projection.missing_map(present).copy()
+        filled = [maps[:, i * dim : (i + 1) * dim] for i in range(len(missing))]
+        fused = np.vstack([weights[name] for name in present])
+        fused = fused + np.sum([part * shares[name] for part, name in zip(filled, missing, strict=True)], axis=0)
+        cross = np.vstack([target.cross[name] for name in present])
+        told = regression(moments, max(projection.fill_ridge(name) for name in missing), present, cross)
+        change = (told - fused @ probe) @ pull / sum(shares[name] for name in missing)
+        for part in filled:
+            part += change
+        projection.replace_map(present, maps)
