@@ -35,11 +35,12 @@ def submit(
 @app.command()
 def serve(
     job_path: JobPath,
-    cron: Annotated[str | None, typer.Option(help='When to run, e.g. "0 3 * * *"; without it: when asked in the UI.')]
-    = None,
+    cron: Annotated[
+        str | None, typer.Option(help='When to run, e.g. "0 3 * * *"; without it: when asked in the UI.')
+    ] = None,
     timezone: Annotated[str, typer.Option(help="Time zone of --cron.")] = "UTC",
     debug: Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Keeps a deployment of the job on this machine, running it on a schedule; needs a Prefect server."""
     with told(debug):
         job = load(job_path, None)
