@@ -1,0 +1,75 @@
+"""Which Prefect server a run from the command line goes to."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+import ray
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from typer.testing import CliRunner
+
+from flows import session
+from flows.cli import app
+from flows.session import answers
+from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
+
+
+@pytest.fixture
+def server():
+    """Something that answers like Prefect's health check, with a status of choice."""
+
+    class Health(BaseHTTPRequestHandler):
+        status = 200
+
+        def do_GET(self):
+            self.send_response(self.status if self.path == "/api/health" else 404)
+            self.end_headers()
+
+        def log_message(self, *args):
+            pass
+
+    http = HTTPServer(("127.0.0.1", 0), Health)
+    threading.Thread(target=http.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{http.server_port}/api", Health
+    http.shutdown()
+    http.server_close()
+
+
+@pytest.fixture
+def nowhere(server):
+    """An address where nobody answers."""
+    return "http://127.0.0.1:1/api"
+
+
+def test_a_server_answers_or_not(server, nowhere):
+    address, health = server
+    assert answers(address)
+    assert answers(address + "/")
+    health.status = 401
+    assert answers(address)
+    health.status = 500
+    assert not answers(address)
+    assert not answers(nowhere)
+    assert not answers("no address")
+
+
+def test_one_that_answers_on_this_machine_is_taken(server, nowhere, monkeypatch):
+    address, _ = server
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        monkeypatch.setattr(session, "LOCAL_API", address)
+        with session._server() as ready:
+            ready()
+            assert PREFECT_API_URL.value() == address
+        assert PREFECT_API_URL.value() is None
+
+
+def test_one_that_was_asked_for_and_does_not_answer_is_an_error(nowhere, tmp_path, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda *args, **kwargs: pytest.fail("Ray was started"))
+    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(20))
+    job = write_job(tmp_path / "job.yaml", text_and_vector_job(corpus, tmp_path / "out", "lost"))
+    with temporary_settings({PREFECT_API_URL: nowhere}):
+        result = CliRunner().invoke(app, ["run", str(job)])
+    assert result.exit_code == 1
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"barycenter: no Prefect server answers at {nowhere}; start it")
+    assert result.stdout == ""
