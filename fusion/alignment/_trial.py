@@ -28,8 +28,6 @@ Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 PROBE_RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
-# Scores this near to the best are level; the middle one of such ridges is taken.
-_LEVEL = 0.002
 COMPLETE = "complete"
 WITHOUT = "without "
 
@@ -154,9 +152,8 @@ class ProbeTrials:
         names = self.parts[0].train.names if self.parts else ()
         for name in names if len(names) > 1 else ():
             hits = np.concatenate([part.without(name) for part in self.parts], axis=-1)
-            means = hits.mean(axis=-1)
-            near = np.flatnonzero(means >= means.max() - _LEVEL)
-            best = int(near[len(near) // 2])
+            smooth = np.convolve(np.pad(hits.mean(axis=-1), 1, mode="edge"), (0.25, 0.5, 0.25), mode="valid")
+            best = int(smooth.argmax())
             found[name] = (hits[best], RIDGES[best])
         return found
 

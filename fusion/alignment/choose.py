@@ -28,6 +28,7 @@ from fusion.alignment.fill import fill_for_target
 from fusion.alignment.joint import Joint
 from fusion.alignment.linear import CCA, PCA, LinearAlignment, Procrustes
 from fusion.alignment.significance import Significance, significance
+from fusion.heads.linear import LinearHead
 from fusion.moments import FoldMoments, Moments
 
 Float64 = NDArray[np.float64]
@@ -171,7 +172,7 @@ class _Search:
         average: Average,
     ) -> None:
         self.folds, self.names, self.average = folds, folds.total.names, average
-        self.sample = sample
+        self.sample = sample.complete()
         self.dim, self.regularization = dim, regularization
         self.target = sample.labels is not None
         self.trials = ProbeTrials(folds, sample) if self.target else PairTrials(folds, sample)
@@ -267,15 +268,31 @@ class _Search:
             return Choice(fitted, "mean", equal, "default: too few rows to hold any out", [], (0.0, 0.0), found)
         alignment = clone(self.best.alignment)
         if self.regularization == "auto" and self.best.scores.fill_ridges:
-            alignment.set_params(fill_ridges=self.best.scores.fill_ridges, regularization=_RIDGE)
-        fitted, ridge = self._fitted(alignment), self.best.scores.probe_ridge
+            alignment.set_params(fill_ridges=self._fill_ridges(), regularization=_RIDGE)
+        fitted, ridge = self._fitted(alignment), 0.0
         if self.target and len(self.names) > 1:
-            fill_for_target(fitted, self.folds.total, self.sample.target(), self.best.weights, ridge)
+            weights = self.best.weights
+            ridge = self._tuned(fitted.fuse(self.sample.views, "weighted", weights))
+            fill_for_target(fitted, self.folds.total, self.sample.target(), weights, ridge)
         ordered = sorted(self.tried, key=lambda trial: -trial.scores.mean)
         tried = [trial.told() | ({"chosen": True} if trial is self.best else {}) for trial in ordered]
         average = "mean" if len(set(self.best.weights.values())) == 1 else "weighted"
         lead = self._lead(self.best, self.simplest)
         return Choice(fitted, average, self.best.weights, self._criterion(found), tried, lead, found, ridge)
+
+    def _fill_ridges(self) -> dict[str, float]:
+        """Of two inputs each is filled in at the ridge of a head on the other alone; of more, at what trials found."""
+        if len(self.names) > 2:
+            return self.best.scores.fill_ridges
+        first, second = self.names
+        views = self.sample.views
+        return {first: self._tuned(views[second]), second: self._tuned(views[first])}
+
+    def _tuned(self, features: FloatArray) -> float:
+        """The ridge that a linear head on these features takes."""
+        task, labels = self.sample.encoded()[0], self.sample.labels
+        assert labels is not None
+        return LinearHead(task=task).fit(features, labels, groups=self.sample.groups).ridge_
 
     def _fitted(self, alignment: LinearAlignment) -> LinearAlignment:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""
