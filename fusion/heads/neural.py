@@ -316,7 +316,7 @@ class NeuralHead:
                 self._unit, self._offset = np.maximum(Y.std(axis=0), 1e-12), Y.mean(axis=0)
                 Y = (Y - self._offset) / self._unit
         arrays = (X.astype(np.float32, copy=False), values, present, Y.astype(np.float32), weight.astype(np.float32))
-        return Rows(*(torch.from_numpy(np.ascontiguousarray(array)) for array in arrays))
+        return Rows(*(torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays))
 
     def _stacked(self, aligned: Aligned) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, inputs, dim) values, zeros where missing, and (n, inputs) presence."""
