@@ -24,7 +24,7 @@ from fusion.features import Manifest, array_to_vectors
 from fusion.heads import LinearHead
 from fusion.splits import is_test, stable_hash
 
-LABEL, GROUP, SEEDS, EPOCHS = "label", "base", 5, 60
+LABEL, GROUP, SEEDS, EPOCHS = "label", "base", 3, 60
 
 
 class Model(nn.Module):
