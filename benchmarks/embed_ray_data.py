@@ -49,19 +49,15 @@ class EmbedPictures:
         return {"vector": vectors, "begun": batch["begun"], "ended": [time.time()] * len(vectors)}
 
 
-class Preprocess:
-    def __init__(self) -> None:
-        from torchvision.transforms._presets import ImageClassification
+def preprocess(row: dict[str, Any]) -> dict[str, Any]:
+    from PIL import Image
+    from torchvision.transforms._presets import ImageClassification
 
-        import fusion.torch_compat  # noqa: F401 - before torchvision
+    import fusion.torch_compat  # noqa: F401 - before torchvision
 
-        self._transform = ImageClassification(crop_size=224)
-
-    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        from PIL import Image
-
-        begun = time.time()
-        return {"pixels": self._transform(Image.fromarray(row["image"])).numpy(), "begun": begun}
+    begun = time.time()
+    transform = ImageClassification(crop_size=224)
+    return {"pixels": transform(Image.fromarray(row["image"])).numpy(), "begun": begun}
 
 
 def _rate(embedded: Any) -> float:
@@ -71,16 +67,15 @@ def _rate(embedded: Any) -> float:
 
 def embed_column(texts: list[str], model: str, cores: int) -> float:
     """Rows a second of an actor a core, each with one thread."""
-    rows = ray.data.from_items([{"text": text} for text in texts]).repartition(4 * cores)
+    rows = ray.data.from_items([{"text": text} for text in texts], override_num_blocks=4 * cores)
     pool = ActorPoolStrategy(size=cores)
     options: dict[str, Any] = {"fn_constructor_args": (model,), "batch_size": TEXT_BATCH, "compute": pool}
     return _rate(rows.map_batches(EmbedTexts, **options))
 
 
 def embed_files(paths: list[str], weights: str, cores: int) -> float:
-    """Rows a second: pictures read and preprocessed by tasks, embedded by actors, a core for each half."""
+    """Rows a second: pictures read and preprocessed by tasks, embedded by actors, half of the cores for each."""
     pictures = ray.data.read_images(paths, mode="RGB", override_num_blocks=4 * cores)
-    half = ActorPoolStrategy(size=max(1, cores // 2))
-    ready = pictures.map(Preprocess, compute=half)
-    options: dict[str, Any] = {"fn_constructor_args": (weights,), "batch_size": PICTURE_BATCH, "compute": half}
-    return _rate(ready.map_batches(EmbedPictures, **options))
+    pool = ActorPoolStrategy(size=max(1, cores // 2))
+    options: dict[str, Any] = {"fn_constructor_args": (weights,), "batch_size": PICTURE_BATCH, "compute": pool}
+    return _rate(pictures.map(preprocess).map_batches(EmbedPictures, **options))
