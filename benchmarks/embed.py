@@ -24,10 +24,11 @@ from benchmarks import harness
 
 if __name__ == "__main__":
     try:
-        harness.with_peers("sentence-transformers", "daft")
+        harness.with_peers("daft")
     except SystemExit:
         harness.note("going on without Daft")
-        harness.with_peers("sentence-transformers")
+    if find_spec("sentence_transformers") is None:
+        harness.missing("sentence-transformers is not installed; run `make install`")
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
 os.environ |= {"HF_HUB_OFFLINE": "1", "DAFT_PROGRESS_BAR": "0"}
