@@ -5,6 +5,7 @@ figures are scaled to a million rows. Prices are those of S3 Standard as listed 
 PUT, COPY, POST and LIST requests, 0.0004 USD for a thousand GET and HEAD requests.
 """
 
+import logging
 import os
 import tempfile
 import threading
@@ -43,6 +44,7 @@ def serve() -> tuple[Counting, str]:
     from moto.server import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     app = Counting(DomainDispatcherApplication(create_backend_app))
     server = make_server("127.0.0.1", 0, app, threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -66,8 +66,8 @@ class Imagined:
             return number
 
         return SimpleNamespace(
-            load=SimpleNamespace(remote=lambda _: call(START_SECONDS)),
-            run=SimpleNamespace(remote=lambda _: call(self._seconds)),
+            load=SimpleNamespace(remote=lambda *_: call(START_SECONDS)),
+            run=SimpleNamespace(remote=lambda *_: call(self._seconds)),
         )
 
     def wait(self, refs: Sequence[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
