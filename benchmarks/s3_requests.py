@@ -1,6 +1,6 @@
 """S3 requests of every stage, counted by the server: a real job over Parquet on an S3 server in this process.
 
-The job is the one of ``scale.py`` (vector inputs of 384 and 512 dimensions, 4,096 rows a shard), at 131,072 rows; the
+The job is the one of ``scale.py`` (vector inputs of 384 and 512 dimensions, 4,096 rows a shard), at 32,768 rows; the
 figures are scaled to a million rows. Prices are those of S3 Standard as listed for us-east-1: 0.005 USD for a thousand
 PUT, COPY, POST and LIST requests, 0.0004 USD for a thousand GET and HEAD requests.
 """
@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks.harness import finish, note, table, versions
 from benchmarks.scale import job_of, local_ray, write_corpus
 
-ROWS = 131_072
+ROWS = 32_768
 DEAR, CHEAP = 0.005 / 1000, 0.0004 / 1000
 
 
