@@ -119,8 +119,8 @@ class Loaded:
         self.at: float | None = None
         attend = Driver._attend
 
-        def attended(driver: Any, actor: Any) -> None:
-            attend(driver, actor)
+        def attended(driver: Any, actor: Any, *ref: Any) -> None:
+            attend(driver, actor, *ref)
             if self.at is None and actor.loading is None:
                 self.at = time.perf_counter()
 

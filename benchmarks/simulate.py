@@ -83,6 +83,12 @@ class Imagined:
     def get(self, _: int) -> Done:
         return Done(None)
 
+    def get_runtime_context(self) -> Any:
+        return SimpleNamespace(get_node_id=lambda: "here")
+
+    def nodes(self) -> list[dict[str, Any]]:
+        return [{"Alive": True, "NodeID": "here"}]
+
     def kill(self, *_: Any, **__: Any) -> None:
         """Nothing to kill."""
 
