@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 def small_disk(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(disk)], capture_output=True)
     if mounted.returncode:
         pytest.skip("a file system of its own cannot be mounted here")
     yield disk
@@ -38,9 +38,11 @@ def small_disk(tmp_path):
 def full(disk):
     """Takes all the space, to the last byte."""
     filler = disk / "filler"
-    with filler.open("wb", buffering=0) as stream, suppress(OSError):
-        while True:
-            stream.write(bytes(4096))
+    with filler.open("wb", buffering=0) as stream:
+        for size in (1 << 20, 4096):
+            with suppress(OSError):
+                while stream.write(bytes(size)):
+                    pass
     assert shutil.disk_usage(disk).free == 0
     try:
         yield
