@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from fusion.alignment import Alignment
 from fusion.features import array_to_vectors
-from infra.ledger import embedding_path
+from infra.ledger import done_shards, embedding_path
 from infra.storage import Storage
 from tasks.run import Run
 
@@ -54,11 +54,13 @@ def check_drift(
     encoder_ids = {name: run.encoders[name].encoder_id for name in run.inputs}
     if fitted_on is None:
         fitted = _fitted_shards(run.storage, str(summary["alignment_id"]))
-        new = [shard.id for shard in run.shards if shard.id not in set(fitted)] if fitted else []
-        fitted = [shard_id for shard_id in fitted if _is_there(run.storage, encoder_ids, shard_id)]
+        known = set(fitted)
+        new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
     else:
         fitted = list(json.loads(fitted_on.read("manifest.json"))["shards"])
         new = [shard.id for shard in run.shards]
+    there = [done_shards(fitted_on or run.storage, name, encoder) for name, encoder in encoder_ids.items()]
+    fitted = [shard_id for shard_id in fitted if all(shard_id in done for done in there)]
     if not new or not fitted:
         return kept
     wanted = max(1, _SAMPLE_ROWS // max(1, run.job.corpus.rows_per_shard))
@@ -149,8 +151,3 @@ def _fitted_shards(storage: Storage, alignment_id: str) -> list[str]:
         return []
     shards: list[str] = json.loads(storage.read(_fitted_path(alignment_id)))
     return shards
-
-
-def _is_there(storage: Storage, encoder_ids: Mapping[str, str], shard_id: str) -> bool:
-    """Whether a shard of an earlier corpus still has its embeddings (gc takes those of rows that are gone)."""
-    return all(storage.exists(embedding_path(name, encoder, shard_id)) for name, encoder in encoder_ids.items())

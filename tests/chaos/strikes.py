@@ -84,7 +84,7 @@ class Range:
         self.expected: dict[str, str] = {}
         self.seconds: dict[str, float] = {}
 
-    def job(self, name: str) -> tuple[Path, Path]:
+    def job(self, name: str, head: str = "linear") -> tuple[Path, Path]:
         """A job file and its output."""
         out = self.folder / name
         data = text_and_vector_job(
@@ -92,7 +92,7 @@ class Range:
             out,
             NAME,
             ray={"address": self.nodes.address, "workers": 2, "threads_per_worker": 1},
-            train={"target": "label"},
+            train={"target": "label", "head": head},
         )
         return write_job(self.folder / f"{name}.yaml", data), out
 
@@ -115,7 +115,7 @@ class Range:
     def strike(self, strike: Strike) -> Outcome:
         """Strikes once and tells what came of it."""
         outcome = Outcome(delay=strike.moment * self.seconds[strike.stage])
-        job, out = self.job(f"seed{strike.seed}")
+        job, out = self.job(f"seed{strike.seed}", "mlp" if strike.stage == "train" else "linear")
         shutil.rmtree(out, ignore_errors=True)
         process = start_run(job, self.server.url)
         worker = wait_until(lambda: process.poll() is not None or reached(strike.stage, out))
@@ -133,13 +133,13 @@ class Range:
 
     def _blow(self, strike: Strike, worker: Any, kill_driver: Callable[[], None]) -> Callable[[Outcome], None]:
         def worker_or_idle(outcome: Outcome) -> None:
-            there = actors(prefix(strike.stage)) or actors("")
+            there = workers(strike.stage) or actors("")
             for actor in there[:1]:
                 os.kill(actor.pid, signal.SIGKILL)
                 outcome.struck = f"worker {actor.name}"
 
         def node(outcome: Outcome) -> None:
-            there = actors(prefix(strike.stage))
+            there = workers(strike.stage)
             first = there[0] if there else worker
             self.nodes.kill(first.node_id if isinstance(first, Actor) else None)
             outcome.struck = f"node of {first.name}" if isinstance(first, Actor) else "node"
@@ -196,11 +196,16 @@ def prefix(stage: str) -> str:
     return f"{NAME}-{stage}"
 
 
+def workers(stage: str) -> list[Actor]:
+    """The living workers of a stage; the heads that are trained by descent have Ray Train's."""
+    return actors("", "RayTrainWorker") if stage == "train" else actors(prefix(stage))
+
+
 def reached(stage: str, out: Path) -> Any:
     """An actor of the stage, or True where it has none and its first file is there."""
     if stage == "train":
         return (out / "manifest.json").exists()
-    return next(iter(actors(prefix(stage))), None)
+    return next(iter(workers(stage)), None)
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:

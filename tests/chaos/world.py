@@ -40,12 +40,13 @@ def wait_until(told: Callable[[], Any], seconds: float = 120.0) -> Any:
     return None
 
 
-def actors(prefix: str) -> list[Actor]:
-    """The living actors whose name begins with ``prefix``, whoever started them."""
+def actors(prefix: str, kind: str = "") -> list[Actor]:
+    """The living actors whose name begins with ``prefix`` and whose class name holds ``kind``, whoever started them."""
     return [
-        Actor(about["Name"], about["Pid"], about["Address"]["NodeID"])
+        Actor(about["Name"] or about["ActorClassName"], about["Pid"], about["Address"]["NodeID"])
         for about in state.actors().values()
-        if about["Name"].startswith(prefix) and about["State"] == "ALIVE" and about["Pid"]
+        if about["State"] == "ALIVE" and about["Pid"] and about["Name"].startswith(prefix)
+        if kind in about["ActorClassName"]
     ]
 
 
