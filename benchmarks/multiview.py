@@ -1,7 +1,9 @@
 """UCI digits (2,000 rows, six numeric views): pairs, three and six views, fused by `auto` to half of the concatenation.
 
-Two times five folds; every choice is made inside the training part. The same linear probe scores the fused vector, the
-concatenation and the concatenation with missing views filled in, complete and with each view missing.
+The columns are measurements of many units (areas beside angles), so each is brought to unit variance first, for all
+candidates alike; no label enters that. Two times five folds; every choice is made inside the training part. The same
+linear probe scores the fused vector, the concatenation, and the concatenation with missing views filled in, complete
+and with each view missing.
 """
 
 import os
@@ -28,13 +30,14 @@ ALLOWED = -0.005
 
 
 def digits(names: tuple[str, ...]) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
-    """The views and the digit of every row."""
+    """The views, their columns standardised, and the digit of every row."""
     tables = {
         name: np.loadtxt(shared(f"data/uci_mfeat/mfeat-{name}.csv"), delimiter=",", skiprows=1, dtype=np.float32)
         for name in names
     }
     classes = next(iter(tables.values()))[:, -1].astype(int)
-    return {name: values[:, :-1] for name, values in tables.items()}, [f"digit {digit}" for digit in classes]
+    views = {name: values[:, :-1] for name, values in tables.items()}
+    return {m: (v - v.mean(axis=0)) / v.std(axis=0) for m, v in views.items()}, [f"digit {digit}" for digit in classes]
 
 
 def scored(names: tuple[str, ...]) -> dict[str, Any]:
