@@ -60,10 +60,19 @@ class FactorModel:
 
     @classmethod
     def of_many(cls, matrix: Float64, inputs: int, rounds: int = 200) -> "FactorModel":
-        r"""EM for factor analysis with block-diagonal noise, from the (M k, M k) correlations of aligned inputs.
+        r"""EM for factor analysis with block-diagonal noise, from the (M k, M k) correlations S of aligned inputs.
 
-        E step: :math:`\Lambda = I + \sum_m W_m \Psi_m^{-1} W_m^\top`; M step as in Rubin and Thayer (1982) with
-        Psi cut to its diagonal blocks.
+        .. math:: \Lambda = I + \sum_m W_m \Psi_m^{-1} W_m^\top, \quad \beta = \Lambda^{-1} W \Psi^{-1}, \quad
+            W \leftarrow (\Lambda^{-1} + \beta S \beta^\top)^{-1} \beta S, \quad
+            \Psi_m \leftarrow S_{mm} - W_m^\top (\beta S)_m
+
+        as Rubin and Thayer (1982), with Psi cut to its diagonal blocks (Klami et al. 2013: group factor analysis).
+        Three inputs identify what two cannot: how much of each is shared. One that is noise gets no say.
+
+        >>> shared = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> gains = FactorModel.of_many(shared, 3, rounds=500).gains([0, 1, 2]).ravel()
+        >>> gains.round(2).tolist()
+        [0.5, 0.5, 0.0]
         """
         k = len(matrix) // inputs
         blocks = [slice(m * k, (m + 1) * k) for m in range(inputs)]

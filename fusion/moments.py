@@ -210,7 +210,9 @@ class Moments:
         }
         arrays: dict[str, NDArray[Any]] = {"header": np.frombuffer(json.dumps(header).encode(), np.uint8).copy()}
         for i, sums in enumerate([self._joint, *self._partial.values()]):
-            arrays |= {f"{i}.n": np.array([sums.n]), f"{i}.mean": sums.mean, f"{i}.m2": sums.m2}
+            arrays[f"{i}.n"] = np.array([sums.n])
+            if sums.n:
+                arrays |= {f"{i}.mean": sums.mean, f"{i}.m2": sums.m2}
         return {prefix + key: value for key, value in arrays.items()}
 
     @classmethod
@@ -225,10 +227,8 @@ class Moments:
             if header["format"] != _FORMAT or header["version"] != _VERSION:
                 raise ValueError(f"not {_FORMAT} version {_VERSION}: {header['format']} {header['version']}")
             moments = cls(dict(header["inputs"]), header["precision"])
-            read = [
-                Sums(int(arrays[f"{prefix}{i}.n"][0]), arrays[f"{prefix}{i}.mean"], arrays[f"{prefix}{i}.m2"])
-                for i in range(len(moments.dims) + 1)
-            ]
+            widths = [sum(moments.dims.values()), *moments.dims.values()]
+            read = [_sums(arrays, f"{prefix}{i}.", width) for i, width in enumerate(widths)]
         except (KeyError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"not {_FORMAT}: {error!r}") from error
         moments._joint = read[0]
@@ -247,6 +247,11 @@ class Moments:
             ValueError: If the file is corrupt or something else.
         """
         return cls.from_arrays(_load_arrays(path))
+
+
+def _sums(arrays: Mapping[str, NDArray[Any]], prefix: str, width: int) -> Sums:
+    n = int(arrays[prefix + "n"][0])
+    return Sums(n, arrays[prefix + "mean"], arrays[prefix + "m2"]) if n else Sums.zeros(width)
 
 
 def _load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:

@@ -4,6 +4,9 @@ from fusion.errors import JobError
 from infra.job import Job
 from tasks.run import describe_widths
 
+FEATURES = 4000
+"""Random features of all inputs together: the moments of a fold take 8 bytes for each pair of them."""
+
 
 def check_alignment(job: Job, widths: dict[str, int]) -> None:
     """Refuses, before anything starts, what the widths of the inputs do not allow.
@@ -23,6 +26,8 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
                 "alignment.dim", f"`none` keeps the inputs' width ({told}), so dim cannot be {dim}; leave it out"
             )
         return
+    if method == "kernel-cca" and job.alignment.regularization == 0:
+        raise JobError("alignment.regularization", "must be above 0 for `kernel-cca`; use auto")
     if job.explicit("alignment.dim") and dim > widest(method, widths):
         raise JobError("alignment.dim", f"{dim} is above the {widest(method, widths)} that `{method}` allows ({told})")
 
@@ -30,4 +35,7 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
 def widest(method: str, widths: dict[str, int]) -> int:
     """The largest dim that a method can give for these widths."""
     total, largest, smallest = sum(widths.values()), max(widths.values()), min(widths.values())
-    return {"pca": smallest, "procrustes": smallest, "cca": total - largest}.get(method, total)
+    shared = total - largest
+    limits = {"pca": smallest, "procrustes": smallest, "cca": shared, "contrastive": shared}
+    limits["kernel-cca"] = FEATURES // len(widths) // 2 * 2 * (len(widths) - 1)
+    return limits.get(method, total)

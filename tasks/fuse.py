@@ -22,8 +22,9 @@ from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.storage import Storage
 from infra.versions import find_version
-from tasks.align import Fitted, block_workers, load_alignment
+from tasks.align import Fitted, load_alignment
 from tasks.artifacts import dataset_committed
+from tasks.moments import block_workers
 from tasks.partitions import count_partitions
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, Rows, duplicates

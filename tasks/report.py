@@ -11,7 +11,16 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
-from fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space, fill_for_target, labelled_moments
+from fusion.alignment import (
+    CHOICES,
+    Alignment,
+    FeatureAlignment,
+    LinearAlignment,
+    Sample,
+    best_space,
+    fill_for_target,
+    labelled_moments,
+)
 from fusion.alignment.significance import significance_held_out
 from fusion.dimensions import dimension_curve
 from fusion.evaluate import as_labels, cross_validated_probe, probe
@@ -31,6 +40,7 @@ from tasks.showing import ShownRows, gallery, plane
 _PROBE_ROWS = 20_000
 _CROSS_VALIDATED_ROWS = 5_000
 _RETRIEVAL_ROWS = 5_000
+_LEARNED_FOLDS = 3
 
 REPORT, SAMPLES = "report/report.json", "report/samples.json"
 LINEAGE = ("number", "version", "alignment_id", "job", "code")
@@ -152,6 +162,10 @@ def _cross_validated(
     settings = alignment.get_params() | {"regularization": alignment.regularization_}
     held_out = run.job.alignment.folds if average == "posterior" else 1
 
+    def learn(part: Views, _: NDArray[Any], part_groups: Sequence[object]) -> Any:
+        again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, part_groups)
+        return lambda given: again.fuse(given, average=average, weights=weights)
+
     def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
         labelled = np.array([not is_empty(label) for label in part_labels])
         sides = [
@@ -169,7 +183,8 @@ def _cross_validated(
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(
-        views, labels, groups, run.job.alignment.folds, 1, fit, dim=alignment.dim_, task=train.task,
+        views, labels, groups, run.job.alignment.folds, 1,
+        learn if isinstance(alignment, FeatureAlignment) else fit, dim=alignment.dim_, task=train.task,
         imputer=lambda part, _: Imputer(Moments.of(part), ridge),
     )  # fmt: skip
     return result | {"chosen_inside": False}

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -132,17 +132,7 @@ class Run:
 
     def blocks(self, rows: int) -> list[tuple[Shard, ...]]:
         """Consecutive shards grouped into fixed blocks of about ``rows`` rows, whatever the number of workers."""
-        blocks: list[tuple[Shard, ...]] = []
-        current: list[Shard] = []
-        held = 0
-        for shard in self.shards:
-            if current and held + shard.rows > rows:
-                blocks.append(tuple(current))
-                current, held = [], 0
-            current.append(shard)
-            held += shard.rows
-        blocks.append(tuple(current))
-        return blocks
+        return blocks_of(self.shards, rows)
 
     def _spec(self, name: str, spec: InputJob) -> EncoderSpec:
         limits = self.job.limits
@@ -182,6 +172,21 @@ class Run:
                         f"inputs.{name}.column", f"`{column}` is not a numeric list column (found {vector!r:.60})"
                     )
         raise JobError(f"inputs.{name}.column", f"`{column}` holds no vector")
+
+
+def blocks_of(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, ...]]:
+    """Consecutive shards grouped into blocks of about ``rows`` rows."""
+    blocks: list[tuple[Shard, ...]] = []
+    current: list[Shard] = []
+    held = 0
+    for shard in shards:
+        if current and held + shard.rows > rows:
+            blocks.append(tuple(current))
+            current, held = [], 0
+        current.append(shard)
+        held += shard.rows
+    blocks.append(tuple(current))
+    return blocks
 
 
 def storage_options(job: Job) -> dict[str, Any]:

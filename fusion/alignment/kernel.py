@@ -13,20 +13,19 @@ from sklearn.utils.extmath import randomized_svd
 
 from fusion._solvers import Weights, fix_signs, mean_variance
 from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
-from fusion.alignment.linear import LinearAlignment
-from fusion.moments import BLOCK_ROWS, FoldMoments, Moments, Precision
-from fusion.splits import fold_of
+from fusion.alignment.features import FeatureAlignment
+from fusion.moments import FoldMoments, Moments, Precision
 
 if TYPE_CHECKING:
-    import torch
+    from torch import nn
 
 Float64 = NDArray[np.float64]
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
-_SAMPLE = 2000
+SAMPLE_ROWS = 2000
 
 
-class KernelCCA(LinearAlignment):
+class KernelCCA(FeatureAlignment):
     r"""CCA between Gaussian kernels, approximated by random Fourier features (Rahimi and Recht 2007).
 
     .. math:: \phi(x) = \sqrt{2/D}\,[\cos(x\Omega), \sin(x\Omega)], \quad \Omega_{ij} \sim N(0, \sigma^{-2})
@@ -79,33 +78,27 @@ class KernelCCA(LinearAlignment):
         Raises:
             ValueError: See :meth:`LinearAlignment.fit`.
         """
-        self._check_params()
         rows = common_rows(views)
-        rng = np.random.default_rng(self.seed)
-        self.frequencies_ = {name: self._frequencies(name, values, rng) for name, values in views.items()}
-        parts = [Moments(dict.fromkeys(views, self.n_features), self.precision) for _ in range(self.folds)]
-        fold = fold_of(range(rows) if groups is None else groups, self.folds)
-        if len(fold) != rows:
-            raise ValueError(f"{len(fold)} groups for {rows} rows")
-        for number, part in enumerate(parts):
-            mine = np.flatnonzero(fold == number)
-            for start in range(0, len(mine), BLOCK_ROWS):
-                index = mine[start : start + BLOCK_ROWS]
-                part.update({name: self._masked_features(name, values, index) for name, values in views.items()})
-        self.fit_moments(FoldMoments(parts))
-        self.projection_.settle()
-        self.dims_ = {name: len(values) for name, values in self.frequencies_.items()}
-        return self
+        picked = np.sort(np.random.default_rng(self.seed).permutation(rows)[:SAMPLE_ROWS])
+        folds = self.draw({name: as_matrix(name, values[picked]) for name, values in views.items()}).empty_moments()
+        self.feature_moments(views, folds, groups)
+        return self.fit_moments(folds)
 
-    def fit_moments(self, folds: Sequence[Moments]) -> Self:
-        """Fits on fold moments of the features.
+    def draw(self, sample: Views) -> Self:
+        """Draws the frequencies, which is all that needs rows before their moments are taken.
+
+        Args:
+            sample: ``{name: (n, d)}``, about ``SAMPLE_ROWS`` rows, for the bandwidths.
 
         Raises:
-            ValueError: Before :meth:`fit` has drawn the frequencies that the features need.
+            ValueError: On wrong parameters or rows, and for an input that the sample lacks.
         """
-        if not hasattr(self, "frequencies_"):
-            raise ValueError("kernel-cca is fitted from views: its moments are those of random features")
-        return super().fit_moments(folds)
+        self._check_params()
+        rng = np.random.default_rng(self.seed)
+        self.frequencies_ = {name: self._frequencies(name, values, rng) for name, values in sample.items()}
+        self.widths_ = {name: len(values) for name, values in self.frequencies_.items()}
+        self.feature_dims_ = dict.fromkeys(self.widths_, self.n_features)
+        return self
 
     def _check_params(self) -> None:
         super()._check_params()
@@ -117,9 +110,10 @@ class KernelCCA(LinearAlignment):
             raise ValueError(f"bandwidth must be above 0, not {self.bandwidth}")
 
     def _frequencies(self, name: str, values: FloatArray, rng: np.random.Generator) -> FloatArray:
-        picked = np.sort(rng.choice(len(values), min(len(values), _SAMPLE), replace=False))
-        sample = as_matrix(name, values[picked])
+        sample = as_matrix(name, values)
         sample = sample[present_rows(name, sample)]
+        if not len(sample):
+            raise ValueError(f"{name}: no row of the sample has it, so kernel-cca finds no bandwidth")
         distances = pdist(sample.astype(np.float64))
         median = float(np.median(distances[distances > 0])) if distances.any() else 1.0
         width = sample.shape[1]
@@ -134,15 +128,6 @@ class KernelCCA(LinearAlignment):
         angles = values @ self.frequencies_[name].astype(values.dtype, copy=False)
         scale = values.dtype.type(np.sqrt(2 / self.n_features))
         return np.hstack([np.cos(angles), np.sin(angles)]) * scale
-
-    def _masked_features(self, name: str, values: FloatArray, index: NDArray[np.int64]) -> FloatArray:
-        block = as_matrix(name, values[index])
-        there = present_rows(name, block, index)
-        if there.all():
-            return self._features(name, block)
-        features = np.full((len(block), self.n_features), np.nan, block.dtype)
-        features[there] = self._features(name, block[there])
-        return features
 
     def _rank(self, moments: Moments, name: str) -> int:
         return min(moments.dims[name], max(moments.n - 1, 0))
@@ -167,18 +152,10 @@ class KernelCCA(LinearAlignment):
         vectors = _leading(whitened, names, dim, self.seed)
         return fix_signs({m: scipy.linalg.solve_triangular(factors[m], vectors[m], lower=True, trans=1) for m in names})
 
-    def _project(self, name: str, values: FloatArray) -> FloatArray:
-        return super()._project(name, self._features(name, values))
+    def _feature_modules(self) -> "dict[str, nn.Module]":
+        from fusion.alignment.module import RandomFeatures
 
-    def _fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
-        return super()._fuse({name: self._features(name, v) for name, v in present.items()}, method, shares)
-
-    def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
-        """As :meth:`LinearAlignment.as_module`, with the random features inside."""
-        from fusion.alignment.module import FuseModule, RandomFeatures
-
-        features = {name: RandomFeatures(values) for name, values in self.frequencies_.items()}
-        return FuseModule(self.projection_, average, weights, features)
+        return {name: RandomFeatures(values) for name, values in self.frequencies_.items()}
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()
@@ -187,6 +164,7 @@ class KernelCCA(LinearAlignment):
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(values, arrays)
         self.frequencies_ = {name: arrays[f"frequencies.{i}"] for i, name in enumerate(self.dims_)}
+        self.widths_, self.feature_dims_ = dict(self.dims_), dict.fromkeys(self.dims_, self.n_features)
 
 
 def _whitened(cross: Float64, left: Float64, right: Float64) -> Float64:

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fusion.alignment import CCA, PCA, Identity, Joint, KernelCCA, Procrustes, load
+from fusion.alignment import CCA, PCA, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes, load
 
 
 def make_views(inputs=2, n=200):
@@ -13,7 +13,16 @@ def make_views(inputs=2, n=200):
     return {name: shared @ rng.normal(size=(2, 4)) + rng.normal(size=(n, 4)) for name in names}
 
 
-EVERY = [Identity(), PCA(3), Procrustes(3), CCA(3), Joint(3, gamma=0.2), KernelCCA(3, n_features=20, folds=2)]
+EVERY = [
+    Identity(),
+    PCA(3),
+    Procrustes(3),
+    CCA(3),
+    Joint(3, gamma=0.2),
+    KernelCCA(3, n_features=20, folds=2),
+    Autoencoder(3, width=8, epochs=2),
+    Contrastive(3, width=8, epochs=2),
+]
 
 
 @pytest.mark.parametrize("alignment", EVERY, ids=lambda a: a.method)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.alignment import CCA, PCA, Identity, Joint, KernelCCA, Procrustes
+from fusion.alignment import CCA, PCA, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes
 
 
 def make_views(inputs=2, n=200):
@@ -12,7 +12,16 @@ def make_views(inputs=2, n=200):
     return {name: (shared @ rng.normal(size=(3, 5)) + rng.normal(size=(n, 5)) + 2).astype(np.float32) for name in names}
 
 
-EVERY = [Identity(), PCA(3), Procrustes(3), CCA(3), Joint(3), KernelCCA(3, n_features=20, folds=2)]
+EVERY = [
+    Identity(),
+    PCA(3),
+    Procrustes(3),
+    CCA(3),
+    Joint(3),
+    KernelCCA(3, n_features=20, folds=2),
+    Autoencoder(3, width=8, epochs=2),
+    Contrastive(3, width=8, epochs=2),
+]
 
 
 def mask_some(views):
@@ -39,7 +48,7 @@ def test_agrees_with_fuse(alignment, inputs):
         np.testing.assert_allclose(module(filled, present).numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("alignment", [Joint(3), KernelCCA(3, n_features=20, folds=2)], ids=lambda a: a.method)
+@pytest.mark.parametrize("alignment", [Joint(3), EVERY[-3], EVERY[-1]], ids=lambda a: a.method)
 def test_gradients_reach_the_inputs_even_beside_missing_ones(alignment):
     views = make_views()
     module = alignment.fit(views).as_module()
@@ -90,10 +99,14 @@ def test_trainable_projections_learn_inside_a_model():
     assert set(module.state_dict()) == set(frozen.state_dict())
 
 
-@pytest.mark.parametrize("average", ["mean", "spherical", "posterior"])
-def test_exports(average):
+@pytest.mark.parametrize(
+    ("alignment", "average"),
+    [(Joint(3), "mean"), (Joint(3), "spherical"), (Joint(3), "posterior"), (EVERY[-2], "mean"), (EVERY[-1], "mean")],
+    ids=lambda value: getattr(value, "method", value),
+)
+def test_exports(alignment, average):
     views = make_views()
-    module = Joint(3).fit(views).as_module(average)
+    module = alignment.fit(views).as_module(average)
     tensors = tuple(torch.from_numpy(v) for v in views.values())
     present = torch.ones(200, 2, dtype=torch.bool)
     batch = torch.export.Dim("batch")

@@ -1,0 +1,119 @@
+"""An autoencoder with one bottleneck for all inputs, from which every one is decoded, whichever are there."""
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from fusion._solvers import Weights, mean_variance, stacked
+from fusion.alignment.joint import Joint
+from fusion.alignment.trained import TrainedAlignment
+from fusion.moments import Moments, Precision
+
+if TYPE_CHECKING:
+    from fusion.alignment.networks import Head, Learner
+
+Float64 = NDArray[np.float64]
+_COMPLETION_RIDGE = 0.1
+
+
+class Autoencoder(TrainedAlignment):
+    r"""Encoders of every input into one bottleneck, trained to decode all inputs from any subset (Ngiam et al. 2011).
+
+    .. math:: z = \tfrac1M\sum_m a_m,\quad a_m = [\tilde x_m, \max(0, \tilde x_m H_m + b_m)]\,W_m,\quad
+        \min \sum_m \|\tilde x_m - D_m(z)\|^2 / d_m
+
+    Inputs are withheld at random in training; a withheld one enters the bottleneck as what the others say of it. The
+    start is the PCA of the block-scaled concatenation (``joint`` with gamma = 1), which is the optimum of the linear
+    autoencoder (Baldi and Hornik 1989).
+
+    Args:
+        dim: Width of the bottleneck.
+        regularization: See :class:`TrainedAlignment`, also for what follows.
+        folds: Of the rows; the first one is held out.
+        precision: Type in which moments are multiplied.
+        width: Hidden units of every encoder, and of the decoder.
+        epochs: At most.
+        patience: Epochs without a better held-out loss.
+        batch_size: Rows in a step.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW.
+        input_dropout: Probability with which an input of a row is withheld, never all.
+        feature_dropout: Probability with which a feature is.
+        seed: Of everything random.
+        device: ``auto``, ``cpu``, ``cuda``.
+
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=(300, 2))
+    >>> a = Autoencoder(dim=2, width=8, epochs=2).fit({"x": z @ rng.normal(size=(2, 3)), "y": z + 1})
+    >>> a.fuse({"y": z[:5] + 1}).shape, a.history_[-1] < 0.1
+    ((5, 2), True)
+    """
+
+    method = "autoencoder"
+    start_method = Joint
+
+    def __init__(
+        self,
+        dim: int | None = 256,
+        regularization: float | Literal["auto"] = "auto",
+        folds: int = 5,
+        precision: Precision = "float32",
+        width: int = 512,
+        epochs: int = 50,
+        patience: int = 5,
+        batch_size: int = 256,
+        learning_rate: float = 3e-4,
+        weight_decay: float = 1e-2,
+        input_dropout: float = 0.3,
+        feature_dropout: float = 0.1,
+        seed: int = 0,
+        device: str = "auto",
+    ) -> None:
+        super().__init__(
+            dim, regularization, folds, precision, width, epochs, patience, batch_size, learning_rate, weight_decay,
+            feature_dropout, seed, device,
+        )  # fmt: skip
+        self.input_dropout = input_dropout
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if not 0 <= self.input_dropout < 1:
+            raise ValueError(f"input_dropout must be from 0 to below 1, not {self.input_dropout}")
+
+    def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
+        from fusion.alignment.networks import AutoencoderNet
+
+        names = moments.names
+        completions = {
+            (p, q): _completion(moments, weights, a, b)
+            for p, a in enumerate(names)
+            for q, b in enumerate(names)
+            if p != q
+        }
+        decoders = _decoders(moments, weights)
+        return AutoencoderNet(heads, completions, decoders, self.width, self.input_dropout, self.feature_dropout)
+
+
+def _completion(moments: Moments, weights: Weights, present: str, missing: str) -> Float64:
+    """(dim, dim) ridge regression of one aligned input on another."""
+    own = weights[present].T @ moments.block(present, present) @ weights[present]
+    cross = weights[present].T @ moments.block(present, missing) @ weights[missing]
+    return _ridged(own, cross, _COMPLETION_RIDGE)
+
+
+def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
+    """(dim, d) regression of every standardised input on the mean of the aligned ones."""
+    names = moments.names
+    together = np.vstack([weights[name] for name in names]) / len(names)
+    cross = together.T @ stacked(moments, names, names)
+    own = cross @ together
+    scales = {name: mean_variance(moments, name) ** 0.5 for name in names}
+    return [_ridged(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]
+
+
+def _ridged(own: Float64, cross: Float64, ridge: float) -> Float64:
+    matrix = own.copy()
+    matrix[np.diag_indices_from(matrix)] += ridge * max(float(np.trace(own)) / len(own), 1e-300)
+    return np.asarray(scipy.linalg.solve(matrix, cross, assume_a="pos", check_finite=False))

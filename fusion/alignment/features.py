@@ -1,0 +1,101 @@
+"""Alignments that are linear in features of each input, random or learned: the same moments, one map before them."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion.alignment.linear import LinearAlignment
+from fusion.moments import BLOCK_ROWS, FoldMoments, Moments
+from fusion.splits import fold_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class FeatureAlignment(LinearAlignment):
+    """Base of the alignments whose weights act on features of an input instead of on the input itself.
+
+    A subclass makes the features ready (``_features`` works from then on); their moments, gathered by :meth:`fit`
+    or anywhere else through :meth:`feature_moments`, give the rest.
+
+    Attributes:
+        widths_: ``{name: width}`` of the inputs; ``feature_dims_`` those of their features.
+    """
+
+    widths_: dict[str, int]
+    feature_dims_: dict[str, int]
+
+    @abstractmethod
+    def _features(self, name: str, values: FloatArray) -> FloatArray:
+        """(n, D) features of rows that have the input."""
+
+    @abstractmethod
+    def _feature_modules(self) -> "dict[str, nn.Module]":
+        """The same maps as torch modules."""
+
+    def feature_moments(
+        self, views: Views, folds: FoldMoments, groups: Iterable[object] | None = None, first: int = 0
+    ) -> None:
+        """Adds the features of some rows to fold moments that :meth:`empty_moments` made; in blocks.
+
+        Args:
+            views: ``{name: (n, d)}``; all-NaN rows are missing.
+            folds: What they are added to.
+            groups: n values; rows with equal ones share a fold. Row numbers by default.
+            first: Number of the first row.
+
+        Raises:
+            ValueError: On groups that do not fit, and partly NaN or infinite rows.
+        """
+        rows = common_rows(views)
+        fold = fold_of(range(first, first + rows) if groups is None else groups, len(folds))
+        if len(fold) != rows:
+            raise ValueError(f"{len(fold)} groups for {rows} rows")
+        for number, part in enumerate(folds):
+            mine = np.flatnonzero(fold == number)
+            for start in range(0, len(mine), BLOCK_ROWS):
+                index = mine[start : start + BLOCK_ROWS]
+                part.update({name: self._masked(name, values, index, first) for name, values in views.items()})
+
+    def empty_moments(self) -> FoldMoments:
+        """Fold moments of the features of no rows."""
+        return FoldMoments(Moments(self.feature_dims_, self.precision) for _ in range(self.folds))
+
+    def fit_moments(self, folds: FoldMoments) -> Self:  # type: ignore[override]
+        """Fits on fold moments of the features.
+
+        Raises:
+            ValueError: Before the features are there; see also :meth:`LinearAlignment.fit_moments`.
+        """
+        if not hasattr(self, "feature_dims_"):
+            raise ValueError(f"{self.method} is fitted from views: its moments are those of features it makes first")
+        super().fit_moments(folds)
+        self.projection_.settle()
+        self.dims_ = dict(self.widths_)
+        return self
+
+    def _masked(self, name: str, values: FloatArray, index: NDArray[np.int64], first: int) -> FloatArray:
+        block = as_matrix(name, values[index])
+        there = present_rows(name, block, first + index)
+        if there.all():
+            return self._features(name, block)
+        features = np.full((len(block), self.feature_dims_[name]), np.nan, block.dtype)
+        features[there] = self._features(name, block[there])
+        return features
+
+    def _project(self, name: str, values: FloatArray) -> FloatArray:
+        return super()._project(name, self._features(name, values))
+
+    def _fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
+        return super()._fuse({name: self._features(name, v) for name, v in present.items()}, method, shares)
+
+    def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
+        """As :meth:`LinearAlignment.as_module`, with the features inside."""
+        from fusion.alignment.module import FuseModule
+
+        return FuseModule(self.projection_, average, weights, self._feature_modules())

@@ -1,0 +1,262 @@
+"""What autoencoder and contrastive share: a start from a linear alignment, training by batches, then moments."""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fusion._solvers import Weights, mean_variance
+from fusion._views import FloatArray, Views, common_rows
+from fusion.alignment.features import FeatureAlignment
+from fusion.alignment.linear import LinearAlignment
+from fusion.imputation import choose_regularization
+from fusion.moments import FoldMoments, Moments, Precision, merge_all
+from fusion.splits import fold_of, stable_hash
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from fusion.alignment.networks import Head, Learner
+    from fusion.alignment.training import Settings
+    from fusion.training import Checkpoint
+
+HELD_OUT_FOLD = 0
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The learned features of one input; see :class:`fusion.alignment.networks.LearnedFeatures`."""
+
+    mean: NDArray[np.floating]
+    scale: float
+    hidden: NDArray[np.floating]
+    bias: NDArray[np.floating]
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """(n, d) to (n, d + width)."""
+        dtype = values.dtype
+        standard = (values - self.mean.astype(dtype)) / dtype.type(self.scale)
+        return np.hstack([standard, np.maximum(standard @ self.hidden.astype(dtype) + self.bias.astype(dtype), 0)])
+
+
+class TrainedAlignment(FeatureAlignment):
+    """Base of the alignments that are trained by gradient descent.
+
+    The features of an input are itself and a hidden layer; the weights on them start as a linear alignment. How many
+    epochs improve on that start is found on a held-out fold; then all rows are trained on for as many, none if training
+    adds nothing. What is learned is treated as any linear alignment of those features: means, missing inputs and
+    averages come from moments.
+
+    Args:
+        dim: Number of components.
+        regularization: Ridge of the linear start and of missing inputs, relative to the mean variance of each input.
+        folds: Of the rows; the first one is held out to find the number of epochs.
+        precision: See :class:`fusion.moments.Moments`.
+        width: Hidden units for each input.
+        epochs: Passes over the rows, at most.
+        patience: Epochs without a better held-out loss before training stops.
+        batch_size: Rows in a step.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW.
+        feature_dropout: Probability with which a feature is withheld in training.
+        seed: Of parameters, order and dropout.
+        device: Where :meth:`fit` trains; ``auto`` is a GPU where there is one. Mixed precision on a GPU.
+
+    Attributes:
+        history_: Held-out loss of the linear start and after every epoch.
+        heldout_correlations_: On the held-out fold, of what was trained without it.
+    """
+
+    start_method: ClassVar[type[LinearAlignment]]
+    history_: list[float]
+    layers_: dict[str, Layer]
+
+    def __init__(
+        self,
+        dim: int | None,
+        regularization: float | Literal["auto"],
+        folds: int,
+        precision: Precision,
+        width: int,
+        epochs: int,
+        patience: int,
+        batch_size: int,
+        learning_rate: float,
+        weight_decay: float,
+        feature_dropout: float,
+        seed: int,
+        device: str,
+    ) -> None:
+        super().__init__(dim, regularization, folds, precision)
+        self.width, self.epochs, self.patience, self.batch_size = width, epochs, patience, batch_size
+        self.learning_rate, self.weight_decay = learning_rate, weight_decay
+        self.feature_dropout = feature_dropout
+        self.seed, self.device = seed, device
+
+    @abstractmethod
+    def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
+        """The network around heads that stand at the linear start."""
+
+    def _start_weights(self, start: LinearAlignment) -> Weights:
+        return start.weights_
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """As the linear alignment that it starts from."""
+        return cls.start_method.dim_limit(widths)
+
+    def fit(self, views: Views, groups: Iterable[object] | None = None) -> Self:
+        """Starts from moments, trains, and takes the moments of what was learned.
+
+        Raises:
+            ValueError: See :meth:`LinearAlignment.fit`; also with too few rows to hold a fold out.
+        """
+        from fusion.alignment.training import batches_of, train
+        from fusion.training import InProcess
+
+        rows = common_rows(views)
+        keys = list(range(rows)) if groups is None else list(groups)
+        moments = FoldMoments.of(views, self.folds, keys, self.precision)
+        fold, codes = fold_of(keys, self.folds), stable_hash(keys).view(np.int64)
+        held = np.flatnonzero(fold == HELD_OUT_FOLD)
+
+        def run(learner: "Learner", settings: "Settings", rows: NDArray[np.int64], judged: bool) -> "Checkpoint":
+            return train(
+                InProcess(device=self._device()),
+                learner,
+                settings,
+                lambda epoch: batches_of(views, codes, rows, self.batch_size, [self.seed, epoch]),
+                lambda _: batches_of(views, codes, held, self.batch_size) if judged else (),
+                max(1, round(len(rows) / self.batch_size)),
+            )
+
+        found = run(self.start(self.inner(moments)), self.settings(), np.flatnonzero(fold != HELD_OUT_FOLD), True)
+        self.take(found, run(self.start(moments), self.settings(found), np.arange(rows), False))
+        features = self.empty_moments()
+        self.feature_moments(views, features, keys)
+        return self.fit_moments(features)
+
+    def inner(self, moments: FoldMoments) -> FoldMoments:
+        """All folds but the one held out.
+
+        Raises:
+            ValueError: On wrong parameters, or too few rows.
+        """
+        self._check_params()
+        held, total = moments[HELD_OUT_FOLD].n, moments.total.n
+        if held < 2 or total - held < 4:
+            raise ValueError(
+                f"{total} rows have every input, {held} of them held out; {self.method} cannot be trained on so few"
+            )
+        return FoldMoments(moments[HELD_OUT_FOLD + 1 :])
+
+    def start(self, moments: FoldMoments) -> "Learner":
+        """The network at its linear start, fitted on these folds."""
+        import torch
+
+        from fusion.alignment.networks import Head, LearnedFeatures
+
+        total = moments.total
+        start = self.start_method(self.dim, self.regularization, self.folds, self.precision).fit_moments(moments)
+        weights = self._start_weights(start)
+        self.widths_ = dict(total.dims)
+        self.feature_dims_ = {name: width + self.width for name, width in self.widths_.items()}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            heads = [
+                Head(LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name])
+                for name, columns in total.columns.items()
+            ]
+            return self._learner(heads, weights, total)
+
+    def settings(self, found: "Checkpoint | None" = None) -> "Settings":
+        """What the training loop is to do: find the number of epochs, or run as many as it found."""
+        from fusion.alignment.training import Settings
+
+        epochs, patience = self.epochs, self.patience
+        if found is not None:
+            epochs = int(np.argmin(found.state["history"]))
+            patience = epochs + 1
+        return Settings(epochs, patience, self.learning_rate, self.weight_decay, self.seed)
+
+    def take(self, found: "Checkpoint", trained: "Checkpoint") -> None:
+        """Takes the outcome of training, held-out figures and parameters; the moments of the features come next."""
+        self.history_ = found.state["history"]
+        self.heldout_correlations_ = np.array(found.state["heldout_correlations"])
+        self.layers_, self._weights = {}, {}
+        for i, name in enumerate(self.widths_):
+            prefix = f"heads.{i}."
+            arrays = {k.removeprefix(prefix): v.numpy() for k, v in trained.tensors.items() if k.startswith(prefix)}
+            self.layers_[name] = Layer(
+                arrays["features.mean"],
+                float(arrays["features.scale"]),
+                arrays["features.hidden"],
+                arrays["features.bias"],
+            )
+            self._weights[name] = arrays["weights"].astype(np.float64)
+
+    def _device(self) -> str:
+        import torch
+
+        if self.device != "auto":
+            return self.device
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def _check_params(self) -> None:
+        super()._check_params()
+        if self.folds < 2:
+            raise ValueError(f"folds must be at least 2 for {self.method}, which holds one out, not {self.folds}")
+        for key in ("width", "epochs", "patience", "batch_size"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key} must be at least 1, not {getattr(self, key)}")
+        if not 0 <= self.feature_dropout < 1:
+            raise ValueError(f"feature_dropout must be from 0 to below 1, not {self.feature_dropout}")
+
+    def _clipped_dim(self) -> int:
+        return int(next(iter(self._weights.values())).shape[1])
+
+    def _rank(self, moments: Moments, name: str) -> int:
+        return min(moments.dims[name], max(moments.n - 1, 0))
+
+    def _solve(self, _moments: Moments, _ridge: float, _dim: int) -> Weights:
+        return self._weights
+
+    def _choose(self, folds: FoldMoments) -> None:
+        if self.regularization == "auto":
+            halves = [merge_all(self.inner(folds)), folds[HELD_OUT_FOLD]]
+            self.regularization_ = choose_regularization(FoldMoments(halves))
+        else:
+            self.regularization_ = float(self.regularization)
+
+    def _features(self, name: str, values: FloatArray) -> FloatArray:
+        return self.layers_[name](values)
+
+    def _feature_modules(self) -> "dict[str, nn.Module]":
+        from fusion.alignment.networks import LearnedFeatures
+
+        return {
+            name: LearnedFeatures(
+                layer.mean.astype(np.float64), layer.scale, 0, layer.hidden, layer.bias
+            ).requires_grad_(False)
+            for name, layer in self.layers_.items()
+        }
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        values, arrays = super()._state()
+        for i, layer in enumerate(self.layers_.values()):
+            arrays |= {f"layer.{i}.mean": layer.mean, f"layer.{i}.hidden": layer.hidden, f"layer.{i}.bias": layer.bias}
+        scales = [layer.scale for layer in self.layers_.values()]
+        return values | {"history": self.history_, "scales": scales}, arrays
+
+    def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        super()._restore(values, arrays)
+        self.history_ = values["history"]
+        self.layers_ = {
+            name: Layer(arrays[f"layer.{i}.mean"], scale, arrays[f"layer.{i}.hidden"], arrays[f"layer.{i}.bias"])
+            for i, (name, scale) in enumerate(zip(self.dims_, values["scales"], strict=True))
+        }
+        self.widths_ = dict(self.dims_)
+        self.feature_dims_ = {name: width + self.width for name, width in self.dims_.items()}

@@ -1,0 +1,231 @@
+"""Fold moments of a run's training rows, reduced by workers; kept, and grown by new shards only."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from fusion.alignment import FeatureAlignment
+from fusion.errors import RunError
+from fusion.heads._targets import is_empty
+from fusion.moments import FoldMoments, Moments
+from infra.cluster import Cluster, WorkerPlan
+from infra.corpus import Shard
+from infra.dispatch import Work, dispatch
+from infra.ledger import embedding_path, repairs
+from infra.storage import Storage
+from tasks.progress import StageProgress
+from tasks.rows import RowReader, Rows, gathered
+from tasks.run import Run, blocks_of, digest
+
+BLOCK_ROWS = 262_144
+LEAST_BLOCK_ROWS = 32_768
+_UPDATE_ROWS = 16_384
+
+
+class Reduction(Protocol):
+    """What is made of rows; plain data that travels to workers."""
+
+    def empty(self) -> FoldMoments:
+        """The moments of no rows."""
+
+    def columns(self) -> tuple[str, ...]:
+        """The kept columns it looks at."""
+
+    def add(self, total: FoldMoments, rows: Rows) -> None:
+        """Adds the training rows among some rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfInputs:
+    """Moments of the inputs as they are: the folds of rows with a label (or no target), then those of the others."""
+
+    widths: dict[str, int]
+    folds: int
+    target: str | None = None
+
+    def empty(self) -> FoldMoments:
+        """See :class:`Reduction`."""
+        return FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
+
+    def columns(self) -> tuple[str, ...]:
+        """See :class:`Reduction`."""
+        return () if self.target is None else (self.target,)
+
+    def add(self, total: FoldMoments, rows: Rows) -> None:
+        """See :class:`Reduction`."""
+        labelled = np.ones(rows.count, dtype=bool)
+        if self.target is not None:
+            labelled = np.array([not is_empty(label) for label in rows.kept.column(self.target).to_pylist()])
+        sides = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
+        for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
+            index = np.flatnonzero(chosen & ~rows.test)
+            if len(index):
+                views = {name: view[index] for name, view in rows.views.items()}
+                side.update(views, [rows.groups[row] for row in index])
+
+
+@dataclass(frozen=True, slots=True)
+class OfFeatures:
+    """Moments of the features that an alignment makes of the inputs."""
+
+    alignment: FeatureAlignment
+
+    def empty(self) -> FoldMoments:
+        """See :class:`Reduction`."""
+        return self.alignment.empty_moments()
+
+    def columns(self) -> tuple[str, ...]:
+        """See :class:`Reduction`."""
+        return ()
+
+    def add(self, total: FoldMoments, rows: Rows) -> None:
+        """See :class:`Reduction`."""
+        if not rows.test.all():
+            self.alignment.feature_moments(rows.train, total, rows.train_groups)
+
+
+class MomentsWorker:
+    """Reduces blocks of embedding shards."""
+
+    def __init__(self, reader: RowReader, reduction: Reduction) -> None:
+        self.reader, self.reduction = replace(reader, keep=reduction.columns()), reduction
+
+    def run(self, payload: Sequence[Shard]) -> FoldMoments:
+        """Moments of one block of shards."""
+        total = self.reduction.empty()
+        for rows in gathered(self.reader.each(payload), _UPDATE_ROWS):
+            self.reduction.add(total, rows)
+        return total
+
+
+def reduce_rows(
+    run: Run,
+    cluster: Cluster,
+    reduction: Reduction,
+    progress: StageProgress | None = None,
+    base: FoldMoments | None = None,
+    shards: Sequence[Shard] | None = None,
+) -> FoldMoments:
+    """The moments of all rows, blocks of shards merged in their order.
+
+    Args:
+        run: Whose rows.
+        cluster: Whose workers.
+        reduction: What is made of the rows.
+        progress: Told of the rows of every block.
+        base: Moments of other shards, to which these are added.
+        shards: Those to read; all of the run by default.
+
+    Raises:
+        RunError: If a block cannot be reduced.
+    """
+    shards = run.shards if shards is None else shards
+    rows = sum(shard.rows for shard in shards)
+    blocks = blocks_of(shards, min(max(rows // 8, LEAST_BLOCK_ROWS), BLOCK_ROWS))
+    merged = _InOrder(base)
+
+    def done(work: Work, part: FoldMoments) -> None:
+        merged.add(int(work.id), part)
+        if progress is not None:
+            progress.advance(work.rows)
+
+    failed = dispatch(
+        [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
+        worker=MomentsWorker,
+        args=(RowReader.of(run), reduction),
+        plan=block_workers(run, cluster, len(blocks)),
+        name=f"{run.job.name}-fit",
+        on_done=done,
+    )
+    if failed:
+        raise RunError(f"moments of block {failed[0].id} failed: {failed[0].detail}; run again")
+    assert merged.whole is not None
+    return merged.whole
+
+
+def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
+    """As :func:`reduce_rows`, but kept in the storage: a later run with more shards reads only those that are new.
+
+    Args:
+        run: Whose rows.
+        cluster: Whose workers.
+        reduction: What is made of the rows.
+        key: Names everything but the shards that the moments depend on.
+        progress: Told of the rows of every block.
+    """
+    folder = f"alignment/moments/{key}"
+    marks = _marks(run)
+    path, found = f"{folder}/{digest(sorted(marks))}", _largest(run.storage, folder, marks)
+    if found == path:
+        return read_moments(run.storage, f"{path}.safetensors")
+    before = set(json.loads(run.storage.read(f"{found}.json"))) if found else set()
+    base = read_moments(run.storage, f"{found}.safetensors") if found else None
+    fresh = [shard for mark, shard in zip(marks, run.shards, strict=True) if mark not in before]
+    moments = reduce_rows(run, cluster, reduction, progress, base, fresh)
+    write_moments(run.storage, f"{path}.safetensors", moments)
+    run.storage.write(f"{path}.json", json.dumps(marks).encode())
+    if found:
+        run.storage.remove([f"{found}.json", f"{found}.safetensors"])
+    return moments
+
+
+def _marks(run: Run) -> list[str]:
+    """A name for the content of every shard's embeddings, in order."""
+    repaired = repairs(run.storage)
+    if not repaired:
+        return [shard.id for shard in run.shards]
+    paths = {
+        shard.id: [embedding_path(name, run.encoders[name].encoder_id, shard.id) for name in run.inputs]
+        for shard in run.shards
+    }
+    return [digest(shard, [repaired.get(path) for path in own]) for shard, own in paths.items()]
+
+
+def _largest(storage: Storage, folder: str, marks: Iterable[str]) -> str | None:
+    """The kept moments, by path without suffix, of the most shards that are all among these."""
+    known, best, most = set(marks), None, 0
+    for path in sorted(path for path in storage.list(folder) if path.endswith(".json")):
+        held = json.loads(storage.read(path))
+        if len(held) > most and known.issuperset(held):
+            best, most = path.removesuffix(".json"), len(held)
+    return best
+
+
+class _InOrder:
+    """Merges parts in the order of their numbers, however they arrive, and keeps none that is merged."""
+
+    def __init__(self, base: FoldMoments | None) -> None:
+        self.whole = base
+        self._waiting: dict[int, FoldMoments] = {}
+        self._next = 0
+
+    def add(self, number: int, part: FoldMoments) -> None:
+        self._waiting[number] = part
+        while (following := self._waiting.pop(self._next, None)) is not None:
+            self.whole = following if self.whole is None else self.whole.merge(following)
+            self._next += 1
+
+
+def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:
+    """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
+    plan = cluster.split(run.job.ray.workers, 1, 0)
+    return replace(plan, workers=max(1, min(plan.workers, blocks)))
+
+
+def write_moments(storage: Storage, path: str, moments: FoldMoments) -> None:
+    """Writes one safetensors file."""
+    with tempfile.TemporaryDirectory() as folder:
+        moments.save(Path(folder) / "moments")
+        storage.write(path, (Path(folder) / "moments").read_bytes())
+
+
+def read_moments(storage: Storage, path: str) -> FoldMoments:
+    """Reads what :func:`write_moments` wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "moments").write_bytes(storage.read(path))
+        return FoldMoments.load(Path(folder) / "moments")
