@@ -225,6 +225,9 @@ class TrainedAlignment(FeatureAlignment):
         return self._weights
 
     def _choose(self, folds: FoldMoments) -> None:
+        if len(folds.total.names) > 1:
+            without = self.dim_ - len(self.heldout_correlations_)
+            self.heldout_correlations_ = np.pad(self.heldout_correlations_, (0, max(0, without)))[: self.dim_]
         if self.regularization == "auto":
             halves = [merge_all(self.inner(folds)), folds[HELD_OUT_FOLD]]
             self.regularization_ = choose_regularization(FoldMoments(halves))
