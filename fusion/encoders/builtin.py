@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
 from fusion.encoders.digest import versions
@@ -57,6 +56,8 @@ class HashingEncoder(Encoder):
     dim = _WORDS + _CHARACTERS
 
     def __init__(self) -> None:
+        from sklearn.feature_extraction.text import HashingVectorizer
+
         self._words = HashingVectorizer(
             n_features=_WORDS, ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", norm=None, dtype=np.float32
         )
