@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -136,7 +137,7 @@ def _client(address: str) -> Any:
         return JobSubmissionClient(address)
     except Exception as error:
         text = " ".join(str(error).split())
-        if "uthentication" in text or "401" in text or "403" in text:
+        if re.search(r"uthenticat|nauthorized|orbidden", text):
             raise RunError(f"{address} refuses us: {text[:300]}; check RAY_AUTH_MODE and RAY_AUTH_TOKEN") from error
         raise RunError(f"no Ray dashboard answers at {address}: {text[:300]}; start it or correct --address") from error
 
