@@ -129,6 +129,7 @@ def bare(model: Path, corpus: Path, environment: dict[str, str]) -> float:
     ) as process:
         assert process.stdout is not None
         if process.stdout.readline().strip() != "embedded":
+            note(process.communicate()[1][-3000:])
             missing("the bare script failed")
         return time.perf_counter() - start
 

@@ -34,11 +34,11 @@ def run(
     """The whole job: embed, align, fuse, train, report."""
     with told(debug):
         job = load(job_path, overrides)
+        _quiet(debug)
         prepared = _prepare(job, retry_bad=retry_bad, recheck=recheck, refit=refit)
         if plan:
             _show_plan(job, prepared, hourly_price)
             return
-        _quiet(debug)
         flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
         _show_report(job, run_flow("flows.pipeline", "pipeline", job, **flags))
 
@@ -114,8 +114,8 @@ def _quiet(debug: bool) -> None:
 def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: bool) -> None:
     with told(debug):
         job = load(path, overrides)
-        _prepare(job, **flags)
         _quiet(debug)
+        _prepare(job, **flags)
         result = run_flow("flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
         if name == "report":
             _show_report(job, result)
