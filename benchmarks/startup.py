@@ -26,7 +26,7 @@ CEILING = 1.5
 
 BARE = """
 import sys, ray
-ray.init(include_dashboard=False, logging_level="ERROR", log_to_driver=False, object_store_memory=256 * 2**20)
+ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=False, object_store_memory=2**28)
 
 @ray.remote
 class Model:

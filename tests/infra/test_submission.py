@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from infra.job import Job
 from infra.jobfile import load_job
 from infra.submission import staged
 from tests.flows.corpora import read_features, text_and_vector_job, text_and_vector_rows, write_job, write_lines
+from tests.flows.test_cancellation import children
 from tests.infra.test_dispatch import wait_until
 
 AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
@@ -105,26 +108,29 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def cluster(tmp_path_factory):
+def cluster():
     """A Ray started by hand, with a token; the address of its dashboard and the variables that let one in."""
     ports = [free_port() for _ in range(2)]
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
     words = ["--block", "--head", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
     words += ["--num-cpus=2", "--object-store-memory=134217728", "--dashboard-agent-listen-port=0"]
-    log = tmp_path_factory.mktemp("ray") / "log"
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with log.open("w") as stream:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *words],
-            env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT, start_new_session=True,
-        )  # fmt: skip
-    try:
-        assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 90)
-        assert process.poll() is None, log.read_text()
-        yield f"http://127.0.0.1:{ports[1]}", token
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait(30)
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        log = Path(folder) / "log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", "start", *words, f"--temp-dir={folder}"],
+                env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 90)
+            assert process.poll() is None, log.read_text()
+            yield f"http://127.0.0.1:{ports[1]}", token
+        finally:
+            for pid in [process.pid, *children(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(30)
 
 
 @pytest.mark.slow
