@@ -64,9 +64,9 @@ class FeatureWriters:
                 file.abandon()
             self._stack.__exit__(kind, error, trace)
             return
-        for file in self._open.values():
-            file.close()
-        self._stack.close()
+        with self._stack:
+            for file in self._open.values():
+                file.close()
         for value, file in self._open.items():
             self.files.append(file.told() | {"partition": dict(zip(self._names, value, strict=True))})
 
