@@ -176,7 +176,7 @@ def speed_sheet(report: Mapping[str, Any]) -> Sheet:
             continue
         before = section(now, "before")
         figures = before if before and not number(now.get("rows")) else now
-        remark = clean(figures.get("limited_by") or "", 40)
+        remark = clean(figures.get("limited_by") or "", 60)
         if figures is before:
             remark = "done before" + (f", {remark}" if remark else "")
         elif not number(now.get("rows")):
@@ -189,7 +189,7 @@ def speed_sheet(report: Mapping[str, Any]) -> Sheet:
 def _slowest(report: Mapping[str, Any]) -> str:
     """The stage that took most of the time, and what limited it."""
     stages = {
-        clean(stage, 40): (seconds, clean(figures.get("limited_by") or "", 40))
+        clean(stage, 40): (seconds, clean(figures.get("limited_by") or "", 60))
         for stage, figures in section(report, "speed").items()
         if isinstance(figures, Mapping) and (seconds := number(figures.get("seconds")))
     }
