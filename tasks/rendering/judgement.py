@@ -100,7 +100,7 @@ def _all_missing(scores: Scores, known: Mapping[tuple[str, str], Gap]) -> str:
     lowest = min(scores.values["fused", condition] for condition in scores.conditions[1:])
     return (
         f"with one of the {len(scores.inputs)} inputs withheld it keeps at least {scores.score(lowest, unit=True)}, "
-        f"above the best input left in {ahead} cases and below it in {behind}"
+        f"above the best input left in {ahead} of {len(gaps)} cases and below it in {behind}"
     )
 
 

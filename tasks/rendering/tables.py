@@ -28,7 +28,7 @@ from tasks.rendering.facts import (
 from tasks.rendering.judgement import judge
 
 _STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
-_FEW, _WIDE = 3, 6
+_FEW, _WIDE, _MOST_PAIRS = 3, 6, 7
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,14 @@ def terminal_table(report: Mapping[str, Any]) -> Group:
     source, crossed = evidence(report)
     scores = Scores.of(report, cross_validated=crossed)
     shown = [gap_sheet(source, scores)] if scores else []
-    shown += [retrieval_sheet(report), speed_sheet(report)]
+    pairs = retrieval_sheet(report)
+    many = len(pairs.rows) > _MOST_PAIRS
+    shown += [speed_sheet(report)] if many else [pairs, speed_sheet(report)]
     parts: list[RenderableType] = [_rich(_narrow(scores, _title(report, source, crossed)))] if scores else []
     parts += [_rich(sheet) for sheet in shown if sheet.rows]
-    parts += [Text(line) for line in (_slowest(report), _rows_line(report)) if line]
+    parts += [
+        Text(line) for line in (_slowest(report), _rows_line(report), _pairs_line(report) if many else "") if line
+    ]
     parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
     return Group(*parts, Text(""), Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]), Text(""))
 
@@ -199,6 +203,15 @@ def _slowest(report: Mapping[str, Any]) -> str:
     total = sum(seconds for seconds, _ in stages.values())
     limit = f", limited by: {stages[slowest][1]}" if stages[slowest][1] else ""
     return f"time: {duration(total)} in all stages, most of it {slowest} ({duration(stages[slowest][0])}{limit})"
+
+
+def _pairs_line(report: Mapping[str, Any]) -> str:
+    """Retrieval among many inputs in one sentence; the page has the table."""
+    found = sorted((figures["r10"], arrow(name)) for name, figures in retrieval_pairs(report) if "r10" in figures)
+    if not found:
+        return ""
+    (low, worst), (high, best) = found[0], found[-1]
+    return f"retrieval, in the first 10: from {100 * low:.1f} % ({worst}) to {100 * high:.1f} % ({best})"
 
 
 def _rows_line(report: Mapping[str, Any]) -> str:

@@ -78,8 +78,8 @@ def test_many_inputs_withheld_are_told_in_one_clause():
     gaps["without b"] = {"against": "a", "mean": -0.1, "low": -0.2, "high": -0.05}
     sentence = verdict({"probe": {"metric": "accuracy", "candidates": scores, "gaps": gaps}})
     assert sentence.endswith(
-        "with one of the 4 inputs withheld it keeps at least 40.0 %, above the best input left in 3 cases and below it "
-        "in 1."
+        "with one of the 4 inputs withheld it keeps at least 40.0 %, above the best input left in 3 of 4 cases "
+        "and below it in 1."
     )
 
 
