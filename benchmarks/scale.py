@@ -158,7 +158,7 @@ def run_size(folder: Path) -> dict[str, Any]:
         with StageProgress("fit", run.rows) as progress:
             moments, figures["fit_s"] = loaded.timed(lambda: fold_moments(run, cluster, progress))
         start = time.perf_counter()
-        alignment, summary = _fit(run, cluster, lambda: moments)
+        alignment, summary = _fit(run, cluster, lambda held=moments: held)
         figures["solve_s"] = time.perf_counter() - start
         fitted = Fitted(alignment, save_alignment(run.storage, alignment), summary)
         del moments
