@@ -19,6 +19,7 @@ from fusion.alignment import (
     Sample,
     best_space,
     fill_for_target,
+    head_fill_ridges,
     labelled_moments,
 )
 from fusion.alignment.significance import significance_held_out
@@ -154,12 +155,13 @@ def _cross_validated(
 ) -> dict[str, Any]:
     """The probe out of fold: alignment and imputation fitted again inside each training part.
 
-    Method, weights and ridges stay those that were chosen once, on the training rows of the run.
+    Method, gamma and weights stay those that were chosen once, on the training rows of the run.
     """
     train = run.job.train
     assert train is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     settings = alignment.get_params() | {"regularization": alignment.regularization_}
+    for_target = bool(fitted.summary.get("probe_ridge"))
     held_out = run.job.alignment.folds if average == "posterior" else 1
 
     def learn(part: Views, _: NDArray[Any], part_groups: Sequence[object]) -> Any:
@@ -175,11 +177,11 @@ def _cross_validated(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
             moments = labelled_moments(*sides)
-            again = type(alignment)(**settings).fit_moments(moments)
-        if isinstance(again, LinearAlignment) and (probe_ridge := fitted.summary.get("probe_ridge")):
-            shares = weights or dict.fromkeys(part, 1 / len(part))
-            target = Sample(part, part_groups, part_labels, train.task).target()
-            fill_for_target(again, moments.total, target, shares, probe_ridge)
+            sample = Sample(part, part_groups, part_labels, train.task)
+            ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
+            again = type(alignment)(**settings | ridges).fit_moments(moments)
+            if for_target and isinstance(again, LinearAlignment):
+                fill_for_target(again, moments.total, sample, weights or dict.fromkeys(part, 1 / len(part)))
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(

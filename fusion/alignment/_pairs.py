@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fusion._solvers import Weights, stacked
 from fusion._views import FloatArray
-from fusion.alignment._trial import Sample, Scores, Solve
+from fusion.alignment._trial import Scores, Solve
+from fusion.alignment.sample import Sample
 from fusion.metrics import match_ranks
 from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of

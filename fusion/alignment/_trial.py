@@ -9,17 +9,17 @@ Where an input is missing, the probe is that of the inputs that are left, whatev
 made to say just that (:mod:`fusion.alignment.fill`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion._solvers import Weights, spectrum
-from fusion._views import FloatArray, as_matrix, present_rows
-from fusion.alignment.fill import Target, fused_covariance, probe_of, target_moments
-from fusion.heads._targets import Targets, Task, infer_task, is_empty
+from fusion._views import FloatArray
+from fusion.alignment.fill import fused_covariance, probe_of
+from fusion.alignment.sample import Sample, target_moments
+from fusion.heads._targets import Task
 from fusion.imputation import RIDGES
 from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of
@@ -32,53 +32,6 @@ COMPLETE = "complete"
 WITHOUT = "without "
 
 Solve = Callable[[Moments], Weights]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Training rows that a choice may look at.
-
-    Attributes:
-        views: ``{name: (n, d)}``; rows that lack an input are left out.
-        groups: n values; rows with equal ones share a fold. Row numbers where None.
-        labels: n labels; None where there is no target, empty ones are left out.
-        task: What the labels are.
-    """
-
-    views: Mapping[str, FloatArray]
-    groups: Sequence[object] | None = None
-    labels: Sequence[Any] | NDArray[Any] | None = None
-    task: Task | str = "auto"
-
-    def complete(self) -> "Sample":
-        """The rows that have every input and, where there is a target, a label."""
-        arrays = {name: as_matrix(name, values) for name, values in self.views.items()}
-        kept = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
-        if self.labels is not None:
-            kept &= np.array([not is_empty(label) for label in self.labels], dtype=bool)
-        rows: list[int] = np.flatnonzero(kept).tolist()
-        groups = range(len(kept)) if self.groups is None else self.groups
-        labels = None if self.labels is None else [self.labels[row] for row in rows]
-        return Sample({m: v[rows] for m, v in arrays.items()}, [groups[row] for row in rows], labels, self.task)
-
-    def encoded(self) -> tuple[Task, Float64]:
-        """The task, and the (n, k) labels as numbers.
-
-        Raises:
-            ValueError: If there are no labels.
-        """
-        if self.labels is None:
-            raise ValueError("a sample without labels has no target")
-        task: Task = infer_task(self.labels) if self.task == "auto" else self.task  # type: ignore[assignment]
-        return task, Targets.of(self.labels, task).encode(self.labels)
-
-    def target(self) -> Target:
-        """Moments of the target beside the inputs."""
-        rows = self.complete()
-        return target_moments(rows.views, rows.encoded()[1])
-
-    def __len__(self) -> int:
-        return len(next(iter(self.views.values())))
 
 
 @dataclass(frozen=True)

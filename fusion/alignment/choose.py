@@ -23,12 +23,12 @@ from fusion import _solvers
 from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._pairs import PairTrials
-from fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Sample, Scores
-from fusion.alignment.fill import fill_for_target
+from fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Scores
+from fusion.alignment.fill import fill_for_target, head_fill_ridges
 from fusion.alignment.joint import Joint
 from fusion.alignment.linear import CCA, PCA, LinearAlignment, Procrustes
+from fusion.alignment.sample import Sample
 from fusion.alignment.significance import Significance, significance
-from fusion.heads.linear import LinearHead
 from fusion.moments import FoldMoments, Moments
 
 Float64 = NDArray[np.float64]
@@ -268,31 +268,17 @@ class _Search:
             return Choice(fitted, "mean", equal, "default: too few rows to hold any out", [], (0.0, 0.0), found)
         alignment = clone(self.best.alignment)
         if self.regularization == "auto" and self.best.scores.fill_ridges:
-            alignment.set_params(fill_ridges=self._fill_ridges(), regularization=_RIDGE)
+            ridges = head_fill_ridges(self.sample) if len(self.names) == 2 else self.best.scores.fill_ridges
+            alignment.set_params(fill_ridges=ridges, regularization=_RIDGE)
         fitted, ridge = self._fitted(alignment), 0.0
         if self.target and len(self.names) > 1:
             weights = self.best.weights
-            ridge = self._tuned(fitted.fuse(self.sample.views, "weighted", weights))
-            fill_for_target(fitted, self.folds.total, self.sample.target(), weights, ridge)
+            ridge = fill_for_target(fitted, self.folds.total, self.sample, weights)
         ordered = sorted(self.tried, key=lambda trial: -trial.scores.mean)
         tried = [trial.told() | ({"chosen": True} if trial is self.best else {}) for trial in ordered]
         average = "mean" if len(set(self.best.weights.values())) == 1 else "weighted"
         lead = self._lead(self.best, self.simplest)
         return Choice(fitted, average, self.best.weights, self._criterion(found), tried, lead, found, ridge)
-
-    def _fill_ridges(self) -> dict[str, float]:
-        """Of two inputs each is filled in at the ridge of a head on the other alone; of more, at what trials found."""
-        if len(self.names) > 2:
-            return self.best.scores.fill_ridges
-        first, second = self.names
-        views = self.sample.views
-        return {first: self._tuned(views[second]), second: self._tuned(views[first])}
-
-    def _tuned(self, features: FloatArray) -> float:
-        """The ridge that a linear head on these features takes."""
-        task, labels = self.sample.encoded()[0], self.sample.labels
-        assert labels is not None
-        return LinearHead(task=task).fit(features, labels, groups=self.sample.groups).ridge_
 
     def _fitted(self, alignment: LinearAlignment) -> LinearAlignment:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""

@@ -12,7 +12,6 @@ Complete rows stay as they are: no label enters their vectors.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,28 +19,12 @@ from numpy.typing import NDArray
 from fusion._solvers import Weights
 from fusion._views import FloatArray
 from fusion.alignment.linear import LinearAlignment
+from fusion.alignment.sample import Sample, Target
+from fusion.heads.linear import LinearHead
 from fusion.imputation import regression
 from fusion.moments import Moments
 
 Float64 = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Target:
-    """How a target varies with the inputs on training rows.
-
-    Attributes:
-        cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
-    """
-
-    cross: Mapping[str, Float64]
-
-
-def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
-    """Covariances of (n, k) targets with complete inputs."""
-    centred = values - values.mean(axis=0)
-    n = max(len(values) - 1, 1)
-    return Target({name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()})
 
 
 def fused_covariance(moments: Moments, weights: Weights) -> Float64:
@@ -67,18 +50,33 @@ def probe_of(moments: Moments, weights: Weights, target: Target, ridge: float, k
     return np.asarray(np.linalg.solve(lifted, cross))
 
 
-def fill_for_target(
-    alignment: LinearAlignment, moments: Moments, target: Target, shares: Mapping[str, float], ridge: float
-) -> None:
+def head_ridge(features: FloatArray, sample: Sample) -> float:
+    """The ridge that a linear head takes on features of a complete sample."""
+    assert sample.labels is not None
+    return LinearHead(task=sample.encoded()[0]).fit(features, sample.labels, groups=sample.groups).ridge_
+
+
+def head_fill_ridges(sample: Sample) -> dict[str, float]:
+    """For each of two inputs the ridge of a head on the other alone, at which it is to be filled in."""
+    rows = sample.complete()
+    first, second = rows.views
+    return {first: head_ridge(rows.views[second], rows), second: head_ridge(rows.views[first], rows)}
+
+
+def fill_for_target(alignment: LinearAlignment, moments: Moments, sample: Sample, shares: Mapping[str, float]) -> float:
     """Changes what a fitted alignment fills in for missing inputs.
 
     Args:
         alignment: Fitted on ``moments``; the ridges that it fills in at are those of the target, too.
         moments: Of the training rows.
-        target: Beside the inputs.
+        sample: Rows of these, with labels.
         shares: Weights of the average, summing to one.
-        ridge: Of the probe.
+
+    Returns:
+        The ridge of the probe, the one that a linear head takes on the fused sample.
     """
+    rows = sample.complete()
+    target, ridge = rows.target(), head_ridge(alignment.fuse(rows.views, "weighted", shares), rows)
     projection = alignment.projection_
     weights = {name: block * shares[name] for name, block in projection.weights.items()}
     covariance = fused_covariance(moments, weights)
@@ -98,3 +96,4 @@ def fill_for_target(
         for part in filled:
             part += change
         projection.replace_map(present, maps)
+    return ridge

@@ -9,8 +9,8 @@ import numpy as np
 from fusion import _solvers
 from fusion._solvers import Weights
 from fusion._views import FloatArray, Views
-from fusion.alignment._trial import Float64, Sample
 from fusion.alignment.linear import LinearAlignment
+from fusion.alignment.sample import Float64, Sample
 from fusion.metrics import match_ranks
 from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of
