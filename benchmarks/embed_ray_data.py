@@ -20,6 +20,8 @@ class EmbedTexts:
     def __init__(self, model: str) -> None:
         from sentence_transformers import SentenceTransformer
 
+        import fusion.torch_compat  # noqa: F401 - before transformers
+
         self._model = SentenceTransformer(model, device="cpu")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
