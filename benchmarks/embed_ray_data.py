@@ -10,6 +10,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
+import fusion.torch_compat  # noqa: F401 - actors import this module before torchvision and transformers
+
 TEXT_BATCH = 128
 PICTURE_BATCH = 16
 
@@ -19,8 +21,6 @@ ray.data.DataContext.get_current().enable_progress_bars = False
 class EmbedTexts:
     def __init__(self, model: str) -> None:
         from sentence_transformers import SentenceTransformer
-
-        import fusion.torch_compat  # noqa: F401 - before transformers
 
         self._model = SentenceTransformer(model, device="cpu")
 
@@ -35,8 +35,6 @@ class EmbedPictures:
         import torch
         from safetensors.torch import load_file
         from torchvision.models import mobilenet_v2
-
-        import fusion.torch_compat  # noqa: F401 - before torchvision
 
         model = mobilenet_v2(weights=None)
         model.load_state_dict(load_file(weights))
@@ -54,8 +52,6 @@ class EmbedPictures:
 def preprocess(row: dict[str, Any]) -> dict[str, Any]:
     from PIL import Image
     from torchvision.transforms._presets import ImageClassification
-
-    import fusion.torch_compat  # noqa: F401 - before torchvision
 
     begun = time.time()
     transform = ImageClassification(crop_size=224)
