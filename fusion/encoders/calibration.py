@@ -1,7 +1,9 @@
 """The batch size that runs fastest here, found by trying."""
 
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 from fusion.encoders.base import Encoder
@@ -10,7 +12,7 @@ from fusion.encoders.pipeline import fitting, out_of_memory, prepare
 _MARGIN = 1.03
 _PATIENCE = 10.0
 _SHARE = 0.05
-_START = 2
+_START = 1
 _TRIAL_SECONDS = 0.1
 
 
@@ -57,8 +59,9 @@ def find_batch(encoder: Encoder, sample: Sequence[object], *, rows: int | None =
 
 
 def _rate(encoder: Encoder, ordered: list[Any], batch: int) -> float:
-    """Cost per second of the quickest of some batches of rows no dearer than the median one."""
-    typical = ordered[len(ordered) // 2 :]
+    """Cost per second of the quickest of some batches of the rows at which half of the whole cost is reached."""
+    reached = list(accumulate(map(encoder.cost, ordered)))
+    typical = ordered[bisect_left(reached, reached[-1] / 2) :]
     count = fitting(encoder.cost(typical[0]), batch, batch)
     rows = [typical[i % len(typical)] for i in range(count)]
     times: list[float] = []

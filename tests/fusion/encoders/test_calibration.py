@@ -40,6 +40,15 @@ def test_it_descends_where_small_is_fast():
     assert find_batch(Small(slow=0.0), ["a"] * 8) == 1
 
 
+def test_rows_that_cost_most_decide():
+    class Long(Paced):
+        def encode(self, batch):
+            time.sleep(0.001 * len(batch[0]) + 0.05 * max(0, len(batch) * len(batch[0]) - 8))
+            return Lengths.encode(self, batch)
+
+    assert find_batch(Long(slow=0.0), ["a"] * 60 + ["abcdefgh"] * 30) <= 8
+
+
 def test_few_rows_are_worth_few_trials():
     few, many = Paced(slow=0.0), Paced(slow=0.0)
     find_batch(few, ["a"] * 64, rows=100)
