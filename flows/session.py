@@ -84,9 +84,14 @@ class _Background:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it."""
+    """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it.
+
+    An interruption that falls into Ray's compiled code comes out of it as a SystemError; it is one all the same.
+    """
+    stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        stopped.set()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
@@ -95,6 +100,10 @@ def _terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except SystemError as error:
+        if stopped.is_set():
+            raise KeyboardInterrupt from error
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)
 

@@ -204,5 +204,5 @@ class TestHttp:
             pictures.reader(f"{server}/503").read()
 
     def test_a_server_that_is_not_there_is_no_fault_of_the_picture(self, server: str) -> None:
-        with pytest.raises(OSError, match="refused"):
+        with pytest.raises(RunError, match="refused; run the job again"):
             Pictures("/tmp", http=True).reader("http://127.0.0.1:1/a.png").read()
