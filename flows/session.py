@@ -86,12 +86,11 @@ class _Background:
 def _terminable() -> Iterator[None]:
     """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it.
 
-    An interruption that falls into Ray's compiled code comes out of it as a SystemError; it is one all the same.
+    An interruption (ours, or Prefect's own while a flow runs) that falls into Ray's compiled code comes out of it as a
+    SystemError; it is one all the same.
     """
-    stopped = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        stopped.set()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
@@ -101,9 +100,9 @@ def _terminable() -> Iterator[None]:
     try:
         yield
     except SystemError as error:
-        if stopped.is_set():
-            raise KeyboardInterrupt from error
-        raise
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGTERM, before)
 
