@@ -84,11 +84,7 @@ class _Background:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it.
-
-    An interruption (ours, or Prefect's own while a flow runs) that falls into Ray's compiled code comes out of it as a
-    SystemError; it is one all the same.
-    """
+    """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it."""
 
     def stop(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
@@ -99,10 +95,6 @@ def _terminable() -> Iterator[None]:
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except SystemError as error:
-        if error.__cause__ is None or isinstance(error.__cause__, Exception):
-            raise
-        raise KeyboardInterrupt from error
     finally:
         signal.signal(signal.SIGTERM, before)
 

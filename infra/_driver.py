@@ -116,7 +116,7 @@ class Driver:
             while self._queue or any(actor.held for actor in self._actors.values()):
                 self._start_actors()
                 self._hand_out()
-                ready, _ = ray.wait(list(self._owner), num_returns=1, timeout=self._patience())
+                ready = _first_ready(list(self._owner), self._patience())
                 for ref in ready:
                     self._attend(self._owner[ref], ref)
                 self._kill_the_hung()
@@ -340,6 +340,17 @@ class Driver:
                 f"{self._plan.gpus_per_worker:g} GPUs, the cluster has {has.get('CPU', 0):g} and "
                 f"{has.get('GPU', 0):g}; wait until it is free or ask for less under ray:"
             )
+
+
+def _first_ready(refs: list[Any], seconds: float) -> list[Any]:
+    """Waits for one call to end; an interruption that fell into Ray's compiled code comes out of it as itself."""
+    try:
+        ready: list[Any] = ray.wait(refs, num_returns=1, timeout=seconds)[0]
+    except SystemError as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
+    return ready
 
 
 def _last_line(error: Exception) -> str:
