@@ -71,18 +71,7 @@ def significance(
     >>> significance(CCA(regularization=0.1), views).n_significant
     1
     """
-    if len(views) < 2:
-        raise ValueError("significance needs at least two inputs")
-    if (permutations + 1) * level < 1:
-        raise ValueError(f"{permutations} permutations cannot tell at level {level}")
-    n = common_rows(views)
-    given = np.array([str(group) for group in (range(n) if groups is None else groups)])
-    if len(given) != n:
-        raise ValueError(f"{len(given)} groups for {n} rows")
-    arrays = {name: as_matrix(name, values) for name, values in views.items()}
-    complete = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
-    arrays = {name: values[complete] for name, values in arrays.items()}
-    given = given[complete]
+    arrays, given = _complete(views, groups, permutations, level)
 
     folds = FoldMoments.of(arrays, alignment.folds, given, alignment.precision)
     fitted = clone(alignment).fit_moments(folds)
@@ -104,6 +93,23 @@ def significance(
     rank = int(np.ceil((permutations + 1) * (1 - level)))
     edge = sorted(highest)[rank - 1]
     return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
+
+
+def _complete(
+    views: Views, groups: Iterable[object] | None, permutations: int, level: float
+) -> tuple[dict[str, FloatArray], NDArray[np.str_]]:
+    """The rows that have every input, and their groups, once the test can be made at all."""
+    if len(views) < 2:
+        raise ValueError("significance needs at least two inputs")
+    if (permutations + 1) * level < 1:
+        raise ValueError(f"{permutations} permutations cannot tell at level {level}")
+    n = common_rows(views)
+    given = np.array([str(group) for group in (range(n) if groups is None else groups)])
+    if len(given) != n:
+        raise ValueError(f"{len(given)} groups for {n} rows")
+    arrays = {name: as_matrix(name, values) for name, values in views.items()}
+    complete = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
+    return {name: values[complete] for name, values in arrays.items()}, given[complete]
 
 
 def significance_held_out(
@@ -130,18 +136,12 @@ def significance_held_out(
     >>> significance_held_out({"a": z, "b": np.hstack([z[:, :1], noise])}).n_significant
     1
     """
-    if len(aligned) < 2:
-        raise ValueError("significance needs at least two inputs")
-    if (permutations + 1) * level < 1:
-        raise ValueError(f"{permutations} permutations cannot tell at level {level}")
-    n = common_rows(aligned)
-    given = np.array([str(group) for group in (range(n) if groups is None else groups)])
-    complete = np.logical_and.reduce([present_rows(name, values) for name, values in aligned.items()])
-    if complete.sum() < 3:
-        raise ValueError(f"{int(complete.sum())} held-out rows have every input; too few to correlate")
-    labels = np.unique(given[complete], return_inverse=True)[1]
+    arrays, given = _complete(aligned, groups, permutations, level)
+    if len(given) < 3:
+        raise ValueError(f"{len(given)} held-out rows have every input; too few to correlate")
+    labels = np.unique(given, return_inverse=True)[1]
     _warn_if_stuck([labels])
-    first, *others = (_standardised(values[complete]) for values in aligned.values())
+    first, *others = (_standardised(values) for values in arrays.values())
     rng = np.random.default_rng(seed)
     found = _mean_correlation([first, *others])
     highest = [
