@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import harness
@@ -130,27 +130,37 @@ def fits_against_peers() -> tuple[float, dict[str, Any]]:
     from sklearn.cross_decomposition import CCA as SklearnCCA  # noqa: N811
 
     train, dev = halves()
-    pair = list(train.values())
+    exact = {name: values.astype(np.float64) for name, values in train.items()}
+    pair, single = list(exact.values()), list(train.values())
     fitted: dict[str, Any] = {}
 
-    def ours() -> None:
-        fitted["barycenter"] = CCA(COMPONENTS, 0.0, folds=1).fit(train)
+    def fit(name: str, make: Callable[[], Any]) -> Callable[[], None]:
+        def run() -> None:
+            fitted[name] = make()
 
-    def zoo() -> None:
-        fitted["cca-zoo"] = ZooCCA(n_components=COMPONENTS).fit(pair)
+        return run
+
+    contenders = {
+        "barycenter": fit("barycenter", lambda: CCA(COMPONENTS, 0.0, folds=1, precision="float64").fit(exact)),
+        "cca-zoo": fit("cca-zoo", lambda: ZooCCA(n_components=COMPONENTS).fit(pair)),
+        "barycenter, float32": fit("barycenter, float32", lambda: CCA(COMPONENTS, 0.0, folds=1).fit(train)),
+        "cca-zoo, float32": fit("cca-zoo, float32", lambda: ZooCCA(n_components=COMPONENTS).fit(single)),
+    }
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        seconds = interleaved({"barycenter": ours, "cca-zoo": zoo}, 3)
+        seconds = interleaved(contenders, 3)
         few, start = 5000, time.perf_counter()
         SklearnCCA(n_components=2).fit(pair[0][:few], pair[1][:few])
         sklearn_seconds = time.perf_counter() - start
         start = time.perf_counter()
         CCA(2, 0.0, folds=1).fit({name: values[:few] for name, values in train.items()})
         ours_few = time.perf_counter() - start
-    mine = [correlations(*fitted["barycenter"].transform(v).values()) for v in (train, dev)]
-    theirs = [correlations(*fitted["cca-zoo"].transform(list(v.values()))) for v in (train, dev)]
-    differ = [float(np.abs(a - b).max()) for a, b in zip(mine, theirs, strict=True)]
+    found = {
+        name: [correlations(*_pair(model.transform(_input(name, views)))) for views in (train, dev)]
+        for name, model in fitted.items()
+    }
+    differ = [float(np.abs(a - b).max()) for a, b in zip(found["barycenter"], found["cca-zoo"], strict=True)]
     rows = [
         {
             "fit": name,
@@ -158,6 +168,8 @@ def fits_against_peers() -> tuple[float, dict[str, Any]]:
             "components": COMPONENTS,
             "seconds": median(s),
             "rows/s": len(pair[0]) / median(s),
+            "sum of r, fitted rows": float(found[name][0].sum()),
+            "sum of r, dev": float(found[name][1].sum()),
         }
         for name, s in seconds.items()
     ]
@@ -167,10 +179,18 @@ def fits_against_peers() -> tuple[float, dict[str, Any]]:
     ]
     table(rows)
     note(f"correlations differ from cca-zoo's by {differ[0]:.1e} on the rows fitted, {differ[1]:.1e} on dev")
-    note(f"sum on dev: {mine[1].sum():.3f}, cca-zoo {theirs[1].sum():.3f}")
     told = {"correlation_difference": differ[0], "correlation_difference_dev": differ[1]}
     told |= {"seconds": {name: round(median(s), 3) for name, s in seconds.items()}}
+    told |= {"sum_dev": {name: round(float(r[1].sum()), 3) for name, r in found.items()}}
     return median(seconds["cca-zoo"]) / median(seconds["barycenter"]), told
+
+
+def _input(name: str, views: Views) -> Any:
+    return list(views.values()) if name.startswith("cca-zoo") else views
+
+
+def _pair(aligned: Any) -> Any:
+    return aligned.values() if isinstance(aligned, dict) else aligned
 
 
 def split_mnist() -> dict[str, float]:

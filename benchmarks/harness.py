@@ -68,11 +68,11 @@ def with_peers(*requirements: str) -> None:
     if not python.exists():
         note("making", _BENCH.name)
         venv.create(_BENCH, with_pip=True)
-        theirs = next((_BENCH / "lib").glob("python*/site-packages"))
-        ours = next((ROOT / ".venv" / "lib").glob("python*/site-packages"), None)
-        if ours is None:
-            missing("no .venv; run `make install` first")
-        (theirs / "barycenter.pth").write_text(f"import site; site.addsitedir({str(ours)!r})\n")
+    theirs = next((_BENCH / "lib").glob("python*/site-packages"))
+    ours = next((ROOT / ".venv" / "lib").glob("python*/site-packages"), None)
+    if ours is None:
+        missing("no .venv; run `make install` first")
+    (theirs / "barycenter.pth").write_text(f"import site; site.addsitedir({str(ours)!r})\n")
     asked = [python, "-m", "pip", "install", "--quiet", *requirements]
     if subprocess.run(asked, stdout=sys.stderr, check=False).returncode:
         missing(f"cannot install {', '.join(requirements)}")

@@ -19,9 +19,6 @@ Weights = dict[str, Float64]
 
 # A direction whose variance is below this share of what its columns hold is rounding of the products, not data.
 _NOISE = {"float32": 1e-6, "float64": 1e-11}
-# Below this share of the largest variance a direction rests on a handful of rows (pixels that are almost always
-# black): whitened without a ridge it would blow up the next row that touches it.
-_NEGLIGIBLE = 1e-7
 # Squared correlations above this keep at least eleven digits through a Gram matrix.
 _SQUARE_SAFE = 1e-4
 
@@ -75,8 +72,9 @@ def units(moments: Moments, names: Sequence[str]) -> Float64:
 def spectrum(moments: Moments, *names: str) -> Spectrum:
     """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
 
-    Two relative cuts: against the variance of the columns that a direction is made of (exact copies and
-    directions beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
+    The cut is relative to the variance of the columns that a direction is made of: exact copies and directions beyond
+    the rows are rounding there. A column that hardly varies is kept: without a ridge, products in float64 may give
+    it a weight that blows up the next row.
     """
     key = ("spectrum", names)
     if key not in moments.cache:
@@ -86,7 +84,7 @@ def spectrum(moments: Moments, *names: str) -> Spectrum:
         values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
         values, vectors = values[::-1], vectors[:, ::-1]
         held = np.square(vectors).T @ np.clip(np.diag(matrix), 0, None)
-        real = values > np.maximum(_NOISE[moments.precision] * held, _NEGLIGIBLE * max(float(values[0]), 0.0))
+        real = values > _NOISE[moments.precision] * held
         real[max(moments.n - 1, 0) :] = False
         moments.cache[key] = Spectrum(np.ascontiguousarray(vectors[:, real]), values[real], unit)
     found: Spectrum = moments.cache[key]
