@@ -72,9 +72,9 @@ def units(moments: Moments, names: Sequence[str]) -> Float64:
 def spectrum(moments: Moments, *names: str) -> Spectrum:
     """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
 
-    The cut is relative to the variance of the columns that a direction is made of: exact copies and directions beyond
-    the rows are rounding there. A column that hardly varies is kept: without a ridge, products in float64 may give
-    it a weight that blows up the next row.
+    Two relative cuts: against the variance of the columns that a direction is made of (exact copies and directions
+    beyond the rows are rounding there) and against the largest variance, as ``numpy.linalg.matrix_rank`` does. A
+    column that hardly varies is kept: without a ridge it may get a weight that blows up the next row.
     """
     key = ("spectrum", names)
     if key not in moments.cache:
@@ -84,7 +84,8 @@ def spectrum(moments: Moments, *names: str) -> Spectrum:
         values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
         values, vectors = values[::-1], vectors[:, ::-1]
         held = np.square(vectors).T @ np.clip(np.diag(matrix), 0, None)
-        real = values > _NOISE[moments.precision] * held
+        floor = len(values) * np.finfo(np.float64).eps * max(float(values[0]), 0.0)
+        real = values > np.maximum(_NOISE[moments.precision] * held, floor)
         real[max(moments.n - 1, 0) :] = False
         moments.cache[key] = Spectrum(np.ascontiguousarray(vectors[:, real]), values[real], unit)
     found: Spectrum = moments.cache[key]
