@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast chaos clean test-fusion test-whole
+.PHONY: install demo test lint fast chaos clean test-fusion test-stages test-flows
 
 install: $(VENV)/.installed
 
@@ -27,18 +27,21 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# fusion's tests see no Ray and no Prefect; they run beside the others.
+# Two at a time, the longest first; each has a Ray and a Prefect of its own, and fusion's tests need neither.
 test: lint
 	$(BIN)/coverage erase
-	$(MAKE) --jobs=2 --output-sync=target test-fusion test-whole
+	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-fusion
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-fusion:
 	$(BIN)/coverage run -m pytest tests/fusion fusion
 
-test-whole:
-	$(BIN)/coverage run -m pytest tests/infra tests/tasks tests/flows tests/chaos infra tasks flows
+test-stages:
+	$(BIN)/coverage run -m pytest tests/infra tests/tasks infra tasks
+
+test-flows:
+	$(BIN)/coverage run -m pytest tests/flows tests/chaos flows
 
 fast: install
 	$(BIN)/pytest -m 'not slow' -q

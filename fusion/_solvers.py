@@ -19,6 +19,8 @@ Weights = dict[str, Float64]
 
 # A direction whose variance is below this share of what its columns hold is rounding of the products, not data.
 _NOISE = {"float32": 1e-6, "float64": 1e-11}
+# Nor is one below this share of the largest variance: without a ridge it would blow up the next row that touches it.
+_FLOOR = {"float32": 1e-7, "float64": 1e-13}
 # Squared correlations above this keep at least eleven digits through a Gram matrix.
 _SQUARE_SAFE = 1e-4
 
@@ -73,8 +75,7 @@ def spectrum(moments: Moments, *names: str) -> Spectrum:
     """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
 
     Two relative cuts: against the variance of the columns that a direction is made of (exact copies and directions
-    beyond the rows are rounding there) and against the largest variance, as ``numpy.linalg.matrix_rank`` does. A
-    column that hardly varies is kept: without a ridge it may get a weight that blows up the next row.
+    beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
     """
     key = ("spectrum", names)
     if key not in moments.cache:
@@ -84,7 +85,7 @@ def spectrum(moments: Moments, *names: str) -> Spectrum:
         values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
         values, vectors = values[::-1], vectors[:, ::-1]
         held = np.square(vectors).T @ np.clip(np.diag(matrix), 0, None)
-        floor = len(values) * np.finfo(np.float64).eps * max(float(values[0]), 0.0)
+        floor = _FLOOR[moments.precision] * max(float(values[0]), 0.0)
         real = values > np.maximum(_NOISE[moments.precision] * held, floor)
         real[max(moments.n - 1, 0) :] = False
         moments.cache[key] = Spectrum(np.ascontiguousarray(vectors[:, real]), values[real], unit)
