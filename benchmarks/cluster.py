@@ -216,6 +216,8 @@ def submit(folder: Path, name: str, model: Path, nodes: list[Node], kill: Node |
             kill = None
             break
         time.sleep(0.1)
+    if kill is not None:
+        missing(f"the run ended before node {kill.number} could be killed")
     if process.wait():
         note((head.folder / "log").read_text()[-2000:])
         missing(f"submit ended with {process.returncode}")

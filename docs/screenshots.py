@@ -49,14 +49,16 @@ def main(folder: Path) -> None:
         page = browser.new_page(viewport={"width": 1280, "height": 860})
         run = until(running, "the scheduled run", home / "worker")
         print("a scheduled run fired:", run["name"], run["id"], flush=True)
-        command("deployment", "schedule", "pause", "barycenter/nightly", "--all")
+        if not command("--no-prompt", "deployment", "schedule", "pause", "--all"):
+            raise SystemExit("the schedule cannot be paused")
+        page.set_viewport_size({"width": 1280, "height": 1160})
         look(page, folder / "progress.png", f"runs/flow-run/{run['id']}", 3.0, tab="Artifacts")
         final = until(lambda: finished(run["id"]), "its end")
         print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
         look(page, folder / "run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Task Runs")
         look(page, folder / "artifacts.png", "artifacts", 3.0)
-        look(page, folder / "report.png", "artifacts/key/barycenter-report", 3.0)
-        look(page, folder / "rejects.png", "artifacts/key/barycenter-rejects", 3.0)
+        look(page, folder / "report.png", newest("barycenter-report"), 3.0)
+        look(page, folder / "rejects.png", newest("barycenter-rejects"), 3.0)
         look(page, folder / "deployments.png", "deployments", 3.0)
         browser.close()
         if final["state"]["type"] != "COMPLETED":
@@ -109,6 +111,12 @@ def running() -> dict[str, Any] | None:
     runs = api("flow_runs/filter", {"flow_runs": {"state": {"type": {"any_": ["RUNNING"]}}}})
     artifacts = api("artifacts/filter", {"artifacts": {"type": {"any_": ["progress"]}}}) if runs else []
     return runs[0] if artifacts else None
+
+
+def newest(key: str) -> str:
+    """Where the UI shows the newest artifact of a key."""
+    found = api("artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
+    return f"artifacts/artifact/{found[0]['latest_id']}"
 
 
 def finished(run_id: str) -> dict[str, Any] | None:

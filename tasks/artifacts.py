@@ -51,7 +51,7 @@ class ProgressArtifact:
         self._next, self._told = now + _PROGRESS_EVERY, share
         try:
             if self._id is None:
-                key = "barycenter-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
+                key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
                 told = f"{self._stage}, {total:,} rows"
                 self._id = cast(UUID, create_progress_artifact(share, key=key, description=told))
             else:
