@@ -112,7 +112,6 @@ class Texts:
         import daft
         from daft.functions import embed_text
 
-        daft.set_runner_native()
         frame = daft.from_pydict({"text": self._texts})
         begun = time.perf_counter()
         embedded = embed_text(daft.col("text"), provider="transformers", model=str(self._model_folder))

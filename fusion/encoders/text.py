@@ -1,7 +1,7 @@
 """Text models of transformers: sentence encoders, plain transformers, and the text towers of CLIP and SigLIP."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,11 +12,13 @@ from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
 from fusion.encoders.device import Launched, moved, returned
 from fusion.encoders.digest import versions
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
-from fusion.encoders.packed import Packed
 from fusion.encoders.sentence import Recipe, pool, read_recipe, read_steps, width_after
 from fusion.encoders.tokens import Tokens
 from fusion.encoders.values import checked_text
 from fusion.errors import JobError
+
+if TYPE_CHECKING:
+    from fusion.encoders.packed import Packed
 
 _WINDOW = 2048
 _TOKENS_A_LAUNCH = 16_384
@@ -111,6 +113,13 @@ def load(spec: EncoderSpec, device: str) -> Encoder:
     return encoder if spec.long_text == "truncate" else Windowed(encoder)
 
 
+def _packed(model: nn.Module, tokens: Tokens) -> "Packed | None":
+    """Imported here: torch's attention of variable length brings its compiler along, seconds that a CPU never needs."""
+    from fusion.encoders.packed import Packed
+
+    return Packed.of(model, tokens.pad_id)
+
+
 class TextEncoder(Encoder):
     """A text model; batches are measured in tokens, padding included.
 
@@ -131,7 +140,7 @@ class TextEncoder(Encoder):
         self.shares_cpu = self.device.type == "cpu"
         self.trials = (256, 512, 1024, 2048, 4096, 8192) if self.shares_cpu else (8192, 16384, 32768, 65536, 131072)
         half = self.device.type == "cuda" and next(self.model.parameters()).dtype != torch.float32
-        self.packed = Packed.of(self.model, tokens.pad_id) if half and not self._pooled else None
+        self.packed = _packed(self.model, tokens) if half and not self._pooled else None
         self.dim = int(self.encode([[self.tokens.pad_id]]).shape[1])
 
     def prepare(self, value: object) -> list[int]:
