@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fusion.encoders import Description, EncoderSpec, Preprocessing, describe
+from fusion.encoders import Description, EncoderSpec, Preprocessing
 from fusion.errors import JobError
 from infra.corpus import Corpus, Shard, Source
 from infra.corpus.buckets import joined_corpus
@@ -17,6 +17,7 @@ from infra.credentials import load_block
 from infra.job import InputJob, Job
 from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
+from tasks.descriptions import described
 from tasks.members import is_several
 from tasks.sides import inputs_of, open_sides
 
@@ -196,7 +197,7 @@ def storage_options(job: Job) -> dict[str, Any]:
 
 def _described(name: str, spec: EncoderSpec) -> Description:
     try:
-        return describe(spec)
+        return described(spec)
     except JobError as error:
         raise error.under(f"inputs.{name}") from None
 

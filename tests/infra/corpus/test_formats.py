@@ -74,8 +74,14 @@ def pictures(folder: Path, by_label: bool = False) -> None:
         (place / f"{values['id']}.png").write_bytes(png(row))
 
 
-def write(folder: Path, form: str) -> tuple[str, str]:
-    """Writes the rows; path of the corpus in the folder, and its key column."""
+def write(folder: Path, form: str, by_label: bool = True) -> tuple[str, str]:
+    """Writes the rows; path of the corpus in the folder, and its key column.
+
+    Args:
+        folder: A new one.
+        form: One of ``FORMS``.
+        by_label: Whether folders named by the label part rows that stand together, where the container has folders.
+    """
     folder.mkdir(parents=True)
     if form in ("jsonl", "jsonl.gz", "jsonl.zst", "csv", "csv.gz", "tsv"):
         pictures(folder)
@@ -88,21 +94,21 @@ def write(folder: Path, form: str) -> tuple[str, str]:
         return f"/rows.{form}", "id"
     if form == "parquet":
         pictures(folder)
-        parquet(TABLE[:9], folder / "a.parquet")
-        parquet(TABLE[9:], folder / "b.parquet")
+        parquet(TABLE[:12], folder / "a.parquet")
+        parquet(TABLE[12:], folder / "b.parquet")
         return "/*.parquet", "id"
     if form == "parquet of bytes":
         parquet([{**row, "image": png(number)} for number, row in enumerate(TABLE)], folder / "a.parquet")
         return "", "id"
     if form == "hive":
         for part in range(0, ROWS, 6):
-            for label in {row["label"] for row in TABLE[part : part + 6]}:
-                place = folder / f"part={part:02d}" / f"label={label}"
+            for label in {row["label"] for row in TABLE[part : part + 6]} if by_label else {None}:
+                place = folder / f"part={part:02d}" / (f"label={label}" if by_label else "")
                 place.mkdir(parents=True)
                 rows = [
                     {"id": row["id"], "text": row["text"], "image": png(number + part)}
                     for number, row in enumerate(TABLE[part : part + 6])
-                    if row["label"] == label
+                    if label in (row["label"], None)
                 ]
                 parquet(rows, place / "rows.parquet")
         return "", "id"
@@ -110,9 +116,10 @@ def write(folder: Path, form: str) -> tuple[str, str]:
         tar(folder)
         return "/rows.tar", "__key__"
     if form == "imagefolder":
-        pictures(folder, by_label=True)
+        pictures(folder, by_label)
         for values in TABLE:
-            (folder / values["label"] / f"{values['id']}.txt").write_text(values["text"], newline="")
+            place = folder / (values["label"] if by_label else "pictures")
+            (place / f"{values['id']}.txt").write_text(values["text"], newline="")
         return "", "stem"
     assert form == "metadata"
     pictures(folder)
