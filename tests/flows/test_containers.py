@@ -59,13 +59,13 @@ def expected(tmp_path_factory):
     return content(table, key)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [form for form in FORMS if not form.startswith("jsonl") and form != "csv.gz"])
 def test_on_disk(form, expected, tmp_path):
     path, key = write(tmp_path / "corpus", form, by_label=False)
     assert content(features(job(f"{tmp_path}/corpus{path}", key, tmp_path / "out")), key) == expected
 
 
-@pytest.mark.parametrize("form", ["jsonl.zst", "hive", "tar", "imagefolder"])
+@pytest.mark.parametrize("form", ["jsonl.zst", "hive", "tar"])
 def test_on_s3(form, expected, tmp_path, s3_server, s3_bucket):
     path, key = write(tmp_path / "corpus", form, by_label=False)
     remote = fsspec.filesystem("s3", endpoint_url=s3_server, skip_instance_cache=True)
