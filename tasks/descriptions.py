@@ -5,13 +5,14 @@ import json
 import logging
 import os
 import platform
-import secrets
 from dataclasses import asdict
 from pathlib import Path
 
 from fusion.encoders import Description, EncoderSpec, describe
 from fusion.encoders.base import IMPLEMENTATION
 from fusion.encoders.digest import versions
+from fusion.errors import RunError
+from infra.storage import Storage
 
 _LIBRARIES = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 
@@ -31,13 +32,16 @@ def described(spec: EncoderSpec) -> Description:
     if files is None:
         return describe(spec)
     known = [asdict(spec), files, versions(*_LIBRARIES), IMPLEMENTATION, platform.python_version()]
-    path = _folder() / f"{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    path = f"{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    cache = Storage(str(_folder()))
     try:
-        kept = json.loads(path.read_text("utf-8"))
-        return Description(kept["dim"], kept["fingerprint"], kept["encoder_id"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return Description(**json.loads(cache.read(path)))
+    except (RunError, OSError, ValueError, TypeError):
         found = describe(spec)
-    _keep(path, found)
+    try:
+        cache.write(path, json.dumps(asdict(found)).encode())
+    except (RunError, OSError) as error:
+        log.info("the description of an encoder is not kept: %s", error)
     return found
 
 
@@ -53,13 +57,3 @@ def _files(spec: EncoderSpec) -> list[tuple[str, int, int]] | None:
 
 def _folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "barycenter" / "encoders"
-
-
-def _keep(path: Path, found: Description) -> None:
-    half_done = path.with_suffix(f".{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half_done.write_text(json.dumps(asdict(found)), "utf-8")
-        half_done.replace(path)
-    except OSError as error:
-        log.info("the description of an encoder is not kept: %s", error)
