@@ -26,6 +26,23 @@ _SQUARE_SAFE = 1e-4
 
 
 @dataclass(frozen=True)
+class Pull:
+    """A target that directions are drawn to.
+
+    Attributes:
+        cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
+        variance: Of the target, the sum over its columns; above 0.
+        share: How much the target counts beside the inputs, in 0..1.
+        ridge: Of the regression of the target on the inputs, relative to their mean variance; above 0.
+    """
+
+    cross: Mapping[str, Float64]
+    variance: float
+    share: float
+    ridge: float
+
+
+@dataclass(frozen=True)
 class Spectrum:
     r"""Eigendecomposition :math:`T^{-1/2} C T^{-1/2} = U \mathrm{diag}(s) U^\top`, cut at the numerical rank.
 
@@ -167,6 +184,7 @@ def joint(
     ridge: float,
     dim: int,
     leading: int | None = None,
+    pull: Pull | None = None,
 ) -> Weights:
     r"""The family between MAXVAR (gamma = 0) and the PCA of the block-scaled concatenation (gamma = 1).
 
@@ -182,6 +200,7 @@ def joint(
         ridge: Relative to each input's mean variance.
         dim: Number of components.
         leading: Look for directions in the leading so many principal ones of each input only.
+        pull: A target; see :func:`_covariate_directions`.
 
     Returns:
         ``{name: (d, dim)}``, scaled so that the average of the aligned vectors with the weights of :func:`shares` (the
@@ -204,10 +223,14 @@ def joint(
         for a in names
     ]
     matrix = np.block(blocks)
-    size = len(matrix)
-    keep = min(dim, size)
-    _, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)
-    vectors = vectors[:, ::-1]
+    keep = min(dim, len(matrix))
+    if pull is None:
+        vectors = _leading_vectors(matrix, keep)[1]
+    else:
+        told = {
+            m: found.vectors.T @ (pull.cross[m] / np.sqrt(mean_variance(moments, m))) for m, found in spectra.items()
+        }
+        vectors = _covariate_directions(matrix, np.vstack([scales[m][:, None] * told[m] for m in names]), pull, keep)
     weights, start = {}, 0
     share_of = shares(inertia)
     for name, found in spectra.items():
@@ -217,6 +240,48 @@ def joint(
         weights[name] = whitening @ vectors[start:stop]
         start = stop
     return fix_signs(weights)
+
+
+def _leading_vectors(matrix: Float64, keep: int) -> tuple[Float64, Float64]:
+    """The largest eigenvalues of a symmetric matrix, descending, and their vectors."""
+    size = len(matrix)
+    values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)
+    return values[::-1], vectors[:, ::-1]
+
+
+def _covariate_directions(matrix: Float64, cross: Float64, pull: Pull, keep: int) -> Float64:
+    r"""Principal covariates regression (de Jong and Kiers 1992): directions that tell both the inputs and the target.
+
+    With M the covariance of the scaled inputs, c theirs with the target, and :math:`M_\kappa = M + \kappa\,
+    \mathrm{tr}(M)/p`, U and :math:`\Lambda` solve
+
+    .. math:: \Big((1-s)\,\frac{M}{\mathrm{tr}\,M}
+        + s\,\frac{M_\kappa^{-1/2} c\, c^\top M_\kappa^{-1/2}}{\mathrm{var}\,y}\Big) U = U \Lambda
+
+    and the directions are :math:`M_\kappa^{-1/2} U`, each with variance :math:`\Lambda\,\mathrm{tr}(M)`. A share s of 0
+    is the principal components; as s nears 1, the first span the ridge regression of the target.
+
+    Args:
+        matrix: (r, r) M.
+        cross: (r, k) c.
+        pull: Share s, ridge kappa and the variance of the target.
+        keep: Number of directions.
+
+    Returns:
+        (r, keep).
+    """
+    values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
+    values = np.clip(values, 0, None)
+    total = max(float(values.sum()), 1e-300)
+    root = 1 / np.sqrt(values + pull.ridge * total / len(values))
+    told = root[:, None] * (vectors.T @ cross)
+    mixed = pull.share / pull.variance * (told @ told.T)
+    mixed[np.diag_indices_from(mixed)] += (1 - pull.share) / total * values
+    found, mixing = _leading_vectors(mixed, keep)
+    directions = root[:, None] * mixing
+    spread = np.sqrt(np.square(directions).T @ values)
+    wanted = np.sqrt(np.clip(found, 0, None) * total)
+    return np.asarray(vectors @ (directions * np.where(spread > 0, wanted / np.where(spread > 0, spread, 1.0), 0.0)))
 
 
 def pca(moments: Moments, dim: int) -> Weights:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from fusion._solvers import Weights, stacked
 from fusion._views import FloatArray
 from fusion.alignment._trial import Scores, Solve
-from fusion.alignment.sample import Sample
+from fusion.alignment.sample import Sample, Target
 from fusion.metrics import match_ranks
 from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of
@@ -45,13 +45,13 @@ class PairTrials:
                 )
                 self.groups += [sample.groups[row] for row in held.tolist()]
 
-    def training(self) -> list[tuple[int, Moments]]:
-        """Number of the fold held out, and moments of the others."""
-        return [(number, train) for number, train, _ in self.parts]
+    def training(self) -> list[tuple[int, Moments, Target | None]]:
+        """Number of the fold held out, and moments of the others; there is no target."""
+        return [(number, train, None) for number, train, _ in self.parts]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""
-        found = [_scored(train, held, solve(train)) for _, train, held in self.parts]
+        found = [_scored(train, held, solve(train, None)) for _, train, held in self.parts]
         return Scores({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
 

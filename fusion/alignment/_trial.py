@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fusion._solvers import Weights, spectrum
 from fusion._views import FloatArray
 from fusion.alignment.fill import fused_covariance, probe_of
-from fusion.alignment.sample import Sample, target_moments
+from fusion.alignment.sample import Sample, Target, target_moments
 from fusion.heads._targets import Task
 from fusion.imputation import RIDGES
 from fusion.moments import FoldMoments, Moments
@@ -31,7 +31,8 @@ PROBE_RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 COMPLETE = "complete"
 WITHOUT = "without "
 
-Solve = Callable[[Moments], Weights]
+Solve = Callable[[Moments, Target | None], Weights]
+"""Weights from the moments of a training part and, where there is one, its target."""
 
 
 @dataclass(frozen=True)
@@ -86,13 +87,13 @@ class ProbeTrials:
             self.groups += [sample.groups[row] for row in held.tolist()]
         self._without = self._score_without()
 
-    def training(self) -> list[tuple[int, Moments]]:
-        """Number of the fold held out, and moments of the others."""
-        return [(part.number, part.train) for part in self.parts]
+    def training(self) -> list[tuple[int, Moments, Target | None]]:
+        """Number of the fold held out, and moments and target of the others."""
+        return [(part.number, part.train, part.target) for part in self.parts]
 
     def score(self, solve: Solve) -> Scores:
         """Scores the weights that ``solve`` makes of every training part."""
-        hits = np.concatenate([part.complete(solve(part.train)) for part in self.parts], axis=-1)
+        hits = np.concatenate([part.complete(solve(part.train, part.target)) for part in self.parts], axis=-1)
         means = hits.mean(axis=-1)
         best = int(np.flatnonzero(means >= means.max())[-1])
         rows = {WITHOUT + name: scores for name, (scores, _) in self._without.items()}

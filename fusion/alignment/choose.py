@@ -5,6 +5,9 @@ input missing. Without one it is the mean of two shares on held-out rows: how of
 ten nearest, and how much of the inputs' variance the fused vector still tells. Candidates are tried from simple to
 elaborate; one that is more elaborate has to win by more than the standard error of its lead.
 
+With a target, `joint` may also be drawn to it (`target_share`): at half the columns of a concatenation its principal
+components cut what tells classes apart. Only labels of training rows enter.
+
 An input's weight w is one number with one meaning: `joint` seeks directions with block weights w squared, and the
 average mixes with w. Other weights are no more elaborate than equal ones, so they win by any lead; an input that adds
 nothing and shares nothing is turned down unless that does harm. Where the average is given, the weights are equal.
@@ -19,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from fusion import _solvers
 from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._pairs import PairTrials
@@ -27,7 +29,7 @@ from fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Scores
 from fusion.alignment.fill import fill_for_target, head_fill_ridges
 from fusion.alignment.joint import Joint
 from fusion.alignment.linear import CCA, PCA, LinearAlignment, Procrustes
-from fusion.alignment.sample import Sample
+from fusion.alignment.sample import Sample, Target
 from fusion.alignment.significance import Significance, significance
 from fusion.moments import FoldMoments, Moments
 
@@ -35,6 +37,8 @@ Float64 = NDArray[np.float64]
 
 _TIMES = (0.25, 0.5, 2.0, 4.0)
 _GAMMAS = (0.1, 0.02)
+_PULLED = 0.9
+_PULL_RIDGES = (0.3, 0.03, 0.003)
 _SILENT = 1 / 16
 _RIDGE = 0.1
 # Directions of each input that trials of `joint` look at, in multiples of dim.
@@ -69,6 +73,8 @@ class Trial:
         about: dict[str, Any] = {"method": self.alignment.method, "dim": self.alignment.dim}
         if isinstance(self.alignment, Joint):
             about["gamma"] = self.alignment.gamma
+            if self.alignment.target_share:
+                about |= {"target_share": self.alignment.target_share, "target_ridge": self.alignment.target_ridge}
         about["weights"] = {name: round(value, 4) for name, value in self.weights.items()}
         conditions = {name: round(value, 4) for name, value in self.scores.conditions().items()}
         return about | {"score": round(self.scores.mean, 4)} | conditions
@@ -108,7 +114,7 @@ class Choice:
         told: dict[str, Any] = {"chosen_by": self.chosen_by, "tried": self.tried, "lead": lead}
         told |= {"fill_ridges": self.alignment.fill_ridges, "probe_ridge": self.probe_ridge}
         if isinstance(self.alignment, Joint):
-            told["gamma"] = self.alignment.gamma_
+            told |= {"gamma": self.alignment.gamma_, "target_share": self.alignment.target_share}
         if self.significance is not None:
             found = self.significance
             told["significant"] = {
@@ -194,11 +200,12 @@ class _Search:
         if self.target and self.average == "auto":
             self._quieten(idle)
             self._weigh()
+        if correlated:
+            self._vary([{"gamma": gamma} for gamma in _GAMMAS])
+        if self.target:
+            self._vary([{"target_share": _PULLED, "target_ridge": ridge} for ridge in _PULL_RIDGES])
         if not correlated:
             return
-        if isinstance(self.best.alignment, Joint):
-            weights = self.best.weights
-            self._stage([(clone(self.best.alignment).set_params(gamma=gamma), weights) for gamma in _GAMMAS])
         self._stage([(other, None) for other in others])
         if shorter and self.dim is not None and self.dim > 1:
             self._stage([(clone(self.best.alignment).set_params(dim=self.dim // 2), self.best.weights)])
@@ -225,6 +232,12 @@ class _Search:
             weights = [self.best.weights | {name: self.best.weights[name] * times} for times in _TIMES]
             self._stage([self._weighted(each) for each in weights], errors=0.0)
 
+    def _vary(self, settings: list[dict[str, float]]) -> None:
+        """`joint` with other settings, where it is the best so far."""
+        if isinstance(self.best.alignment, Joint):
+            alignment, weights = self.best.alignment, self.best.weights
+            self._stage([(clone(alignment).set_params(**each), weights) for each in settings])
+
     def _weighted(self, weights: dict[str, float]) -> tuple[LinearAlignment, dict[str, float]]:
         """The best alignment so far with other weights."""
         alignment = clone(self.best.alignment)
@@ -246,8 +259,8 @@ class _Search:
         shares = weights or dict.fromkeys(self.names, 1.0)
         shares = {name: share / sum(shares.values()) for name, share in shares.items()}
 
-        def solve(moments: Moments) -> Weights:
-            found = _solved(alignment, moments)
+        def solve(moments: Moments, target: Target | None) -> Weights:
+            found = _solved(alignment, moments, target)
             return {name: found[name] * shares[name] for name in found}
 
         self.tried.append(Trial(alignment, shares, self.trials.score(solve)))
@@ -286,9 +299,11 @@ class _Search:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""
         if not isinstance(alignment, Joint) or alignment.regularization == "auto" or len(self.names) < 2:
             return alignment.fit_moments(self.folds)
-        fitted = alignment.fit_moments([self.folds.total])
+        target = self.sample.target() if alignment.target_share else None
+        fitted = alignment.fit_moments([self.folds.total], target)
         found = [
-            pair_correlations(self.folds[number], _solved(alignment, train)) for number, train in self.trials.training()
+            pair_correlations(self.folds[number], _solved(alignment, train, its_target))
+            for number, train, its_target in self.trials.training()
         ]
         fitted.heldout_correlations_ = np.zeros(fitted.dim_)
         for correlations in found:
@@ -304,15 +319,12 @@ class _Search:
         return "held-out retrieval and share of the inputs kept"
 
 
-def _solved(alignment: LinearAlignment, moments: Moments) -> Weights:
+def _solved(alignment: LinearAlignment, moments: Moments, target: Target | None) -> Weights:
     """Weights for a trial: `joint` in each input's leading directions only."""
     ridge = _RIDGE if alignment.regularization == "auto" else float(alignment.regularization)
     dim = alignment.dim or alignment.dim_limit([spectrum(moments, name).rank for name in moments.names])
     if isinstance(alignment, Joint):
-        gamma = 1.0 if alignment.gamma == "auto" else alignment.gamma
-        given = alignment.block_weights
-        blocks = dict.fromkeys(moments.names, 1.0) if isinstance(given, str) else given
-        return _solvers.joint(moments, gamma, blocks, ridge, dim, leading=_LEADING * dim)
+        return alignment.solve_trial(moments, ridge, dim, _LEADING * dim, target)
     limit = alignment.dim_limit([spectrum(moments, name).rank for name in moments.names])
     return alignment._solve(moments, ridge, min(dim, limit))
 

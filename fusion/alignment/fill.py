@@ -8,7 +8,7 @@ in f; what they say of the target beyond that is lost. With the probe :math:`\be
 .. math::
     x_P \big(M + (b - M\beta)\,(\beta^\top \Sigma \beta)^{+} \beta^\top \Sigma\big), \quad \Sigma = \mathrm{cov}\, f
 
-Complete rows stay as they are: no label enters their vectors.
+Complete rows stay as they are.
 """
 
 from collections.abc import Mapping

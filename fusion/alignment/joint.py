@@ -1,15 +1,16 @@
 """The family between canonical correlation and concatenation."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fusion import _solvers
-from fusion._solvers import Weights
+from fusion._solvers import Pull, Weights
 from fusion.alignment.linear import LinearAlignment
-from fusion.moments import Moments, Precision
+from fusion.alignment.sample import Target
+from fusion.moments import FoldMoments, Moments, Precision
 
 
 class Joint(LinearAlignment):
@@ -22,6 +23,9 @@ class Joint(LinearAlignment):
     where all are equal): an input's weight says how much it counts when directions are sought and, the same, when they
     are averaged; the aligned inputs themselves are equally loud. Components are ordered by theta.
 
+    With a target, a share s of what directions are sought for is how much they tell of it: principal covariates
+    regression (de Jong and Kiers 1992) in the coordinates that B makes.
+
     Args:
         dim: Number of components.
         regularization: See :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
@@ -30,6 +34,8 @@ class Joint(LinearAlignment):
         gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
         block_weights: Inertia omega > 0 of each input, on any common scale; ``auto`` is equal.
         fill_ridges: See :class:`LinearAlignment`.
+        target_share: How much the target counts, 0 <= s < 1; above 0, :meth:`fit_moments` needs the target.
+        target_ridge: Of the regression of the target on the inputs, relative to their mean variance.
 
     Attributes:
         gamma_: The gamma in use.
@@ -40,6 +46,7 @@ class Joint(LinearAlignment):
     method = "joint"
     gamma_: float
     block_weights_: dict[str, float]
+    _pull: Pull | None = None
 
     def __init__(
         self,
@@ -50,10 +57,46 @@ class Joint(LinearAlignment):
         gamma: float | Literal["auto"] = "auto",
         block_weights: Mapping[str, float] | Literal["auto"] = "auto",
         fill_ridges: Mapping[str, float] | None = None,
+        target_share: float = 0.0,
+        target_ridge: float = 0.03,
     ) -> None:
         super().__init__(dim, regularization, folds, precision, fill_ridges)
         self.gamma = gamma
         self.block_weights = block_weights
+        self.target_share = target_share
+        self.target_ridge = target_ridge
+
+    def fit_moments(self, folds: Sequence[Moments], target: Target | None = None) -> Self:
+        """Fits on fold moments; with a target, on all of them at once: no ridge is chosen and nothing held out.
+
+        Raises:
+            ValueError: See :meth:`fit`; also where ``target_share`` is above 0 and there is no target.
+        """
+        self._pull = self._pulled(target)
+        if self._pull is not None:
+            folds = [(folds if isinstance(folds, FoldMoments) else FoldMoments(folds)).total]
+        return super().fit_moments(folds)
+
+    def _pulled(self, target: Target | None) -> Pull | None:
+        if not 0 <= self.target_share < 1 or not 0 < self.target_ridge < np.inf:
+            raise ValueError(
+                f"target_share must be at least 0 and below 1 and target_ridge above 0, "
+                f"not {self.target_share} and {self.target_ridge}"
+            )
+        if self.target_share == 0:
+            return None
+        if target is None:
+            raise ValueError(f"target_share {self.target_share} needs a target")
+        return (
+            None if target.variance <= 0 else Pull(target.cross, target.variance, self.target_share, self.target_ridge)
+        )
+
+    def solve_trial(self, moments: Moments, ridge: float, dim: int, leading: int, target: Target | None) -> Weights:
+        """``{name: (d, dim)}`` weights from each input's leading directions only, without a fit."""
+        gamma = 1.0 if self.gamma == "auto" else self.gamma
+        blocks = self.block_weights
+        given = dict.fromkeys(moments.names, 1.0) if isinstance(blocks, str) else blocks
+        return _solvers.joint(moments, gamma, given, ridge, dim, leading, self._pulled(target))
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
@@ -82,7 +125,7 @@ class Joint(LinearAlignment):
         return None if equal else self.average_weights_
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim)
+        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim, pull=self._pull)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()

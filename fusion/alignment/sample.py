@@ -19,16 +19,19 @@ class Target:
 
     Attributes:
         cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
+        variance: Of the target, the sum over its columns.
     """
 
     cross: Mapping[str, Float64]
+    variance: float
 
 
 def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
     """Covariances of (n, k) targets with complete inputs."""
     centred = values - values.mean(axis=0)
     n = max(len(values) - 1, 1)
-    return Target({name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()})
+    cross = {name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()}
+    return Target(cross, float(np.square(centred).sum()) / n)
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,41 @@ def test_what_is_chosen_is_fitted_fuses_and_is_saved(with_target, tmp_path):
         assert np.array_equal(back.fuse(part), choice.alignment.fuse(part))
 
 
+def quiet_label(n=1500, seed=0):
+    """Three classes in the two directions of least variance of ten loud ones, half of them in either input."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, n)
+    corners = np.array([[0, 1.5], [1.3, -0.75], [-1.3, -0.75]])[label]
+    views = {}
+    for at, name in enumerate(("text", "image")):
+        loud = rng.normal(size=(n, 10)) * 4
+        views[name] = np.hstack([loud, corners[:, at : at + 1] + 0.3 * rng.normal(size=(n, 1))]).astype(np.float32)
+    return views, [f"class {number}" for number in label]
+
+
+def test_half_the_columns_keep_what_tells_classes_apart():
+    views, labels = quiet_label(3000)
+    train = {name: values[:1500] for name, values in views.items()}
+    test = {name: values[1500:] for name, values in views.items()}
+    choice = chosen(train, labels[:1500], dim=11)
+    assert choice.told()["target_share"] > 0
+    blind = Joint(dim=11, regularization=0.1).fit(train)
+    figures = [
+        accuracy(labels[1500:], LinearHead().fit(fuse(train), np.array(labels[:1500])).predict(fuse(test)))
+        for fuse in (choice.fuse, blind.fuse, lambda part: np.hstack(list(part.values())))
+    ]
+    assert figures[0] >= figures[2] - 0.01
+    assert figures[0] >= figures[1] + 0.1
+
+
+def test_labels_without_meaning_are_not_sought():
+    views, labels = quiet_label()
+    np.random.default_rng(1).shuffle(labels)
+    choice = chosen(views, labels, dim=11)
+    best = next(trial for trial in choice.tried if trial.get("chosen"))
+    assert best["complete"] == pytest.approx(1 / 3, abs=0.05)
+
+
 def test_trials_foretell_a_head_on_new_rows():
     new, new_labels = make_views(3000)
     first = {name: values[:600] for name, values in new.items()}
@@ -80,7 +115,7 @@ def test_a_trial_scores_what_a_fitted_head_would():
     views, labels = make_views(300)
     folds = FoldMoments.of(views, 3, precision="float64")
     trials = ProbeTrials(folds, Sample(views, None, labels))
-    ours = trials.score(lambda moments: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
+    ours = trials.score(lambda moments, _: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
     fold = fold_of(range(300), 3)
     right = []
     for number in range(3):

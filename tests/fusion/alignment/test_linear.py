@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from fusion.alignment import CCA, PCA, Identity, Joint, Procrustes, load
+from fusion.alignment import CCA, PCA, Identity, Joint, Procrustes, Sample, load
 from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of
 
@@ -210,6 +210,28 @@ def test_identity_and_mean_is_the_elementwise_mean():
         Identity().fit(make_views(widths=(6, 5)))
     with pytest.raises(ValueError, match="needs another method"):
         Identity(dim=3).fit(views)
+
+
+def test_joint_with_a_target_spans_the_concatenation_and_the_regression_on_it(tmp_path):
+    views = {name: values.astype(np.float64) for name, values in make_views(400).items()}
+    folds = FoldMoments.of(views, 1, precision="float64")
+    y = np.random.default_rng(0).normal(size=(400, 2)) + next(iter(views.values()))[:, :2]
+    target = Sample(views, None, y[:, 0].tolist(), "regression").target()
+    settings = {"dim": 5, "regularization": 0.1, "gamma": 1.0}
+    faint = Joint(**settings, target_share=1e-9).fit_moments(folds, target)
+    for name, block in Joint(**settings).fit_moments(folds).weights_.items():
+        np.testing.assert_allclose(faint.weights_[name], block, atol=1e-5)
+    strong = Joint(**settings, target_share=1 - 1e-9, target_ridge=1e-9).fit_moments(folds, target)
+    stack = np.hstack([values - values.mean(axis=0) for values in views.values()])
+    expected = stack @ np.linalg.lstsq(stack, y[:, 0], rcond=None)[0]
+    first = strong.fuse(views)[:, 0]
+    assert abs(np.corrcoef(first, expected)[0, 1]) > 1 - 1e-6
+    with pytest.raises(ValueError, match="needs a target"):
+        Joint(target_share=0.5).fit(views)
+    with pytest.raises(ValueError, match="below 1"):
+        Joint(target_share=1.0).fit_moments(folds, target)
+    strong.save(tmp_path)
+    assert np.array_equal(load(tmp_path).fuse(views), strong.fuse(views))
 
 
 @pytest.mark.parametrize("cls", [PCA, Joint, Identity])
