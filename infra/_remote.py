@@ -4,7 +4,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -176,11 +176,28 @@ class S3Store(RemoteStore):
                 number = len(parts) + 1
                 answer = self._call("upload_part", Key=key, UploadId=upload, PartNumber=number, Body=chunk)
                 parts.append({"PartNumber": number, "ETag": answer["ETag"]})
-            self._call("complete_multipart_upload", Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
+            self._complete(key, upload, parts)
         except BaseException:
-            with told(self.uri(path)):
+            with suppress(Exception):  # what went wrong first is told; `abandon_uploads` finds what is left
                 self._call("abort_multipart_upload", Key=key, UploadId=upload)
             raise
+
+    def _complete(self, key: str, upload: str, parts: list[dict[str, Any]]) -> None:
+        """Completes an upload; one whose first answer was lost is gone by the next try, and whole."""
+        tries = 0
+
+        def attempt() -> None:
+            nonlocal tries
+            tries += 1
+            arguments = {"Bucket": self._bucket, "Key": key, "UploadId": upload, "MultipartUpload": {"Parts": parts}}
+            self._fs.call_s3("complete_multipart_upload", **arguments)
+
+        try:
+            retrying(attempt)
+        except FileNotFoundError:
+            if tries == 1:
+                raise
+            self._call("head_object", Key=key)
 
     def exists(self, path: str) -> bool:
         """Whether there is an object."""

@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import ray.train
@@ -31,6 +32,7 @@ from fusion.errors import BarycenterError, RunError
 from fusion.training import Checkpoint, Place
 from infra._actor import Failure
 from infra.cluster import WorkerPlan
+from infra.credentials import in_environment
 from infra.storage import Storage
 
 Loop: TypeAlias = Callable[[Place, dict[str, Any]], Checkpoint]
@@ -95,7 +97,7 @@ def _attempt(loop: Loop, config: dict[str, Any], plan: WorkerPlan, store: "Check
     with tempfile.TemporaryDirectory(prefix="barycenter-train-") as scratch, _quiet(), _interrupts_kept():
         trainer = TorchTrainer(
             _on_worker,
-            train_loop_config={"loop": loop, "config": config, "store": store, "threads": plan.threads},
+            train_loop_config={"work": _Work(loop, config, store, plan.threads, in_environment())},
             scaling_config=ScalingConfig(
                 num_workers=plan.workers, use_gpu=plan.gpus_per_worker > 0, resources_per_worker=resources
             ),
@@ -116,6 +118,17 @@ def _attempt(loop: Loop, config: dict[str, Any], plan: WorkerPlan, store: "Check
         except (TrainingFailedError, RayError) as error:
             return " ".join(str(error).split())[:300]
     return None
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every rank is handed; its text, which Ray may show, holds no credentials."""
+
+    loop: Loop
+    config: dict[str, Any]
+    store: "CheckpointStore"
+    threads: int
+    credentials: dict[str, str] = field(repr=False)
 
 
 class _LoopError(Exception):
@@ -139,17 +152,18 @@ def _loss(error: WorkerGroupError) -> str:
 
 def _on_worker(arguments: dict[str, Any]) -> None:
     """What Ray Train runs on every worker."""
-    threads = arguments["threads"]
-    torch.set_num_threads(threads)
-    place = _Worker(arguments["store"])
+    work: _Work = arguments["work"]
+    os.environ.update(work.credentials)
+    torch.set_num_threads(work.threads)
+    place = _Worker(work.store)
     try:
-        with threadpool_limits(threads):
-            result = arguments["loop"](place, arguments["config"])
+        with threadpool_limits(work.threads):
+            result = work.loop(place, work.config)
     except Exception as error:  # noqa: BLE001 - told to the driver
         by_peer = place.world_size > 1 and not isinstance(error, BarycenterError) and _is_broken_group(error)
         raise _LoopError(Failure.of(error), by_peer) from None
     if place.rank == 0:
-        arguments["store"].finish(result)
+        work.store.finish(result)
 
 
 def _is_broken_group(error: Exception) -> bool:

@@ -115,8 +115,8 @@ class _Stage:
             yield Work(shard.id, ShardJob(shard, self.execution.batch, shard.id in self._there), shard.rows)
 
     def _fix(self, batch: int) -> None:
-        self.execution = replace(self.execution, batch=batch)
-        fix(self._run, self._name, self.workers, self.execution)
+        chosen = replace(self.execution, batch=batch)
+        self.execution = replace(chosen, batch=fix(self._run, self._name, self.workers, chosen).batch)
 
     def _count(self, result: dict[str, Any]) -> None:
         self._encoded += result["encoded"]

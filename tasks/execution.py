@@ -40,20 +40,37 @@ def execution(run: Run, name: str, workers: WorkerPlan) -> Execution:
     A plan made for another encoder, device, or other settings of the job does not count.
     """
     asked = run.job.inputs[name].batch
-    fixed = _read(run).get("inputs", {}).get(name, {})
-    key = _key(run, name, workers)
-    if {part: fixed.get(part) for part in key} == key:
-        return Execution(fixed["batch"], fixed["threads"], fixed["dtype"], fixed["device"], fixed["compiled"])
+    if fixed := _fixed(run, name, workers):
+        return fixed
     batch = fixed_batch(run.specs[name]) if asked == "auto" else asked
     return Execution(batch, workers.threads, run.specs[name].dtype, _device(workers))
 
 
-def fix(run: Run, name: str, workers: WorkerPlan, chosen: Execution) -> None:
-    """Writes the execution of an input to plan.json, beside what the other inputs have."""
-    plan = _read(run)
-    inputs = plan.get("inputs", {}) | {name: asdict(chosen) | _key(run, name, workers)}
-    plan = {"inputs": inputs, "libraries": _library_versions()}
-    run.storage.write(PLAN, json.dumps(plan, indent=1, sort_keys=True).encode())
+def fix(run: Run, name: str, workers: WorkerPlan, chosen: Execution) -> Execution:
+    """Writes the execution of an input to plan.json, beside what the other inputs have.
+
+    Returns:
+        The one that stands there now: that of another run, if one fixed it meanwhile.
+    """
+    entry = {name: asdict(chosen) | _key(run, name, workers)}
+    if run.storage.create(PLAN, _encoded(entry)):
+        return chosen
+    if fixed := _fixed(run, name, workers):
+        return fixed
+    run.storage.write(PLAN, _encoded(_read(run).get("inputs", {}) | entry))
+    return chosen
+
+
+def _fixed(run: Run, name: str, workers: WorkerPlan) -> Execution | None:
+    """What plan.json has, if that was made for the same encoder, device and settings."""
+    fixed, key = _read(run).get("inputs", {}).get(name, {}), _key(run, name, workers)
+    if {part: fixed.get(part) for part in key} != key:
+        return None
+    return Execution(fixed["batch"], fixed["threads"], fixed["dtype"], fixed["device"], fixed["compiled"])
+
+
+def _encoded(inputs: dict[str, Any]) -> bytes:
+    return json.dumps({"inputs": inputs, "libraries": _library_versions()}, indent=1, sort_keys=True).encode()
 
 
 def _key(run: Run, name: str, workers: WorkerPlan) -> dict[str, Any]:

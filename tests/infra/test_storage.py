@@ -219,6 +219,44 @@ def test_large_objects_are_one_completed_multipart_upload(s3_bucket, s3_server, 
     assert not storage.exists("half")
 
 
+def test_a_large_object_whose_completion_was_answered_into_the_void_is_there(s3_bucket, s3_server, monkeypatch):
+    monkeypatch.setattr(_remote, "_PART", 5 * 2**20)
+    storage = Storage(f"s3://{s3_bucket}/out", s3_server)
+    fs = storage._store._fs
+    original, calls = fs.call_s3, []
+
+    def lose_the_first_answer(method, **arguments):
+        calls.append(method)
+        answer = original(method, **arguments)
+        if method == "complete_multipart_upload" and calls.count(method) == 1:
+            raise ConnectionResetError
+        return answer
+
+    monkeypatch.setattr(fs, "call_s3", lose_the_first_answer)
+    data = random.Random(0).randbytes(6 * 2**20)
+    storage.write("big", data)
+    assert calls.count("complete_multipart_upload") == 2
+    assert storage.read("big") == data
+    assert storage.abandon_uploads() == 0
+
+
+def test_what_failed_first_is_told_when_giving_up_fails_too(s3_bucket, s3_server, monkeypatch):
+    monkeypatch.setattr(_remote, "_PART", 5 * 2**20)
+    storage = Storage(f"s3://{s3_bucket}/out", s3_server)
+    original = storage._store._call
+
+    def fail(method, **arguments):
+        if method == "upload_part":
+            raise ZeroDivisionError
+        if method == "abort_multipart_upload":
+            raise ConnectionResetError
+        return original(method, **arguments)
+
+    monkeypatch.setattr(storage._store, "_call", fail)
+    with pytest.raises(ZeroDivisionError):
+        storage.write("big", bytes(6 * 2**20))
+
+
 def test_unfinished_multipart_uploads_are_given_up(s3_bucket, s3_server):
     storage = Storage(f"s3://{s3_bucket}/out", s3_server)
     storage._store._call("create_multipart_upload", Key="out/half")

@@ -9,7 +9,7 @@ from fusion.errors import JobError, RunError
 from fusion.training import Checkpoint, InProcess, pack, unpack
 from infra.cluster import WorkerPlan
 from infra.storage import Storage
-from infra.training import CheckpointStore, train
+from infra.training import CheckpointStore, _Work, train
 
 ONE, TWO = WorkerPlan(1, 1, cpus_per_worker=0.5), WorkerPlan(2, 1, cpus_per_worker=0.5)
 
@@ -73,6 +73,18 @@ def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
     trained = train(descend, config, plan=ONE, storage=storage, folder="a")
     assert trained.state["began"] == 7
     assert torch.equal(weights(trained), weights(descend(InProcess(), config)))
+
+
+def see_credentials(_place, _config):
+    return Checkpoint(0, {"none": torch.zeros(1)}, {"key": os.environ.get("AWS_SECRET_ACCESS_KEY")})
+
+
+def test_workers_have_the_credentials_of_the_driver_and_show_them_nowhere(ray_session, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
+    trained = train(see_credentials, {}, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert trained.state["key"] == "of-a-block-loaded-late"
+    assert "late" not in repr(_Work(see_credentials, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
+    assert "late" not in caplog.text
 
 
 def test_checkpoints_on_s3(s3_server, s3_bucket):

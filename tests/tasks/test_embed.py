@@ -1,6 +1,7 @@
 """The embed stage over real workers: the plan fixed first, memory that runs out, shards that overlap."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,15 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
     assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
     assert json.loads(run.storage.read("plan.json")) == plan
     assert np.array_equal(vectors(run), first)
+
+
+def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
+    run, workers = run_of(tmp_path), WorkerPlan(1, 2)
+    first = tasks.execution.Execution(64, 2, "float32", "cpu")
+    second = replace(first, batch=128)
+    assert tasks.execution.fix(run, "text", workers, first) == first
+    assert tasks.execution.fix(run, "text", workers, second) == first
+    assert tasks.execution.execution(run, "text", workers) == first
 
 
 @pytest.mark.parametrize(
