@@ -1,5 +1,6 @@
 """What the commands of the command line share: the application, its options, and how errors are told."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ def told(debug: bool) -> Iterator[None]:
         fail("interrupted; run again to go on where this stopped", 1, debug)
     except Exception as error:  # noqa: BLE001  (the command line's last line of defence; --debug shows all)
         if type(error).__module__.partition(".")[0] == "httpx":
+            for service in ("EventsWorker", "APILogWorker"):  # what these threads still say while they end
+                logging.getLogger(service).setLevel(logging.CRITICAL)
             fail(_prefect_is_gone(error), 1, debug)
         detail = " ".join(str(error).split())[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)

@@ -2,16 +2,26 @@
 
 import random
 import threading
+import time
 from typing import Any
 
 from werkzeug.serving import BaseWSGIServer, make_server
 
 
 class Flaky:
-    """Wraps a WSGI application: some answers are 500, 503 SlowDown, or cut off in the middle."""
+    """Wraps a WSGI application: some answers are 500, 503 SlowDown, or cut off in the middle.
 
-    def __init__(self, app, share, seed):
-        self.app, self.share, self.random, self.faults = app, share, random.Random(seed), 0
+    Args:
+        app: What it wraps.
+        share: Of requests that fail.
+        seed: Of the draws.
+        stalls: How many of these get no answer before a client's patience of 30 seconds is over.
+    """
+
+    STALL_SECONDS = 35.0
+
+    def __init__(self, app, share, seed, stalls=0):
+        self.app, self.share, self.random, self.faults, self.stalls = app, share, random.Random(seed), 0, stalls
         self.lock = threading.Lock()
 
     def __call__(self, environ, start_response):
@@ -19,9 +29,13 @@ class Flaky:
             dice = self.random.random()
             fault = dice < self.share
             self.faults += fault
+            stalled = fault and self.stalls > 0
+            self.stalls -= stalled
         if not fault:
             return self.app(environ, start_response)
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        if stalled:
+            time.sleep(self.STALL_SECONDS)
         if dice < self.share / 3 and environ["REQUEST_METHOD"] == "GET":
             start_response("200 OK", [("Content-Length", "1000000"), ("ETag", '"x"')])
             return [b"only this"]

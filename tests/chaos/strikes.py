@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ class Range:
         worker = wait_until(lambda: process.poll() is not None or reached(strike.stage, out))
         time.sleep(outcome.delay)
         if process.poll() is None:
-            blow = self._blow(strike, worker, process.kill)
+            blow = self._blow(strike, worker, process)
             blow(outcome)
         _, told = process.communicate()
         outcome.exit_code, outcome.line = process.returncode, last_line(told)
@@ -131,12 +132,13 @@ class Range:
         shutil.rmtree(out)
         return outcome
 
-    def _blow(self, strike: Strike, worker: Any, kill_driver: Callable[[], None]) -> Callable[[Outcome], None]:
-        def worker_or_idle(outcome: Outcome) -> None:
-            there = workers(strike.stage) or actors("")
-            for actor in there[:1]:
+    def _blow(self, strike: Strike, worker: Any, process: subprocess.Popen[str]) -> Callable[[Outcome], None]:
+        def next_worker(outcome: Outcome) -> None:
+            there = wait_until(lambda: workers(strike.stage) or process.poll() is not None)
+            for actor in there if isinstance(there, list) else []:
                 os.kill(actor.pid, signal.SIGKILL)
                 outcome.struck = f"worker {actor.name}"
+                break
 
         def node(outcome: Outcome) -> None:
             there = workers(strike.stage)
@@ -145,14 +147,14 @@ class Range:
             outcome.struck = f"node of {first.name}" if isinstance(first, Actor) else "node"
 
         def driver(outcome: Outcome) -> None:
-            kill_driver()
+            process.kill()
             outcome.struck = "driver"
 
         def prefect(outcome: Outcome) -> None:
             self.server.kill()
             outcome.struck = "Prefect server"
 
-        return {"worker": worker_or_idle, "node": node, "driver": driver, "prefect": prefect}[strike.victim]
+        return {"worker": next_worker, "node": node, "driver": driver, "prefect": prefect}[strike.victim]
 
     def _after(self, job: Path, out: Path, outcome: Outcome) -> None:
         """Reruns and checks all that must hold."""

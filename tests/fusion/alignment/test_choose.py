@@ -115,7 +115,9 @@ def test_a_trial_scores_what_a_fitted_head_would():
     views, labels = make_views(300)
     folds = FoldMoments.of(views, 3, precision="float64")
     trials = ProbeTrials(folds, Sample(views, None, labels))
-    ours = trials.score(lambda moments, _: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
+    ours = (
+        trials.score(lambda moments, _: joint(moments, 1.0, dict.fromkeys(views, 1.0), 0.1, 6)).rows["complete"].mean()
+    )
     fold = fold_of(range(300), 3)
     right = []
     for number in range(3):
