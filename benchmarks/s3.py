@@ -1,4 +1,4 @@
-"""The emojitwo job with corpus and output on S3: in peace, with one request in five failing, and the server gone a while.
+"""The emojitwo job with corpus and output on S3: in peace, one request in five failing, and the server gone a while.
 
 Faults are 500, 503 SlowDown, answers cut off in the middle, and two that never come within the client's patience. Every
 run must end with the feature files of the local run, byte for byte; one that the server's absence ends must say so in
