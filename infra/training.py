@@ -23,6 +23,7 @@ import torch.distributed
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from threadpoolctl import threadpool_limits
@@ -40,6 +41,7 @@ Loop: TypeAlias = Callable[[Place, dict[str, Any]], Checkpoint]
 
 log = logging.getLogger(__name__)
 
+_NO_PLACE = (InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError)
 _DONE = "trained.safetensors"
 _POLL_SECONDS = "0.25"
 
@@ -114,6 +116,8 @@ def _attempt(loop: Loop, config: dict[str, Any], plan: WorkerPlan, store: "Check
             return _loss(error)
         except ControllerError as error:
             line = " ".join(str(error.controller_failure).split())[:300]
+            if not isinstance(error.controller_failure, _NO_PLACE):
+                return line
             raise RunError(f"training {name}: no {plan.workers} workers of {resources} could start: {line}") from error
         except (TrainingFailedError, RayError) as error:
             return " ".join(str(error).split())[:300]

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupFailedError
+from ray.train.v2.api.exceptions import ControllerError
 
 from fusion.errors import JobError, RunError
 from fusion.training import Checkpoint, InProcess, pack, unpack
@@ -73,6 +76,23 @@ def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
     trained = train(descend, config, plan=ONE, storage=storage, folder="a")
     assert trained.state["began"] == 7
     assert torch.equal(weights(trained), weights(descend(InProcess(), config)))
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, monkeypatch):
+    original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
+
+    def fit(trainer):
+        if problems:
+            raise ControllerError(problems.pop())
+        return original(trainer)
+
+    monkeypatch.setattr(TorchTrainer, "fit", fit)
+    config = {"steps": 2, "folder": str(tmp_path)}
+    trained = train(descend, config, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert trained.step == 2
+    problems.append(InsufficientClusterResourcesError("no such GPU"))
+    with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
+        train(descend, config, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
 
 
 def see_credentials(_place, _config):
