@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import fusion.alignment as alignments
-from fusion.alignment import Alignment, LinearAlignment, Sample, labelled_moments
+from fusion.alignment import Alignment, LinearAlignment, Sample, fill_for_target, labelled_moments
 from fusion.errors import JobError
 from fusion.moments import FoldMoments
 from infra.cluster import Cluster
@@ -103,9 +103,7 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
         if settings.method in ("auto", *alignments.CHOICES):
             alignment, told = _chosen(run, moments())
         else:
-            alignment = _other(run, cluster, moments)
-            average, weights = given_average(run.job)
-            told = {"chosen_by": "job file", "average": average, "weights": weights}
+            alignment, told = _other(run, cluster, moments)
     summary = {
         "method": alignment.method,
         "dim": int(alignment.dim_),
@@ -154,13 +152,18 @@ def read_sample(run: Run) -> Sample:
     return Sample(rows.train, rows.train_groups, labels, train.task if train is not None else "auto")
 
 
-def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> LinearAlignment:
+def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[LinearAlignment, dict[str, Any]]:
     """What there is no choice in: none, and the alignments that make features first."""
+    average, weights = given_average(run.job)
+    told: dict[str, Any] = {"chosen_by": "job file", "average": average, "weights": weights}
     if run.job.alignment.method == "none":
-        return alignments.Identity(folds=run.job.alignment.folds).fit_moments(moments())
+        return alignments.Identity(folds=run.job.alignment.folds).fit_moments(moments()), told
     from tasks.learn import learn  # imports torch
 
-    return learn(run, cluster, moments, _settings_key(run))
+    alignment, features = learn(run, cluster, moments, _settings_key(run))
+    if run.job.train is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
+        told["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
+    return alignment, told
 
 
 def _borrowed(run: Run) -> Fitted:

@@ -28,7 +28,9 @@ HELD_OUT_ROWS = 20_000
 SHUFFLED_ROWS = 65_536
 
 
-def learn(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: str) -> FeatureAlignment:
+def learn(
+    run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: str
+) -> tuple[FeatureAlignment, FoldMoments]:
     """Fits kernel-cca, autoencoder or contrastive on the training rows.
 
     Args:
@@ -36,6 +38,9 @@ def learn(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: s
         cluster: Whose workers.
         moments: Gives the fold moments of the inputs, where training starts from them.
         key: Names the settings.
+
+    Returns:
+        The alignment, and the fold moments of its features.
 
     Raises:
         RunError: If there are too few rows, or workers fail for good.
@@ -49,7 +54,7 @@ def learn(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: s
             assert isinstance(alignment, TrainedAlignment)
             _train(run, cluster, alignment, moments(), key)
         folds = reduce_rows(run, cluster, OfFeatures(alignment))
-        return alignment.fit_moments(folds)
+        return alignment.fit_moments(folds), folds
     except ValueError as error:
         raise RunError(f"alignment.method {run.job.alignment.method}: {error}") from error
 

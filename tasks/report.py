@@ -15,6 +15,7 @@ from fusion.alignment import (
     CHOICES,
     Alignment,
     FeatureAlignment,
+    Joint,
     LinearAlignment,
     Sample,
     best_space,
@@ -164,8 +165,12 @@ def _cross_validated(
     for_target = bool(fitted.summary.get("probe_ridge"))
     held_out = run.job.alignment.folds if average == "posterior" else 1
 
-    def learn(part: Views, _: NDArray[Any], part_groups: Sequence[object]) -> Any:
+    def learn(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
         again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, part_groups)
+        if for_target and isinstance(again, FeatureAlignment):
+            features = again.empty_moments()
+            again.feature_moments(part, features, part_groups)
+            fill_for_target(again, features.total, Sample(part, part_groups, part_labels, train.task), weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
@@ -179,9 +184,13 @@ def _cross_validated(
             moments = labelled_moments(*sides)
             sample = Sample(part, part_groups, part_labels, train.task)
             ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
-            again = type(alignment)(**settings | ridges).fit_moments(moments)
-            if for_target and isinstance(again, LinearAlignment):
-                fill_for_target(again, moments.total, sample, weights or dict.fromkeys(part, 1 / len(part)))
+            again = type(alignment)(**settings | ridges)
+            if isinstance(again, Joint):
+                again.fit_moments(moments, sample.target())
+            else:
+                again.fit_moments(moments)
+            if for_target:
+                fill_for_target(again, moments.total, sample, weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     result: dict[str, Any] = cross_validated_probe(

@@ -287,8 +287,7 @@ class _Search:
             alignment.set_params(fill_ridges=ridges, regularization=_RIDGE)
         fitted, ridge = self._fitted(alignment), 0.0
         if self.target and len(self.names) > 1:
-            weights = self.best.weights
-            ridge = fill_for_target(fitted, self.folds.total, self.sample, weights)
+            ridge = fill_for_target(fitted, self.folds.total, self.sample, self.best.weights)
         ordered = sorted(self.tried, key=lambda trial: -trial.scores.mean)
         tried = [trial.told() | ({"chosen": True} if trial is self.best else {}) for trial in ordered]
         average = "mean" if len(set(self.best.weights.values())) == 1 else "weighted"

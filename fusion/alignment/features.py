@@ -88,6 +88,10 @@ class FeatureAlignment(LinearAlignment):
         features[there] = self._features(name, block[there])
         return features
 
+    def columns(self, views: Views) -> dict[str, FloatArray]:
+        """What the weights act on: the features of complete inputs."""
+        return {name: self._features(name, values) for name, values in views.items()}
+
     def _project(self, name: str, values: FloatArray) -> FloatArray:
         return super()._project(name, self._features(name, values))
 

@@ -12,6 +12,7 @@ Complete rows stay as they are.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from fusion._solvers import Weights
 from fusion._views import FloatArray
 from fusion.alignment.linear import LinearAlignment
 from fusion.alignment.sample import Sample, Target
+from fusion.average import resolve
 from fusion.heads.linear import LinearHead
 from fusion.imputation import regression
 from fusion.moments import Moments
@@ -63,24 +65,35 @@ def head_fill_ridges(sample: Sample) -> dict[str, float]:
     return {first: head_ridge(rows.views[second], rows), second: head_ridge(rows.views[first], rows)}
 
 
-def fill_for_target(alignment: LinearAlignment, moments: Moments, sample: Sample, shares: Mapping[str, float]) -> float:
+def fill_for_target(
+    alignment: LinearAlignment,
+    moments: Moments,
+    sample: Sample,
+    weights: Mapping[str, float] | None = None,
+) -> float:
     """Changes what a fitted alignment fills in for missing inputs.
 
     Args:
-        alignment: Fitted on ``moments``; the ridges that it fills in at are those of the target, too.
-        moments: Of the training rows.
+        alignment: Fitted on ``moments``. Where it has ``fill_ridges`` they are those of the target, too; else, of two
+            inputs, each is filled in at the ridge of a head on the other.
+        moments: Of the training rows, or of their features where the alignment makes some.
         sample: Rows of these, with labels.
-        shares: Weights of the average, summing to one.
+        weights: Of the average, one per input; equal by default.
 
     Returns:
         The ridge of the probe, the one that a linear head takes on the fused sample.
     """
     rows = sample.complete()
-    target, ridge = rows.target(), head_ridge(alignment.fuse(rows.views, "weighted", shares), rows)
+    rows = replace(rows, views=alignment.columns(rows.views))
     projection = alignment.projection_
-    weights = {name: block * shares[name] for name, block in projection.weights.items()}
-    covariance = fused_covariance(moments, weights)
-    probe = probe_of(moments, weights, target, ridge, covariance)
+    shares = resolve("auto", weights, projection.names)[1]
+    ridges = {name: projection.fill_ridge(name) for name in projection.names}
+    if not alignment.fill_ridges and len(ridges) == 2:
+        ridges = head_fill_ridges(rows)
+    target, ridge = rows.target(), head_ridge(projection.fuse(rows.views, "weighted", shares), rows)
+    blocks = {name: block * shares[name] for name, block in projection.weights.items()}
+    covariance = fused_covariance(moments, blocks)
+    probe = probe_of(moments, blocks, target, ridge, covariance)
     moved = probe.T @ covariance
     pull = np.linalg.pinv(moved @ probe, rcond=1e-8, hermitian=True) @ moved
     dim = projection.dim
@@ -88,10 +101,10 @@ def fill_for_target(alignment: LinearAlignment, moments: Moments, sample: Sample
         missing = [name for name in projection.names if name not in present]
         maps = projection.missing_map(present).copy()
         filled = [maps[:, i * dim : (i + 1) * dim] for i in range(len(missing))]
-        fused = np.vstack([weights[name] for name in present])
+        fused = np.vstack([blocks[name] for name in present])
         fused = fused + np.sum([part * shares[name] for part, name in zip(filled, missing, strict=True)], axis=0)
         cross = np.vstack([target.cross[name] for name in present])
-        told = regression(moments, max(projection.fill_ridge(name) for name in missing), present, cross)
+        told = regression(moments, max(ridges[name] for name in missing), present, cross)
         change = (told - fused @ probe) @ pull / sum(shares[name] for name in missing)
         for part in filled:
             part += change

@@ -217,6 +217,10 @@ class LinearAlignment(Alignment):
         short.heldout_correlations_ = self.heldout_correlations_[:dim]
         return short
 
+    def columns(self, views: Views) -> dict[str, FloatArray]:
+        """What the weights act on: complete inputs as they are."""
+        return dict(views)
+
     def _project(self, name: str, values: FloatArray) -> FloatArray:
         return self.projection_.project(name, values)
 

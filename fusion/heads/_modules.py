@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 _DROPOUT = 0.2
+_GATE_DROPOUT = 0.5
 _HEADS = 4
 
 
@@ -65,25 +66,30 @@ class Mlp(LinearOnAverage):
         return logits
 
 
-class Gated(LinearOnAverage):
-    """Averages the aligned inputs anew, with weights that depend on the row, then the linear logits.
+class Gated(Mlp):
+    """Averages the aligned inputs anew, with weights that depend on the row, then as :class:`Mlp`.
 
     A gate looks at all aligned inputs that are there and shares their total weight out among them; at the start each
     gets what it has in the average. The average itself moves by (gate - share) times each aligned input, so what it
-    holds in place of missing inputs stays.
+    holds in place of missing inputs stays. Half of what the gate sees is dropped in training: it has to tell an input
+    that lies from one that does not, not one row from another.
 
     Args:
         dim: Width of the fused vectors.
         outputs: Classes, labels or values.
         inputs: Number of inputs.
-        hidden: Width of the gate's hidden layer.
+        hidden: Width of the hidden layers, the gate's and that on the new average.
         shares: Weight of each input in the average, summing to 1.
     """
 
     def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, shares: list[float]) -> None:
-        super().__init__(dim, outputs)
+        super().__init__(dim, outputs, inputs, hidden)
         self.look = nn.Sequential(
-            nn.Linear(inputs * (dim + 1), hidden), nn.GELU(), nn.Dropout(_DROPOUT), _zero(nn.Linear(hidden, inputs))
+            nn.Dropout(_GATE_DROPOUT),
+            nn.Linear(inputs * (dim + 1), hidden),
+            nn.GELU(),
+            nn.Dropout(_GATE_DROPOUT),
+            _zero(nn.Linear(hidden, inputs)),
         )
         self.register_buffer("shares", torch.tensor(shares, dtype=torch.float32))
 

@@ -36,8 +36,8 @@ class NeuralHead:
     masked. In one process the same seed gives the same weights; several ranks differ in rounding.
 
     Args:
-        kind: ``mlp`` (a hidden layer on the average and on what is missing), ``gated`` (an average of its own, weighted
-            row by row) or ``attention`` (over the aligned inputs and the average).
+        kind: ``mlp`` (a hidden layer on the average and on what is missing), ``gated`` (the same on an average of
+            its own, weighted row by row) or ``attention`` (over the aligned inputs and the average).
         inputs: Names of the inputs, in order.
         shares: Weight of each input in the average; equal where not given.
         task: ``classification``, ``multilabel`` or ``regression``; ``auto`` tells from the targets.

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fusion._solvers import joint
-from fusion.alignment import CHOICES, Joint, Sample, choose, labelled_moments, load
+from fusion.alignment import CHOICES, Joint, KernelCCA, Sample, choose, fill_for_target, labelled_moments, load
 from fusion.alignment._trial import ProbeTrials
 from fusion.heads.linear import LinearHead
 from fusion.metrics import accuracy
@@ -199,6 +199,30 @@ def test_without_an_input_the_head_does_as_well_as_the_other_alone():
     blind = Joint(dim=7, regularization=0.1).fit(train)
     head = LinearHead().fit(blind.fuse(train), y)
     assert head.score(blind.fuse({"image": test["image"]}), held) < alone - 0.02
+
+
+def test_alignments_with_features_fill_in_for_a_target_too():
+    rng = np.random.default_rng(0)
+    n = 1500
+    label = rng.integers(0, 3, n)
+    loud = rng.normal(size=(n, 3)) * 5
+    views = {
+        name: np.hstack([loud + 0.1 * rng.normal(size=(n, 3)), np.eye(3)[label] + spread * rng.normal(size=(n, 3))])
+        for name, spread in (("text", 0.3), ("image", 0.5))
+    }
+    train, test = ({m: v[rows] for m, v in views.items()} for rows in (slice(1000), slice(1000, None)))
+    y, held = label[:1000], label[1000:]
+    alignment = KernelCCA(dim=3, n_features=60).fit(train)
+    head = LinearHead().fit(alignment.fuse(train), y)
+    before = head.score(alignment.fuse({"image": test["image"]}), held)
+    features = alignment.empty_moments()
+    alignment.feature_moments(train, features)
+    whole = alignment.fuse(test)
+    assert fill_for_target(alignment, features.total, Sample(train, None, y.tolist())) > 0
+    assert np.array_equal(alignment.fuse(test), whole), "complete rows stay as they are"
+    after = head.score(alignment.fuse({"image": test["image"]}), held)
+    alone = LinearHead().fit(train["image"], y).score(test["image"], held)
+    assert after >= max(before + 0.05, alone - 0.1)
 
 
 def test_groups_stay_together():
