@@ -1,6 +1,7 @@
 """Count, mean and second moments of one set of rows."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,12 @@ class Sums:
             raise ValueError(f"values too large for {dtype} products; rescale the inputs or use precision='float64'")
         m2 -= np.outer(rest * n, rest)
         return cls(n, shift + rest, m2)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Sums of no rows travel as their width."""
+        if self.n == 0:
+            return Sums.zeros, (len(self.mean),)
+        return Sums, (self.n, self.mean, self.m2)
 
     def copy(self) -> "Sums":
         return Sums(self.n, self.mean.copy(), self.m2.copy())
