@@ -126,7 +126,7 @@ def reduce_rows(
     """
     shards = run.shards if shards is None else shards
     rows = sum(shard.rows for shard in shards)
-    blocks = blocks_of(shards, min(max(rows // 8, LEAST_BLOCK_ROWS), BLOCK_ROWS))
+    blocks = blocks_of(shards, min(max(rows // 4, LEAST_BLOCK_ROWS), BLOCK_ROWS))
     merged = _InOrder(base)
 
     def done(work: Work, part: FoldMoments) -> None:

@@ -184,12 +184,16 @@ def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
 
 
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
-    """Evenly spaced shards that hold about ``rows`` rows; all of them when the corpus is smaller."""
-    total = sum(shard.rows for shard in shards)
-    if total <= rows:
+    """Shards that hold about ``rows`` rows, those of evenly spaced rows; all of them when the corpus is smaller.
+
+    Evenly spaced shards would not do: a short one at the end of every file comes as regularly.
+    """
+    ends = np.cumsum([shard.rows for shard in shards])
+    if not len(shards) or ends[-1] <= rows:
         return list(shards)
-    wanted = max(1, round(len(shards) * rows / total))
-    return [shards[int(index)] for index in np.unique(np.linspace(0, len(shards) - 1, wanted).astype(int))]
+    wanted = max(1, round(len(shards) * rows / int(ends[-1])))
+    middles = (np.arange(wanted) + 0.5) * ends[-1] / wanted
+    return [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
 
 
 def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,8 +50,13 @@ def test_a_sample_spans_the_corpus(job):
     shards = Run(job).shards
     assert sample_shards(shards, 100) == list(shards)
     few = sample_shards(shards, 15)
-    assert len(few) == 2
-    assert (few[0], few[-1]) == (shards[0], shards[-1])
+    assert few == [shards[0], shards[3]]
+
+
+def test_a_sample_does_not_fall_on_the_short_shard_at_the_end_of_every_file(job):
+    shards = [replace(Run(job).shards[0], index=n, start=0, stop=10 if n % 8 < 7 else 1) for n in range(64)]
+    few = sample_shards(shards, 160)
+    assert 140 <= sum(shard.rows for shard in few) <= 180
 
 
 def test_a_changed_file_changes_its_shards_and_the_embeddings_key(job, tmp_path):
