@@ -9,6 +9,7 @@ from torch import nn
 from fusion.encoders.base import Encoder, EncoderSpec, Vectors
 from fusion.encoders.device import Launched, folded, moved, returned
 from fusion.encoders.pictures import decode
+from fusion.encoders.prepacked import prepack
 from fusion.encoders.transforms import Pixels, Transform
 
 _WINDOW = 64
@@ -57,6 +58,8 @@ class PictureEncoder(Encoder):
         self.model = folded(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = nn.Sequential(Standardise(transform, dtype).to(self.device), self.model)
+        if self.shares_cpu:
+            prepack(self.model, lambda: self.encode([np.zeros((*transform.crop, 3), np.uint8)]))
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
         self.trials = (1, 2, 4, 8, 16, 32, 64) if self.shares_cpu else (32, 64, 128, 256, 512)
 

@@ -12,6 +12,7 @@ from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
 from fusion.encoders.device import Launched, moved, returned
 from fusion.encoders.digest import versions
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
+from fusion.encoders.prepacked import prepack
 from fusion.encoders.sentence import Recipe, pool, read_recipe, read_steps, width_after
 from fusion.encoders.tokens import Tokens
 from fusion.encoders.values import checked_text
@@ -141,6 +142,8 @@ class TextEncoder(Encoder):
         self.trials = (256, 512, 1024, 2048, 4096, 8192) if self.shares_cpu else (8192, 16384, 32768, 65536, 131072)
         half = self.device.type == "cuda" and next(self.model.parameters()).dtype != torch.float32
         self.packed = _packed(self.model, tokens) if half and not self._pooled else None
+        if self.shares_cpu:
+            prepack(self.model, lambda: self.encode([[self.tokens.pad_id]]))
         self.dim = int(self.encode([[self.tokens.pad_id]]).shape[1])
 
     def prepare(self, value: object) -> list[int]:
