@@ -4,7 +4,7 @@ Three folds; everything is fitted inside each training part; missing inputs of t
 label, as a job with a target does. autoencoder: out-of-fold accuracy of a linear probe on its
 fused vectors, complete and with either input missing, against the same probe on each input alone. contrastive: R@10
 both ways among the held-out rows, against ridge CCA weighted by the roots of its held-out correlations. Both against a
-training on shuffled pairs.
+run whose training rows have the pictures of other rows.
 """
 
 import os
@@ -32,9 +32,7 @@ Views = dict[str, NDArray[np.float32]]
 
 
 def fitted(kind: str, views: Views, groups: list[str]) -> Alignment:
-    """One of the contenders; ``shuffled`` ones see the pictures of other rows."""
-    if kind.startswith("shuffled"):
-        views = views | {"image": views["image"][np.random.default_rng(0).permutation(len(groups))]}
+    """One of the contenders."""
     method = {"autoencoder": Autoencoder, "contrastive": Contrastive, "cca": CCA}[kind.removeprefix("shuffled ")]
     return method(dim=DIM).fit(views, groups=groups)
 
@@ -71,6 +69,8 @@ def part(task: tuple[str, int]) -> dict[str, Any]:
     inside, outside = np.flatnonzero(~held), np.flatnonzero(held)
     training, tested = ({name: v[rows] for name, v in views.items()} for rows in (inside, outside))
     keys = [groups[row] for row in inside]
+    if kind.startswith("shuffled"):
+        training["image"] = training["image"][np.random.default_rng(0).permutation(len(keys))]
     known = np.flatnonzero([labels[row] is not None for row in inside])
     scored = np.flatnonzero([labels[row] is not None for row in outside])
     fit, truth, known_keys = labels[inside][known], labels[outside][scored], [keys[row] for row in known]
