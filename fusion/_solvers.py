@@ -230,7 +230,12 @@ def joint(
         told = {
             m: found.vectors.T @ (pull.cross[m] / np.sqrt(mean_variance(moments, m))) for m, found in spectra.items()
         }
-        vectors = _covariate_directions(matrix, np.vstack([scales[m][:, None] * told[m] for m in names]), pull, keep)
+        crossed = np.vstack([scales[m][:, None] * told[m] for m in names])
+        key = ("whole", gamma, tuple(inertia[m] / mean_inertia for m in names), ridge, leading)
+        if key not in moments.cache:
+            moments.cache[key] = scipy.linalg.eigh(matrix, check_finite=False)
+        values, basis = moments.cache[key]
+        vectors = _covariate_directions(values, basis, crossed, pull, keep)
     weights, start = {}, 0
     share_of = shares(inertia)
     for name, found in spectra.items():
@@ -249,7 +254,7 @@ def _leading_vectors(matrix: Float64, keep: int) -> tuple[Float64, Float64]:
     return values[::-1], vectors[:, ::-1]
 
 
-def _covariate_directions(matrix: Float64, cross: Float64, pull: Pull, keep: int) -> Float64:
+def _covariate_directions(values: Float64, vectors: Float64, cross: Float64, pull: Pull, keep: int) -> Float64:
     r"""Principal covariates regression (de Jong and Kiers 1992): directions that tell both the inputs and the target.
 
     With M the covariance of the scaled inputs, c theirs with the target, and :math:`M_\kappa = M + \kappa\,
@@ -262,7 +267,8 @@ def _covariate_directions(matrix: Float64, cross: Float64, pull: Pull, keep: int
     is the principal components; as s nears 1, the first span the ridge regression of the target.
 
     Args:
-        matrix: (r, r) M.
+        values: (r,) eigenvalues of M, and
+        vectors: (r, r) its eigenvectors.
         cross: (r, k) c.
         pull: Share s, ridge kappa and the variance of the target.
         keep: Number of directions.
@@ -270,7 +276,6 @@ def _covariate_directions(matrix: Float64, cross: Float64, pull: Pull, keep: int
     Returns:
         (r, keep).
     """
-    values, vectors = scipy.linalg.eigh(matrix, check_finite=False)
     values = np.clip(values, 0, None)
     total = max(float(values.sum()), 1e-300)
     root = 1 / np.sqrt(values + pull.ridge * total / len(values))
