@@ -3,7 +3,6 @@
 import csv
 import json
 import random
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,15 +22,6 @@ BUDGETS = (512, 1024, 2048, 4096)
 OPTIONAL = ("daft",)
 
 
-def minilm() -> Path:
-    """The model's folder, fetched once."""
-    folder = harness.ROOT / ".venv-bench" / "models" / "all-MiniLM-L6-v2"
-    folder.parent.mkdir(exist_ok=True)
-    if subprocess.run([harness.shared("get-minilm"), folder], check=False).returncode:
-        harness.missing("MiniLM cannot be fetched")
-    return folder
-
-
 def mixed_texts() -> list[str]:
     """All recipes among a sample of the questions, in a fixed random order."""
     recipes = harness.shared("data/recipes/metadata.jsonl").read_text().splitlines()
@@ -48,7 +38,7 @@ class Texts:
     """The contenders and what they share."""
 
     def __init__(self, folder: Path, cores: int) -> None:
-        self._model_folder, self._cores = minilm(), cores
+        self._model_folder, self._cores = harness.minilm(), cores
         self._texts = mixed_texts()
         self.rows = len(self._texts)
         corpus = folder / "texts.jsonl"
