@@ -220,6 +220,8 @@ def _log_instead_of_print(data: dict[str, Any], ignore_prefix: bool) -> None:
 
 def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Ray's workers are nice by 15: of two threads that wait for each other, one would stand behind every other process.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     ray_worker.print_to_stdstream = _log_instead_of_print
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_term = signal.getsignal(signal.SIGTERM)
