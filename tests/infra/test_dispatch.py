@@ -150,7 +150,9 @@ def test_no_work_starts_no_worker(ray_session):
 
 def test_each_worker_loads_once_and_no_more_start_than_there_is_work(ray_session, tmp_path):
     pids, _ = run(range(30), Loading, str(tmp_path))
-    assert len(list(tmp_path.iterdir())) == 2
+    loads = sorted(int(path.name.removeprefix("load-")) for path in tmp_path.iterdir())
+    assert len(loads) in (1, 2), "the first may have done all before the second was there"
+    assert set(pids) <= set(loads)
     assert len(pids) == 30
     (tmp_path / "one").mkdir()
     run([1], Loading, str(tmp_path / "one"))
