@@ -19,6 +19,7 @@ from typing import Any
 import boto3
 import yaml
 from moto.server import DomainDispatcherApplication, ThreadedMotoServer, create_backend_app
+from ray._common.utils import get_default_ray_temp_dir
 
 from benchmarks.harness import ROOT, finish, minilm, missing, note, shared
 from infra.commit import read_manifest, verify
@@ -29,7 +30,7 @@ _BUCKET = "emoji-bucket"
 _AWAY = 20.0
 _SECRET = "test-hush"
 _CASES = {"s3": (0.0, 0, False), "s3_faults": (0.2, 2, False), "s3_away": (0.0, 0, True)}
-_RAY_LOGS = Path("/tmp/ray/session_latest/logs")
+_RAY_LOGS = Path(get_default_ray_temp_dir(), "session_latest", "logs")
 
 
 def main() -> None:

@@ -33,11 +33,14 @@ class Once:
 
 
 class Loading:
-    def __init__(self, folder):
-        (Path(folder) / f"load-{os.getpid()}").touch()
+    """Works once ``workers`` of its kind are there."""
+
+    def __init__(self, folder, workers):
+        self.folder, self.workers = Path(folder), workers
+        (self.folder / f"load-{os.getpid()}").touch()
 
     def run(self, payload):
-        time.sleep(0.02)
+        assert wait_until(lambda: len(list(self.folder.glob("load-*"))) >= self.workers)
         return os.getpid()
 
 
@@ -149,13 +152,11 @@ def test_no_work_starts_no_worker(ray_session):
 
 
 def test_each_worker_loads_once_and_no_more_start_than_there_is_work(ray_session, tmp_path):
-    pids, _ = run(range(30), Loading, str(tmp_path))
-    loads = sorted(int(path.name.removeprefix("load-")) for path in tmp_path.iterdir())
-    assert len(loads) in (1, 2), "the first may have done all before the second was there"
-    assert set(pids) <= set(loads)
+    pids, _ = run(range(30), Loading, str(tmp_path), 2)
+    assert len(list(tmp_path.iterdir())) == 2
     assert len(pids) == 30
     (tmp_path / "one").mkdir()
-    run([1], Loading, str(tmp_path / "one"))
+    run([1], Loading, str(tmp_path / "one"), 1)
     assert len(list((tmp_path / "one").iterdir())) == 1
 
 
@@ -202,7 +203,7 @@ def test_an_actor_killed_from_outside_is_replaced(ray_session, tmp_path):
 
     done = []
     work = [Work(str(number), number, 1) for number in range(20)]
-    dispatch(work, worker=Loading, args=(str(tmp_path),), plan=ONE, name="test", on_done=on_done)
+    dispatch(work, worker=Loading, args=(str(tmp_path), 1), plan=ONE, name="test", on_done=on_done)
     assert sorted(done) == list(range(20))
     assert len(list(tmp_path.iterdir())) == 2
 
