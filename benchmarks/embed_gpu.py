@@ -13,6 +13,7 @@ import random
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ from transformers import (
 
 from fusion.encoders import EncoderSpec, Preprocessing, load
 from fusion.encoders.calibration import find_batch
-from fusion.encoders.pipeline import embed
+from fusion.encoders.pipeline import Pipeline
 
 GPU = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", "bfloat16") if GPU else ("cpu", "float32")
@@ -120,9 +121,10 @@ def texts(folder: Path, top: float) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, lengths in LENGTHS.items():
         rows = synthetic_texts(lengths, TEXTS[name])
-        batch = find_batch(encoder, rows[:512])
-        embed(encoder, rows[:256], batch=batch, threads=THREADS)
-        speed = rate(len(rows), lambda rows=rows, batch=batch: embed(encoder, rows, batch=batch, threads=THREADS))
+        with Pipeline(encoder, THREADS) as pipeline:
+            batch = find_batch(pipeline, rows[:512])
+            pipeline.embed(rows[:256], batch=batch)
+            speed = rate(len(rows), lambda p=pipeline, r=rows, b=batch: p.embed(r, batch=b))
         operations = sum(transformer_operations(config, length) for length in lengths) / len(lengths)
         figures = {"rows_per_s": speed, "batch": batch, "mfu": speed * operations / top}
         found[name] = figures | {f"vs_{peer}": speed / theirs for peer, theirs in peers(folder, rows).items()}
@@ -188,11 +190,11 @@ def images(folder: Path, top: float) -> dict[str, Any]:
         spec, operations = make(place)
         encoder: Any = load(spec, device=DEVICE)
         sample = [encoder.prepare(data) for data in jpegs[:64]]
-        batch = find_batch(encoder, jpegs[:64])
-        pixels = rate(PIXELS, lambda e=encoder, b=batch, s=sample: from_pixels(e, s, b))
-        files = rate(JPEGS, lambda e=encoder, b=batch: embed(
-            e, [jpegs[i % len(jpegs)] for i in range(JPEGS)], batch=b, threads=THREADS
-        ))  # fmt: skip
+        with Pipeline(encoder, THREADS) as pipeline:
+            batch = find_batch(pipeline, jpegs[:64])
+            pixels = rate(PIXELS, lambda p=pipeline, b=batch, s=sample: from_pixels(p, s, b))
+            values = [jpegs[i % len(jpegs)] for i in range(JPEGS)]
+            files = rate(JPEGS, lambda p=pipeline, v=values, b=batch: p.embed(v, batch=b))
         decode = THREADS * 64 / timed(lambda e=encoder: [e.prepare(data) for data in jpegs[:64]])
         found[name] = {
             "from_pixels_per_s": pixels, "from_jpegs_per_s": files, "decode_per_s": decode, "batch": batch,
@@ -202,15 +204,15 @@ def images(folder: Path, top: float) -> dict[str, Any]:
     return found
 
 
-def from_pixels(encoder: Any, sample: list[Any], batch: int) -> None:
-    """All pixels through the model, one batch launched while the one before is fetched."""
-    rows, before = [sample[i % len(sample)] for i in range(batch)], None
+def from_pixels(pipeline: Pipeline, sample: list[Any], batch: int) -> None:
+    """All pixels through the model, two batches for each of its threads at a time."""
+    rows, under_way = [sample[i % len(sample)] for i in range(batch)], deque()
     for _ in range(max(1, PIXELS // batch)):
-        launched = encoder.launch(rows)
-        if before is not None:
-            encoder.fetch(before)
-        before = launched
-    encoder.fetch(before)
+        under_way.append(pipeline.launch(rows))
+        while len(under_way) >= 2 * pipeline.launchers:
+            pipeline.encoder.fetch(under_way.popleft().result().value)
+    for launched in under_way:
+        pipeline.encoder.fetch(launched.result().value)
 
 
 def synthetic_jpegs() -> list[bytes]:

@@ -129,7 +129,7 @@ class _Stage:
 def limited_by(parts: Mapping[str, float], kind: str, device: str) -> str:
     """Names what the stage spent its time on, and what would help.
 
-    A model on a CPU takes turns with decoding, so the larger share counts; a GPU that waits at all could do more.
+    A model on a CPU has the cores that also decode, so the larger share counts; a GPU that waits at all could do more.
 
     Args:
         parts: Seconds of ``read``, ``prepare``, ``model``, ``write`` and ``waiting``.

@@ -8,6 +8,7 @@ from typing import Any
 
 from fusion.encoders import EncoderSpec, load
 from fusion.encoders.calibration import find_batch
+from fusion.encoders.pipeline import Pipeline
 from fusion.errors import BadInputError, Reason
 from infra.corpus import BAD, Corpus, Shard
 from infra.ledger import embedding_path
@@ -69,7 +70,7 @@ class EmbedWorker:
 
     def __init__(self, setting: EmbedSetting) -> None:
         self.setting = setting
-        self.encoder = load(setting.spec, device=setting.device)
+        self.pipeline = Pipeline(load(setting.spec, device=setting.device), setting.threads)
         self._fits: int | None = None
 
     def run(self, payload: ShardJob | Calibration) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class EmbedWorker:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
         table = self.setting.corpus.read(payload.shard, self._columns()).take(list(rows))
         members = Members(table, self.setting.columns, payload.shard.folder)
-        members.embed(self.encoder, batch=payload.batch, threads=1)
+        members.embed(self.pipeline, batch=payload.batch)
 
     def _embedded(self, job: ShardJob) -> dict[str, Any]:
         setting, began = self.setting, time.perf_counter()
@@ -97,7 +98,7 @@ class EmbedWorker:
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
         members = Members(table, setting.columns, job.shard.folder, refused)
         seconds = Counter({"read": time.perf_counter() - began})
-        result = members.embed(self.encoder, batch=min(job.batch, self._fits or job.batch), threads=setting.threads)
+        result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         if result.batch < job.batch:
             self._fits = result.batch
         began = time.perf_counter()
@@ -119,7 +120,7 @@ class EmbedWorker:
         sample = replace(shard, stop=min(shard.stop, shard.start + CALIBRATION_ROWS))
         members = Members(self.setting.corpus.read(sample, self._columns()), self.setting.columns, shard.folder)
         values = [value for value in members.values if value is not None][:CALIBRATION_ROWS]
-        return {"batch": int(find_batch(self.encoder, values, rows=job.rows))}
+        return {"batch": int(find_batch(self.pipeline, values, rows=job.rows))}
 
     def _columns(self) -> list[str]:
         setting = self.setting

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from fusion.encoders import Encoder
 from fusion.encoders.members import Pooled, embed_once, embed_vectors, pool
+from fusion.encoders.pipeline import Pipeline
 from fusion.errors import BadInputError, Reason
 from fusion.features import vectors_to_array
 from fusion.splits import stable_hash
@@ -84,12 +84,12 @@ class Members:
             self.values = rows if columns.pictures is None else self._pictures(rows, columns.pictures, folder)
         self.weights = self._weights(table)
 
-    def embed(self, encoder: Encoder, *, batch: int, threads: int) -> Pooled:
+    def embed(self, pipeline: Pipeline, *, batch: int) -> Pooled:
         """Encodes the values, equal ones once, and averages those of each row."""
         if self.vectors is not None:
-            flat, encoded = embed_vectors(encoder, self.vectors), len(self.vectors)
+            flat, encoded = embed_vectors(pipeline.encoder, self.vectors), len(self.vectors)
         else:
-            flat, encoded = embed_once(encoder, self.values, self._identities(), batch=batch, threads=threads)
+            flat, encoded = embed_once(pipeline, self.values, self._identities(), batch=batch)
         pooled = pool(flat, encoded, self.offsets, self.weights)
         for row, error in self.refused.items():
             pooled.refuse(row, error)

@@ -10,8 +10,6 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.encoders.turns import Turns
-
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Vectors: TypeAlias = NDArray[np.float32]
 
@@ -99,23 +97,17 @@ class Description:
 
 
 class Encoder(ABC):
-    """A loaded model. ``prepare`` may run on many threads at once; ``encode`` runs on one.
+    """A loaded model. ``prepare`` may run on many threads at once; ``encode`` on one, unless it says otherwise.
 
     Attributes:
         dim: Width of the vectors.
         trials: Batch sizes worth trying, ascending, in units of :meth:`cost`.
-        shares_cpu: Whether the model runs on the cores that prepare its rows, on several of them at once.
+        parallel: Whether batches may be launched on several threads at once, a core for each.
     """
 
     dim: int
     trials: tuple[int, ...] = (256,)
-    shares_cpu: bool = False
-
-    @property
-    def turns(self) -> Turns:
-        """Who may use this model and the cores it runs on."""
-        turns: Turns = self.__dict__.setdefault("_turns", Turns())
-        return turns
+    parallel: bool = False
 
     @abstractmethod
     def prepare(self, value: object) -> Any:

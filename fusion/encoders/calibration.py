@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from fusion.encoders.base import Encoder
-from fusion.encoders.pipeline import fitting, out_of_memory, prepare
+from fusion.encoders.ahead import prepare
+from fusion.encoders.pipeline import Pipeline, fitting, out_of_memory
 
 _MARGIN = 1.03
 _PATIENCE = 10.0
@@ -16,7 +16,7 @@ _START = 1
 _TRIAL_SECONDS = 0.1
 
 
-def find_batch(encoder: Encoder, sample: Sequence[object], *, rows: int | None = None) -> int:
+def find_batch(pipeline: Pipeline, sample: Sequence[object], *, rows: int | None = None) -> int:
     """Tries the encoder's batch sizes on a sample and returns the fastest.
 
     The search climbs from a small size while that pays, then descends from it. Of sizes within 3 % of the best the
@@ -24,14 +24,14 @@ def find_batch(encoder: Encoder, sample: Sequence[object], *, rows: int | None =
     on the machine: fix it in the plan before the first shard.
 
     Args:
-        encoder: A loaded encoder.
-        sample: Raw values or callables, as for :func:`fusion.encoders.pipeline.embed`; bad ones are skipped.
+        pipeline: With the encoder.
+        sample: Raw values or callables, as for :meth:`Pipeline.embed`; bad ones are skipped.
         rows: Rows to come, if known.
 
     Returns:
         Rows (image, vector) or tokens (text) a batch.
     """
-    trials = encoder.trials
+    encoder, trials = pipeline.encoder, pipeline.encoder.trials
     start = min(_START, len(trials) - 1)
     ordered = sorted(prepare(encoder, sample), key=encoder.cost, reverse=True) if len(trials) > 1 else []
     if not ordered:
@@ -48,7 +48,7 @@ def find_batch(encoder: Encoder, sample: Sequence[object], *, rows: int | None =
             if worse == 2 or (rates and time.perf_counter() - began > patience):
                 break
             try:
-                rates[trials[number]] = _rate(encoder, ordered, trials[number])
+                rates[trials[number]] = _rate(pipeline, ordered, trials[number])
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
@@ -58,8 +58,12 @@ def find_batch(encoder: Encoder, sample: Sequence[object], *, rows: int | None =
     return min((batch for batch, rate in rates.items() if rate * _MARGIN >= best), default=trials[0])
 
 
-def _rate(encoder: Encoder, ordered: list[Any], batch: int) -> float:
-    """Cost per second of the quickest of some batches of the rows at which half of the whole cost is reached."""
+def _rate(pipeline: Pipeline, ordered: list[Any], batch: int) -> float:
+    """Cost per second of the quickest of some batches of the rows at which half of the whole cost is reached.
+
+    All threads of the model work, for they share caches and memory.
+    """
+    encoder, launchers = pipeline.encoder, pipeline.launchers
     reached = list(accumulate(map(encoder.cost, ordered)))
     typical = ordered[bisect_left(reached, reached[-1] / 2) :]
     count = fitting(encoder.cost(typical[0]), batch, batch)
@@ -67,6 +71,7 @@ def _rate(encoder: Encoder, ordered: list[Any], batch: int) -> float:
     times: list[float] = []
     while len(times) < 2 or sum(times) < _TRIAL_SECONDS:
         start = time.perf_counter()
-        encoder.encode(rows)
+        for launched in [pipeline.launch(rows) for _ in range(launchers)]:
+            encoder.fetch(launched.result().value)
         times.append(time.perf_counter() - start)
-    return sum(map(encoder.cost, rows)) / max(min(times), 1e-9)
+    return launchers * sum(map(encoder.cost, rows)) / max(min(times), 1e-9)

@@ -112,6 +112,16 @@ def blank_model(auto: Any, config: Any, spec: EncoderSpec) -> nn.Module:
     return model.eval()
 
 
+def changes_itself(config: Any, spec: EncoderSpec) -> bool:
+    """Whether running the model may change it, so that two threads must not.
+
+    Code of its own can do anything; some rotary embeddings follow the longest text read so far.
+    """
+    rotary = getattr(config, "rope_parameters", None) or {}
+    kinds = [rotary, *(part for part in rotary.values() if isinstance(part, dict))]
+    return spec.trust_remote_code or any(part.get("rope_type") in ("dynamic", "longrope") for part in kinds)
+
+
 def load_model(auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, ...]) -> tuple[nn.Module, set[str]]:
     """A model with its weights in ``spec.dtype``, and the names of weights the folder did not have.
 

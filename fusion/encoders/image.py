@@ -53,15 +53,16 @@ class PictureEncoder(Encoder):
         self.dim = dim
         self.transform = transform
         self.device = torch.device(device)
-        self.shares_cpu = self.device.type == "cpu"
+        cpu = self.device.type == "cpu"
+        self.parallel = cpu and not spec.trust_remote_code
         dtype = getattr(torch, spec.dtype)
         self.model = folded(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = nn.Sequential(Standardise(transform, dtype).to(self.device), self.model)
-        if self.shares_cpu:
+        if cpu:
             prepack(self.model, lambda: self.encode([np.zeros((*transform.crop, 3), np.uint8)]))
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
-        self.trials = (1, 2, 4, 8, 16, 32, 64) if self.shares_cpu else (32, 64, 128, 256, 512)
+        self.trials = (1, 2, 4, 8, 16, 32, 64) if cpu else (32, 64, 128, 256, 512)
 
     def prepare(self, value: object) -> Pixels:
         """Decodes, resizes and cuts one encoded picture: (h, w, 3) uint8.
@@ -73,7 +74,7 @@ class PictureEncoder(Encoder):
         return self.transform.pixels(picture)
 
     def window(self, batch: int) -> int:
-        """Whole batches, enough of them that taking turns costs nothing."""
+        """Whole batches, enough of them that reading ahead hides what storage takes to answer."""
         return batch * max(1, _WINDOW // batch)
 
     @torch.inference_mode()

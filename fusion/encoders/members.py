@@ -8,7 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.encoders.base import Encoder, Vectors
-from fusion.encoders.pipeline import Embedded, embed
+from fusion.encoders.pipeline import Embedded, Pipeline
 from fusion.errors import BadInputError, Reason
 
 
@@ -58,16 +58,15 @@ class Pooled:
 
 
 def embed_once(
-    encoder: Encoder, values: Sequence[object], identities: Sequence[Hashable], *, batch: int, threads: int
+    pipeline: Pipeline, values: Sequence[object], identities: Sequence[Hashable], *, batch: int
 ) -> tuple[Embedded, int]:
     """Encodes values, those with equal identities once.
 
     Args:
-        encoder: A loaded encoder.
-        values: n raw values or callables, as for :func:`fusion.encoders.pipeline.embed`.
+        pipeline: With the encoder.
+        values: n raw values or callables, as for :meth:`Pipeline.embed`.
         identities: n; None is like no other.
         batch: See there.
-        threads: See there.
 
     Returns:
         What came of the n values, and how many were encoded.
@@ -81,8 +80,8 @@ def embed_once(
             chosen.append(number)
         inverse[number] = place
     if len(chosen) == len(values):
-        return embed(encoder, values, batch=batch, threads=threads), len(values)
-    once = embed(encoder, [values[number] for number in chosen], batch=batch, threads=threads)
+        return pipeline.embed(values, batch=batch), len(values)
+    once = pipeline.embed([values[number] for number in chosen], batch=batch)
     places = inverse.tolist()
     spread = Embedded(
         once.vectors[inverse],
@@ -103,7 +102,7 @@ def embed_vectors(encoder: Encoder, column: pa.Array) -> Embedded:
         column: Lists of numbers, of fixed size or not.
 
     Returns:
-        As :func:`fusion.encoders.pipeline.embed` of the column's values.
+        As :meth:`Pipeline.embed` of the column's values.
     """
     n, dim = len(column), encoder.dim
     vectors = np.zeros((n, dim), np.float32)

@@ -1,22 +1,20 @@
 """Rows to vectors: read and prepared on threads ahead of the model, batched by cost, put back in order."""
 
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion.encoders.ahead import Ahead, Chunk, Threads
 from fusion.encoders.base import Encoder, Vectors
-from fusion.errors import BadInputError
-
-_CHUNK = 64
-_READERS = 8
 
 
 @dataclass(slots=True)
@@ -28,8 +26,8 @@ class Embedded:
         ok: (n,) whether the row was encoded.
         reasons: A fixed word for each row that was not, else None.
         details: What the library said about it.
-        seconds: ``read`` and ``prepare`` summed over threads; ``model`` and ``waiting`` (the model had no prepared
-            rows) of the calling thread.
+        seconds: ``read``, ``prepare`` and ``model``, each summed over its threads; ``waiting``: those of the model had
+            no prepared rows.
         batch: Batch size in use at the end; smaller than asked where the device ran out of memory.
     """
 
@@ -41,200 +39,195 @@ class Embedded:
     batch: int
 
 
-@dataclass(slots=True)
-class _Chunk:
-    rows: list[int]
-    prepared: list[Any]
-    errors: list[tuple[int, BadInputError]]
-    read: float
-    prepare: float
+class Pipeline:
+    """An encoder with the threads that read and prepare its rows, and those that run its model.
 
-
-def embed(encoder: Encoder, values: Sequence[object], *, batch: int, threads: int) -> Embedded:
-    """Encodes values with reading and preparing overlapped with the model.
-
-    Rows are prepared in windows; within a window they are sorted by cost, longest first, and cut into batches whose
-    padded cost stays within ``batch``. The same values, batch size and device give the same batches, whatever the
-    threads. Memory holds at most two windows of prepared rows beside the vectors.
-
-    Calls may overlap: each reads and prepares ahead while another one has the model.
+    An encoder that may be launched from several threads (a model on a CPU) is launched from ``threads`` of them, a
+    batch on each, and what torch computes for a batch stays on its thread: threads that share an operator wait for each
+    other at every layer, so that one that has lost its core to a decoder holds up all. Others are launched from one.
 
     Args:
         encoder: A loaded encoder.
-        values: n raw values, or callables without arguments that read one (run on reading threads).
-        batch: Tokens (text) or rows (others) a batch may hold.
-        threads: Preparing threads.
-
-    Returns:
-        Vectors, and what was wrong with the rows that have none.
-
-    Raises:
-        Exception: Whatever a value's callable raises except BadInputError: a failure of the storage, not of the row.
-        torch.OutOfMemoryError: A single row does not fit the device.
+        threads: Threads that prepare; on a CPU also those that run the model.
     """
-    result = Embedded(
-        np.zeros((len(values), encoder.dim), np.float32),
-        np.zeros(len(values), np.bool_),
-        [None] * len(values),
-        [None] * len(values),
-        {"read": 0.0, "prepare": 0.0, "model": 0.0, "waiting": 0.0},
-        batch,
-    )
-    run = _Run(encoder, result)
-    ahead = _Ahead(encoder, values, result, max(threads, 1))
-    try:
-        with encoder.turns.model:
-            for rows, prepared in ahead.windows():
-                with encoder.turns.busy() if encoder.shares_cpu else nullcontext():
-                    run.window(rows, prepared)
-            run.flush()
-    finally:
-        ahead.close()
-    return result
 
-
-class _Ahead:
-    """Reads and prepares rows on threads, at most two windows before they are asked for."""
-
-    def __init__(self, encoder: Encoder, values: Sequence[object], result: Embedded, threads: int) -> None:
-        self._encoder, self._values, self._result = encoder, values, result
-        self._window = max(encoder.window(result.batch), 1)
-        size = max(1, min(_CHUNK, self._window // (8 * threads)))
-        self._spans = iter(
-            [
-                (first, min(first + size, last_of_window))
-                for start in range(0, len(values), self._window)
-                for last_of_window in [min(start + self._window, len(values))]
-                for first in range(start, last_of_window, size)
-            ]
+    def __init__(self, encoder: Encoder, threads: int) -> None:
+        self.encoder = encoder
+        self.launchers = max(threads, 1) if encoder.parallel else 1
+        self._threads = Threads(encoder, max(threads, 1))
+        self._model = ThreadPoolExecutor(
+            self.launchers, thread_name_prefix="model", initializer=_alone if self.launchers > 1 else None
         )
-        self._most = 2 * -(-self._window // size) + threads
-        self._waiting: deque[tuple[int, Future[_Chunk]]] = deque()
-        self._preparers = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
-        self._readers = ThreadPoolExecutor(max(_READERS, threads), thread_name_prefix="read")
-        self._refill()
+        self._turn = threading.Lock()
 
-    def windows(self) -> Iterator[tuple[list[int], list[Any]]]:
-        """Yields windows of good rows in order while the threads work on the next one."""
-        rows: list[int] = []
-        prepared: list[Any] = []
-        while self._waiting:
-            end, future = self._waiting.popleft()
-            before = time.perf_counter()
-            chunk = future.result()
-            self._result.seconds["waiting"] += time.perf_counter() - before
-            _note(self._result, chunk)
-            rows += chunk.rows
-            prepared += chunk.prepared
-            self._refill()
-            if end % self._window == 0 or end == len(self._values):
-                yield rows, prepared
-                rows, prepared = [], []
+    def __enter__(self) -> "Pipeline":
+        return self
 
-    def close(self) -> None:
-        """Waits for what the threads are at and drops the rest."""
-        for pool in (self._readers, self._preparers):
-            pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._threads.close()
+        self._model.shutdown(wait=True, cancel_futures=True)
+        if self.launchers > 1 and (torch := sys.modules.get("torch")):
+            torch.set_num_threads(torch.get_num_threads())  # what later threads take over
 
-    def _refill(self) -> None:
-        while len(self._waiting) < self._most and (span := next(self._spans, None)) is not None:
-            first, last = span
-            values = self._values[first:last]
-            reading = self._readers.submit(_read, values) if any(map(callable, values)) else None
-            self._waiting.append((last, self._preparers.submit(_prepare, self._encoder, first, reading or values)))
+    def embed(self, values: Sequence[object], *, batch: int) -> Embedded:
+        """Encodes values with reading, preparing and the model overlapped.
+
+        Rows are prepared in windows; within a window they are sorted by cost, longest first, and cut into batches whose
+        padded cost stays within ``batch``. The same values, batch size and device give the same batches, whatever the
+        threads, unless memory runs out. Memory holds at most three windows of prepared rows and two batches a thread of
+        the model beside the vectors.
+
+        Calls may overlap: one reads and prepares ahead while another has the model, and its batches follow at once.
+
+        Args:
+            values: n raw values, or callables without arguments that read one (run on reading threads).
+            batch: Tokens (text) or rows (others) a batch may hold.
+
+        Returns:
+            Vectors, and what was wrong with the rows that have none.
+
+        Raises:
+            Exception: Whatever a value's callable raises except BadInputError: a failure of the storage, not of the
+                row.
+            torch.OutOfMemoryError: A single row does not fit the device.
+        """
+        result = Embedded(
+            np.zeros((len(values), self.encoder.dim), np.float32),
+            np.zeros(len(values), np.bool_),
+            [None] * len(values),
+            [None] * len(values),
+            {"read": 0.0, "prepare": 0.0, "model": 0.0, "waiting": 0.0},
+            batch,
+        )
+        ahead = Ahead(self._threads, values, max(self.encoder.window(batch), 1))
+        call = _Call(self, result)
+        try:
+            with self._turn:
+                call.feed(ahead)
+            call.finish()
+        finally:
+            ahead.close()
+            call.close()
+        return result
+
+    def launch(self, batch: Sequence[Any]) -> "Future[_Launched]":
+        """Runs the model on a batch on one of its threads."""
+        return self._model.submit(_launch, self.encoder, batch)
+
+
+def embed(encoder: Encoder, values: Sequence[object], *, batch: int, threads: int) -> Embedded:
+    """Encodes values once, as :meth:`Pipeline.embed`, on threads that end with it."""
+    with Pipeline(encoder, threads) as pipeline:
+        return pipeline.embed(values, batch=batch)
+
+
+def _alone() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @dataclass(slots=True)
-class _Values:
-    """What was read for some rows, or why it could not be, and the seconds it took."""
+class _Launched:
+    """What the encoder's ``launch`` returned, and the seconds it took."""
 
-    values: list[object]
+    value: Any
     seconds: float
 
 
-def _read(values: Sequence[object]) -> _Values:
+def _launch(encoder: Encoder, batch: Sequence[Any]) -> _Launched:
     start = time.perf_counter()
-    read: list[object] = []
-    for value in values:
-        try:
-            read.append(value() if callable(value) else value)
-        except BadInputError as error:
-            read.append(error)
-    return _Values(read, time.perf_counter() - start)
+    value = encoder.launch(batch)
+    return _Launched(value, time.perf_counter() - start)
 
 
-def _prepare(encoder: Encoder, first: int, source: "Sequence[object] | Future[_Values]") -> _Chunk:
-    read = source.result() if isinstance(source, Future) else _Values(list(source), 0.0)
-    chunk = _Chunk([], [], [], read.seconds, 0.0)
-    for row, value in enumerate(read.values, first):
-        encoder.turns.wait_for_idle()
-        start = time.perf_counter()
-        try:
-            if isinstance(value, BadInputError):
-                raise value
-            chunk.prepared.append(encoder.prepare(value))
-            chunk.rows.append(row)
-        except BadInputError as error:
-            chunk.errors.append((row, error))
-        chunk.prepare += time.perf_counter() - start
-    return chunk
+@dataclass(slots=True)
+class _Batch:
+    """Rows that the model reads together."""
+
+    rows: list[int]
+    prepared: list[Any]
 
 
-def prepare(encoder: Encoder, values: Sequence[object]) -> list[Any]:
-    """Reads and prepares values here and now; bad ones are left out."""
-    return _prepare(encoder, 0, _read(values).values).prepared
+class _Call:
+    """One call's batches on their way through the model, two for each of its threads at a time."""
 
+    def __init__(self, pipeline: Pipeline, result: Embedded) -> None:
+        self._pipeline, self._encoder, self._result = pipeline, pipeline.encoder, result
+        self._batches: deque[_Batch] = deque()
+        self._launched: deque[tuple[_Batch, Future[_Launched]]] = deque()
 
-def _note(result: Embedded, chunk: _Chunk) -> None:
-    for row, error in chunk.errors:
-        result.reasons[row], result.details[row] = str(error.reason), error.detail
-    result.seconds["read"] += chunk.read
-    result.seconds["prepare"] += chunk.prepare
+    def feed(self, ahead: Ahead) -> None:
+        """Launches everything; the last batches are still under way when it returns."""
+        while (chunks := ahead.next_window(self._meanwhile)) is not None:
+            for chunk in chunks:
+                self._note(chunk)
+            rows = [row for chunk in chunks for row in chunk.rows]
+            self._cut(rows, [item for chunk in chunks for item in chunk.prepared])
+            while self._batches:
+                self._step()
 
+    def finish(self) -> None:
+        """Brings in what is under way."""
+        while self._batches or self._launched:
+            self._step()
 
-class _Run:
-    """Feeds batches to the model, one launched while the one before is fetched."""
+    def close(self) -> None:
+        """After a failure: drops what has not begun and waits for the rest."""
+        wait([future for _, future in self._launched if not future.cancel()])
 
-    def __init__(self, encoder: Encoder, result: Embedded) -> None:
-        self._encoder = encoder
-        self._result = result
-        self._launched: tuple[list[int], Any] | None = None
+    def _meanwhile(self, chunk: "Future[Chunk]") -> None:
+        """Brings in batches until a chunk is prepared; with none left, the model waits."""
+        while self._launched and not chunk.done():
+            self._collect()
+        before = time.perf_counter()
+        wait([chunk])
+        self._result.seconds["waiting"] += (time.perf_counter() - before) * self._pipeline.launchers
 
-    def window(self, rows: list[int], prepared: list[Any]) -> None:
+    def _note(self, chunk: Chunk) -> None:
+        for row, error in chunk.errors:
+            self._result.reasons[row], self._result.details[row] = str(error.reason), error.detail
+        self._result.seconds["read"] += chunk.read
+        self._result.seconds["prepare"] += chunk.prepare
+
+    def _cut(self, rows: list[int], prepared: list[Any]) -> None:
         costs = [self._encoder.cost(item) for item in prepared]
-        queue = deque(sorted(range(len(rows)), key=lambda i: (-costs[i], i)))
-        while queue:
-            count = fitting(costs[queue[0]], self._result.batch, len(queue))
-            chosen = [queue.popleft() for _ in range(count)]
-            if not self._launch([rows[i] for i in chosen], [prepared[i] for i in chosen]):
-                self._result.batch = max(min(self._result.batch, costs[chosen[0]] * count) // 2, 1)
-                queue.extendleft(reversed(chosen))
+        order = sorted(range(len(rows)), key=lambda i: (-costs[i], i))
+        while order:
+            count = fitting(costs[order[0]], self._result.batch, len(order))
+            chosen, order = order[:count], order[count:]
+            self._batches.append(_Batch([rows[i] for i in chosen], [prepared[i] for i in chosen]))
 
-    def _launch(self, rows: list[int], batch: list[Any]) -> bool:
-        """Starts one batch; False when the device has no memory for it."""
-        start = time.perf_counter()
+    def _step(self) -> None:
+        if self._batches and len(self._launched) < 2 * self._pipeline.launchers:
+            batch = self._batches.popleft()
+            self._launched.append((batch, self._pipeline.launch(batch.prepared)))
+        else:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Brings in the batch launched first; one that the device had no memory for is cut in two."""
+        batch, future = self._launched.popleft()
         try:
-            launched = self._encoder.launch(batch)
+            launched = future.result()
         except RuntimeError as error:
-            if len(batch) == 1 or not out_of_memory(error):
+            if len(batch.rows) == 1 or not out_of_memory(error):
                 raise
-            self.flush()
-            return False
-        self._result.seconds["model"] += time.perf_counter() - start
-        self.flush()
-        self._launched = (rows, launched)
-        return True
-
-    def flush(self) -> None:
-        """Brings in the batch that is under way."""
-        if self._launched is None:
+            self._halve(batch)
             return
-        rows, launched = self._launched
-        self._launched = None
         start = time.perf_counter()
-        self._result.vectors[rows] = self._encoder.fetch(launched)
-        self._result.ok[rows] = True
-        self._result.seconds["model"] += time.perf_counter() - start
+        self._result.vectors[batch.rows] = self._encoder.fetch(launched.value)
+        self._result.ok[batch.rows] = True
+        self._result.seconds["model"] += launched.seconds + time.perf_counter() - start
+
+    def _halve(self, batch: _Batch) -> None:
+        size = max(map(self._encoder.cost, batch.prepared)) * len(batch.rows)
+        if size <= self._result.batch:
+            self._result.batch = max(size // 2, 1)
+        again = [batch, *self._batches]
+        self._batches.clear()
+        self._cut([row for each in again for row in each.rows], [item for each in again for item in each.prepared])
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -11,7 +11,7 @@ from torch import nn
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
 from fusion.encoders.device import Launched, moved, returned
 from fusion.encoders.digest import versions
-from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
+from fusion.encoders.hub import blank_model, changes_itself, load_model, model_digest, model_folder, read_config, told
 from fusion.encoders.prepacked import prepack
 from fusion.encoders.sentence import Recipe, pool, read_recipe, read_steps, width_after
 from fusion.encoders.tokens import Tokens
@@ -110,7 +110,7 @@ def load(spec: EncoderSpec, device: str) -> Encoder:
     model, _ = load_model(_auto_class(config), recipe.transformer, spec, optional=("pooler.", "position_ids"))
     if _is_tower(model) and hasattr(model, "vision_model"):
         del model.vision_model
-    encoder = TextEncoder(model, config, recipe, Tokens(recipe, config, spec), device)
+    encoder = TextEncoder(model, config, recipe, spec, device)
     return encoder if spec.long_text == "truncate" else Windowed(encoder)
 
 
@@ -130,19 +130,20 @@ class TextEncoder(Encoder):
         packed: Runs the model without padding; None where it cannot be, or on a CPU, where sorted batches have little.
     """
 
-    def __init__(self, model: nn.Module, config: Any, recipe: Recipe, tokens: Tokens, device: str) -> None:
+    def __init__(self, model: nn.Module, config: Any, recipe: Recipe, spec: EncoderSpec, device: str) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.tokens = tokens
+        self.tokens = Tokens(recipe, config, spec)
         self._pooled = _is_pooled(model, config)
         self._fill = _fills_length(config)
         self._modes = recipe.modes or ("mean",)
         self._steps = read_steps(recipe).to(self.device)
-        self.shares_cpu = self.device.type == "cpu"
-        self.trials = (256, 512, 1024, 2048, 4096, 8192) if self.shares_cpu else (8192, 16384, 32768, 65536, 131072)
+        cpu = self.device.type == "cpu"
+        self.parallel = cpu and not changes_itself(config, spec)
+        self.trials = (256, 512, 1024, 2048, 4096, 8192) if cpu else (8192, 16384, 32768, 65536, 131072)
         half = self.device.type == "cuda" and next(self.model.parameters()).dtype != torch.float32
-        self.packed = _packed(self.model, tokens) if half and not self._pooled else None
-        if self.shares_cpu:
+        self.packed = _packed(self.model, self.tokens) if half and not self._pooled else None
+        if cpu:
             prepack(self.model, lambda: self.encode([[self.tokens.pad_id]]))
         self.dim = int(self.encode([[self.tokens.pad_id]]).shape[1])
 
@@ -210,7 +211,7 @@ class Windowed(Encoder):
 
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
-        self.dim, self.trials, self.shares_cpu = encoder.dim, encoder.trials, encoder.shares_cpu
+        self.dim, self.trials, self.parallel = encoder.dim, encoder.trials, encoder.parallel
 
     def prepare(self, value: object) -> list[list[int]]:
         """Token ids of every window.

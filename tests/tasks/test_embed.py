@@ -24,14 +24,15 @@ class Crowded(EmbedWorker):
 
     def __init__(self, setting):
         super().__init__(setting)
-        encode = type(self.encoder).encode
+        encoder = self.pipeline.encoder
+        encode = encoder.encode
 
         def launch(batch):
             if len(batch) > FITS:
                 raise torch.OutOfMemoryError(f"{len(batch)} rows")
-            return encode(self.encoder, batch)
+            return encode(batch)
 
-        self.encoder.launch = launch
+        encoder.launch = launch
 
 
 def run_of(tmp_path, **given):

@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from fusion.encoders.calibration import find_batch
+from fusion.encoders.pipeline import Pipeline
 from tests.fusion.encoders.test_pipeline import Lengths
+
+
+def found(encoder, sample, **rows):
+    with Pipeline(encoder, 1) as pipeline:
+        return find_batch(pipeline, sample, **rows)
 
 
 class Paced(Lengths):
@@ -21,14 +27,14 @@ class Paced(Lengths):
 
 
 def test_it_stays_within_memory_and_skips_bad_rows():
-    assert find_batch(Lengths(memory=8), ["ab", "", "cd", "abc"]) in (1, 2, 4, 8)
-    assert find_batch(Lengths(), [""]) in Lengths.trials
-    assert find_batch(Lengths(memory=1), ["a"]) == 1
+    assert found(Lengths(memory=8), ["ab", "", "cd", "abc"]) in (1, 2, 4, 8)
+    assert found(Lengths(), [""]) in Lengths.trials
+    assert found(Lengths(memory=1), ["a"]) == 1
 
 
 def test_it_climbs_while_that_pays():
-    assert find_batch(Paced(slow=0.0), ["a"] * 64) == 32
-    assert find_batch(Paced(slow=0.03), ["a"] * 64) == 8
+    assert found(Paced(slow=0.0), ["a"] * 64) == 32
+    assert found(Paced(slow=0.03), ["a"] * 64) == 8
 
 
 def test_it_descends_where_small_is_fast():
@@ -37,7 +43,7 @@ def test_it_descends_where_small_is_fast():
             time.sleep(0.004 * len(batch) ** 2)
             return Lengths.encode(self, batch)
 
-    assert find_batch(Small(slow=0.0), ["a"] * 8) == 1
+    assert found(Small(slow=0.0), ["a"] * 8) == 1
 
 
 def test_rows_that_cost_most_decide():
@@ -46,13 +52,13 @@ def test_rows_that_cost_most_decide():
             time.sleep(0.001 * len(batch[0]) + 0.05 * max(0, len(batch) * len(batch[0]) - 8))
             return Lengths.encode(self, batch)
 
-    assert find_batch(Long(slow=0.0), ["a"] * 60 + ["abcdefgh"] * 30) <= 8
+    assert found(Long(slow=0.0), ["a"] * 60 + ["abcdefgh"] * 30) <= 8
 
 
 def test_few_rows_are_worth_few_trials():
     few, many = Paced(slow=0.0), Paced(slow=0.0)
-    find_batch(few, ["a"] * 64, rows=100)
-    find_batch(many, ["a"] * 64, rows=10**6)
+    found(few, ["a"] * 64, rows=100)
+    found(many, ["a"] * 64, rows=10**6)
     assert len(set(few.sizes) - {1}) == 1
     assert len(set(many.sizes)) > 3
 
@@ -63,5 +69,5 @@ def test_another_failure_is_not_taken_for_a_full_memory():
             raise RuntimeError("device-side assert")
 
     with pytest.raises(RuntimeError, match="device-side"):
-        find_batch(Broken(), ["a"] * 4)
+        found(Broken(), ["a"] * 4)
     assert issubclass(torch.OutOfMemoryError, RuntimeError)

@@ -4,7 +4,7 @@ import pytest
 
 from fusion.encoders import EncoderSpec, load
 from fusion.encoders.members import embed_once, embed_vectors, pool
-from fusion.encoders.pipeline import Embedded, embed
+from fusion.encoders.pipeline import Embedded, Pipeline, embed
 from fusion.errors import BadInputError, Reason
 
 HASHING = load(EncoderSpec("text", "builtin/hashing"))
@@ -21,7 +21,8 @@ def flat(vectors, ok=None):
 def test_equal_values_are_encoded_once_and_give_the_same_vectors():
     texts = ["a crab", None, "a fish", "a crab", "", "a fish", None]
     plain = embed(HASHING, texts, batch=64, threads=1)
-    once, encoded = embed_once(HASHING, texts, texts, batch=64, threads=1)
+    with Pipeline(HASHING, 1) as pipeline:
+        once, encoded = embed_once(pipeline, texts, texts, batch=64)
     assert encoded == 5
     assert np.array_equal(plain.vectors, once.vectors)
     assert plain.ok.tolist() == once.ok.tolist() == [True, False, True, True, False, True, False]

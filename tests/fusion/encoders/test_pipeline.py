@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.encoders.base import Encoder
-from fusion.encoders.pipeline import embed
+from fusion.encoders.pipeline import Pipeline, embed
 from fusion.errors import BadInputError, Reason
 
 
@@ -59,7 +59,7 @@ def test_every_row_is_accounted_for_in_order(words, batch, threads, window):
     again = Lengths(window=window)
     embed(again, words, batch=batch, threads=1)
     assert again.batches == encoder.batches
-    assert encoder.threads <= {threading.get_ident()}
+    assert len(encoder.threads) <= 1
 
 
 @settings(deadline=None, max_examples=40)
@@ -130,52 +130,58 @@ def test_prepared_rows_stay_bounded():
             return super().encode(batch)
 
     embed(Counting(window=10), ["ab"] * 1000, batch=20, threads=2)
-    assert most <= 3 * 10 + 2 * 5
+    assert most <= 3 * 10 + 2 * 10 + 2
 
 
 class Working(Lengths):
-    """Notes whether a row was being prepared while the model ran."""
+    """Notes how many batches ran at once, and on how many threads torch would have computed each."""
 
-    shares_cpu = True
-
-    def __init__(self) -> None:
+    def __init__(self, parallel: bool) -> None:
         super().__init__(window=8)
-        self.preparing, self.running, self.overlaps, self.lock = 0, 0, 0, threading.Lock()
-
-    def prepare(self, value):
-        with self.lock:
-            self.preparing += 1
-        time.sleep(0.005)
-        with self.lock:
-            self.preparing -= 1
-        return value
+        self.parallel, self.running, self.most, self.lock = parallel, 0, 0, threading.Lock()
+        self.inner: set[int] = set()
 
     def encode(self, batch):
         with self.lock:
             self.running += 1
-            assert self.running == 1
+            self.most = max(self.most, self.running)
         time.sleep(0.01)
         with self.lock:
-            self.overlaps += self.preparing
             self.running -= 1
-        return super().encode(batch)
+            self.inner.add(torch.get_num_threads())
+            return super().encode(batch)
 
 
-def test_on_a_cpu_nothing_is_prepared_while_the_model_runs():
-    encoder, beside = Working(), Working()
-    beside.shares_cpu = False
-    for each in (encoder, beside):
-        embed(each, ["ab"] * 60, batch=8, threads=2)
-        assert len(each.batches) == 15
-    assert encoder.overlaps < beside.overlaps
+def test_a_model_on_a_cpu_runs_on_every_thread_by_itself():
+    before = torch.get_num_threads()
+    for parallel, most, inner in ((True, 3, 1), (False, 1, before)):
+        encoder = Working(parallel)
+        result = embed(encoder, ["ab"] * 60, batch=8, threads=3)
+        assert result.ok.all()
+        assert (len(encoder.batches), encoder.most, encoder.inner) == (15, most, {inner})
+    assert torch.get_num_threads() == before
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == before
 
 
-def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn():
-    encoder = Working()
+@pytest.mark.parametrize("parallel", [True, False])
+def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn(parallel):
+    encoder = Working(parallel)
     words = [[letter * n for n in range(1, 20)] for letter in "abc"]
-    with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda part: embed(encoder, part, batch=16, threads=2), words))
+    with Pipeline(encoder, 2) as pipeline, ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda part: pipeline.embed(part, batch=16), words))
     for part, result in zip(words, together, strict=True):
         alone = embed(Lengths(window=8), part, batch=16, threads=1)
         assert np.array_equal(alone.vectors, result.vectors)
+    assert encoder.most == (2 if parallel else 1)
     assert sum(result.seconds["model"] for result in together) > 0.2
+
+
+def test_a_call_that_fails_leaves_the_threads_to_the_others():
+    def reader():
+        raise ConnectionResetError("again later")
+
+    with Pipeline(Working(True), 2) as pipeline:
+        with pytest.raises(ConnectionResetError):
+            pipeline.embed([*["ab"] * 40, reader, *["ab"] * 40], batch=8)
+        assert pipeline.embed(["ab"] * 40, batch=8).ok.all()

@@ -1,11 +1,13 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from fusion.encoders import EncoderSpec, describe, load
+from fusion.encoders.hub import changes_itself
 from fusion.encoders.pipeline import embed
 from fusion.errors import BadInputError, JobError, Reason
 from tests.fusion.encoders.conftest import SENTENCES, save_tokenizer
@@ -226,3 +228,26 @@ def test_minilm_equals_sentence_transformers(shared, minilm):
     rows = (shared / "data/banking77/banking_data/test.csv").read_text("utf-8").splitlines()[1:60]
     texts = [*SENTENCES, *rows, "word " * 700, "émoji 🦀 and 漢字", "x" * 4000]
     np.testing.assert_allclose(ours(minilm, texts, batch=2048), theirs(minilm, texts), atol=1e-5)
+
+
+def test_the_threads_change_no_bit(tiny_bert):
+    encoder = load(EncoderSpec("text", str(tiny_bert)))
+    texts = [f"{SENTENCES[n % len(SENTENCES)]} {'again ' * (n % 13)}" for n in range(300)]
+    one, three, many = (embed(encoder, texts, batch=128, threads=threads) for threads in (2, 3, 8))
+    assert encoder.parallel
+    assert one.vectors.tobytes() == three.vectors.tobytes() == many.vectors.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("rotary", "code", "changes"),
+    [
+        (None, False, False),
+        ({"rope_type": "default"}, False, False),
+        ({"rope_type": "longrope"}, False, True),
+        ({"full_attention": {"rope_type": "default"}, "sliding": {"rope_type": "dynamic"}}, False, True),
+        (None, True, True),
+    ],
+)
+def test_a_model_that_may_change_while_it_runs_is_known(rotary, code, changes):
+    config = SimpleNamespace(rope_parameters=rotary)
+    assert changes_itself(config, EncoderSpec("text", "any", trust_remote_code=code)) is changes
