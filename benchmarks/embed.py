@@ -31,7 +31,7 @@ if __name__ == "__main__":
         harness.missing("sentence-transformers is not installed; run `make install`")
 
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "TOKENIZERS_PARALLELISM": "false", "DO_NOT_TRACK": "1"}
-os.environ |= {"HF_HUB_OFFLINE": "1", "DAFT_PROGRESS_BAR": "0"}
+os.environ |= {"HF_HUB_OFFLINE": "1", "DAFT_PROGRESS_BAR": "0", "DAFT_RUNNER": "native"}
 
 import ray
 import torch
