@@ -1,9 +1,10 @@
 """Does the embed stage run at the speed of the bare model, and ahead of what a user would pick instead?
 
-The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenised or decoded (the
-ceiling), the whole embed stage over Ray with its files written, sentence-transformers, Ray Data's map_batches recipe,
-torch's DataLoader, and Daft's embed_text where it works. Start-up and model load are not in the rates; the stage's are
-shown. The ceiling of pictures is 1 / (1 / model + 1 / (cores x decode)).
+The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenised or decoded, a
+batch by all cores or a batch a core, whichever is faster (the ceiling), the whole embed stage over Ray with its files
+written, sentence-transformers, Ray Data's map_batches recipe, torch's DataLoader, and Daft's embed_text where it works.
+Start-up and model load are not in the rates (but Daft's, about a second); the stage's are shown. The ceiling of pictures
+is 1 / (1 / model + 1 / (cores x decode)).
 """
 
 import os
@@ -75,7 +76,7 @@ def shown(rates: Mapping[str, float], rows: int, ceiling: float) -> None:
 def texts(folder: Path) -> dict[str, Any]:
     bench = embed_texts.Texts(folder, CORES)
     rates = measured(bench.contenders())
-    ours, ceiling = rates["barycenter"], rates["bare model"]
+    ours, ceiling = rates["barycenter"], max(rate for name, rate in rates.items() if name.startswith("bare model"))
     shown(rates, bench.rows, ceiling)
     harness.note(f"start-up of the stage (worker, model, calibration): {bench.stage.start_seconds:.1f} s")
     return {
@@ -94,7 +95,7 @@ def texts(folder: Path) -> dict[str, Any]:
 def pictures(folder: Path) -> dict[str, Any]:
     bench = embed_pictures.Pictures(folder, CORES)
     rates = measured(bench.contenders())
-    model = max(rates["bare model, eager"], rates.get("bare model, compiled", 0.0))
+    model = max(rate for name, rate in rates.items() if name.startswith("bare model"))
     ceiling = 1 / (1 / model + 1 / (CORES * rates["decode, one core"]))
     ours = rates["barycenter"]
     shown(rates | {"ceiling": ceiling}, bench.rows, ceiling)

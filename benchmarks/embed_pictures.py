@@ -16,6 +16,7 @@ from torchvision.models import mobilenet_v2
 from torchvision.transforms._presets import ImageClassification
 
 from benchmarks import harness
+from benchmarks.embed_bare import Run, a_core_each, together
 from benchmarks.embed_ray_data import embed_files
 from benchmarks.embed_stage import Stage
 from fusion.encoders import EncoderSpec, load
@@ -26,6 +27,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 COMPILED_BATCHES = (8, 16)
 _SECONDS = 6.0
 _TRIAL_SECONDS = 1.0
+_STEPS = 8
 
 
 class Photographs(Dataset[torch.Tensor]):
@@ -62,7 +64,9 @@ class Pictures:
         self._model.classifier = torch.nn.Identity()
         self._model = self._model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.compile_seconds: float | None = None
-        self._eager_batch = _best_batch(self._model, BATCHES)
+        self._eager_batch = _best_batch("bare model", self._model, BATCHES, together)
+        self._own_core = a_core_each(cores)
+        self._core_batch = _best_batch("bare model, a batch a core", self._model, BATCHES, self._own_core)
         self._compiled, self._compiled_batch = self._compile()
         self._encoded = [Path(path).read_bytes() for path in self._paths[:64]]
         self._own = [self._encoder.prepare(data) for data in self._encoded]
@@ -70,9 +74,12 @@ class Pictures:
     def contenders(self) -> dict[str, Callable[[], float]]:
         """Rows a second of each."""
         compiled = self._compiled
-        bare = {"bare model, eager": lambda: _model_rate(self._model, self._eager_batch, _SECONDS)}
+        bare = {
+            "bare model, eager": lambda: _model_rate(self._model, self._eager_batch, _SECONDS, together),
+            "bare model, a batch a core": lambda: _model_rate(self._model, self._core_batch, _SECONDS, self._own_core),
+        }
         if compiled is not None:
-            bare["bare model, compiled"] = lambda: _model_rate(compiled, self._compiled_batch, _SECONDS)
+            bare["bare model, compiled"] = lambda: _model_rate(compiled, self._compiled_batch, _SECONDS, together)
         return bare | {
             "own model": self._own_model,
             "decode, one core": lambda: _decode_rate(self._encoder.prepare, self._encoded, _SECONDS / 2),
@@ -104,7 +111,7 @@ class Pictures:
         begun = time.perf_counter()
         try:
             compiled = torch.compile(self._model, dynamic=False)
-            batch = _best_batch(compiled, COMPILED_BATCHES)
+            batch = _best_batch("bare model, compiled", compiled, COMPILED_BATCHES, together)
         except Exception as error:  # noqa: BLE001 - the compiler's own
             harness.note(f"the model cannot be compiled here: {str(error).splitlines()[0][:160]}")
             return None, 0
@@ -112,9 +119,9 @@ class Pictures:
         return compiled, batch
 
     def _own_model(self) -> float:
-        """The stage's model, on rows already decoded, at the plan's batch or the eager one's."""
-        batch = self._own[: self._eager_batch]
-        return _repeated(lambda: self._encoder.encode(batch), len(batch), _SECONDS)
+        """The stage's model, on rows already decoded, a batch a core."""
+        batch = self._own[: self._core_batch]
+        return _repeated(lambda: self._encoder.encode(batch), len(batch), _SECONDS, self._own_core)
 
     @torch.inference_mode()
     def _dataloader(self) -> float:
@@ -126,25 +133,25 @@ class Pictures:
         return rows / (time.perf_counter() - begun)
 
 
-def _best_batch(model: Any, batches: tuple[int, ...]) -> int:
-    rates = {batch: _model_rate(model, batch, _TRIAL_SECONDS) for batch in batches}
+def _best_batch(name: str, model: Any, batches: tuple[int, ...], run: Run) -> int:
+    rates = {batch: _model_rate(model, batch, _TRIAL_SECONDS, run) for batch in batches}
     best = max(rates, key=lambda batch: rates[batch])
-    harness.note(f"bare model, pictures a batch: { ({b: round(r) for b, r in rates.items()}) }; {best} taken")
+    harness.note(f"{name}, pictures a batch: { ({b: round(r) for b, r in rates.items()}) }; {best} taken")
     return best
 
 
-@torch.inference_mode()
-def _model_rate(model: Any, batch: int, seconds: float) -> float:
+def _model_rate(model: Any, batch: int, seconds: float, run: Run) -> float:
     pictures = torch.rand(batch, 3, 224, 224).to(memory_format=torch.channels_last)
-    model(pictures)
-    return _repeated(lambda: model(pictures), batch, seconds)
+    step = torch.inference_mode()(lambda: model(pictures))
+    step()
+    return _repeated(step, batch, seconds, run)
 
 
-def _repeated(step: Callable[[], object], rows: int, seconds: float) -> float:
-    done, begun = 0, time.perf_counter()
+def _repeated(step: Callable[[], object], rows: int, seconds: float, run: Run) -> float:
+    steps, done, begun = [step] * _STEPS, 0, time.perf_counter()
     while time.perf_counter() - begun < seconds:
-        step()
-        done += rows
+        run(steps)
+        done += rows * len(steps)
     return done / (time.perf_counter() - begun)
 
 

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks import harness
+from benchmarks.embed_bare import a_core_each, together
 from benchmarks.embed_ray_data import embed_column
 from benchmarks.embed_stage import Stage
 
@@ -54,12 +55,13 @@ class Texts:
         self._sorted = sorted(ids, key=len, reverse=True)
         self._peer = SentenceTransformer(str(self._model_folder), device="cpu")
         self._expected: Any = None
-        self._budget = self._best_budget()
+        self._ways = {"bare model": together, "bare model, a batch a core": a_core_each(cores)}
+        self._budgets = {name: self._best_budget(name) for name in self._ways}
 
     def contenders(self) -> dict[str, Callable[[], float]]:
         """Rows a second of each."""
         return {
-            "bare model": lambda: self._bare_rate(self._sorted, self._budget),
+            **{name: lambda n=name: self._bare_rate(self._sorted, self._budgets[n], n) for name in self._ways},
             "barycenter": self.stage.rate,
             "sentence-transformers": self._sentence_transformers,
             "ray data": lambda: embed_column(self._texts, str(self._model_folder), self._cores),
@@ -70,28 +72,30 @@ class Texts:
         """Between the stage's vectors and those of sentence-transformers."""
         return float(np.abs(self.stage.vectors() - self._expected).max())
 
-    def _best_budget(self) -> int:
+    def _best_budget(self, name: str) -> int:
         """Tokens a batch at which the bare model runs fastest on a tenth of the rows."""
         sample = self._sorted[::10]
-        self._bare_rate(sample, BUDGETS[0])
-        rates = {budget: max(self._bare_rate(sample, budget) for _ in range(2)) for budget in BUDGETS}
+        self._bare_rate(sample, BUDGETS[0], name)
+        rates = {budget: max(self._bare_rate(sample, budget, name) for _ in range(2)) for budget in BUDGETS}
         best = max(rates, key=lambda budget: rates[budget])
-        harness.note(f"bare model, tokens a batch: { ({b: round(r) for b, r in rates.items()}) }; {best} taken")
+        harness.note(f"{name}, tokens a batch: { ({b: round(r) for b, r in rates.items()}) }; {best} taken")
         return best
 
-    @torch.inference_mode()
-    def _bare_rate(self, rows: list[list[int]], budget: int) -> float:
+    def _bare_rate(self, rows: list[list[int]], budget: int, name: str) -> float:
         batches, start = [], 0
         while start < len(rows):
             stop = start + max(1, budget // len(rows[start]))
             batches.append(_padded(rows[start:stop]))
             start = stop
         begun = time.perf_counter()
-        for ids, mask in batches:
-            states = self._bare(input_ids=ids, attention_mask=mask).last_hidden_state
-            weights = mask.unsqueeze(-1).float()
-            torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
+        self._ways[name]([lambda b=batch: self._encode(*b) for batch in batches])
         return len(rows) / (time.perf_counter() - begun)
+
+    @torch.inference_mode()
+    def _encode(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        states = self._bare(input_ids=ids, attention_mask=mask).last_hidden_state
+        weights = mask.unsqueeze(-1).float()
+        return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
 
     def _sentence_transformers(self) -> float:
         begun = time.perf_counter()

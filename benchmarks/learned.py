@@ -80,8 +80,7 @@ def part(task: tuple[str, int]) -> dict[str, Any]:
         return found
     alignment = fitted(kind, training, keys)
     if isinstance(alignment, Autoencoder):
-        features = alignment.empty_moments()
-        alignment.feature_moments(training, features, keys)
+        features = alignment.feature_moments(training, keys)
         fill_for_target(alignment, features.total, Sample(training, keys, labels[inside].tolist()))
     found |= {"seconds": time.perf_counter() - start, **meetings(alignment, tested)}
     found["epochs"] = len(getattr(alignment, "history_", [0])) - 1

@@ -13,8 +13,8 @@ import flows.environment  # noqa: F401  (before Prefect and Ray)
 from infra.commit import read_manifest
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
+from tasks.digest import digest
 from tasks.predict import default_path, predict
-from tasks.run import digest
 from tasks.train import fit_head
 
 

@@ -20,11 +20,12 @@ from infra.cluster import Cluster
 from infra.job import Job
 from infra.storage import Storage
 from tasks.checks import widest
+from tasks.digest import digest
 from tasks.drift import check_drift, note_fitted_shards
 from tasks.moments import OfInputs, kept_moments
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, sample_shards
-from tasks.run import Run, digest
+from tasks.run import Run
 
 SAMPLE_ROWS = 20_000
 

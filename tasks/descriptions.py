@@ -1,6 +1,5 @@
 """What encoders will compute, kept on this machine: describing one takes seconds of imports and reads all weights."""
 
-import hashlib
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from fusion.encoders.base import IMPLEMENTATION
 from fusion.encoders.digest import versions
 from fusion.errors import RunError
 from infra.storage import Storage
+from tasks.digest import digest
 
 _LIBRARIES = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "pillow", "safetensors")
 
@@ -32,7 +32,7 @@ def described(spec: EncoderSpec) -> Description:
     if files is None:
         return describe(spec)
     known = [asdict(spec), files, versions(*_LIBRARIES), IMPLEMENTATION, platform.python_version()]
-    path = f"{hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]}.json"
+    path = f"{digest(*known)}.json"
     cache = Storage(str(_folder()))
     try:
         return Description(**json.loads(cache.read(path)))

@@ -24,11 +24,12 @@ from infra.storage import Storage
 from infra.versions import find_version
 from tasks.align import Fitted, load_alignment
 from tasks.artifacts import dataset_committed
+from tasks.digest import digest
 from tasks.moments import block_workers
 from tasks.partitions import count_partitions
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, Rows, duplicates
-from tasks.run import Run, digest
+from tasks.run import Run
 from tasks.writers import FeatureWriters
 
 _FILE_BYTES = 256 * 2**20

@@ -19,9 +19,10 @@ from infra.cluster import Cluster, WorkerPlan
 from infra.corpus import Shard
 from infra.training import train as train_on_workers
 from tasks.checks import FEATURES, widest
+from tasks.digest import digest
 from tasks.moments import OfFeatures, reduce_rows
 from tasks.rows import RowReader, sample_shards
-from tasks.run import Run, digest
+from tasks.run import Run
 
 EPOCH_ROWS = 1_000_000
 HELD_OUT_ROWS = 20_000

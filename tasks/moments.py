@@ -18,9 +18,10 @@ from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
+from tasks.digest import digest
 from tasks.progress import StageProgress
 from tasks.rows import RowReader, Rows, gathered
-from tasks.run import Run, blocks_of, digest
+from tasks.run import Run, blocks_of
 
 BLOCK_ROWS = 262_144
 LEAST_BLOCK_ROWS = 32_768
@@ -86,7 +87,7 @@ class OfFeatures:
     def add(self, total: FoldMoments, rows: Rows) -> None:
         """See :class:`Reduction`."""
         if not rows.test.all():
-            self.alignment.feature_moments(rows.train, total, rows.train_groups)
+            self.alignment.feature_moments(rows.train, rows.train_groups, into=total)
 
 
 class MomentsWorker:

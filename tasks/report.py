@@ -168,9 +168,8 @@ def _cross_validated(
     def learn(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
         again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, part_groups)
         if for_target and isinstance(again, FeatureAlignment):
-            features = again.empty_moments()
-            again.feature_moments(part, features, part_groups)
-            fill_for_target(again, features.total, Sample(part, part_groups, part_labels, train.task), weights)
+            features = again.feature_moments(part, part_groups).total
+            fill_for_target(again, features, Sample(part, part_groups, part_labels, train.task), weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:

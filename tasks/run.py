@@ -1,6 +1,5 @@
 """What every stage knows about one run of a job: where rows come from, how they are encoded, where results go."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,16 +17,11 @@ from infra.job import InputJob, Job
 from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
 from tasks.descriptions import described
+from tasks.digest import digest
 from tasks.members import is_several
 from tasks.sides import inputs_of, open_sides
 
 TEST_FRACTION = 0.2
-
-
-def digest(*parts: object) -> str:
-    """A short content hash of JSON-able parts, the same in every process."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.blake2b(text.encode(), digest_size=10).hexdigest()
 
 
 class Run:

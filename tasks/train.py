@@ -22,8 +22,9 @@ from fusion.splits import is_test
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
 from tasks.aligned import AlignedRows
+from tasks.digest import digest
 from tasks.progress import StageProgress
-from tasks.run import TEST_FRACTION, Run, digest
+from tasks.run import TEST_FRACTION, Run
 
 if TYPE_CHECKING:
     from fusion.heads import Head

@@ -38,33 +38,33 @@ class FeatureAlignment(LinearAlignment):
     def _feature_modules(self) -> "dict[str, nn.Module]":
         """The same maps as torch modules."""
 
+    def empty_moments(self) -> FoldMoments:
+        """Fold moments of the features of no rows, for :meth:`feature_moments` to add to."""
+        return FoldMoments(Moments(self.feature_dims_, self.precision) for _ in range(self.folds))
+
     def feature_moments(
-        self, views: Views, folds: FoldMoments, groups: Iterable[object] | None = None, first: int = 0
-    ) -> None:
-        """Adds the features of some rows to fold moments that :meth:`empty_moments` made; in blocks.
+        self, views: Views, groups: Iterable[object] | None = None, into: FoldMoments | None = None
+    ) -> FoldMoments:
+        """Fold moments of the features of some rows, gathered in blocks.
 
         Args:
             views: ``{name: (n, d)}``; all-NaN rows are missing.
-            folds: What they are added to.
             groups: n values; rows with equal ones share a fold. Row numbers by default.
-            first: Number of the first row.
+            into: What they are added to; by default what :meth:`empty_moments` makes.
 
         Raises:
             ValueError: On groups that do not fit, and partly NaN or infinite rows.
         """
-        rows = common_rows(views)
-        fold = fold_of(range(first, first + rows) if groups is None else groups, len(folds))
+        rows, folds = common_rows(views), self.empty_moments() if into is None else into
+        fold = fold_of(range(rows) if groups is None else groups, len(folds))
         if len(fold) != rows:
             raise ValueError(f"{len(fold)} groups for {rows} rows")
         for number, part in enumerate(folds):
             mine = np.flatnonzero(fold == number)
             for start in range(0, len(mine), BLOCK_ROWS):
                 index = mine[start : start + BLOCK_ROWS]
-                part.update({name: self._masked(name, values, index, first) for name, values in views.items()})
-
-    def empty_moments(self) -> FoldMoments:
-        """Fold moments of the features of no rows."""
-        return FoldMoments(Moments(self.feature_dims_, self.precision) for _ in range(self.folds))
+                part.update({name: self._masked(name, values, index) for name, values in views.items()})
+        return folds
 
     def fit_moments(self, folds: FoldMoments) -> Self:  # type: ignore[override]
         """Fits on fold moments of the features.
@@ -79,9 +79,9 @@ class FeatureAlignment(LinearAlignment):
         self.dims_ = dict(self.widths_)
         return self
 
-    def _masked(self, name: str, values: FloatArray, index: NDArray[np.int64], first: int) -> FloatArray:
+    def _masked(self, name: str, values: FloatArray, index: NDArray[np.int64]) -> FloatArray:
         block = as_matrix(name, values[index])
-        there = present_rows(name, block, first + index)
+        there = present_rows(name, block, index)
         if there.all():
             return self._features(name, block)
         features = np.full((len(block), self.feature_dims_[name]), np.nan, block.dtype)

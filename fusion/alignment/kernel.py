@@ -80,9 +80,8 @@ class KernelCCA(FeatureAlignment):
         """
         rows = common_rows(views)
         picked = np.sort(np.random.default_rng(self.seed).permutation(rows)[:SAMPLE_ROWS])
-        folds = self.draw({name: as_matrix(name, values[picked]) for name, values in views.items()}).empty_moments()
-        self.feature_moments(views, folds, groups)
-        return self.fit_moments(folds)
+        self.draw({name: as_matrix(name, values[picked]) for name, values in views.items()})
+        return self.fit_moments(self.feature_moments(views, groups))
 
     def draw(self, sample: Views) -> Self:
         """Draws the frequencies, which is all that needs rows before their moments are taken.

@@ -135,9 +135,7 @@ class TrainedAlignment(FeatureAlignment):
 
         found = run(self.start(self.inner(moments)), self.settings(), np.flatnonzero(fold != HELD_OUT_FOLD), True)
         self.take(found, run(self.start(moments), self.settings(found), np.arange(rows), False))
-        features = self.empty_moments()
-        self.feature_moments(views, features, keys)
-        return self.fit_moments(features)
+        return self.fit_moments(self.feature_moments(views, keys))
 
     def inner(self, moments: FoldMoments) -> FoldMoments:
         """All folds but the one held out.

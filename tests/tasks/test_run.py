@@ -7,9 +7,10 @@ import pytest
 
 from fusion.errors import JobError
 from infra.job import Job
+from tasks.digest import digest
 from tasks.plan import describe_plan, prepare
 from tasks.rows import sample_shards
-from tasks.run import Run, digest
+from tasks.run import Run
 
 
 def write_rows(path, rows, start=0):

@@ -215,8 +215,7 @@ def test_alignments_with_features_fill_in_for_a_target_too():
     alignment = KernelCCA(dim=3, n_features=60).fit(train)
     head = LinearHead().fit(alignment.fuse(train), y)
     before = head.score(alignment.fuse({"image": test["image"]}), held)
-    features = alignment.empty_moments()
-    alignment.feature_moments(train, features)
+    features = alignment.feature_moments(train)
     whole = alignment.fuse(test)
     assert fill_for_target(alignment, features.total, Sample(train, None, y.tolist())) > 0
     assert np.array_equal(alignment.fuse(test), whole), "complete rows stay as they are"
