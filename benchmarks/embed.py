@@ -3,8 +3,8 @@
 The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenised or decoded, a
 batch by all cores or a batch a core, whichever is faster (the ceiling), the whole embed stage over Ray with its files
 written, sentence-transformers, Ray Data's map_batches recipe, torch's DataLoader, and Daft's embed_text where it works.
-Start-up and model load are not in the rates (but Daft's, about a second); the stage's are shown. The ceiling of pictures
-is 1 / (1 / model + 1 / (cores x decode)).
+Start-up and model load are not in the rates (but for Daft, about a second); the stage shows its own. The ceiling of
+pictures is 1 / (1 / model + 1 / (cores x decode)).
 """
 
 import os

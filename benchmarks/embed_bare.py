@@ -16,7 +16,6 @@ def together(steps: Sequence[Callable[[], object]]) -> None:
 
 def a_core_each(cores: int) -> Run:
     """As many steps at once as there are cores."""
-
     pool = ThreadPoolExecutor(cores, initializer=torch.set_num_threads, initargs=(1,))
 
     def run(steps: Sequence[Callable[[], object]]) -> None:
