@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +28,7 @@ BATCHES = (1, 2, 4, 8, 16, 32)
 COMPILED_BATCHES = (8, 16)
 _SECONDS = 6.0
 _TRIAL_SECONDS = 1.0
-_STEPS = 8
+_STEPS = 4 * (os.cpu_count() or 1)
 
 
 class Photographs(Dataset[torch.Tensor]):

@@ -129,7 +129,8 @@ class _Stage:
 def limited_by(parts: Mapping[str, float], kind: str, device: str) -> str:
     """Names what the stage spent its time on, and what would help.
 
-    A model on a CPU has the cores that also decode, so the larger share counts; a GPU that waits at all could do more.
+    A model on a CPU has the cores that also decode, so the larger share of them counts, if they are busy; a GPU that
+    waits at all could do more.
 
     Args:
         parts: Seconds of ``read``, ``prepare``, ``model``, ``write`` and ``waiting``.
@@ -141,14 +142,18 @@ def limited_by(parts: Mapping[str, float], kind: str, device: str) -> str:
     >>> limited_by({"model": 9.0, "waiting": 2.0, "prepare": 4.0}, "image", "cuda")
     'decode-bound: add CPU'
     """
-    model, waiting = parts.get("model", 0.0), parts.get("waiting", 0.0)
-    if parts.get("write", 0.0) > model + waiting:
+    read, prepare, model, write, waiting = (
+        parts.get(part, 0.0) for part in ("read", "prepare", "model", "write", "waiting")
+    )
+    cpu = device == "cpu"
+    idle = waiting > model * (1.0 if cpu else 0.15)
+    if write > model + waiting:
         return "write-bound: faster storage or larger shards"
-    if waiting <= model * (1.0 if device == "cpu" else 0.15):
-        return "model-bound: add CPU or a GPU" if device == "cpu" else "model-bound: add a GPU"
-    if parts.get("read", 0.0) > parts.get("prepare", 0.0):
+    if idle and read > prepare:
         return "read-bound: faster storage or more workers"
-    return f"{'tokenise' if kind == 'text' else 'decode'}-bound: add CPU"
+    if prepare > model if cpu else idle:
+        return f"{'tokenise' if kind == 'text' else 'decode'}-bound: add CPU"
+    return "model-bound: add CPU or a GPU" if cpu else "model-bound: add a GPU"
 
 
 def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:

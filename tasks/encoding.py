@@ -100,7 +100,7 @@ class EmbedWorker:
         seconds = Counter({"read": time.perf_counter() - began})
         result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         if result.batch < job.batch:
-            self._fits = result.batch
+            self._fits = min(result.batch, self._fits or result.batch)
         began = time.perf_counter()
         path = embedding_path(setting.name, setting.encoder_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)

@@ -97,7 +97,7 @@ class Description:
 
 
 class Encoder(ABC):
-    """A loaded model. ``prepare`` may run on many threads at once; ``encode`` on one, unless it says otherwise.
+    """A loaded model. ``prepare`` may run on many threads at once, the model on one unless ``parallel``.
 
     Attributes:
         dim: Width of the vectors.

@@ -112,14 +112,17 @@ def blank_model(auto: Any, config: Any, spec: EncoderSpec) -> nn.Module:
     return model.eval()
 
 
-def changes_itself(config: Any, spec: EncoderSpec) -> bool:
+def changes_itself(model: nn.Module, spec: EncoderSpec) -> bool:
     """Whether running the model may change it, so that two threads must not.
 
-    Code of its own can do anything; some rotary embeddings follow the longest text read so far.
+    Code of its own can do anything; some rotary embeddings follow the longest text read so far; recurrent layers keep
+    their state.
     """
-    rotary = getattr(config, "rope_parameters", None) or {}
-    kinds = [rotary, *(part for part in rotary.values() if isinstance(part, dict))]
-    return spec.trust_remote_code or any(part.get("rope_type") in ("dynamic", "longrope") for part in kinds)
+    if spec.trust_remote_code or getattr(getattr(model, "config", None), "model_type", None) == "recurrent_gemma":
+        return True
+    kinds = [getattr(module, "rope_type", None) for module in model.modules()]
+    named = [name for kind in kinds for name in (kind.values() if isinstance(kind, dict) else (kind,))]
+    return any(name in ("dynamic", "longrope") for name in named)
 
 
 def load_model(auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, ...]) -> tuple[nn.Module, set[str]]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from fusion.encoders.base import Encoder, EncoderSpec, Vectors
 from fusion.encoders.device import Launched, folded, moved, returned
+from fusion.encoders.hub import changes_itself
 from fusion.encoders.pictures import decode
 from fusion.encoders.prepacked import prepack
 from fusion.encoders.transforms import Pixels, Transform
@@ -54,7 +55,7 @@ class PictureEncoder(Encoder):
         self.transform = transform
         self.device = torch.device(device)
         cpu = self.device.type == "cpu"
-        self.parallel = cpu and not spec.trust_remote_code
+        self.parallel = cpu and not changes_itself(model, spec)
         dtype = getattr(torch, spec.dtype)
         self.model = folded(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

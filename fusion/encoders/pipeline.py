@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from traceback import clear_frames
 from types import TracebackType
 from typing import Any
 
@@ -44,7 +45,8 @@ class Pipeline:
 
     An encoder that may be launched from several threads (a model on a CPU) is launched from ``threads`` of them, a
     batch on each, and what torch computes for a batch stays on its thread: threads that share an operator wait for each
-    other at every layer, so that one that has lost its core to a decoder holds up all. Others are launched from one.
+    other at every layer, so that one that has lost its core to a decoder holds up all. Others are launched from one
+    thread, and so is every one where ``threads`` is 1; how many torch uses then is left as it is set.
 
     Args:
         encoder: A loaded encoder.
@@ -59,6 +61,8 @@ class Pipeline:
             self.launchers, thread_name_prefix="model", initializer=_alone if self.launchers > 1 else None
         )
         self._turn = threading.Lock()
+        self._torch = sys.modules.get("torch") if self.launchers > 1 else None
+        self._torch_threads = self._torch.get_num_threads() if self._torch else 0
 
     def __enter__(self) -> "Pipeline":
         return self
@@ -68,16 +72,16 @@ class Pipeline:
     ) -> None:
         self._threads.close()
         self._model.shutdown(wait=True, cancel_futures=True)
-        if self.launchers > 1 and (torch := sys.modules.get("torch")):
-            torch.set_num_threads(torch.get_num_threads())  # what later threads take over
+        if self._torch:
+            self._torch.set_num_threads(self._torch_threads)  # later threads take over what was set last
 
     def embed(self, values: Sequence[object], *, batch: int) -> Embedded:
         """Encodes values with reading, preparing and the model overlapped.
 
         Rows are prepared in windows; within a window they are sorted by cost, longest first, and cut into batches whose
         padded cost stays within ``batch``. The same values, batch size and device give the same batches, whatever the
-        threads, unless memory runs out. Memory holds at most three windows of prepared rows and two batches a thread of
-        the model beside the vectors.
+        threads, unless memory runs out. Memory holds about three windows of prepared rows and two batches a thread of
+        the model beside the vectors, for each call.
 
         Calls may overlap: one reads and prepares ahead while another has the model, and its batches follow at once.
 
@@ -138,7 +142,11 @@ class _Launched:
 
 def _launch(encoder: Encoder, batch: Sequence[Any]) -> _Launched:
     start = time.perf_counter()
-    value = encoder.launch(batch)
+    try:
+        value = encoder.launch(batch)
+    except RuntimeError as error:
+        clear_frames(error.__traceback__)  # they hold what the failed batch had on the device
+        raise
     return _Launched(value, time.perf_counter() - start)
 
 

@@ -139,7 +139,7 @@ class TextEncoder(Encoder):
         self._modes = recipe.modes or ("mean",)
         self._steps = read_steps(recipe).to(self.device)
         cpu = self.device.type == "cpu"
-        self.parallel = cpu and not changes_itself(config, spec)
+        self.parallel = cpu and not changes_itself(model, spec)
         self.trials = (256, 512, 1024, 2048, 4096, 8192) if cpu else (8192, 16384, 32768, 65536, 131072)
         half = self.device.type == "cuda" and next(self.model.parameters()).dtype != torch.float32
         self.packed = _packed(self.model, self.tokens) if half and not self._pooled else None

@@ -100,6 +100,9 @@ def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
     ("parts", "kind", "device", "word"),
     [
         ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenise-bound"),
+        ({"model": 5, "waiting": 1, "prepare": 6, "read": 9}, "image", "cpu", "decode-bound"),
+        ({"model": 5, "waiting": 2, "prepare": 4, "read": 9}, "image", "cpu", "model-bound"),
+        ({"model": 5, "waiting": 8, "prepare": 4, "read": 9}, "image", "cpu", "read-bound"),
         ({"model": 5, "waiting": 1, "prepare": 1, "read": 9}, "image", "cuda", "read-bound"),
         ({"model": 5, "waiting": 0, "prepare": 1, "read": 9}, "image", "cuda", "model-bound"),
         ({"model": 1, "waiting": 1, "write": 4}, "text", "cuda", "write-bound"),

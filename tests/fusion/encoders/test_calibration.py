@@ -1,3 +1,4 @@
+import threading
 import time
 
 import pytest
@@ -35,6 +36,26 @@ def test_it_stays_within_memory_and_skips_bad_rows():
 def test_it_climbs_while_that_pays():
     assert found(Paced(slow=0.0), ["a"] * 64) == 32
     assert found(Paced(slow=0.03), ["a"] * 64) == 8
+
+
+def test_every_thread_of_the_model_takes_part():
+    class Crowded(Paced):
+        parallel, most, running = True, 0, 0
+
+        def encode(self, batch):
+            with self.lock:
+                self.running += 1
+                self.most = max(self.most, self.running)
+            time.sleep(0.01 * self.running * max(1, len(batch) / 4))
+            with self.lock:
+                self.running -= 1
+                return Lengths.encode(self, batch)
+
+    encoder = Crowded(slow=0.0)
+    encoder.lock = threading.Lock()
+    with Pipeline(encoder, 3) as pipeline:
+        assert find_batch(pipeline, ["a"] * 64) >= 4
+    assert encoder.most == 3
 
 
 def test_it_descends_where_small_is_fast():

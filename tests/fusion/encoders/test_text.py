@@ -1,10 +1,10 @@
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaModel
 
 from fusion.encoders import EncoderSpec, describe, load
 from fusion.encoders.hub import changes_itself
@@ -233,21 +233,34 @@ def test_minilm_equals_sentence_transformers(shared, minilm):
 def test_the_threads_change_no_bit(tiny_bert):
     encoder = load(EncoderSpec("text", str(tiny_bert)))
     texts = [f"{SENTENCES[n % len(SENTENCES)]} {'again ' * (n % 13)}" for n in range(300)]
-    one, three, many = (embed(encoder, texts, batch=128, threads=threads) for threads in (2, 3, 8))
+    two, three, many = (embed(encoder, texts, batch=128, threads=threads) for threads in (2, 3, 8))
     assert encoder.parallel
-    assert one.vectors.tobytes() == three.vectors.tobytes() == many.vectors.tobytes()
+    assert two.vectors.tobytes() == three.vectors.tobytes() == many.vectors.tobytes()
+
+
+class Rotary(torch.nn.Module):
+    def __init__(self, rope_type):
+        super().__init__()
+        self.rope_type = rope_type
 
 
 @pytest.mark.parametrize(
-    ("rotary", "code", "changes"),
+    ("rope_type", "code", "changes"),
     [
-        (None, False, False),
-        ({"rope_type": "default"}, False, False),
-        ({"rope_type": "longrope"}, False, True),
-        ({"full_attention": {"rope_type": "default"}, "sliding": {"rope_type": "dynamic"}}, False, True),
-        (None, True, True),
+        ("default", False, False),
+        ("longrope", False, True),
+        ({"full_attention": "default", "sliding_attention": "dynamic"}, False, True),
+        ("default", True, True),
     ],
 )
-def test_a_model_that_may_change_while_it_runs_is_known(rotary, code, changes):
-    config = SimpleNamespace(rope_parameters=rotary)
-    assert changes_itself(config, EncoderSpec("text", "any", trust_remote_code=code)) is changes
+def test_a_model_that_may_change_while_it_runs_is_known(rope_type, code, changes):
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(Rotary(rope_type)))
+    assert changes_itself(model, EncoderSpec("text", "any", trust_remote_code=code)) is changes
+
+
+def test_transformers_tell_their_rotary_embeddings_as_we_read_them():
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_hidden_layers": 1}
+    for kind in ("default", "dynamic"):
+        rotary = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
+        model = LlamaModel(LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=9, rope_parameters=rotary))
+        assert changes_itself(model, EncoderSpec("text", "any")) is (kind == "dynamic")
