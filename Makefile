@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast chaos clean test-fusion test-stages test-flows
+.PHONY: install demo test lint fast chaos clean test-fusion test-stages test-flows test-chaos
 
 install: $(VENV)/.installed
 
@@ -30,7 +30,7 @@ lint: install
 # Two at a time, the longest first; each has a Ray and a Prefect of its own, and fusion's tests need neither.
 test: lint
 	$(BIN)/coverage erase
-	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-fusion
+	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-chaos test-fusion
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -41,7 +41,10 @@ test-stages:
 	$(BIN)/coverage run -m pytest tests/infra tests/tasks infra tasks
 
 test-flows:
-	$(BIN)/coverage run -m pytest tests/flows tests/chaos flows
+	$(BIN)/coverage run -m pytest tests/flows flows
+
+test-chaos:
+	$(BIN)/coverage run -m pytest tests/chaos
 
 fast: install
 	$(BIN)/pytest -m 'not slow' -q
