@@ -157,7 +157,8 @@ def local_ray() -> Iterator[Any]:
 
 def run_size(folder: Path) -> dict[str, Any]:
     """Embeds, fits and fuses one corpus; seconds and peaks."""
-    from tasks.align import Fitted, _fit, fold_moments, save_alignment
+    from tasks.align import Fitted, _fit, fold_moments
+    from tasks.alignment_files import save_alignment
     from tasks.embed import embed_input
     from tasks.fuse import fuse_features
     from tasks.plan import prepare

@@ -10,7 +10,8 @@ from fusion.errors import RunError
 from infra.cluster import Cluster, connect
 from infra.commit import read_manifest
 from infra.logs import bound
-from tasks.align import Fitted, fit_alignment, load_alignment
+from tasks.align import Fitted, fit_alignment
+from tasks.alignment_files import load_alignment
 from tasks.embed import embed_input, pending
 from tasks.fuse import fuse_features
 from tasks.join import join_tables

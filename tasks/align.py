@@ -1,11 +1,9 @@
 """Fit the alignment: fold moments from workers, one small fit here, saved under the hash of what it holds."""
 
 import json
-import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from prefect import task
@@ -19,11 +17,13 @@ from fusion.moments import FoldMoments
 from infra.cluster import Cluster
 from infra.job import Job
 from infra.storage import Storage
+from tasks.alignment_files import load_alignment, save_alignment
 from tasks.checks import widest
 from tasks.digest import digest
 from tasks.drift import check_drift, note_fitted_shards
-from tasks.moments import OfInputs, kept_moments
+from tasks.moments import kept_moments
 from tasks.progress import StageProgress
+from tasks.reducing import OfInputs
 from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
 
@@ -76,25 +76,6 @@ def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMom
     key = digest(encoders, _split_key(run), folds, target)
     both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), key, progress)
     return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
-
-
-def save_alignment(storage: Storage, alignment: Alignment) -> str:
-    """Writes an alignment under the hash of its files and returns that id."""
-    with tempfile.TemporaryDirectory() as folder:
-        alignment.save(folder)
-        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    alignment_id = digest([(name, digest(content.hex())) for name, content in files.items()])
-    for name, content in files.items():
-        storage.write(f"alignment/{alignment_id}/{name}", content)
-    return alignment_id
-
-
-def load_alignment(storage: Storage, alignment_id: str) -> Alignment:
-    """Reads a saved alignment."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ("alignment.safetensors", "alignment.json"):
-            (Path(folder) / name).write_bytes(storage.read(f"alignment/{alignment_id}/{name}"))
-        return alignments.load(folder)
 
 
 def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[Alignment, dict[str, Any]]:

@@ -12,7 +12,7 @@ from fusion.errors import RunError
 from fusion.features import array_to_vectors
 from infra.ledger import embedding_path
 from infra.storage import Storage
-from tasks.align import load_alignment
+from tasks.alignment_files import load_alignment
 
 Vectors = NDArray[np.float32]
 

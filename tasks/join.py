@@ -13,34 +13,11 @@ from prefect.cache_policies import NO_CACHE
 
 from fusion.errors import RunError
 from infra.cluster import Cluster
-from infra.corpus.buckets import join_bucket
-from infra.corpus.join import Join, Unit, check_sizes, spill, spill_path
+from infra.corpus.join import Join, check_sizes, spill_path
 from infra.dispatch import Work, dispatch
-from infra.storage import Storage
+from tasks.joining import BucketWorker, SpillWorker
 from tasks.progress import StageProgress
 from tasks.run import Run
-
-
-class SpillWorker:
-    """Cuts units of tables by the hash of the key."""
-
-    def __init__(self, join: Join, storage: Storage) -> None:
-        self.join, self.storage = join, storage
-
-    def run(self, payload: Unit) -> NDArray[np.int64]:
-        """Bytes that the unit puts into each bucket."""
-        return spill(self.join, self.storage, payload)
-
-
-class BucketWorker:
-    """Joins buckets."""
-
-    def __init__(self, join: Join, storage: Storage, spilled: Sequence[Sequence[str]]) -> None:
-        self.join, self.storage, self.spilled = join, storage, spilled
-
-    def run(self, payload: int) -> dict[str, Any]:
-        """Name, rows and bytes of the bucket's file."""
-        return join_bucket(self.join, self.storage, self.spilled, payload)
 
 
 @dataclass

@@ -20,7 +20,8 @@ from infra.corpus import Shard
 from infra.training import train as train_on_workers
 from tasks.checks import FEATURES, widest
 from tasks.digest import digest
-from tasks.moments import OfFeatures, reduce_rows
+from tasks.moments import reduce_rows
+from tasks.reducing import OfFeatures
 from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
 

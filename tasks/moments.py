@@ -1,107 +1,25 @@
 """Fold moments of a run's training rows, reduced by workers; kept, and grown by new shards only."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Protocol
+from dataclasses import replace
 
-import numpy as np
-
-from fusion.alignment import FeatureAlignment
 from fusion.errors import RunError
-from fusion.heads._targets import is_empty
-from fusion.moments import FoldMoments, Moments
+from fusion.moments import FoldMoments
 from infra.cluster import Cluster, WorkerPlan
 from infra.corpus import Shard
 from infra.dispatch import Work, dispatch
 from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
+from tasks.alignment_files import read_moments, write_moments
 from tasks.digest import digest
 from tasks.progress import StageProgress
-from tasks.rows import RowReader, Rows, gathered
+from tasks.reducing import MomentsWorker, Reduction
+from tasks.rows import RowReader
 from tasks.run import Run, blocks_of
 
 BLOCK_ROWS = 262_144
 LEAST_BLOCK_ROWS = 32_768
-_UPDATE_ROWS = 16_384
-
-
-class Reduction(Protocol):
-    """What is made of rows; plain data that travels to workers."""
-
-    def empty(self) -> FoldMoments:
-        """The moments of no rows."""
-
-    def columns(self) -> tuple[str, ...]:
-        """The kept columns it looks at."""
-
-    def add(self, total: FoldMoments, rows: Rows) -> None:
-        """Adds the training rows among some rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class OfInputs:
-    """Moments of the inputs as they are: the folds of rows with a label (or no target), then those of the others."""
-
-    widths: dict[str, int]
-    folds: int
-    target: str | None = None
-
-    def empty(self) -> FoldMoments:
-        """See :class:`Reduction`."""
-        return FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
-
-    def columns(self) -> tuple[str, ...]:
-        """See :class:`Reduction`."""
-        return () if self.target is None else (self.target,)
-
-    def add(self, total: FoldMoments, rows: Rows) -> None:
-        """See :class:`Reduction`."""
-        labelled = np.ones(rows.count, dtype=bool)
-        if self.target is not None:
-            labelled = np.array([not is_empty(label) for label in rows.kept.column(self.target).to_pylist()])
-        sides = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
-        for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
-            index = np.flatnonzero(chosen & ~rows.test)
-            if len(index):
-                views = {name: view[index] for name, view in rows.views.items()}
-                side.update(views, [rows.groups[row] for row in index])
-
-
-@dataclass(frozen=True, slots=True)
-class OfFeatures:
-    """Moments of the features that an alignment makes of the inputs."""
-
-    alignment: FeatureAlignment
-
-    def empty(self) -> FoldMoments:
-        """See :class:`Reduction`."""
-        return self.alignment.empty_moments()
-
-    def columns(self) -> tuple[str, ...]:
-        """See :class:`Reduction`."""
-        return ()
-
-    def add(self, total: FoldMoments, rows: Rows) -> None:
-        """See :class:`Reduction`."""
-        if not rows.test.all():
-            self.alignment.feature_moments(rows.train, rows.train_groups, into=total)
-
-
-class MomentsWorker:
-    """Reduces blocks of embedding shards."""
-
-    def __init__(self, reader: RowReader, reduction: Reduction) -> None:
-        self.reader, self.reduction = replace(reader, keep=reduction.columns()), reduction
-
-    def run(self, payload: Sequence[Shard]) -> FoldMoments:
-        """Moments of one block of shards."""
-        total = self.reduction.empty()
-        for rows in gathered(self.reader.each(payload), _UPDATE_ROWS):
-            self.reduction.add(total, rows)
-        return total
 
 
 def reduce_rows(
@@ -216,17 +134,3 @@ def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:
     """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
     plan = cluster.split(run.job.ray.workers, 1, 0)
     return replace(plan, workers=max(1, min(plan.workers, blocks)))
-
-
-def write_moments(storage: Storage, path: str, moments: FoldMoments) -> None:
-    """Writes one safetensors file."""
-    with tempfile.TemporaryDirectory() as folder:
-        moments.save(Path(folder) / "moments")
-        storage.write(path, (Path(folder) / "moments").read_bytes())
-
-
-def read_moments(storage: Storage, path: str) -> FoldMoments:
-    """Reads what :func:`write_moments` wrote."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "moments").write_bytes(storage.read(path))
-        return FoldMoments.load(Path(folder) / "moments")

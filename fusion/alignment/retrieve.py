@@ -30,6 +30,7 @@ _MAX_ROWS = 2000
 _KERNEL_ROWS = 5000
 _KERNEL_DIM = 256
 _KERNEL_FEATURES = 2000
+_FEATURES_A_ROW = 4
 _KERNEL_RIDGE = 1.0
 
 
@@ -122,8 +123,9 @@ def _variates(moments: Moments, _alignment: LinearAlignment) -> RetrievalSpace:
 def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> RetrievalSpace:
     """With the canonical variates of Gaussian kernels, fitted on some of the rows."""
     picked = {name: values[:_KERNEL_ROWS] for name, values in views.items()}
-    dim = max(1, min(_KERNEL_DIM, len(next(iter(picked.values()))) // 2))
-    kernel = KernelCCA(dim, _KERNEL_RIDGE, folds=1, n_features=_KERNEL_FEATURES)
+    rows = len(next(iter(picked.values())))
+    dim, features = max(1, min(_KERNEL_DIM, rows // 2)), min(_KERNEL_FEATURES, _FEATURES_A_ROW * rows)
+    kernel = KernelCCA(dim, _KERNEL_RIDGE, folds=1, n_features=features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         kernel.fit(picked)

@@ -9,12 +9,14 @@ from fusion.moments import FoldMoments
 from infra.cluster import WorkerPlan, connect
 from infra.job import Job
 from infra.training import train
-from tasks.align import fit_alignment, load_alignment
+from tasks.align import fit_alignment
+from tasks.alignment_files import load_alignment
 from tasks.checks import check_alignment
 from tasks.embed import embed_input
 from tasks.learn import ShardBatches, new_alignment, train_on_shards
-from tasks.moments import OfInputs, kept_moments, reduce_rows
+from tasks.moments import kept_moments, reduce_rows
 from tasks.progress import StageProgress
+from tasks.reducing import OfInputs
 from tasks.rows import RowReader
 from tasks.run import Run
 

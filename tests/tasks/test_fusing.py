@@ -7,7 +7,7 @@ import pytest
 
 from fusion.features import feature_schema
 from infra.corpus import Shard
-from tasks.fuse import FuseSetting, bad_inputs, rows_written
+from tasks.fusing import FuseSetting, bad_inputs, rows_written
 from tasks.members import REJECT
 from tasks.rows import Rows, duplicates
 
