@@ -9,6 +9,7 @@ says the majority class (regression: the mean) where it is withheld. Splits, pro
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 import numpy as np
@@ -104,6 +105,7 @@ def cross_validated_probe(
     task: Task = "auto",
     imputer: Callable[[dict[str, FloatArray], list[object]], Imputes] | None = None,
     seed: int = 0,
+    threads: int = 1,
 ) -> dict[str, Any]:
     """The probe out of fold: everything is fitted again inside each training part.
 
@@ -118,6 +120,7 @@ def cross_validated_probe(
         task: What the labels are.
         imputer: Makes an imputer of a training part and its groups; by default its ridge is chosen on held-out rows.
         seed: Of the bootstrap.
+        threads: Folds worked on at a time, with no effect on the result; more than one pay where BLAS has one thread.
 
     Returns:
         As :func:`probe`, over every labelled row that has all inputs.
@@ -131,23 +134,26 @@ def cross_validated_probe(
     keys: list[object] = list(range(n)) if groups is None else list(groups)
     there = presence(views)
     make = imputer or _default_imputer
-    parts: list[tuple[Rows, Scores, NDArray[np.float64]]] = []
-    for repeat in range(repeats):
-        fold = fold_of((f"{repeat}:{key}" for key in keys), folds)
-        for number in range(folds):
-            training = np.flatnonzero(fold != number)
-            fit_rows, score_rows = _rows(there, labels, fold != number, fold == number)
-            if not len(score_rows):
-                continue
-            if not len(fit_rows):
-                raise ValueError("a training part has no labelled row; use fewer folds or finer groups")
-            part, part_keys = take(views, training), [keys[row] for row in training]
-            fuse = fit(part, labels[training], part_keys)
-            made = rivals(part, make(part, part_keys), dim)
-            vectors = _vectors(views, made, fuse, fit_rows, score_rows)
-            fit_keys = [keys[row] for row in fit_rows]
-            scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task)
-            parts.append((score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task)))
+
+    def scored(held_out: NDArray[np.bool_]) -> tuple[Rows, Scores, NDArray[np.float64]] | None:
+        training = np.flatnonzero(~held_out)
+        fit_rows, score_rows = _rows(there, labels, ~held_out, held_out)
+        if not len(score_rows):
+            return None
+        if not len(fit_rows):
+            raise ValueError("a training part has no labelled row; use fewer folds or finer groups")
+        part, part_keys = take(views, training), [keys[row] for row in training]
+        fuse = fit(part, labels[training], part_keys)
+        made = rivals(part, make(part, part_keys), dim)
+        vectors = _vectors(views, made, fuse, fit_rows, score_rows)
+        fit_keys = [keys[row] for row in fit_rows]
+        scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task)
+        return score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task)
+
+    divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
+    with ThreadPoolExecutor(threads) as pool:
+        every = pool.map(scored, [fold == number for fold in divisions for number in range(folds)])
+        parts = [part for part in every if part is not None]
     if not parts:
         raise ValueError("no labelled row has all inputs; there is nothing to score")
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))

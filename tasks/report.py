@@ -1,6 +1,7 @@
 """The report: what came in and out, how well the spaces align, whether averaging helped, and how fast it was."""
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -43,6 +44,7 @@ _PROBE_ROWS = 20_000
 _CROSS_VALIDATED_ROWS = 5_000
 _RETRIEVAL_ROWS = 5_000
 _LEARNED_FOLDS = 3
+_FOLDS_AT_ONCE = 4
 
 REPORT, SAMPLES = "report/report.json", "report/samples.json"
 LINEAGE = ("number", "version", "alignment_id", "job", "code")
@@ -178,25 +180,27 @@ def _cross_validated(
             FoldMoments.of({name: view[rows] for name, view in part.items()}, held_out, np.array(part_groups)[rows])
             for rows in (labelled, ~labelled)
         ]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            moments = labelled_moments(*sides)
-            sample = Sample(part, part_groups, part_labels, train.task)
-            ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
-            again = type(alignment)(**settings | ridges)
-            if isinstance(again, Joint):
-                again.fit_moments(moments, sample.target())
-            else:
-                again.fit_moments(moments)
-            if for_target:
-                fill_for_target(again, moments.total, sample, weights)
+        moments = labelled_moments(*sides)
+        sample = Sample(part, part_groups, part_labels, train.task)
+        ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
+        again = type(alignment)(**settings | ridges)
+        if isinstance(again, Joint):
+            again.fit_moments(moments, sample.target())
+        else:
+            again.fit_moments(moments)
+        if for_target:
+            fill_for_target(again, moments.total, sample, weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
-    result: dict[str, Any] = cross_validated_probe(
-        views, labels, groups, run.job.alignment.folds, 1,
-        learn if isinstance(alignment, FeatureAlignment) else fit, dim=alignment.dim_, task=train.task,
-        imputer=lambda part, _: Imputer(Moments.of(part), ridge),
-    )  # fmt: skip
+    learned = isinstance(alignment, FeatureAlignment)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        result: dict[str, Any] = cross_validated_probe(
+            views, labels, groups, run.job.alignment.folds, 1,
+            learn if learned else fit, dim=alignment.dim_, task=train.task,
+            imputer=lambda part, _: Imputer(Moments.of(part), ridge),
+            threads=1 if learned else min(os.cpu_count() or 1, _FOLDS_AT_ONCE),
+        )  # fmt: skip
     return result | {"chosen_inside": False}
 
 

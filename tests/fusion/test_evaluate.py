@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from fusion.evaluate import cross_validated_probe, probe
 from fusion.imputation import Imputer
@@ -194,6 +195,15 @@ def test_cross_validation_fits_everything_inside_the_training_part():
     assert gaps["without text"]["against"] == "image"
     assert gaps["without text"]["low"] <= gaps["without text"]["mean"] <= gaps["without text"]["high"]
     assert json.loads(json.dumps(result)) == result
+
+
+def test_folds_on_threads_change_nothing():
+    views, labels = paired(n=300)
+    with threadpool_limits(1):
+        one, three = (
+            cross_validated_probe(views, labels, None, 4, 2, fit_stacking, dim=5, threads=threads) for threads in (1, 3)
+        )
+    assert one == three
 
 
 def test_cross_validated_gap_of_a_useless_fusion_is_told():
