@@ -7,7 +7,7 @@
   that its iterations allow.
 """
 
-import subprocess
+import resource
 import sys
 import time
 import warnings
@@ -23,7 +23,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from benchmarks.harness import finish, interleaved, median, note, table, versions
+from benchmarks.harness import apart, finish, interleaved, median, note, table, versions
 from benchmarks.mnist import COMPONENTS, correlations, halves, score
 from fusion.alignment import CCA, KernelCCA, LinearAlignment
 from fusion.moments import BLOCK_ROWS, FoldMoments, Moments
@@ -80,13 +80,9 @@ def moments_against_products() -> float:
 
 
 def peak_megabytes(rows: int) -> float:
-    """Peak memory of a process of its own that gathers so many rows."""
-    program = (
-        "import resource, benchmarks.alignment as b; b.gather(b.pool(), %d);"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)"
-    )
-    out = subprocess.run([sys.executable, "-c", program % rows], check=True, capture_output=True, text=True)
-    return float(out.stdout)
+    """Peak memory of this process once it has gathered so many rows."""
+    gather(pool(), rows)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def refit_error() -> float:
@@ -220,7 +216,7 @@ def split_mnist() -> dict[str, float]:
 def main() -> None:
     note(versions("numpy", "scipy", "cca-zoo", "scikit-learn"))
     share = moments_against_products()
-    memory = {rows: peak_megabytes(rows) for rows in (ROWS // 16, ROWS // 2)}
+    memory = {rows: apart("alignment", "peak_megabytes(int(sys.argv[1]))", rows) for rows in (ROWS // 16, ROWS // 2)}
     table([{"rows": rows, "peak MB": peak} for rows, peak in memory.items()])
     error = refit_error()
     note(f"cross-validation from moments against refitting: {error:.1e}")

@@ -81,6 +81,21 @@ def with_peers(*requirements: str) -> None:
     os.execv(python, [str(python), *sys.argv])
 
 
+def apart(module: str, call: str, *args: object) -> Any:
+    """The result of a call in a process of its own, so that its memory is its own.
+
+    Args:
+        module: A benchmark.
+        call: What of it is called, such as ``measure(Path(sys.argv[1]))``; what it returns goes through JSON.
+        args: ``sys.argv[1:]`` there, as strings.
+    """
+    code = "import json, sys; from pathlib import Path; "
+    code += f"from benchmarks import {module}; print(json.dumps({module}.{call}))"
+    words = [sys.executable, "-c", code, *map(str, args)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, check=True, text=True, cwd=ROOT)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def versions(*names: str) -> dict[str, str]:
     """Versions of packages, and of Python."""
     return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}

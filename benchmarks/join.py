@@ -4,10 +4,7 @@ The join is the one that a job runs (``infra.corpus.join``), here in one process
 rows are checked against DuckDB: keys, gaps, order and number of the vectors, and the sum of each.
 """
 
-import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import finish, missing, note, versions
+from benchmarks.harness import apart, finish, missing, note, versions
 
 KEYS, EACH, WIDTH = 200_000, 3, 256
 MEMORY_MB = 64
@@ -107,10 +104,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="join-") as name:
         folder = Path(name)
         data = write_tables(folder)
-        code = "import json, sys; from pathlib import Path; from benchmarks import join as b"
-        code += "; print(json.dumps(b.join(Path(sys.argv[1]))))"
-        done = subprocess.run([sys.executable, "-c", code, name], stdout=subprocess.PIPE, check=True, text=True)
-        ours = json.loads(done.stdout.splitlines()[-1])
+        ours = apart("join", "join(Path(sys.argv[1]))", name)
         checked = compared(folder, ours["root"])
     note(f"{data:.0f} MiB of vectors; {ours}")
     note(f"against DuckDB: {checked}")

@@ -5,27 +5,22 @@ does before it starts anything. Beside it stands what handing out a shard costs:
 a worker that does nothing.
 """
 
-import json
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks import scale
-from benchmarks.harness import finish, median, note, table
+from benchmarks.harness import apart, finish, median, note, table
 from infra.job import Job
 from infra.ledger import embedding_path
 from tasks.plan import describe_plan, prepare
 
-ROOT = Path(__file__).resolve().parents[1]
 SHARDS, FILES, ROUNDS = 10_000, 10, 3
 
 
@@ -65,25 +60,12 @@ def plan(folder: Path) -> dict[str, float]:
     return {"seconds": seconds, "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
-def tell(folder: str) -> None:
-    print(json.dumps(plan(Path(folder))))
-
-
-def planned_apart(folder: Path) -> dict[str, Any]:
-    code = "import sys; from benchmarks import replan; replan.tell(sys.argv[1])"
-    ran = subprocess.run(
-        [sys.executable, "-c", code, str(folder)], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    figures: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return figures
-
-
 def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         make(Path(scratch))
-        rounds = [planned_apart(Path(scratch)) for _ in range(ROUNDS)]
+        rounds = [apart("replan", "plan(Path(sys.argv[1]))", scratch) for _ in range(ROUNDS)]
     figures = {name: median([each[name] for each in rounds]) for name in rounds[0]}
-    figures["dispatch_ms_per_shard"] = scale.apart("dispatch_nothing(int(sys.argv[1]))", SHARDS)
+    figures["dispatch_ms_per_shard"] = apart("scale", "dispatch_nothing(int(sys.argv[1]))", SHARDS)
     table([{"shards": SHARDS, "inputs": 2, "rows": SHARDS * 100, **figures}])
     note("claimed: under 10 s and 300 MB")
     finish({"shards": SHARDS, **figures})

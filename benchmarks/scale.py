@@ -17,8 +17,6 @@ import multiprocessing
 import os
 import resource
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -31,7 +29,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import finish, median, note, table, versions
+from benchmarks.harness import apart, finish, median, note, table, versions
 
 SIZES = (250_000, 1_000_000, 4_000_000)
 WIDTHS = {"a": 384, "b": 512}
@@ -272,18 +270,11 @@ def dispatch_nothing(units: int) -> float:
     return 1000 * seconds / units
 
 
-def apart(call: str, *args: object) -> Any:
-    """The result of a function of this file in a process of its own, so that its memory is its own."""
-    code = f"import json, sys; from pathlib import Path; from benchmarks import scale; print(json.dumps(scale.{call}))"
-    done = subprocess.run([sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def measure(folder: Path, rows: int) -> dict[str, Any]:
     start = time.perf_counter()
     write_corpus(folder / "corpus", rows)
     note(f"{rows:,} rows written in {time.perf_counter() - start:.0f} s")
-    figures: dict[str, Any] = apart("run_size(Path(sys.argv[1]))", folder)
+    figures: dict[str, Any] = apart("scale", "run_size(Path(sys.argv[1]))", folder)
     figures["seconds_per_million"] = figures["fit_per_million"] + figures["fuse_per_million"]
     figures["total_s"] = time.perf_counter() - start
     if rows == COPIED:
@@ -313,7 +304,7 @@ def main() -> None:
             note(json.dumps(results[-1]))
             shutil.rmtree(root / str(rows))
         planned = plan_in(root / "million")
-        dispatched = apart("dispatch_nothing(int(sys.argv[1]))", 20_000)
+        dispatched = apart("scale", "dispatch_nothing(int(sys.argv[1]))", 20_000)
     report(results, planned, dispatched)
 
 
@@ -323,7 +314,7 @@ def plan_in(folder: Path) -> dict[str, float]:
     for number in range(100):
         keys = [f"row{row:09d}" for row in range(number * 10_000, (number + 1) * 10_000)]
         pq.write_table(pa.table({"id": keys, "a": one[0], "b": one[1]}), folder / "corpus" / f"{number:03d}.parquet")
-    planned: dict[str, float] = apart("plan_million(Path(sys.argv[1]))", folder)
+    planned: dict[str, float] = apart("scale", "plan_million(Path(sys.argv[1]))", folder)
     return planned
 
 

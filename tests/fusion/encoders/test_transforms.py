@@ -30,7 +30,7 @@ def test_equals_torchvision(width, height, resize, crop, bicubic):
     assert pixels.dtype == np.uint8
     difference = (Standardise(ours)(torch.from_numpy(pixels[None]))[0] - theirs).abs()
     assert difference.max() < 3 / 255 / 0.22
-    assert difference.mean() < 0.5 / 255 / 0.22
+    assert difference.mean() < (0.3 if resize >= 32 else 0.4) / 255 / 0.22
 
 
 def test_exact_gives_up_the_aspect():
