@@ -15,6 +15,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.harness import ROOT, finish, note, shared
 
 LIMITS = ("format_not_allowed", "too_many_pixels", "too_large")

@@ -11,6 +11,7 @@ of stdout is JSON: mean accuracy of every head less that of the linear head on t
 import io
 import json
 import statistics
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from threadpoolctl import threadpool_limits
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.emojitwo import emojitwo
 from benchmarks.harness import ROOT, finish, note, shared, table, versions

@@ -5,6 +5,7 @@ rows are checked against DuckDB: keys, gaps, order and number of the vectors, an
 """
 
 import resource
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import apart, finish, missing, note, versions
 

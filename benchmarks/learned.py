@@ -8,6 +8,8 @@ run whose training rows have the pictures of other rows.
 """
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
@@ -19,6 +21,8 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.emojitwo import emojitwo
 from benchmarks.harness import finish, note, table, versions

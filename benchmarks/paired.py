@@ -6,6 +6,8 @@ same linear probe for all; gaps with 95 % intervals from resampling groups. Retr
 """
 
 import os
+import sys
+from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
@@ -15,6 +17,8 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.emojitwo import emojitwo
 from benchmarks.harness import finish, note, table, versions

@@ -21,6 +21,8 @@ import yaml
 from moto.server import DomainDispatcherApplication, ThreadedMotoServer, create_backend_app
 from ray._common.utils import get_default_ray_temp_dir
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.harness import ROOT, finish, minilm, missing, note, shared
 from infra.commit import read_manifest, verify
 from infra.storage import Storage

@@ -7,12 +7,15 @@ PUT, COPY, POST and LIST requests, 0.0004 USD for a thousand GET and HEAD reques
 
 import logging
 import os
+import sys
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.harness import finish, note, table, versions
 from benchmarks.scale import job_of, local_ray, write_corpus

@@ -9,12 +9,17 @@ for what the driver does for each does not depend on how many there are).
 import heapq
 import itertools
 import resource
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import infra._driver as driver_module
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from benchmarks.harness import finish, note, table
 from infra._actor import Done
 from infra.cluster import WorkerPlan
