@@ -11,6 +11,7 @@ from infra.cluster import connect
 from infra.job import Job
 from infra.ledger import embedding_path
 from tasks.embed import embed_input
+from tasks.identities import embedding_ids
 from tasks.plan import prepare
 from tasks.run import Run
 
@@ -51,6 +52,6 @@ class Stage:
         """(n, dim) of the last time, in corpus order."""
         run = self._run
         assert run is not None
-        paths = [embedding_path("it", run.encoders["it"].encoder_id, shard.id) for shard in run.shards]
+        paths = [embedding_path("it", embedding_ids(run)["it"], shard.id) for shard in run.shards]
         columns = [run.storage.read_table(path, columns=["vector"]).column(0).combine_chunks() for path in paths]
         return np.concatenate([column.flatten().to_numpy().reshape(len(column), -1) for column in columns])

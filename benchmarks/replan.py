@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from benchmarks.harness import apart, finish, median, note, table
 from infra.job import Job
 from infra.ledger import embedding_path
+from tasks.identities import embedding_ids
 from tasks.plan import describe_plan, prepare
 
 SHARDS, FILES, ROUNDS = 10_000, 10, 3
@@ -44,9 +45,9 @@ def make(folder: Path) -> None:
         pq.write_table(pa.table(columns), folder / "rows" / f"{number}.parquet", row_group_size=100_000)
     run = prepare(job(folder))
     assert len(run.shards) == SHARDS
-    for name, encoder in run.encoders.items():
+    for name, embedding_id in embedding_ids(run).items():
         for shard in run.shards:
-            path = folder / "out" / embedding_path(name, encoder.encoder_id, shard.id)
+            path = folder / "out" / embedding_path(name, embedding_id, shard.id)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
 

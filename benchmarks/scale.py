@@ -220,7 +220,7 @@ def copy_part(folder: Path, part: int, parts: int, barrier: Any, told: Any) -> N
 
 
 def embedding(folder: Path, manifest: dict[str, Any], name: str, shard: str) -> Path:
-    return folder / "out" / "embeddings" / name / manifest["inputs"][name]["encoder_id"] / f"{shard}.parquet"
+    return folder / "out" / "embeddings" / name / manifest["inputs"][name]["embedding_id"] / f"{shard}.parquet"
 
 
 def copy_rate(folder: Path, workers: int) -> float:

@@ -80,7 +80,7 @@ def rows(out: str, manifest: Manifest) -> tuple[dict[str, Tensor], Any, Any, lis
     place: dict[str, int] = {}
     views = {}
     for name, entry in manifest.inputs.items():
-        folder = f"{out}/embeddings/{name}/{entry['encoder_id']}"
+        folder = f"{out}/embeddings/{name}/{entry['embedding_id']}"
         table = pa.concat_tables([pq.read_table(f"{folder}/{shard}.parquet") for shard in shards])
         vectors = np.array(array_to_vectors(table.column("vector")))
         vectors[~table.column("ok").to_numpy()] = np.nan

@@ -9,7 +9,7 @@ from flows.parameters import DEMO, JobParameter, job_of, run_name
 from flows.stages import embed_inputs, fuse_inputs
 from infra.cluster import connect
 from infra.logs import bound
-from tasks.plan import prepare
+from tasks.plan import prepared
 from tasks.report import write_report
 from tasks.train import train_head
 
@@ -29,7 +29,7 @@ def pipeline(
     Returns:
         The report, as in report/report.json.
     """
-    run = prepare(job_of(job), recheck=recheck, retry_bad=retry_bad, refit=refit)
+    run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad, refit=refit)
     with bound(run=run.job.name):
         with connect(run.job.ray.address) as cluster:
             speed = embed_inputs(run, cluster)

@@ -15,7 +15,7 @@ from tasks.alignment_files import load_alignment
 from tasks.embed import embed_input, pending
 from tasks.fuse import fuse_features
 from tasks.join import join_tables
-from tasks.plan import prepare
+from tasks.plan import prepared
 from tasks.report import write_report
 from tasks.run import Run
 from tasks.train import train_head
@@ -44,7 +44,7 @@ def fuse_inputs(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any], Fig
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
 def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
     """Embeds what is missing of every input."""
-    run = prepare(job_of(job), recheck=recheck, retry_bad=retry_bad)
+    run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad)
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
         return embed_inputs(run, cluster)
 
@@ -52,7 +52,7 @@ def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = Fal
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
 def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
-    run = _embedded(prepare(job_of(job), refit=refit))
+    run = _embedded(prepared(job_of(job), refit=refit))
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
         fitted, _ = fit_alignment(run, cluster)
     return fitted.summary
@@ -61,7 +61,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
 @flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
 def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
-    run = _embedded(prepare(job_of(job)))
+    run = _embedded(prepared(job_of(job)))
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
         _, manifest, _ = fuse_inputs(run, cluster)
     return {"number": manifest["number"], "version": manifest["version"], "rows": manifest["rows"]}
@@ -70,7 +70,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
 def train(job: JobParameter = DEMO) -> dict[str, Any]:
     """Trains the head on the newest committed features."""
-    run = prepare(job_of(job))
+    run = prepared(job_of(job))
     with bound(run=run.job.name):
         metrics, _ = train_head(run, _committed(run))
     return metrics
@@ -79,7 +79,7 @@ def train(job: JobParameter = DEMO) -> dict[str, Any]:
 @flow(name="barycenter-report", flow_run_name=run_name("report"))
 def report(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes the report of the newest committed features again."""
-    run = _embedded(prepare(job_of(job)))
+    run = _embedded(prepared(job_of(job)))
     with bound(run=run.job.name):
         manifest = _committed(run)
         alignment = load_alignment(run.storage, manifest["alignment_id"])

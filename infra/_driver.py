@@ -4,7 +4,7 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,10 +79,11 @@ class Driver:
         on_done: Callable[[Work, Any], None],
         on_quarantine: Callable[[Quarantined], None],
         without_rows: Callable[[Work, tuple[int, ...]], Work] | None,
-        first: Work | None = None,
+        first: Sequence[Work] = (),
     ) -> None:
         self._work = work
-        self._first = first
+        self._firsts = deque(_Item.of(each) for each in first)
+        self._first: Work | None = None
         self._concurrency = int(getattr(worker, "concurrency", 1))
         self._pickled = cloudpickle.dumps((worker, args))
         self._plan = plan
@@ -110,8 +111,7 @@ class Driver:
     def run(self) -> list[Quarantined]:
         """Works until nothing is left."""
         try:
-            if self._first is not None:
-                self._queue.append(_Item.of(self._first))
+            self._next_first()
             self._refill()
             while self._queue or any(actor.held for actor in self._actors.values()):
                 self._start_actors()
@@ -126,6 +126,14 @@ class Driver:
         finally:
             for actor in list(self._actors.values()):
                 self._release(actor)
+
+    def _next_first(self) -> None:
+        """Queues the next of the units one of which must be done before all others."""
+        self._first = None
+        if self._firsts:
+            item = self._firsts.popleft()
+            self._first = item.work
+            self._queue.append(item)
 
     def _refill(self) -> None:
         """Pulls new work, never more than the actors can hold, and none before the first unit is done."""
@@ -317,6 +325,10 @@ class Driver:
         self._queue.append(item)
 
     def _quarantine(self, item: _Item) -> None:
+        if item.work is self._first and self._firsts:
+            log.warning("%s failed %d times (%s); it is done in another way", item.work.id, item.tries, item.detail)
+            self._next_first()
+            return
         self._report(Quarantined(item.work.id, item.tries, item.detail))
 
     def _report(self, quarantined: Quarantined) -> None:

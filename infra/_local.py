@@ -1,7 +1,9 @@
 """Files on a local (or mounted) file system: a file appears whole or not at all."""
 
+import errno
 import os
 import secrets
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +12,9 @@ from typing import BinaryIO
 from infra._faults import told, told_when_full
 
 TEMPORARY_SUFFIX = ".tmp"
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+_CLAIM_SECONDS = 10.0
+_CLAIM_POLL = 0.02
 
 
 class LocalStore:
@@ -63,6 +68,11 @@ class LocalStore:
                     target.hardlink_to(temporary)
                 except FileExistsError:
                     return False
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                    if not _placed_by_claim(temporary, target):
+                        return False
                 _fsync_folder(target.parent)
                 return True
             finally:
@@ -131,9 +141,42 @@ def _walk(folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
                     yield prefix + entry.name, entry.stat().st_size
 
 
+def _placed_by_claim(temporary: Path, target: Path) -> bool:
+    """Renames a written file to ``target`` unless that is there, where the file system knows no hard links.
+
+    A claim beside it, made with O_EXCL, lets one writer at a time look and rename; readers see the whole file or none.
+    A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes no time.
+    """
+    claim = target.with_name(f".{target.name[:100]}.claim{TEMPORARY_SUFFIX}")
+    seen, since = None, time.monotonic()
+    while True:
+        try:
+            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            break
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                status = claim.stat()
+                if seen != (status.st_ino, status.st_mtime_ns):
+                    seen, since = (status.st_ino, status.st_mtime_ns), time.monotonic()
+                elif time.monotonic() - since > _CLAIM_SECONDS:
+                    claim.unlink(missing_ok=True)
+            time.sleep(_CLAIM_POLL)
+    try:
+        if target.exists():
+            return False
+        temporary.replace(target)
+        return True
+    finally:
+        claim.unlink(missing_ok=True)
+
+
 def _fsync_folder(folder: Path) -> None:
+    """Makes a rename last; some mounts (FUSE, SMB) cannot, and then theirs is the promise."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+            raise
     finally:
         os.close(descriptor)

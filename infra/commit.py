@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from fusion.errors import RunError
-from infra.ledger import COLUMNS, REPAIRS, embedding_path
+from infra.ledger import embedding_path, gather_repairs, is_repair_note
 from infra.storage import MissingFileError, Storage
 
 Manifest = dict[str, Any]
@@ -161,12 +161,13 @@ def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[
         storage.remove(old)
         storage.remove(garbage)
         storage.abandon_uploads()
+        gather_repairs(storage)
     return sorted(old + garbage)
 
 
 def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
     """Whether any of the manifests refers to a path."""
-    files: set[str] = {REPAIRS}
+    files: set[str] = set()
     folders: set[str] = set()
     for manifest in manifests:
         files.update(map(_path, [*manifest.get("files", []), *manifest.get("rejects", [])]))
@@ -177,13 +178,13 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
             folders.add(f"alignment/{alignment}")
         if join := manifest.get("join"):
             folders.add(f"corpus/{join}")
-    return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or path.endswith(f"/{COLUMNS}")
+    return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path)
 
 
 def _embeddings(manifest: Manifest) -> Iterator[str]:
     for name, about in manifest.get("inputs", {}).items():
         for shard_id in manifest.get("shards", []):
-            yield embedding_path(name, str(about["encoder_id"]), str(shard_id))
+            yield embedding_path(name, str(about["embedding_id"]), str(shard_id))
 
 
 def _path(entry: Any) -> str:

@@ -1,6 +1,6 @@
 """Work over Ray actors, owned by the driver: requeue, replace, find the poison, quarantine."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from infra._driver import Driver
@@ -25,7 +25,7 @@ def dispatch(
     grace: float = 300.0,
     max_in_flight: int = 2,
     start_timeout: float = 1800.0,
-    first: Work | None = None,
+    first: Sequence[Work] = (),
 ) -> list[Quarantined]:
     """Runs every unit of work once, come what may, on actors of one worker class.
 
@@ -58,7 +58,8 @@ def dispatch(
         grace: Seconds added to a unit's time limit.
         max_in_flight: Units handed to an actor at a time.
         start_timeout: Seconds until at least one worker must have started.
-        first: A unit of work that is done before ``work`` is asked for its first and before other workers start.
+        first: Units of which one is done before ``work`` is asked for its first and before other workers start: the
+            next is tried where the one before fails for good; only the last is then quarantined.
 
     Returns:
         What was quarantined.

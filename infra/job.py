@@ -35,6 +35,12 @@ from infra.jobvalues import (
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
 CANDIDATES = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
+NOT_IN_THE_JOB_HASH: dict[str, Any] = {
+    "output": {"path", "reuse", "publish", "promote", "busy"},
+    "ray": True,
+}
+"""Where results go, how they get there and who works on them; keys that are yet to come included."""
+
 NEEDS_TWO = ("procrustes", "cca", "kernel-cca", "contrastive")
 
 
@@ -354,6 +360,6 @@ class Job(Section):
         return self.model_copy(update=changes)
 
     def fingerprint(self) -> str:
-        """The job hash (hexadecimal): of every value but output.path and ray, defaults included."""
-        values = self.model_dump(mode="json", by_alias=True, exclude={"output": {"path"}, "ray": True})
+        """The job hash (hexadecimal): of every value but ``NOT_IN_THE_JOB_HASH``, defaults included."""
+        values = self.model_dump(mode="json", by_alias=True, exclude=NOT_IN_THE_JOB_HASH)
         return hashlib.blake2b(json.dumps(values).encode(), digest_size=12).hexdigest()

@@ -1,8 +1,10 @@
 """Fit the alignment: fold moments from workers, one small fit here, saved under the hash of what it holds."""
 
 import json
+import logging
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +23,7 @@ from tasks.alignment_files import load_alignment, save_alignment
 from tasks.checks import widest
 from tasks.digest import digest
 from tasks.drift import check_drift, note_fitted_shards
+from tasks.identities import alignment_settings, embeddings_key, fit_key, moments_parts
 from tasks.moments import kept_moments
 from tasks.progress import StageProgress
 from tasks.reducing import OfInputs
@@ -28,6 +31,9 @@ from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
 
 SAMPLE_ROWS = 20_000
+KEPT = "alignment {} is kept, it was fitted on other rows than these; --refit fits it again"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +59,10 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
     """
     if run.job.alignment.from_ is not None:
         return _borrowed(run), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    record = f"alignment/fits/{digest(run.embeddings_key(), _settings_key(run))}.json"
+    record = f"alignment/fits/{fit_key(run)}.json"
     summary = _found(run, record)
     if summary is not None:
+        _say_if_kept(summary)
         found = load_alignment(run.storage, summary["alignment_id"])
         summary = check_drift(run, found, summary)
         return Fitted(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
@@ -64,7 +71,8 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
         figures = progress.figures()
     alignment_id = save_alignment(run.storage, alignment)
     note_fitted_shards(run, alignment_id)
-    summary |= {"alignment_id": alignment_id, "settings_key": _settings_key(run)}
+    summary |= {"alignment_id": alignment_id, "settings_key": alignment_settings(run)}
+    summary |= {"fitted_on": embeddings_key(run), "kept": False}
     run.storage.write(record, json.dumps(summary, indent=1).encode())
     return Fitted(alignment, alignment_id, summary), figures
 
@@ -72,9 +80,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
 def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
     folds, target = run.job.alignment.folds, run.job.train.target if run.job.train else None
-    encoders = {name: run.encoders[name].encoder_id for name in run.inputs}
-    key = digest(encoders, _split_key(run), folds, target)
-    both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), key, progress)
+    both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), digest(moments_parts(run)), progress)
     return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
 
 
@@ -142,7 +148,7 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
         return alignments.Identity(folds=run.job.alignment.folds).fit_moments(moments()), told
     from tasks.learn import learn  # imports torch
 
-    alignment, features = learn(run, cluster, moments, _settings_key(run))
+    alignment, features = learn(run, cluster, moments, fit_key(run))
     if run.job.train is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
         told["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
     return alignment, told
@@ -164,17 +170,14 @@ def _borrowed(run: Run) -> Fitted:
         )
     alignment = load_alignment(source, manifest["alignment_id"])
     alignment_id = save_alignment(run.storage, alignment)
-    summary = manifest["alignment"] | {"chosen_by": "alignment.from", "alignment_id": alignment_id}
+    summary = manifest["alignment"] | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
+    for theirs_alone in ("settings_key", "fitted_on"):
+        summary.pop(theirs_alone, None)
     average = manifest["average"]
     if run.job.average.method != "auto":
         average = dict(zip(("method", "weights"), given_average(run.job), strict=True))
     summary |= {"average": average["method"], "weights": average["weights"]}
     return Fitted(alignment, alignment_id, check_drift(run, alignment, summary, source))
-
-
-def _split_key(run: Run) -> list[str | None]:
-    train = run.job.train
-    return [train.split, train.group_by] if train else [None, None]
 
 
 def _found(run: Run, record: str) -> dict[str, Any] | None:
@@ -187,13 +190,13 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
     if not run.storage.exists("manifest.json"):
         return None
     committed: dict[str, Any] = json.loads(run.storage.read("manifest.json"))["alignment"]
-    return committed if committed.get("settings_key") == _settings_key(run) else None
+    if committed.get("settings_key") != alignment_settings(run):
+        return None
+    return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}
 
 
-def _settings_key(run: Run) -> str:
-    job = run.job
-    settings = [job.alignment.model_dump(mode="json", by_alias=True), job.explicit("alignment.dim")]
-    settings += [job.average.model_dump(mode="json"), [job.train.target, job.train.task] if job.train else None]
-    if job.alignment.method not in ("none", "auto", *alignments.CHOICES):
-        settings.append(job.seed)
-    return digest(settings, {name: run.encoders[name].encoder_id for name in run.inputs}, _split_key(run))
+def _say_if_kept(summary: Mapping[str, Any]) -> None:
+    if summary["kept"]:
+        text = f"align: {KEPT.format(summary['alignment_id'])}"
+        log.info(text)
+        print(text, file=sys.stderr, flush=True)

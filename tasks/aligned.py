@@ -74,7 +74,7 @@ class AlignedRows:
         views: dict[str, Vectors] = {}
         keys: list[str | None] = []
         for name, entry in self._manifest["inputs"].items():
-            path = embedding_path(name, entry["encoder_id"], shard)
+            path = embedding_path(name, entry["embedding_id"], shard)
             if not self._storage.exists(path):
                 raise RunError(
                     f"{self._storage.uri(path)} is gone, and the features hold no aligned vectors; run the job again, "

@@ -114,7 +114,7 @@ def lineage(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
         {
             "what": f"embeddings {name}",
             "id": f"{entry['encoder']} {entry['encoder_id']}",
-            "where": storage.uri(embedding_path(name, entry["encoder_id"], "x").rpartition("/")[0]),
+            "where": storage.uri(embedding_path(name, entry["embedding_id"], "x").rpartition("/")[0]),
         }
         for name, entry in manifest["inputs"].items()
     ]

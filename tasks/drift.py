@@ -12,6 +12,7 @@ from fusion.alignment import Alignment
 from fusion.features import array_to_vectors
 from infra.ledger import done_shards, embedding_path
 from infra.storage import Storage
+from tasks.identities import embedding_ids
 from tasks.run import Run
 
 _SAMPLE_ROWS = 20_000
@@ -51,21 +52,23 @@ def check_drift(
         The summary, with ``drift`` and its warnings where there are new rows.
     """
     kept = {name: value for name, value in summary.items() if name != "drift"}
-    encoder_ids = {name: run.encoders[name].encoder_id for name in run.inputs}
+    ours = theirs = embedding_ids(run)
     if fitted_on is None:
         fitted = _fitted_shards(run.storage, str(summary["alignment_id"]))
         known = set(fitted)
         new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
     else:
-        fitted = list(json.loads(fitted_on.read("manifest.json"))["shards"])
+        manifest = json.loads(fitted_on.read("manifest.json"))
+        fitted = list(manifest["shards"])
+        theirs = {name: str(manifest["inputs"][name]["embedding_id"]) for name in ours}
         new = [shard.id for shard in run.shards]
-    there = [done_shards(fitted_on or run.storage, name, encoder) for name, encoder in encoder_ids.items()]
+    there = [done_shards(fitted_on or run.storage, name, folder) for name, folder in theirs.items()]
     fitted = [shard_id for shard_id in fitted if all(shard_id in done for done in there)]
     if not new or not fitted:
         return kept
     wanted = max(1, _SAMPLE_ROWS // max(1, run.job.corpus.rows_per_shard))
-    before = alignment.transform(_views(fitted_on or run.storage, encoder_ids, _spread(fitted, wanted)))
-    after = alignment.transform(_views(run.storage, encoder_ids, _spread(new, wanted)))
+    before = alignment.transform(_views(fitted_on or run.storage, theirs, _spread(fitted, wanted)))
+    after = alignment.transform(_views(run.storage, ours, _spread(new, wanted)))
     drift, warnings = measure_drift(before, after, summary.get("heldout_correlations", []))
     drift = {"new_shards": len(new)} | drift
     return kept | {"drift": drift, "warnings": [*kept.get("warnings", []), *warnings]}
@@ -123,12 +126,12 @@ def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArr
     return np.asarray((left * right).sum(axis=0) / np.maximum(scale, 1e-12))
 
 
-def _views(storage: Storage, encoder_ids: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
+def _views(storage: Storage, folders: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
     views: Views = {}
-    for name, encoder_id in encoder_ids.items():
+    for name, embedding_id in folders.items():
         parts = []
         for shard_id in shard_ids:
-            table = storage.read_table(embedding_path(name, encoder_id, shard_id), columns=["vector", "ok"])
+            table = storage.read_table(embedding_path(name, embedding_id, shard_id), columns=["vector", "ok"])
             vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
             vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
             parts.append(vectors)

@@ -1,24 +1,28 @@
 """Embed one input: shards of the corpus through its encoder, one Parquet file a shard; a file that is there is done."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
+import pyarrow.compute as pc
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from fusion.errors import JobError, RunError
+from fusion.errors import RunError
 from infra.cluster import Cluster, WorkerPlan
 from infra.corpus import Pictures, Shard
 from infra.dispatch import Quarantined, Work, dispatch
-from infra.ledger import COLUMNS, done_shards, embedding_path, intend_repairs
-from tasks.encoding import Calibration, EmbedSetting, EmbedWorker, ShardJob
+from infra.ledger import Repairs, done_shards, embedding_path
+from tasks.encoding import CALIBRATION_ROWS, Calibration, EmbedSetting, EmbedWorker, ShardJob
 from tasks.execution import Execution, execution, fix
+from tasks.identities import embedding_ids
 from tasks.members import Columns, Members
 from tasks.progress import StageProgress
 from tasks.run import Run, storage_options
+
+_READERS = 16
 
 
 @task(name="embed", task_run_name="embed {name}", cache_policy=NO_CACHE)
@@ -33,15 +37,16 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     rows = sum(shard.rows for shard in shards)
     if not shards:
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
-    run.storage.write(*check_columns(run, name))
     ray = run.job.ray
     workers = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
     workers = replace(workers, workers=min(workers.workers, len(shards)))
-    stage = _Stage(run, name, workers, _announce_repairs(run, name, shards))
+    mended = _announce_repairs(run, name, shards)
+    stage = _Stage(run, name, workers, mended)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
         progress.employs(stage.workers, cluster.gpus)
         stage.work(shards, progress)
         progress.note(stage.limited_by())
+    mended.settle()
     figures: dict[str, Any] = progress.figures()
     return figures | {
         "shards": len(shards),
@@ -53,8 +58,9 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 class _Stage:
     """One input's shards on their way through the workers, and what is told of them."""
 
-    def __init__(self, run: Run, name: str, workers: WorkerPlan, there: set[str]) -> None:
-        self._run, self._name, self._there = run, name, there
+    def __init__(self, run: Run, name: str, workers: WorkerPlan, mended: Repairs) -> None:
+        self._run, self._name, self._mended = run, name, mended
+        self._embedding_id = embedding_ids(run)[name]
         self.execution = execution(run, name, workers)
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
@@ -65,9 +71,9 @@ class _Stage:
 
     def work(self, shards: Sequence[Shard], progress: StageProgress) -> None:
         """Finds the batch, unless it is known, and embeds the shards."""
-        first = None
+        first: list[Work] = []
         if self.execution.batch is None:
-            first = Work("calibration", Calibration(shards[0], sum(shard.rows for shard in shards)), 0)
+            first = _calibrations(shards)
         else:
             self._fix(self.execution.batch)
 
@@ -112,7 +118,8 @@ class _Stage:
     def _units(self, shards: Sequence[Shard]) -> Iterator[Work]:
         for shard in shards:
             assert self.execution.batch is not None
-            yield Work(shard.id, ShardJob(shard, self.execution.batch, shard.id in self._there), shard.rows)
+            again = embedding_path(self._name, self._embedding_id, shard.id) in self._mended
+            yield Work(shard.id, ShardJob(shard, self.execution.batch, again), shard.rows)
 
     def _fix(self, batch: int) -> None:
         chosen = replace(self.execution, batch=batch)
@@ -161,7 +168,7 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
     return EmbedSetting(
         name=name,
         spec=run.specs[name],
-        encoder_id=run.encoders[name].encoder_id,
+        embedding_id=embedding_ids(run)[name],
         columns=input_columns(run, name),
         corpus=run.corpus,
         storage=run.storage,
@@ -170,41 +177,27 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
     )
 
 
-def check_columns(run: Run, name: str) -> tuple[str, bytes]:
-    """Refuses to mix embeddings of one column with those of another, which no name would tell apart.
-
-    Returns:
-        Path and content of the file beside the embeddings that tells of which columns they are.
-
-    Raises:
-        JobError: There are embeddings of other columns.
-    """
-    path = f"embeddings/{name}/{run.encoders[name].encoder_id}/{COLUMNS}"
-    columns = [*run.columns(name), run.weights_column(name)]
-    known = json.loads(run.storage.read(path)) if run.storage.exists(path) else columns
-    if known != columns:
-        raise JobError(
-            f"inputs.{name}.column",
-            f"the embeddings in {run.job.output.path} were made of {', '.join(filter(None, known))}; give the input "
-            "another name or the job another output.path",
-        )
-    return path, json.dumps(columns).encode()
-
-
 def pending(run: Run, name: str) -> list[Shard]:
     """Shards of one input without an embedding file (or whose pictures changed, or that held bad rows, if asked)."""
-    done = done_shards(run.storage, name, run.encoders[name].encoder_id)
-    return [shard for shard in run.shards if shard.id not in done or _stale(run, name, shard)]
+    if run.unjoined:
+        return []
+    embedding_id = embedding_ids(run)[name]
+    done = done_shards(run.storage, name, embedding_id)
+    again: set[str] = set()
+    if run.retry_bad or run.recheck:
+        paths = {shard: embedding_path(name, embedding_id, shard.id) for shard in run.shards if shard.id in done}
+        with ThreadPoolExecutor(_READERS) as pool:
+            stale = pool.map(lambda item: _stale(run, name, *item), paths.items())
+            again = {shard.id for shard, is_stale in zip(paths, stale, strict=True) if is_stale}
+    return [shard for shard in run.shards if shard.id not in done or shard.id in again]
 
 
-def _stale(run: Run, name: str, shard: Shard) -> bool:
-    if not (run.retry_bad or run.recheck):
-        return False
-    path = embedding_path(name, run.encoders[name].encoder_id, shard.id)
-    table = run.storage.read_table(path, columns=["ok", "source", "source_stamp"])
-    if run.retry_bad and not all(table.column("ok").to_pylist()):
+def _stale(run: Run, name: str, shard: Shard, path: str) -> bool:
+    recheck = run.recheck and run.specs[name].kind == "image"
+    table = run.storage.read_table(path, columns=["ok", "source_stamp"] if recheck else ["ok"])
+    if run.retry_bad and not pc.all(table.column("ok"), min_count=0).as_py():
         return True
-    if not run.recheck or run.specs[name].kind != "image":
+    if not recheck:
         return False
     columns = input_columns(run, name)
     members = Members(run.corpus.read(shard, columns.names), columns, shard.folder)
@@ -212,14 +205,21 @@ def _stale(run: Run, name: str, shard: Shard) -> bool:
     return changed
 
 
-def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> set[str]:
-    """Ids of the shards whose embedding file is there and will be made again."""
+def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> Repairs:
+    """The embedding files that are there and will be made again."""
     if not (run.retry_bad or run.recheck):
-        return set()
-    encoder_id = run.encoders[name].encoder_id
-    there = done_shards(run.storage, name, encoder_id) & {shard.id for shard in shards}
-    intend_repairs(run.storage, [embedding_path(name, encoder_id, shard_id) for shard_id in sorted(there)])
-    return there
+        return Repairs(run.storage, [])
+    embedding_id = embedding_ids(run)[name]
+    there = done_shards(run.storage, name, embedding_id) & {shard.id for shard in shards}
+    return Repairs(run.storage, [embedding_path(name, embedding_id, shard_id) for shard_id in sorted(there)])
+
+
+def _calibrations(shards: Sequence[Shard]) -> list[Work]:
+    """Shards to find the batch with, each tried if the one before crashes its worker; the last one reads no row."""
+    rows = sum(shard.rows for shard in shards)
+    chosen = dict.fromkeys([shards[0], shards[len(shards) // 2]])
+    samples = [*(replace(shard, stop=min(shard.stop, shard.start + CALIBRATION_ROWS)) for shard in chosen), None]
+    return [Work("calibration", Calibration(sample, rows), 0) for sample in samples]
 
 
 def input_columns(run: Run, name: str) -> Columns:

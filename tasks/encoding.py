@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from fusion.encoders import EncoderSpec, load
@@ -30,7 +30,7 @@ class EmbedSetting:
 
     name: str
     spec: EncoderSpec
-    encoder_id: str
+    embedding_id: str
     columns: Columns
     corpus: Corpus
     storage: Storage
@@ -54,9 +54,9 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Before the first shard: the batch that runs fastest on its first rows, for ``rows`` to come."""
+    """Before the first shard: the batch that runs fastest on ``sample``, for ``rows`` to come; without one, a small batch."""
 
-    shard: Shard
+    sample: Shard | None
     rows: int
 
 
@@ -102,7 +102,7 @@ class EmbedWorker:
         if result.batch < job.batch:
             self._fits = min(result.batch, self._fits or result.batch)
         began = time.perf_counter()
-        path = embedding_path(setting.name, setting.encoder_id, job.shard.id)
+        path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
         write = setting.storage.write_table if job.replace else setting.storage.create_table
         write(path, members.table(keys, result), **EMBEDDING_PARQUET)
@@ -116,9 +116,10 @@ class EmbedWorker:
         }
 
     def _calibrated(self, job: Calibration) -> dict[str, Any]:
-        shard = job.shard
-        sample = replace(shard, stop=min(shard.stop, shard.start + CALIBRATION_ROWS))
-        members = Members(self.setting.corpus.read(sample, self._columns()), self.setting.columns, shard.folder)
+        if job.sample is None:
+            return {"batch": int(find_batch(self.pipeline, [], rows=job.rows))}
+        table = self.setting.corpus.read(job.sample, self._columns())
+        members = Members(table, self.setting.columns, job.sample.folder)
         values = [value for value in members.values if value is not None][:CALIBRATION_ROWS]
         return {"batch": int(find_batch(self.pipeline, values, rows=job.rows))}
 

@@ -21,12 +21,13 @@ from infra.storage import Storage
 from infra.versions import find_version
 from tasks.align import Fitted
 from tasks.artifacts import dataset_committed
-from tasks.digest import digest
+from tasks.duplicates import duplicates
 from tasks.fusing import Block, FuseSetting, FuseWorker
+from tasks.identities import embedding_ids, version_id
 from tasks.moments import block_workers
 from tasks.partitions import count_partitions
 from tasks.progress import StageProgress
-from tasks.rows import RowReader, duplicates
+from tasks.rows import RowReader
 from tasks.run import Run
 
 _FILE_BYTES = 256 * 2**20
@@ -100,9 +101,7 @@ def _rows_per_block(run: Run, dim: int) -> int:
 def _setting(run: Run, fitted: Fitted, average: str, weights: dict[str, float] | None) -> FuseSetting:
     job = run.job
     key = job.corpus.key or "key"
-    fuse = [average, weights, job.output.dtype, job.output.partition_by, job.output.keep_aligned, job.corpus.keep]
-    fuse += [job.on_bad_input, key]
-    version = digest(fitted.alignment_id, run.embeddings_key(), fuse)
+    version = version_id(run, fitted.alignment_id, average, weights)
     partitions = tuple(job.output.partition_by)
     kept = [pa.field(name, run.corpus.columns[name]) for name in job.corpus.keep if name not in partitions]
     inputs = {
@@ -149,11 +148,12 @@ def _manifest(run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[
                 "kind": run.specs[name].kind,
                 "encoder": job.inputs[name].encoder,
                 "encoder_id": run.encoders[name].encoder_id,
+                "embedding_id": embedding_id,
                 "dim": run.encoders[name].dim,
                 "fingerprint": run.encoders[name].fingerprint,
                 "spec": job.inputs[name].model_dump(mode="json"),
             }
-            for name in run.inputs
+            for name, embedding_id in embedding_ids(run).items()
         },
         "alignment_id": fitted.alignment_id,
         "alignment": {name: value for name, value in fitted.summary.items() if name != "warnings"},

@@ -39,7 +39,7 @@ def learn(
         run: With one of these methods in its job.
         cluster: Whose workers.
         moments: Gives the fold moments of the inputs, where training starts from them.
-        key: Names the settings.
+        key: Names the fit: its settings and its embeddings.
 
     Returns:
         The alignment, and the fold moments of its features.
@@ -47,7 +47,6 @@ def learn(
     Raises:
         RunError: If there are too few rows, or workers fail for good.
     """
-    key = digest(key, run.embeddings_key())
     try:
         alignment = new_alignment(run)
         if isinstance(alignment, KernelCCA):

@@ -130,12 +130,16 @@ class Members:
             if first is None:
                 told.append((None, None, None))
             elif len(pictures) == 1:
-                told.append((first.uri, first.size, first.stamp))
+                told.append((self._place(first), first.size, first.stamp))
             else:
                 stamps = "\0".join(str(picture and picture.stamp) for picture in pictures)
                 digest = hashlib.blake2b(stamps.encode(), digest_size=10).hexdigest()
-                told.append((first.uri, sum((picture and picture.size) or 0 for picture in pictures), digest))
+                told.append((self._place(first), sum((picture and picture.size) or 0 for picture in pictures), digest))
         return told
+
+    def _place(self, picture: Picture | None) -> str | None:
+        pictures = self.columns.pictures
+        return pictures.place(picture.uri) if picture is not None and pictures is not None else None
 
     def _rejects(self, result: Pooled) -> pa.Array:
         lines: list[list[dict[str, str | None]]] = [[] for _ in result.reasons]
@@ -143,7 +147,7 @@ class Members:
         for bad in result.bad:
             picture = self.sources[starts[bad.row] + bad.member] if self.sources else None
             detail = f"value {bad.member + 1}: {bad.detail}" if bad.detail else f"value {bad.member + 1}"
-            source = picture.uri if picture is not None else None
+            source = self._place(picture)
             lines[bad.row].append({"reason": bad.reason, "detail": detail, "source": source})
         return pa.array([line or None for line in lines], pa.list_(REJECT))
 

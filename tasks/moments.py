@@ -13,6 +13,7 @@ from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
 from tasks.alignment_files import read_moments, write_moments
 from tasks.digest import digest
+from tasks.identities import embedding_ids
 from tasks.progress import StageProgress
 from tasks.reducing import MomentsWorker, Reduction
 from tasks.rows import RowReader
@@ -70,6 +71,8 @@ def reduce_rows(
 def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
     """As :func:`reduce_rows`, but kept in the storage: a later run with more shards reads only those that are new.
 
+    Moments that grew differ in their last bits from those of one pass, so ``--refit`` takes none that did.
+
     Args:
         run: Whose rows.
         cluster: Whose workers.
@@ -79,15 +82,17 @@ def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, pro
     """
     folder = f"alignment/moments/{key}"
     marks = _marks(run)
-    path, found = f"{folder}/{digest(sorted(marks))}", _largest(run.storage, folder, marks)
+    path, found = f"{folder}/{digest(sorted(marks))}", _largest(run.storage, folder, marks, whole=run.refit)
     if found == path:
         return read_moments(run.storage, f"{path}.safetensors")
-    before = set(json.loads(run.storage.read(f"{found}.json"))) if found else set()
+    if run.refit:
+        found = None
+    before = set(json.loads(run.storage.read(f"{found}.json"))["marks"]) if found else set()
     base = read_moments(run.storage, f"{found}.safetensors") if found else None
     fresh = [shard for mark, shard in zip(marks, run.shards, strict=True) if mark not in before]
     moments = reduce_rows(run, cluster, reduction, progress, base, fresh)
     write_moments(run.storage, f"{path}.safetensors", moments)
-    run.storage.write(f"{path}.json", json.dumps(marks).encode())
+    run.storage.write(f"{path}.json", json.dumps({"marks": marks, "grown": found is not None}).encode())
     if found:
         run.storage.remove([f"{found}.json", f"{found}.safetensors"])
     return moments
@@ -98,18 +103,22 @@ def _marks(run: Run) -> list[str]:
     repaired = repairs(run.storage)
     if not repaired:
         return [shard.id for shard in run.shards]
+    ids = embedding_ids(run)
     paths = {
-        shard.id: [embedding_path(name, run.encoders[name].encoder_id, shard.id) for name in run.inputs]
+        shard.id: [embedding_path(name, embedding_id, shard.id) for name, embedding_id in ids.items()]
         for shard in run.shards
     }
     return [digest(shard, [repaired.get(path) for path in own]) for shard, own in paths.items()]
 
 
-def _largest(storage: Storage, folder: str, marks: Iterable[str]) -> str | None:
-    """The kept moments, by path without suffix, of the most shards that are all among these."""
+def _largest(storage: Storage, folder: str, marks: Iterable[str], *, whole: bool = False) -> str | None:
+    """The kept moments, by path without suffix, of the most shards that are all among these; ``whole``: of one pass."""
     known, best, most = set(marks), None, 0
     for path in sorted(path for path in storage.list(folder) if path.endswith(".json")):
-        held = json.loads(storage.read(path))
+        kept = json.loads(storage.read(path))
+        held = kept["marks"]
+        if whole and kept["grown"]:
+            continue
         if len(held) > most and known.issuperset(held):
             best, most = path.removesuffix(".json"), len(held)
     return best

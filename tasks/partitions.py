@@ -9,7 +9,7 @@ _SAMPLE_ROWS = 100_000
 
 
 def count_partitions(run: Run) -> int:
-    """Different values of the partition columns among evenly spaced rows; 1 without partition columns.
+    """Different values of the partition columns among evenly spaced rows; 1 without partition columns. Read once.
 
     Raises:
         JobError: They are more than may become folders.
@@ -17,6 +17,8 @@ def count_partitions(run: Run) -> int:
     names = tuple(run.job.output.partition_by)
     if not names:
         return 1
+    if run.partitions is not None:
+        return run.partitions
     found: set[tuple[object, ...]] = set()
     for shard in sample_shards(run.shards, _SAMPLE_ROWS):
         table = run.corpus.read(shard, names)
@@ -24,4 +26,5 @@ def count_partitions(run: Run) -> int:
         if len(found) > MAX_PARTITIONS:
             key, _, problem = too_many_partitions(names, len(found)).partition(": ")
             raise JobError(key, problem)
-    return max(1, len(found))
+    run.partitions = max(1, len(found))
+    return run.partitions

@@ -7,7 +7,7 @@ from typing import Any
 from fusion.errors import JobError
 from infra.job import Job
 from tasks.checks import check_alignment
-from tasks.embed import check_columns, pending
+from tasks.embed import pending
 from tasks.partitions import count_partitions
 from tasks.run import Run
 
@@ -22,11 +22,34 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     check_alignment(job, run.widths)
     if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
-    for name in run.inputs:
-        check_columns(run, name)
     if not run.unjoined:
         count_partitions(run)
     return run
+
+
+_opened: list[Run] = []
+
+
+def hand_over(run: Run) -> None:
+    """Keeps what :func:`prepare` gave for the flow that this process starts next, so that it opens nothing again.
+
+    A global, because Prefect makes copies of what a flow is handed.
+    """
+    _opened[:] = [run]
+
+
+def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
+    """What was handed over, if that is of the same job and flags; else as :func:`prepare`. It is handed over once.
+
+    Raises:
+        JobError: As :func:`prepare`.
+    """
+    asked = (recheck, retry_bad, refit)
+    for run in (_opened.pop() for _ in range(len(_opened))):
+        same = run.job == job and run.job.fingerprint() == job.fingerprint()
+        if same and asked == (run.recheck, run.retry_bad, run.refit):
+            return run
+    return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
 
 
 LATER_STAGES = ("align", "fuse", "train", "report")

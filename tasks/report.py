@@ -34,6 +34,7 @@ from fusion.moments import FoldMoments, Moments
 from infra.corpus import Shard
 from tasks.align import Fitted
 from tasks.artifacts import show_results
+from tasks.identities import report_id
 from tasks.progress import StageProgress
 from tasks.rendering import html, markdown
 from tasks.rows import RowReader, Rows, sample_shards
@@ -48,6 +49,7 @@ _FOLDS_AT_ONCE = 4
 
 REPORT, SAMPLES = "report/report.json", "report/samples.json"
 LINEAGE = ("number", "version", "alignment_id", "job", "code")
+"""Of the manifest; beside it ``asked``, the hash of this job, and ``report_id``, what the report was computed from."""
 
 Views = dict[str, NDArray[np.float32]]
 
@@ -58,13 +60,14 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
 
-    What a report of the same version, job and code holds is rendered again, not computed again.
+    What a report of the same identity holds is rendered again, not computed again.
 
     Returns:
         The report.
     """
-    if (known := _unchanged(run, manifest)) is not None:
-        return _rewritten(run, manifest, known, speed)
+    lineage = _lineage(run, fitted, manifest)
+    if (known := _unchanged(run, lineage)) is not None:
+        return _rewritten(run, manifest, known | {"lineage": lineage}, speed)
     with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
         shards = sample_shards(run.shards, _PROBE_ROWS)
         rows = RowReader.of(run).read_all(shards)
@@ -84,22 +87,27 @@ def write_report(
         samples = _samples(run, fitted, rows, shards, report)
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
-    report["lineage"] = {name: manifest[name] for name in LINEAGE} | {"asked": run.job.fingerprint()}
+    report["lineage"] = lineage
     run.storage.write(SAMPLES, json.dumps(samples).encode())
     _write(run, manifest, report, samples)
     return report
 
 
-def _unchanged(run: Run, manifest: dict[str, Any]) -> dict[str, Any] | None:
-    """The report there is, if it tells of the same version, job and code."""
+def _lineage(run: Run, fitted: Fitted, manifest: dict[str, Any]) -> dict[str, Any]:
+    told = {name: manifest[name] for name in LINEAGE}
+    return told | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
+
+
+def _unchanged(run: Run, lineage: dict[str, Any]) -> dict[str, Any] | None:
+    """The report there is, if it was computed from the same."""
     if not (run.storage.exists(REPORT) and run.storage.exists(SAMPLES)):
         return None
     known: dict[str, Any] = json.loads(run.storage.read(REPORT))
-    same = {name: manifest[name] for name in LINEAGE} | {"asked": run.job.fingerprint()}
-    return known if known.get("lineage") == same else None
+    return known if known.get("lineage", {}).get("report_id") == lineage["report_id"] else None
 
 
 def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
+    report["name"] = run.job.name
     report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
     _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
     return report

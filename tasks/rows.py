@@ -14,12 +14,10 @@ from fusion.splits import is_test
 from infra.corpus import Corpus, Shard
 from infra.ledger import embedding_path
 from infra.storage import Storage
+from tasks.identities import embedding_ids
 from tasks.run import TEST_FRACTION, Run
 
 _UNREAD = ("key_hash", "source_size", "source_stamp")
-_THREADS = 8
-_HASHES_IN_MEMORY = 1_000_000
-_MOST_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class RowReader:
 
     corpus: Corpus
     storage: Storage
-    encoder_ids: dict[str, str]
+    embedding_ids: dict[str, str]
     keep: tuple[str, ...]
     split: str | None
     group_by: str | None
@@ -102,7 +100,7 @@ class RowReader:
         return cls(
             corpus=run.corpus,
             storage=run.storage,
-            encoder_ids={name: run.encoders[name].encoder_id for name in run.inputs},
+            embedding_ids=embedding_ids(run),
             keep=tuple(run.job.corpus.keep),
             split=train.split if train else None,
             group_by=train.group_by if train else None,
@@ -110,16 +108,16 @@ class RowReader:
 
     def key_hashes(self, shard: Shard) -> NDArray[np.uint64]:
         """(n,) 64-bit hashes of the keys of one shard, from the first input's embedding file."""
-        name, encoder_id = next(iter(self.encoder_ids.items()))
-        table = self.storage.read_table(embedding_path(name, encoder_id, shard.id), columns=["key_hash"])
+        name, embedding_id = next(iter(self.embedding_ids.items()))
+        table = self.storage.read_table(embedding_path(name, embedding_id, shard.id), columns=["key_hash"])
         return np.asarray(table.column("key_hash").to_numpy())
 
     def read(self, shard: Shard) -> Rows:
         """All rows of one shard."""
         views: dict[str, NDArray[np.float32]] = {}
         status: dict[str, pa.Table] = {}
-        for name, encoder_id in self.encoder_ids.items():
-            with self.storage.parquet(embedding_path(name, encoder_id, shard.id)) as file:
+        for name, embedding_id in self.embedding_ids.items():
+            with self.storage.parquet(embedding_path(name, embedding_id, shard.id)) as file:
                 columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
                 table = file.read(columns=columns, use_threads=False)
             views[name] = _present(array_to_vectors(table.column("vector")), table.column("ok"))
@@ -194,38 +192,3 @@ def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
     wanted = max(1, round(len(shards) * rows / int(ends[-1])))
     middles = (np.arange(wanted) + 0.5) * ends[-1] / wanted
     return [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
-
-
-def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
-    """Rows whose key stands in an earlier row: {shard id: row numbers}; the first row of a key is kept.
-
-    Reads the 64-bit hashes of all keys once for each part of their range, so that memory holds a million of them, or a
-    sixteenth where that is more.
-    """
-    total = sum(shard.rows for shard in shards)
-    parts = min(_MOST_PARTS, -(-total // _HASHES_IN_MEMORY))
-    found: list[int] = []
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for part in range(parts):
-            places, hashes = [], []
-            start = 0
-            for shard, values in zip(shards, pool.map(reader.key_hashes, shards), strict=True):
-                chosen = np.flatnonzero(values % np.uint64(parts) == part)
-                places.append(chosen + start)
-                hashes.append(values[chosen])
-                start += shard.rows
-            found += _repeated(np.concatenate(places), np.concatenate(hashes))
-    starts = np.cumsum([0, *(shard.rows for shard in shards)])
-    rows = np.sort(np.array(found, np.int64))
-    named: dict[str, tuple[int, ...]] = {}
-    for number in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist():
-        inside = rows[(rows >= starts[number]) & (rows < starts[number + 1])] - starts[number]
-        named[shards[number].id] = tuple(inside.tolist())
-    return named
-
-
-def _repeated(places: NDArray[np.int64], hashes: NDArray[np.uint64]) -> list[int]:
-    order = np.argsort(hashes, kind="stable")
-    ordered = hashes[order]
-    again: list[int] = places[order[1:][ordered[1:] == ordered[:-1]]].tolist()
-    return again

@@ -14,10 +14,8 @@ from infra.corpus.files import Files
 from infra.corpus.join import Join
 from infra.credentials import load_block
 from infra.job import InputJob, Job
-from infra.ledger import embedding_path, repairs
 from infra.storage import Storage
 from tasks.descriptions import described
-from tasks.digest import digest
 from tasks.members import is_several
 from tasks.sides import inputs_of, open_sides
 
@@ -36,6 +34,7 @@ class Run:
         join: How the inputs' own tables come to the corpus; None where no input has one.
         specs: How each input is encoded.
         encoders: Width, fingerprint and id of each input's encoder.
+        partitions: Folders that the partition columns make, once they are counted.
         storage: The output folder.
     """
 
@@ -49,6 +48,7 @@ class Run:
         self._sides_of = {name: side.corpus for side in self.sides for name in inputs_of(side, job)}
         self.corpus: Corpus = self.sides[0].corpus
         self.join: Join | None = None
+        self.partitions: int | None = None
         self.shards: tuple[Shard, ...] = ()
         if len(self.sides) > 1:
             self.join = Join.of(str(job.corpus.key), self.sides, job.corpus, job.limits.join_memory_mb << 20)
@@ -110,20 +110,6 @@ class Run:
         """Rows of the corpus; of the table at ``corpus.path`` alone as long as others are not joined to it."""
         parts = self.corpus.sources if self.unjoined else self.shards
         return sum(part.rows for part in parts)
-
-    def embeddings_key(self) -> str:
-        """Names the embeddings that this run fits and fuses: every encoder and every shard, in order."""
-        encoder_ids = {name: self.encoders[name].encoder_id for name in self.inputs}
-        ids = [shard.id for shard in self.shards]
-        return digest(encoder_ids, ids, self._repairs(encoder_ids, ids))
-
-    def _repairs(self, encoder_ids: dict[str, str], shard_ids: list[str]) -> dict[str, str]:
-        """Content of those embedding files of this run that were made again in place."""
-        repaired = repairs(self.storage)
-        if not repaired:
-            return {}
-        ours = {embedding_path(name, encoder, shard) for name, encoder in encoder_ids.items() for shard in shard_ids}
-        return {path: content for path, content in repaired.items() if path in ours}
 
     def blocks(self, rows: int) -> list[tuple[Shard, ...]]:
         """Consecutive shards grouped into fixed blocks of about ``rows`` rows, whatever the number of workers."""

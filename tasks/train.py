@@ -22,7 +22,7 @@ from fusion.splits import is_test
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
 from tasks.aligned import AlignedRows
-from tasks.digest import digest
+from tasks.identities import head_folder
 from tasks.progress import StageProgress
 from tasks.run import TEST_FRACTION, Run
 
@@ -77,7 +77,7 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
     """
     if run.job.train is None:
         raise JobError("train", "the job file has no train section; add one with a target")
-    folder = f"head/{manifest['version']}/{digest(run.job.train.model_dump(mode='json'), run.job.seed)}"
+    folder = head_folder(manifest["version"], run.job.train, run.job.seed)
     return fit_head(
         run.storage, manifest, run.job.train, run.job.ray, run.storage, folder, seed=run.job.seed, name=run.job.name
     )

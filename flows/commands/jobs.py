@@ -40,6 +40,7 @@ def run(
             _show_plan(job, prepared, hourly_price)
             return
         flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
+        _hand_over(prepared)
         _show_report(job, run_flow("flows.pipeline", "pipeline", job, **flags))
 
 
@@ -56,7 +57,7 @@ def demo(
         from flows.parameters import demo as demo_of
 
         job = demo_of(out_dir)
-        _prepare(job)
+        _hand_over(_prepare(job))
         _show_report(job, run_flow("flows.pipeline", "pipeline", job))
 
 
@@ -105,6 +106,12 @@ def _prepare(job: Job, **flags: bool) -> "Run":
     return prepare(job, **flags)
 
 
+def _hand_over(run: "Run") -> None:
+    from tasks.plan import hand_over
+
+    hand_over(run)
+
+
 def _quiet(debug: bool) -> None:
     """The command tells errors itself, in one line; Prefect's own log would tell them twice."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
@@ -115,7 +122,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
     with told(debug):
         job = load(path, overrides)
         _quiet(debug)
-        _prepare(job, **flags)
+        _hand_over(_prepare(job, **flags))
         result = run_flow("flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
         if name == "report":
             _show_report(job, result)

@@ -142,6 +142,22 @@ class Corpus:
                 arrays[name] = pa.repeat(pa.scalar(value, kind), shard.rows)
         return pa.table({**arrays, BAD: pa.array(bad, pa.string())})
 
+    def reading(self, columns: Sequence[str]) -> list[list[str]]:
+        """How columns are read, for the identity of what is made of them.
+
+        Returns:
+            For each column its name, where its values stand (a column of the files, or their folders) and the type
+            that they are brought to. All three may change for a file when another is added to the corpus.
+        """
+        return [
+            [
+                name,
+                "folders" if name in self._folder_columns else f"column {self._aliases.get(name, name)}",
+                str(self.columns.get(name)),
+            ]
+            for name in columns
+        ]
+
     def keyed(self, key: str | None) -> "Corpus":
         """The same rows under another key column."""
         other = copy.copy(self)

@@ -25,7 +25,7 @@ KEY, ROW = "__key__", "__row__"
 _BUCKET_SHARE, _UNIT_SHARE = 4, 6
 _MOST_BYTES = 512 * 2**20
 _MOST_GRAINS = 1024
-_VERSION = 1
+_VERSION = 2
 _SPILL = pa.ipc.IpcWriteOptions(compression="lz4")
 
 Indices = NDArray[np.int64]
@@ -94,7 +94,7 @@ class Join:
         grains = min(max(rows) // job.rows_per_shard, _MOST_GRAINS)
         buckets = max(_power_of_two(needed), _power_of_two(grains + 1) // 2, 1)
         told = [
-            [side.input, side.corpus.key_column, dict(side.columns), [shard.id for shard in found]]
+            [side.input, side.corpus.key_column, dict(side.columns), sorted(side.paths), [shard.id for shard in found]]
             for side, found in zip(sides, shards, strict=True)
         ]
         text = json.dumps([_VERSION, key, buckets, job.rows_per_shard, told])

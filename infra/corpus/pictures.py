@@ -113,6 +113,14 @@ class Pictures:
             return self._remote(value, folder)
         return self._local(value, folder)
 
+    def place(self, uri: str | None) -> str | None:
+        """Where a picture lies, as it is recorded: relative to ``root`` where it lies below it.
+
+        What is kept of a corpus stays true when the corpus is moved, and does not say whose folder it lay in.
+        """
+        root = self._root.rstrip("/") + "/"
+        return uri.removeprefix(root) if uri is not None else None
+
     def _encoded(self, data: bytes) -> Picture:
         if not data:
             raise BadInputError(Reason.EMPTY)
@@ -182,7 +190,7 @@ class Pictures:
                     continue
                 raise
             self._check_size(size, value)
-            return Picture(partial(self._read_remote, uri, size), uri, stamp, size)
+            return Picture(partial(self._read_remote, uri, size, value), uri, stamp, size)
         raise BadInputError(Reason.FILE_MISSING, value)
 
     def _is_below(self, uri: str) -> bool:
@@ -191,8 +199,8 @@ class Pictures:
         root, path = (self._files.remote(name)[1].rstrip("/") for name in (self._root, uri))
         return bool(path.startswith(root + "/"))
 
-    def _read_remote(self, uri: str, size: int) -> bytes:
-        with _told(uri):
+    def _read_remote(self, uri: str, size: int, value: str) -> bytes:
+        with _told(value):
             return self._files.read(uri, 0, size)
 
 

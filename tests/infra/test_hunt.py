@@ -19,10 +19,23 @@ def test_bisection_finds_few_rows_with_few_probes():
     assert (search.guilty, probes) == ([], 2)
 
 
-def test_bisection_gives_up_when_all_rows_are_guilty():
+def test_what_fails_whichever_the_rows_ends_the_search_after_five_probes():
     search, probes = hunt(4096, range(4096))
     assert search.gave_up
-    assert probes == MOST_PROBES
+    assert (probes, search.guilty) == (5, [])
+
+
+def test_rows_guilty_in_both_halves_are_found():
+    guilty = [0, 17, 682, 2048, 4095]
+    search, _ = hunt(4096, guilty)
+    assert sorted(search.guilty) == guilty
+    assert not search.gave_up
+
+
+def test_too_many_guilty_rows_end_the_search():
+    search, probes = hunt(4096, range(0, 4096, 2))
+    assert search.gave_up
+    assert probes <= MOST_PROBES
 
 
 def test_a_row_that_failed_once_is_not_guilty():

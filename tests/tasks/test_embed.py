@@ -14,6 +14,7 @@ from infra.job import Job
 from infra.ledger import embedding_path
 from tasks.embed import embed_input, limited_by, pending
 from tasks.encoding import EmbedWorker
+from tasks.identities import embedding_ids
 from tasks.run import Run
 
 ROWS, FITS = 90, 5
@@ -52,7 +53,7 @@ def run_of(tmp_path, **given):
 
 
 def vectors(run):
-    paths = [embedding_path("text", run.encoders["text"].encoder_id, shard.id) for shard in run.shards]
+    paths = [embedding_path("text", embedding_ids(run)["text"], shard.id) for shard in run.shards]
     return np.array([v for path in paths for v in run.storage.read_table(path).column("vector").to_pylist()])
 
 
@@ -80,7 +81,7 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
         assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
         assert 0 < figures["start_seconds"] < figures["seconds"]
         first = vectors(run)
-        run.storage.remove([embedding_path("text", run.encoders["text"].encoder_id, run.shards[1].id)])
+        run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
         again = embed_input.fn(run, "text", cluster)
     assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
     assert json.loads(run.storage.read("plan.json")) == plan

@@ -7,9 +7,10 @@ import pytest
 
 from fusion.features import feature_schema
 from infra.corpus import Shard
+from tasks.duplicates import duplicates
 from tasks.fusing import FuseSetting, bad_inputs, rows_written
 from tasks.members import REJECT
-from tasks.rows import Rows, duplicates
+from tasks.rows import Rows
 
 NAN = np.nan
 
@@ -84,7 +85,7 @@ class Hashes:
 def test_repeated_keys_are_found_across_shards(monkeypatch):
     parts = [[5, 7, 5], [8], [7, 9, 8, 9]]
     shards = [Shard(str(i), i, "s", "u", 0, len(part)) for i, part in enumerate(parts)]
-    monkeypatch.setattr("tasks.rows._HASHES_IN_MEMORY", 3)
+    monkeypatch.setattr("tasks.duplicates._ROWS_IN_MEMORY", 3)
     assert duplicates(Hashes(parts), shards) == {"0": (2,), "2": (0, 2, 3)}
     assert duplicates(Hashes([[1], [2], [3]]), shards[:1]) == {}
 

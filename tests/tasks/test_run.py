@@ -8,6 +8,7 @@ import pytest
 from fusion.errors import JobError
 from infra.job import Job
 from tasks.digest import digest
+from tasks.identities import embedding_ids, embeddings_key
 from tasks.plan import describe_plan, prepare
 from tasks.rows import sample_shards
 from tasks.run import Run
@@ -66,7 +67,7 @@ def test_a_changed_file_changes_its_shards_and_the_embeddings_key(job, tmp_path)
     after = Run(job)
     assert [shard.id for shard in after.shards[:3]] == [shard.id for shard in before.shards[:3]]
     assert not {shard.id for shard in after.shards[3:]} & {shard.id for shard in before.shards}
-    assert after.embeddings_key() != before.embeddings_key()
+    assert embeddings_key(after) != embeddings_key(before)
 
 
 def test_an_empty_corpus_is_a_mistake_in_the_job(job, tmp_path):
@@ -103,7 +104,7 @@ def test_an_unfinished_run_tells_its_rate(job, tmp_path):
 
 def test_the_plan_counts_what_is_done(job, tmp_path):
     run = prepare(job)
-    folder = tmp_path / "out" / "embeddings" / "vec" / run.encoders["vec"].encoder_id
+    folder = tmp_path / "out" / "embeddings" / "vec" / embedding_ids(run)["vec"]
     folder.mkdir(parents=True)
     for shard in run.shards[:2]:
         (folder / f"{shard.id}.parquet").write_bytes(b"")
