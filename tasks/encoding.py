@@ -54,7 +54,7 @@ class ShardJob:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Before the first shard: the batch that runs fastest on ``sample``, for ``rows`` to come; without one, a small batch."""
+    """Before the first shard: the batch that runs fastest on ``sample``, for ``rows`` to come; a small one without."""
 
     sample: Shard | None
     rows: int

@@ -1,0 +1,128 @@
+"""Whole jobs in this process, without Ray and Prefect: their stages one after the other, their workers called in turn."""
+
+import json
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fusion.heads.neural import NeuralHead
+from infra.cluster import Cluster, Node
+from infra.job import Job
+from tasks.align import fit_alignment
+from tasks.digest import digest
+from tasks.embed import embed_input
+from tasks.fuse import fuse_features
+from tasks.join import join_tables
+from tasks.plan import prepare
+from tasks.report import write_report
+from tasks.train import read_labelled, train_head
+
+CLUSTER = Cluster("this process", (Node(2.0, 0.0),))
+HISTORY = ("number", "job")
+"""Of the lineage: which commit of this output it was, and which job made that first."""
+
+
+def in_this_process(monkeypatch):
+    """Calls what would be sent to workers, and draws no pictures."""
+    for stage in ("embed", "join", "moments", "fuse"):
+        monkeypatch.setattr(f"tasks.{stage}.dispatch", dispatched)
+    monkeypatch.setattr("tasks.descent.descended", descended)
+    monkeypatch.setattr("tasks.rendering.figures.plots", lambda *_: {})
+    monkeypatch.setattr("tasks.run.load_block", lambda _: None)
+
+
+def dispatched(work, *, worker, args=(), on_done, first=(), **_):
+    made = worker(*args)
+    for each in first[:1]:
+        on_done(each, made.run(each.payload))
+    for each in work:
+        on_done(each, made.run(each.payload))
+    return []
+
+
+def descended(source, manifest, train, ray, sink, folder, *, seed, name, rows):
+    learned = read_labelled(source, manifest, train)
+    learned = learned.take(~learned.test)
+    head = NeuralHead(train.head, inputs=tuple(manifest["inputs"]), task=train.task, seed=seed)
+    return head.fit(learned.fused, learned.target, learned.aligned, groups=learned.groups)
+
+
+def run_job(data: dict[str, Any], **flags: bool) -> dict[str, Any]:
+    """The report of a whole job."""
+    run = prepare(Job.model_validate(data), **flags)
+    speed = {"join": join_tables.fn(run, CLUSTER)} if run.join is not None else {}
+    speed |= {f"embed {name}": embed_input.fn(run, name, CLUSTER) for name in run.inputs}
+    fitted, speed["align"] = fit_alignment.fn(run, CLUSTER)
+    manifest, speed["fuse"] = fuse_features.fn(run, CLUSTER, fitted, *fitted.average)
+    head, speed["train"] = train_head.fn(run, manifest)
+    report: dict[str, Any] = write_report.fn(run, fitted, manifest, speed, head)
+    return report
+
+
+@dataclass
+class Result:
+    """What a run left."""
+
+    folder: Path
+    report: dict[str, Any]
+    embeddings: dict[str, bytes] = field(default_factory=dict)
+    features: dict[str, bytes] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, folder: Path) -> "Result":
+        """The files by name, those of the newest features only, and the report without times and history."""
+        report = json.loads((folder / "report" / "report.json").read_text())
+        del report["speed"]
+        report["lineage"] = {name: value for name, value in report["lineage"].items() if name not in HISTORY}
+        return cls(
+            folder, report, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}")
+        )
+
+
+class Outputs:
+    """Outputs of jobs, each run once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lender = folder / "lender"
+
+    def joined(self, data: dict[str, Any]) -> dict[str, Any]:
+        """The job, its own tables joined in its output, if it has some."""
+        data = data | {"output": data["output"] | {"path": str(self._place("joined", data))}}
+        run = prepare(Job.model_validate(data))
+        if run.join is not None and run.unjoined:
+            join_tables.fn(run, CLUSTER)
+        return data
+
+    def rerun(self, before: dict[str, Any], after: dict[str, Any], *, refit: bool) -> tuple[Result, Result]:
+        """One job after another in one output, and the second alone in an empty one, with the same plan."""
+        base = self._place("base", before)
+        self._lend(before, after)
+        if not (base / "report").exists():
+            run_job(_into(before, base))
+        again, fresh = self._folder / "again", self._folder / "fresh"
+        for folder in (again, fresh):
+            shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(base, again)
+        run_job(_into(after, again), refit=refit)
+        fresh.mkdir()
+        shutil.copy(again / "plan.json", fresh / "plan.json")
+        run_job(_into(after, fresh))
+        return Result.of(again), Result.of(fresh)
+
+    def _lend(self, before: dict[str, Any], after: dict[str, Any]) -> None:
+        if "from" in after["alignment"] and not self._lender.exists():
+            run_job(_into(before | {"corpus": before["corpus"] | {"path": str(self._folder / "grown")}}, self._lender))
+
+    def _place(self, kind: str, data: dict[str, Any]) -> Path:
+        return self._folder / f"{kind}-{digest(data)}"
+
+
+def _into(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return data | {"output": data["output"] | {"path": str(folder)}}
+
+
+def _files(folder: Path, below: str) -> dict[str, bytes]:
+    found = sorted(path for path in (folder / below).rglob("*.parquet"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
