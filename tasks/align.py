@@ -3,9 +3,10 @@
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
@@ -26,6 +27,7 @@ from tasks.progress import StageProgress
 from tasks.reducing import OfInputs
 from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
+from tasks.targets import learnt
 
 SAMPLE_ROWS = 20_000
 
@@ -71,9 +73,9 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
 
 def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
-    folds, target = run.job.alignment.folds, run.job.train.target if run.job.train else None
+    folds, target = run.job.alignment.folds, learnt(run)
     encoders = {name: run.encoders[name].encoder_id for name in run.inputs}
-    key = digest(encoders, _split_key(run), folds, target)
+    key = digest(encoders, _split_key(run), folds, asdict(target) if target else None)
     both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), key, progress)
     return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
 
@@ -126,12 +128,10 @@ def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, 
 def read_sample(run: Run) -> Sample:
     """Training rows of evenly spaced shards, with their labels where there is a target."""
     rows = RowReader.of(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
-    train = run.job.train
-    labels = None
-    if train is not None:
-        column = rows.kept.column(train.target).to_pylist()
-        labels = [label for label, held in zip(column, rows.test, strict=True) if not held]
-    return Sample(rows.train, rows.train_groups, labels, train.task if train is not None else "auto")
+    target, labels = learnt(run), None
+    if target is not None:
+        labels = target.labels(rows.kept.column(target.column).filter(pa.array(rows.training)).to_pylist())
+    return Sample(rows.train, rows.train_groups, labels, target.task if target is not None else "auto")
 
 
 def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[LinearAlignment, dict[str, Any]]:
@@ -143,7 +143,7 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
     from tasks.learn import learn  # imports torch
 
     alignment, features = learn(run, cluster, moments, _settings_key(run))
-    if run.job.train is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
+    if learnt(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
         told["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
     return alignment, told
 

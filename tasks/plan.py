@@ -10,6 +10,7 @@ from tasks.checks import check_alignment
 from tasks.embed import check_columns, pending
 from tasks.partitions import count_partitions
 from tasks.run import Run
+from tasks.targets import check_target, found_target, target_notes
 
 
 def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
@@ -24,6 +25,7 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
     for name in run.inputs:
         check_columns(run, name)
+    check_target(run)
     if not run.unjoined:
         count_partitions(run)
     return run
@@ -36,8 +38,8 @@ def describe_plan(run: Run) -> dict[str, Any]:
     """Shards and rows of each input, done and left, and the seconds that measured rates predict.
 
     Returns:
-        ``{"rows", "shards", "files", "unjoined", "inputs": {name: {"encoder_id", "dim", "rows_left", "shards_done",
-        "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after
+        ``{"rows", "shards", "files", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim", "rows_left",
+        "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after
         embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not measured yet. Rows
         and shards are those of the corpus alone as long as the inputs' own tables are not joined to it.
     """
@@ -61,6 +63,8 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "shards": len(run.shards),
         "files": len(run.corpus.sources),
         "unjoined": run.unjoined,
+        "target": found_target(run).said() if run.job.train is not None else None,
+        "notes": target_notes(run),
         "inputs": inputs,
         "later_seconds": later,
         "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),

@@ -10,6 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.features import array_to_vectors
+from fusion.labels import side_of
 from fusion.splits import is_test
 from infra.corpus import Corpus, Shard
 from infra.ledger import embedding_path
@@ -69,19 +70,38 @@ class Rows:
     @cached_property
     def test(self) -> NDArray[np.bool_]:
         """(n,) True where the row is held out."""
+        return np.asarray(self._side == "test")
+
+    @cached_property
+    def training(self) -> NDArray[np.bool_]:
+        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are on no side."""
+        return np.asarray(self._side == "train")
+
+    @cached_property
+    def _side(self) -> NDArray[np.str_]:
         if self.split is None:
-            return is_test(self.groups, TEST_FRACTION)
-        return np.array([value == "test" for value in self.sides.column(self.split).to_pylist()], dtype=bool)
+            return sides_by_hash(self.groups)
+        return sides_by_name(self.sides.column(self.split).to_pylist())
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
         """The views of the training rows."""
-        return {name: view[~self.test] for name, view in self.views.items()}
+        return {name: view[self.training] for name, view in self.views.items()}
 
     @property
     def train_groups(self) -> list[str | None]:
         """The groups of the training rows."""
-        return [group for group, held in zip(self.groups, self.test, strict=True) if not held]
+        return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
+
+
+def sides_by_name(values: Iterable[object]) -> NDArray[np.str_]:
+    """(n,) ``train``, ``test`` or ``other``, by the values of a split column."""
+    return np.array([side_of(value) for value in values], dtype="U5")
+
+
+def sides_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
+    """(n,) ``train`` or ``test``, by a hash of what no split divides."""
+    return np.where(is_test(groups, TEST_FRACTION), "test", "train")
 
 
 @dataclass(frozen=True, slots=True)
