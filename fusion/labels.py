@@ -103,12 +103,7 @@ class Found:
             return [f"train.target: no row has a `{name}`; there is nothing to learn"]
         if not self.learnable:
             return [f"train.target: every labelled row has the same `{name}`; there is nothing to learn"]
-        notes = []
-        if task == "classification" and self.distinct > _FEW_VALUES and self.distinct * 2 > self.labelled:
-            notes.append(
-                f"train.target: `{name}` has {self.distinct:,} classes among {self.labelled:,} labelled rows, hardly "
-                "any of them twice; if they are numbers, write them as such or set train.task to regression"
-            )
+        notes = [] if task != "classification" else class_notes(name, self.distinct, self.labelled)
         if self.left_out:
             notes.append(f"train.target: rows whose `{name}` is no label are left out: {counted(self.left_out)}")
         return notes
@@ -140,6 +135,16 @@ def find_reading(column: str, kind: pa.DataType, values: Sequence[Any], task: Ta
     labels = [label for label in reading.labels(values) if label is not None]
     plain = {tuple(label) if isinstance(label, list) else label for label in labels}
     return Found(reading, len(labels), len(plain), dict(reading.left_out(values)), by)
+
+
+def class_notes(column: str, classes: int, rows: int) -> list[str]:
+    """A warning where classes are many and hardly one occurs twice."""
+    if classes <= _FEW_VALUES or classes * 2 <= rows:
+        return []
+    return [
+        f"train.target: `{column}` has {classes:,} classes among {rows:,} labelled rows, hardly any of them twice; "
+        "if they are numbers, write them as such or set train.task to regression"
+    ]
 
 
 def side_of(value: object) -> Side:

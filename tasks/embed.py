@@ -16,6 +16,7 @@ from infra.dispatch import Quarantined, Work, dispatch
 from infra.ledger import COLUMNS, done_shards, embedding_path, intend_repairs
 from tasks.encoding import Calibration, EmbedSetting, EmbedWorker, ShardJob
 from tasks.execution import Execution, execution, fix
+from tasks.losses import check_losses
 from tasks.members import Columns, Members
 from tasks.progress import StageProgress
 from tasks.run import Run, storage_options
@@ -32,6 +33,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     shards = pending(run, name)
     rows = sum(shard.rows for shard in shards)
     if not shards:
+        check_losses(run, name)
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
     run.storage.write(*check_columns(run, name))
     ray = run.job.ray
@@ -42,6 +44,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         progress.employs(stage.workers, cluster.gpus)
         stage.work(shards, progress)
         progress.note(stage.limited_by())
+    check_losses(run, name, stage.bad, {shard.id for shard in shards})
     figures: dict[str, Any] = progress.figures()
     return figures | {
         "shards": len(shards),
@@ -58,7 +61,7 @@ class _Stage:
         self.execution = execution(run, name, workers)
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
-        self._bad: Counter[str] = Counter()
+        self.bad: Counter[str] = Counter()
         self._encoded = 0
         self._least: int | None = None
         self._start_seconds = 0.0
@@ -102,7 +105,7 @@ class _Stage:
             "start_seconds": round(self._start_seconds, 3),
             "parts": {part: round(seconds, 3) for part, seconds in self._parts.items()},
             "limited_by": self.limited_by(),
-            "bad": dict(self._bad),
+            "bad": dict(self.bad),
         }
 
     def limited_by(self) -> str:
@@ -121,7 +124,7 @@ class _Stage:
     def _count(self, result: dict[str, Any]) -> None:
         self._encoded += result["encoded"]
         self._parts.update(result["seconds"])
-        self._bad.update(result["bad"])
+        self.bad.update(result["bad"])
         if result["batch"]:
             self._least = min(self._least or result["batch"], result["batch"])
 
@@ -230,11 +233,12 @@ def input_columns(run: Run, name: str) -> Columns:
         names=tuple(names),
         weights=run.weights_column(name),
         several=run.several(name),
-        pictures=_pictures(run, name) if kind == "image" else None,
+        pictures=pictures_of(run, name) if kind == "image" else None,
     )
 
 
-def _pictures(run: Run, name: str) -> Pictures:
+def pictures_of(run: Run, name: str) -> Pictures:
+    """Finds the pictures of an input, within the limits of the job."""
     limits = run.job.limits
     return Pictures(
         run.picture_root(name),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fusion.errors import JobError
 from fusion.features import array_to_vectors
-from fusion.labels import Reading, TargetError, counted, find_reading
+from fusion.labels import Reading, TargetError, class_notes, counted, find_reading
 from fusion.splits import stable_hash
 from infra.job import TrainJob
 from infra.storage import Storage
@@ -22,6 +22,7 @@ from tasks.targets import split_notes
 MOST_ROWS = 500_000
 """Labelled rows that a head is trained and tested on; of more, so many are drawn by a hash of their keys."""
 
+_MOST_CLASSES = 1_000_000
 _SALT = "labelled"
 
 Vectors = NDArray[np.float32]
@@ -68,7 +69,7 @@ class Survey:
     Attributes:
         target: How the target is read.
         sides: Labelled rows by side of the split.
-        classes: Different labels among the training rows, at most two of them counted.
+        classes: Different labels among the training rows, counted up to a million.
         left_out: Values of the target that are there but are no labels.
         split: Name of the split column, or None.
         names: Values of the split column among labelled rows.
@@ -107,8 +108,10 @@ class Survey:
         if not self.learnable:
             why = f"all have the same `{column}`" if self.sides["train"] else f"none has a `{column}`"
             notes.append(f"no head was trained: of the training rows {why}; there is nothing to learn")
+        elif self.target.task == "classification":
+            notes += class_notes(column, self.classes, self.sides["train"])
         if self.left_out:
-            notes.append(f"rows whose `{column}` is no label were left out of training: {counted(self.left_out)}")
+            notes.append(f"train.target: rows whose `{column}` is no label are left out: {counted(self.left_out)}")
         if self.split is not None and self.learnable:
             notes += split_notes(self.split, self.names)
         if self.share < 1:
@@ -147,9 +150,9 @@ def survey(storage: Storage, manifest: dict[str, Any], train: TrainJob, target: 
         if train.split is not None:
             split = table.column(train.split).to_pylist()
             names.update("" if split[row] is None else str(split[row]) for row in labelled)
-        if len(seen) < 2:
+        if len(seen) < _MOST_CLASSES:
             seen.update(repr(labels[row]) for row in labelled if side[row] == "train")
-    return Survey(target, sides, min(len(seen), 2), left_out, train.split, names)
+    return Survey(target, sides, len(seen), left_out, train.split, names)
 
 
 def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob, chosen: Survey) -> Labelled:

@@ -11,6 +11,7 @@ from tasks.embed import check_columns, pending
 from tasks.partitions import count_partitions
 from tasks.run import Run
 from tasks.targets import check_target, found_target, target_notes
+from tasks.trying import check_inputs
 
 
 def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
@@ -25,7 +26,9 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
     for name in run.inputs:
         check_columns(run, name)
+    check_inputs(run)
     check_target(run)
+    check_output(run.storage)
     if not run.unjoined:
         count_partitions(run)
     return run
@@ -39,9 +42,10 @@ def describe_plan(run: Run) -> dict[str, Any]:
 
     Returns:
         ``{"rows", "shards", "files", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim", "rows_left",
-        "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after
-        embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not measured yet. Rows
-        and shards are those of the corpus alone as long as the inputs' own tables are not joined to it.
+        "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the
+        stages after embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not
+        measured yet. Rows and shards are those of the corpus alone as long as the inputs' own tables are not joined to
+        it.
     """
     rates = _measured_rates(run)
     inputs: dict[str, dict[str, Any]] = {}

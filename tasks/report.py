@@ -39,7 +39,7 @@ from tasks.rendering import html, markdown
 from tasks.rows import RowReader, Rows, sample_shards
 from tasks.run import Run
 from tasks.showing import ShownRows, gallery, plane
-from tasks.targets import learnt, target_notes
+from tasks.targets import learnt
 
 _PROBE_ROWS = 20_000
 _CROSS_VALIDATED_ROWS = 5_000
@@ -82,7 +82,7 @@ def write_report(
             report["probe"] = _probe(run, fitted, rows, folds)
         if run.job.train is not None:
             report["head"] = head
-            report["warnings"] += [*target_notes(run), *((head or {}).get("notes", []))]
+            report["warnings"] += (head or {}).get("notes", [])
         report["alignment"] |= _beyond_chance(fitted.alignment, rows)
         samples = _samples(run, fitted, rows, shards, report)
         progress.advance(len(rows.keys))
