@@ -6,7 +6,7 @@ from typing import Any
 
 from fusion.errors import JobError
 from infra.job import Job
-from tasks.checks import check_alignment
+from tasks.checks import check_alignment, check_output
 from tasks.embed import check_columns, pending
 from tasks.partitions import count_partitions
 from tasks.run import Run
