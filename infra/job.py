@@ -301,12 +301,9 @@ class Job(Section):
         for name in self.average.weights:
             if name not in self.inputs:
                 yield f"average.weights.{name}", f"no such input; the inputs are {', '.join(self.inputs)}"
-        given = {weight for weight in self.input_weights.values() if self.average.weights}
-        if self.average.method != "weighted" and len(given) > 1:
-            yield (
-                "average.weights",
-                f"only weighted takes them; set average.method to weighted, not {self.average.method}",
-            )
+        method, differ = self.average.method, len(set(self.input_weights.values())) > 1
+        if method != "weighted" and differ:
+            yield "average.weights", f"{method} does not heed them; set average.method to weighted, or remove them"
         if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
             yield "average.weights", "weighted needs at least one weight above 0"
 

@@ -196,7 +196,8 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
         ("limits.http=1", "limits.http: must be true or false, not 1"),
         (
             'corpus.keep=["a", b] c',
-            "corpus.keep: the value '[\"a\", b] c' is not YAML (--set, line 1, column 10: expected '<document start>', but found '<scalar>')",
+            "corpus.keep: the value '[\"a\", b] c' is not YAML (--set, line 1, column 10: expected "
+            "'<document start>', but found '<scalar>')",
         ),
         ("dim", "--set: 'dim' is not of the form key.path=value"),
         ("a..b=1", "--set: 'a..b=1' is not of the form key.path=value"),
