@@ -1,6 +1,6 @@
 """What to do about inputs that cannot be used, by reason."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from fusion.errors import Reason
 
@@ -35,10 +35,10 @@ def described(counts: Mapping[str, int], examples: Mapping[str, str], most: int 
     >>> described({"poisoned": 3}, {"poisoned": "row r1"})
     'poisoned 3 (row r1; the rows crash the model)'
     """
-    told: Sequence[str] = [
-        f"{reason} {counts[reason]:,} ({'; '.join(filter(None, [examples.get(reason, ''), _advice(reason)]))})"
-        for reason in sorted(counts, key=lambda reason: (-counts[reason], reason))
-    ]
+    told = []
+    for reason in sorted(counts, key=lambda reason: (-counts[reason], reason)):
+        more = "; ".join(filter(None, [examples.get(reason, ""), _advice(reason)]))
+        told.append(f"{reason} {counts[reason]:,}" + (f" ({more})" if more else ""))
     return ", ".join(told[:most]) + (f" and {len(told) - most} more reasons" if len(told) > most else "")
 
 
