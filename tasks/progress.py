@@ -50,7 +50,7 @@ class StageProgress:
         self._artifact.show(0, self.total)
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description:<14}"),
+                TextColumn("{task.description:<14}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("rows  {task.fields[rate]}"),
@@ -104,7 +104,7 @@ class StageProgress:
     def note(self, text: str) -> None:
         """Tells a line about the stage beside its progress."""
         if self._bar is not None:
-            self._bar.console.print(f"{self.stage}: {text}", highlight=False)
+            self._bar.console.print(f"{self.stage}: {text}", markup=False, emoji=False, highlight=False)
         else:
             print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
 
