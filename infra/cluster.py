@@ -277,9 +277,7 @@ def _choose_folder() -> None:
         name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
         long = len(os.fsencode(own)) > _LONGEST_FOLDER
         wrong = "is too long for Ray's sockets" if long else "is no folder that may be written to"
-        raise RunError(
-            f"{name} ({own}) {wrong}; set RAY_TMPDIR to one that is, of {_LONGEST_FOLDER} characters at most"
-        )
+        raise RunError(f"{name} ({own}) {wrong}; set RAY_TMPDIR to another, of at most {_LONGEST_FOLDER} characters")
     log.info("Ray's sockets do not fit into TMPDIR (%s) and are in %s", own, short)
     os.environ["RAY_TMPDIR"] = short
 

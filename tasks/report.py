@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -79,7 +80,10 @@ def write_report(
             "warnings": list(fitted.summary.get("warnings", [])),
         }
         if learnt(run) is not None:
-            report["probe"] = _probe(run, fitted, rows, folds)
+            try:
+                report["probe"] = _probe(run, fitted, rows, folds)
+            except ValueError as error:
+                report["warnings"].append(f"no probe: {error}")
         if run.job.train is not None:
             report["head"] = head
             report["warnings"] += (head or {}).get("notes", [])
@@ -150,9 +154,10 @@ def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments) -> dict[str
         task=target.task,
     )
     if len(labels) <= _CROSS_VALIDATED_ROWS:
-        result["cross_validated"] = _cross_validated(
-            run, fitted, rows.views, labels, rows.groups, imputer.regularization
-        )
+        with suppress(ValueError):  # too few labels or groups for folds
+            result["cross_validated"] = _cross_validated(
+                run, fitted, rows.views, labels, rows.groups, imputer.regularization
+            )
     return result
 
 
@@ -234,7 +239,12 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
     fused[there] = alignment.fuse(given, average=average, weights=weights)
     target = learnt(run)
     labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
-    if labels is not None and hasattr(alignment, "truncate") and report["alignment"]["method"] != "none":
+    if (
+        labels is not None
+        and "probe" in report
+        and hasattr(alignment, "truncate")
+        and report["alignment"]["method"] != "none"
+    ):
         labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
         report["probe"]["dimensions"] = dimension_curve(
             fused, labels, rows.groups, labelled & there & rows.training, labelled & complete & rows.test,

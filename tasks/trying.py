@@ -12,6 +12,7 @@ from fusion.errors import BadInputError, JobError, Reason, RunError
 from infra.corpus import Pictures
 from infra.corpus.join import Side
 from infra.job import InputJob
+from infra.ledger import done_shards
 from tasks.advice import described
 from tasks.embed import pictures_of
 from tasks.members import Columns, Members, is_several
@@ -26,13 +27,15 @@ _ABSENT = (Reason.NULL, Reason.EMPTY)
 def check_inputs(run: Run) -> None:
     """Refuses an input whose column cannot hold its kind, or of which a sample holds no value of it.
 
+    One that was embedded in part needs no trial: its pictures may be gone by now.
+
     Raises:
         JobError: Naming ``inputs.<name>.column``.
     """
     for side in run.sides:
         for name in inputs_of(side, run.job):
             part = run.job.inputs[name]
-            if part.kind == "vector":
+            if part.kind == "vector" or done_shards(run.storage, name, run.encoders[name].encoder_id):
                 continue
             _check_types(name, part, side)
             if run.job.limits.max_bad_fraction < 1:
