@@ -4,7 +4,7 @@ import datetime
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -156,7 +156,7 @@ def side_of(value: object) -> Side:
     return _NAMES.get(value.strip().lower(), "other") if isinstance(value, str) else "other"
 
 
-def counted(counts: dict[str, int] | Counter[str]) -> str:
+def counted(counts: Mapping[str, int]) -> str:
     """Counts in words, the most frequent first, e.g. ``'NA' 8, '-' 2``."""
     most = Counter(counts).most_common()
     words = [f"{word[:40]!r} {count:,}" for word, count in most[:_SHOWN]]

@@ -16,7 +16,7 @@ from fusion.splits import stable_hash
 from infra.job import TrainJob
 from infra.storage import Storage
 from tasks.aligned import AlignedRows
-from tasks.rows import sides_by_hash, sides_by_name
+from tasks.rows import grouped, sides_by_hash, sides_by_name
 from tasks.targets import split_notes
 
 MOST_ROWS = 500_000
@@ -193,8 +193,7 @@ def _groups(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> list[
     keys: list[str] = table.column(manifest["key"]).to_pylist()
     if train.group_by is None:
         return keys
-    values = table.column(train.group_by).to_pylist()
-    return [key if value is None else str(value) for key, value in zip(keys, values, strict=True)]
+    return grouped(keys, table.column(train.group_by).to_pylist())
 
 
 def _sides(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> NDArray[np.str_]:

@@ -1,6 +1,7 @@
 """What a run would do: the job checked against its corpus and encoders, and how much of it is already there."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,8 @@ from tasks.partitions import count_partitions
 from tasks.run import Run
 from tasks.targets import check_target, found_target, target_notes
 from tasks.trying import check_inputs
+
+log = logging.getLogger(__name__)
 
 
 def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
@@ -31,6 +34,8 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     check_output(run.storage)
     if not run.unjoined:
         count_partitions(run)
+    for note in target_notes(run):
+        log.info("%s", note)
     return run
 
 

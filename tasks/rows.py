@@ -4,12 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.features import array_to_vectors
+from fusion.heads._targets import is_empty
 from fusion.labels import side_of
 from fusion.splits import is_test
 from infra.corpus import Corpus, Shard
@@ -64,8 +66,7 @@ class Rows:
         """What may not cross a split or fold."""
         if self.group_by is None:
             return self.keys
-        values = self.sides.column(self.group_by).to_pylist()
-        return [key if value is None else str(value) for key, value in zip(self.keys, values, strict=True)]
+        return grouped(self.keys, self.sides.column(self.group_by).to_pylist())
 
     @cached_property
     def test(self) -> NDArray[np.bool_]:
@@ -92,6 +93,15 @@ class Rows:
     def train_groups(self) -> list[str | None]:
         """The groups of the training rows."""
         return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
+
+
+def grouped(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
+    """What no split divides: the value of the group column, or the key where there is none.
+
+    >>> grouped(["k0", "k1", "k2"], ["a", None, float("nan")])
+    ['a', 'k1', 'k2']
+    """
+    return [key if is_empty(value) else str(value) for key, value in zip(keys, values, strict=True)]
 
 
 def sides_by_name(values: Iterable[object]) -> NDArray[np.str_]:

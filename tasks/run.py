@@ -39,6 +39,7 @@ class Run:
         encoders: Width, fingerprint and id of each input's encoder.
         storage: The output folder.
         target: What a sample of the target column showed, once it was looked at.
+        split_names: How often each value of the split column occurs in that sample, likewise.
     """
 
     def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
@@ -53,6 +54,7 @@ class Run:
         self.join: Join | None = None
         self.shards: tuple[Shard, ...] = ()
         self.target: Found | None = None
+        self.split_names: dict[str, int] | None = None
         if len(self.sides) > 1:
             self.join = Join.of(str(job.corpus.key), self.sides, job.corpus, job.limits.join_memory_mb << 20)
             self.open_joined()

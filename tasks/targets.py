@@ -59,8 +59,7 @@ def target_notes(run: Run) -> list[str]:
         return []
     notes = found_target(run).notes()
     if run.job.train.split is not None:
-        names, _ = _split_names(run, run.job.train.split)
-        notes += split_notes(run.job.train.split, names)
+        notes += split_notes(run.job.train.split, _split_names(run, run.job.train.split))
     return notes
 
 
@@ -76,24 +75,26 @@ def split_notes(split: str, names: Mapping[str, int]) -> list[str]:
     if others:
         notes.append(f"train.split: rows whose `{split}` is {counted(others)} are neither trained on nor tested")
     if "test" not in sides.values():
-        notes.append(f"train.split: no `{split}` is 'test', so nothing is scored; it holds {counted(dict(names))}")
+        notes.append(f"train.split: no `{split}` is 'test', so nothing is scored; it holds {counted(names)}")
     return notes
 
 
 def _check_split(run: Run, split: str) -> None:
-    names, whole = _split_names(run, split)
+    names = _split_names(run, split)
+    whole = sum(names.values()) == sum(source.rows for source in run.sides[0].corpus.sources)
     if whole and "train" not in map(side_of, names):
-        raise JobError(
-            "train.split", f"no `{split}` is 'train', so there is nothing to learn from; it holds {counted(names)}"
-        )
+        why = "so there is nothing to learn from"
+        raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {counted(names)}")
 
 
-def _split_names(run: Run, split: str) -> tuple[Counter[str], bool]:
-    """How often each value of the split column occurs in the sample, and whether that is the whole corpus."""
-    names: Counter[str] = Counter()
-    for part in _sample(run, split):
-        names.update("" if value is None else str(value) for value in part.to_pylist())
-    return names, names.total() == sum(source.rows for source in run.sides[0].corpus.sources)
+def _split_names(run: Run, split: str) -> dict[str, int]:
+    """How often each value of the split column occurs in the sample."""
+    if run.split_names is None:
+        names: Counter[str] = Counter()
+        for part in _sample(run, split):
+            names.update("" if value is None else str(value) for value in part.to_pylist())
+        run.split_names = dict(names)
+    return run.split_names
 
 
 def _sample(run: Run, column: str) -> Iterator[pa.ChunkedArray]:
