@@ -79,6 +79,7 @@ class Found:
         distinct: Different labels among them.
         left_out: ``{word: count}`` of values that are there but are no labels.
         by: Why this task, for a message.
+        whole: Whether the sample is all there is.
     """
 
     reading: Reading
@@ -86,11 +87,12 @@ class Found:
     distinct: int
     left_out: dict[str, int]
     by: str
+    whole: bool
 
     @property
     def learnable(self) -> bool:
-        """Whether there are two different labels."""
-        return self.distinct > 1
+        """Whether there are two different labels, or may be beyond the sample."""
+        return self.distinct > 1 or not self.whole
 
     def said(self) -> str:
         """One line for a user: what the target was taken for, and why."""
@@ -99,17 +101,24 @@ class Found:
     def notes(self) -> list[str]:
         """Warnings for a user: nothing to learn, hardly a class twice, what was left out."""
         name, task = self.reading.column, self.reading.task
-        if not self.labelled:
-            return [f"train.target: no row has a `{name}`; there is nothing to learn"]
-        if not self.learnable:
-            return [f"train.target: every labelled row has the same `{name}`; there is nothing to learn"]
+        if self.distinct < 2:
+            why = f"every labelled row has the same `{name}`" if self.labelled else f"no row has a `{name}`"
+            where = "; there is nothing to learn" if self.whole else ", as far as a sample shows"
+            return [f"train.target: {why}{where}"]
         notes = [] if task != "classification" else class_notes(name, self.distinct, self.labelled)
         if self.left_out:
             notes.append(f"train.target: rows whose `{name}` is no label are left out: {counted(self.left_out)}")
         return notes
 
 
-def find_reading(column: str, kind: pa.DataType, values: Sequence[Any], task: Task | Literal["auto"] = "auto") -> Found:
+def find_reading(
+    column: str,
+    kind: pa.DataType,
+    values: Sequence[Any],
+    task: Task | Literal["auto"] = "auto",
+    *,
+    whole: bool = True,
+) -> Found:
     """Decides how a target column is read.
 
     Numbers with fractions, decimals, and whole numbers of which many are different (more than thirty, and less than
@@ -122,6 +131,7 @@ def find_reading(column: str, kind: pa.DataType, values: Sequence[Any], task: Ta
         kind: Its Arrow type.
         values: A sample of its values, as ``to_pylist`` gives them.
         task: What the user asked for.
+        whole: Whether the sample is all there is.
 
     Raises:
         TargetError: If no head can learn it, or not in the way that was asked for.
@@ -134,7 +144,7 @@ def find_reading(column: str, kind: pa.DataType, values: Sequence[Any], task: Ta
     reading = Reading(column, chosen, form)
     labels = [label for label in reading.labels(values) if label is not None]
     plain = {tuple(label) if isinstance(label, list) else label for label in labels}
-    return Found(reading, len(labels), len(plain), dict(reading.left_out(values)), by)
+    return Found(reading, len(labels), len(plain), dict(reading.left_out(values)), by, whole)
 
 
 def class_notes(column: str, classes: int, rows: int) -> list[str]:

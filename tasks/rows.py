@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ _UNREAD = ("key_hash", "source_size", "source_stamp")
 _THREADS = 8
 _HASHES_IN_MEMORY = 1_000_000
 _MOST_PARTS = 16
+_SPREAD = 64
 
 
 @dataclass(frozen=True)
@@ -145,14 +147,16 @@ class RowReader:
         return np.asarray(table.column("key_hash").to_numpy())
 
     def read(self, shard: Shard) -> Rows:
-        """All rows of one shard."""
+        """All rows of a shard, or of the beginning of one."""
         views: dict[str, NDArray[np.float32]] = {}
         status: dict[str, pa.Table] = {}
         for name, encoder_id in self.encoder_ids.items():
             with self.storage.parquet(embedding_path(name, encoder_id, shard.id)) as file:
                 columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
                 table = file.read(columns=columns, use_threads=False)
-            views[name] = _present(array_to_vectors(table.column("vector")), table.column("ok"))
+            whole, table = table.num_rows <= shard.rows, table.slice(0, shard.rows)
+            vectors = _present(array_to_vectors(table.column("vector")), table.column("ok"))
+            views[name] = vectors if whole else vectors.copy()
             status[name] = table.drop_columns(["vector"])
         sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
         columns = list(dict.fromkeys([*self.keep, *sides]))
@@ -214,16 +218,20 @@ def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
 
 
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
-    """Shards that hold about ``rows`` rows, those of evenly spaced rows; all of them when the corpus is smaller.
+    """The beginnings of evenly spaced shards, about ``rows`` rows together; all of it where there are no more.
 
-    Evenly spaced shards would not do: a short one at the end of every file comes as regularly.
+    They are sixty-four where there are so many, for a corpus is often in order of its labels. They are those of evenly
+    spaced rows, as a short shard at the end of every file comes at regular distances.
     """
     ends = np.cumsum([shard.rows for shard in shards])
     if not len(shards) or ends[-1] <= rows:
         return list(shards)
-    wanted = max(1, round(len(shards) * rows / int(ends[-1])))
-    middles = (np.arange(wanted) + 0.5) * ends[-1] / wanted
-    return [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
+    total = int(ends[-1])
+    wanted = min(len(shards), max(_SPREAD, ceil(len(shards) * rows / total)))
+    middles = (np.arange(wanted) + 0.5) * total / wanted
+    chosen = [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
+    each = ceil(rows / len(chosen))
+    return [replace(shard, stop=min(shard.stop, shard.start + each)) for shard in chosen]
 
 
 def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:

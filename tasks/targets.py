@@ -27,7 +27,7 @@ def check_target(run: Run) -> None:
 
 
 def found_target(run: Run) -> Found:
-    """What the target is, by its type and the rows of evenly spaced shards; read once.
+    """What the target is, by its type and rows of evenly spaced shards; read once.
 
     Raises:
         JobError: On ``train.target``: no head can learn it.
@@ -38,8 +38,9 @@ def found_target(run: Run) -> Found:
         if train.target == run.job.corpus.key:
             raise JobError("train.target", f"`{train.target}` is the key, of which no two rows have the same")
         values = [value for part in _sample(run, train.target) for value in part.to_pylist()]
+        kind, whole = corpus.columns[train.target], len(values) == _rows(corpus)
         try:
-            run.target = find_reading(train.target, corpus.columns[train.target], values, train.task)
+            run.target = find_reading(train.target, kind, values, train.task, whole=whole)
         except TargetError as error:
             raise JobError("train.target", str(error)) from None
     return run.target
@@ -81,7 +82,7 @@ def split_notes(split: str, names: Mapping[str, int]) -> list[str]:
 
 def _check_split(run: Run, split: str) -> None:
     names = _split_names(run, split)
-    whole = sum(names.values()) == sum(source.rows for source in run.sides[0].corpus.sources)
+    whole = sum(names.values()) == _rows(run.sides[0].corpus)
     if whole and "train" not in map(side_of, names):
         why = "so there is nothing to learn from"
         raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {counted(names)}")
@@ -95,6 +96,10 @@ def _split_names(run: Run, split: str) -> dict[str, int]:
             names.update("" if value is None else str(value) for value in part.to_pylist())
         run.split_names = dict(names)
     return run.split_names
+
+
+def _rows(corpus: Corpus) -> int:
+    return sum(source.rows for source in corpus.sources)
 
 
 def _sample(run: Run, column: str) -> Iterator[pa.ChunkedArray]:

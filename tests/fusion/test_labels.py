@@ -90,6 +90,12 @@ def test_nothing_to_learn_is_said(values, words):
     assert words in found.notes()[0]
 
 
+def test_what_a_sample_does_not_show_may_be_there():
+    found = find_reading("y", pa.string(), ["a", "a"], whole=False)
+    assert found.learnable
+    assert found.notes() == ["train.target: every labelled row has the same `y`, as far as a sample shows"]
+
+
 def test_a_class_for_every_row_is_worth_a_warning():
     found = find_reading("y", pa.string(), [f"{n},50" for n in range(60)])
     assert "60 classes among 60 labelled rows" in found.notes()[0]

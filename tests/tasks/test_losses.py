@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,7 @@ from tasks.embed import embed_setting
 from tasks.encoding import EmbedWorker, ShardJob
 from tasks.execution import execution
 from tasks.losses import bad_rows, check_losses
+from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
 
 ROWS = 60
@@ -72,3 +74,11 @@ def test_every_reason_of_an_input_has_its_advice():
     of_rows = {Reason.NULL_KEY, Reason.DUPLICATE_KEY, getattr(Reason, "WRONG_TYPE", None)}
     assert set(ADVICE) >= set(Reason) - of_rows
     assert described({"a new word": 2}, {}) == "a new word 2"
+
+
+def test_the_beginning_of_a_shard_is_read_as_such(tmp_path):
+    run, _ = embedded(tmp_path, [f"text {n}" for n in range(ROWS)])
+    whole, sample = (RowReader.of(run).read_all(sample_shards(run.shards, rows)) for rows in (ROWS, 30))
+    assert sample.keys == [f"r{n}" for first in (0, 20, 40) for n in range(first, first + 10)]
+    at = [whole.keys.index(key) for key in sample.keys]
+    assert np.array_equal(sample.views["text"], whole.views["text"][at])
