@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -72,7 +72,8 @@ class StageProgress:
         if kind is None:
             self._artifact.show(self.done, self.total, at_once=True)
             log.info("%s: done", self.stage, extra=self.figures())
-        self._metrics.reserved(0, 0.0, 0.0)
+        with suppress(Exception):  # what only shows never hides what went wrong
+            self._metrics.reserved(0, 0.0, 0.0)
         self._bound.close()
 
     @property

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from flows.console import out
 from flows.environment import _reach_this_machine_directly
-from flows.session import _check_home
+from flows.session import _check_home, _start_server
 from fusion.errors import RunError
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
@@ -68,3 +68,12 @@ def test_a_home_that_cannot_be_written_to_is_told(tmp_path):
         _check_home()
     with temporary_settings({PREFECT_HOME: tmp_path / "home"}):
         _check_home()
+
+
+def test_a_temporary_server_that_does_not_start_says_what_to_set(monkeypatch):
+    def slow(_):
+        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
+
+    monkeypatch.setattr("prefect.server.api.server.SubprocessASGIServer.start", slow)
+    with pytest.raises(RunError, match=r"did not start: Timed out .*PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"):
+        _start_server()

@@ -148,3 +148,14 @@ def test_rays_own_folder_is_left_where_it_fits(monkeypatch):
     monkeypatch.setenv("TMPDIR", "/tmp")
     cluster._choose_folder()
     assert "RAY_TMPDIR" not in os.environ
+
+
+def test_ray_that_does_not_start_says_where_its_logs_are_and_what_to_do(monkeypatch):
+    def busy(**_):
+        raise TimeoutError("The raylet did not come up in time.")
+
+    monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    told = r"did not come up in time.*session_latest/logs; run again .*RAY_TMPDIR"
+    with pytest.raises(RunError, match=told), connect("local"):
+        pass
