@@ -266,7 +266,7 @@ def _number(value: Any) -> float | int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         return None
     if isinstance(value, Decimal):
-        value = float(value)
+        value = int(value) if value == value.to_integral_value() else float(value)
     return value if isinstance(value, int) or math.isfinite(value) else None
 
 

@@ -136,6 +136,8 @@ def _prediction_type(head: "Head") -> pa.DataType:
     simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
     kinds = {type(label) for label in head.classes_}
     kind = simple.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
+    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in head.classes_):
+        kind = pa.uint64() if all(0 <= label < 2**64 for label in head.classes_) else pa.string()
     if head.task_ == "classification":
         return kind
     return pa.list_(pa.int64() if head.scores_.targets.shape == "matrix" else kind)

@@ -1,4 +1,5 @@
 import datetime
+import json
 from decimal import Decimal
 
 import pyarrow as pa
@@ -6,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fusion.heads._targets import Targets
 from fusion.labels import Reading, TargetError, find_reading, side_of
 
 DAY = datetime.date(2024, 1, 1)
@@ -121,3 +123,46 @@ def test_numbers_that_went_through_text_are_the_same(value):
 )
 def test_validation_rows_are_on_no_side(value, side):
     assert side_of(value) == side
+
+
+KINDS = [
+    pa.null(), pa.bool_(), pa.int8(), pa.uint64(), pa.float16(), pa.float64(), pa.decimal128(5, 2),
+    pa.decimal256(40, 0), pa.string(), pa.large_string(), pa.string_view(), pa.binary(), pa.binary(4),
+    pa.large_binary(), pa.date32(), pa.date64(),
+    pa.time32("s"), pa.time64("us"), pa.timestamp("s"), pa.timestamp("ns", "UTC"), pa.duration("ms"),
+    pa.month_day_nano_interval(), pa.list_(pa.string()), pa.large_list(pa.int32()), pa.list_(pa.int8(), 3),
+    pa.list_(pa.bool_()), pa.list_(pa.struct([("a", pa.string())])), pa.struct([("a", pa.int8())]),
+    pa.map_(pa.string(), pa.int8()), pa.dictionary(pa.int8(), pa.string()), pa.dictionary(pa.int8(), pa.float32()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+@pytest.mark.parametrize("task", ["auto", "classification", "multilabel", "regression"])
+def test_a_column_of_any_type_has_labels_that_json_holds_or_is_refused_by_name(kind, task):
+    for values in ([None, None], list(SAMPLES.get(str(kind), []))):
+        try:
+            found = find_reading("y", kind, values, task)
+        except TargetError as refused:
+            said, labels = str(refused), []
+        else:
+            said, labels = "", found.reading.labels(values)
+            assert json.loads(json.dumps(labels)) == labels
+            assert Targets.of([label for label in labels if label is not None], found.reading.task) is not None
+        assert said.startswith("`y` ") or not said
+
+
+def test_decimals_beyond_a_double_stay_apart():
+    found = find_reading("y", pa.decimal256(40, 0), [Decimal(10**39), Decimal(10**39 + 1)])
+    assert found.distinct == 2
+
+
+SAMPLES = {
+    "bool": [True, False], "int8": [1, 2], "uint64": [2**64 - 1, 0], "halffloat": [0.5, 2.0], "double": [1e300, -0.0],
+    "decimal128(5, 2)": [Decimal("1.25")], "decimal256(40, 0)": [Decimal(10**39), Decimal(1)], "string": ["a", "1"],
+    "large_string": ["1", "2.5"], "string_view": ["x"], "binary": [b"a"], "date32[day]": [DAY], "date64[ms]": [DAY],
+    "timestamp[s]": [datetime.datetime(2024, 1, 1)], "list<item: string>": [["a"], []],
+    "large_list<item: int32>": [[1, 2]],
+    "fixed_size_list<item: int8>[3]": [[1, 2, 3]], "list<item: bool>": [[True]], "struct<a: int8>": [{"a": 1}],
+    "dictionary<values=string, indices=int8, ordered=0>": ["a", "b"],
+    "dictionary<values=float, indices=int8, ordered=0>": [0.5, 1.0],
+}  # fmt: skip
