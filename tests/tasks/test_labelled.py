@@ -1,6 +1,7 @@
 """What a head learns from, without Ray: labelled rows over all files of a data set, sides of a split, predictions."""
 
 import json
+import pickle
 from collections import Counter
 
 import numpy as np
@@ -12,8 +13,11 @@ import tasks.labelled
 from fusion.errors import JobError
 from fusion.features import vectors_to_array
 from fusion.heads import LinearHead
+from fusion.heads.neural import NeuralHead
+from fusion.training import InProcess
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
+from tasks.descent import head_loop
 from tasks.labelled import read_labelled, survey
 from tasks.predict import predict
 from tasks.train import fit_head
@@ -163,3 +167,14 @@ def test_predictions_where_the_first_file_has_none(tmp_path):
         found = pq.read_table(tmp_path / "all.parquet").column("prediction").to_pylist()
         assert len({json.dumps(value) for value in found[:ROWS]}) == 1
         assert len({json.dumps(value) for value in found}) == 2
+
+
+def test_the_loop_of_every_rank_learns_from_the_same_rows(tmp_path):
+    storage, manifest = data_set(tmp_path, label=lambda n: ["NA", "1.5", "2.5"][n % 3], has_text=lambda _: True)
+    train = TrainJob(target="label", head="mlp")
+    chosen = survey(storage, manifest, train)
+    settings = {"inputs": ("text",), "shares": {"text": 1.0}, "task": chosen.target.task, "seed": 0}
+    config = {"train": train.model_dump(mode="json"), "source": storage, "manifest": manifest, "chosen": chosen}
+    done = head_loop(InProcess(), pickle.loads(pickle.dumps(config | {"settings": settings})))  # noqa: S301
+    head = NeuralHead.restore(done.state, done.tensors)
+    assert (head.task_, chosen.left_out["NA"]) == ("regression", 134)
