@@ -24,6 +24,6 @@ def printable(name: str) -> str:
     """A name of printable ASCII, which is all that Ray's metrics take; an ASCII name stays as it is.
 
     >>> printable("a run of Möbel"), printable("a run")
-    ('a run of M-bel-4d7dd8', 'a run')
+    ('a run of M-bel-9c9141', 'a run')
     """
     return _marked(re.sub(r"[^ -~]", "-", name), name)
