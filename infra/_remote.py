@@ -59,6 +59,10 @@ class RemoteStore:
         """The full URI."""
         return self._scheme + self._full(path)
 
+    def folds_names(self) -> bool:
+        """Never: object stores compare keys byte by byte."""
+        return False
+
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
         """A stream whose content is sent as one object when the block ends without an error."""

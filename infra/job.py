@@ -274,9 +274,10 @@ class Job(Section):
                 yield f"inputs.{name}", "an input's name is made of letters, digits and _ and begins with no digit"
             elif name in CANDIDATES:
                 yield f"inputs.{name}", f"{name} is a line of the report; choose another name"
+        taken = {f"{group}_{name}" for group in ("has", "aligned", "count") for name in self.inputs}
+        taken |= {"fused", "__bad__"} | ({"key"} if self.corpus.key is None else set())
         for column in [*self.corpus.keep, *filter(None, [self.corpus.key])]:
-            counts = {f"count_{name}" for name in self.inputs}
-            if column in {"fused", "__bad__", *counts} or column.startswith(("has_", "aligned_")):
+            if column in taken:
                 where = "corpus.key" if column == self.corpus.key else "corpus.keep"
                 yield where, f"{column!r} is a column that the output itself has; rename it in the corpus"
 

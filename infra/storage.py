@@ -73,6 +73,11 @@ class Storage:
         """Whether files lie on a mounted file system."""
         return isinstance(self._store, LocalStore)
 
+    @property
+    def folds_names(self) -> bool:
+        """Whether names that differ in case alone are one file, as on most disks of macOS and Windows."""
+        return self._store.folds_names()
+
     def uri(self, path: str = "") -> str:
         """Absolute local path or URI of ``path``, for messages and other libraries."""
         return self._store.uri(_checked(path))

@@ -8,7 +8,7 @@ from fusion.errors import JobError
 from infra.job import Job
 from tasks.checks import check_alignment
 from tasks.embed import check_columns, pending
-from tasks.partitions import count_partitions
+from tasks.partitions import sample_partitions
 from tasks.run import Run
 
 
@@ -25,7 +25,7 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     for name in run.inputs:
         check_columns(run, name)
     if not run.unjoined:
-        count_partitions(run)
+        sample_partitions(run)
     return run
 
 

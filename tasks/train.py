@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 
 import fusion.heads as heads
 from fusion.errors import JobError, RunError
-from fusion.features import array_to_vectors
+from fusion.features import array_to_vectors, partition_scalar
 from fusion.heads import LinearHead
 from fusion.splits import is_test
 from infra.job import RayJob, TrainJob
@@ -223,7 +223,8 @@ def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], 
         table = pq.read_table(source, columns=inside)
     for column in dict.fromkeys(columns):
         if column in manifest["partition_by"]:
-            table = table.append_column(column, pa.array([file["partition"][column]] * table.num_rows))
+            value = partition_scalar(file["partition"][column], manifest["partition_types"][column])
+            table = table.append_column(column, pa.repeat(value, table.num_rows))
     return table
 
 
