@@ -75,7 +75,8 @@ def _column(
     if is_vector(kind):
         return Column(name, place, "vector")
     if any(test(kind) for test in _TENSOR_KINDS):
-        if held.size >= _TENSOR_LIMIT or (held.nulls and held.size > _FLOAT_LIMIT):
+        beyond = pa.types.is_unsigned_integer(kind) and held.size >= _TENSOR_LIMIT
+        if beyond or (held.nulls and pa.types.is_integer(kind) and held.size > _FLOAT_LIMIT):
             return Column(name, place, "object")
         return Column(name, place, "float" if held.nulls else "number")
     return Column(name, place, "object")

@@ -90,7 +90,8 @@ class Storage:
     def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
         """A binary stream that becomes the file when the block ends; nothing shows if the block raises.
 
-        Remote content is spooled: to memory up to 64 MiB, beyond that to the local temporary folder.
+        Remote content is spooled: to memory up to 64 MiB a file and 256 MiB a process, beyond that to the local
+        temporary folder.
         """
         return self._store.writing(_checked(path))
 

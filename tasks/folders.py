@@ -106,9 +106,9 @@ def text_of(value: object) -> str:
 
 def stored(value: Any) -> Stored:
     """A partition value as JSON can hold it; ``fusion.features.partition_scalar`` makes it the value again."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return text_of(value)
-    return value if value is None or isinstance(value, str | int | float) else text_of(value)
+    if isinstance(value, float):
+        return value + 0.0 if math.isfinite(value) else text_of(value)
+    return value if value is None or isinstance(value, str | int) else text_of(value)
 
 
 def file_type(kind: pa.DataType, texts: Iterable[str | None]) -> pa.DataType | None:

@@ -51,7 +51,8 @@ def fuse_features(
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
         record = known["rows"] | {name: known[name] for name in ("files", "rejects")}
-        return _commit(run, setting, partitions, fitted, [record], parent), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+        manifest = _commit(run, setting, partitions, fitted, [record], parent)
+        return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
     blocks = run.blocks(_rows_per_block(run.rows, _row_bytes(run, fitted), partitions.count))
     repeated = duplicates(setting.reader, run.shards)

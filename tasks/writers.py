@@ -72,8 +72,7 @@ class FeatureWriters:
     def _file(self, place: str, value: Values) -> "_File":
         if place not in self._open:
             if len(self._open) >= MAX_PARTITIONS:
-                problem = too_many_partitions(self._names, len(self._open) + 1)
-                raise RunError(f"output.partition_by: {problem}")
+                raise RunError(f"output.partition_by: {too_many_partitions(self._names, len(self._open) + 1)}")
             for name, part in zip(self._names, value, strict=True):
                 if (problem := value_problem(name, part)) is not None:
                     raise RunError(f"output.partition_by: {problem}; nothing was committed")
