@@ -23,6 +23,7 @@ from tasks.align import Fitted
 from tasks.artifacts import dataset_committed
 from tasks.digest import digest
 from tasks.fusing import Block, FuseSetting, FuseWorker, record_path
+from tasks.kept import kept_type
 from tasks.moments import block_workers
 from tasks.partitions import Partitions, check_folders, sample_partitions
 from tasks.progress import StageProgress
@@ -127,7 +128,7 @@ def _setting(
     fuse += [job.on_bad_input, key, [field.name for field in sampled.fields]]
     version = digest(fitted.alignment_id, run.embeddings_key(), fuse)
     partitions = tuple(job.output.partition_by)
-    kept = [pa.field(name, run.corpus.columns[name]) for name in job.corpus.keep if name not in partitions]
+    kept = [pa.field(name, kept_type(run.corpus.columns[name])) for name in job.corpus.keep if name not in partitions]
     kept += sampled.fields
     inputs = {
         name: run.encoders[name].fingerprint | {"encoder_id": run.encoders[name].encoder_id} for name in run.inputs

@@ -8,6 +8,7 @@ from fusion.errors import JobError
 from infra.job import Job
 from tasks.checks import check_alignment
 from tasks.embed import check_columns, pending
+from tasks.kept import check_kept
 from tasks.partitions import sample_partitions
 from tasks.run import Run
 
@@ -25,6 +26,7 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     for name in run.inputs:
         check_columns(run, name)
     if not run.unjoined:
+        check_kept(run)
         sample_partitions(run)
     return run
 

@@ -16,7 +16,7 @@ from tasks.run import Run
 NULL_NAME = "__HIVE_DEFAULT_PARTITION__"
 
 
-def job_of(tmp_path, array, name="p"):
+def job_of(tmp_path, array, name="p", *, partition=True):
     rows = len(array)
     table = pa.table({"id": [str(i) for i in range(rows)], "vec": [[float(i), 1.0] for i in range(rows)], name: array})
     pq.write_table(table, tmp_path / "rows.parquet")
@@ -26,7 +26,7 @@ def job_of(tmp_path, array, name="p"):
             "inputs": {"vec": {"kind": "vector", "column": "vec"}},
             "alignment": {"method": "none"},
             "average": {"method": "mean"},
-            "output": {"path": str(tmp_path / "out"), "partition_by": [name]},
+            "output": {"path": str(tmp_path / "out"), "partition_by": [name] if partition else []},
         }
     )
 
