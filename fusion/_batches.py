@@ -60,9 +60,7 @@ def layout(
     return tuple(_column(name, manifest, schema, groups, ranges.get(name, Range())) for name in dict.fromkeys(wanted))
 
 
-def _column(
-    name: str, manifest: Manifest, schema: pa.Schema, groups: Mapping[str, list[str]], held: Range
-) -> Column:
+def _column(name: str, manifest: Manifest, schema: pa.Schema, groups: Mapping[str, list[str]], held: Range) -> Column:
     if name not in schema.names:
         raise ValueError(f"columns: no column {name!r}; there are {', '.join(schema.names)}")
     place: tuple[str, ...] = ("key",) if name == manifest.key else (name,)

@@ -214,8 +214,8 @@ class FusedDataset(IterableDataset[Batch]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration go on after the batches that were delivered when the state was taken.
 
-        A state from the end of an epoch does not hold back one that was set since: a loader hands its state over when it
-        begins to iterate, after ``set_epoch``.
+        A state from the end of an epoch does not hold back one that was set since: loaders hand their state over when
+        they begin to iterate, after ``set_epoch``.
 
         Raises:
             ValueError: If the state is of other data, another order or another rank; names what differs.

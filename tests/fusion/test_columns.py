@@ -73,7 +73,8 @@ def test_null_elements_of_a_kept_vector_are_nan(tmp_path):
     ("kind", "value", "expected"),
     [
         ("string", "007", "007"), ("string", None, None), ("int64", None, None),
-        ("date32[day]", "2024-01-31", "2024-01-31"), ("double", 1.5, 1.5), ("double", "inf", np.inf), ("float", -0.5, -0.5), ("uint64", 2**64 - 1, 2**64 - 1),
+        ("date32[day]", "2024-01-31", "2024-01-31"),
+        ("double", 1.5, 1.5), ("double", "inf", np.inf), ("float", -0.5, -0.5), ("uint64", 2**64 - 1, 2**64 - 1),
         ("int64", 7, 7), ("bool", True, True), ("date32[day]", None, None),
     ],
 )  # fmt: skip

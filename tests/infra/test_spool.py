@@ -37,9 +37,13 @@ def test_one_file_holds_no_more_than_its_own_share(budget):
 
 
 def test_an_error_gives_the_memory_back(budget):
-    with pytest.raises(ValueError, match="stop"), Spool(400) as spool:
-        spool.write(b"x" * 300)
-        raise ValueError("stop")
+    def fail():
+        with Spool(400) as spool:
+            spool.write(b"x" * 300)
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
 
 
 def test_threads_share_the_budget(budget):

@@ -103,7 +103,7 @@ def test_values_that_differ_in_case_meet_on_some_file_systems_only(tmp_path, mon
     with pytest.raises(JobError, match="'US' and 'us' of 'p' are one folder on the file system of"):
         sample_partitions(run)
     for pair in (("US", "us"), ("é", "e\u0301"), ("straße", "STRASSE")):
-        with pytest.raises(RunError, match="are one folder.*nothing was committed"):
+        with pytest.raises(RunError, match=r"are one folder.*nothing was committed"):
             check_folders(run.storage, files(*pair, "x"), {"p": "string"})
     check_folders(run.storage, files("a", None, "p"), {"p": "string"})
 
