@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 ODD_TEXTS = [
     "", " ", "a", "A", "é", "e\u0301", "007", "7", "0x1F", "1.50", "1e3", "nan", "null", "true", "2024-01-01",
-    "10:30:00", "a/b", "a=b", "%41", "..", "a b", "tab\t", "__HIVE_DEFAULT_PARTITION__", "日本語" * 5, "😀", "\u2028", "x" * 300,
+    "10:30:00", "a/b", "a=b", "%41", "..", "a b", "tab\t", "__HIVE_DEFAULT_PARTITION__", "日本語" * 5, "😀", "\u2028",
+    "x" * 300,
 ]  # fmt: skip
 TEXTS = st.sampled_from(ODD_TEXTS) | st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 FLOATS = st.sampled_from([0.0, -0.0, 1.0, 1.5, float("nan"), float("inf"), float("-inf")])
@@ -79,6 +80,25 @@ def _kinds():
 SIGNED = (pa.int8(), pa.int16(), pa.int32(), pa.int64())
 UNSIGNED = (pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64())
 KINDS: dict[str, tuple[pa.DataType, st.SearchStrategy]] = _kinds()
+
+
+SPECIAL = {
+    "nan": ("float64", [float("nan"), 1.5, None]),
+    "infinite": ("float64", [float("inf"), float("-inf"), 0.0]),
+    "folded": ("string", ["US", "us", "Us"]),
+    "normal forms": ("string", ["é", "e\u0301", None]),
+    "escaped": ("string", ["a/b", "a=b", "%41", "\\", "?*"]),
+    "empty text": ("string", ["", "a", None]),
+    "nested": ("list<struct>", [[{"a": 1, "b": None}], [], None]),
+}
+
+
+@st.composite
+def special(draw, rows):
+    """A kind and a column of values that have been wrong before."""
+    kind, values = draw(st.sampled_from(list(SPECIAL.values())))
+    first = draw(st.integers(0, 4))
+    return kind, pa.array([values[(first + row) % len(values)] for row in range(rows)], KINDS[kind][0])
 
 
 @st.composite
