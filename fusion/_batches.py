@@ -10,11 +10,13 @@ import torch
 import torch.utils.dlpack
 from numpy.typing import NDArray
 
+from fusion._reader import Range
 from fusion.features import Manifest, array_to_vectors, is_vector
 
 Arrays = dict[str, NDArray[Any]]
 Batch = dict[str, Any]
 
+_TENSOR_LIMIT, _FLOAT_LIMIT = 2**63, 2**53
 _TENSOR_KINDS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
 
 
@@ -25,7 +27,8 @@ class Column:
     Attributes:
         name: In the file.
         place: Key in the batch, or (group, input) for ``has`` and ``aligned``.
-        kind: ``vector`` and ``number`` become tensors, ``float`` too with NaN for null, ``object`` a list.
+        kind: ``vector`` and ``number`` become tensors, ``float`` too with NaN for null, ``object`` a list: also whole
+            numbers that neither of the others holds exactly.
     """
 
     name: str
@@ -34,14 +37,14 @@ class Column:
 
 
 def layout(
-    manifest: Manifest, schema: pa.Schema, with_nulls: frozenset[str], columns: Sequence[str] | None
+    manifest: Manifest, schema: pa.Schema, ranges: Mapping[str, Range], columns: Sequence[str] | None
 ) -> tuple[Column, ...]:
     """The columns to read and where each goes.
 
     Args:
         manifest: Names the key and the inputs.
         schema: Of the files, with partition columns.
-        with_nulls: Integer and boolean columns that hold a null somewhere.
+        ranges: What columns of whole numbers and flags hold.
         columns: Names to read; ``has`` and ``aligned`` stand for all of theirs. None: everything but aligned vectors.
 
     Raises:
@@ -54,12 +57,10 @@ def layout(
     if columns is None:
         columns = [name for name in schema.names if name not in groups["aligned"]]
     wanted = [name for given in columns for name in ([given] if given in schema.names else groups.get(given, [given]))]
-    return tuple(_column(name, manifest, schema, groups, with_nulls) for name in dict.fromkeys(wanted))
+    return tuple(_column(name, manifest, schema, groups, ranges.get(name, Range())) for name in dict.fromkeys(wanted))
 
 
-def _column(
-    name: str, manifest: Manifest, schema: pa.Schema, groups: Mapping[str, list[str]], with_nulls: frozenset[str]
-) -> Column:
+def _column(name: str, manifest: Manifest, schema: pa.Schema, groups: Mapping[str, list[str]], held: Range) -> Column:
     if name not in schema.names:
         raise ValueError(f"columns: no column {name!r}; there are {', '.join(schema.names)}")
     place: tuple[str, ...] = ("key",) if name == manifest.key else (name,)
@@ -72,7 +73,10 @@ def _column(
     if is_vector(kind):
         return Column(name, place, "vector")
     if any(test(kind) for test in _TENSOR_KINDS):
-        return Column(name, place, "float" if name in with_nulls else "number")
+        beyond = pa.types.is_unsigned_integer(kind) and held.size >= _TENSOR_LIMIT
+        if beyond or (held.nulls and pa.types.is_integer(kind) and held.size > _FLOAT_LIMIT):
+            return Column(name, place, "object")
+        return Column(name, place, "float" if held.nulls else "number")
     return Column(name, place, "object")
 
 
@@ -88,9 +92,10 @@ def no_arrays(schema: pa.Schema, columns: Sequence[Column]) -> Arrays:
 
 def _to_array(array: pa.Array, column: Column) -> NDArray[Any]:
     if column.kind == "vector":
-        if array.null_count:
+        elements = array.flatten()
+        if array.null_count or elements.null_count:
             return array_to_vectors(array)
-        return _shared(array.flatten()).reshape(-1, array.type.list_size)
+        return _shared(elements).reshape(-1, array.type.list_size)
     if column.kind == "float":
         return np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False))
     if column.kind == "number":

@@ -4,6 +4,7 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
@@ -18,14 +19,31 @@ from numpy.typing import NDArray
 
 from fusion._plan import Piece
 from fusion.errors import RunError
-from fusion.features import FeatureFile, Manifest
+from fusion.features import FeatureFile, Manifest, partition_scalar, partition_type
 
 Filter: TypeAlias = Any
 """A pyarrow expression, ``[(column, operator, value), ...]`` or None."""
 
 _FOOTER_THREADS = 16
 _FRAGMENTS_AT_ONCE = 1024
-_NULLABLE_KINDS = (pa.types.is_integer, pa.types.is_boolean)
+_NULLABLE = (pa.types.is_integer, pa.types.is_boolean)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a column of whole numbers or flags holds.
+
+    Attributes:
+        nulls: Whether a value may be null.
+        size: Of the value furthest from 0, or more.
+    """
+
+    nulls: bool = False
+    size: int = 0
+
+    def joined(self, other: "Range") -> "Range":
+        """The range of both."""
+        return Range(self.nulls or other.nulls, max(self.size, other.size))
 
 
 class Source:
@@ -51,7 +69,7 @@ class Source:
         self.files: tuple[FeatureFile, ...] = self.manifest.files
         self.schema = self._schema()
         self._check_filter()
-        self.unit_file, self.unit_group, self.unit_rows, self.with_nulls = self._units()
+        self.unit_file, self.unit_group, self.unit_rows, self.ranges = self._units()
 
     @property
     def rows(self) -> int:
@@ -101,10 +119,10 @@ class Source:
             physical = self._fragment(0).physical_schema
         except FileNotFoundError as error:
             raise _missing(self.path(self.files[0])) from error
-        for name in self.manifest.partition_columns:
-            if name not in physical.names:
-                kind = pa.array([file.partition.get(name) for file in self.files]).type
-                physical = physical.append(pa.field(name, pa.string() if pa.types.is_null(kind) else kind))
+        for name, kind in self.manifest.partition_types.items():
+            field = pa.field(name, partition_type(kind))
+            place = physical.get_field_index(name)
+            physical = physical.append(field) if place < 0 else physical.set(place, field)
         return physical
 
     def _check_filter(self) -> None:
@@ -114,19 +132,23 @@ class Source:
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise ValueError(f"filter: {str(error).splitlines()[0]}") from error
 
-    def _units(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], frozenset[str]]:
+    def _units(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], dict[str, Range]]:
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
             found = list(pool.map(self._row_groups, range(len(self.files))))
         units = [(index, group, rows) for index, (groups, _) in enumerate(found) for group, rows in groups if rows]
         table = np.array(units, dtype=np.int64).reshape(-1, 3)
-        return table[:, 0], table[:, 1], table[:, 2], frozenset(name for _, names in found for name in names)
+        ranges: dict[str, Range] = {}
+        for _, own in found:
+            for name, one in own.items():
+                ranges[name] = ranges.get(name, Range()).joined(one)
+        return table[:, 0], table[:, 1], table[:, 2], ranges
 
-    def _row_groups(self, index: int) -> tuple[list[tuple[int, int]], set[str]]:
-        """(row group, rows that pass the filter) of one file, and its columns that may hold nulls."""
+    def _row_groups(self, index: int) -> tuple[list[tuple[int, int]], dict[str, Range]]:
+        """(row group, rows that pass the filter) of one file, and what its whole numbers and flags span."""
         file = self.files[index]
         fragment = self._fragment(index)
         if self.filter is not None and not list(self._dataset([fragment]).get_fragments(filter=self.filter)):
-            return [], set()
+            return [], {}
         try:
             metadata = fragment.metadata
         except FileNotFoundError as error:
@@ -134,22 +156,21 @@ class Source:
         if metadata.num_rows != file.rows:
             raise RunError(f"{self.path(file)}: {metadata.num_rows} rows, the manifest says {file.rows}; fuse again")
         if self.filter is None:
-            return [(group.id, group.num_rows) for group in fragment.row_groups], self._null_columns(metadata, file)
+            return [(group.id, group.num_rows) for group in fragment.row_groups], self._ranges(metadata, file)
         parts = fragment.split_by_row_group(filter=self.filter, schema=self.schema)
         rows = [(part.row_groups[0].id, self._dataset([part]).count_rows(filter=self.filter)) for part in parts]
-        return rows, self._null_columns(metadata, file)
+        return rows, self._ranges(metadata, file)
 
-    def _null_columns(self, metadata: pq.FileMetaData, file: FeatureFile) -> set[str]:
-        names = {name for name, value in file.partition.items() if value is None}
-        flat = {column.name for column in self.schema if _may_be_null(column)}
+    def _ranges(self, metadata: pq.FileMetaData, file: FeatureFile) -> dict[str, Range]:
+        columns = {column.name: column.type for column in self.schema if any(kind(column.type) for kind in _NULLABLE)}
+        ranges = {name: Range(value is None, _size(value)) for name, value in file.partition.items() if name in columns}
         for group in range(metadata.num_row_groups):
             for position in range(metadata.num_columns):
                 column = metadata.row_group(group).column(position)
-                if column.path_in_schema in flat - names:
-                    known = column.statistics is not None and column.statistics.has_null_count
-                    if not known or column.statistics.null_count:
-                        names.add(column.path_in_schema)
-        return names
+                name = column.path_in_schema
+                if name in columns and name not in file.partition:
+                    ranges[name] = ranges.get(name, Range()).joined(_range(column.statistics, columns[name]))
+        return ranges
 
     def _fragment(self, index: int) -> pads.ParquetFileFragment:
         filesystem = self._live()
@@ -157,7 +178,8 @@ class Source:
             file = self.files[index]
             guarantee = None
             for name, value in file.partition.items():
-                same = pc.field(name).is_null() if value is None else pc.field(name) == pa.scalar(value)
+                typed = partition_scalar(value, self.manifest.partition_types[name])
+                same = pc.field(name) == typed if typed.is_valid else pc.field(name).is_null()
                 guarantee = same if guarantee is None else guarantee & same
             self._fragments[index] = pads.ParquetFileFormat().make_fragment(
                 self.path(file), filesystem=filesystem, partition_expression=guarantee
@@ -178,8 +200,19 @@ class Source:
         self.__dict__.update(state | {"_pid": os.getpid()})
 
 
-def _may_be_null(column: pa.Field) -> bool:
-    return column.nullable and any(kind(column.type) for kind in _NULLABLE_KINDS)
+def _range(statistics: pq.Statistics | None, kind: pa.DataType) -> Range:
+    """What a column chunk spans; without statistics, the most that its type may."""
+    largest = 0 if pa.types.is_boolean(kind) else 2 ** (kind.bit_width - pa.types.is_signed_integer(kind))
+    if statistics is None:
+        return Range(True, largest)
+    nulls = not statistics.has_null_count or statistics.null_count > 0
+    if not statistics.has_min_max:
+        return Range(nulls, 0 if statistics.num_values == 0 else largest)
+    return Range(nulls, max(_size(statistics.min), _size(statistics.max)))
+
+
+def _size(value: Any) -> int:
+    return abs(int(value)) if isinstance(value, int) else 0
 
 
 def _missing(path: str) -> RunError:

@@ -35,7 +35,8 @@ _EVENS = ("drop", "pad", "none")
 class FusedDataset(IterableDataset[Batch]):
     """Batches of a fused data set: ``{"key": [...], "fused": (b, dim) tensor, "has": {input: (b,) bool}, ...}``.
 
-    Numeric kept columns are tensors (null as NaN), others lists. A rank reads a run of row groups, its workers parts
+    Numeric kept columns are tensors (null as NaN), others lists; so are whole numbers that would lose digits: above
+    2^63, or above 2^53 in a column with nulls. A rank reads a run of row groups, its workers parts
     of that; a row group on a border is read by both and divided. With ``shuffle``, row groups are put in a random
     order and rows are permuted inside blocks of ``buffer`` rows; the order depends on seed, epoch, rank and worker
     alone.
@@ -90,10 +91,13 @@ class FusedDataset(IterableDataset[Batch]):
         self.batch_size, self.shuffle, self.seed, self.even = batch_size, shuffle, seed, even
         self._block = -(-buffer // batch_size) * batch_size
         self._source = Source(source, version, filesystem, filter)
-        self._columns = layout(self.manifest, self._source.schema, self._source.with_nulls, columns)
-        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
+        self._columns = layout(self.manifest, self._source.schema, self._source.ranges, columns)
+        # The epoch, and whether it was set: workers see both.
+        self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._start: dict[str, Any] | None = None
         self._delivered = 0
+        self._running = 0
+        self._ended = False
 
     @property
     def manifest(self) -> Manifest:
@@ -128,7 +132,7 @@ class FusedDataset(IterableDataset[Batch]):
         """Sets the epoch; workers that are already there see it at their next iteration."""
         if self._start is not None and self._start["epoch"] != epoch:
             self._start = None
-        self._epoch[0] = epoch
+        self._epoch[0], self._epoch[1] = epoch, 1
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
@@ -139,12 +143,17 @@ class FusedDataset(IterableDataset[Batch]):
             if start["workers"] != workers:
                 raise ValueError(f"the saved state has {start['workers']} workers, this loader {workers}; use as many")
             self._delivered = int(start["batches"])
-        return self._batches(self.epoch, worker, workers, self._delivered, info is None)
+        self._running, self._ended = self.epoch, False
+        return self._batches(self._running, worker, workers, self._delivered, info is None)
+
+    def _span(self, worker: int, workers: int) -> tuple[int, int]:
+        """The positions that a worker reads in an epoch."""
+        whole = rank_range(self.rows, self.rank, self.world_size, self.even)
+        return worker_range(*whole, worker, workers, self.batch_size)
 
     def _batches(self, epoch: int, worker: int, workers: int, skip: int, threads: bool) -> Iterator[Batch]:
         line = Line(self._source.unit_rows, (self.seed, epoch) if self.shuffle else None)
-        whole = rank_range(line.total, self.rank, self.world_size, self.even)
-        first, last = worker_range(*whole, worker, workers, self.batch_size)
+        first, last = self._span(worker, workers)
         begin = first + skip * self.batch_size
         parts = self._sequential(line, begin, last, threads)
         if self.shuffle:
@@ -152,6 +161,7 @@ class FusedDataset(IterableDataset[Batch]):
         for arrays in parts:
             self._delivered += 1
             yield to_batch(arrays, self._columns)
+        self._ended = True
 
     def _read(self, pieces: Iterator[Piece], threads: bool) -> Iterator[Arrays]:
         names = [column.name for column in self._columns]
@@ -196,10 +206,16 @@ class FusedDataset(IterableDataset[Batch]):
         workers = 1 if info is None else info.num_workers
         if self._start is not None:
             return dict(self._start)
-        return {"epoch": self.epoch, "batches": self._delivered, "workers": workers, "of": self._identity()}
+        epoch, batches = self._running, self._delivered
+        if self._ended and self.epoch != epoch:
+            epoch, batches = self.epoch, 0
+        return {"epoch": epoch, "batches": batches, "workers": workers, "of": self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Makes the next iteration go on after the batches that were delivered when the state was taken.
+
+        A state from the end of an epoch does not hold back one that was set since: loaders hand their state over when
+        they begin to iterate, after ``set_epoch``.
 
         Raises:
             ValueError: If the state is of other data, another order or another rank; names what differs.
@@ -209,8 +225,16 @@ class FusedDataset(IterableDataset[Batch]):
         if differing:
             told = ", ".join(f"{name} {state['of'].get(name)} there, {mine[name]} here" for name in differing)
             raise ValueError(f"the saved state does not fit this dataset: {told}")
+        epoch, chosen = self._epoch.tolist()
+        if chosen and epoch != state["epoch"] and self._is_end(state):
+            return
         self._epoch[0] = int(state["epoch"])
         self._start = dict(state)
+
+    def _is_end(self, state: dict[str, Any]) -> bool:
+        info = get_worker_info()
+        first, last = self._span(0 if info is None else info.id, int(state["workers"]))
+        return int(state["batches"]) * self.batch_size >= last - first
 
 
 class _Rows:
@@ -252,7 +276,7 @@ class FusedRows(Dataset[Batch]):
         cached_row_groups: int = 256,
     ) -> None:
         self._source = Source(source, version, filesystem, filter)
-        self._columns = layout(self._source.manifest, self._source.schema, self._source.with_nulls, columns)
+        self._columns = layout(self._source.manifest, self._source.schema, self._source.ranges, columns)
         self._ends = np.cumsum(self._source.unit_rows)
         self._cache: OrderedDict[int, Arrays] = OrderedDict()
         self._cached = max(1, cached_row_groups)

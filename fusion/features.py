@@ -15,6 +15,9 @@ from fusion.errors import RunError
 ROW_GROUP_ROWS = 2048
 """Rows of one row group: the unit that a reader reads, shuffles and shards by."""
 
+PARTITION_TEXT = pa.dictionary(pa.int32(), pa.string())
+"""Type of a partition column of text inside the files."""
+
 _ELEMENT = "element"
 
 
@@ -115,7 +118,8 @@ def array_to_vectors(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """The vectors of a fixed-size-list column, over the same memory where the column is one chunk without nulls.
 
     Returns:
-        (n, dim) of the column's element type, read-only where it is not a copy; a null becomes a row of NaN.
+        (n, dim) of the column's element type, read-only where it is not a copy; a null vector becomes a row of NaN, a
+        null element NaN.
 
     Raises:
         TypeError: If the column holds no vectors of fixed width.
@@ -128,7 +132,8 @@ def array_to_vectors(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
         if column.num_chunks:
             return np.concatenate([array_to_vectors(chunk) for chunk in column.chunks])
         return np.empty((0, column.type.list_size), column.type.value_type.to_pandas_dtype())
-    flat = column.flatten().to_numpy(zero_copy_only=True).reshape(-1, column.type.list_size)
+    elements = column.flatten()
+    flat = elements.to_numpy(zero_copy_only=not elements.null_count).reshape(-1, column.type.list_size)
     if not column.null_count:
         return np.asarray(flat)
     vectors = np.full((len(column), column.type.list_size), np.nan, flat.dtype)
@@ -145,7 +150,7 @@ class FeatureFile:
         rows: Number of rows.
         bytes: Size.
         sha256: Of its bytes, hexadecimal.
-        partition: Values of the partition columns, which the file itself does not hold.
+        partition: Values of the partition columns; :func:`partition_scalar` gives them their type.
     """
 
     path: str
@@ -174,6 +179,7 @@ class Manifest:
         alignment_id: Which alignment.
         alignment: Its method, dim and how it was chosen.
         average: Method and weights.
+        partition_types: Arrow types of the columns that the files are partitioned by.
         others: Every other key as it stood.
     """
 
@@ -191,6 +197,7 @@ class Manifest:
     alignment_id: str | None = None
     alignment: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
+    partition_types: dict[str, str] = field(default_factory=dict)
     others: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -238,7 +245,28 @@ class Manifest:
     @property
     def partition_columns(self) -> tuple[str, ...]:
         """The columns that the files are partitioned by."""
-        return tuple(dict.fromkeys(name for file in self.files for name in file.partition))
+        return tuple(self.partition_types)
+
+
+def partition_scalar(value: str | float | bool | None, kind: str) -> pa.Scalar:
+    """A partition value of a manifest.
+
+    Args:
+        value: As it stands in JSON: dates and numbers that are not finite are text.
+        kind: Arrow's name of the column's type.
+
+    >>> partition_scalar("2024-01-31", "date32[day]")
+    <pyarrow.Date32Scalar: datetime.date(2024, 1, 31)>
+    """
+    wanted = partition_type(kind)
+    if isinstance(value, str) and not pa.types.is_string(wanted):
+        return pa.scalar(value).cast(wanted)
+    return pa.scalar(value, wanted)
+
+
+def partition_type(kind: str) -> pa.DataType:
+    """The Arrow type of a manifest's ``partition_types``."""
+    return pa.type_for_alias(kind)
 
 
 def _file(entry: Mapping[str, Any]) -> FeatureFile:

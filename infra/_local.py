@@ -31,6 +31,14 @@ class LocalStore:
         """Where ``path`` lies on this machine."""
         return self._root / path
 
+    def folds_names(self) -> bool:
+        """Whether the file system takes names of other case for the same; found by the root's own name."""
+        for folder in [self._root, *self._root.parents]:
+            if folder.exists() and folder.name != folder.name.swapcase():
+                other = folder.with_name(folder.name.swapcase())
+                return other.exists() and other.samefile(folder)
+        return False
+
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
         """A stream into a temporary file that replaces ``path`` when the block ends without an error."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import fsspec
 
 from infra._faults import retrying, told, told_when_full
+from infra._spool import Spool
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -59,10 +60,14 @@ class RemoteStore:
         """The full URI."""
         return self._scheme + self._full(path)
 
+    def folds_names(self) -> bool:
+        """Never: object stores compare keys byte by byte."""
+        return False
+
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
         """A stream whose content is sent as one object when the block ends without an error."""
-        with tempfile.SpooledTemporaryFile(max_size=_PART) as spool:
+        with Spool(_PART) as spool:
             with told_when_full(tempfile.gettempdir()):
                 yield cast(BinaryIO, spool)
             size = spool.tell() if spool.seek(0, io.SEEK_END) else 0

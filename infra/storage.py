@@ -73,6 +73,11 @@ class Storage:
         """Whether files lie on a mounted file system."""
         return isinstance(self._store, LocalStore)
 
+    @property
+    def folds_names(self) -> bool:
+        """Whether names that differ in case alone are one file, as on most disks of macOS and Windows."""
+        return self._store.folds_names()
+
     def uri(self, path: str = "") -> str:
         """Absolute local path or URI of ``path``, for messages and other libraries."""
         return self._store.uri(_checked(path))
@@ -85,7 +90,8 @@ class Storage:
     def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
         """A binary stream that becomes the file when the block ends; nothing shows if the block raises.
 
-        Remote content is spooled: to memory up to 64 MiB, beyond that to the local temporary folder.
+        Remote content is spooled: to memory up to 64 MiB a file and 256 MiB a process, beyond that to the local
+        temporary folder.
         """
         return self._store.writing(_checked(path))
 

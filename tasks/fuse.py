@@ -22,10 +22,11 @@ from infra.versions import find_version
 from tasks.align import Fitted
 from tasks.artifacts import dataset_committed
 from tasks.duplicates import duplicates
-from tasks.fusing import Block, FuseSetting, FuseWorker
+from tasks.fusing import Block, FuseSetting, FuseWorker, record_path
 from tasks.identities import embedding_ids, version_id
+from tasks.kept import kept_type
 from tasks.moments import block_workers
-from tasks.partitions import count_partitions
+from tasks.partitions import Partitions, check_folders, sample_partitions
 from tasks.progress import StageProgress
 from tasks.rows import RowReader
 from tasks.run import Run
@@ -43,16 +44,19 @@ def fuse_features(
     Returns:
         The manifest, and figures for report.json.
     """
-    setting = _setting(run, fitted, average, weights)
+    partitions = sample_partitions(run)
+    setting = _setting(run, fitted, average, weights, partitions)
     parent = point_to_newest(run.storage)
     newest = read_manifest(run.storage, parent) if parent else None
     if newest is not None and newest["version"] == setting.version:
+        _remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
         record = known["rows"] | {name: known[name] for name in ("files", "rejects")}
-        return _commit(run, setting, fitted, [record], parent), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+        manifest = _commit(run, setting, partitions, fitted, [record], parent)
+        return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
-    blocks = run.blocks(_rows_per_block(run, fitted.alignment.dim_))
+    blocks = run.blocks(_rows_per_block(run.rows, _row_bytes(run, fitted), partitions.count))
     repeated = duplicates(setting.reader, run.shards)
     todo = [
         Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
@@ -77,33 +81,54 @@ def fuse_features(
         figures = progress.figures()
     if failed:
         raise RunError(f"fusing block {failed[0].id} failed: {failed[0].detail}")
-    return _commit(run, setting, fitted, [records[index] for index in range(len(blocks))], parent), figures
+    done_records = [records[index] for index in range(len(blocks))]
+    return _commit(run, setting, partitions, fitted, done_records, parent), figures
 
 
 def _commit(
-    run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[dict[str, Any]], parent: int | None
+    run: Run,
+    setting: FuseSetting,
+    partitions: Partitions,
+    fitted: Fitted,
+    records: Sequence[dict[str, Any]],
+    parent: int | None,
 ) -> dict[str, Any]:
-    manifest = _manifest(run, setting, fitted, records)
+    manifest = _manifest(run, setting, partitions, fitted, records)
     _check_loss(run, manifest["rows"])
+    check_folders(run.storage, manifest["files"], partitions.types)
     _remove_strays(run.storage, setting.version, manifest)
     manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
+    _remove_records(run.storage, setting.version)
     dataset_committed(run, manifest)
     return manifest
 
 
-def _rows_per_block(run: Run, dim: int) -> int:
-    """Rows that make files of 64 to 256 MiB in every partition, in eight blocks or more where there are so many."""
-    bytes_per_row = dim * np.dtype(run.job.output.dtype).itemsize
-    file_rows = min(max(run.rows // 8, _LEAST_FILE_BYTES // bytes_per_row), _FILE_BYTES // bytes_per_row)
-    return max(4096, file_rows * count_partitions(run))
+def _row_bytes(run: Run, fitted: Fitted) -> int:
+    return fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
 
 
-def _setting(run: Run, fitted: Fitted, average: str, weights: dict[str, float] | None) -> FuseSetting:
+def _rows_per_block(rows: int, row_bytes: int, partitions: int) -> int:
+    """Rows that make files of 64 to 256 MiB in every partition, but in eight blocks or more.
+
+    A block is what a worker does at a time and what a rerun keeps, so that many partitions mean smaller files rather
+    than fewer blocks; blocks of less than 64 MiB are none the better.
+
+    >>> _rows_per_block(4_000_000, 1024, 1), _rows_per_block(4_000_000, 1024, 100)
+    (262144, 500000)
+    """
+    file_rows = min(max(rows // 8, _LEAST_FILE_BYTES // row_bytes), _FILE_BYTES // row_bytes)
+    return max(4096, min(file_rows * partitions, max(rows // 8, _LEAST_FILE_BYTES // row_bytes)))
+
+
+def _setting(
+    run: Run, fitted: Fitted, average: str, weights: dict[str, float] | None, sampled: Partitions
+) -> FuseSetting:
     job = run.job
     key = job.corpus.key or "key"
     version = version_id(run, fitted.alignment_id, average, weights)
     partitions = tuple(job.output.partition_by)
-    kept = [pa.field(name, run.corpus.columns[name]) for name in job.corpus.keep if name not in partitions]
+    kept = [pa.field(name, kept_type(run.corpus.columns[name])) for name in job.corpus.keep if name not in partitions]
+    kept += sampled.fields
     inputs = {
         name: run.encoders[name].fingerprint | {"encoder_id": run.encoders[name].encoder_id} for name in run.inputs
     }
@@ -119,12 +144,13 @@ def _setting(run: Run, fitted: Fitted, average: str, weights: dict[str, float] |
 
 
 def _records(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
-    prefix = f"features/{version}/_blocks"
-    paths = [path for path in storage.list(prefix) if path.endswith(".json")]
-    return {int(path.rsplit("/", 1)[1][:5]): json.loads(storage.read(path)) for path in paths}
+    paths = [path for path in storage.list(_records_folder(version)) if path.endswith(".json")]
+    return {int(path.rsplit("/", 1)[1].removesuffix(".json")): json.loads(storage.read(path)) for path in paths}
 
 
-def _manifest(run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _manifest(
+    run: Run, setting: FuseSetting, partitions: Partitions, fitted: Fitted, records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
     missing: Counter[str] = Counter(dict.fromkeys(run.inputs, 0))
     bad: Counter[str] = Counter()
     for record in records:
@@ -141,6 +167,7 @@ def _manifest(run: Run, setting: FuseSetting, fitted: Fitted, records: Sequence[
         "key": setting.key,
         "kept": list(job.corpus.keep),
         "partition_by": list(setting.partition_by),
+        "partition_types": partitions.types,
         "dim": fitted.alignment.dim_,
         "dtype": job.output.dtype,
         "inputs": {
@@ -183,7 +210,20 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
 
 
 def _remove_strays(storage: Storage, version: str, manifest: dict[str, Any]) -> None:
-    """Removes what a killed run left; temporary files may be a live run's: gc takes them."""
+    """Removes the files that a killed run left, before readers see the version; temporary ones may be a live run's.
+
+    The records of the blocks stay until the version is committed: a run that another one was faster than goes on there.
+    """
     listed = {file["path"] for file in manifest["files"]}
-    paths = storage.list(f"features/{version}")
+    records = f"{_records_folder(version)}/"
+    paths = [path for path in storage.list(f"features/{version}") if not path.startswith(records)]
     storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])
+
+
+def _remove_records(storage: Storage, version: str) -> None:
+    paths = storage.list(_records_folder(version))
+    storage.remove([path for path in paths if not storage.is_temporary(path)])
+
+
+def _records_folder(version: str) -> str:
+    return record_path(version, 0).rpartition("/")[0]

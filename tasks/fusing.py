@@ -95,7 +95,11 @@ class FuseWorker:
         return record
 
     def table(self, rows: Rows, kept: pa.Table, written: NDArray[np.bool_]) -> pa.Table:
-        """The feature rows of one shard, partition columns left out."""
+        """The feature rows of one shard.
+
+        Raises:
+            RunError: A vector does not fit ``output.dtype``.
+        """
         setting = self.setting
         whole = bool(written.all())
         views = rows.views if whole else {name: view[written] for name, view in rows.views.items()}
@@ -104,20 +108,36 @@ class FuseWorker:
         columns |= {name: kept.column(name) for name in kept.column_names}
         dtype = setting.schema.field("fused").type.value_type.to_pandas_dtype()
         fused = self.alignment.fuse(views, average=setting.average, weights=setting.weights)
-        columns["fused"] = vectors_to_array(np.asarray(fused, dtype=dtype))
+        columns["fused"] = vectors_to_array(_narrowed(fused, dtype, columns[setting.key]))
         present = {name: ~np.isnan(view[:, 0]) for name, view in views.items()}
-        columns |= {f"has_{name}": pa.array(there) for name, there in present.items()}
+        columns |= {f"has_{name}": pa.array(has) for name, has in present.items()}
         for name, status in rows.status.items():
             if f"count_{name}" in setting.schema.names:
                 columns[f"count_{name}"] = status.column("count") if whole else status.column("count").filter(chosen)
         if setting.keep_aligned:
             for name, aligned in self.alignment.transform(views).items():
-                array = vectors_to_array(np.nan_to_num(aligned.astype(dtype)))
+                there = np.where(present[name][:, None], aligned, 0)
+                array = vectors_to_array(_narrowed(there, dtype, columns[setting.key]))
                 columns[f"aligned_{name}"] = pa.FixedSizeListArray.from_arrays(
                     array.flatten(), type=array.type, mask=pa.array(~present[name])
                 )
         schema = setting.schema
         return pa.Table.from_arrays([columns[field.name].cast(field.type) for field in schema], schema=schema)
+
+
+def _narrowed(vectors: NDArray[Any], dtype: Any, keys: pa.ChunkedArray) -> NDArray[Any]:
+    """The vectors as ``dtype``, none of them beyond its range."""
+    with np.errstate(over="ignore"):
+        narrow = np.asarray(vectors, dtype=dtype)
+    if not np.isfinite(narrow).all():
+        row, place = (int(index) for index in np.argwhere(~np.isfinite(narrow))[0])
+        half = np.dtype(dtype) == np.float16
+        todo = "set output.dtype to float32" if half else "scale the inputs"
+        raise RunError(
+            f"row {keys[row].as_py()}: element {place} of its vector is {float(vectors[row, place]):g}, which "
+            f"{np.dtype(dtype).name} cannot hold (output.dtype); {todo}; nothing was committed"
+        )
+    return narrow
 
 
 def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fusion.errors import JobError
-from fusion.features import array_to_vectors
+from fusion.features import array_to_vectors, partition_scalar
 from fusion.labels import Reading, TargetError, class_notes, counted, find_reading
 from fusion.splits import stable_hash
 from infra.job import TrainJob
@@ -246,6 +246,6 @@ def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], 
         table = pq.read_table(source, columns=inside) if inside else pa.table({"": pa.nulls(file["rows"])})
     for column in dict.fromkeys(columns):
         if column in manifest["partition_by"]:
-            value = file["partition"][column]
-            table = table.append_column(column, pa.repeat(pa.scalar(value), table.num_rows))
+            value = partition_scalar(file["partition"][column], manifest["partition_types"][column])
+            table = table.append_column(column, pa.repeat(value, table.num_rows))
     return table

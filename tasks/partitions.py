@@ -1,30 +1,115 @@
-"""How many folders the partition columns make, told from a sample before anything is written."""
+"""Partition columns, checked against the schema and a sample of rows before anything is written."""
 
-from fusion.errors import JobError
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from fusion.errors import JobError, RunError
+from infra.storage import Storage
+from tasks.folders import (
+    MAX_PARTITIONS,
+    Stored,
+    column_problem,
+    file_type,
+    folded,
+    folder,
+    spelling_problem,
+    text_of,
+    too_many_partitions,
+    value_problem,
+)
 from tasks.rows import sample_shards
 from tasks.run import Run
-from tasks.writers import MAX_PARTITIONS, too_many_partitions
 
 _SAMPLE_ROWS = 100_000
+_KEY = "output.partition_by"
 
 
-def count_partitions(run: Run) -> int:
-    """Different values of the partition columns among evenly spaced rows; 1 without partition columns. Read once.
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """What a sample of rows says of the partition columns.
+
+    Attributes:
+        count: Different folders; 1 without partition columns.
+        fields: The columns that stand inside the files as well.
+        types: Arrow's name of each column's type.
+    """
+
+    count: int
+    fields: tuple[pa.Field, ...]
+    types: dict[str, str]
+
+
+def sample_partitions(run: Run) -> Partitions:
+    """The folders that evenly spaced rows make.
 
     Raises:
-        JobError: They are more than may become folders.
+        JobError: A column or one of its values cannot be a folder, two values would be one folder, or there are more
+            than may become folders.
     """
     names = tuple(run.job.output.partition_by)
+    kinds = {name: run.corpus.columns[name] for name in names}
+    for name, kind in kinds.items():
+        _refuse(column_problem(name, kind))
     if not names:
-        return 1
+        return Partitions(1, (), {})
     if run.partitions is not None:
         return run.partitions
-    found: set[tuple[object, ...]] = set()
+    found: dict[tuple[str | None, ...], None] = {}
     for shard in sample_shards(run.shards, _SAMPLE_ROWS):
-        table = run.corpus.read(shard, names)
-        found.update(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+        columns = run.corpus.read(shard, names)
+        found |= dict.fromkeys(zip(*(_texts(name, columns.column(name)) for name in names), strict=True))
         if len(found) > MAX_PARTITIONS:
-            key, _, problem = too_many_partitions(names, len(found)).partition(": ")
-            raise JobError(key, problem)
-    run.partitions = max(1, len(found))
+            raise JobError(_KEY, too_many_partitions(names, len(found)))
+    values = dict(zip(names, map(list, map(dict.fromkeys, zip(*found, strict=True))), strict=True))
+    for name in names:
+        _refuse(_problem(name, kinds[name], values[name], run.storage))
+    inside = {name: file_type(kinds[name], values[name]) for name in names}
+    fields = tuple(pa.field(name, kind) for name, kind in inside.items() if kind is not None)
+    run.partitions = Partitions(max(1, len(found)), fields, {name: str(kind) for name, kind in kinds.items()})
     return run.partitions
+
+
+def check_folders(storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str]) -> None:
+    """Checks, before a commit, what only all values together show.
+
+    Raises:
+        RunError: Two values are one folder on the output's file system, or readers would change the values.
+    """
+    for name, kind in types.items():
+        values: list[Stored] = list(dict.fromkeys(file["partition"][name] for file in files))
+        texts = [None if value is None else text_of(value) for value in values]
+        problem = _problem(name, pa.type_for_alias(kind), texts, storage)
+        if problem is not None:
+            raise RunError(f"{_KEY}: {problem}; nothing was committed")
+
+
+def _texts(name: str, column: pa.ChunkedArray) -> list[str | None]:
+    """The values as text, each checked once."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    for value in values:
+        _refuse(value_problem(name, value))
+    texts = [text_of(value) for value in values]
+    return [None if place is None else texts[place] for place in encoded.indices.to_pylist()]
+
+
+def _problem(name: str, kind: pa.DataType, texts: Sequence[str | None], storage: Storage) -> str | None:
+    if not pa.types.is_string(kind):
+        return None
+    seen: dict[str, str | None] = {}
+    for text in texts:
+        first = seen.setdefault(folded(folder(name, text)), text)
+        if first != text and storage.folds_names:
+            return (
+                f"{first!r} and {text!r} of {name!r} are one folder on the file system of {storage.root}; "
+                "spell them alike, or write elsewhere"
+            )
+    return spelling_problem(name, texts)
+
+
+def _refuse(problem: str | None) -> None:
+    if problem is not None:
+        raise JobError(_KEY, problem)

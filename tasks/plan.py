@@ -9,7 +9,8 @@ from fusion.errors import JobError
 from infra.job import Job
 from tasks.checks import check_alignment, check_output
 from tasks.embed import pending
-from tasks.partitions import count_partitions
+from tasks.kept import check_kept
+from tasks.partitions import sample_partitions
 from tasks.run import Run
 from tasks.targets import check_target, found_target, target_notes
 from tasks.trying import check_inputs
@@ -31,7 +32,8 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     check_target(run)
     check_output(run.storage)
     if not run.unjoined:
-        count_partitions(run)
+        check_kept(run)
+        sample_partitions(run)
     for note in target_notes(run):
         log.info("%s", note)
     return run

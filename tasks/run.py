@@ -35,7 +35,7 @@ class Run:
         join: How the inputs' own tables come to the corpus; None where no input has one.
         specs: How each input is encoded.
         encoders: Width, fingerprint and id of each input's encoder.
-        partitions: Folders that the partition columns make, once they are counted.
+        partitions: What a sample says of the partition columns, once it was read.
         storage: The output folder.
         target: What a sample of the target column showed, once it was looked at.
         split_names: How often each value of the split column occurs in that sample, likewise.
@@ -51,7 +51,7 @@ class Run:
         self._sides_of = {name: side.corpus for side in self.sides for name in inputs_of(side, job)}
         self.corpus: Corpus = self.sides[0].corpus
         self.join: Join | None = None
-        self.partitions: int | None = None
+        self.partitions: Any = None
         self.shards: tuple[Shard, ...] = ()
         self.target: Found | None = None
         self.split_names: dict[str, int] | None = None

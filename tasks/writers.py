@@ -4,17 +4,17 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, BinaryIO
-from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from fusion.errors import RunError
 from fusion.features import ROW_GROUP_ROWS, parquet_options
 from infra.storage import Storage
+from tasks.folders import MAX_PARTITIONS, Stored, folder, stored, too_many_partitions, value_problem
 
-MAX_PARTITIONS = 1000
 _BUFFERED_BYTES = 256 * 2**20
 
 Values = tuple[object, ...]
@@ -27,7 +27,7 @@ class FeatureWriters:
         storage: The run's output.
         folder: Where the files go, relative to the output.
         index: Number of the block, in the files' names.
-        schema: Schema of the files, partition columns left out.
+        schema: Schema of the files.
         partition_by: Names of the partition columns.
     """
 
@@ -37,7 +37,7 @@ class FeatureWriters:
         self.files: list[dict[str, Any]] = []
         self._storage, self._folder, self._index = storage, folder, index
         self._schema, self._names = schema, partition_by
-        self._open: dict[Values, _File] = {}
+        self._open: dict[str, _File] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> "FeatureWriters":
@@ -51,10 +51,10 @@ class FeatureWriters:
             kept: The same rows' kept columns, those to partition by among them.
 
         Raises:
-            RunError: The partition columns have too many values.
+            RunError: The partition columns have too many values, or one that cannot be a folder.
         """
-        for value, part in _parted(table, kept, self._names):
-            self._file(value).add(part)
+        for place, value, part in _parted(table, kept, self._names):
+            self._file(place, value).add(part)
         while sum(file.held_bytes for file in self._open.values()) > _BUFFERED_BYTES:
             max(self._open.values(), key=lambda file: file.held_bytes).flush()
 
@@ -67,33 +67,27 @@ class FeatureWriters:
         with self._stack:
             for file in self._open.values():
                 file.close()
-        for value, file in self._open.items():
-            self.files.append(file.told() | {"partition": dict(zip(self._names, value, strict=True))})
+        self.files = [file.record() for file in self._open.values()]
 
-    def _file(self, value: Values) -> "_File":
-        if value not in self._open:
+    def _file(self, place: str, value: Values) -> "_File":
+        if place not in self._open:
             if len(self._open) >= MAX_PARTITIONS:
-                raise RunError(too_many_partitions(self._names, len(self._open) + 1))
-            parts = zip(self._names, value, strict=True)
-            folder = "".join(f"{name}={_hive(part)}/" for name, part in parts)
-            path = f"{self._folder}/{folder}part-{self._index:05d}.parquet"
-            self._open[value] = _File(path, self._stack.enter_context(self._storage.writing(path)), self._schema)
-        return self._open[value]
-
-
-def too_many_partitions(names: tuple[str, ...], found: int) -> str:
-    """What to do about partition columns of too many values."""
-    return (
-        f"output.partition_by: {', '.join(names)} has {found} values or more, at most {MAX_PARTITIONS} may become "
-        "folders; partition by a column with fewer values, or keep it as a column, which readers can filter by"
-    )
+                raise RunError(f"output.partition_by: {too_many_partitions(self._names, len(self._open) + 1)}")
+            for name, part in zip(self._names, value, strict=True):
+                if (problem := value_problem(name, part)) is not None:
+                    raise RunError(f"output.partition_by: {problem}; nothing was committed")
+            path = f"{self._folder}/{place}part-{self._index:05d}.parquet"
+            partition = {name: stored(part) for name, part in zip(self._names, value, strict=True)}
+            sink = self._stack.enter_context(self._storage.writing(path))
+            self._open[place] = _File(path, partition, sink, self._schema)
+        return self._open[place]
 
 
 class _File:
     """One Parquet file: rows are held until they fill row groups."""
 
-    def __init__(self, path: str, sink: BinaryIO, schema: pa.Schema) -> None:
-        self._path = path
+    def __init__(self, path: str, partition: dict[str, Stored], sink: BinaryIO, schema: pa.Schema) -> None:
+        self._path, self._partition = path, partition
         self._sink = _Hashed(sink)
         self._writer = pq.ParquetWriter(self._sink, schema, **parquet_options(schema))
         self._held: list[pa.Table] = []
@@ -121,12 +115,13 @@ class _File:
         self._sink.abandoned = True
         self._writer.close()
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         return {
             "path": self._path,
             "rows": self._written,
             "bytes": self._sink.size,
             "sha256": self._sink.digest.hexdigest(),
+            "partition": self._partition,
         }
 
     def _write(self, rows: int) -> None:
@@ -167,24 +162,29 @@ class _Hashed:
         return False
 
 
-def _parted(table: pa.Table, kept: pa.Table, names: tuple[str, ...]) -> Iterator[tuple[Values, pa.Table]]:
-    """The rows of each combination of values, in order."""
+def _parted(table: pa.Table, kept: pa.Table, names: tuple[str, ...]) -> Iterator[tuple[str, Values, pa.Table]]:
+    """The rows of each folder, in order: (folder, its values, rows). Values that make one folder are one value."""
     if not names or not table.num_rows:
         if table.num_rows:
-            yield (), table
+            yield "", (), table
         return
     code = np.zeros(table.num_rows, np.int64)
     for name in names:
-        encoded = kept.column(name).combine_chunks().dictionary_encode()
-        places = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
-        code = code * (len(encoded.dictionary) + 1) + places
+        numbers, count = _codes(name, kept.column(name))
+        code = np.unique(code * count + numbers, return_inverse=True)[1]
     order = np.argsort(code, kind="stable")
     firsts = np.flatnonzero(np.diff(code[order], prepend=-1))
     sorted_table = table.take(pa.array(order))
     for start, stop in zip(firsts, [*firsts[1:], len(order)], strict=True):
         value = tuple(kept.column(name)[int(order[start])].as_py() for name in names)
-        yield value, sorted_table.slice(start, stop - start)
+        place = "".join(f"{folder(name, part)}/" for name, part in zip(names, value, strict=True))
+        yield place, value, sorted_table.slice(start, stop - start)
 
 
-def _hive(value: object) -> str:
-    return "__HIVE_DEFAULT_PARTITION__" if value is None else quote(str(value), safe="")
+def _codes(name: str, column: pa.ChunkedArray) -> tuple[NDArray[np.int64], int]:
+    """(n,) the number of each row's folder, and how many there are."""
+    encoded = column.combine_chunks().dictionary_encode()
+    folders = [folder(name, value) for value in [*encoded.dictionary.to_pylist(), None]]
+    numbers = {place: number for number, place in enumerate(dict.fromkeys(folders))}
+    places = encoded.indices.fill_null(len(encoded.dictionary)).to_numpy(zero_copy_only=False)
+    return np.array([numbers[place] for place in folders], np.int64)[places], len(numbers)

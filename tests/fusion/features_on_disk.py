@@ -86,6 +86,7 @@ def write_features(
         "alignment_id": "a1",
         "alignment": {"method": "joint", "dim": dim},
         "average": {"method": "mean", "weights": None},
+        "partition_types": {} if partitions is None else {"shop": str(pa.array(partitions).type)},
         "kept": [field.name for field in KEPT] + ([] if partitions is None else ["shop"]),
         "rows": {"read": start, "written": start, "rejected": 0},
         "shards": ["s1"],

@@ -133,6 +133,10 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
             "corpus.keep: 'fused' is a column that the output itself has; rename it in the corpus",
         ),
         (
+            "corpus.keep=[label, aligned_text]",
+            "corpus.keep: 'aligned_text' is a column that the output itself has; rename it in the corpus",
+        ),
+        (
             "corpus.key=has_text",
             "corpus.key: 'has_text' is a column that the output itself has; rename it in the corpus",
         ),

@@ -90,13 +90,17 @@ def test_repeated_keys_are_found_across_shards(monkeypatch):
     assert duplicates(Hashes([[1], [2], [3]]), shards[:1]) == {}
 
 
+def setting_of(schema, keep_aligned=True):
+    nothing = cast(Any, None)
+    return FuseSetting(
+        reader=nothing, storage=nothing, key="id", alignment_id="a", average="mean", weights=None, version="v",
+        serialized_schema=schema.serialize().to_pybytes(), partition_by=(), keep_aligned=keep_aligned,
+        on_bad_input="keep",
+    )  # fmt: skip
+
+
 def test_the_schema_of_a_setting_survives_pickle():
     schema = feature_schema("id", [pa.field("label", pa.string())], 8, "float32", ["text"], True, {"a": "b"})
-    nothing = cast(Any, None)
-    setting = FuseSetting(
-        reader=nothing, storage=nothing, key="id", alignment_id="a", average="mean", weights=None, version="v",
-        serialized_schema=schema.serialize().to_pybytes(), partition_by=(), keep_aligned=True, on_bad_input="keep",
-    )  # fmt: skip
-    there = pickle.loads(pickle.dumps(setting)).schema  # noqa: S301 - our own bytes
+    there = pickle.loads(pickle.dumps(setting_of(schema))).schema  # noqa: S301 - our own bytes
     assert there.equals(schema, check_metadata=True)
     assert not there.field("fused").type.value_field.nullable

@@ -35,7 +35,7 @@ def committed(request, tmp_path):
         files.append({"path": path, "rows": 45, "partition": {"shop": shop}})
     manifest = {
         "version": "v1", "key": "id", "kept": ["label", "shop"], "partition_by": ["shop"], "dim": 16,
-        "inputs": INPUTS, "files": files, "rejects": [], "shards": [],
+        "partition_types": {"shop": "string"}, "inputs": INPUTS, "files": files, "rejects": [], "shards": [],
     }  # fmt: skip
     commit_manifest(storage, manifest)
     return storage

@@ -1,0 +1,100 @@
+"""Kept columns of every type as the readers of fusion give them."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from fusion.dataset import FusedDataset, FusedRows
+from fusion.features import array_to_vectors, feature_schema, parquet_options, vectors_to_array
+
+
+def write(out, columns, partition=(), rows=2):
+    """One file of kept columns; ``partition`` is (name, type, value as in JSON)."""
+    kept = [pa.field(name, array.type) for name, array in columns.items()]
+    schema = feature_schema("id", kept, 2, "float32", ["a"], False, {})
+    arrays = [pa.array([f"k{i}" for i in range(rows)]), *columns.values()]
+    arrays += [vectors_to_array(np.ones((rows, 2), np.float32)), pa.array([True] * rows)]
+    table = pa.Table.from_arrays([each.cast(f.type) for each, f in zip(arrays, schema, strict=True)], schema=schema)
+    (out / "features/v").mkdir(parents=True)
+    pq.write_table(table, out / "features/v/part.parquet", **parquet_options(schema))
+    manifest = {
+        "number": 1, "version": "v", "key": "id", "dim": 2, "dtype": "float32", "inputs": {"a": {}},
+        "files": [{"path": "features/v/part.parquet", "rows": rows, "partition": {n: v for n, _, v in partition}}],
+        "partition_types": {name: kind for name, kind, _ in partition},
+    }  # fmt: skip
+    (out / "manifest.json").write_text(json.dumps(manifest))
+    return out
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([2**53 + 1, None], pa.int64()),
+        ([-(2**63), None], pa.int64()),
+        ([2**64 - 1, 2**63], pa.uint64()),
+        ([2**63, None], pa.uint64()),
+    ],
+)
+def test_whole_numbers_that_a_tensor_cannot_hold_are_a_list(tmp_path, values, kind):
+    out = write(tmp_path, {"n": pa.array(values, kind)})
+    [batch] = FusedDataset(out)
+    assert batch["n"] == values
+    assert FusedRows(out).read()["n"] == values
+
+
+@pytest.mark.parametrize("value", [2**63 - 1, -(2**63)])
+def test_whole_numbers_of_64_bits_are_a_tensor(tmp_path, value):
+    [batch] = FusedDataset(write(tmp_path, {"n": pa.array([value, 0], pa.int64())}))
+    assert batch["n"].dtype == torch.int64
+    assert batch["n"].tolist() == [value, 0]
+
+
+def test_whole_numbers_with_nulls_that_a_float_holds_are_a_tensor(tmp_path):
+    [batch] = FusedDataset(write(tmp_path, {"n": pa.array([2**53, None], pa.int64()), "f": pa.array([True, None])}))
+    assert batch["n"][0] == 2**53
+    assert torch.isnan(batch["n"]).tolist() == torch.isnan(batch["f"]).tolist() == [False, True]
+
+
+def test_null_elements_of_a_kept_vector_are_nan(tmp_path):
+    column = pa.array([[1, None], [None, 2.5]], pa.list_(pa.float32(), 2))
+    [batch] = FusedDataset(write(tmp_path, {"v": column}))
+    np.testing.assert_array_equal(batch["v"].numpy(), [[1, np.nan], [np.nan, 2.5]])
+    np.testing.assert_array_equal(array_to_vectors(column.slice(1)), [[np.nan, 2.5]])
+    nulls = pa.array([None, [None, 1]], pa.list_(pa.float64(), 2))
+    np.testing.assert_array_equal(array_to_vectors(nulls), [[np.nan, np.nan], [np.nan, 1]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "expected"),
+    [
+        ("string", "007", "007"), ("string", None, None), ("int64", None, None),
+        ("date32[day]", "2024-01-31", "2024-01-31"),
+        ("double", 1.5, 1.5), ("double", "inf", np.inf), ("float", -0.5, -0.5), ("uint64", 2**64 - 1, 2**64 - 1),
+        ("int64", 7, 7), ("bool", True, True), ("date32[day]", None, None),
+    ],
+)  # fmt: skip
+def test_a_partition_value_keeps_its_type(tmp_path, kind, value, expected):
+    dataset = FusedDataset(write(tmp_path, {}, [("p", kind, value)]))
+    assert str(dataset.arrow().schema.field("p").type) == kind
+    [found, _] = dataset.arrow().to_table().column("p").to_pylist()
+    assert (str(found) if kind.startswith("date") and value else found) == expected
+    [batch] = dataset
+    first = batch["p"][0]
+    assert (
+        np.isnan(first)
+        if value is None and kind == "int64"
+        else str(getattr(first, "item", lambda: first)()) == str(expected)
+    )
+
+
+def test_a_partition_of_nan_is_nan_and_can_be_asked_for(tmp_path):
+    out = write(tmp_path, {}, [("p", "double", "nan")])
+    [batch] = FusedDataset(out)
+    assert torch.isnan(batch["p"]).all()
+    assert FusedDataset(out, filter=pc.is_nan(pc.field("p"))).rows == 2
+    assert FusedDataset(out, filter=[("p", ">", 1.0)]).rows == 0

@@ -1,0 +1,62 @@
+from decimal import Decimal
+
+import pyarrow as pa
+import pytest
+
+from fusion.errors import JobError
+from tasks.kept import kept_problem, kept_type
+from tasks.plan import prepare
+from tests.tasks.test_partitions import job_of
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.decimal32(7, 2), pa.decimal64(12, 2), pa.decimal256(30, 2), pa.list_(pa.decimal32(7, 2)),
+        pa.list_(pa.decimal64(12, 2), 3), pa.map_(pa.string(), pa.decimal32(5, 1)), pa.large_list(pa.decimal32(5, 1)),
+        pa.struct([("a", pa.int8()), ("b", pa.list_(pa.decimal256(38, 0)))]),
+    ],
+)  # fmt: skip
+def test_decimals_are_those_that_every_reader_knows(kind):
+    written = kept_type(kind)
+    text = str(written)
+    assert "decimal128" in text
+    assert not any(other in text for other in ("decimal32", "decimal64", "decimal256"))
+    assert pa.nulls(2, kind).cast(written).null_count == 2
+    assert kept_problem(kind) is None
+
+
+@pytest.mark.parametrize("kind", [pa.int8(), pa.map_(pa.string(), pa.int32()), pa.list_(pa.float32(), 2), pa.string()])
+def test_other_types_stay(kind):
+    assert kept_type(kind) == kind
+
+
+@pytest.mark.parametrize(
+    ("array", "problem"),
+    [
+        (pa.array([Decimal(10) ** 50], pa.decimal256(60, 2)), "decimals of at most 38 digits"),
+        (pa.array([[Decimal(1)]], pa.list_(pa.decimal256(60, 2))), "decimals of at most 38 digits"),
+        (pa.array([[], None], pa.list_(pa.float32(), 0)), "fixed size 0"),
+    ],
+)
+def test_what_readers_cannot_hold_is_refused_before_the_work(tmp_path, array, problem):
+    with pytest.raises(JobError, match=f"'p' is .*{problem}.*leave it out") as caught:
+        prepare(job_of(tmp_path, array, partition=False))
+    assert caught.value.key == "corpus.keep"
+
+
+def test_a_struct_without_fields_is_refused():
+    assert "struct without fields" in str(kept_problem(pa.list_(pa.struct([]))))
+
+
+def test_names_of_inputs_that_are_not_there_are_kept(tmp_path):
+    job = job_of(tmp_path, pa.array(["a"]), "has_toxicity", partition=False)
+    assert job.corpus.keep == ["has_toxicity"]
+    assert prepare(job).corpus.columns["has_toxicity"] == pa.string()
+
+
+def test_key_is_taken_where_the_corpus_has_no_key_column(tmp_path):
+    values = job_of(tmp_path, pa.array(["a"]), "key", partition=False).model_dump(by_alias=True)
+    values["corpus"]["key"] = None
+    with pytest.raises(ValueError, match="'key' is a column that the output itself has"):
+        type(job_of(tmp_path, pa.array(["a"]))).model_validate(values)
