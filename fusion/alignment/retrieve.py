@@ -78,7 +78,8 @@ def best_space(folds: FoldMoments, sample: Sample, alignment: LinearAlignment) -
     rows = sample.complete()
     assert rows.groups is not None
     fold = fold_of(rows.groups, len(folds))
-    makers = (_own, _variates)
+    varying = all(train.varying == train.names for train in folds.leave_one_out())
+    makers = (_own, _variates) if varying else (_own,)
     scores = np.zeros(len(makers))
     for number, train in list(enumerate(folds.leave_one_out()))[:_FOLDS]:
         held = np.flatnonzero(fold == number)[:_MAX_ROWS]
@@ -97,8 +98,8 @@ def best_space(folds: FoldMoments, sample: Sample, alignment: LinearAlignment) -
 
 def _own(moments: Moments, alignment: LinearAlignment) -> RetrievalSpace:
     """The alignment's own space."""
-    limit = alignment.dim_limit([_solvers.spectrum(moments, name).rank for name in moments.names])
-    weights = alignment._solve(moments, alignment.regularization_, min(alignment.dim_, limit))
+    limit = alignment.limit([_solvers.spectrum(moments, name).rank for name in moments.names])
+    weights = alignment.solve(moments, alignment.regularization_, max(1, min(alignment.dim_, limit)))
     return RetrievalSpace(f"{alignment.method}, as written", (weights,), _means(moments), 0.0)
 
 
