@@ -73,7 +73,7 @@ def probe(
     if not len(fit_rows):
         raise ValueError("no training row has a label and an input; the probe has nothing to learn from")
     if not len(score_rows):
-        return _nothing_to_score(task, len(fit_rows))
+        return nothing_to_score(task, len(fit_rows))
     made = rivals(take(views, np.flatnonzero(train)), imputer, dim)
     vectors = _vectors(views, made, fused, fit_rows, score_rows)
     everyone: Sequence[object] = range(len(labels)) if groups is None else groups
@@ -173,7 +173,8 @@ def cross_validated_probe(
     }
 
 
-def _nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
+def nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
+    """What :func:`probe` gives where no row can be scored."""
     return {
         "metric": _metric(task),
         "task": task,

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits
 
 import fusion.alignment as alignments
 from fusion.alignment import Alignment, LinearAlignment, Sample, fill_for_target, labelled_moments
-from fusion.errors import JobError
+from fusion.errors import JobError, RunError
 from fusion.moments import FoldMoments
 from infra.cluster import Cluster
 from infra.job import Job
@@ -82,10 +82,13 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
     settings = run.job.alignment
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always")
-        if settings.method in ("auto", *alignments.CHOICES):
-            alignment, told = _chosen(run, moments())
-        else:
-            alignment, told = _other(run, cluster, moments)
+        try:
+            if settings.method in ("auto", *alignments.CHOICES):
+                alignment, told = _chosen(run, moments())
+            else:
+                alignment, told = _other(run, cluster, moments)
+        except ValueError as error:
+            raise RunError(f"alignment.method {settings.method}: {error} (rows held out for testing aside)") from error
     summary = {
         "method": alignment.method,
         "dim": int(alignment.dim_),

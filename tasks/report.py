@@ -26,7 +26,7 @@ from fusion.alignment import (
 )
 from fusion.alignment.significance import significance_held_out
 from fusion.dimensions import dimension_curve
-from fusion.evaluate import as_labels, cross_validated_probe, probe
+from fusion.evaluate import as_labels, cross_validated_probe, nothing_to_score, probe
 from fusion.heads._targets import is_empty
 from fusion.imputation import Imputer
 from fusion.metrics import chance_r10, retrieval
@@ -78,7 +78,7 @@ def write_report(
             "warnings": list(fitted.summary.get("warnings", [])),
         }
         if run.job.train is not None:
-            report["probe"] = _probe(run, fitted, rows, folds)
+            report["probe"] = _probe(run, fitted, rows, folds, report["warnings"])
             report["head"] = head
         report["alignment"] |= _beyond_chance(fitted.alignment, rows)
         samples = _samples(run, fitted, rows, shards, report)
@@ -129,27 +129,35 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
     return result
 
 
-def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments) -> dict[str, Any]:
+def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
+    """The probe; of too few rows for it none, and a note that says why."""
     train = run.job.train
     assert train is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     labels = as_labels(rows.kept.column(train.target).to_pylist())
-    imputer = Imputer.of_folds(folds)
-    result: dict[str, Any] = probe(
-        rows.views,
-        lambda views: alignment.fuse(views, average=average, weights=weights),
-        labels,
-        rows.groups,
-        ~rows.test,
-        rows.test,
-        imputer=imputer,
-        dim=alignment.dim_,
-        task=train.task,
-    )
-    if len(labels) <= _CROSS_VALIDATED_ROWS:
-        result["cross_validated"] = _cross_validated(
-            run, fitted, rows.views, labels, rows.groups, imputer.regularization
+    try:
+        imputer = Imputer.of_folds(folds)
+        result: dict[str, Any] = probe(
+            rows.views,
+            lambda views: alignment.fuse(views, average=average, weights=weights),
+            labels,
+            rows.groups,
+            ~rows.test,
+            rows.test,
+            imputer=imputer,
+            dim=alignment.dim_,
+            task=train.task,
         )
+    except ValueError as error:
+        notes.append(f"no probe: {error}")
+        return nothing_to_score(train.task, 0)
+    if len(labels) <= _CROSS_VALIDATED_ROWS:
+        try:
+            result["cross_validated"] = _cross_validated(
+                run, fitted, rows.views, labels, rows.groups, imputer.regularization
+            )
+        except ValueError as error:
+            notes.append(f"no probe out of fold: {error}")
     return result
 
 

@@ -24,6 +24,8 @@ Float64 = NDArray[np.float64]
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000
+FEATURES_A_ROW = 4
+"""More features than this would span no more than the rows do."""
 
 
 class KernelCCA(FeatureAlignment):
@@ -39,7 +41,7 @@ class KernelCCA(FeatureAlignment):
         regularization: Ridge > 0 relative to the mean variance of the features; ``auto`` is cross-validated.
         folds: Cross-validation folds.
         precision: See :class:`fusion.moments.Moments`.
-        n_features: Features D for each input, even, and at most twice the rows; memory is 8 (M D)^2 bytes a fold.
+        n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
 
@@ -97,7 +99,7 @@ class KernelCCA(FeatureAlignment):
         self._check_params()
         arrays = as_views(sample)
         rng = np.random.default_rng(self.seed)
-        count = min(self.n_features, max(2, 2 * common_rows(arrays)))
+        count = min(self.n_features, max(2, FEATURES_A_ROW * common_rows(arrays)))
         self.frequencies_ = {name: self._frequencies(name, values, count, rng) for name, values in arrays.items()}
         self.widths_ = {name: len(values) for name, values in self.frequencies_.items()}
         self.feature_dims_ = dict.fromkeys(self.widths_, count)

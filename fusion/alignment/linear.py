@@ -52,6 +52,7 @@ class LinearAlignment(Alignment):
     """
 
     min_inputs: ClassVar[int] = 1
+    of_constant: ClassVar[str] = "it gets no weight, and the other inputs are aligned without it"
     weights_: Weights
     means_: dict[str, Float64]
     correlations_: Float64
@@ -130,6 +131,9 @@ class LinearAlignment(Alignment):
         self._check_inputs(total)
         self.dims_, self.n_ = dict(total.dims), total.n
         self.rank_ = {name: self._rank(total, name) for name in total.names}
+        for name in total.names:
+            if name not in total.varying:
+                warnings.warn(f"{name}: the same in every complete row; {self.of_constant}", stacklevel=3)
         self.dim_ = self._clipped_dim()
         self._choose(moments)
         weights = self.solve(total, self.regularization_, self.dim_)
@@ -155,13 +159,7 @@ class LinearAlignment(Alignment):
 
     def _clipped_dim(self) -> int:
         for name, rank in self.rank_.items():
-            if not rank:
-                warnings.warn(
-                    f"{name}: the same in all {self.n_} complete rows; it gets no weight, and the other inputs are "
-                    "aligned without it",
-                    stacklevel=4,
-                )
-            elif rank < self.dims_[name]:
+            if 0 < rank < self.dims_[name]:
                 told = f"{name}: rank {rank} of {self.dims_[name]} columns ({self.n_} complete rows)"
                 warnings.warn(f"{told}; directions without variance get no weight", stacklevel=4)
         limit = self.limit(list(self.rank_.values()))
@@ -288,6 +286,7 @@ class Identity(LinearAlignment):
     """No alignment (``none``): aligned vectors are the raw ones, uncentred; all inputs must be equally wide."""
 
     method = "none"
+    of_constant = "it moves all vectors alike and tells none from another"
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:

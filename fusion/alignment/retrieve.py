@@ -14,7 +14,7 @@ import numpy as np
 from fusion import _solvers
 from fusion._solvers import Weights
 from fusion._views import FloatArray, Views
-from fusion.alignment.kernel import KernelCCA
+from fusion.alignment.kernel import FEATURES_A_ROW, KernelCCA
 from fusion.alignment.linear import LinearAlignment
 from fusion.alignment.sample import Float64, Sample
 from fusion.metrics import match_ranks, unit_rows
@@ -30,7 +30,6 @@ _MAX_ROWS = 2000
 _KERNEL_ROWS = 5000
 _KERNEL_DIM = 256
 _KERNEL_FEATURES = 2000
-_FEATURES_A_ROW = 4
 _KERNEL_RIDGE = 1.0
 
 
@@ -125,7 +124,7 @@ def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> Retr
     """With the canonical variates of Gaussian kernels, fitted on some of the rows."""
     picked = {name: values[:_KERNEL_ROWS] for name, values in views.items()}
     rows = len(next(iter(picked.values())))
-    dim, features = max(1, min(_KERNEL_DIM, rows // 2)), min(_KERNEL_FEATURES, _FEATURES_A_ROW * rows)
+    dim, features = max(1, min(_KERNEL_DIM, rows // 2)), min(_KERNEL_FEATURES, FEATURES_A_ROW * rows)
     kernel = KernelCCA(dim, _KERNEL_RIDGE, folds=1, n_features=features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

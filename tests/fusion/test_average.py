@@ -58,7 +58,13 @@ def test_complaints():
     a = np.ones((3, 2))
     with pytest.raises(ValueError, match="differ in width"):
         average({"a": a, "b": np.ones((3, 1))})
-    with pytest.raises(ValueError, match="b: row 1 is not finite"):
+    with pytest.raises(ValueError, match="b: row 1 is missing"):
         average({"a": a, "b": np.array([[1, 1], [np.nan, np.nan], [1, 1]])})
     with pytest.raises(ValueError, match="unknown average"):
         average({"a": a}, "mode")
+    with pytest.raises(TypeError, match="expected {input name"):
+        average([a, a])
+    with pytest.raises(TypeError, match="weights must be"):
+        average({"a": a, "b": a}, "weighted", [1, 2])
+    with pytest.raises(TypeError, match="weights must be numbers"):
+        average({"a": a, "b": a}, "weighted", {"a": "1", "b": 2})
