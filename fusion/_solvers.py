@@ -81,7 +81,7 @@ def mean_variance(moments: Moments, name: str) -> float:
 
 
 def held_variance(held: Moments, train: Moments, name: str) -> float:
-    """Total variance of held-out rows, above 0: that of the training rows where an input hardly varies in the others."""
+    """Total variance of held-out rows, above 0: that of the training rows where an input hardly varies in these."""
     own, other = (float(np.trace(moments.block(name, name))) for moments in (held, train))
     return (own if own > _VARIES * other else other) or 1.0
 

@@ -1,4 +1,4 @@
-"""Checks on ``{input name: (n, d) array}``: shapes, and which rows are there. Every estimator takes views through these.
+"""Checks on ``{input name: (n, d) array}``: shapes, and which rows are there; every estimator takes views through them.
 
 Arrays may be NumPy's (memory-mapped ones stay so), nested lists, tables of pandas or polars, or tensors of torch.
 """

@@ -147,9 +147,7 @@ class Fuser:
         if unknown := [str(name) for name in inputs if name not in self.specs]:
             raise ValueError(f"unknown input {', '.join(unknown)}; the inputs are {known}")
         rows = {
-            name: rows_of(
-                name, self.specs[name].kind, values, self.manifest.inputs[name]["dim"], self._is_joined(name)
-            )
+            name: rows_of(name, self.specs[name].kind, values, self.manifest.inputs[name]["dim"], self._is_joined(name))
             for name, values in inputs.items()
         }
         lengths = {name: len(values) for name, values in rows.items()}

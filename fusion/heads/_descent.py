@@ -153,7 +153,8 @@ class _Watch:
     def see(self, module: nn.Module, loss: float, step: int) -> None:
         if not step and not math.isfinite(loss):
             raise ValueError(
-                f"the loss on held-out rows is {loss} before any training; look for extreme values in features or targets"
+                f"the loss on held-out rows is {loss} before any training; "
+                "look for extreme values in features or targets"
             )
         if loss < self.loss:
             self.loss, self.step, self._bad = loss, step, 0

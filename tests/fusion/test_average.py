@@ -62,7 +62,7 @@ def test_complaints():
         average({"a": a, "b": np.array([[1, 1], [np.nan, np.nan], [1, 1]])})
     with pytest.raises(ValueError, match="unknown average"):
         average({"a": a}, "mode")
-    with pytest.raises(TypeError, match="expected {input name"):
+    with pytest.raises(TypeError, match=r"expected \{input name"):
         average([a, a])
     with pytest.raises(TypeError, match="weights must be"):
         average({"a": a, "b": a}, "weighted", [1, 2])

@@ -1,4 +1,4 @@
-"""The Python contract: an all-NaN row or an absent name is missing, a partly NaN or infinite row raises with its index."""
+"""The contract: an all-NaN row or an absent name is a missing input, a partly NaN or infinite row raises by index."""
 
 import warnings
 
@@ -171,7 +171,7 @@ def test_what_is_no_matrix_of_numbers_is_refused(values, told):
 
 def test_what_is_no_mapping_is_refused():
     for work in (Moments.of, FoldMoments.of, PCA().fit, KernelCCA().fit, FITTED["joint"].fuse, average):
-        with pytest.raises(TypeError, match="expected {input name: .* got ndarray"):
+        with pytest.raises(TypeError, match=r"expected \{input name: .* got ndarray"):
             work(VIEWS["text"])
 
 

@@ -1,6 +1,6 @@
+import copy
 import io
 import json
-import pickle
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_threads_are_kept_between_calls_and_a_copy_has_its_own(tmp_path):
     running = fuser._pipelines["text"]
     assert np.array_equal(fuser.encode({"text": TEXTS[:3]}), first)
     assert fuser._pipelines["text"] is running
-    assert np.array_equal(pickle.loads(pickle.dumps(fuser)).encode({"text": TEXTS[:3]}), first)
+    assert np.array_equal(copy.copy(fuser).encode({"text": TEXTS[:3]}), first)
     fuser.close()
     assert np.array_equal(fuser.encode({"text": TEXTS[:3]}), first)
 
@@ -130,7 +130,7 @@ def test_what_does_not_fit_is_told(tmp_path):
         fuser.encode({"text": ["a"], "image": []})
     with pytest.raises(ValueError, match="no input is given; the inputs are text, image"):
         fuser.encode({})
-    with pytest.raises(TypeError, match="expected {input: values}, got list"):
+    with pytest.raises(TypeError, match=r"expected \{input: values\}, got list"):
         fuser.encode(["a crab"])
     with pytest.raises(TypeError, match=r"text: expected one value a row in a list, got str; write \[value\]"):
         fuser.encode({"text": "a crab"})

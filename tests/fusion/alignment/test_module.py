@@ -123,7 +123,9 @@ def test_exports(alignment, average):
 def test_agrees_with_fuse_far_from_zero_and_in_double_precision(alignment, dtype):
     views = {name: values.astype(dtype) + dtype(1e4) for name, values in make_views().items()}
     alignment.fit(views)
-    masked = {name: np.where(np.arange(200)[:, None] % 3 == i, dtype(np.nan), v) for i, (name, v) in enumerate(views.items())}
+    masked = {
+        name: np.where(np.arange(200)[:, None] % 3 == i, dtype(np.nan), v) for i, (name, v) in enumerate(views.items())
+    }
     for average in ("mean", "posterior"):
         out = alignment.as_module(average)({name: torch.from_numpy(v) for name, v in masked.items()})
         expected = alignment.fuse(masked, average)

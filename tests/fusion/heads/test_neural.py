@@ -214,9 +214,7 @@ def test_numpy_parameters_are_saved(tmp_path):
 
 
 def test_a_first_loss_that_is_not_finite_is_said():
-    X, y, aligned, _ = liars(n=80)
+    X, _, aligned, _ = liars(n=80)
     huge = X.astype(np.float64) * 1e30
-    with pytest.raises(ValueError, match="loss on held-out rows is .* before any training"):
-        NeuralHead("mlp", NAMES, hidden=8, epochs=2, task="regression").fit(
-            huge, np.arange(80.0) * 1e300, aligned
-        )
+    with pytest.raises(ValueError, match=r"loss on held-out rows is .* before any training"):
+        NeuralHead("mlp", NAMES, hidden=8, epochs=2, task="regression").fit(huge, np.arange(80.0) * 1e300, aligned)
