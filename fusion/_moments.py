@@ -109,6 +109,10 @@ class Moments:
         columns = self.columns
         return tuple(name for name in self.dims if (np.diagonal(self._joint.m2)[columns[name]] > 0).any())
 
+    def count(self, name: str) -> int:
+        """Number of rows that have one input."""
+        return self._joint.n + self._partial[name].n
+
     def marginal(self, name: str) -> tuple[int, Float64, Float64]:
         """Count, (d,) mean and (d, d) covariance of one input over all rows that have it."""
         own = self._joint.block(self.columns[name])

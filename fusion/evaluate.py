@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusion._candidates import Imputes, Representation, presence, rivals, take, withhold
 from fusion._evidence import evidence
-from fusion._views import FloatArray, Views
+from fusion._views import FloatArray, Views, as_matrix, as_views
 from fusion.heads._targets import infer_task, is_empty
 from fusion.heads.linear import LinearHead
 from fusion.imputation import Imputer
@@ -66,6 +66,7 @@ def probe(
     Raises:
         ValueError: If no training row has a label.
     """
+    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
     labels = as_labels(labels)
     task = _task(labels, task)
     there = presence(views)
@@ -129,6 +130,7 @@ def cross_validated_probe(
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score.
     """
+    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
     labels = as_labels(labels)
     task = _task(labels, task)
     n = len(labels)

@@ -78,11 +78,15 @@ class Fuser:
         Raises:
             RunError: If nothing is committed there, or an encoder here is not the one that the features are made with.
             JobError: If an encoder cannot be used.
+            ValueError: If ``encoders`` or ``weights`` name an unknown input.
         """
         opened, path = open_location(source, filesystem)
         root, manifest = find_manifest(opened, path, version)
         alignment = _alignment(opened, f"{root}/alignment/{manifest.alignment_id}")
         specs = {name: _spec(entry) for name, entry in manifest.inputs.items()}
+        for key, given in {"encoders": encoders, "weights": weights}.items():
+            if unknown := [name for name in given or () if name not in specs]:
+                raise ValueError(f"{key}: unknown input {', '.join(unknown)}; the inputs are {', '.join(specs)}")
         for name, folder in (encoders or {}).items():
             specs[name] = replace(specs[name], encoder=folder)
         for name, file in (weights or {}).items():

@@ -155,7 +155,8 @@ class LinearAlignment(Alignment):
         if len(total.names) < self.min_inputs:
             raise ValueError(f"{self.method} needs at least {self.min_inputs} inputs, got {', '.join(total.names)}")
         if total.n < 2:
-            raise ValueError(f"{total.n} rows have every input; {self.method} needs at least 2")
+            own = ", ".join(f"{name} {total.count(name)}" for name in total.names)
+            raise ValueError(f"{total.n} rows have every input ({own}); {self.method} needs at least 2")
 
     def _clipped_dim(self) -> int:
         for name, rank in self.rank_.items():

@@ -56,13 +56,13 @@ ALIGNMENTS = {
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     FITTED = {name: type(a)(**a.get_params()).fit(VIEWS) for name, a in ALIGNMENTS.items()}
-FUSED = FITTED["joint"].fuse(VIEWS)
 HEAD = NeuralHead("gated", NAMES, hidden=4, epochs=1).fit(VIEWS["text"], np.array(LABELS), VIEWS)
 
 
 def _probe(views):
     test = np.arange(N) % 3 == 0
-    return probe(views, lambda _: FUSED, LABELS, None, ~test, test, imputer=Imputer(Moments.of(VIEWS)), dim=2)
+    imputer = Imputer(Moments.of(VIEWS))
+    return probe(views, FITTED["joint"].fuse, LABELS, None, ~test, test, imputer=imputer, dim=2)
 
 
 TAKERS = {
@@ -149,7 +149,13 @@ def test_pandas_missing_values_are_missing_rows():
     frame.iloc[3] = pd.NA
     views = {"text": VIEWS["text"], "image": VIEWS["image"].copy()}
     views["image"][3] = np.nan
-    assert np.array_equal(FITTED["joint"].fuse(views | {"image": frame}), FITTED["joint"].fuse(views))
+    fused = FITTED["joint"].fuse(views | {"image": frame})
+    np.testing.assert_allclose(fused, FITTED["joint"].fuse(views), atol=1e-6)
+
+
+def test_the_probe_takes_lists():
+    figures = _probe(VIEWS)
+    assert _probe({m: values.astype(np.float64).tolist() for m, values in VIEWS.items()})["n_test"] == figures["n_test"]
 
 
 @pytest.mark.parametrize(

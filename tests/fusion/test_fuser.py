@@ -136,6 +136,8 @@ def test_what_does_not_fit_is_told(tmp_path):
         fuser.encode({"text": "a crab"})
     with pytest.raises(TypeError, match="image: row 1: expected a path, encoded bytes or a PIL image, got float"):
         fuser.encode({"image": [PICTURES[0], 1.5]})
+    with pytest.raises(ValueError, match="encoders: unknown input txt; the inputs are text, image"):
+        Fuser.load(tmp_path, encoders={"txt": "builtin/hashing"})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     entry = manifest["inputs"]["text"]
     entry["encoder_id"], entry["fingerprint"] = "other", entry["fingerprint"] | {"dim": 7}

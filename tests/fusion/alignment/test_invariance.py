@@ -1,6 +1,5 @@
 """What must not matter to a fit: units, the order of inputs and of merges, columns that never vary; and few rows."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
