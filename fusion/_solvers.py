@@ -215,6 +215,7 @@ def joint(
         mean for equal block weights) is the component score.
     """
     names = moments.names
+    inertia = {name: inertia[name] for name in names}
     mean_inertia = sum(inertia[name] for name in names) / len(names)
     spectra = {name: spectrum(moments, name).leading(leading) for name in names}
     scales = {}

@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from fusion._posterior import FactorModel
-from fusion._views import FloatArray, Views, as_matrix, as_views, present_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
 
 METHODS = ("mean", "weighted", "spherical", "posterior")
 
@@ -103,6 +103,7 @@ def _posterior(arrays: dict[str, FloatArray]) -> FloatArray:
     standard = []
     for values in arrays.values():
         centred = values - values.mean(axis=0, dtype=np.float64)
+        centred[:, constant_columns(values)] = 0.0
         deviation = centred.std(axis=0)
         standard.append(centred / np.where(deviation > 0, deviation, 1))
     together = np.hstack(standard)
