@@ -52,7 +52,6 @@ class FuseModule(nn.Module):
         for i, name in enumerate(self.names):
             self._buffer(f"mean_{i}", projection.means[name])
             self._buffer(f"rest_{i}", projection.means[name] - projection.means[name].astype(np.float32))
-            self._buffer(f"base_{i}", projection.base(name))
             if not self.raw:
                 self._buffer(f"weights_{i}", projection.weights[name])
         whole = (*self.patterns, tuple(range(len(self.names))))
@@ -110,6 +109,12 @@ class FuseModule(nn.Module):
         """As exact as if the mean were taken off in double precision: it goes in two parts."""
         return values - self._get(values, "mean", i) - self._get(values, "rest", i)
 
+    def _base(self, like: Tensor, i: int) -> Tensor:
+        """The mean of an aligned input."""
+        if not self.raw:
+            return like.new_zeros(())
+        return self._get(like, "mean", i) + self._get(like, "rest", i)
+
     def _get(self, like: Tensor, kind: str, *index: int) -> Tensor:
         """A buffer or parameter in the type of the values that it meets."""
         value: Tensor = getattr(self, "_".join([kind, *map(str, index)]))
@@ -142,7 +147,7 @@ class FuseModule(nn.Module):
             guess = torch.cat([centred[i] for i in pattern], dim=1) @ self._get(centred[0], "missing", number)
             missing = [i for i in range(len(self.names)) if i not in pattern]
             for part, i in enumerate(missing):
-                own = guess[:, part * self.dim : (part + 1) * self.dim] + self._get(guess, "base", i)
+                own = guess[:, part * self.dim : (part + 1) * self.dim] + self._base(guess, i)
                 filled[i] = torch.where(mine, own, filled[i])
         return filled
 
@@ -156,8 +161,7 @@ class FuseModule(nn.Module):
         fused = torch.zeros_like(aligned[0])
         for number, pattern in enumerate((*self.patterns, tuple(range(len(self.names))))):
             parts = [
-                (aligned[i] - self._get(aligned[i], "base", i)) @ self._get(aligned[i], "gain", number, i)
-                for i in pattern
+                (aligned[i] - self._base(aligned[i], i)) @ self._get(aligned[i], "gain", number, i) for i in pattern
             ]
             fused = torch.where(self._is(pattern, present), torch.stack(parts).sum(dim=0), fused)
         return fused

@@ -272,18 +272,6 @@ def test_labelled_rows_are_fitted_on_where_they_are_the_most():
     assert labelled_moments(FoldMoments.of(rest), FoldMoments.of(some)).total.n == 100
 
 
-@pytest.mark.parametrize("few", [True, False])
-def test_over_few_rows_other_weights_need_a_lead_beyond_noise(few, monkeypatch):
-    asked = []
-    stage = _Search._stage
-    monkeypatch.setattr(
-        _Search, "_stage", lambda self, trials, errors=1.0: asked.append(errors) or stage(self, trials, errors)
-    )
-    views, labels = make_views(80 if few else 600)
-    chosen(views, labels, dim=6)
-    assert asked[0] == (1.0 if few else 0.0)
-
-
 def test_a_lead_over_few_groups_is_less_sure():
     views, labels = make_views(200)
     groups = [str(row % 4) for row in range(200)]

@@ -126,11 +126,13 @@ def test_agrees_with_fuse_far_from_zero_and_in_double_precision(alignment, dtype
     masked = {
         name: np.where(np.arange(200)[:, None] % 3 == i, dtype(np.nan), v) for i, (name, v) in enumerate(views.items())
     }
+    # The angles of random features are cosines of numbers of the size of the mean, in the type of the inputs.
+    atol = 2e-3 if alignment.method == "kernel-cca" and dtype is np.float32 else 2e-5
     for average in ("mean", "posterior"):
         out = alignment.as_module(average)({name: torch.from_numpy(v) for name, v in masked.items()})
         expected = alignment.fuse(masked, average)
         assert out.dtype == (torch.float64 if dtype is np.float64 else torch.float32)
-        np.testing.assert_allclose(out.numpy() - expected.mean(), expected - expected.mean(), atol=2e-5)
+        np.testing.assert_allclose(out.numpy() - expected.mean(), expected - expected.mean(), atol=atol)
 
 
 def test_a_row_that_is_partly_nan_is_named_and_poisons_an_exported_program():

@@ -198,7 +198,7 @@ def test_input_dropout_never_takes_everything():
     ("params", "told"),
     [
         ({"folds": 1}, "folds must be at least 2"),
-        ({"width": 0}, "width must be at least 1"),
+        ({"width": 0}, "width must be a whole number, at least 1"),
         ({"feature_dropout": 1.0}, "feature_dropout must be"),
     ],
 )
