@@ -189,7 +189,7 @@ def check_whole(name: str, value: Any, optional: bool = False) -> None:
     """
     if optional and value is None:
         return
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
 
 
