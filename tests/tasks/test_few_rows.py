@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fusion.alignment import Joint
+from fusion.alignment import Joint, Sample, choose
 from fusion.errors import RunError
 from fusion.moments import FoldMoments
 from tasks.align import _fit
@@ -53,3 +53,27 @@ def test_a_probe_of_too_few_rows_is_left_out_with_a_reason(n_train, task):
         assert notes[0].startswith("no probe: ")
     else:
         assert found["n_test"] == 6 - n_train
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_input_that_never_varies_has_a_probe():
+    views, labels = make_views(60), []
+    views["image"][:] = 2.5
+    labels = ["a" if value > 0 else "b" for value in views["text"][:, 0]]
+    test = np.arange(60) % 5 == 0
+    keys = list(map(str, range(60)))
+    rows = SimpleNamespace(views=views, test=test, groups=keys, kept=pa.table({"label": labels}), keys=keys)
+    train = {name: values[~test] for name, values in views.items()}
+    groups = [key for key, held in zip(keys, test, strict=True) if not held]
+    known = [label for label, held in zip(labels, test, strict=True) if not held]
+    folds = FoldMoments.of(train, 5, groups)
+    choice = choose(folds, Sample(train, groups, known), dim=3)
+    fitted = SimpleNamespace(alignment=choice.alignment, average=("weighted", choice.weights), summary=choice.told())
+    job = SimpleNamespace(
+        train=SimpleNamespace(target="label", task="classification"), alignment=SimpleNamespace(folds=3)
+    )
+    notes: list[str] = []
+    found = _probe(SimpleNamespace(job=job), fitted, rows, folds, notes)
+    assert not notes
+    crossed = found["cross_validated"]["candidates"]
+    assert crossed["fused"]["complete"] >= crossed["text"]["complete"] - 0.1
