@@ -7,7 +7,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
 
 Representation = Callable[[Views], FloatArray]
 """Makes (n, p) of views; a row that it can say nothing about is NaN."""
@@ -63,8 +63,7 @@ def take(views: Views, rows: NDArray[np.generic]) -> dict[str, FloatArray]:
 
 def presence(views: Views) -> dict[str, NDArray[np.bool_]]:
     """(n,) for every input: which rows have it."""
-    common_rows(views)
-    return {name: present_rows(name, as_matrix(name, values)) for name, values in views.items()}
+    return {name: present_rows(name, as_matrix(name, values)) for name, values in as_views(views).items()}
 
 
 def present_part(name: str, values: FloatArray) -> FloatArray:
@@ -112,7 +111,7 @@ def _filled(values: FloatArray, mean: NDArray[np.float64]) -> FloatArray:
 
 def _unit_inertia(values: FloatArray) -> float:
     """The factor that brings the total variance to one; 1 for an input without variance."""
-    total = float(values.var(axis=0, dtype=np.float64).sum()) if len(values) else 0.0
+    total = float(values[:, ~constant_columns(values)].var(axis=0, dtype=np.float64).sum()) if len(values) else 0.0
     return 1 / np.sqrt(total) if total > 0 else 1.0
 
 

@@ -34,15 +34,16 @@ def evidence(
         the best remaining input alone where one is withheld. ``signal``: {candidate, mean, low, found}: the candidate
         that stands out most above the constant, with the 97.5 % lower bound that holds for all candidates at once
         (maximum of the studentised bootstrap), so that the best of many noises is no signal. Empty where scores are
-        not finite (R2 of a target without variance).
+        not finite (R2 of a target without variance) and where there are fewer than two groups to resample.
     """
+    drawn = list(groups)
     columns = [(name, condition) for name, by in scores.items() for condition in by]
     place = {column: at for at, column in enumerate(columns)}
     table = np.stack([*(scores[name][condition] for name, condition in columns), constant], axis=1)
-    if not np.isfinite(table).all():
+    if not np.isfinite(table).all() or len(set(drawn)) < 2:
         return {}
     means = table.mean(axis=0)
-    draws = bootstrap_means(table, groups, _RESAMPLES, seed)
+    draws = bootstrap_means(table, drawn, _RESAMPLES, seed)
     low, high = np.percentile(draws, [2.5, 97.5], axis=0)
     intervals: dict[str, dict[str, list[float]]] = {name: {} for name in scores}
     for (name, condition), at in place.items():

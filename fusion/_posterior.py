@@ -105,12 +105,28 @@ class FactorModel:
             matrix: Correlations, inputs stacked.
             inputs: Their number M.
             canonical: (k,) correlations to use where two inputs' components correspond one to one.
+
+        An input without variance has no say: the model is that of the others.
         """
+        varying = [m for m in range(inputs) if np.diag(matrix).reshape(inputs, -1)[m].any()]
+        if len(varying) < inputs:
+            return cls._among(matrix, inputs, varying)
         if inputs == 1:
             return cls(np.eye(len(matrix))[None], 1e-6 * np.eye(len(matrix))[None])
         if inputs > 2:
             return cls.of_many(matrix, inputs)
         return cls.of_two(matrix) if canonical is None else cls.from_correlations(canonical)
+
+    @classmethod
+    def _among(cls, matrix: Float64, inputs: int, varying: Sequence[int]) -> "FactorModel":
+        """The model of some of the inputs, the others without a say."""
+        k = len(matrix) // inputs
+        loadings, noise = np.zeros((inputs, k, k)), np.stack([np.eye(k)] * inputs)
+        if varying:
+            index = np.concatenate([np.arange(m * k, (m + 1) * k) for m in varying])
+            part = cls.fit(matrix[np.ix_(index, index)], len(varying))
+            loadings[varying], noise[varying] = part.loadings, part.noise
+        return cls(loadings, noise)
 
     def gains(self, present: Sequence[int]) -> Float64:
         """(len(present), k, k) matrices G with E[z | present] = sum a_m G_m."""

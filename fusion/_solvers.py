@@ -21,6 +21,8 @@ Weights = dict[str, Float64]
 _NOISE = {"float32": 1e-6, "float64": 1e-11}
 # Nor is one below this share of the largest variance: without a ridge it would blow up the next row that touches it.
 _FLOOR = {"float32": 1e-7, "float64": 1e-13}
+# Held-out rows whose variance is below this share of that of the training rows hardly vary.
+_VARIES = 1e-9
 # Squared correlations above this keep at least eleven digits through a Gram matrix.
 _SQUARE_SAFE = 1e-4
 
@@ -76,6 +78,12 @@ def mean_variance(moments: Moments, name: str) -> float:
     """trace(C_m) / d_m, the unit of the ridge; 1 for an input that is constant."""
     mean = float(np.trace(moments.block(name, name))) / moments.dims[name]
     return mean if mean > 0 else 1.0
+
+
+def held_variance(held: Moments, train: Moments, name: str) -> float:
+    """Total variance of held-out rows, above 0: that of the training rows where an input hardly varies in these."""
+    own, other = (float(np.trace(moments.block(name, name))) for moments in (held, train))
+    return (own if own > _VARIES * other else other) or 1.0
 
 
 def stacked(moments: Moments, rows: Sequence[str], columns: Sequence[str]) -> Float64:
@@ -207,6 +215,7 @@ def joint(
         mean for equal block weights) is the component score.
     """
     names = moments.names
+    inertia = {name: inertia[name] for name in names}
     mean_inertia = sum(inertia[name] for name in names) / len(names)
     spectra = {name: spectrum(moments, name).leading(leading) for name in names}
     scales = {}
@@ -363,7 +372,7 @@ def imputation_scores(train: Moments, held: Moments, ridges: Sequence[float]) ->
         seen = basis.T @ stacked(held, others, [name])
         inner = (fitted @ fitted.T) * (basis.T @ stacked(held, others, others) @ basis)
         agreement = np.einsum("ij,ij->i", fitted, seen)
-        total = float(np.trace(held.block(name, name))) or 1.0
+        total = held_variance(held, train, name)
         for i, ridge in enumerate(ridges):
             gain = 1 / (found.values + ridge)
             scores[i] += float(2 * gain @ agreement - gain @ inner @ gain) / total / len(train.names)

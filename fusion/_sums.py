@@ -6,9 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray
+from fusion._views import FloatArray, constant_columns
 
 Float64 = NDArray[np.float64]
+
+
+# What is left of a column's sum of squares below this share may be rounding only: the column is looked at again.
+_CANCELLED = 1e-3
 
 
 class Sums:
@@ -38,7 +42,13 @@ class Sums:
             m2 = (centred.T @ centred).astype(np.float64)
         if not np.isfinite(np.trace(m2)):
             raise ValueError(f"values too large for {dtype} products; rescale the inputs or use precision='float64'")
+        before = np.diagonal(m2).copy()
         m2 -= np.outer(rest * n, rest)
+        still = _constant(parts, np.flatnonzero(np.diagonal(m2) < _CANCELLED * before))
+        if len(still):
+            columns, values = still[:, 0].astype(np.int64), still[:, 1]
+            m2[columns], m2[:, columns] = 0.0, 0.0
+            shift[columns], rest[columns] = values, 0.0
         return cls(n, shift + rest, m2)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -70,3 +80,16 @@ class Sums:
     @property
     def cov(self) -> Float64:
         return self.m2 / max(self.n - 1, 1)
+
+
+def _constant(parts: Sequence[FloatArray], columns: NDArray[np.int64]) -> Float64:
+    """(k, 2) which of some columns of stacked parts are constant, and their values; exact, where sums are rounded."""
+    found, start = [], 0
+    for part in parts:
+        stop = start + part.shape[1]
+        mine = columns[(columns >= start) & (columns < stop)]
+        if len(mine):
+            same = mine[constant_columns(part[:, mine - start])]
+            found += [(column, part[0, column - start]) for column in same.tolist()]
+        start = stop
+    return np.array(found, dtype=np.float64).reshape(-1, 2)

@@ -4,11 +4,12 @@ Missing inputs are the alignment's business: ``alignment.fuse`` fills them in an
 """
 
 from collections.abc import Mapping
+from numbers import Real
 
 import numpy as np
 
 from fusion._posterior import FactorModel
-from fusion._views import FloatArray, Views, as_matrix, common_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
 
 METHODS = ("mean", "weighted", "spherical", "posterior")
 
@@ -29,11 +30,15 @@ def resolve(method: str, weights: Mapping[str, float] | None, names: tuple[str, 
         return method, {name: 1 / len(names) for name in names}
     if method in ("mean", "posterior"):
         raise ValueError(f"average {method!r} takes no weights; use 'weighted' or 'spherical'")
+    if not isinstance(weights, Mapping):
+        raise TypeError(f"weights must be {{name: weight}}, not {type(weights).__name__}")
     if set(weights) != set(names):
         raise ValueError(f"weights for {', '.join(weights)}; expected one for each of {', '.join(names)}")
+    if not all(isinstance(weight, Real) for weight in weights.values()):
+        raise TypeError(f"weights must be numbers: {dict(weights)}")
     total = float(sum(weights.values()))
     if not (np.isfinite(total) and total > 0 and min(weights.values()) >= 0):
-        raise ValueError(f"weights must be at least 0 and not all 0: {dict(weights)}")
+        raise ValueError(f"weights must be at least 0, finite and not all 0: {dict(weights)}")
     return method, {name: float(weights[name]) / total for name in names}
 
 
@@ -79,14 +84,16 @@ def average(aligned: Views, method: str = "mean", weights: Mapping[str, float] |
     >>> average({"a": np.array([[1.0]]), "b": np.array([[4.0]])}, "weighted", {"a": 2, "b": 1}).tolist()
     [[2.0]]
     """
-    arrays = {name: as_matrix(name, values) for name, values in aligned.items()}
-    common_rows(arrays)
+    arrays = {name: as_matrix(name, values) for name, values in as_views(aligned).items()}
     shapes = {name: values.shape[1] for name, values in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"aligned inputs differ in width: {shapes}")
     for name, values in arrays.items():
-        if not np.isfinite(values).all():
-            raise ValueError(f"{name}: row {int(np.argmin(np.isfinite(values).all(axis=1)))} is not finite")
+        missing = np.flatnonzero(~present_rows(name, values))
+        if len(missing):
+            raise ValueError(
+                f"{name}: row {missing[0]} is missing; average takes complete rows, `alignment.fuse` fills them in"
+            )
     method, shares = resolve(method, weights, tuple(arrays))
     return _posterior(arrays) if method == "posterior" else combine(arrays, method, shares)
 
@@ -96,6 +103,7 @@ def _posterior(arrays: dict[str, FloatArray]) -> FloatArray:
     standard = []
     for values in arrays.values():
         centred = values - values.mean(axis=0, dtype=np.float64)
+        centred[:, constant_columns(values)] = 0.0
         deviation = centred.std(axis=0)
         standard.append(centred / np.where(deviation > 0, deviation, 1))
     together = np.hstack(standard)

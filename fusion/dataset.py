@@ -60,6 +60,7 @@ class FusedDataset(IterableDataset[Batch]):
 
     Raises:
         RunError: If nothing is committed there, or a file is missing or not as listed.
+        TypeError: If ``columns`` is a single name.
         ValueError: On unknown columns and values out of range.
     """
 
@@ -79,8 +80,12 @@ class FusedDataset(IterableDataset[Batch]):
         version: int | str | None = None,
         filesystem: Any = None,
     ) -> None:
+        if isinstance(columns, str):
+            raise TypeError(f"columns must be a list of names, not {columns!r}; write [{columns!r}]")
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
-        self.world_size = world_size or (torch.distributed.get_world_size() if distributed else 1)
+        if world_size is None:
+            world_size = torch.distributed.get_world_size() if distributed else 1
+        self.world_size = world_size
         self.rank = rank if rank is not None else (torch.distributed.get_rank() if distributed else 0)
         if not 0 <= self.rank < self.world_size:
             raise ValueError(f"rank {self.rank} is not within a world of {self.world_size}")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusion._candidates import Imputes, Representation, presence, rivals, take, withhold
 from fusion._evidence import evidence
-from fusion._views import FloatArray, Views
+from fusion._views import FloatArray, Views, as_matrix, as_views
 from fusion.heads._targets import infer_task, is_empty
 from fusion.heads.linear import LinearHead
 from fusion.imputation import Imputer
@@ -66,6 +66,7 @@ def probe(
     Raises:
         ValueError: If no training row has a label.
     """
+    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
     labels = as_labels(labels)
     task = _task(labels, task)
     there = presence(views)
@@ -73,13 +74,14 @@ def probe(
     if not len(fit_rows):
         raise ValueError("no training row has a label and an input; the probe has nothing to learn from")
     if not len(score_rows):
-        return _nothing_to_score(task, len(fit_rows))
+        return nothing_to_score(task, len(fit_rows))
     made = rivals(take(views, np.flatnonzero(train)), imputer, dim)
     vectors = _vectors(views, made, fused, fit_rows, score_rows)
     everyone: Sequence[object] = range(len(labels)) if groups is None else groups
     keys = None if groups is None else [groups[row] for row in fit_rows]
-    scores = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task)
-    constant = _constant_scores(labels, fit_rows, score_rows, task)
+    variance = _variance(labels[score_rows], task)
+    scores = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
+    constant = _constant_scores(labels, fit_rows, score_rows, task, variance)
     return {
         "metric": _metric(task),
         "task": task,
@@ -128,12 +130,15 @@ def cross_validated_probe(
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score.
     """
+    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
     labels = as_labels(labels)
     task = _task(labels, task)
     n = len(labels)
     keys: list[object] = list(range(n)) if groups is None else list(groups)
     there = presence(views)
     make = imputer or _default_imputer
+    everyone = np.ones(n, dtype=bool)
+    variance = _variance(labels[_rows(there, labels, everyone, everyone)[1]], task)
 
     def scored(held_out: NDArray[np.bool_]) -> tuple[Rows, Scores, NDArray[np.float64]] | None:
         training = np.flatnonzero(~held_out)
@@ -147,8 +152,8 @@ def cross_validated_probe(
         made = rivals(part, make(part, part_keys), dim)
         vectors = _vectors(views, made, fuse, fit_rows, score_rows)
         fit_keys = [keys[row] for row in fit_rows]
-        scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task)
-        return score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task)
+        scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
+        return score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task, variance)
 
     divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
     with ThreadPoolExecutor(threads) as pool:
@@ -170,7 +175,8 @@ def cross_validated_probe(
     }
 
 
-def _nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
+def nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
+    """What :func:`probe` gives where no row can be scored."""
     return {
         "metric": _metric(task),
         "task": task,
@@ -221,6 +227,7 @@ def _scored(
     score_labels: NDArray[Any],
     groups: list[object] | None,
     task: Task,
+    variance: float,
 ) -> Scores:
     """Score of every test row, by candidate and condition."""
     scores: Scores = {}
@@ -236,7 +243,7 @@ def _scored(
             rows = np.flatnonzero(~np.isnan(values[:, 0]))
             if head is not None and len(rows):
                 predicted[rows] = head.predict(values[rows])
-            scores[name][condition] = row_scores(predicted, score_labels, task)
+            scores[name][condition] = row_scores(predicted, score_labels, task, variance)
     return scores
 
 
@@ -264,16 +271,33 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
     return constant
 
 
-def _constant_scores(labels: NDArray[Any], fit_rows: Rows, score_rows: Rows, task: Task) -> NDArray[np.float64]:
-    return row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task)
+def _constant_scores(
+    labels: NDArray[Any], fit_rows: Rows, score_rows: Rows, task: Task, variance: float
+) -> NDArray[np.float64]:
+    return row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task, variance)
 
 
-def row_scores(predicted: NDArray[Any], labels: NDArray[Any], task: Task) -> NDArray[np.float64]:
-    """(n,) what averages to the metric: 1 where right, or 1 - squared error / variance."""
+def _variance(labels: NDArray[Any], task: Task) -> float:
+    """Of the target over all scored rows; a fold's own may be 0."""
+    return float(np.var([float(label) for label in labels])) if task == "regression" and len(labels) else 0.0
+
+
+def row_scores(
+    predicted: NDArray[Any], labels: NDArray[Any], task: Task, variance: float | None = None
+) -> NDArray[np.float64]:
+    """(n,) what averages to the metric: 1 where right, or 1 - squared error / variance.
+
+    Args:
+        predicted: n predictions.
+        labels: n labels.
+        task: What they are.
+        variance: Of the target, where these rows are only some of those scored; by default that of the labels.
+    """
     if task != "regression":
         return correct(labels, predicted).astype(np.float64)
     y = np.array([float(label) for label in labels])
-    variance = float(y.var()) if len(y) else 0.0
+    if variance is None:
+        variance = float(y.var()) if len(y) else 0.0
     return 1 - (y - predicted.astype(np.float64)) ** 2 / variance if variance > 0 else np.full(len(y), np.nan)
 
 

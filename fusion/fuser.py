@@ -6,7 +6,9 @@ vectors = fuser.encode({"text": ["a crab", None], "image": [Path("crab.png"), Pa
 """
 
 import io
+import os
 import tempfile
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,10 +22,11 @@ from numpy.typing import NDArray
 
 import fusion.alignment as alignments
 from fusion._reader import find_manifest, open_location
+from fusion._rows import rows_of
 from fusion.alignment import Alignment
 from fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
 from fusion.encoders.members import Pooled, pool
-from fusion.encoders.pipeline import embed
+from fusion.encoders.pipeline import Pipeline
 from fusion.errors import BadInputError, Reason, RunError
 from fusion.features import Manifest
 
@@ -48,6 +51,8 @@ class Fuser:
         self.manifest, self.alignment, self.specs = manifest, alignment, dict(specs)
         self._device = device
         self._encoders: dict[str, Encoder] = {}
+        self._pipelines: dict[str, Pipeline] = {}
+        self._lock, self._pid = threading.Lock(), os.getpid()
 
     @classmethod
     def load(
@@ -73,11 +78,15 @@ class Fuser:
         Raises:
             RunError: If nothing is committed there, or an encoder here is not the one that the features are made with.
             JobError: If an encoder cannot be used.
+            ValueError: If ``encoders`` or ``weights`` name an unknown input.
         """
         opened, path = open_location(source, filesystem)
         root, manifest = find_manifest(opened, path, version)
         alignment = _alignment(opened, f"{root}/alignment/{manifest.alignment_id}")
         specs = {name: _spec(entry) for name, entry in manifest.inputs.items()}
+        for key, given in {"encoders": encoders, "weights": weights}.items():
+            if unknown := [name for name in given or () if name not in specs]:
+                raise ValueError(f"{key}: unknown input {', '.join(unknown)}; the inputs are {', '.join(specs)}")
         for name, folder in (encoders or {}).items():
             specs[name] = replace(specs[name], encoder=folder)
         for name, file in (weights or {}).items():
@@ -91,14 +100,16 @@ class Fuser:
 
         Args:
             inputs: ``{input: n values}``: texts, pictures as paths, encoded bytes or PIL images, vectors. A list of
-                several is one text where the job joins columns, else their mean, as in the job. None, and what cannot
-                be read, is a missing input; so is an input that is left out.
+                several is one text where the job joins columns, else their mean, as in the job. None (a vector of NaN
+                too), and what cannot be read, is a missing input; so is an input that is left out.
 
         Returns:
             (n, dim) in the features' number format; a row of NaN where no input could be used.
 
         Raises:
-            ValueError: If an input is unknown or inputs differ in length.
+            TypeError: If an input's values are not one a row, or a row is no text, picture or vector as it should be;
+                names the input and the row.
+            ValueError: If an input is unknown, inputs differ in length, or a vector has another width or is partly NaN.
         """
         embedded = self.embed(inputs)
         views = {name: np.where(part.ok[:, None], part.vectors, np.nan) for name, part in embedded.items()}
@@ -112,23 +123,67 @@ class Fuser:
 
     def embed(self, inputs: Values) -> dict[str, Pooled]:
         """Every input's own vectors, and why a row has none."""
-        unknown = [name for name in inputs if name not in self.specs]
-        if unknown or not inputs:
-            raise ValueError(f"unknown input {', '.join(unknown)}; the inputs are {', '.join(self.specs)}")
-        lengths = {name: len(values) for name, values in inputs.items()}
+        rows = self._checked(inputs)
+        return {name: self._embed(name, values) for name, values in rows.items()}
+
+    def close(self) -> None:
+        """Ends the threads that encode; they are started again when needed."""
+        with self._lock:
+            for pipeline in self._pipelines.values() if self._pid == os.getpid() else ():
+                pipeline.__exit__(None, None, None)
+            self._pipelines = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without threads: a copy in another process starts its own."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_pipelines", "_lock", "_pid")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._pipelines = {}
+        self._lock, self._pid = threading.Lock(), os.getpid()
+
+    def _checked(self, inputs: Values) -> dict[str, list[object]]:
+        if not isinstance(inputs, Mapping):
+            raise TypeError(f"expected {{input: values}}, got {type(inputs).__name__}")
+        known = ", ".join(self.specs)
+        if not inputs:
+            raise ValueError(f"no input is given; the inputs are {known}, at least one of them is needed")
+        if unknown := [str(name) for name in inputs if name not in self.specs]:
+            raise ValueError(f"unknown input {', '.join(unknown)}; the inputs are {known}")
+        rows = {
+            name: rows_of(name, self.specs[name].kind, values, self.manifest.inputs[name]["dim"], self._is_joined(name))
+            for name, values in inputs.items()
+        }
+        lengths = {name: len(values) for name, values in rows.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(f"inputs of different lengths: {lengths}; use None for what is missing")
-        return {name: self._embed(name, values) for name, values in inputs.items()}
+        return rows
+
+    def _is_joined(self, name: str) -> bool:
+        return isinstance(self.manifest.inputs[name].get("spec", {}).get("column"), list)
+
+    def _pipeline(self, name: str) -> Pipeline:
+        """The encoder of an input with threads that prepare on all cores; torch itself divides the model's work."""
+        with self._lock:
+            if self._pid != os.getpid():  # forked: the threads are not here
+                self._pipelines, self._pid = {}, os.getpid()
+            if name not in self._encoders:
+                self._encoders[name] = load(self.specs[name], device=self._device)
+            if name not in self._pipelines:
+                self._pipelines[name] = Pipeline(self._encoders[name], _cores(), launchers=1)
+            return self._pipelines[name]
 
     def _embed(self, name: str, values: Sequence[object]) -> Pooled:
         spec = self.specs[name]
-        if name not in self._encoders:
-            self._encoders[name] = load(spec, device=self._device)
-        column = self.manifest.inputs[name].get("spec", {}).get("column")
-        rows = [_members(spec.kind, value, isinstance(column, list)) for value in values]
+        rows = [_members(spec.kind, value, self._is_joined(name)) for value in values]
         flat = [_value(spec.kind, member) for members in rows for member in members]
         offsets = np.cumsum([0, *map(len, rows)])
-        return pool(embed(self._encoders[name], flat, batch=_BATCHES[spec.kind], threads=1), len(flat), offsets)
+        return pool(self._pipeline(name).embed(flat, batch=_BATCHES[spec.kind]), len(flat), offsets)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
@@ -180,7 +235,7 @@ def _alignment(filesystem: pafs.FileSystem, path: str) -> Alignment:
 def _members(kind: str, value: object, joined: bool) -> list[object]:
     """A row's values, at least one; several columns of a text are one value."""
     if not isinstance(value, list | tuple) or (
-        kind == "vector" and not any(isinstance(x, list | tuple) for x in value)
+        kind == "vector" and not any(isinstance(x, list | tuple | np.ndarray) for x in value)
     ):
         return [value]
     if joined:

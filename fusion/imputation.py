@@ -13,7 +13,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from fusion._solvers import imputation_scores, spectrum, stacked, units
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
 from fusion.moments import FoldMoments, Moments
 
 Float64 = NDArray[np.float64]
@@ -106,8 +106,8 @@ class Imputer:
         Raises:
             ValueError: On unknown names, wrong shapes, and partly NaN or infinite rows.
         """
-        n, dims = common_rows(views), self.moments.dims
-        given = {name: as_matrix(name, values) for name, values in views.items()}
+        given = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+        n, dims = common_rows(given), self.moments.dims
         for name, values in given.items():
             if values.shape[1] != dims.get(name):
                 raise ValueError(f"{name}: expected {dims.get(name, 'no such input')} columns, got {values.shape[1]}")

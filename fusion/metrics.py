@@ -7,6 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from fusion._views import FloatArray, as_matrix
+
 _BLOCK_BYTES = 64 * 2**20
 _TIE = 1e-6
 
@@ -28,7 +30,7 @@ def retrieval(
         ``r1``, ``r5``, ``r10``: share of queries whose match is among the first 1, 5, 10; ``mrr``: mean of 1 / rank.
 
     Raises:
-        ValueError: If the shapes differ or there is no row.
+        ValueError: If the shapes differ, there is no row, or one is not finite.
 
     >>> retrieval(np.eye(3), np.eye(3))["r1"]
     1.0
@@ -44,7 +46,7 @@ def match_ranks(
     """(n,) rank of each query's own candidate, 1 for the nearest; see :func:`retrieval`."""
     if queries.shape != candidates.shape or queries.ndim != 2 or not len(queries):
         raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {queries.shape}, {candidates.shape}")
-    asked, given = unit_rows(queries), unit_rows(candidates)
+    asked, given = (unit_rows(finite_rows(name, v)) for name, v in (("queries", queries), ("candidates", candidates)))
     crowd = _crowding(given, asked, temperature) / 2 if temperature else np.zeros(len(given), np.float32)
     n = len(asked)
     ranks = np.empty(n)
@@ -175,6 +177,19 @@ def expected_calibration_error(confidence: NDArray[np.floating], hits: NDArray[n
     which = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
     gap = np.bincount(which, np.asarray(confidence, dtype=np.float64) - hits, minlength=bins)
     return float(np.abs(gap).sum() / max(len(which), 1))
+
+
+def finite_rows(name: str, values: object) -> FloatArray:
+    """(n, d) floats, as they are.
+
+    Raises:
+        ValueError: If they are no matrix of numbers, or naming the first row that holds NaN or an infinite value.
+    """
+    array = as_matrix(name, values)
+    good = np.isfinite(array).all(axis=1)
+    if not good.all():
+        raise ValueError(f"{name}: row {int(np.argmin(good))} is not finite")
+    return array
 
 
 def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -6,7 +6,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.metrics import unit_rows
+from fusion._views import FloatArray
+from fusion.metrics import finite_rows, unit_rows
 
 
 class NeighborIndex:
@@ -22,6 +23,8 @@ class NeighborIndex:
     """
 
     def __init__(self, dim: int) -> None:
+        if dim < 1:
+            raise ValueError(f"dim must be at least 1, not {dim}")
         self._index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
 
     def __len__(self) -> int:
@@ -33,11 +36,21 @@ class NeighborIndex:
         return int(self._index.d)
 
     def add(self, vectors: NDArray[np.floating]) -> None:
-        """Appends (n, dim) vectors of any float type; rows are numbered in the order they come."""
-        self._index.add(unit_rows(vectors))
+        """Appends (n, dim) vectors of any float type; rows are numbered in the order they come.
+
+        Raises:
+            ValueError: On another width, and naming the first row that is not finite; then none is added.
+        """
+        self._index.add(unit_rows(self._checked("vectors", vectors)))
 
     def vector(self, row: int) -> NDArray[np.float32]:
-        """(dim,) the vector of a row, at unit length."""
+        """(dim,) the vector of a row, at unit length.
+
+        Raises:
+            IndexError: If there is no such row.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} of an index of {len(self)} rows")
         return np.asarray(self._index.reconstruct(row), dtype=np.float32)
 
     def search(self, queries: NDArray[np.floating], top: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -45,13 +58,27 @@ class NeighborIndex:
 
         Args:
             queries: (n, dim).
-            top: How many rows; fewer where the index holds fewer.
+            top: How many rows, at least 1; fewer where the index holds fewer.
 
         Returns:
-            Cosine similarities and row numbers, both (n, top), the most similar first.
+            Cosine similarities and row numbers, both (n, top), the most similar first; (n, 0) of an empty index.
+
+        Raises:
+            ValueError: On another width, a query that is not finite, or a ``top`` below 1.
         """
-        similarity, rows = self._index.search(unit_rows(queries), min(top, len(self)))
+        if top < 1:
+            raise ValueError(f"top must be at least 1, not {top}")
+        asked = unit_rows(self._checked("queries", queries))
+        if not len(self):
+            return np.zeros((len(asked), 0), np.float32), np.zeros((len(asked), 0), np.int64)
+        similarity, rows = self._index.search(asked, min(top, len(self)))
         return similarity, rows
+
+    def _checked(self, name: str, vectors: object) -> FloatArray:
+        values = finite_rows(name, vectors)
+        if values.shape[1] != self.dim:
+            raise ValueError(f"{name}: expected (n, {self.dim}), got shape {values.shape}")
+        return values
 
     def to_bytes(self) -> bytes:
         """The index as ``faiss.write_index`` would write it; ``faiss.read_index`` reads such a file."""

@@ -17,6 +17,8 @@ a cluster (``infra.training``). It saves a :class:`Checkpoint` now and then, beg
         return Checkpoint(config["steps"], pack(module), {})
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -92,6 +94,22 @@ class InProcess:
     def total(self, values: Tensor) -> Tensor:
         """See :class:`Place`."""
         return values
+
+
+@contextmanager
+def apart(device: str | torch.device) -> Iterator[None]:
+    """What is drawn inside leaves torch's random states, of the CPU and of the device, as they were."""
+    place = torch.device(device)
+    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+        yield
+
+
+def reseed(seed: int, device: str | torch.device = "cpu") -> None:
+    """Seeds the CPU and one device; ``torch.manual_seed`` would seed every GPU of the machine."""
+    torch.default_generator.manual_seed(seed)
+    if torch.device(device).type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def pack(module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:

@@ -97,7 +97,9 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
             else:
                 alignment, told = _other(run, cluster, moments)
         except ValueError as error:
-            raise RunError(f"alignment.method {settings.method}: {error}") from error
+            raise RunError(
+                f"alignment.method {settings.method}: {error}; rows held out for testing do not count"
+            ) from error
     summary = {
         "method": alignment.method,
         "dim": int(alignment.dim_),

@@ -22,6 +22,7 @@ _FEWEST_ROWS = 10
 _SHIFT = 0.2
 _LOSS = 0.2
 _SIGMAS = 4.0
+_ROUNDING = 1e-6
 
 Views = dict[str, NDArray[np.float32]]
 
@@ -90,6 +91,8 @@ def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tupl
     for name in before:
         old, new = (rows[~np.isnan(rows[:, 0])].astype(np.float64) for rows in (before[name], after[name]))
         spread = float(np.sqrt(old.var(axis=0).sum())) if len(old) > 1 else 0.0
+        if len(old):
+            spread = max(spread, _ROUNDING * float(np.linalg.norm(old.mean(axis=0))))  # of an input that never varies
         if not len(new) or not spread:
             continue
         shifts[name] = round(float(np.linalg.norm(new.mean(axis=0) - old.mean(axis=0))) / spread, 4)

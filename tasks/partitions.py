@@ -55,7 +55,7 @@ def sample_partitions(run: Run) -> Partitions:
         _refuse(column_problem(name, kind))
     if not names:
         return Partitions(1, (), {})
-    if run.partitions is not None:
+    if isinstance(run.partitions, Partitions):
         return run.partitions
     found: dict[tuple[str | None, ...], None] = {}
     for shard in sample_shards(run.shards, _SAMPLE_ROWS):
@@ -68,8 +68,8 @@ def sample_partitions(run: Run) -> Partitions:
         _refuse(_problem(name, kinds[name], values[name], run.storage))
     inside = {name: file_type(kinds[name], values[name]) for name in names}
     fields = tuple(pa.field(name, kind) for name, kind in inside.items() if kind is not None)
-    run.partitions = Partitions(max(1, len(found)), fields, {name: str(kind) for name, kind in kinds.items()})
-    return run.partitions
+    sampled = run.partitions = Partitions(max(1, len(found)), fields, {name: str(kind) for name, kind in kinds.items()})
+    return sampled
 
 
 def check_folders(storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str]) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -27,7 +26,7 @@ from fusion.alignment import (
 )
 from fusion.alignment.significance import significance_held_out
 from fusion.dimensions import dimension_curve
-from fusion.evaluate import as_labels, cross_validated_probe, probe
+from fusion.evaluate import as_labels, cross_validated_probe, nothing_to_score, probe
 from fusion.heads._targets import is_empty
 from fusion.imputation import Imputer
 from fusion.metrics import chance_r10, retrieval
@@ -83,10 +82,7 @@ def write_report(
             "warnings": list(fitted.summary.get("warnings", [])),
         }
         if learnt(run) is not None:
-            try:
-                report["probe"] = _probe(run, fitted, rows, folds)
-            except ValueError as error:
-                report["warnings"].append(f"no probe: {error}")
+            report["probe"] = _probe(run, fitted, rows, folds, report["warnings"])
         if run.job.train is not None:
             report["head"] = head
             report["warnings"] += (head or {}).get("notes", [])
@@ -144,28 +140,35 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
     return result
 
 
-def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments) -> dict[str, Any]:
+def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
+    """The probe; of too few rows for it none, and a note that says why."""
     target = learnt(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     labels = as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
-    imputer = Imputer.of_folds(folds)
-    result: dict[str, Any] = probe(
-        rows.views,
-        lambda views: alignment.fuse(views, average=average, weights=weights),
-        labels,
-        rows.groups,
-        rows.training,
-        rows.test,
-        imputer=imputer,
-        dim=alignment.dim_,
-        task=target.task,
-    )
+    try:
+        imputer = Imputer.of_folds(folds)
+        result: dict[str, Any] = probe(
+            rows.views,
+            lambda views: alignment.fuse(views, average=average, weights=weights),
+            labels,
+            rows.groups,
+            rows.training,
+            rows.test,
+            imputer=imputer,
+            dim=alignment.dim_,
+            task=target.task,
+        )
+    except ValueError as error:
+        notes.append(f"no probe: {error}")
+        return nothing_to_score(target.task, 0)
     if len(labels) <= _CROSS_VALIDATED_ROWS:
-        with suppress(ValueError):  # too few labels or groups for folds
+        try:
             result["cross_validated"] = _cross_validated(
                 run, fitted, rows.views, labels, rows.groups, imputer.regularization
             )
+        except ValueError as error:
+            notes.append(f"no probe out of fold: {error}")
     return result
 
 

@@ -20,6 +20,8 @@ Float64 = NDArray[np.float64]
 RETRIEVAL, KEPT = "retrieval", "kept"
 _NEAREST = 10
 _MAX_ROWS = 2000
+# Held-out rows whose variance is below this share of that of the training rows hardly vary.
+_VARIES = 1e-9
 
 
 class PairTrials:
@@ -76,6 +78,7 @@ def _kept(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> F
     kept = np.zeros(len(fused))
     for name, columns in train.columns.items():
         error = np.square(held[name] - fused @ back[:, columns]).sum(axis=1)
-        variance = float(np.square(held[name]).sum(axis=1).mean()) or 1.0
+        own, other = float(np.square(held[name]).sum(axis=1).mean()), float(np.trace(train.block(name, name)))
+        variance = (own if own > _VARIES * other else other) or 1.0
         kept += (1 - error / variance) / len(names)
     return kept

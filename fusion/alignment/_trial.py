@@ -40,7 +40,7 @@ class Scores:
     """How a probe on the fused vectors did on held-out rows.
 
     Attributes:
-        rows: {condition: (n,) 1 where right, else 0; for regression 1 - squared error / variance}.
+        rows: {condition: (n,) 1 where right, else 0; for regression 1 - squared error / variance of all scored rows}.
         fill_ridges: {input: the ridge at which the others do best where it is missing}.
         probe_ridge: The probe's own ridge on complete rows.
     """
@@ -85,7 +85,15 @@ class ProbeTrials:
                 continue
             self.parts.append(_Part(number, train, sample.views, values, fit, held, task))
             self.groups += [sample.groups[row] for row in held.tolist()]
+        self._pool_variance()
         self._without = self._score_without()
+
+    def _pool_variance(self) -> None:
+        """Errors of all folds are measured against one variance: a target may be constant in a fold."""
+        if self.parts:
+            variance = np.concatenate([part.held_targets for part in self.parts]).var(axis=0)
+            for part in self.parts:
+                part.variance = np.where(variance > 0, variance, 1.0)
 
     def training(self) -> list[tuple[int, Moments, Target | None]]:
         """Number of the fold held out, and moments and target of the others."""
@@ -126,9 +134,9 @@ class _Part:
         task: Task,
     ) -> None:
         self.number, self.train, self.task = number, train, task
-        self._held_targets = targets[held]
+        self.held_targets = targets[held]
+        self.variance = np.ones(targets.shape[1])
         self._mean = targets[fit].mean(axis=0)
-        self._variance = np.maximum(self._held_targets.var(axis=0), 1e-300)
         self.target = target_moments({name: values[fit] for name, values in views.items()}, targets[fit])
         self._held, self._shift = {}, {}
         for name, columns in train.columns.items():
@@ -154,13 +162,13 @@ class _Part:
 
     def _scored(self, maps: Weights, ridges: int) -> Float64:
         """(ridges, n) scores of what (d, ridges * k) maps of some inputs predict."""
-        n, k = self._held_targets.shape
+        n, k = self.held_targets.shape
         predictions = np.sum([(self._held[name] - self._shift[name]) @ maps[name] for name in maps], axis=0)
         values = predictions.reshape(n, ridges, k) + self._mean
         if self.task == "classification":
-            hits = values.argmax(axis=2) == self._held_targets.argmax(axis=1)[:, None]
+            hits = values.argmax(axis=2) == self.held_targets.argmax(axis=1)[:, None]
         elif self.task == "multilabel":
-            hits = ((values > 0.5) == (self._held_targets > 0.5)[:, None]).all(axis=2)
+            hits = ((values > 0.5) == (self.held_targets > 0.5)[:, None]).all(axis=2)
         else:
-            return np.asarray(1 - (np.square(values - self._held_targets[:, None]) / self._variance).mean(axis=2).T)
+            return np.asarray(1 - (np.square(values - self.held_targets[:, None]) / self.variance).mean(axis=2).T)
         return np.asarray(hits.T, dtype=np.float64)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion._json import dumps
+from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
 from fusion.average import resolve
 
 if TYPE_CHECKING:
@@ -135,9 +137,8 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
     def _prepare(self, views: Views) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
         if not hasattr(self, "dims_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first")
-        common_rows(views)
         given = {}
-        for name, values in views.items():
+        for name, values in as_views(views).items():
             if name not in self.dims_:
                 raise ValueError(f"{name}: unknown input; fitted on {', '.join(self.dims_)}")
             given[name] = as_matrix(name, values)
@@ -175,9 +176,21 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
             "fitted": values,
             "sha256": hashlib.sha256(payload).hexdigest(),
         }
-        text = json.dumps(header, indent=1, ensure_ascii=False)
+        text = dumps(header)
         (folder / ARRAYS_FILE).write_bytes(payload)
         (folder / HEADER_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def check_whole(name: str, value: Any, optional: bool = False) -> None:
+    """Refuses a parameter that is no whole number from 1.
+
+    Raises:
+        ValueError: Naming it.
+    """
+    if optional and value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
 
 
 def load(directory: str | Path) -> Alignment:

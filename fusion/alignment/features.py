@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, check_rows, common_rows, present_rows
 from fusion.alignment.linear import LinearAlignment
 from fusion.moments import BLOCK_ROWS, FoldMoments, Moments
 from fusion.splits import fold_of
@@ -55,7 +55,10 @@ class FeatureAlignment(LinearAlignment):
         Raises:
             ValueError: On groups that do not fit, and partly NaN or infinite rows.
         """
-        rows, folds = common_rows(views), self.empty_moments() if into is None else into
+        arrays = as_views(views)
+        self._check_widths(arrays)
+        check_rows(arrays)
+        rows, folds = common_rows(arrays), self.empty_moments() if into is None else into
         fold = fold_of(range(rows) if groups is None else groups, len(folds))
         if len(fold) != rows:
             raise ValueError(f"{len(fold)} groups for {rows} rows")
@@ -63,7 +66,7 @@ class FeatureAlignment(LinearAlignment):
             mine = np.flatnonzero(fold == number)
             for start in range(0, len(mine), BLOCK_ROWS):
                 index = mine[start : start + BLOCK_ROWS]
-                part.update({name: self._masked(name, values, index) for name, values in views.items()})
+                part.add_checked({name: self._masked(name, values, index) for name, values in arrays.items()})
         return folds
 
     def fit_moments(self, folds: FoldMoments) -> Self:  # type: ignore[override]
@@ -78,6 +81,12 @@ class FeatureAlignment(LinearAlignment):
         self.projection_.settle()
         self.dims_ = dict(self.widths_)
         return self
+
+    def _check_widths(self, views: Views) -> None:
+        for name, values in views.items():
+            if values.shape[1] != self.widths_.get(name):
+                expected = self.widths_.get(name, f"no such input but {', '.join(self.widths_)}")
+                raise ValueError(f"{name}: expected {expected} columns, got {values.shape[1]}")
 
     def _masked(self, name: str, values: FloatArray, index: NDArray[np.int64]) -> FloatArray:
         block = as_matrix(name, values[index])

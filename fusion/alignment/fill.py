@@ -99,13 +99,16 @@ def fill_for_target(
     dim = projection.dim
     for present in projection.patterns():
         missing = [name for name in projection.names if name not in present]
+        left = sum(shares[name] for name in missing)
+        if not left:
+            continue  # what is filled in does not enter the average
         maps = projection.missing_map(present).copy()
         filled = [maps[:, i * dim : (i + 1) * dim] for i in range(len(missing))]
         fused = np.vstack([blocks[name] for name in present])
         fused = fused + np.sum([part * shares[name] for part, name in zip(filled, missing, strict=True)], axis=0)
         cross = np.vstack([target.cross[name] for name in present])
         told = regression(moments, max(ridges[name] for name in missing), present, cross)
-        change = (told - fused @ probe) @ pull / sum(shares[name] for name in missing)
+        change = (told - fused @ probe) @ pull / left
         for part in filled:
             part += change
         projection.replace_map(present, maps)

@@ -96,6 +96,8 @@ class Joint(LinearAlignment):
         gamma = 1.0 if self.gamma == "auto" else self.gamma
         blocks = self.block_weights
         given = dict.fromkeys(moments.names, 1.0) if isinstance(blocks, str) else blocks
+        if not moments.varying:
+            return {name: np.zeros((width, 1)) for name, width in moments.dims.items()}
         return _solvers.joint(moments, gamma, given, ridge, dim, leading, self._pulled(target))
 
     @classmethod

@@ -12,7 +12,8 @@ from scipy.spatial.distance import pdist
 from sklearn.utils.extmath import randomized_svd
 
 from fusion._solvers import Weights, fix_signs, mean_variance
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
+from fusion.alignment.base import check_whole
 from fusion.alignment.features import FeatureAlignment
 from fusion.moments import FoldMoments, Moments, Precision
 
@@ -23,6 +24,8 @@ Float64 = NDArray[np.float64]
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000
+FEATURES_A_ROW = 4
+"""More features than this would span no more than the rows do."""
 
 
 class KernelCCA(FeatureAlignment):
@@ -38,7 +41,7 @@ class KernelCCA(FeatureAlignment):
         regularization: Ridge > 0 relative to the mean variance of the features; ``auto`` is cross-validated.
         folds: Cross-validation folds.
         precision: See :class:`fusion.moments.Moments`.
-        n_features: Features D for each input, even; memory is 8 (M D)^2 bytes for each fold.
+        n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
 
@@ -78,58 +81,65 @@ class KernelCCA(FeatureAlignment):
         Raises:
             ValueError: See :meth:`LinearAlignment.fit`.
         """
-        rows = common_rows(views)
+        arrays = as_views(views)
+        rows = common_rows(arrays)
         picked = np.sort(np.random.default_rng(self.seed).permutation(rows)[:SAMPLE_ROWS])
-        self.draw({name: as_matrix(name, values[picked]) for name, values in views.items()})
-        return self.fit_moments(self.feature_moments(views, groups))
+        self.draw({name: values[picked] for name, values in arrays.items()})
+        return self.fit_moments(self.feature_moments(arrays, groups))
 
     def draw(self, sample: Views) -> Self:
         """Draws the frequencies, which is all that needs rows before their moments are taken.
 
         Args:
-            sample: ``{name: (n, d)}``, about ``SAMPLE_ROWS`` rows, for the bandwidths.
+            sample: ``{name: (n, d)}``, ``SAMPLE_ROWS`` rows, or all where there are fewer, for the bandwidths.
 
         Raises:
             ValueError: On wrong parameters or rows, and for an input that the sample lacks.
         """
         self._check_params()
+        arrays = as_views(sample)
         rng = np.random.default_rng(self.seed)
-        self.frequencies_ = {name: self._frequencies(name, values, rng) for name, values in sample.items()}
+        count = min(self.n_features, max(2, FEATURES_A_ROW * common_rows(arrays)))
+        self.frequencies_ = {name: self._frequencies(name, values, count, rng) for name, values in arrays.items()}
         self.widths_ = {name: len(values) for name, values in self.frequencies_.items()}
-        self.feature_dims_ = dict.fromkeys(self.widths_, self.n_features)
+        self.feature_dims_ = dict.fromkeys(self.widths_, count)
         return self
 
     def _check_params(self) -> None:
         super()._check_params()
         if self.regularization == 0:
             raise ValueError("regularization must be above 0 for kernel-cca")
+        check_whole("n_features", self.n_features)
         if self.n_features < 2 or self.n_features % 2:
             raise ValueError(f"n_features must be even and at least 2, not {self.n_features}")
         if not self.bandwidth > 0:
             raise ValueError(f"bandwidth must be above 0, not {self.bandwidth}")
 
-    def _frequencies(self, name: str, values: FloatArray, rng: np.random.Generator) -> FloatArray:
+    def _frequencies(self, name: str, values: object, count: int, rng: np.random.Generator) -> FloatArray:
+        """(d, count / 2); zeros for an input that never varies in the sample, so that its features do not either."""
         sample = as_matrix(name, values)
         sample = sample[present_rows(name, sample)]
         if not len(sample):
             raise ValueError(f"{name}: no row of the sample has it, so kernel-cca finds no bandwidth")
         distances = pdist(sample.astype(np.float64))
-        median = float(np.median(distances[distances > 0])) if distances.any() else 1.0
         width = sample.shape[1]
+        if not distances.any():
+            return np.zeros((width, count // 2), dtype=np.float32)
+        median = float(np.median(distances[distances > 0]))
         blocks = []
-        for _ in range(-(-self.n_features // 2 // width)):
+        for _ in range(-(-count // 2 // width)):
             directions = np.linalg.qr(rng.standard_normal((width, width)))[0]
             blocks.append(directions * np.linalg.norm(rng.standard_normal((width, width)), axis=0))
-        found = np.hstack(blocks)[:, : self.n_features // 2] / (median * self.bandwidth)
+        found = np.hstack(blocks)[:, : count // 2] / (median * self.bandwidth)
         return np.ascontiguousarray(found, dtype=np.float32)
 
     def _features(self, name: str, values: FloatArray) -> FloatArray:
         angles = values @ self.frequencies_[name].astype(values.dtype, copy=False)
-        scale = values.dtype.type(np.sqrt(2 / self.n_features))
+        scale = values.dtype.type(np.sqrt(1 / angles.shape[1]))
         return np.hstack([np.cos(angles), np.sin(angles)]) * scale
 
     def _rank(self, moments: Moments, name: str) -> int:
-        return min(moments.dims[name], max(moments.n - 1, 0))
+        return min(moments.dims[name], max(moments.n - 1, 0)) if name in moments.varying else 0
 
     def _trains(self, folds: FoldMoments) -> Iterable[Moments]:
         return folds.iter_leave_one_out()
@@ -163,7 +173,8 @@ class KernelCCA(FeatureAlignment):
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(values, arrays)
         self.frequencies_ = {name: arrays[f"frequencies.{i}"] for i, name in enumerate(self.dims_)}
-        self.widths_, self.feature_dims_ = dict(self.dims_), dict.fromkeys(self.dims_, self.n_features)
+        self.widths_ = dict(self.dims_)
+        self.feature_dims_ = {name: 2 * values.shape[1] for name, values in self.frequencies_.items()}
 
 
 def _whitened(cross: Float64, left: Float64, right: Float64) -> Float64:

@@ -18,7 +18,7 @@ from fusion import _solvers
 from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._projection import Projection
-from fusion.alignment.base import Alignment
+from fusion.alignment.base import Alignment, check_whole
 from fusion.imputation import RIDGES, choose_regularization
 from fusion.moments import FoldMoments, Moments, Precision
 
@@ -52,6 +52,7 @@ class LinearAlignment(Alignment):
     """
 
     min_inputs: ClassVar[int] = 1
+    of_constant: ClassVar[str] = "it gets no weight, and the other inputs are aligned without it"
     weights_: Weights
     means_: dict[str, Float64]
     correlations_: Float64
@@ -84,6 +85,27 @@ class LinearAlignment(Alignment):
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
         """``{name: (d, dim)}`` weights, components in order."""
 
+    def solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        """``{name: (d, dim)}`` weights of any moments.
+
+        An input that never varies gets zeros, and the others are solved as if it were not there; where too few are
+        left for the method, each gets its own principal components.
+        """
+        names = moments.varying
+        if len(names) == len(moments.names) >= self.min_inputs:
+            return self._solve(moments, ridge, dim)
+        found: Weights = {}
+        if names:
+            rest = _selected(moments, names)
+            enough = len(names) >= self.min_inputs
+            found = self._solve(rest, ridge, dim) if enough else _solvers.pca(rest, dim)
+        return {name: found[name] if name in found else np.zeros((d, dim)) for name, d in moments.dims.items()}
+
+    def limit(self, ranks: Sequence[int]) -> int:
+        """The most components for inputs of these ranks, those of rank 0 left out."""
+        varying = [rank for rank in ranks if rank]
+        return self.dim_limit(varying) if len(varying) >= self.min_inputs else min(varying, default=0)
+
     def fit(self, views: Views, groups: Iterable[object] | None = None) -> Self:
         """Fits on in-memory (or memory-mapped) views in one pass.
 
@@ -109,17 +131,18 @@ class LinearAlignment(Alignment):
         self._check_inputs(total)
         self.dims_, self.n_ = dict(total.dims), total.n
         self.rank_ = {name: self._rank(total, name) for name in total.names}
+        for name in total.names:
+            if name not in total.varying:
+                warnings.warn(f"{name}: the same in every complete row; {self.of_constant}", stacklevel=3)
         self.dim_ = self._clipped_dim()
         self._choose(moments)
-        weights = self._solve(total, self.regularization_, self.dim_)
+        weights = self.solve(total, self.regularization_, self.dim_)
         self._finish(total, weights)
         return self
 
     def _check_params(self) -> None:
-        if self.dim is not None and self.dim < 1:
-            raise ValueError(f"dim must be at least 1, not {self.dim}")
-        if self.folds < 1:
-            raise ValueError(f"folds must be at least 1, not {self.folds}")
+        check_whole("dim", self.dim, optional=True)
+        check_whole("folds", self.folds)
         if isinstance(self.regularization, str):
             if self.regularization != "auto":
                 raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
@@ -132,17 +155,19 @@ class LinearAlignment(Alignment):
         if len(total.names) < self.min_inputs:
             raise ValueError(f"{self.method} needs at least {self.min_inputs} inputs, got {', '.join(total.names)}")
         if total.n < 2:
-            raise ValueError(f"{total.n} rows have every input; {self.method} needs at least 2")
+            own = ", ".join(f"{name} {total.count(name)}" for name in total.names)
+            raise ValueError(f"{total.n} rows have every input ({own}); {self.method} needs at least 2")
 
     def _clipped_dim(self) -> int:
         for name, rank in self.rank_.items():
-            if rank < self.dims_[name]:
+            if 0 < rank < self.dims_[name]:
                 told = f"{name}: rank {rank} of {self.dims_[name]} columns ({self.n_} complete rows)"
                 warnings.warn(f"{told}; directions without variance get no weight", stacklevel=4)
-        limit = self.dim_limit(list(self.rank_.values()))
+        limit = self.limit(list(self.rank_.values()))
         if limit < 1:
-            constant = [name for name, rank in self.rank_.items() if rank == 0]
-            raise ValueError(f"nothing to align: no variance in {', '.join(constant)}")
+            raise ValueError(
+                f"nothing to align: {', '.join(self.rank_)} never vary in the {self.n_} rows that have every input"
+            )
         if self.dim is not None and self.dim > limit:
             warnings.warn(f"dim {self.dim} clipped to {limit}, all that the data's rank allows", stacklevel=4)
         return limit if self.dim is None else min(self.dim, limit)
@@ -159,9 +184,9 @@ class LinearAlignment(Alignment):
         scores = np.zeros((len(ridges), sum(usable), self.dim_))
         pairs = compress(zip(self._trains(folds), folds, strict=True), usable)
         for k, (train, held) in enumerate(pairs):
-            limit = max(1, min(self.dim_, self.dim_limit([self._rank(train, name) for name in train.names])))
+            limit = max(1, min(self.dim_, self.limit([self._rank(train, name) for name in train.names])))
             for i, ridge in enumerate(ridges):
-                found = pair_correlations(held, self._solve(train, ridge, limit))
+                found = pair_correlations(held, self.solve(train, ridge, limit))
                 scores[i, k, : len(found)] = found
         best = int(scores.mean(axis=1).sum(axis=1).argmax())
         self.regularization_ = ridges[best]
@@ -250,10 +275,19 @@ class LinearAlignment(Alignment):
         self.weights_, self.means_ = self.projection_.weights, self.projection_.means
 
 
+def _selected(moments: Moments, names: tuple[str, ...]) -> Moments:
+    key = ("selected", names)
+    if key not in moments.cache:
+        moments.cache[key] = moments.select(names)
+    found: Moments = moments.cache[key]
+    return found
+
+
 class Identity(LinearAlignment):
     """No alignment (``none``): aligned vectors are the raw ones, uncentred; all inputs must be equally wide."""
 
     method = "none"
+    of_constant = "it moves all vectors alike and tells none from another"
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
@@ -268,6 +302,10 @@ class Identity(LinearAlignment):
         if self.dim not in (None, width):
             raise ValueError(f"none keeps the width {width}; dim {self.dim} needs another method")
         return width
+
+    def solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        """``{name: (d, d)}`` identities, of inputs that never vary too."""
+        return self._solve(moments, ridge, dim)
 
     def _solve(self, moments: Moments, _ridge: float, _dim: int) -> Weights:
         return {name: np.eye(width) for name, width in moments.dims.items()}

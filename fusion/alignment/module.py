@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Self
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -19,13 +20,13 @@ class RandomFeatures(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(n, d) to (n, D)."""
-        angles = values @ self.get_buffer("frequencies")
+        angles = values @ self.get_buffer("frequencies").to(values.dtype)
         scale: float = angles.shape[1] ** -0.5
         return torch.cat([angles.cos(), angles.sin()], dim=1) * scale
 
 
 class FuseModule(nn.Module):
-    """Projects, fills in missing inputs and averages, as the alignment's ``fuse`` does.
+    """Projects, fills in missing inputs and averages, as the alignment's ``fuse`` does, in the type of the inputs.
 
     Args:
         projection: The fitted state.
@@ -50,7 +51,7 @@ class FuseModule(nn.Module):
         self.patterns = [tuple(self.names.index(name) for name in present) for present in projection.patterns()]
         for i, name in enumerate(self.names):
             self._buffer(f"mean_{i}", projection.means[name])
-            self._buffer(f"base_{i}", projection.base(name))
+            self._buffer(f"rest_{i}", projection.means[name] - projection.means[name].astype(np.float32))
             if not self.raw:
                 self._buffer(f"weights_{i}", projection.weights[name])
         whole = (*self.patterns, tuple(range(len(self.names))))
@@ -70,19 +71,25 @@ class FuseModule(nn.Module):
 
         Args:
             views: ``{name: (n, d)}`` or a tuple in input order; values of missing rows do not matter.
-            present: (n, inputs) boolean; by default a row is there when it holds no NaN.
+            present: (n, inputs) boolean; by default a row is missing where all of it is NaN.
 
         Returns:
             (n, dim); NaN for a row with nothing there.
+
+        Raises:
+            ValueError: Without ``present``, on a row that is partly NaN or infinite (such a row gives NaN where the
+                module was compiled or exported).
         """
         given = [views[name] for name in self.names] if isinstance(views, dict) else list(views)
         if present is None:
-            present = torch.stack([~values.isnan().any(dim=1) for values in given], dim=1)
+            present = torch.stack([~values.isnan().all(dim=1) for values in given], dim=1)
+            if not torch.compiler.is_compiling():
+                self._check(given, present)
         here = [present[:, i : i + 1] for i in range(len(given))]
         values = [self.features[i](torch.where(here[i], x, 0.0)) for i, x in enumerate(given)]
-        centred = [torch.where(here[i], x - self._get("mean", i), 0.0) for i, x in enumerate(values)]
+        centred = [torch.where(here[i], self._centred(i, x), 0.0) for i, x in enumerate(values)]
         aligned = [
-            torch.where(here[i], values[i] if self.raw else centred[i] @ self._get("weights", i), 0.0)
+            torch.where(here[i], values[i] if self.raw else centred[i] @ self._get(values[i], "weights", i), 0.0)
             for i in range(len(given))
         ]
         if self.average == "posterior":
@@ -91,9 +98,27 @@ class FuseModule(nn.Module):
             fused = self._mean(self._filled(aligned, centred, present))
         return torch.where(present.any(dim=1, keepdim=True), fused, torch.nan)
 
-    def _get(self, kind: str, *index: int) -> Tensor:
+    def _check(self, given: list[Tensor], present: Tensor) -> None:
+        for i, values in enumerate(given):
+            wrong = present[:, i] & ~values.isfinite().all(dim=1)
+            if wrong.any():
+                row = int(wrong.int().argmax())
+                raise ValueError(f"{self.names[i]}: row {row} is partly NaN or infinite; a missing input is NaN only")
+
+    def _centred(self, i: int, values: Tensor) -> Tensor:
+        """As exact as if the mean were taken off in double precision: it goes in two parts."""
+        return values - self._get(values, "mean", i) - self._get(values, "rest", i)
+
+    def _base(self, like: Tensor, i: int) -> Tensor:
+        """The mean of an aligned input."""
+        if not self.raw:
+            return like.new_zeros(())
+        return self._get(like, "mean", i) + self._get(like, "rest", i)
+
+    def _get(self, like: Tensor, kind: str, *index: int) -> Tensor:
+        """A buffer or parameter in the type of the values that it meets."""
         value: Tensor = getattr(self, "_".join([kind, *map(str, index)]))
-        return value
+        return value.to(like.dtype)
 
     def trainable(self) -> Self:
         """Makes the projections parameters, to be trained with the model that this module is part of.
@@ -119,10 +144,10 @@ class FuseModule(nn.Module):
         filled = list(aligned)
         for number, pattern in enumerate(self.patterns):
             mine = self._is(pattern, present)
-            guess = torch.cat([centred[i] for i in pattern], dim=1) @ self._get("missing", number)
+            guess = torch.cat([centred[i] for i in pattern], dim=1) @ self._get(centred[0], "missing", number)
             missing = [i for i in range(len(self.names)) if i not in pattern]
             for part, i in enumerate(missing):
-                own = guess[:, part * self.dim : (part + 1) * self.dim] + self._get("base", i)
+                own = guess[:, part * self.dim : (part + 1) * self.dim] + self._base(guess, i)
                 filled[i] = torch.where(mine, own, filled[i])
         return filled
 
@@ -135,6 +160,8 @@ class FuseModule(nn.Module):
     def _posterior(self, aligned: list[Tensor], present: Tensor) -> Tensor:
         fused = torch.zeros_like(aligned[0])
         for number, pattern in enumerate((*self.patterns, tuple(range(len(self.names))))):
-            parts = [(aligned[i] - self._get("base", i)) @ self._get("gain", number, i) for i in pattern]
+            parts = [
+                (aligned[i] - self._base(aligned[i], i)) @ self._get(aligned[i], "gain", number, i) for i in pattern
+            ]
             fused = torch.where(self._is(pattern, present), torch.stack(parts).sum(dim=0), fused)
         return fused

@@ -64,8 +64,9 @@ class LearnedFeatures(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """(n, d) to (n, d + width)."""
-        standard = (values - self.get_buffer("mean")) / self.get_buffer("scale")
-        return torch.cat([standard, functional.relu(standard @ self.hidden + self.bias)], dim=1)
+        like = values.dtype
+        standard = (values - self.get_buffer("mean").to(like)) / self.get_buffer("scale").to(like)
+        return torch.cat([standard, functional.relu(standard @ self.hidden.to(like) + self.bias.to(like))], dim=1)
 
 
 class Head(nn.Module):

@@ -14,7 +14,7 @@ import numpy as np
 from fusion import _solvers
 from fusion._solvers import Weights
 from fusion._views import FloatArray, Views
-from fusion.alignment.kernel import KernelCCA
+from fusion.alignment.kernel import FEATURES_A_ROW, KernelCCA
 from fusion.alignment.linear import LinearAlignment
 from fusion.alignment.sample import Float64, Sample
 from fusion.metrics import match_ranks, unit_rows
@@ -30,7 +30,6 @@ _MAX_ROWS = 2000
 _KERNEL_ROWS = 5000
 _KERNEL_DIM = 256
 _KERNEL_FEATURES = 2000
-_FEATURES_A_ROW = 4
 _KERNEL_RIDGE = 1.0
 
 
@@ -78,7 +77,8 @@ def best_space(folds: FoldMoments, sample: Sample, alignment: LinearAlignment) -
     rows = sample.complete()
     assert rows.groups is not None
     fold = fold_of(rows.groups, len(folds))
-    makers = (_own, _variates)
+    varying = all(train.varying == train.names for train in folds.leave_one_out())
+    makers = (_own, _variates) if varying else (_own,)
     scores = np.zeros(len(makers))
     for number, train in list(enumerate(folds.leave_one_out()))[:_FOLDS]:
         held = np.flatnonzero(fold == number)[:_MAX_ROWS]
@@ -97,8 +97,8 @@ def best_space(folds: FoldMoments, sample: Sample, alignment: LinearAlignment) -
 
 def _own(moments: Moments, alignment: LinearAlignment) -> RetrievalSpace:
     """The alignment's own space."""
-    limit = alignment.dim_limit([_solvers.spectrum(moments, name).rank for name in moments.names])
-    weights = alignment._solve(moments, alignment.regularization_, min(alignment.dim_, limit))
+    limit = alignment.limit([_solvers.spectrum(moments, name).rank for name in moments.names])
+    weights = alignment.solve(moments, alignment.regularization_, max(1, min(alignment.dim_, limit)))
     return RetrievalSpace(f"{alignment.method}, as written", (weights,), _means(moments), 0.0)
 
 
@@ -124,7 +124,7 @@ def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> Retr
     """With the canonical variates of Gaussian kernels, fitted on some of the rows."""
     picked = {name: values[:_KERNEL_ROWS] for name, values in views.items()}
     rows = len(next(iter(picked.values())))
-    dim, features = max(1, min(_KERNEL_DIM, rows // 2)), min(_KERNEL_FEATURES, _FEATURES_A_ROW * rows)
+    dim, features = max(1, min(_KERNEL_DIM, rows // 2)), min(_KERNEL_FEATURES, FEATURES_A_ROW * rows)
     kernel = KernelCCA(dim, _KERNEL_RIDGE, folds=1, n_features=features)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray, as_matrix, present_rows
+from fusion._views import FloatArray, as_matrix, as_views, common_rows, present_rows
 from fusion.heads._targets import Targets, Task, infer_task, is_empty
 
 Float64 = NDArray[np.float64]
@@ -52,7 +52,10 @@ class Sample:
 
     def complete(self) -> "Sample":
         """The rows that have every input and, where there is a target, a label."""
-        arrays = {name: as_matrix(name, values) for name, values in self.views.items()}
+        arrays = {name: as_matrix(name, values) for name, values in as_views(self.views).items()}
+        for kind, given in (("groups", self.groups), ("labels", self.labels)):
+            if given is not None and len(given) != common_rows(arrays):
+                raise ValueError(f"{len(given)} {kind} for {common_rows(arrays)} rows")
         kept = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
         if self.labels is not None:
             kept &= np.array([not is_empty(label) for label in self.labels], dtype=bool)

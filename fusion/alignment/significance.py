@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from fusion._views import FloatArray, Views, as_matrix, common_rows, present_rows
+from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, constant_columns, present_rows
 from fusion.alignment.linear import LinearAlignment
 from fusion.moments import FoldMoments, Moments
 from fusion.splits import fold_of
@@ -103,11 +103,12 @@ def _complete(
         raise ValueError("significance needs at least two inputs")
     if (permutations + 1) * level < 1:
         raise ValueError(f"{permutations} permutations cannot tell at level {level}")
-    n = common_rows(views)
+    checked = as_views(views)
+    n = common_rows(checked)
     given = np.array([str(group) for group in (range(n) if groups is None else groups)])
     if len(given) != n:
         raise ValueError(f"{len(given)} groups for {n} rows")
-    arrays = {name: as_matrix(name, values) for name, values in views.items()}
+    arrays = {name: as_matrix(name, values) for name, values in checked.items()}
     complete = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
     return {name: values[complete] for name, values in arrays.items()}, given[complete]
 
@@ -155,6 +156,7 @@ def significance_held_out(
 def _standardised(values: FloatArray) -> FloatArray:
     """Columns of mean zero and length one; constant ones are zero."""
     centred = values - values.mean(axis=0, dtype=np.float64)
+    centred[:, constant_columns(values)] = 0.0
     length = np.sqrt((centred**2).sum(axis=0))
     return np.asarray(centred / np.where(length > 0, length, 1.0), dtype=np.float32)
 

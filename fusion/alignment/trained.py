@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion._solvers import Weights, mean_variance
-from fusion._views import FloatArray, Views, common_rows
+from fusion._views import FloatArray, Views, as_views, common_rows
+from fusion.alignment.base import check_whole
 from fusion.alignment.features import FeatureAlignment
 from fusion.alignment.linear import LinearAlignment
 from fusion.imputation import choose_regularization
@@ -117,9 +118,10 @@ class TrainedAlignment(FeatureAlignment):
         from fusion.alignment.training import batches_of, train
         from fusion.training import InProcess
 
-        rows = common_rows(views)
+        arrays = as_views(views)
+        rows = common_rows(arrays)
         keys = list(range(rows)) if groups is None else list(groups)
-        moments = FoldMoments.of(views, self.folds, keys, self.precision)
+        moments = FoldMoments.of(arrays, self.folds, keys, self.precision)
         fold, codes = fold_of(keys, self.folds), stable_hash(keys).view(np.int64)
         held = np.flatnonzero(fold == HELD_OUT_FOLD)
 
@@ -128,14 +130,14 @@ class TrainedAlignment(FeatureAlignment):
                 InProcess(device=self._device()),
                 learner,
                 settings,
-                lambda epoch: batches_of(views, codes, rows, self.batch_size, [self.seed, epoch]),
-                lambda _: batches_of(views, codes, held, self.batch_size) if judged else (),
+                lambda epoch: batches_of(arrays, codes, rows, self.batch_size, [self.seed, epoch]),
+                lambda _: batches_of(arrays, codes, held, self.batch_size) if judged else (),
                 max(1, round(len(rows) / self.batch_size)),
             )
 
         found = run(self.start(self.inner(moments)), self.settings(), np.flatnonzero(fold != HELD_OUT_FOLD), True)
         self.take(found, run(self.start(moments), self.settings(found), np.arange(rows), False))
-        return self.fit_moments(self.feature_moments(views, keys))
+        return self.fit_moments(self.feature_moments(arrays, keys))
 
     def inner(self, moments: FoldMoments) -> FoldMoments:
         """All folds but the one held out.
@@ -153,17 +155,16 @@ class TrainedAlignment(FeatureAlignment):
 
     def start(self, moments: FoldMoments) -> "Learner":
         """The network at its linear start, fitted on these folds."""
-        import torch
-
         from fusion.alignment.networks import Head, LearnedFeatures
+        from fusion.training import apart, reseed
 
         total = moments.total
         start = self.start_method(self.dim, self.regularization, self.folds, self.precision).fit_moments(moments)
         weights = self._start_weights(start)
         self.widths_ = dict(total.dims)
         self.feature_dims_ = {name: width + self.width for name, width in self.widths_.items()}
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+        with apart("cpu"):
+            reseed(self.seed)
             heads = [
                 Head(LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name])
                 for name, columns in total.columns.items()
@@ -176,7 +177,7 @@ class TrainedAlignment(FeatureAlignment):
 
         epochs, patience = self.epochs, self.patience
         if found is not None:
-            epochs = int(np.argmin(found.state["history"]))
+            epochs = int(np.nanargmin(found.state["history"]))
             patience = epochs + 1
         return Settings(epochs, patience, self.learning_rate, self.weight_decay, self.seed)
 
@@ -195,6 +196,8 @@ class TrainedAlignment(FeatureAlignment):
                 arrays["features.bias"],
             )
             self._weights[name] = arrays["weights"].astype(np.float64)
+        if not all(np.isfinite(block).all() for block in self._weights.values()):
+            raise ValueError(f"{self.method}: training diverged to weights that are not finite; lower learning_rate")
 
     def _device(self) -> str:
         import torch
@@ -208,8 +211,7 @@ class TrainedAlignment(FeatureAlignment):
         if self.folds < 2:
             raise ValueError(f"folds must be at least 2 for {self.method}, which holds one out, not {self.folds}")
         for key in ("width", "epochs", "patience", "batch_size"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key} must be at least 1, not {getattr(self, key)}")
+            check_whole(key, getattr(self, key))
         if not 0 <= self.feature_dropout < 1:
             raise ValueError(f"feature_dropout must be from 0 to below 1, not {self.feature_dropout}")
 
@@ -218,6 +220,10 @@ class TrainedAlignment(FeatureAlignment):
 
     def _rank(self, moments: Moments, name: str) -> int:
         return min(moments.dims[name], max(moments.n - 1, 0))
+
+    def solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
+        """``{name: (d, dim)}`` weights as they were trained."""
+        return self._solve(moments, ridge, dim)
 
     def _solve(self, _moments: Moments, _ridge: float, _dim: int) -> Weights:
         return self._weights

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fusion._views import Views
 from fusion.alignment.networks import Batch, Learner
-from fusion.training import Checkpoint, Place, pack, unpack
+from fusion.training import Checkpoint, Place, apart, pack, reseed, unpack
 
 Batches = Callable[[int], Iterable[Batch]]
 """The batches of this rank in an epoch, by its number."""
@@ -53,18 +53,19 @@ def train(
     history: list[float] = []
     best: dict[str, Tensor] = {}
     saved = place.newest()
-    if saved is not None:
-        unpack(saved.tensors, learner, optimizer)
-        best = {key.removeprefix("best."): t for key, t in saved.tensors.items() if key.startswith("best.")}
-        history = saved.state["history"]
-    model = place.parallel(learner)
-    with torch.random.fork_rng(devices=[]):
+    with apart(place.device):
+        if saved is not None:
+            unpack(saved.tensors, learner, optimizer)
+            best = {key.removeprefix("best."): t for key, t in saved.tensors.items() if key.startswith("best.")}
+            history = saved.state["history"]
+        model = place.parallel(learner)
         while not _done(history, settings):
             if history:
                 epoch = len(history) - 1
                 _epoch(place, model, optimizer, islice(_cycle(batches, epoch), steps), settings.seed + epoch * steps)
             history.append(_loss_of(place, learner, held_out(len(history))))
-            if history[-1] <= min(history):
+            _check_start(history[0])
+            if history[-1] <= np.nanmin(history):
                 best = {key: values.detach().cpu().clone() for key, values in learner.state_dict().items()}
             tensors = pack(learner, optimizer) | {f"best.{key}": values for key, values in best.items()}
             place.save(Checkpoint(len(history), tensors, {"history": history}))
@@ -73,8 +74,15 @@ def train(
     return Checkpoint(len(history), best, {"history": history, "heldout_correlations": found})
 
 
+def _check_start(loss: float) -> None:
+    if not np.isfinite(loss):
+        raise ValueError(
+            f"the loss on held-out rows is {loss} before any training; look for extreme values in the inputs"
+        )
+
+
 def _done(history: list[float], settings: Settings) -> bool:
-    since = len(history) - 1 - int(np.argmin(history)) if history else 0
+    since = len(history) - 1 - int(np.nanargmin(history)) if history else 0
     return len(history) > settings.epochs or since >= settings.patience
 
 
@@ -83,7 +91,7 @@ def _epoch(
 ) -> None:
     model.train()
     for number, batch in enumerate(batches):
-        torch.manual_seed((seed + number) * place.world_size + place.rank)
+        reseed((seed + number) * place.world_size + place.rank, place.device)
         with _precision(place):
             loss = torch.as_tensor(model(batch.to(place.device)))
         optimizer.zero_grad(set_to_none=True)

@@ -51,11 +51,12 @@ class Pipeline:
     Args:
         encoder: A loaded encoder.
         threads: Threads that prepare; on a CPU also those that run the model.
+        launchers: Threads that run the model, where they are to be fewer.
     """
 
-    def __init__(self, encoder: Encoder, threads: int) -> None:
+    def __init__(self, encoder: Encoder, threads: int, launchers: int | None = None) -> None:
         self.encoder = encoder
-        self.launchers = max(threads, 1) if encoder.parallel else 1
+        self.launchers = launchers or (max(threads, 1) if encoder.parallel else 1)
         self._threads = Threads(encoder, max(threads, 1))
         self._model = ThreadPoolExecutor(
             self.launchers, thread_name_prefix="model", initializer=_alone if self.launchers > 1 else None

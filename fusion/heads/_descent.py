@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fusion.heads._targets import Task
-from fusion.training import Checkpoint, Place, pack, unpack
+from fusion.training import Checkpoint, Place, pack, reseed, unpack
 
 _EVALUATION_ROWS = 16384
 
@@ -130,7 +130,7 @@ def steps_per_epoch(rows: int, settings: Settings) -> int:
 def _take_step(
     parallel: nn.Module, optimizer: torch.optim.Optimizer, rows: Rows, step: int, settings: Settings, place: Place
 ) -> None:
-    torch.manual_seed(settings.seed * 1_000_003 + step * place.world_size + place.rank)
+    reseed(settings.seed * 1_000_003 + step * place.world_size + place.rank, place.device)
     batch = rows.take(_batch(len(rows), step, settings, place), place.device)
     parallel.train()
     loss = _loss(parallel(batch.fused, batch.aligned, batch.present), batch, settings.task)
@@ -151,6 +151,11 @@ class _Watch:
         return self._bad >= self._patience
 
     def see(self, module: nn.Module, loss: float, step: int) -> None:
+        if not step and not math.isfinite(loss):
+            raise ValueError(
+                f"the loss on held-out rows is {loss} before any training; "
+                "look for extreme values in features or targets"
+            )
         if loss < self.loss:
             self.loss, self.step, self._bad = loss, step, 0
             self._best = {name: value.detach().clone() for name, value in module.state_dict().items()}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 _DROPOUT = 0.2
 _GATE_DROPOUT = 0.5
-_HEADS = 4
+ATTENTION_HEADS = 4
 
 
 class LinearOnAverage(nn.Module):
@@ -125,7 +125,7 @@ class Attention(LinearOnAverage):
         self.read = nn.Linear(dim, hidden)
         self.kind = nn.Parameter(torch.randn(inputs + 1, hidden) * 0.02)
         self.block = nn.TransformerEncoderLayer(
-            hidden, _HEADS, 2 * hidden, _DROPOUT, "gelu", batch_first=True, norm_first=True
+            hidden, ATTENTION_HEADS, 2 * hidden, _DROPOUT, "gelu", batch_first=True, norm_first=True
         )
         self.more = _zero(nn.Linear(hidden, outputs))
 

@@ -9,6 +9,8 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from fusion._json import dumps
+from fusion._views import as_matrix
 from fusion.heads._calibration import Scores
 from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
 from fusion.heads._targets import Targets, Task, infer_task
@@ -175,7 +177,7 @@ class LinearHead:
             "params": self.get_params()
             | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
         }
-        (folder / "head.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / "head.json").write_text(dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -241,11 +243,7 @@ def features(values: Any) -> Floats:
     Raises:
         ValueError: On another shape, or naming the first row that is not finite.
     """
-    X: Floats = np.asarray(values)
-    if X.ndim != 2:
-        raise ValueError(f"expected (n, d) features, got shape {X.shape}")
-    if X.dtype not in (np.float32, np.float64):
-        X = X.astype(np.float32)
+    X: Floats = as_matrix("features", values)
     with np.errstate(invalid="ignore", over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(X.sum(axis=1)))
     wrong = wrong[~np.isfinite(X[wrong]).all(axis=1)]

@@ -10,14 +10,17 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
+from fusion._json import dumps
+from fusion._views import as_matrix, as_views, present_rows
+from fusion.average import resolve
 from fusion.heads._calibration import Scores
 from fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
-from fusion.heads._modules import KINDS, Gated, LinearOnAverage
+from fusion.heads._modules import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
 from fusion.heads._ridge import Float64, Floats
 from fusion.heads._targets import Targets, Task
 from fusion.heads.linear import LinearHead, features
 from fusion.splits import fold_of
-from fusion.training import InProcess, Place
+from fusion.training import InProcess, Place, apart, reseed
 
 Kind = Literal["mlp", "gated", "attention"]
 Aligned = Mapping[str, NDArray[Any]]
@@ -64,6 +67,7 @@ class NeuralHead:
     steps_: int
     scores_: Scores
     heldout_score_: float
+    _device: torch.device
 
     def __init__(
         self,
@@ -85,9 +89,15 @@ class NeuralHead:
             raise ValueError(f"unknown head {kind!r}; expected one of {', '.join(KINDS)}")
         if not 0 < held_out <= 0.5:
             raise ValueError(f"held_out must be above 0 and at most 0.5, not {held_out}")
+        if isinstance(inputs, str) or not inputs:
+            raise ValueError(f"inputs must be a list of at least one name, not {inputs!r}")
+        for key, value in {"hidden": hidden, "batch_size": batch_size, "epochs": epochs, "patience": patience}.items():
+            if value < 1:
+                raise ValueError(f"{key} must be at least 1, not {value}")
+        if kind == "attention" and hidden % ATTENTION_HEADS:
+            raise ValueError(f"hidden must be a multiple of {ATTENTION_HEADS} for attention, not {hidden}")
         self.kind, self.inputs, self.task, self.class_weight = kind, tuple(inputs), task, class_weight
-        weights = shares or dict.fromkeys(self.inputs, 1.0)
-        self.shares = {name: weights[name] / sum(weights.values()) for name in self.inputs}
+        self.shares = resolve("auto", shares, self.inputs)[1]
         self.hidden, self.batch_size, self.learning_rate = hidden, batch_size, learning_rate
         self.weight_decay, self.epochs, self.patience = weight_decay, epochs, patience
         self.held_out, self.seed = held_out, seed
@@ -106,16 +116,30 @@ class NeuralHead:
         Args:
             X: (n, dim) fused vectors.
             y: n targets.
-            aligned: ``{input: (n, dim)}``, all-NaN rows where it is missing; ``mlp`` reads only that, so any width will
-                do.
+            aligned: ``{input: (n, dim)}``, all-NaN rows where it is missing, as is an absent name; ``mlp`` reads only
+                that, so any width will do.
             groups: n values; rows with equal ones fall on one side of the held-out part.
             place: Where it runs; by default this process. Each of several ranks is given all the rows.
             save_every: Steps between checkpoints.
 
         Raises:
-            ValueError: If rows differ in number, there are none, or a feature is not finite.
+            ValueError: If rows differ in number, there are none, a feature is not finite, or an aligned row is partly
+                NaN or infinite.
         """
         place = place or InProcess()
+        with apart(place.device):
+            return self._fit(X, y, aligned, groups, place, save_every)
+
+    def _fit(
+        self,
+        X: Floats,
+        y: Sequence[Any] | NDArray[Any],
+        aligned: Aligned,
+        groups: Iterable[object] | None,
+        place: Place,
+        save_every: int,
+    ) -> Self:
+        X = features(X)
         given = None if groups is None else list(groups)
         keys: list[object] = list(range(len(X))) if given is None else given
         y = y if isinstance(y, np.ndarray) else _array(y)
@@ -125,6 +149,7 @@ class NeuralHead:
         rows = self._rows(X, aligned, targets.encode(y), targets)
         settings = self._settings(save_every)
         out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
+        self._device = place.device
         first = settings.epochs * steps_per_epoch(len(rows), settings) + 1
         told: dict[str, Any] | None = None
         if (saved := place.newest()) is not None and saved.step >= first:
@@ -144,6 +169,7 @@ class NeuralHead:
 
     def decision_function(self, X: Floats, aligned: Aligned) -> Float64:
         """(n, k) scores or values."""
+        X = features(X)
         rows = self._rows(X, aligned, np.zeros((len(X), 0)), None)
         found = [part for _, part in outputs(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
         scores = torch.cat(found) if found else torch.zeros(0, len(self._offset))
@@ -230,7 +256,7 @@ class NeuralHead:
         folder.mkdir(parents=True, exist_ok=True)
         about, tensors = self.state()
         (folder / "head.safetensors").write_bytes(safetensors.torch.save(tensors))
-        (folder / "head.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+        (folder / "head.json").write_text(dumps(about), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -284,7 +310,7 @@ class NeuralHead:
             wide[:, place], low[place] = coefficients, intercepts
             coefficients, intercepts = wide, low
         coefficients, intercepts = coefficients / self._unit, (intercepts - self._offset) / self._unit
-        torch.manual_seed(self.seed)
+        reseed(self.seed, self._device)
         module = self._new(rows.fused.shape[1], outputs_)
         scale = float(rows.fused.square().mean().sqrt().clamp_min(1e-12).reciprocal())
         as_tensor = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in (coefficients, intercepts)]
@@ -305,7 +331,11 @@ class NeuralHead:
     def _rows(self, X: Floats, aligned: Aligned, Y: Float64, targets: Targets | None) -> Rows:
         """Rows as tensors; with ``targets``, also what turns outputs into values (regression)."""
         X = features(X)
+        if targets is None and X.shape[1] != self._module.output.in_features:
+            raise ValueError(f"the head was fitted on {self._module.output.in_features} features, got {X.shape[1]}")
         values, present = self._stacked(aligned)
+        if len(values) != len(X):
+            raise ValueError(f"{len(values)} rows of aligned inputs for {len(X)} fused vectors")
         if self.kind != "mlp" and values.shape[::2] != X.shape:
             raise ValueError(f"aligned inputs of shape {values.shape[::2]} for fused vectors of shape {X.shape}")
         weight = np.ones(len(X))
@@ -320,12 +350,20 @@ class NeuralHead:
 
     def _stacked(self, aligned: Aligned) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, inputs, dim) values, zeros where missing, and (n, inputs) presence."""
-        lacking = [name for name in self.inputs if name not in aligned]
-        if lacking:
-            raise ValueError(f"no aligned vectors of {', '.join(lacking)}")
-        present = np.stack([~np.isnan(np.asarray(aligned[name])[:, 0]) for name in self.inputs], axis=1)
-        values = np.stack([np.asarray(aligned[name], dtype=np.float32) for name in self.inputs], axis=1)
-        values[~present] = 0.0
+        given = as_views(aligned)
+        if unknown := [name for name in given if name not in self.inputs]:
+            raise ValueError(f"{', '.join(unknown)}: unknown input; the head reads {', '.join(self.inputs)}")
+        arrays = {name: as_matrix(name, values) for name, values in given.items()}
+        widths = {name: values.shape[1] for name, values in arrays.items()}
+        if len(set(widths.values())) > 1:
+            raise ValueError(f"aligned inputs differ in width: {widths}")
+        shape = next(iter(arrays.values())).shape
+        values = np.zeros((shape[0], len(self.inputs), shape[1]), dtype=np.float32)
+        present = np.zeros(values.shape[:2], dtype=bool)
+        for place, name in enumerate(self.inputs):
+            if name in arrays:
+                there = present_rows(name, arrays[name])
+                present[:, place], values[there, place] = there, arrays[name][there]
         return values, present
 
 

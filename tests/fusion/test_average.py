@@ -58,7 +58,32 @@ def test_complaints():
     a = np.ones((3, 2))
     with pytest.raises(ValueError, match="differ in width"):
         average({"a": a, "b": np.ones((3, 1))})
-    with pytest.raises(ValueError, match="b: row 1 is not finite"):
+    with pytest.raises(ValueError, match="b: row 1 is missing"):
         average({"a": a, "b": np.array([[1, 1], [np.nan, np.nan], [1, 1]])})
     with pytest.raises(ValueError, match="unknown average"):
         average({"a": a}, "mode")
+    with pytest.raises(TypeError, match=r"expected \{input name"):
+        average([a, a])
+    with pytest.raises(TypeError, match="weights must be"):
+        average({"a": a, "b": a}, "weighted", [1, 2])
+    with pytest.raises(TypeError, match="weights must be numbers"):
+        average({"a": a, "b": a}, "weighted", {"a": "1", "b": 2})
+
+
+def test_a_constant_input_has_no_say_in_the_posterior_mean():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(50, 2)).astype(np.float32)
+    constant = np.full((50, 2), 0.1, np.float32)
+    fused = average({"a": values, "b": constant}, "posterior")
+    np.testing.assert_allclose(fused, average({"a": values}, "posterior"), atol=1e-5)
+
+
+@given(st.floats(0.1, 10), st.integers(0, 2))
+def test_an_input_of_weight_zero_does_not_matter(weight, seed):
+    rng = np.random.default_rng(seed)
+    given_ = {name: rng.normal(size=(5, 3)) for name in ("a", "b", "c")}
+    weights = {"a": weight, "b": 1.0, "c": 0.0}
+    kept = {name: given_[name] for name in ("a", "b")}
+    for method in ("weighted", "spherical"):
+        expected = average(kept, method, {"a": weight, "b": 1.0})
+        np.testing.assert_allclose(average(given_, method, weights), expected, atol=1e-12)

@@ -75,6 +75,10 @@ def test_columns_are_chosen_and_unknown_ones_named(out):
     assert list(next(iter(FusedDataset(out, columns=["has_image"])))["has"]) == ["image"]
     with pytest.raises(ValueError, match="no column 'colour'; there are id, label"):
         FusedDataset(out, columns=["colour"])
+    with pytest.raises(TypeError, match=r"columns must be a list of names, not 'fused'"):
+        FusedDataset(out, columns="fused")
+    with pytest.raises(ValueError, match="rank 0 is not within a world of 0"):
+        FusedDataset(out, world_size=0)
 
 
 def test_aligned_vectors_come_when_asked_for_with_nan_where_the_input_is_missing(tmp_path):

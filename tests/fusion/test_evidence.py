@@ -62,3 +62,9 @@ def test_the_best_of_many_noises_is_no_signal():
 def test_a_target_without_variance_has_no_evidence():
     scores = {name: {"complete": np.full(5, np.nan)} for name in ("a", "concat", "fused")}
     assert evidence(scores, np.full(5, np.nan), ["a"], range(5)) == {}
+
+
+def test_a_single_group_is_no_evidence():
+    scores = scored({"text": 0.3, "image": 0.5, "concat": 0.8, "fused": 0.8})
+    assert evidence(scores, constant(0.1), INPUTS, ["same"] * 400) == {}
+    assert evidence(scores, constant(0.1), INPUTS, ["one", *["other"] * 399])["intervals"]

@@ -1,3 +1,4 @@
+import copy
 import io
 import json
 
@@ -81,6 +82,19 @@ def test_pictures_may_be_paths_bytes_or_pil_images(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
+def test_threads_are_kept_between_calls_and_a_copy_has_its_own(tmp_path):
+    write(tmp_path, {"method": "mean", "weights": None})
+    fuser = Fuser.load(tmp_path)
+    first = fuser.encode({"text": TEXTS[:3]})
+    running = fuser._pipelines["text"]
+    assert np.array_equal(fuser.encode({"text": TEXTS[:3]}), first)
+    assert fuser._pipelines["text"] is running
+    assert np.array_equal(copy.copy(fuser).encode({"text": TEXTS[:3]}), first)
+    fuser.close()
+    assert np.array_equal(fuser.encode({"text": TEXTS[:3]}), first)
+
+
+@pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
 def test_several_values_of_a_row_are_averaged_and_several_columns_joined(tmp_path):
     write(tmp_path, {"method": "mean", "weights": None})
     fuser = Fuser.load(tmp_path)
@@ -114,6 +128,16 @@ def test_what_does_not_fit_is_told(tmp_path):
         fuser.encode({"sound": [b""]})
     with pytest.raises(ValueError, match="different lengths"):
         fuser.encode({"text": ["a"], "image": []})
+    with pytest.raises(ValueError, match="no input is given; the inputs are text, image"):
+        fuser.encode({})
+    with pytest.raises(TypeError, match=r"expected \{input: values\}, got list"):
+        fuser.encode(["a crab"])
+    with pytest.raises(TypeError, match=r"text: expected one value a row in a list, got str; write \[value\]"):
+        fuser.encode({"text": "a crab"})
+    with pytest.raises(TypeError, match="image: row 1: expected a path, encoded bytes or a PIL image, got float"):
+        fuser.encode({"image": [PICTURES[0], 1.5]})
+    with pytest.raises(ValueError, match="encoders: unknown input txt; the inputs are text, image"):
+        Fuser.load(tmp_path, encoders={"txt": "builtin/hashing"})
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     entry = manifest["inputs"]["text"]
     entry["encoder_id"], entry["fingerprint"] = "other", entry["fingerprint"] | {"dim": 7}

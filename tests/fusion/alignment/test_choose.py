@@ -6,6 +6,7 @@ import pytest
 from fusion._solvers import joint
 from fusion.alignment import CHOICES, Joint, KernelCCA, Sample, choose, fill_for_target, labelled_moments, load
 from fusion.alignment._trial import ProbeTrials
+from fusion.alignment.choose import _Search
 from fusion.heads.linear import LinearHead
 from fusion.metrics import accuracy
 from fusion.moments import FoldMoments
@@ -269,3 +270,14 @@ def test_labelled_rows_are_fitted_on_where_they_are_the_most():
     most = labelled_moments(FoldMoments.of(some), FoldMoments.of(rest))
     assert most.total.n == 60
     assert labelled_moments(FoldMoments.of(rest), FoldMoments.of(some)).total.n == 100
+
+
+def test_a_lead_over_few_groups_is_less_sure():
+    views, labels = make_views(200)
+    groups = [str(row % 4) for row in range(200)]
+    search = _Search(FoldMoments.of(views, 2, groups), Sample(views, groups, labels), 4, "auto", "mean")
+    gap = np.array([float(group) for group in search.trials.groups])
+    each = np.array([gap[search.groups == g].mean() for g in range(search.groups.max() + 1)])
+    assert search._mean(gap)[1] == pytest.approx(each.std(ddof=1) / np.sqrt(len(each)), rel=1e-6)
+    search.groups = np.zeros(len(gap), dtype=int)
+    assert search._mean(gap)[1] == np.inf

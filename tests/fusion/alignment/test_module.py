@@ -116,3 +116,31 @@ def test_exports(alignment, average):
     present[::3, 0] = False
     some = tuple(t[:30] for t in tensors)
     torch.testing.assert_close(program(some, present[:30]), module(some, present[:30]))
+
+
+@pytest.mark.parametrize("alignment", EVERY, ids=lambda a: a.method)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_agrees_with_fuse_far_from_zero_and_in_double_precision(alignment, dtype):
+    views = {name: values.astype(dtype) + dtype(1e4) for name, values in make_views().items()}
+    alignment.fit(views)
+    masked = {
+        name: np.where(np.arange(200)[:, None] % 3 == i, dtype(np.nan), v) for i, (name, v) in enumerate(views.items())
+    }
+    # The angles of random features are cosines of numbers of the size of the mean, in the type of the inputs.
+    atol = 2e-3 if alignment.method == "kernel-cca" and dtype is np.float32 else 2e-5
+    for average in ("mean", "posterior"):
+        out = alignment.as_module(average)({name: torch.from_numpy(v) for name, v in masked.items()})
+        expected = alignment.fuse(masked, average)
+        assert out.dtype == (torch.float64 if dtype is np.float64 else torch.float32)
+        np.testing.assert_allclose(out.numpy() - expected.mean(), expected - expected.mean(), atol=atol)
+
+
+def test_a_row_that_is_partly_nan_is_named_and_poisons_an_exported_program():
+    views = make_views()
+    module = Joint(2).fit(views).as_module()
+    tensors = tuple(torch.from_numpy(v[:4].copy()) for v in views.values())
+    program = torch.export.export(module, (tensors,)).module()
+    tensors[1][2, 0] = torch.nan
+    with pytest.raises(ValueError, match="image: row 2 is partly NaN or infinite"):
+        module(tensors)
+    assert program(tensors).isnan().any(dim=1).tolist() == [False, False, True, False]

@@ -8,7 +8,7 @@ from fusion.alignment import CCA, Autoencoder, Contrastive, Joint
 from fusion.alignment.networks import AutoencoderNet, Batch, ContrastiveNet, Head, LearnedFeatures
 from fusion.alignment.training import Settings, batches_of, train
 from fusion.moments import FoldMoments
-from fusion.training import InProcess
+from fusion.training import Checkpoint, InProcess
 
 
 def make_views(n=600, seed=0):
@@ -198,7 +198,7 @@ def test_input_dropout_never_takes_everything():
     ("params", "told"),
     [
         ({"folds": 1}, "folds must be at least 2"),
-        ({"width": 0}, "width must be at least 1"),
+        ({"width": 0}, "width must be a whole number, at least 1"),
         ({"feature_dropout": 1.0}, "feature_dropout must be"),
     ],
 )
@@ -223,3 +223,36 @@ def test_too_few_rows_and_bad_ones_are_told():
         small(Autoencoder).fit(views)
     with pytest.raises(ValueError, match="fitted from views"):
         Autoencoder().fit_moments(FoldMoments.of(make_views(50)))
+
+
+@pytest.mark.parametrize("kind", [Autoencoder, Contrastive])
+def test_fitting_leaves_torchs_random_state_alone(kind):
+    rng = np.random.default_rng(0)
+    views = {name: rng.normal(size=(60, 3)) for name in ("a", "b")}
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    kind(2, width=4, epochs=1).fit(views)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_first_loss_that_is_not_finite_is_said():
+    rng = np.random.default_rng(0)
+    views = {name: rng.normal(size=(60, 3)).astype(np.float32) for name in ("a", "b")}
+    alignment = Autoencoder(2, width=4, epochs=1)
+    learner = alignment.start(alignment.inner(FoldMoments.of(views)))
+    with torch.no_grad():
+        learner.heads[0].weights.fill_(torch.nan)
+    with pytest.raises(ValueError, match="loss on held-out rows is nan before any training"):
+        train(
+            InProcess(),
+            learner,
+            alignment.settings(),
+            lambda epoch: batches_of(views, np.arange(60), np.arange(60), 20, [epoch]),
+            lambda _: batches_of(views, np.arange(60), np.arange(60), 20),
+            1,
+        )
+
+
+def test_an_epoch_that_diverged_is_never_the_best():
+    alignment = Autoencoder(2, epochs=5)
+    assert alignment.settings(Checkpoint(4, {}, {"history": [1.0, 0.5, float("nan"), 0.6]})).epochs == 1

@@ -166,7 +166,55 @@ def test_a_class_that_only_the_held_out_rows_have_and_other_small_corners():
         assert np.isfinite(head.predict_proba(X, aligned)).all()
     one_group = NeuralHead("gated", NAMES).fit(X, y, aligned, groups=["same"] * 60)
     assert one_group.steps_ == 0
-    with pytest.raises(ValueError, match="no aligned vectors of image"):
-        NeuralHead("gated", NAMES).fit(X, y, {"text": aligned["text"]})
+    alone = {"text": aligned["text"]}
+    masked = alone | {"image": np.full_like(aligned["image"], np.nan)}
+    head = NeuralHead("gated", NAMES, hidden=8, epochs=2).fit(X, y, alone)
+    assert np.array_equal(head.decision_function(X, alone), head.decision_function(X, masked))
     with pytest.raises(ValueError, match="unknown head 'deep'"):
         NeuralHead("deep", NAMES)
+
+
+def test_fitting_leaves_torchs_random_state_alone():
+    X, y, aligned, _ = liars(n=80)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    NeuralHead("gated", NAMES, hidden=8, epochs=2).fit(X, y, aligned)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_aligned_row_that_is_partly_nan_is_refused():
+    X, y, aligned, _ = liars(n=80)
+    head = NeuralHead("gated", NAMES, hidden=8, epochs=2).fit(X, y, aligned)
+    aligned["image"][7, 3] = np.nan
+    for work in (head.predict_proba, head.predict):
+        with pytest.raises(ValueError, match="image: row 7 is partly NaN"):
+            work(X, aligned)
+    with pytest.raises(ValueError, match="image: row 7 is partly NaN"):
+        head.gates(aligned)
+    with pytest.raises(ValueError, match="fitted on 12 features, got 11"):
+        head.predict(X[:, :11], cut(aligned, slice(None)))
+
+
+def test_settings_that_do_not_fit_are_named():
+    with pytest.raises(ValueError, match="hidden must be a multiple of 4 for attention, not 10"):
+        NeuralHead("attention", NAMES, hidden=10)
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        NeuralHead("mlp", NAMES, epochs=0)
+    with pytest.raises(ValueError, match="inputs must be a list"):
+        NeuralHead("mlp", "text")
+    with pytest.raises(ValueError, match="weights must be at least 0"):
+        NeuralHead("gated", NAMES, shares={"text": 0, "image": 0})
+
+
+def test_numpy_parameters_are_saved(tmp_path):
+    X, y, aligned, _ = liars(n=60)
+    head = NeuralHead("mlp", NAMES, hidden=np.int64(8), epochs=np.int64(1), weight_decay=np.float32(0.01))
+    head.fit(X, y, aligned).save(tmp_path)
+    assert np.array_equal(heads.load(tmp_path).predict(X, aligned), head.predict(X, aligned))
+
+
+def test_a_first_loss_that_is_not_finite_is_said():
+    X, _, aligned, _ = liars(n=80)
+    huge = X.astype(np.float64) * 1e30
+    with pytest.raises(ValueError, match=r"loss on held-out rows is .* before any training"):
+        NeuralHead("mlp", NAMES, hidden=8, epochs=2, task="regression").fit(huge, np.arange(80.0) * 1e300, aligned)

@@ -1,0 +1,79 @@
+"""What the fit and the report say of too few rows: one line, never a traceback."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from fusion.alignment import Joint, Sample, choose
+from fusion.errors import RunError
+from fusion.moments import FoldMoments
+from tasks.align import _fit
+from tasks.report import _probe
+
+
+def make_views(n):
+    rng = np.random.default_rng(0)
+    return {name: rng.normal(size=(n, 4)).astype(np.float32) for name in ("text", "image")}
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_fit_on_too_few_rows_says_how_many_there_are(n):
+    job = SimpleNamespace(alignment=SimpleNamespace(method="cca"), average=SimpleNamespace(method="mean"))
+    views = {name: values[:n] for name, values in make_views(1).items()}
+
+    def moments():
+        return Joint(2).fit_moments(FoldMoments.of(views))
+
+    with pytest.raises(RunError, match=rf"cca: {n} rows have every input \(text {n}, image {n}\); .* needs at least 2"):
+        _fit(SimpleNamespace(job=job), None, moments)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("n_train", [0, 1, 2, 4])
+@pytest.mark.parametrize("task", ["classification", "regression"])
+def test_a_probe_of_too_few_rows_is_left_out_with_a_reason(n_train, task):
+    views = make_views(6)
+    labels = list("ababab") if task == "classification" else [1.0, 1.5, 2.0, 2.5, 3.0, 9.0]
+    test = np.arange(6) >= n_train
+    rows = SimpleNamespace(
+        views=views, test=test, groups=list("123456"), kept=pa.table({"label": labels}), keys=list("123456")
+    )
+    train = {name: values[~test] for name, values in views.items()}
+    fitted = SimpleNamespace(alignment=Joint(2, 0.1).fit(views), average=("mean", None), summary={})
+    job = SimpleNamespace(
+        train=SimpleNamespace(target="label", task=task), alignment=SimpleNamespace(folds=5), average=None
+    )
+    notes: list[str] = []
+    found = _probe(SimpleNamespace(job=job), fitted, rows, FoldMoments.of(train), notes)
+    assert found["task"] == task
+    if n_train < 2:
+        assert found["n_test"] == 0
+        assert notes[0].startswith("no probe: ")
+    else:
+        assert found["n_test"] == 6 - n_train
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_input_that_never_varies_has_a_probe():
+    views, labels = make_views(60), []
+    views["image"][:] = 2.5
+    labels = ["a" if value > 0 else "b" for value in views["text"][:, 0]]
+    test = np.arange(60) % 5 == 0
+    keys = list(map(str, range(60)))
+    rows = SimpleNamespace(views=views, test=test, groups=keys, kept=pa.table({"label": labels}), keys=keys)
+    train = {name: values[~test] for name, values in views.items()}
+    groups = [key for key, held in zip(keys, test, strict=True) if not held]
+    known = [label for label, held in zip(labels, test, strict=True) if not held]
+    folds = FoldMoments.of(train, 5, groups)
+    choice = choose(folds, Sample(train, groups, known), dim=3)
+    fitted = SimpleNamespace(alignment=choice.alignment, average=("weighted", choice.weights), summary=choice.told())
+    job = SimpleNamespace(
+        train=SimpleNamespace(target="label", task="classification"), alignment=SimpleNamespace(folds=3)
+    )
+    notes: list[str] = []
+    found = _probe(SimpleNamespace(job=job), fitted, rows, folds, notes)
+    assert not notes
+    crossed = found["cross_validated"]["candidates"]
+    assert crossed["fused"]["complete"] >= crossed["text"]["complete"] - 0.1
