@@ -103,9 +103,9 @@ def read_config(folder: Path, spec: EncoderSpec) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
 
 
-def blank_model(auto: Any, config: Any, spec: EncoderSpec) -> nn.Module:
-    """The model's modules on the meta device: shapes without weights."""
-    with told("encoder", f"{spec.encoder} cannot be built"), torch.device("meta"):
+def blank_model(auto: Any, config: Any, spec: EncoderSpec, device: str = "meta") -> nn.Module:
+    """The model's modules on the meta device: shapes without weights. On another device weights are drawn."""
+    with told("encoder", f"{spec.encoder} cannot be built"), torch.device(device):
         options = {"trust_remote_code": spec.trust_remote_code} if hasattr(auto, "_model_mapping") else {}
         build = auto.from_config if hasattr(auto, "from_config") else auto._from_config
         model: nn.Module = build(config, **options)

@@ -1,0 +1,103 @@
+"""One vector a picture out of what a vision model of transformers returns."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import nn
+
+from fusion.encoders.sentence import pool
+from fusion.errors import JobError
+
+_CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
+
+
+class Features(nn.Module):
+    """A vision model that returns one vector a picture.
+
+    Towers give their projected embedding. Other models give their pooled output where the checkpoint has all its
+    weights, else the last state of the class token if they have one, else the mean over patches or the feature map.
+    A model that hides patches at random (masked autoencoders) is shown all of them, in order.
+
+    Attributes:
+        used: After a run, which part of the model's output the vectors were.
+
+    Args:
+        model: A vision model, or one with a picture tower (``get_image_features``), in eval mode.
+        trust_pooler: Whether the pooled output is made of stored weights.
+        modes: Poolings over tokens that a sentence encoder's folder names; empty where the model's own way counts.
+    """
+
+    def __init__(self, model: nn.Module, *, trust_pooler: bool, modes: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.model = model
+        self.modes = modes
+        self.used = ""
+        self.tower = hasattr(model, "get_image_features")
+        self.trust_pooler = trust_pooler or self.tower
+        self.class_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
+        self.patches = _shown_patches(model)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) to (n, dim)."""
+        run: Any = self.model.get_image_features if self.tower else self.model
+        if self.patches is None:
+            output = run(pixel_values=pictures)
+        else:
+            order = torch.arange(self.patches, dtype=torch.float32, device=pictures.device)
+            output = run(pixel_values=pictures, noise=order.expand(pictures.shape[0], -1))
+        return self._vector(output)
+
+    def _kind(self, output: Any) -> str:
+        """Which part of a model's output is its vector, a fixed word.
+
+        Raises:
+            JobError: None of its parts can be one.
+        """
+        if isinstance(output, torch.Tensor) or getattr(output, "image_embeds", None) is not None:
+            return "embedding"
+        states = getattr(output, "last_hidden_state", None)
+        pooled = getattr(output, "pooler_output", None) if self.trust_pooler else None
+        if pooled is not None:
+            every_state = states is not None and states.ndim == 3 and pooled.shape[:2] == states.shape[:2]
+            return "pooled class token" if every_state and pooled.ndim == 3 and self.class_token else "pooled"
+        if not isinstance(states, torch.Tensor):
+            raise JobError("encoder", f"{type(self.model).__name__} returns neither pooled nor last states")
+        return "class token" if states.ndim == 3 and self.class_token else "mean"
+
+    def _vector(self, output: Any) -> torch.Tensor:
+        if self.modes:
+            self.used = "pooled by " + " ".join(self.modes)
+            return self._pooled_tokens(output)
+        self.used = kind = self._kind(output)
+        if kind == "embedding":
+            return _one(output if isinstance(output, torch.Tensor) else output.image_embeds)
+        values: torch.Tensor = output.pooler_output if kind.startswith("pooled") else output.last_hidden_state
+        return values[:, 0] if kind.endswith("class token") else _one(values)
+
+    def _pooled_tokens(self, output: Any) -> torch.Tensor:
+        tokens = output.pooler_output if self.tower else output.last_hidden_state
+        if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
+            raise JobError("encoder", f"its Pooling module needs tokens and {type(self.model).__name__} gives none")
+        return pool(tokens, torch.ones(tokens.shape[:2], device=tokens.device), self.modes)
+
+
+def _one(values: torch.Tensor) -> torch.Tensor:
+    """(n, dim) as it is, the mean over tokens of (n, t, dim), the mean over the map of (n, dim, h, w)."""
+    if not isinstance(values, torch.Tensor) or values.ndim not in (2, 3, 4):
+        raise JobError("encoder", "the model gives neither one vector a picture nor states that have a mean")
+    if values.ndim == 3:
+        return values.mean(dim=1)
+    return values.mean(dim=(2, 3)) if values.ndim == 4 else values
+
+
+def _shown_patches(model: nn.Module) -> int | None:
+    """How many patches there are, in a model that hides some at random; it is set to hide none. Else None."""
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "mask_ratio", None) is None or "noise" not in inspect.signature(model.forward).parameters:
+        return None
+    patches: Any = getattr(getattr(model, "embeddings", None), "patch_embeddings", None)
+    if not isinstance(getattr(patches, "num_patches", None), int):
+        return None
+    config.mask_ratio = 0.0
+    return int(patches.num_patches)
