@@ -201,8 +201,11 @@ def _stale(run: Run, name: str, shard: Shard) -> bool:
     if not (run.retry_bad or run.recheck):
         return False
     path = embedding_path(name, run.encoders[name].encoder_id, shard.id)
-    table = run.storage.read_table(path, columns=["ok", "source", "source_stamp"])
+    rejects = ["rejects"] if run.several(name) else []
+    table = run.storage.read_table(path, columns=["ok", "source", "source_stamp", *rejects])
     if run.retry_bad and not all(table.column("ok").to_pylist()):
+        return True
+    if run.retry_bad and any(table.column(column).null_count < table.num_rows for column in rejects):
         return True
     if not run.recheck or run.specs[name].kind != "image":
         return False

@@ -16,7 +16,8 @@ class Features(nn.Module):
     """A vision model that returns one vector a picture.
 
     Towers give their projected embedding. Other models give their pooled output where the checkpoint has all its
-    weights, else the last state of the class token if they have one, else the mean over patches or the feature map.
+    weights, else the last state of the class token if they have and use one, else the mean over patches or the
+    feature map.
     A model that hides patches at random (masked autoencoders) is shown all of them, in order.
 
     Attributes:
@@ -36,6 +37,7 @@ class Features(nn.Module):
         self.tower = hasattr(model, "get_image_features")
         self.trust_pooler = trust_pooler or self.tower
         self.class_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
+        self.mean_pooling = bool(getattr(getattr(model, "config", None), "use_mean_pooling", False))
         self.patches = _shown_patches(model)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
@@ -56,14 +58,20 @@ class Features(nn.Module):
         """
         if isinstance(output, torch.Tensor) or getattr(output, "image_embeds", None) is not None:
             return "embedding"
+        if getattr(output, "cls_token_value", None) is not None:
+            return "class token beside the map"
         states = getattr(output, "last_hidden_state", None)
         pooled = getattr(output, "pooler_output", None) if self.trust_pooler else None
-        if pooled is not None:
+        if isinstance(pooled, torch.Tensor):
             every_state = states is not None and states.ndim == 3 and pooled.shape[:2] == states.shape[:2]
             return "pooled class token" if every_state and pooled.ndim == 3 and self.class_token else "pooled"
+        if states is None and getattr(output, "feature_maps", None):
+            return "mean of the last map"
         if not isinstance(states, torch.Tensor):
             raise JobError("encoder", f"{type(self.model).__name__} returns neither pooled nor last states")
-        return "class token" if states.ndim == 3 and self.class_token else "mean"
+        if states.ndim != 3 or not self.class_token:
+            return "mean"
+        return "mean without class token" if self.mean_pooling else "class token"
 
     def _vector(self, output: Any) -> torch.Tensor:
         if self.modes:
@@ -72,7 +80,13 @@ class Features(nn.Module):
         self.used = kind = self._kind(output)
         if kind == "embedding":
             return _one(output if isinstance(output, torch.Tensor) else output.image_embeds)
+        if kind == "class token beside the map":
+            return _one(output.cls_token_value)
+        if kind == "mean of the last map":
+            return _one(output.feature_maps[-1])
         values: torch.Tensor = output.pooler_output if kind.startswith("pooled") else output.last_hidden_state
+        if kind == "mean without class token":
+            return values[:, 1:].mean(dim=1)
         return values[:, 0] if kind.endswith("class token") else _one(values)
 
     def _pooled_tokens(self, output: Any) -> torch.Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from transformers import AutoImageProcessor
 
@@ -76,20 +77,20 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
     return LibraryTransform.of(processor, (theirs.shape[1], theirs.shape[2]))
 
 
-def _processed(processor: Any, picture: Image.Image) -> "np.ndarray[Any, np.dtype[np.float32]]":
+def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
     """(3, h, w) float32 that an image processor makes of one picture.
 
     Raises:
         JobError: It makes something else of it.
     """
-    values = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
+    values: NDArray[Any] = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
     if values.ndim != 4 or values.shape[:2] != (1, 3):
         name, shape = type(processor).__name__, "x".join(map(str, values.shape))
         raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colours")
-    return values[0].astype(np.float32, copy=False)
+    return np.asarray(values[0], np.float32)
 
 
-def _agree(transform: Transform, theirs: "np.ndarray[Any, np.dtype[np.float32]]") -> bool:
+def _agree(transform: Transform, theirs: NDArray[np.float32]) -> bool:
     ours = Standardise(transform)(torch.from_numpy(transform.pixels(_probe())[None]))[0].numpy()
     return ours.shape == theirs.shape and float(np.abs(ours - theirs).mean()) <= _AGREEMENT
 

@@ -73,9 +73,15 @@ def build(kind: str, folder: Path) -> Any:
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim > 1 or "token" in name:
-                value.copy_(torch.randn_like(value) * (0.4 / max(value[0].numel(), 1) ** 0.25 if value.ndim > 1 else 0.2))
+                value.copy_(
+                    torch.randn_like(value) * (0.4 / max(value[0].numel(), 1) ** 0.25 if value.ndim > 1 else 0.2)
+                )
     model.save_pretrained(folder)
-    _add_processor(kind, folder, getattr(config, "image_size", None) or getattr(getattr(config, "vision_config", None), "image_size", None))
+    _add_processor(
+        kind,
+        folder,
+        getattr(config, "image_size", None) or getattr(getattr(config, "vision_config", None), "image_size", None),
+    )
     return model
 
 

@@ -59,7 +59,10 @@ def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
     pixels = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared)))
     theirs, part = reference(folder, pixels)
     part = f"{described.fingerprint['features']}" if part is None else part
-    gaps = [_gap(theirs, encoder.encode(prepared)), _gap(theirs, np.concatenate([encoder.encode([p]) for p in prepared]))]
+    gaps = [
+        _gap(theirs, encoder.encode(prepared)),
+        _gap(theirs, np.concatenate([encoder.encode([p]) for p in prepared])),
+    ]
     if described.dim != theirs.shape[1]:
         return Row(kind, DIFFERS, f"width {described.dim} instead of {theirs.shape[1]} ({part})")
     return Row(kind, EQUAL if max(gaps) <= _TOLERANCE else DIFFERS, f"{part}, to {max(gaps):.0e}")
@@ -150,7 +153,8 @@ def main(names: list[str]) -> None:
                 row = transformers_row(kind, Path(folder))
             except Exception as error:
                 row = Row(kind, "CRASH", f"{type(error).__name__} {error}"[:300].replace("\n", " "))
-                if names: raise
+                if names:
+                    raise
             print(f"{row.name:28} {row.outcome:10} {row.detail}", flush=True)
 
 
