@@ -1,12 +1,14 @@
 """One vector a picture out of what a vision model of transformers returns."""
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from fusion.encoders.sentence import pool
+from fusion.encoders.modules import MASK, POOLED_MASK, read_steps
+from fusion.encoders.sentence import TOKENS, Recipe
 from fusion.errors import JobError
 
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
@@ -26,13 +28,11 @@ class Features(nn.Module):
     Args:
         model: A vision model, or one with a picture tower (``get_image_features``), in eval mode.
         trust_pooler: Whether the pooled output is made of stored weights.
-        modes: Poolings over tokens that a sentence encoder's folder names; empty where the model's own way counts.
     """
 
-    def __init__(self, model: nn.Module, *, trust_pooler: bool, modes: tuple[str, ...] = ()) -> None:
+    def __init__(self, model: nn.Module, *, trust_pooler: bool) -> None:
         super().__init__()
         self.model = model
-        self.modes = modes
         self.used = ""
         self.tower = hasattr(model, "get_image_features")
         self.trust_pooler = trust_pooler or self.tower
@@ -42,13 +42,27 @@ class Features(nn.Module):
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) to (n, dim)."""
+        return self._vector(self._run(pictures))
+
+    def tokens(self, pictures: torch.Tensor) -> torch.Tensor:
+        """The last states, (n, 3, h, w) to (n, tokens, width), for a Pooling module.
+
+        Raises:
+            JobError: There are none.
+        """
+        output = self._run(pictures)
+        states = output.pooler_output if self.tower else output.last_hidden_state
+        if not isinstance(states, torch.Tensor) or states.ndim != 3:
+            raise JobError("encoder", f"its Pooling module needs tokens and {type(self.model).__name__} gives none")
+        self.used = "tokens"
+        return states
+
+    def _run(self, pictures: torch.Tensor) -> Any:
         run: Any = self.model.get_image_features if self.tower else self.model
         if self.patches is None:
-            output = run(pixel_values=pictures)
-        else:
-            order = torch.arange(self.patches, dtype=torch.float32, device=pictures.device)
-            output = run(pixel_values=pictures, noise=order.expand(pictures.shape[0], -1))
-        return self._vector(output)
+            return run(pixel_values=pictures)
+        order = torch.arange(self.patches, dtype=torch.float32, device=pictures.device)
+        return run(pixel_values=pictures, noise=order.expand(pictures.shape[0], -1))
 
     def _kind(self, output: Any) -> str:
         """Which part of a model's output is its vector, a fixed word.
@@ -74,9 +88,6 @@ class Features(nn.Module):
         return "mean without class token" if self.mean_pooling else "class token"
 
     def _vector(self, output: Any) -> torch.Tensor:
-        if self.modes:
-            self.used = "pooled by " + " ".join(self.modes)
-            return self._pooled_tokens(output)
         self.used = kind = self._kind(output)
         if kind == "embedding":
             return _one(output if isinstance(output, torch.Tensor) else output.image_embeds)
@@ -89,11 +100,33 @@ class Features(nn.Module):
             return values[:, 1:].mean(dim=1)
         return values[:, 0] if kind.endswith("class token") else _one(values)
 
-    def _pooled_tokens(self, output: Any) -> torch.Tensor:
-        tokens = output.pooler_output if self.tower else output.last_hidden_state
-        if not isinstance(tokens, torch.Tensor) or tokens.ndim != 3:
-            raise JobError("encoder", f"its Pooling module needs tokens and {type(self.model).__name__} gives none")
-        return pool(tokens, torch.ones(tokens.shape[:2], device=tokens.device), self.modes)
+
+class Network(nn.Module):
+    """Features followed by the modules of a sentence encoder's folder, which compute in float32.
+
+    Args:
+        features: Of a picture.
+        recipe: Of the folder.
+    """
+
+    def __init__(self, features: Features, recipe: Recipe) -> None:
+        super().__init__()
+        self.features = features
+        self.steps = read_steps(recipe)
+        self.pooling = bool(recipe.modes)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Network":
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.steps.float()
+        return self
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) to (n, dim)."""
+        if not self.pooling:
+            return cast(torch.Tensor, self.steps(self.features(pictures)))
+        tokens = self.features.tokens(pictures)
+        mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        return self.steps.run({TOKENS: tokens, MASK: mask, POOLED_MASK: mask})
 
 
 def _one(values: torch.Tensor) -> torch.Tensor:

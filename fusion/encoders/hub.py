@@ -104,12 +104,20 @@ def read_config(folder: Path, spec: EncoderSpec) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
 
 
-def blank_model(auto: Any, config: Any, spec: EncoderSpec, device: str = "meta") -> nn.Module:
-    """The model's modules on the meta device: shapes without weights. On another device weights are drawn."""
+def blank_model(auto: Any, config: Any, spec: EncoderSpec, device: str = "meta", **arguments: Any) -> nn.Module:
+    """The model's modules on the meta device: shapes without weights. On another device weights are drawn.
+
+    Args:
+        auto: An auto class or a model class of transformers.
+        config: The model's configuration.
+        spec: Its specification.
+        device: Where.
+        arguments: Further arguments of the model's class.
+    """
     with told("encoder", f"{spec.encoder} cannot be built"), torch.device(device):
         options = {"trust_remote_code": spec.trust_remote_code} if hasattr(auto, "_model_mapping") else {}
         build = auto.from_config if hasattr(auto, "from_config") else auto._from_config
-        model: nn.Module = build(config, **options)
+        model: nn.Module = build(config, **options, **arguments)
     return model.eval()
 
 
@@ -164,7 +172,9 @@ def rotary_kinds(model: nn.Module) -> set[str]:
     return {name for name in named if isinstance(name, str)}
 
 
-def load_model(auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, ...]) -> tuple[nn.Module, set[str]]:
+def load_model(
+    auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, ...], **arguments: Any
+) -> tuple[nn.Module, set[str]]:
     """A model with its weights in ``spec.dtype``, and the names of weights the folder did not have.
 
     Args:
@@ -172,14 +182,20 @@ def load_model(auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, 
         folder: The model's folder.
         spec: Its specification.
         optional: Parts of a name that mark weights the caller can do without.
+        arguments: Further arguments of the model's class.
 
     Raises:
         JobError: The weights cannot be read, or needed ones are missing.
     """
-    options = {"trust_remote_code": spec.trust_remote_code} if hasattr(auto, "_model_mapping") else {}
+    if hasattr(auto, "_model_mapping"):
+        arguments["trust_remote_code"] = spec.trust_remote_code
     with told("encoder", f"{spec.encoder} cannot be loaded"):
         model, report = auto.from_pretrained(
-            folder, dtype=getattr(torch, spec.dtype), output_loading_info=True, weights_only=True, **options
+            folder,
+            dtype=getattr(torch, spec.dtype),
+            output_loading_info=True,
+            weights_only=True,
+            **arguments,
         )
     missing = set(report["missing_keys"])
     needed = sorted(key for key in missing if not any(part in key for part in optional))

@@ -1,7 +1,7 @@
 """Vision models of transformers: ViT, DINOv2 and their like, and the picture towers of CLIP and SigLIP."""
 
+import inspect
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from torch import nn
 from fusion.encoders.base import Description, EncoderSpec
 from fusion.encoders.batch_check import check_independence
 from fusion.encoders.digest import versions
-from fusion.encoders.features import Features
+from fusion.encoders.features import Features, Network
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
 from fusion.encoders.image import PictureEncoder
+from fusion.encoders.modules import read_steps
 from fusion.encoders.processing import read_transform
-from fusion.encoders.sentence import Recipe, read_recipe, read_steps, width_after
+from fusion.encoders.sentence import Recipe, read_json, read_recipe
 from fusion.encoders.transforms import Pixels
 from fusion.errors import JobError
 
@@ -52,12 +53,24 @@ def _pooler_is_stored(model: nn.Module, folder: Path) -> bool:
     return all(any(key.endswith(name) for key in stored) for name in needed)
 
 
+def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
+    """Asks for the pooling layer where a model's class leaves it out and the checkpoint has it."""
+    kind = transformers.MODEL_MAPPING.get(type(config), None) if auto is transformers.AutoModel else auto
+    option = inspect.signature(kind.__init__).parameters.get("add_pooling_layer") if inspect.isclass(kind) else None
+    if option is None or option.default is not False:
+        return {}
+    stored = any(f".{_POOLER}" in f".{key}" for key in _checkpoint_keys(folder))
+    return {"add_pooling_layer": True} if stored else {}
+
+
 def _dry_run(folder: Path, config: Any, spec: EncoderSpec, size: tuple[int, int], recipe: Recipe) -> tuple[int, str]:
     """Width of a model's vectors and which part of its output they are, by a run without weights.
 
     A model that cannot run on the meta device runs on the CPU with weights drawn at random.
     """
-    model = blank_model(_auto_class(config), config, spec)
+    auto = _auto_class(config)
+    layer = _pooling_layer(folder, auto, config)
+    model = blank_model(auto, config, spec, **layer)
     trusted = _pooler_is_stored(model, folder)
     try:
         return _outcome(model, trusted, torch.empty(1, 3, *size, device="meta"), recipe)
@@ -65,15 +78,18 @@ def _dry_run(folder: Path, config: Any, spec: EncoderSpec, size: tuple[int, int]
         raise
     except Exception:  # noqa: BLE001 - whatever a model's code raises where tensors have no values
         with told("encoder", f"{spec.encoder} does not read pictures of {size[0]}x{size[1]}"):
-            model = blank_model(_auto_class(config), config, spec, device="cpu")
+            model = blank_model(auto, config, spec, device="cpu", **layer)
             return _outcome(model, trusted, torch.zeros(1, 3, *size), recipe)
 
 
 @torch.inference_mode()
 def _outcome(model: nn.Module, trusted: bool, blank: torch.Tensor, recipe: Recipe) -> tuple[int, str]:
-    features = Features(model, trust_pooler=trusted, modes=recipe.modes)
-    width = int(features(blank).shape[1])
-    return width, features.used
+    features = Features(model, trust_pooler=trusted)
+    if not recipe.modes:
+        width = int(features(blank).shape[1])
+        return int(read_steps(recipe)(torch.zeros(1, width)).shape[1]), features.used
+    network = Network(features, recipe).to(blank.device)
+    return int(network(blank).shape[1]), features.used
 
 
 def describe(spec: EncoderSpec) -> Description:
@@ -88,13 +104,14 @@ def describe(spec: EncoderSpec) -> Description:
     transform = read_transform(recipe.transformer, spec)
     width, used = _dry_run(recipe.transformer, config, spec, transform.crop, recipe)
     return Description.of(
-        width_after(replace(recipe, modes=()), width),
+        width,
         {
             "kind": "image",
             "model": config.model_type,
             "files": model_digest(whole, spec.trust_remote_code),
             "transform": transform.as_json(),
             "features": used,
+            "then": [kind for kind, _ in recipe.steps],
             "dtype": spec.dtype,
             "libraries": versions("torch", "transformers", "pillow"),
         },
@@ -103,7 +120,17 @@ def describe(spec: EncoderSpec) -> Description:
 
 def _recipe(whole: Path, spec: EncoderSpec) -> Recipe:
     with told("encoder", f"{spec.encoder} has settings that cannot be read"):
-        return read_recipe(whole)
+        recipe = read_recipe(whole)
+        config = next((c for c in map(read_json, sorted(recipe.transformer.glob("sentence_*_config.json"))) if c), {})
+    modalities = config.get("modality_config", {"image": {}})
+    if "image" not in modalities:
+        raise JobError("encoder", f"{spec.encoder} reads no pictures: its modality_config has {', '.join(modalities)}")
+    entry = modalities["image"]
+    asked = (entry.get("method", "get_image_features"), entry.get("method_output_name") or "pooler_output")
+    known = ("forward", "last_hidden_state") if recipe.modes else ("get_image_features", "pooler_output")
+    if asked not in (known, ("get_image_features", "pooler_output")):
+        raise JobError("encoder", f"{spec.encoder} takes {asked[1]} of {asked[0]} for pictures, which is not supported")
+    return recipe
 
 
 def load(spec: EncoderSpec, device: str) -> PictureEncoder:
@@ -115,13 +142,16 @@ def load(spec: EncoderSpec, device: str) -> PictureEncoder:
     recipe = _recipe(model_folder(spec), spec)
     config = read_config(recipe.transformer, spec)
     transform = read_transform(recipe.transformer, spec)
-    model, missing = load_model(_auto_class(config), recipe.transformer, spec, optional=(_POOLER, "position_ids"))
+    auto = _auto_class(config)
+    layer = _pooling_layer(recipe.transformer, auto, config)
+    model, missing = load_model(auto, recipe.transformer, spec, (_POOLER, "position_ids"), **layer)
     if hasattr(model, "get_image_features") and hasattr(model, "text_model"):
         del model.text_model
     trusted = not any(key.startswith(_POOLER) for key in missing)
-    features = Features(model, trust_pooler=trusted, modes=recipe.modes)
+    features = Features(model, trust_pooler=trusted)
     _refuse_missing(features, missing, transform.crop, spec)
-    network = nn.Sequential(features, read_steps(recipe)) if recipe.steps else features
+    plain = not recipe.steps and recipe.truncate_dim is None
+    network = features if plain else Network(features, recipe)
     with torch.inference_mode():
         probe = torch.zeros(1, 3, *transform.crop, dtype=getattr(torch, spec.dtype))
         dim = int(network.eval().to(probe.dtype)(probe).shape[1])

@@ -15,11 +15,6 @@ _TASKS = (
     "UNIVERSAL_SEGMENTATION", "MASKED_IMAGE_MODELING", "IMAGE_TO_IMAGE",
 )  # fmt: skip
 _MAPPINGS = tuple(f"MODEL_FOR_{task}_MAPPING_NAMES" for task in _TASKS)
-_NARROW = {"hidden_size", "d_model", "embed_dim", "embed_dims", "encoder_hidden_size", "decoder_hidden_size"}
-_WIDE = {"intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "mlp_dim", "ffn_dim", "decoder_intermediate_size"}
-_LAYERS = {"num_hidden_layers", "encoder_layers", "decoder_layers", "decoder_num_hidden_layers", "num_layers"}
-_HEADS = {"num_attention_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"}
-_PROJECTED = {"projection_dim"}
 
 
 def architectures() -> list[str]:
@@ -29,35 +24,37 @@ def architectures() -> list[str]:
     return sorted(found & set(modeling_auto.MODEL_MAPPING_NAMES))
 
 
+_SIZES = {
+    **dict.fromkeys(("hidden_size", "d_model", "embed_dim", "encoder_hidden_size", "decoder_hidden_size"), 32),
+    **dict.fromkeys(("intermediate_size", "encoder_ffn_dim", "decoder_ffn_dim", "mlp_dim", "ffn_dim"), 48),
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers", "decoder_layers", "decoder_num_hidden_layers"), 2),
+    **dict.fromkeys(("num_attention_heads", "num_heads", "encoder_attention_heads", "decoder_attention_heads"), 4),
+    "num_layers": 2, "projection_dim": 24, "vocab_size": 99, "num_queries": 10, "decoder_intermediate_size": 48,
+}  # fmt: skip
+
+
 def _shrunk(values: dict[str, Any]) -> dict[str, Any]:
     """Settings of a configuration made small, by what they are called."""
     small: dict[str, Any] = {}
     for key, value in values.items():
-        if key == "image_size" and value:
-            small[key] = EDGE if isinstance(value, int) else [EDGE] * len(value)
-        elif isinstance(value, dict) and key.endswith("_config") and value.get("model_type"):
+        if isinstance(value, dict) and key.endswith("_config") and value.get("model_type"):
             small[key] = {"model_type": value["model_type"], **_shrunk(value)}
-        elif isinstance(value, bool) or not isinstance(value, int | list):
-            continue
+        elif key == "image_size" and value:
+            small[key] = EDGE if isinstance(value, int) else [EDGE] * len(value)
         elif key == "depths" and isinstance(value, list):
             small[key] = [1] * len(value)
-        elif isinstance(value, int) and key in _NARROW and not isinstance(values.get("num_heads"), list):
-            small[key] = 32
-        elif isinstance(value, int) and key in _WIDE:
-            small[key] = 48
-        elif isinstance(value, int) and key in _LAYERS:
-            small[key] = min(value, 2)
-        elif isinstance(value, int) and key in _HEADS:
-            small[key] = 4
-        elif key in _PROJECTED and isinstance(value, int):
-            small[key] = 24
-        elif key == "vocab_size":
-            small[key] = 99
-        elif key.endswith("_token_id") and isinstance(value, int) and value >= 99 and "vocab_size" in values:
-            small[key] = 1
-        elif key == "patch_size" and isinstance(value, int) and value > 8:
-            small[key] = 8
+        elif isinstance(value, int) and not isinstance(value, bool):
+            small |= _smaller(key, value, values)
     return small
+
+
+def _smaller(key: str, value: int, values: dict[str, Any]) -> dict[str, int]:
+    if key == "patch_size":
+        return {key: min(value, 8)}
+    if key.endswith("_token_id"):
+        return {key: 1} if value >= _SIZES["vocab_size"] and "vocab_size" in values else {}
+    staged = key in ("embed_dim", "hidden_size") and isinstance(values.get("num_heads"), list)
+    return {key: _SIZES[key]} if key in _SIZES and value > _SIZES[key] and not staged else {}
 
 
 def build(kind: str, folder: Path) -> Any:
@@ -68,8 +65,13 @@ def build(kind: str, folder: Path) -> Any:
     """
     values = CONFIG_MAPPING[kind]().to_dict()
     config = CONFIG_MAPPING[kind](**(_shrunk(values) | OVERRIDES.get(kind, {})))
+    with torch.device("meta"):
+        count = sum(value.numel() for value in transformers.AutoModel.from_config(config).parameters())
+    if count > _MOST:
+        raise ValueError(f"{count / 1e6:.0f} million weights: no small model of this type is known here")
     torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(config).eval()
+    auto = transformers.AutoModelForImageClassification if kind in _POOLED_BY_CLASSIFIER else transformers.AutoModel
+    model = auto.from_config(config).eval()
     with torch.no_grad():
         for name, value in model.named_parameters():
             if value.ndim > 1 or "token" in name:
@@ -103,6 +105,8 @@ def _add_processor(kind: str, folder: Path, size: Any) -> None:
 
 
 _RESNET = {"model_type": "resnet", "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16], "embedding_size": 8}
+_POOLED_BY_CLASSIFIER = ("data2vec-vision",)
+_MOST = 40_000_000
 _DETECTOR = {"use_timm_backbone": False, "backbone": None, "backbone_config": _RESNET | {"out_features": ["stage4"]}}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "conditional_detr": _DETECTOR,
@@ -110,6 +114,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "detr": _DETECTOR,
     "table-transformer": _DETECTOR,
     "efficientnet": {"width_coefficient": 0.3, "depth_coefficient": 0.3, "hidden_dim": 384, "image_size": EDGE},
+    "donut-swin": {"window_size": 2, "image_size": EDGE},
+    "maskformer-swin": {"window_size": 2, "image_size": EDGE},
+    "swinv2": {"window_size": 2, "image_size": EDGE},
+    "swin2sr": {"window_size": 2, "image_size": EDGE},
+    "levit": {"image_size": 224},
     "imagegpt": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 1, "d_model": 32},
 }

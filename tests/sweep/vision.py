@@ -44,6 +44,7 @@ def transformers_row(kind: str, folder: Path) -> Row:
         second = _compared(kind, folder, _GIVEN)
         if second.outcome != REFUSED:
             return second._replace(detail=f"{second.detail}; `preprocessing` must be given: {first.detail}")
+        return second
     return first
 
 
@@ -98,15 +99,21 @@ def _own(model: Any, picture: torch.Tensor, folder: Path) -> tuple[torch.Tensor,
     if hasattr(model, "get_image_features"):
         output = model.get_image_features(pixel_values=picture)
         vector = output if isinstance(output, torch.Tensor) else output.pooler_output
-        return (vector if vector.ndim == 2 else vector[:, 0]), "picture tower"
+        if vector.ndim == 3 and model.config.model_type == "flava":
+            return vector[:, 0], "picture tower"
+        return (vector if vector.ndim == 2 else vector.mean(dim=1)), "picture tower"
     if model.config.model_type == "vit_mae":
         return _unmasked(model, picture), "class token of all patches"
     output = model(pixel_values=picture)
     if getattr(output, "pooler_output", None) is not None:
         return output.pooler_output, "pooled output"
+    if getattr(output, "cls_token_value", None) is not None:
+        return output.cls_token_value[:, 0], "class token"
     read = _read_by_classifier(model, folder, picture)
     if read is not None:
         return read, "what its classifier reads"
+    if "feature_maps" in output:
+        return output.feature_maps[-1].mean(dim=(2, 3)), "mean of the last feature map"
     states = output.last_hidden_state
     return states.mean(dim=1 if states.ndim == 3 else (2, 3)), "mean of the last states"
 

@@ -157,7 +157,9 @@ class TestTheNetworkIsDown:
         return hosts
 
     def test_no_picture_of_the_first_shard_is_answered(self) -> None:
-        with pytest.raises(RunError, match=r"a.csv: none of 20 pictures could be fetched \(no answer from a:1: refused"):
+        with pytest.raises(
+            RunError, match=r"a.csv: none of 20 pictures could be fetched \(no answer from a:1: refused"
+        ):
             check_answered("a.csv", silent(*["a:1"] * 20), 20, time.monotonic())
 
     def test_nor_any_of_several_hosts_later_on(self, hosts: Hosts) -> None:

@@ -92,7 +92,14 @@ def test_paths_are_not_taken_for_base64(path: str, ending: str) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["9j/4AAQSkZJRgABAQEAYABgAAD/a.jpg", "iVBORw0KGgo.png", "/9j/a.jpg", "blobs/" + "0f" * 32, "data/a.png", "b'x.png'"],
+    [
+        "9j/4AAQSkZJRgABAQEAYABgAAD/a.jpg",
+        "iVBORw0KGgo.png",
+        "/9j/a.jpg",
+        "blobs/" + "0f" * 32,
+        "data/a.png",
+        "b'x.png'",
+    ],
 )
 def test_paths_that_look_like_it(path: str) -> None:
     assert inline_picture(path, MOST) is None
