@@ -108,17 +108,21 @@ _RESNET = {"model_type": "resnet", "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8
 _POOLED_BY_CLASSIFIER = ("data2vec-vision",)
 _MOST = 40_000_000
 _DETECTOR = {"use_timm_backbone": False, "backbone": None, "backbone_config": _RESNET | {"out_features": ["stage4"]}}
+_EFFICIENT = {"width_coefficient": 0.3, "depth_coefficient": 0.3, "hidden_dim": 384, "image_size": EDGE}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "conditional_detr": _DETECTOR,
     "dab-detr": _DETECTOR,
     "detr": _DETECTOR,
     "table-transformer": _DETECTOR,
-    "efficientnet": {"width_coefficient": 0.3, "depth_coefficient": 0.3, "hidden_dim": 384, "image_size": EDGE},
+    "efficientnet": _EFFICIENT,
     "donut-swin": {"window_size": 2, "image_size": EDGE},
     "maskformer-swin": {"window_size": 2, "image_size": EDGE},
     "swinv2": {"window_size": 2, "image_size": EDGE},
     "swin2sr": {"window_size": 2, "image_size": EDGE},
-    "levit": {"image_size": 224},
+    "levit": {"image_size": 224, "patch_size": 16},
+    "align": {
+        "vision_config": {"width_coefficient": 0.3, "depth_coefficient": 0.3, "hidden_dim": 384, "image_size": EDGE}
+    },
     "imagegpt": {"n_embd": 32, "n_layer": 2, "n_head": 4},
     "perceiver": {"d_latents": 32, "num_latents": 8, "num_self_attends_per_block": 1, "d_model": 32},
 }

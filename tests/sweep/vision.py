@@ -1,11 +1,8 @@
-"""Every picture encoder that transformers and torchvision can build, held against what the library itself gives.
+"""Every picture architecture of transformers that builds a small model, held against what the library itself gives."""
 
-``python -m tests.sweep.vision [NAME...]`` prints one line for each and writes docs/supported-vision.md when all ran.
-"""
-
-import sys
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +18,7 @@ from tests.fusion.encoders.conftest import drawn, encoded
 from tests.sweep import tiny_vision
 
 EQUAL, REFUSED, DIFFERS, NOT_BUILT = "equal", "refused", "differs", "not built"
-_TOLERANCE = 1e-4
+TOLERANCE = 1e-4
 _GIVEN = Preprocessing(72, 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
@@ -44,8 +41,19 @@ def transformers_row(kind: str, folder: Path) -> Row:
         second = _compared(kind, folder, _GIVEN)
         if second.outcome != REFUSED:
             return second._replace(detail=f"{second.detail}; `preprocessing` must be given: {first.detail}")
-        return second
+        first = second
+    if first.outcome == REFUSED and (cause := _library_fails(folder)):
+        return Row(kind, NOT_BUILT, f"the library itself gives no vector: {cause}")
     return first
+
+
+def _library_fails(folder: Path) -> str | None:
+    """What the library says to two pictures, if it cannot encode them either."""
+    try:
+        reference(folder, torch.rand(2, 3, tiny_vision.EDGE, tiny_vision.EDGE))
+    except Exception as error:  # noqa: BLE001 - whatever a model's own code raises
+        return _line(error)
+    return None
 
 
 def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
@@ -61,15 +69,15 @@ def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
     theirs, part = reference(folder, pixels)
     part = f"{described.fingerprint['features']}" if part is None else part
     gaps = [
-        _gap(theirs, encoder.encode(prepared)),
-        _gap(theirs, np.concatenate([encoder.encode([p]) for p in prepared])),
+        gap(theirs, encoder.encode(prepared)),
+        gap(theirs, np.concatenate([encoder.encode([p]) for p in prepared])),
     ]
     if described.dim != theirs.shape[1]:
         return Row(kind, DIFFERS, f"width {described.dim} instead of {theirs.shape[1]} ({part})")
-    return Row(kind, EQUAL if max(gaps) <= _TOLERANCE else DIFFERS, f"{part}, to {max(gaps):.0e}")
+    return Row(kind, EQUAL if max(gaps) <= TOLERANCE else DIFFERS, f"{part}, to {max(gaps):.0e}")
 
 
-def _gap(theirs: "np.ndarray[Any, Any]", ours: "np.ndarray[Any, Any]") -> float:
+def gap(theirs: "np.ndarray[Any, Any]", ours: "np.ndarray[Any, Any]") -> float:
     """Largest difference of two vectors of a picture, relative to its length."""
     if theirs.shape != ours.shape:
         return float("inf")
@@ -131,12 +139,18 @@ def _unmasked(model: Any, picture: torch.Tensor) -> torch.Tensor:
 
 
 def _read_by_classifier(model: Any, folder: Path, picture: torch.Tensor) -> torch.Tensor | None:
-    """Input of the last linear layer of the type's image classifier, if it is as wide as the model's states."""
+    """Input of the last linear layer of the type's image classifier.
+
+    None where there is no such classifier, or it has weights of its own before that layer, which the model lacks.
+    """
     from transformers import AutoModelForImageClassification
 
     try:
         classifier = AutoModelForImageClassification.from_pretrained(folder).eval()
     except Exception:  # noqa: BLE001 - there is none
+        return None
+    own = [name for name, _ in classifier.named_parameters() if not name.startswith(f"{classifier.base_model_prefix}.")]
+    if any(name.startswith("norm.") for name in own):
         return None
     seen: list[torch.Tensor] = []
     for module in classifier.modules():
@@ -151,19 +165,16 @@ def _line(error: Exception) -> str:
     return text[:160]
 
 
-def main(names: list[str]) -> None:
-    """Prints the table."""
+def rows(kinds: list[str] | None = None) -> Iterator[Row]:
+    """What came of each model type, in order.
+
+    Args:
+        kinds: Some of :func:`tests.sweep.tiny_vision.architectures`; None: all.
+    """
     warnings.simplefilter("ignore")
-    for kind in names or tiny_vision.architectures():
+    for kind in kinds or tiny_vision.architectures():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                row = transformers_row(kind, Path(folder))
-            except Exception as error:
-                row = Row(kind, "CRASH", f"{type(error).__name__} {error}"[:300].replace("\n", " "))
-                if names:
-                    raise
-            print(f"{row.name:28} {row.outcome:10} {row.detail}", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+                yield transformers_row(kind, Path(folder))
+            except Exception as error:  # noqa: BLE001 - shown in the table
+                yield Row(kind, DIFFERS, f"fails: {type(error).__name__}: {_line(error)}")
