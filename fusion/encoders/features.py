@@ -36,7 +36,7 @@ class Features(nn.Module):
         self.used = ""
         self.tower = hasattr(model, "get_image_features")
         self.trust_pooler = trust_pooler or self.tower
-        self.class_token = any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in model.named_parameters())
+        self.class_token = _has_class_token(model)
         self.mean_pooling = bool(getattr(getattr(model, "config", None), "use_mean_pooling", False))
         self.patches = _shown_patches(model)
 
@@ -127,6 +127,12 @@ class Network(nn.Module):
         tokens = self.features.tokens(pictures)
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
         return self.steps.run({TOKENS: tokens, MASK: mask, POOLED_MASK: mask})
+
+
+def _has_class_token(model: nn.Module) -> bool:
+    """Whether the first of the last states is a class token; that of a detector's backbone is not among them."""
+    names = [name.split(".") for name, _ in model.named_parameters()]
+    return any(parts[-1] in _CLASS_TOKENS and "backbone" not in parts for parts in names)
 
 
 def _one(values: torch.Tensor) -> torch.Tensor:
