@@ -96,6 +96,8 @@ class Features(nn.Module):
         if kind == "mean of the last map":
             return _one(output.feature_maps[-1])
         values: torch.Tensor = output.pooler_output if kind.startswith("pooled") else output.last_hidden_state
+        if kind == "pooled" and values.ndim == 4:
+            return values.flatten(1)
         if kind == "mean without class token":
             return values[:, 1:].mean(dim=1)
         return values[:, 0] if kind.endswith("class token") else _one(values)
