@@ -101,6 +101,8 @@ def _add_processor(kind: str, folder: Path, size: Any) -> None:
         changes = {"size": square, "crop_size": square}
     else:
         changes = {}
+    if getattr(processor, "patch_size", None) and kind.startswith("siglip2"):
+        changes["patch_size"] = 8
     (type(processor)(**changes) if changes else processor).save_pretrained(folder)
 
 
