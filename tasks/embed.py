@@ -197,8 +197,11 @@ def pending(run: Run, name: str) -> list[Shard]:
 
 def _stale(run: Run, name: str, shard: Shard, path: str) -> bool:
     recheck = run.recheck and run.specs[name].kind == "image"
-    table = run.storage.read_table(path, columns=["ok", "source_stamp"] if recheck else ["ok"])
+    rejects = ["rejects"] if run.several(name) else []
+    table = run.storage.read_table(path, columns=["ok", *rejects, *(["source_stamp"] if recheck else [])])
     if run.retry_bad and not pc.all(table.column("ok"), min_count=0).as_py():
+        return True
+    if run.retry_bad and any(table.column(column).null_count < table.num_rows for column in rejects):
         return True
     if not recheck:
         return False

@@ -11,6 +11,7 @@ from fusion.encoders.calibration import find_batch
 from fusion.encoders.pipeline import Pipeline
 from fusion.errors import BadInputError, Reason
 from infra.corpus import BAD, Corpus, Shard
+from infra.corpus.fetching import check_answered
 from infra.ledger import embedding_path
 from infra.storage import Storage
 from tasks.members import Columns, Members
@@ -98,7 +99,10 @@ class EmbedWorker:
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
         members = Members(table, setting.columns, job.shard.folder, refused)
         seconds = Counter({"read": time.perf_counter() - began})
+        begun = time.monotonic()
         result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
+        details = [*result.details, *(bad.detail for bad in result.bad)]
+        check_answered(job.shard.source, details, len(members.values), begun)
         if result.batch < job.batch:
             self._fits = min(result.batch, self._fits or result.batch)
         began = time.perf_counter()

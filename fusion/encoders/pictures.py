@@ -1,17 +1,17 @@
-"""Encoded pictures to RGB: only listed formats, size checked before decoding, every oddity told by a fixed word."""
+"""Encoded pictures to RGB: only listed formats, size checked before decoding, every oddity named by a fixed word."""
 
 import io
 import re
 import struct
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoFile
 
+from fusion.encoders.depth import colours_of_sixteen_bits, grey_to_rgb, is_deep
+from fusion.encoders.formats import candidates, is_icon, unidentified
 from fusion.encoders.values import is_null
 from fusion.errors import BadInputError, Reason
 
@@ -22,15 +22,14 @@ _CUT_SHORT = re.compile(
     r"truncated|not enough|unexpected end|overrun|premature|end of file|eof|buffer is too small", re.I
 )
 _ORIENTATION = 0x0112
-_ICON = b"\0\0\1\0"
 _T = TypeVar("_T")
 
 
 def decode(data: object, *, formats: Sequence[str], max_pixels: int, target: int | None = None) -> Image.Image:
     """Decodes an encoded picture to upright RGB on white.
 
-    EXIF orientation is applied, transparency composited on white, deeper pixels brought to 8 bits, and of an
-    animation the first frame is taken.
+    EXIF orientation is applied, transparency composited on white, pixels of more than 8 bits scaled by the range
+    (8, 10, 12, 14 or 16 bits) that they fill, and of an animation the first frame is taken.
 
     Args:
         data: The encoded bytes.
@@ -46,11 +45,11 @@ def decode(data: object, *, formats: Sequence[str], max_pixels: int, target: int
         BadInputError: NULL, EMPTY, NOT_AN_IMAGE, FORMAT_NOT_ALLOWED, TOO_MANY_PIXELS, TRUNCATED or DECODE_ERROR.
     """
     encoded = _checked_bytes(data)
-    if encoded.startswith(_ICON):
+    if is_icon(encoded) and "ICO" in formats:
         _check_size(_guarded(lambda: _icon_size(encoded)), max_pixels)
     with _guarded(lambda: _open(encoded, formats)) as picture:
         _check_size(picture.size, max_pixels)
-        return _guarded(lambda: _upright_rgb(picture, target))
+        return _guarded(lambda: _upright_rgb(picture, encoded, target))
 
 
 def _checked_bytes(data: object) -> bytes:
@@ -83,25 +82,10 @@ def _guarded(step: Callable[[], _T]) -> _T:
 
 
 def _open(encoded: bytes, formats: Sequence[str]) -> Image.Image:
-    Image.init()
-    known = [name for name in formats if name in Image.OPEN]
     try:
-        return Image.open(io.BytesIO(encoded), formats=known)
+        return Image.open(io.BytesIO(encoded), formats=candidates(encoded, formats))
     except UnidentifiedImageError:
-        raise _unidentified(encoded, known) from None
-
-
-def _unidentified(encoded: bytes, formats: Sequence[str]) -> BadInputError:
-    """Tells a format that is not on the list (by its first bytes only; nothing of it is parsed) from no picture."""
-    prefix = encoded[:16]
-    for name in Image.ID:
-        accept = Image.OPEN[name][1]
-        if accept is None or accept(prefix) is not True:
-            continue
-        if name in formats:
-            return BadInputError(Reason.DECODE_ERROR, f"begins like {name} but its header is broken")
-        return BadInputError(Reason.FORMAT_NOT_ALLOWED, name)
-    return BadInputError(Reason.NOT_AN_IMAGE, f"{len(encoded)} bytes beginning {prefix[:8]!r}")
+        raise unidentified(encoded, formats) from None
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -120,11 +104,12 @@ def _icon_size(encoded: bytes) -> tuple[int, int]:
     return abs(width), abs(height) // 2
 
 
-def _upright_rgb(picture: Image.Image, target: int | None) -> Image.Image:
+def _upright_rgb(picture: Image.Image, encoded: bytes, target: int | None) -> Image.Image:
     if target is not None:
         picture.draft(None, (target, target))
+    tiles = tuple(getattr(picture, "tile", ()))
     picture.load()
-    flat = _to_rgb(picture)
+    flat = _to_rgb(colours_of_sixteen_bits(picture, encoded, tiles))
     turn = _orientation(picture)
     return flat if turn is None else flat.transpose(turn)
 
@@ -147,8 +132,8 @@ def _orientation(picture: Image.Image) -> Image.Transpose | None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "I" or picture.mode == "F" or picture.mode.startswith("I;16"):
-        return _deep_to_rgb(picture)
+    if is_deep(picture):
+        return grey_to_rgb(picture)
     if picture.mode == "LAB":
         return _lab_to_rgb(picture)
     if not picture.has_transparency_data:
@@ -157,34 +142,6 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     flat = Image.new("RGB", with_alpha.size, (255, 255, 255))
     flat.paste(with_alpha, mask=with_alpha)
     return flat
-
-
-def _deep_to_rgb(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture)
-    grey = _to_eight_bits(values, always_sixteen=picture.mode.startswith("I;16"))
-    transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):
-        grey = np.where(values == transparent, np.uint8(255), grey)
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _to_eight_bits(values: NDArray[Any], *, always_sixteen: bool) -> NDArray[np.uint8]:
-    """Scales grey values by the smallest range among 0..1 (floats), 0..255 and 0..65535 that holds them.
-
-    >>> _to_eight_bits(np.array([[0, 65535]], np.uint16), always_sixteen=True).tolist()
-    [[0, 255]]
-    >>> _to_eight_bits(np.array([[0.0, 0.5]], np.float32), always_sixteen=False).tolist()
-    [[0, 128]]
-    """
-    grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
-    if always_sixteen or (low >= 0 and 255 < high <= 65535):
-        grey /= 257.0
-    elif values.dtype.kind == "f" and low >= 0 and high <= 1:
-        grey *= 255.0
-    elif low < 0 or high > 65535:
-        grey = (grey - low) * (255.0 / max(high - low, 1e-12))
-    return np.rint(grey).clip(0, 255).astype(np.uint8)
 
 
 def _lab_to_rgb(picture: Image.Image) -> Image.Image:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from fusion.encoders.base import JSON, Preprocessing
 
-Pixels: TypeAlias = NDArray[np.uint8]
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 _REDUCING_GAP = 3.0
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -37,8 +37,8 @@ class Transform:
     std: tuple[float, ...]
 
     @property
-    def target(self) -> int:
-        """Shorter edge below which a reduced decode would lose what the model sees."""
+    def target(self) -> int | None:
+        """Shorter edge below which a reduced decode would lose what the model sees; None: any reduction would."""
         return max(*self.resize, *self.crop) if self.exact else self.resize[0]
 
     def overridden(self, preprocessing: Preprocessing | None) -> "Transform":

@@ -1,5 +1,6 @@
 """Vision models of transformers: ViT, DINOv2 and their like, and the picture towers of CLIP and SigLIP."""
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -7,21 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
-from PIL import Image
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoImageProcessor
 
 from fusion.encoders.base import Description, EncoderSpec
+from fusion.encoders.batch_check import check_independence
 from fusion.encoders.digest import versions
+from fusion.encoders.features import Features, Network
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
-from fusion.encoders.image import PictureEncoder, Standardise
-from fusion.encoders.sentence import read_recipe
-from fusion.encoders.transforms import Transform
+from fusion.encoders.image import PictureEncoder
+from fusion.encoders.modules import read_steps
+from fusion.encoders.processing import read_transform
+from fusion.encoders.sentence import Recipe, read_json, read_recipe
+from fusion.encoders.transforms import Pixels
 from fusion.errors import JobError
 
-_AGREEMENT = 0.05
-_UNSET = Transform((224, 224), False, (224, 224), 3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_POOLER = "pooler."
 
 
 def _auto_class(config: Any) -> Any:
@@ -29,34 +31,6 @@ def _auto_class(config: Any) -> Any:
     if architecture.endswith("VisionModelWithProjection"):
         return getattr(transformers, architecture)
     return transformers.AutoModel
-
-
-class Features(nn.Module):
-    """A vision model that returns one vector a picture.
-
-    Towers give their projected embedding. Other models give their pooled output where the checkpoint has all its
-    weights, else the first token's last state (CLS), else the mean over the feature map.
-    """
-
-    def __init__(self, model: nn.Module, *, trust_pooler: bool) -> None:
-        super().__init__()
-        self.model = model
-        self.trust_pooler = trust_pooler
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) to (n, dim)."""
-        run: Any = self.model.get_image_features if hasattr(self.model, "get_image_features") else self.model
-        output = run(pixel_values=pictures)
-        if isinstance(output, torch.Tensor):
-            return output
-        vector = getattr(output, "image_embeds", None)
-        if vector is None and self.trust_pooler:
-            vector = getattr(output, "pooler_output", None)
-        if vector is None:
-            states: torch.Tensor = output.last_hidden_state
-            vector = states[:, 0] if states.ndim == 3 else states.mean(dim=(2, 3))
-        flat: torch.Tensor = vector.flatten(1)
-        return flat
 
 
 def _checkpoint_keys(folder: Path) -> set[str]:
@@ -74,69 +48,48 @@ def _checkpoint_keys(folder: Path) -> set[str]:
 
 
 def _pooler_is_stored(model: nn.Module, folder: Path) -> bool:
-    needed = {name for name, _ in model.named_parameters() if name.startswith("pooler.")}
+    needed = {name for name, _ in model.named_parameters() if name.startswith(_POOLER)}
     stored = _checkpoint_keys(folder) if needed else set()
     return all(any(key.endswith(name) for key in stored) for name in needed)
 
 
-def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
-    """A model's own picture preprocessing, checked against its image processor on one picture.
+def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
+    """Asks for the pooling layer where a model's class leaves it out and the checkpoint has it."""
+    kind = transformers.MODEL_MAPPING.get(type(config), None) if auto is transformers.AutoModel else auto
+    option = inspect.signature(kind.__init__).parameters.get("add_pooling_layer") if inspect.isclass(kind) else None
+    if option is None or option.default is not False:
+        return {}
+    stored = any(f".{_POOLER}" in f".{key}" for key in _checkpoint_keys(folder))
+    return {"add_pooling_layer": True} if stored else {}
 
-    Raises:
-        JobError: There is none, or it does something this package's transform does not.
+
+def _dry_run(folder: Path, config: Any, spec: EncoderSpec, size: tuple[int, int], recipe: Recipe) -> tuple[int, str]:
+    """Width of a model's vectors and which part of its output they are, by a run without weights.
+
+    A model that cannot run on the meta device runs on the CPU with weights drawn at random.
     """
-    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
-        if spec.preprocessing is not None:
-            return _UNSET.overridden(spec.preprocessing)
-        raise JobError("preprocessing", f"{spec.encoder} has no preprocessor_config.json; give resize, crop, mean, std")
-    with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be read"):
-        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
-        transform = _from_processor(processor)
-        theirs = np.asarray(processor(images=_probe(), return_tensors="np")["pixel_values"])[0]
-    ours = Standardise(transform)(torch.from_numpy(transform.pixels(_probe())[None]))[0].numpy()
-    if spec.preprocessing is None and (ours.shape != theirs.shape or np.abs(ours - theirs).mean() > _AGREEMENT):
-        name = type(processor).__name__
-        raise JobError(
-            "preprocessing", f"{name} does more than resize, crop and normalise; give resize, crop, mean, std"
-        )
-    return transform.overridden(spec.preprocessing)
+    auto = _auto_class(config)
+    layer = _pooling_layer(folder, auto, config)
+    model = blank_model(auto, config, spec, **layer)
+    trusted = _pooler_is_stored(model, folder)
+    try:
+        return _outcome(model, trusted, torch.empty(1, 3, *size, device="meta"), recipe)
+    except JobError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever a model's code raises where tensors have no values
+        with told("encoder", f"{spec.encoder} does not read pictures of {size[0]}x{size[1]}"):
+            model = blank_model(auto, config, spec, device="cpu", **layer)
+            return _outcome(model, trusted, torch.zeros(1, 3, *size), recipe)
 
 
-def _probe() -> Image.Image:
-    """A smooth picture, wider than high, whose colours differ everywhere."""
-    y, x = np.mgrid[0:300, 0:400] / 400.0
-    waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 7 * y)], axis=-1)
-    return Image.fromarray((waves * 255).astype(np.uint8))
-
-
-def _edges(size: Any) -> tuple[int, int, bool]:
-    """(height, width, exact) of a processor's size entry."""
-    if isinstance(size, int):
-        return size, size, True
-    entry = {key: value for key, value in dict(size).items() if value is not None}
-    if "shortest_edge" in entry and "longest_edge" not in entry:
-        return int(entry["shortest_edge"]), int(entry["shortest_edge"]), False
-    if "height" in entry and "width" in entry:
-        return int(entry["height"]), int(entry["width"]), True
-    raise JobError("preprocessing", f"pictures resized to {entry} differ in size; give resize, crop, mean, std")
-
-
-def _from_processor(processor: Any) -> Transform:
-    height, width, exact = _edges(processor.size)
-    crop = (height, width)
-    if getattr(processor, "crop_pct", None) and not exact and height < 384:
-        height = width = int(height / processor.crop_pct)
-    elif getattr(processor, "crop_pct", None):
-        exact = True
-    elif getattr(processor, "do_center_crop", False):
-        crop_height, crop_width, _ = _edges(processor.crop_size)
-        crop = (crop_height, crop_width)
-    elif not exact:
-        raise JobError("preprocessing", "pictures keep different shapes; give resize, crop, mean, std")
-    normalised = bool(processor.do_normalize)
-    mean = tuple(processor.image_mean) if normalised else (0.0, 0.0, 0.0)
-    std = tuple(processor.image_std) if normalised else (1.0, 1.0, 1.0)
-    return Transform((height, width), exact, crop, int(processor.resample), mean, std)
+@torch.inference_mode()
+def _outcome(model: nn.Module, trusted: bool, blank: torch.Tensor, recipe: Recipe) -> tuple[int, str]:
+    features = Features(model, trust_pooler=trusted)
+    if not recipe.modes:
+        width = int(features(blank).shape[1])
+        return int(read_steps(recipe)(torch.zeros(1, width)).shape[1]), features.used
+    network = Network(features, recipe).to(blank.device)
+    return int(network(blank).shape[1]), features.used
 
 
 def describe(spec: EncoderSpec) -> Description:
@@ -146,42 +99,90 @@ def describe(spec: EncoderSpec) -> Description:
         JobError: The folder or hub id cannot be used for pictures.
     """
     whole = model_folder(spec)
-    folder = read_recipe(whole).transformer
-    config = read_config(folder, spec)
-    transform = read_transform(folder, spec)
-    model = blank_model(_auto_class(config), config, spec)
-    trusted = _pooler_is_stored(model, folder)
-    with told("encoder", f"{spec.encoder} does not read pictures"), torch.inference_mode():
-        blank = torch.empty(1, 3, *transform.crop, device="meta")
-        dim = int(Features(model, trust_pooler=trusted)(blank).shape[1])
+    recipe = _recipe(whole, spec)
+    config = read_config(recipe.transformer, spec)
+    transform = read_transform(recipe.transformer, spec)
+    width, used = _dry_run(recipe.transformer, config, spec, transform.crop, recipe)
     return Description.of(
-        dim,
+        width,
         {
             "kind": "image",
             "model": config.model_type,
             "files": model_digest(whole, spec.trust_remote_code),
             "transform": transform.as_json(),
-            "features": "pooled" if trusted else "first token",
+            "features": used,
+            "then": [kind for kind, _ in recipe.steps],
             "dtype": spec.dtype,
             "libraries": versions("torch", "transformers", "pillow"),
         },
     )
 
 
+def _recipe(whole: Path, spec: EncoderSpec) -> Recipe:
+    with told("encoder", f"{spec.encoder} has settings that cannot be read"):
+        recipe = read_recipe(whole)
+        config = next((c for c in map(read_json, sorted(recipe.transformer.glob("sentence_*_config.json"))) if c), {})
+    modalities = config.get("modality_config", {"image": {}})
+    if "image" not in modalities:
+        raise JobError("encoder", f"{spec.encoder} reads no pictures: its modality_config has {', '.join(modalities)}")
+    entry = modalities["image"]
+    asked = (entry.get("method", "get_image_features"), entry.get("method_output_name") or "pooler_output")
+    known = ("forward", "last_hidden_state") if recipe.modes else ("get_image_features", "pooler_output")
+    if asked not in (known, ("get_image_features", "pooler_output")):
+        raise JobError("encoder", f"{spec.encoder} takes {asked[1]} of {asked[0]} for pictures, which is not supported")
+    return recipe
+
+
 def load(spec: EncoderSpec, device: str) -> PictureEncoder:
     """A transformers vision model ready to encode.
 
     Raises:
-        JobError: As :func:`describe`, or weights are missing.
+        JobError: As :func:`describe`, weights are missing, or a picture's vector depends on more than the picture.
     """
-    folder = read_recipe(model_folder(spec)).transformer
-    config = read_config(folder, spec)
-    transform = read_transform(folder, spec)
-    model, missing = load_model(_auto_class(config), folder, spec, optional=("pooler.", "position_ids"))
+    recipe = _recipe(model_folder(spec), spec)
+    config = read_config(recipe.transformer, spec)
+    transform = read_transform(recipe.transformer, spec)
+    auto = _auto_class(config)
+    layer = _pooling_layer(recipe.transformer, auto, config)
+    model, missing = load_model(auto, recipe.transformer, spec, (_POOLER, "position_ids"), **layer)
     if hasattr(model, "get_image_features") and hasattr(model, "text_model"):
         del model.text_model
-    features = Features(model, trust_pooler=not any("pooler." in key for key in missing))
+    trusted = not any(key.startswith(_POOLER) for key in missing)
+    features = Features(model, trust_pooler=trusted)
+    _refuse_missing(features, missing, transform.crop, spec)
+    plain = not recipe.steps and recipe.truncate_dim is None
+    network = features if plain else Network(features, recipe)
     with torch.inference_mode():
         probe = torch.zeros(1, 3, *transform.crop, dtype=getattr(torch, spec.dtype))
-        dim = int(features.eval()(probe).shape[1])
-    return PictureEncoder(features, transform, dim, spec, device)
+        dim = int(network.eval().to(probe.dtype)(probe).shape[1])
+    encoder = PictureEncoder(network, transform, dim, spec, device)
+    if spec.dtype == "float32":
+        check_independence(encoder, _tried(transform.crop), str(spec.encoder))
+    return encoder
+
+
+def _tried(size: tuple[int, int]) -> list[Pixels]:
+    """Prepared pictures that differ: noise, a ramp, one colour."""
+    rng = np.random.default_rng(0)
+    ramp = np.broadcast_to(np.linspace(0, 255, size[1])[None, :, None], (*size, 3))
+    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8), ramp.astype(np.uint8), np.full((*size, 3), 90, np.uint8)]
+
+
+@torch.inference_mode()
+def _refuse_missing(features: Features, missing: set[str], size: tuple[int, int], spec: EncoderSpec) -> None:
+    """Weights that were not in the folder, and were drawn at random, must not reach the vectors.
+
+    Raises:
+        JobError: One does.
+    """
+    drawn = {key: value for key, value in features.model.named_parameters() if key in missing}
+    if not drawn:
+        return
+    kept = {key: value.clone() for key, value in drawn.items()}
+    for value in drawn.values():
+        value.fill_(float("nan"))
+    vector = features.eval()(torch.zeros(1, 3, *size, dtype=getattr(torch, spec.dtype)))
+    for key, value in drawn.items():
+        value.copy_(kept[key])
+    if not bool(torch.isfinite(vector).all()):
+        raise JobError("encoder", f"{spec.encoder} lacks weights its config.json asks for: {sorted(drawn)[0]}")

@@ -1,31 +1,29 @@
 """From the value of an image column to the picture's bytes: what may be read, from where, and what is wrong with it."""
 
 import errno
-import http.client
 import os
 import posixpath
-import socket
+import re
 import stat
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from fusion.errors import BadInputError, Reason, RunError
+from fusion.errors import BadInputError, Reason
 from infra._faults import MissingFileError
+from infra.corpus.fetching import fetch
 from infra.corpus.files import Files
+from infra.corpus.inline import inline_picture
 from infra.jobpaths import is_uri
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
-_HTTP_BUSY = (408, 425, 429)
-_HTTP_PIECE = 1 << 16
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_TEXT = 24
+_WEB = re.compile(r"https?://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +100,33 @@ class Pictures:
             raise BadInputError(Reason.NOT_AN_IMAGE, f"{value!r:.60} is neither a path nor encoded bytes")
         if not value.strip():
             raise BadInputError(Reason.EMPTY)
+        written_out = inline_picture(value, self._max_bytes)
+        if written_out is not None:
+            return self._encoded(written_out)
         if value.startswith("file://"):
-            value = unquote(value.removeprefix("file://"))
-        if value.startswith(("http://", "https://")):
+            value = unquote(value.removeprefix("file://").removeprefix("localhost"))
+        if _WEB.match(value):
             if not self._http:
-                raise BadInputError(Reason.HTTP_NOT_ALLOWED, value)
+                raise BadInputError(Reason.HTTP_NOT_ALLOWED, f"{value}; limits.http: true fetches it")
             limits = (self._max_bytes, self._http_timeout, self._http_concurrency)
-            return Picture(partial(_fetch, value, *limits), value, None, None)
-        if is_uri(value) or (self._real_root is None and not value.startswith("/")):
-            return self._remote(value, folder)
-        return self._local(value, folder)
+            return Picture(partial(fetch, value, *limits), value, None, None)
+        return self._found(value, folder)
+
+    def _found(self, value: str, folder: str) -> Picture:
+        """A path or URI; one with backslashes that is not there is looked for with slashes."""
+        look = self._remote if is_uri(value) or (self._real_root is None and value[:1] != "/") else self._local
+        if "\\" not in value:
+            return look(value, folder)
+        try:
+            return look(value, folder)
+        except BadInputError as error:
+            if error.reason not in (Reason.FILE_MISSING, Reason.OUTSIDE_CORPUS):
+                raise
+        if _WINDOWS.match(value):
+            raise BadInputError(
+                Reason.FILE_MISSING, f"{value} is a path of a Windows machine; write it relative to the table"
+            )
+        return look(value.replace("\\", "/"), folder)
 
     def place(self, uri: str | None) -> str | None:
         """Where a picture lies, as it is recorded: relative to ``root`` where it lies below it.
@@ -124,13 +139,24 @@ class Pictures:
     def _encoded(self, data: bytes) -> Picture:
         if not data:
             raise BadInputError(Reason.EMPTY)
+        if data[:1].isascii() and (written_out := self._written_out(data)) is not None:
+            data = written_out
         self._check_size(len(data), "encoded bytes")
         return Picture(lambda: data, None, None, len(data))
+
+    def _written_out(self, data: bytes) -> bytes | None:
+        """What text in the place of encoded bytes says, if it is base64 or a data: URI."""
+        if not data[:_TEXT].isascii() or not data[:_TEXT].decode("ascii").isprintable():
+            return None
+        try:
+            return inline_picture(data.decode("ascii"), self._max_bytes)
+        except UnicodeDecodeError:
+            return None
 
     def _local(self, value: str, folder: str) -> Picture:
         if self._real_root is None:
             if not self._outside_corpus:
-                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+                raise _outside(value)
             candidates = [value]
         else:
             base = os.path.join(self._root, folder)  # noqa: PTH118 - an absolute value replaces the base
@@ -145,14 +171,22 @@ class Pictures:
                 try:
                     status = os.stat(path)  # noqa: PTH116 - once a picture
                 except OSError as error:
-                    if error.errno in _MISSING and path != candidates[-1]:
+                    if error.errno in _MISSING:
                         continue
                     raise
             if not stat.S_ISREG(status.st_mode):
                 raise BadInputError(Reason.NOT_A_FILE, value)
             self._check_size(status.st_size, value)
             return Picture(partial(_read_local, path, value), path, str(status.st_mtime_ns), status.st_size)
-        raise BadInputError(Reason.FILE_MISSING, value)
+        raise self._missing(value, folder)
+
+    def _missing(self, value: str, folder: str) -> BadInputError:
+        if value.startswith("/") or is_uri(value):
+            return BadInputError(Reason.FILE_MISSING, value)
+        place = f"{folder.rstrip('/')}/" if folder else ""
+        return BadInputError(
+            Reason.FILE_MISSING, f"{value}: neither {place}{value} nor {place}{self._images_folder}/{value}"
+        )
 
     def _check_inside(self, path: str, value: str) -> None:
         if self._outside_corpus or self._real_root is None:
@@ -160,7 +194,7 @@ class Pictures:
         inside = [(os.path.normpath(self._root), path), (self._real_root, os.path.realpath(path))]
         for root, target in inside:
             if target != root and not target.startswith(root.rstrip("/") + "/"):
-                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+                raise _outside(value, linked=root is self._real_root)
 
     def _check_size(self, size: int, value: str) -> None:
         if size == 0:
@@ -177,21 +211,21 @@ class Pictures:
             base = f"{folder}/" if folder else ""
             paths = [posixpath.normpath(base + value), posixpath.normpath(f"{base}{self._images_folder}/{value}")]
             if any(path.startswith("..") for path in paths[:1]) and not self._outside_corpus:
-                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+                raise _outside(value)
             candidates = [f"{self._root.rstrip('/')}/{path}" for path in paths]
         for uri in candidates:
             if not self._outside_corpus and not self._is_below(uri):
-                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+                raise _outside(value)
             try:
                 with _told(value):
                     size, stamp = self._files.stat_file(uri)
             except BadInputError as error:
-                if error.reason is Reason.FILE_MISSING and uri != candidates[-1]:
+                if error.reason is Reason.FILE_MISSING:
                     continue
                 raise
             self._check_size(size, value)
             return Picture(partial(self._read_remote, uri, size, value), uri, stamp, size)
-        raise BadInputError(Reason.FILE_MISSING, value)
+        raise self._missing(value, folder)
 
     def _is_below(self, uri: str) -> bool:
         if not is_uri(self._root) or uri.partition("://")[0] != self._root.partition("://")[0] or "/../" in uri:
@@ -202,6 +236,13 @@ class Pictures:
     def _read_remote(self, uri: str, size: int, value: str) -> bytes:
         with _told(value):
             return self._files.read(uri, 0, size)
+
+
+def _outside(value: str, *, linked: bool = False) -> BadInputError:
+    what = "links lead" if linked else "it leads"
+    return BadInputError(
+        Reason.OUTSIDE_CORPUS, f"{value}: {what} out of the corpus folder; limits.outside_corpus: true allows it"
+    )
 
 
 @contextmanager
@@ -228,40 +269,3 @@ def _told(value: str) -> Iterator[None]:
 def _read_local(path: str, value: str) -> bytes:
     with _told(value):
         return Path(path).read_bytes()
-
-
-@lru_cache
-def _http_slots(concurrency: int) -> threading.BoundedSemaphore:
-    return threading.BoundedSemaphore(concurrency)
-
-
-def _fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
-    with _http_slots(concurrency):
-        try:
-            return _downloaded(url, max_bytes, seconds)
-        except urllib.error.HTTPError as error:
-            if error.code >= 500 or error.code in _HTTP_BUSY:
-                raise RunError(f"{url}: the server answers {error.code}; run the job again") from error
-            raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error.code} {error.reason}") from None
-        except urllib.error.URLError as error:
-            if isinstance(error.reason, socket.gaierror) and error.reason.errno == socket.EAI_NONAME:
-                raise BadInputError(Reason.HTTP_ERROR, f"{url}: no such host") from None
-            raise RunError(f"{url}: {error.reason}; run the job again") from error
-        except (ValueError, http.client.HTTPException) as error:
-            raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
-
-
-def _downloaded(url: str, max_bytes: int, seconds: float) -> bytes:
-    """The content of a URL, read in pieces so that neither a slow nor an endless answer holds a worker up."""
-    deadline = time.monotonic() + seconds
-    pieces: list[bytes] = []
-    size = 0
-    with urllib.request.urlopen(url, timeout=seconds) as answer:
-        while piece := answer.read1(_HTTP_PIECE):
-            pieces.append(piece)
-            size += len(piece)
-            if size > max_bytes:
-                raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"{url}: not here after {seconds:g} s (limits.http_timeout)")
-    return b"".join(pieces)

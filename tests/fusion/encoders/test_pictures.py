@@ -79,6 +79,60 @@ def test_deep_pictures_keep_their_range():
     assert {0, 255} <= set(np.unique(opened(encoded(signed, "TIFF"))).tolist())
 
 
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+@pytest.mark.parametrize("format_", ["PNG", "TIFF"])
+def test_deep_grey_is_scaled_by_the_bits_it_fills(bits, format_):
+    values = (np.linspace(0, 1, 256).reshape(16, 16) * (2**bits - 1)).astype(np.uint16)
+    expected = np.rint(values * (255 / (2**bits - 1)))
+    for deep in (values, values.astype(np.int32)) if format_ == "TIFF" else (values,):
+        assert np.array_equal(np.asarray(opened(encoded(Image.fromarray(deep), format_)))[..., 0], expected)
+
+
+def test_formats_that_say_their_range_keep_it():
+    dark = np.full((4, 4), 4000, np.uint16)
+    pgm = b"P5 4 4 65535\n" + dark.astype(">u2").tobytes()
+    assert opened(pgm).getpixel((0, 0)) == (16, 16, 16)
+    pgm = b"P5 4 4 4095\n" + dark.astype(">u2").tobytes()
+    assert opened(pgm).getpixel((0, 0)) == (249, 249, 249)
+
+
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_deep_colours_are_scaled_by_the_bits_they_fill(bits, channels):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 2**bits, (20, 20, channels)).astype(np.uint16)
+    values[..., 3:] = 65535
+    values[0, 0, :3] = 2**bits - 1
+    ours = np.asarray(opened(deep_png(values)), np.int32)
+    expected = values[..., :3] >> 8 if bits == 16 else np.rint(values[..., :3] * (255 / (2**bits - 1)))
+    assert np.array_equal(ours, expected)
+
+
+def test_deep_colours_in_tiff():
+    values = np.random.default_rng(0).integers(0, 4096, (6, 5, 3)).astype("<u2")
+    values[0, 0] = 4095
+    body = values.tobytes()
+    tags = [
+        (256, 4, 1, 5), (257, 4, 1, 6), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 14),
+        (277, 3, 1, 3), (278, 4, 1, 6), (279, 4, 1, len(body)), (284, 3, 1, 1),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags) + b"\0" * 4
+    tiff = b"II*\0" + struct.pack("<I", 14 + len(body)) + struct.pack("<HHH", 16, 16, 16) + body + directory
+    assert np.array_equal(np.asarray(opened(tiff)), np.rint(values * (255 / 4095)))
+
+
+def deep_png(values):
+    """A PNG of 16 bits a colour, which Pillow cannot write."""
+    height, width, channels = values.shape
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 16, {3: 2, 4: 6}[channels], 0, 0, 0)
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
 def test_transparent_sixteen_bit_grey():
     out = io.BytesIO()
     Image.fromarray(np.full((4, 4), 9000, np.uint16)).save(out, "PNG", transparency=9000)
@@ -140,6 +194,59 @@ def test_icon_with_a_larger_picture_inside_is_refused():
     png = claims_to_be(9000, 9000)
     icon = struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(png), 22) + png
     assert reason(icon) == Reason.TOO_MANY_PIXELS
+
+
+def icon(picture, *, padded):
+    """An icon whose picture takes so many bytes that one of its sizes, read as a TGA's header, makes sense."""
+    png = encoded(picture)
+    png += b"\0" * max(padded - len(png), 0)
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 64, 64, 0, 0, 1, 32, len(png), 22) + png
+
+
+@pytest.mark.parametrize("padded", [0, 0x10001, 0x18080, 0x1FFFF, 0x20001])
+@pytest.mark.parametrize("formats", [DEFAULT_FORMATS, ("TGA", "ICO"), ("ICO", "TGA"), ("TGA", "CUR", "ICO", "PNG")])
+def test_icons_are_not_taken_for_tga(padded, formats):
+    picture = drawn(64, 64)
+    assert np.array_equal(opened(icon(picture, padded=padded), formats=formats), picture)
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "ICO", "SGI", "DDS"])
+def test_the_order_of_the_formats_does_not_matter(format_):
+    picture = drawn(64, 64)
+    data = encoded(picture.quantize() if format_ == "GIF" else picture, format_)
+    reversed_ = opened(data, formats=DEFAULT_FORMATS[::-1])
+    assert np.array_equal(reversed_, opened(data))
+    assert np.array_equal(reversed_, opened(data, formats=("TGA", "FLI", format_)))
+
+
+@pytest.mark.parametrize("kind", ["L", "P", "RGB", "RGBA", "LA"])
+@pytest.mark.parametrize("packed", [None, "tga_rle"])
+def test_every_kind_of_tga_is_read(kind, packed):
+    picture = drawn(40, 30).convert(kind)
+    data = encoded(picture, "TGA", compression=packed)
+    assert np.array_equal(
+        opened(data), Image.open(io.BytesIO(data)).convert("RGB") if "A" not in kind else opened(data)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (b"/* XPM */\nstatic char *a[] = {", "XPM"),
+        (b"! XPM2\n16 7 2 1\n", "XPM"),
+        (b"#define a_format 1\n#define a_width 16\n", "XPM"),
+        (b"#define a_width 16\n#define a_height 7\n", "XBM"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 99, "HEIC"),
+        (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + b"\0" * 99, "HEIC"),
+        (b"\0\0\0\x18ftypmsf1\0\0\0\0hevcmsf1" + b"\0" * 99, "HEIC"),
+        (b"\xff\x0a" + b"\0" * 99, "JPEG XL"),
+        (b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 99, "JPEG XL"),
+    ],
+)
+def test_formats_that_are_not_read_are_called_by_their_name(data, name):
+    with pytest.raises(BadInputError) as caught:
+        opened(data)
+    assert (caught.value.reason, caught.value.detail) == (Reason.FORMAT_NOT_ALLOWED, name)
 
 
 def test_reduced_decode_is_never_smaller_than_asked():

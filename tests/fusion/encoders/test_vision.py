@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -80,7 +79,7 @@ def test_vit_without_a_trained_pooler_gives_cls(tmp_path):
     classifier.save_pretrained(tmp_path)
     theirs, ours = outputs(add_processor(tmp_path, "ViT"), classifier.vit)
     close(theirs.last_hidden_state[:, 0], ours)
-    assert describe(EncoderSpec("image", str(tmp_path))).fingerprint["features"] == "first token"
+    assert describe(EncoderSpec("image", str(tmp_path))).fingerprint["features"] == "class token"
 
 
 def test_dinov2(tmp_path):
@@ -116,12 +115,43 @@ def test_preprocessing_is_needed_or_given(tmp_path):
     assert load(EncoderSpec("image", str(folder), preprocessing=given)).dim == 16
 
 
-def test_processors_that_do_more_are_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("processor", "changes"),
+    [
+        ("ViT", {"do_rescale": False}),
+        ("MobileViT", {"size": {"shortest_edge": 36}, "crop_size": {"height": 32, "width": 32}}),
+        ("ViT", {"do_convert_rgb": True, "size": {"height": 32, "width": 32}, "rescale_factor": 1 / 127.5}),
+    ],
+)
+def test_processors_that_do_more_are_run_as_they_are(processor, changes, tmp_path):
+    import transformers
+
     folder = save(tmp_path, "ViT", "ViT", **VIT)
-    file = next(folder.glob("*processor_config.json"))
-    file.write_text(json.dumps({**json.loads(file.read_text()), "do_rescale": False}))
-    with pytest.raises(JobError, match=r"preprocessing: "):
+    name = f"{processor}ImageProcessor"
+    own = getattr(transformers, name)(**{"size": {"height": 32, "width": 32}, **changes})
+    own.save_pretrained(folder)
+    pictures = [drawn(90, 60, 0), drawn(50, 80, 1), drawn(64, 64, 2)]
+    pixels = own(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.inference_mode():
+        theirs = transformers.AutoModel.from_pretrained(folder).eval()(pixel_values=pixels).pooler_output
+    spec = EncoderSpec("image", str(folder))
+    encoder = load(spec)
+    ours = encoder.encode([encoder.prepare(encoded(picture)) for picture in pictures])
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-3, atol=1e-4)
+    assert describe(spec).fingerprint["transform"]["processor"].startswith(name)
+
+
+def test_processors_that_leave_different_sizes_are_refused(tmp_path):
+    import transformers
+
+    folder = save(tmp_path, "ViT", "ViT", **VIT)
+    transformers.DetrImageProcessor(size={"shortest_edge": 32, "longest_edge": 64}).save_pretrained(folder)
+    with pytest.raises(
+        JobError, match=r"preprocessing: DetrImageProcessor\w* leaves pictures in different sizes; give"
+    ):
         describe(EncoderSpec("image", str(folder)))
+    given = Preprocessing(36, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert load(EncoderSpec("image", str(folder), preprocessing=given)).dim == 16
 
 
 def test_text_model_for_pictures_is_refused(tiny_bert):

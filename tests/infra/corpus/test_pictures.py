@@ -1,14 +1,11 @@
 import os
 import pickle
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fusion.errors import BadInputError, Reason, RunError
+from fusion.errors import BadInputError, Reason
 from infra.corpus import Pictures
 
 
@@ -73,7 +70,7 @@ def test_where_pictures_are_found(corpus: Path, value: Any, folder: str, content
         ("a.png/b.png", Reason.FILE_MISSING),
         ("broken.png", Reason.FILE_MISSING),
         ("loop.png", Reason.FILE_MISSING),
-        ("x" * 5000, Reason.FILE_MISSING),
+        ("x." * 2500, Reason.FILE_MISSING),
         ("a\0b.png", Reason.FILE_MISSING),
         ("\udcff.png", Reason.FILE_MISSING),
         ("sub", Reason.NOT_A_FILE),
@@ -93,6 +90,36 @@ def test_where_pictures_are_found(corpus: Path, value: Any, folder: str, content
 )
 def test_what_is_wrong_has_a_fixed_word(corpus: Path, value: object, expected: Reason) -> None:
     assert reason(Pictures(str(corpus)), value) == expected
+
+
+@pytest.mark.parametrize("value", [r"sub\c.png", r".\sub\c.png", r"images\b.png", r"sub\images/d.png"])
+def test_backslashes_are_read_as_slashes(corpus: Path, value: str) -> None:
+    assert Pictures(str(corpus)).reader(value).read() == value.replace("\\", "/").removeprefix("./").encode()
+
+
+def test_a_name_with_a_backslash_is_itself_first(corpus: Path) -> None:
+    (corpus / r"sub\c.png").write_bytes(b"odd")
+    assert Pictures(str(corpus)).reader(r"sub\c.png").read() == b"odd"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "words"),
+    [
+        (r"..\secret.png", Reason.OUTSIDE_CORPUS, "limits.outside_corpus: true"),
+        (r"C:\data\a.png", Reason.FILE_MISSING, "path of a Windows machine"),
+        (r"\\host\share\a.png", Reason.FILE_MISSING, "path of a Windows machine"),
+        ("leaving.png", Reason.OUTSIDE_CORPUS, "links lead out of the corpus folder; limits.outside_corpus: true"),
+        ("../secret.png", Reason.OUTSIDE_CORPUS, "limits.outside_corpus: true"),
+        ("https://example.org/a.png", Reason.HTTP_NOT_ALLOWED, "limits.http: true"),
+        ("HTTPS://example.org/a.png", Reason.HTTP_NOT_ALLOWED, "limits.http: true"),
+        ("no.png", Reason.FILE_MISSING, "no.png: neither no.png nor images/no.png"),
+    ],
+)
+def test_the_detail_says_what_to_do(corpus: Path, value: str, expected: Reason, words: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        Pictures(str(corpus)).reader(value).read()
+    assert caught.value.reason == expected
+    assert words in caught.value.detail
 
 
 def test_a_folder_whose_name_only_begins_alike_is_outside(corpus: Path) -> None:
@@ -172,37 +199,3 @@ class TestRemote:
             assert reason(pictures, value) == Reason.OUTSIDE_CORPUS
         anywhere = Pictures("/tmp", outside_corpus=True, storage_options={"endpoint_url": s3_server})
         assert anywhere.reader(f"s3://{s3_bucket}/other/c.png").read() == b"other/c.png"
-
-
-class TestHttp:
-    @pytest.fixture
-    def server(self) -> Iterator[str]:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                code = int(self.path.strip("/"))
-                self.send_response(code)
-                self.end_headers()
-                self.wfile.write(b"0123456789")
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = HTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-    def test_answers(self, server: str) -> None:
-        pictures = Pictures("/tmp", http=True)
-        assert pictures.reader(f"{server}/200").read() == b"0123456789"
-        assert reason(pictures, f"{server}/404") == Reason.HTTP_ERROR
-        assert reason(Pictures("/tmp", http=True, max_bytes=9), f"{server}/200") == Reason.TOO_LARGE
-        with pytest.raises(RunError, match="answers 503"):
-            pictures.reader(f"{server}/503").read()
-
-    def test_a_server_that_is_not_there_is_no_fault_of_the_picture(self, server: str) -> None:
-        with pytest.raises(RunError, match="refused; run the job again"):
-            Pictures("/tmp", http=True).reader("http://127.0.0.1:1/a.png").read()

@@ -1,0 +1,139 @@
+"""The picture preprocessing of a transformers model: as this package's own transform where both agree, else its own."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from fusion.encoders.base import JSON, EncoderSpec
+from fusion.encoders.hub import told
+from fusion.encoders.image import Standardise
+from fusion.encoders.transforms import Pixels, Transform
+from fusion.errors import JobError
+
+_AGREEMENT = 0.05
+_UNSET = Transform((224, 224), False, (224, 224), 3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+_GIVE = "give preprocessing: {resize, crop, mean, std}"
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryTransform(Transform):
+    """The model's own image processor, run on one picture at a time, for what :class:`Transform` cannot express.
+
+    Attributes:
+        processor: From a picture to ``pixel_values`` of one size.
+    """
+
+    processor: Any = None
+
+    @classmethod
+    def of(cls, processor: Any, size: tuple[int, int]) -> "LibraryTransform":
+        """Of a processor that gives (height, width) pictures, already standardised."""
+        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor)
+
+    @property
+    def target(self) -> int | None:
+        """None: the processor is handed every pixel."""
+        return None
+
+    def as_json(self) -> dict[str, JSON]:
+        """The processor's name and sizes; its settings are among the model's files."""
+        return {"processor": type(self.processor).__name__, "crop": list(self.crop)}
+
+    def pixels(self, picture: Image.Image) -> Pixels:
+        """(height, width, 3) float32, standardised."""
+        return np.ascontiguousarray(_processed(self.processor, picture).transpose(1, 2, 0))
+
+
+def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
+    """A model's own picture preprocessing, checked against its image processor on one picture.
+
+    Raises:
+        JobError: There is none, or it gives pictures of different sizes.
+    """
+    if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+        if spec.preprocessing is not None:
+            return _UNSET.overridden(spec.preprocessing)
+        raise JobError("preprocessing", f"{spec.encoder} has no preprocessor_config.json; give resize, crop, mean, std")
+    with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be read"):
+        processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    transform = _from_processor(processor)
+    if spec.preprocessing is not None:
+        return (transform or _UNSET).overridden(spec.preprocessing)
+    with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be run; {_GIVE}"):
+        theirs = _processed(processor, _probe())
+    if transform is not None and _agree(transform, theirs):
+        return transform
+    with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be run; {_GIVE}"):
+        upright = _processed(processor, _probe().transpose(Image.Transpose.ROTATE_90))
+    if upright.shape != theirs.shape:
+        name = type(processor).__name__
+        raise JobError("preprocessing", f"{name} leaves pictures in different sizes; {_GIVE}")
+    return LibraryTransform.of(processor, (theirs.shape[1], theirs.shape[2]))
+
+
+def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
+    """(3, h, w) float32 that an image processor makes of one picture.
+
+    Raises:
+        JobError: It makes something else of it.
+    """
+    values: NDArray[Any] = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
+    if values.ndim != 4 or values.shape[:2] != (1, 3):
+        name, shape = type(processor).__name__, "x".join(map(str, values.shape))
+        raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colours")
+    return np.asarray(values[0], np.float32)
+
+
+def _agree(transform: Transform, theirs: NDArray[np.float32]) -> bool:
+    ours = Standardise(transform)(torch.from_numpy(transform.pixels(_probe())[None]))[0].numpy()
+    return ours.shape == theirs.shape and float(np.abs(ours - theirs).mean()) <= _AGREEMENT
+
+
+def _probe() -> Image.Image:
+    """A smooth picture, wider than high, whose colours differ everywhere."""
+    y, x = np.mgrid[0:300, 0:400] / 400.0
+    waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 7 * y)], axis=-1)
+    return Image.fromarray((waves * 255).astype(np.uint8))
+
+
+def _edges(size: Any) -> tuple[int, int, bool] | None:
+    """(height, width, exact) of a processor's size entry; None where pictures keep different sizes."""
+    if isinstance(size, int):
+        return size, size, True
+    entry = {key: value for key, value in dict(size or {}).items() if value is not None}
+    if "shortest_edge" in entry and "longest_edge" not in entry:
+        return int(entry["shortest_edge"]), int(entry["shortest_edge"]), False
+    if "height" in entry and "width" in entry:
+        return int(entry["height"]), int(entry["width"]), True
+    return None
+
+
+def _from_processor(processor: Any) -> Transform | None:
+    """What a processor's settings say, as far as a :class:`Transform` can say it."""
+    edges = _edges(getattr(processor, "size", None))
+    if edges is None:
+        return None
+    height, width, exact = edges
+    crop = (height, width)
+    if getattr(processor, "crop_pct", None) and not exact and height < 384:
+        height = width = int(height / processor.crop_pct)
+    elif getattr(processor, "crop_pct", None):
+        exact = True
+    elif getattr(processor, "do_center_crop", False):
+        cut = _edges(processor.crop_size)
+        if cut is None:
+            return None
+        crop = cut[:2]
+    elif not exact:
+        return None
+    normalised = bool(getattr(processor, "do_normalize", False))
+    mean = tuple(processor.image_mean) if normalised else (0.0, 0.0, 0.0)
+    std = tuple(processor.image_std) if normalised else (1.0, 1.0, 1.0)
+    resample = getattr(processor, "resample", None)
+    return Transform((height, width), exact, crop, 2 if resample is None else int(resample), mean, std)
