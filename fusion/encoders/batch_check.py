@@ -1,0 +1,76 @@
+"""Whether a model's vectors are a function of their input alone: found by running a few rows, alone and together."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fusion.encoders.base import Encoder, Vectors
+from fusion.errors import JobError
+
+TOLERANCE = 1e-4
+"""Largest difference between two vectors of one row, relative to their length, in float32."""
+
+
+def difference(some: Vectors, others: Vectors) -> float:
+    """The largest difference of two vectors of a row, relative to the length of the first.
+
+    Rows that hold no finite numbers on either side are left out; those that do on one side only differ infinitely.
+
+    Args:
+        some: (n, d).
+        others: (n, d).
+
+    >>> a = np.array([[3.0, 4.0], [np.nan, 1.0]], np.float32)
+    >>> difference(a, a), difference(a, a + np.float32([0.0, 0.5]))
+    (0.0, 0.1)
+    """
+    first, second = np.isfinite(some).all(axis=1), np.isfinite(others).all(axis=1)
+    if (first != second).any():
+        return float("inf")
+    a, b = some[first].astype(np.float64), others[first].astype(np.float64)
+    gaps = np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(a, axis=1), np.finfo(np.float32).tiny)
+    return float(gaps.max(initial=0.0))
+
+
+def alone(encoder: Encoder, rows: Sequence[Any]) -> Vectors:
+    """Each prepared row encoded by itself: (n, dim)."""
+    return np.concatenate([encoder.encode([row]) for row in rows])
+
+
+def depends_on_batch(encoder: Encoder, rows: Sequence[Any], tolerance: float = TOLERANCE) -> bool:
+    """Whether rows get other vectors in one batch, in either order, than each by itself."""
+    single = alone(encoder, rows)
+    together, reverse = encoder.encode(rows), encoder.encode(rows[::-1])[::-1]
+    return max(difference(single, together), difference(single, reverse)) > tolerance
+
+
+def check_independence(encoder: Encoder, rows: Sequence[Any], name: str) -> None:
+    """Makes sure that a row's vector depends neither on chance nor on the rows that are encoded with it.
+
+    Args:
+        encoder: Loaded in float32.
+        rows: A few prepared rows that differ, in length too where rows have one.
+        name: The encoder's name for the message.
+
+    Raises:
+        JobError: It depends on one of them, or the vectors of all rows hold values that are not finite.
+    """
+    first = alone(encoder, rows)
+    if not np.isfinite(first).all(axis=1).any():
+        raise JobError(
+            "encoder", f"{name} gives NaN or infinite values for every row that was tried; are its weights damaged?"
+        )
+    again = difference(first, alone(encoder, rows))
+    if again > TOLERANCE:
+        raise JobError(
+            "encoder",
+            f"{name} draws at random: the same row encoded twice gives vectors that differ by {again:.2g} of their "
+            "length; take a model whose vectors depend on the row alone",
+        )
+    if depends_on_batch(encoder, rows):
+        raise JobError(
+            "encoder",
+            f"{name} gives a row other vectors depending on the rows encoded with it; take a model whose vectors "
+            "depend on the row alone",
+        )
