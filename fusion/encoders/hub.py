@@ -1,6 +1,6 @@
 """transformers models as local folders: found, fetched, digested, and their errors told in one line."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def model_folder(spec: EncoderSpec) -> Path:
     try:
         fetched = snapshot_download(
             name,
-            allow_patterns=[*_READ, *_OLD_WEIGHTS, *code, "*/*.json", "*/*.safetensors"],
+            allow_patterns=[*_READ, *_OLD_WEIGHTS, *code, "*/*.json", "*/*.safetensors", "*/pytorch_model.bin"],
             ignore_patterns=_ELSEWHERE,
         )
     except RepositoryNotFoundError:
@@ -69,8 +69,9 @@ def model_digest(folder: Path, trust_remote_code: bool) -> str:
     """Digest of every file that a model's vectors can depend on."""
     patterns = [*_READ, *(["*.py"] if trust_remote_code else [])]
     files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
-    if not any(path.suffix == ".safetensors" for path in files):
-        files |= {path for pattern in _OLD_WEIGHTS for path in folder.rglob(pattern)}
+    stored = {path.parent for path in files if path.suffix == ".safetensors"}
+    old = {path for pattern in _OLD_WEIGHTS for path in folder.rglob(pattern)}
+    files |= {path for path in old if path.parent not in stored}
     kept = [
         path
         for path in files
@@ -112,6 +113,39 @@ def blank_model(auto: Any, config: Any, spec: EncoderSpec) -> nn.Module:
     return model.eval()
 
 
+def unloaded_width(auto: Any, spec: EncoderSpec, config: Any) -> tuple[nn.Module, int]:
+    """The model's modules without weights, and the width of its states as its configuration has it."""
+    model = blank_model(auto, config, spec)
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    return model, int(text.hidden_size)
+
+
+def fits_memory(folder: Path) -> bool:
+    """Whether a model's weights, in float32, fit half of the memory that is free; where that is not known they do."""
+    files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    try:
+        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return True
+    return 2 * sum(path.stat().st_size for path in files) <= free // 2
+
+
+def starts_anew(model: Any) -> Callable[[int], None] | None:
+    """Undoes, before a run on texts of a length, what a model settled for good on a shorter one; None: nothing to do.
+
+    BigBird leaves its sparse attention for ever once it has read one short text.
+    """
+    config = getattr(model, "config", None)
+    switching = next(
+        (part for part in (model, getattr(model, "encoder", None)) if hasattr(part, "set_attention_type")), None
+    )
+    if switching is None or getattr(config, "attention_type", None) != "block_sparse":
+        return None
+    least = (5 + 2 * config.num_random_blocks) * config.block_size
+    return lambda length: switching.set_attention_type("block_sparse") if length > least else None
+
+
 def changes_itself(model: nn.Module, spec: EncoderSpec) -> bool:
     """Whether running the model may change it, so that two threads must not.
 
@@ -120,9 +154,14 @@ def changes_itself(model: nn.Module, spec: EncoderSpec) -> bool:
     """
     if spec.trust_remote_code or getattr(getattr(model, "config", None), "model_type", None) == "recurrent_gemma":
         return True
+    return bool(rotary_kinds(model) & {"dynamic", "longrope"})
+
+
+def rotary_kinds(model: nn.Module) -> set[str]:
+    """How a model's rotary embeddings follow the length of what is read; those of ``longrope`` that of the batch."""
     kinds = [getattr(module, "rope_type", None) for module in model.modules()]
     named = [name for kind in kinds for name in (kind.values() if isinstance(kind, dict) else (kind,))]
-    return any(name in ("dynamic", "longrope") for name in named)
+    return {name for name in named if isinstance(name, str)}
 
 
 def load_model(auto: Any, folder: Path, spec: EncoderSpec, optional: tuple[str, ...]) -> tuple[nn.Module, set[str]]:

@@ -133,6 +133,17 @@ def embed_vectors(encoder: Encoder, column: pa.Array) -> Embedded:
     return Embedded(vectors, good, reasons, details, {}, 0)
 
 
+def _scaled(share: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weights divided, row by row, by the power of two that brings the largest near 1: exact, and no sum overflows.
+
+    >>> _scaled(np.array([1e308, 1e308, 3.0]), np.array([0, 2, 3])).round(2).tolist()
+    [0.56, 0.56, 0.75]
+    """
+    _, exponents = np.frexp(np.maximum.reduceat(share, offsets[:-1]))
+    scaled: NDArray[np.float64] = np.ldexp(share, -np.repeat(exponents, np.diff(offsets)))
+    return scaled
+
+
 def pool(
     flat: Embedded, encoded: int, offsets: NDArray[np.int64], weights: NDArray[np.float64] | None = None
 ) -> Pooled:
@@ -160,6 +171,8 @@ def pool(
             details[member] = f"its weight is {weights[member]}"
         share = np.where(ok, weights, 0.0)
     starts = offsets[:-1]
+    if weights is not None and n:
+        share = _scaled(share, offsets)
     counts = np.add.reduceat(ok.astype(np.int32), starts) if n else np.zeros(0, np.int32)
     total = np.add.reduceat(share, starts) if n else np.zeros(0)
     good = total > 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fusion.encoders.ahead import Ahead, Chunk, Threads
 from fusion.encoders.base import Encoder, Vectors
+from fusion.errors import Reason
 
 
 @dataclass(slots=True)
@@ -225,9 +226,17 @@ class _Call:
             self._halve(batch)
             return
         start = time.perf_counter()
-        self._result.vectors[batch.rows] = self._encoder.fetch(launched.value)
-        self._result.ok[batch.rows] = True
+        self._take(batch.rows, self._encoder.fetch(launched.value))
         self._result.seconds["model"] += launched.seconds + time.perf_counter() - start
+
+    def _take(self, rows: list[int], vectors: Vectors) -> None:
+        """Notes a batch's vectors; one with a value that is not finite is a bad input, with a reason."""
+        finite = np.isfinite(vectors).all(axis=1)
+        self._result.vectors[rows] = np.where(finite[:, None], vectors, np.float32(0))
+        self._result.ok[rows] = finite
+        for place in np.flatnonzero(~finite).tolist():
+            self._result.reasons[rows[place]] = str(Reason.NOT_FINITE)
+            self._result.details[rows[place]] = "the encoder gives NaN or infinite values for it"
 
     def _halve(self, batch: _Batch) -> None:
         size = max(map(self._encoder.cost, batch.prepared)) * len(batch.rows)

@@ -1,13 +1,10 @@
-"""What follows the transformer in a sentence encoder: pooling, dense layers, normalisation, read from its folder."""
+"""How a text folder wants to be used: sentence-transformers' ``modules.json`` and what it refers to."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from torch import nn
 
 from fusion.errors import JobError
 
@@ -20,6 +17,15 @@ _LEGACY_MODES = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _MODES = frozenset(_LEGACY_MODES.values())
+_KINDS = ("Pooling", "Dense", "LayerNorm", "Normalize")
+_SUPPORTED = (
+    "supported are Transformer, CLIPModel, Pooling, Dense, LayerNorm, Normalize, Dropout of sentence_transformers"
+)
+_HARMLESS = frozenset({"torch_dtype", "dtype", "attn_implementation", "device_map", "trust_remote_code", "use_cache"})
+_ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
+
+TOKENS = "token_embeddings"
+SENTENCE = "sentence_embedding"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -28,6 +34,25 @@ def read_json(path: Path) -> dict[str, Any]:
         return {}
     loaded = json.loads(path.read_text("utf-8"))
     return loaded if isinstance(loaded, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which of a model's outputs a folder takes for a text.
+
+    Attributes:
+        method: The model's method that is run.
+        output: Keys that lead to the tensor in what the method returns; empty where it returns the tensor.
+        pooled: Whether the tensor is one vector a text; else one a token.
+    """
+
+    method: str
+    output: tuple[str, ...]
+    pooled: bool
+
+
+STATES = Reading("forward", ("last_hidden_state",), False)
+TOWER = Reading("get_text_features", ("pooler_output",), True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +66,24 @@ class Recipe:
         modes: Poolings over tokens, concatenated; empty when the folder names none.
         prompt: Put before every text.
         pool_prompt: Whether the prompt's tokens take part in pooling.
-        steps: (module type, its folder) after pooling, in order.
+        steps: (module type, its folder) after the transformer, in order; Pooling among them.
+        truncate_dim: Numbers kept of each vector; None: all.
+        reading: What is read of the model; None where the folder leaves it to the model's kind.
+        fill: Whether texts are padded to the limit, the padding attended to where the tokeniser gives no mask.
+        refusal: Why texts cannot be encoded as the folder asks, though its pictures might; else None.
     """
 
     transformer: Path
-    max_length: int | None
-    lowercase: bool
-    modes: tuple[str, ...]
-    prompt: str
-    pool_prompt: bool
-    steps: tuple[tuple[str, Path], ...]
+    max_length: int | None = None
+    lowercase: bool = False
+    modes: tuple[str, ...] = ()
+    prompt: str = ""
+    pool_prompt: bool = True
+    steps: tuple[tuple[str, Path], ...] = ()
+    truncate_dim: int | None = None
+    reading: Reading | None = None
+    fill: bool = False
+    refusal: str | None = None
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -61,38 +94,99 @@ def read_recipe(folder: Path) -> Recipe:
     """
     listing = folder / "modules.json"
     if not listing.is_file():
-        return Recipe(folder, None, False, (), "", True, ())
-    modules = [(str(m["type"]).rpartition(".")[2], folder / m["path"]) for m in json.loads(listing.read_text("utf-8"))]
+        return Recipe(folder)
     modes: tuple[str, ...] = ()
     steps: list[tuple[str, Path]] = []
+    first: str | None = None
     transformer, pool_prompt = folder, True
-    for kind, path in modules:
-        if kind in ("Transformer", "CLIPModel"):
-            transformer = path
-        elif kind == "Pooling":
-            modes, pool_prompt = _pooling(path)
-        elif kind in ("Dense", "Normalize", "LayerNorm"):
+    for entry in json.loads(listing.read_text("utf-8")):
+        package, _, kind = str(entry["type"]).rpartition(".")
+        path = folder / entry["path"]
+        ours = package.partition(".")[0] == "sentence_transformers"
+        if ours and first is None and kind in ("Transformer", "CLIPModel"):
+            first, transformer = kind, path
+        elif ours and first is not None and kind in _KINDS:
             steps.append((kind, path))
-        elif kind != "Dropout":
-            raise JobError(
-                "encoder",
-                f"{folder.name} has a {kind} module; supported are Transformer, Pooling, Dense, LayerNorm, Normalize",
-            )
+            if kind == "Pooling":
+                modes, pool_prompt = read_pooling(path)
+        elif not (ours and kind == "Dropout"):
+            raise JobError("encoder", f"{folder.name} has a {entry['type']} module here; {_SUPPORTED}")
     config = next((c for c in (read_json(p) for p in sorted(transformer.glob("sentence_*_config.json"))) if c), {})
-    prompts = read_json(folder / "config_sentence_transformers.json")
-    prompt = (prompts.get("prompts") or {}).get(prompts.get("default_prompt_name") or "", "")
+    whole = read_json(folder / "config_sentence_transformers.json")
+    prompt = (whole.get("prompts") or {}).get(whole.get("default_prompt_name") or "") or ""
+    reading, refusal = _reading(config, first == "CLIPModel")
+    length, fill, unknown = _processing(config)
     return Recipe(
         transformer,
-        config.get("max_seq_length"),
+        length or config.get("max_seq_length"),
         bool(config.get("do_lower_case")),
         modes,
         prompt,
         pool_prompt,
         tuple(steps),
+        whole.get("truncate_dim"),
+        reading,
+        fill,
+        refusal or unknown or _missing_pooling(reading, steps),
     )
 
 
-def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
+def _reading(config: Mapping[str, Any], clip: bool) -> tuple[Reading | None, str | None]:
+    """What the transformer's own settings ask to be read for a text, or why that cannot be done."""
+    task = config.get("transformer_task", "feature-extraction")
+    if task != "feature-extraction":
+        return None, f"its transformer_task is {task!r}; supported is 'feature-extraction'"
+    if "modality_config" not in config:
+        return TOWER if clip else STATES, None
+    modalities = config["modality_config"]
+    if "message" in modalities:
+        return None, (
+            "its modality_config puts texts into a chat template (`message`), which is not supported; save the model "
+            "with modality_config of `text` alone"
+        )
+    if "text" not in modalities:
+        return None, f"its modality_config reads no text but {', '.join(modalities)}"
+    names = modalities["text"].get("method_output_name")
+    output = (names,) if isinstance(names, str) else tuple(names or ())
+    made = config.get("module_output_name")
+    if made not in (TOKENS, SENTENCE):
+        return None, f"its module_output_name is {made!r}; supported are '{TOKENS}' and '{SENTENCE}'"
+    return Reading(modalities["text"].get("method", "forward"), output, made == SENTENCE), None
+
+
+def _processing(config: Mapping[str, Any]) -> tuple[int | None, bool, str | None]:
+    """Length and padding that a folder asks of its tokeniser, or which of its settings is not supported."""
+    given = {key: config[key] for key in _ARGUMENTS if config.get(key)}
+    for key, values in given.items():
+        limits = {"model_max_length"} if key in ("tokenizer_args", "processor_kwargs") else set()
+        if others := sorted(set(values) - _HARMLESS - limits):
+            return None, False, f"its {key} has settings that are not supported: {', '.join(others)}"
+    length = next((v["model_max_length"] for v in given.values() if "model_max_length" in v), None)
+    asked = config.get("processing_kwargs") or {}
+    text = {**(asked.get("common") or {}), **(asked.get("text") or {})}
+    known = {"max_length", "padding", "truncation", "return_tensors", "logits_to_keep"}
+    if others := sorted(set(text) - known) or sorted({"chat_template"} & set(asked)):
+        return None, False, f"its processing_kwargs have settings that are not supported: {', '.join(others)}"
+    if text.get("truncation", True) in (False, "do_not_truncate"):
+        return None, False, "its processing_kwargs ask for texts that are not truncated, which is not supported"
+    return text.get("max_length", length), text.get("padding") == "max_length", None
+
+
+def _missing_pooling(reading: Reading | None, steps: list[tuple[str, Path]]) -> str | None:
+    pooling = any(kind == "Pooling" for kind, _ in steps)
+    if reading is None or reading.pooled != pooling:
+        return None
+    if pooling:
+        return "its transformer gives one vector a text (module_output_name), which a Pooling module cannot pool"
+    return "its modules.json has no Pooling module after the transformer, which gives one vector a token"
+
+
+def read_pooling(path: Path) -> tuple[tuple[str, ...], bool]:
+    """A Pooling module's modes, and whether the prompt's tokens take part.
+
+    Raises:
+        JobError: A mode that is not supported.
+    """
     config = read_json(path / "config.json")
     modes = config.get("pooling_mode")
     if modes is None:
@@ -101,112 +195,3 @@ def _pooling(path: Path) -> tuple[tuple[str, ...], bool]:
     if unknown := [mode for mode in chosen if mode not in _MODES]:
         raise JobError("encoder", f"pooling {unknown[0]!r} is not supported; there are {', '.join(sorted(_MODES))}")
     return chosen, bool(config.get("include_prompt", True))
-
-
-def pool(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]) -> torch.Tensor:
-    """Pools token states to one vector a text.
-
-    Args:
-        tokens: (n, length, width), padded at the end.
-        mask: (n, length), 1 where a token counts.
-        modes: ``cls``, ``max``, ``mean``, ``mean_sqrt_len_tokens``, ``weightedmean`` (by position) or ``lasttoken``.
-
-    Returns:
-        (n, width x number of modes) float32.
-
-    >>> tokens = torch.tensor([[[1.0], [3.0], [9.0]]])
-    >>> pool(tokens, torch.tensor([[1, 1, 0]]), ("mean", "max", "cls", "lasttoken")).tolist()
-    [[2.0, 3.0, 1.0, 3.0]]
-    """
-    states, weights = tokens.float(), mask.unsqueeze(-1).float()
-    rows = torch.arange(len(states), device=states.device)
-    positions = torch.arange(mask.shape[1], device=mask.device)
-    pooled = []
-    for mode in modes:
-        if mode == "cls":
-            pooled.append(states[rows, mask.int().argmax(dim=1)])
-        elif mode == "lasttoken":
-            pooled.append(states[rows, (mask * positions).argmax(dim=1)])
-        elif mode == "max":
-            pooled.append(states.masked_fill(weights == 0, float("-inf")).amax(dim=1))
-        else:
-            w = weights * (positions + 1).view(1, -1, 1) if mode == "weightedmean" else weights
-            total = w.sum(dim=1).clamp(min=1e-9)
-            pooled.append((states * w).sum(dim=1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total))
-    return torch.cat(pooled, dim=-1)
-
-
-class Normalise(nn.Module):
-    """Rows to unit length."""
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        """(n, d) to (n, d) of length 1."""
-        return nn.functional.normalize(vectors, dim=-1)
-
-
-class _Dense(nn.Module):
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.linear = nn.Linear(config["in_features"], config["out_features"], bias=config.get("bias", True))
-        self.activation = _activation(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        activated: torch.Tensor = self.activation(self.linear(vectors))
-        return activated
-
-
-class _LayerNorm(nn.Module):
-    def __init__(self, config: dict[str, Any]) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(config["dimension"])
-
-    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
-        normed: torch.Tensor = self.norm(vectors)
-        return normed
-
-
-def _activation(path: str) -> nn.Module:
-    found = getattr(nn, path.rpartition(".")[2], None)
-    if not path.startswith("torch.nn.") or not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise JobError("encoder", f"activation {path!r} of a Dense module is not one of torch.nn's")
-    activation: nn.Module = found()
-    return activation
-
-
-def read_steps(recipe: Recipe) -> nn.Sequential:
-    """The modules after pooling with their weights.
-
-    Raises:
-        JobError: A module's settings or weights are not supported or missing.
-    """
-    modules: list[nn.Module] = []
-    for kind, path in recipe.steps:
-        if kind == "Normalize":
-            modules.append(Normalise())
-            continue
-        config = read_json(path / "config.json")
-        if config.get("use_residual") or config.get("module_input_name", "sentence_embedding") != "sentence_embedding":
-            raise JobError("encoder", f"the Dense module in {path.name} has settings that are not supported")
-        module = _Dense(config) if kind == "Dense" else _LayerNorm(config)
-        module.load_state_dict(_module_weights(path))
-        modules.append(module)
-    return nn.Sequential(*modules).eval().requires_grad_(False)
-
-
-def _module_weights(path: Path) -> dict[str, torch.Tensor]:
-    if (path / "model.safetensors").is_file():
-        stored: dict[str, torch.Tensor] = load_file(path / "model.safetensors")
-        return stored
-    if (path / "pytorch_model.bin").is_file():
-        loaded: dict[str, torch.Tensor] = torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
-        return loaded
-    raise JobError("encoder", f"{path.name} has no model.safetensors")
-
-
-def width_after(recipe: Recipe, width: int) -> int:
-    """Width of the vectors after pooling and every later module."""
-    width *= max(len(recipe.modes), 1)
-    for kind, path in recipe.steps:
-        if kind == "Dense":
-            width = int(read_json(path / "config.json")["out_features"])
-    return width

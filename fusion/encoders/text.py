@@ -1,19 +1,35 @@
 """Text models of transformers: sentence encoders, plain transformers, and the text towers of CLIP and SigLIP."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 
 from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
+from fusion.encoders.batch_check import TOLERANCE, check_independence, depends_on_batch
 from fusion.encoders.device import Launched, moved, returned
 from fusion.encoders.digest import versions
-from fusion.encoders.hub import blank_model, changes_itself, load_model, model_digest, model_folder, read_config, told
+from fusion.encoders.hub import (
+    changes_itself,
+    fits_memory,
+    load_model,
+    model_digest,
+    model_folder,
+    read_config,
+    rotary_kinds,
+    starts_anew,
+    told,
+    unloaded_width,
+)
+from fusion.encoders.modules import MASK, POOLED_MASK, Features, mean_pooling, read_steps
 from fusion.encoders.prepacked import prepack
-from fusion.encoders.sentence import Recipe, pool, read_recipe, read_steps, width_after
+from fusion.encoders.reading import Reader, auto_class, reading_of
+from fusion.encoders.sentence import TOKENS, Recipe, read_recipe
 from fusion.encoders.tokens import Tokens
 from fusion.encoders.values import checked_text
 from fusion.errors import JobError
@@ -22,19 +38,10 @@ if TYPE_CHECKING:
     from fusion.encoders.packed import Packed
 
 _WINDOW = 2048
-_TOKENS_A_LAUNCH = 16_384
+_HALF_TOLERANCE = 0.1
+_PROBES = ("a boat", "red crab", "the sun sets over 3 small houses", "a", "one, two: " * 7 + "and the rest of it.")
 
-
-def _auto_class(config: Any) -> Any:
-    """The class that holds the text part of a model: its own for projecting towers, encoders only of T5's kind."""
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    if architecture.endswith("TextModelWithProjection"):
-        return getattr(transformers, architecture)
-    return transformers.AutoModelForTextEncoding if config.is_encoder_decoder else transformers.AutoModel
-
-
-def _is_tower(model: nn.Module) -> bool:
-    return hasattr(model, "get_text_features")
+log = logging.getLogger(__name__)
 
 
 def _fills_length(config: Any) -> bool:
@@ -42,55 +49,50 @@ def _fills_length(config: Any) -> bool:
     return str(config.model_type).startswith("siglip")
 
 
-def _text_embedding(output: Any) -> torch.Tensor | None:
-    """The output that a projecting text tower gives for a whole text."""
-    if isinstance(output, torch.Tensor):
-        return output
-    projected: torch.Tensor | None = getattr(output, "text_embeds", None)
-    return projected if projected is not None else getattr(output, "pooler_output", None)
-
-
-def _is_pooled(model: nn.Module, config: Any) -> bool:
-    projecting = type(model).__name__.endswith("TextModelWithProjection")
-    return _is_tower(model) or projecting or config.model_type in ("clip_text_model", "siglip_text_model")
-
-
-def _forward(model: nn.Module, pooled: bool, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    run: Any = model.get_text_features if _is_tower(model) else model
-    output = run(input_ids=ids, attention_mask=mask)
-    states = _text_embedding(output) if pooled else output.last_hidden_state
-    if not isinstance(states, torch.Tensor):
-        raise JobError("encoder", f"{type(model).__name__} gives no text embedding")
-    return states
-
-
-def describe(spec: EncoderSpec) -> Description:
-    """Width and fingerprint of a transformers text encoder; weights are hashed, not loaded.
-
-    Raises:
-        JobError: The folder or hub id cannot be used for texts.
-    """
+def _read(spec: EncoderSpec) -> tuple[Path, Recipe, Any]:
+    """The folder of a text model, how it wants to be used, and its configuration."""
     folder = model_folder(spec)
     with told("encoder", f"{spec.encoder} has settings that cannot be read"):
         recipe = read_recipe(folder)
-    config = read_config(recipe.transformer, spec)
-    model = blank_model(_auto_class(config), config, spec)
-    pooled = _is_pooled(model, config)
-    with told("encoder", f"{spec.encoder} does not read texts"), torch.inference_mode():
-        width = int(_forward(model, pooled, torch.zeros(1, 2, dtype=torch.long, device="meta"), None).shape[-1])
-    tokens = Tokens(recipe, config, spec)
+    if recipe.refusal is not None:
+        raise JobError("encoder", f"{spec.encoder} cannot be used for texts: {recipe.refusal}")
+    return folder, recipe, read_config(recipe.transformer, spec)
+
+
+def describe(spec: EncoderSpec) -> Description:
+    """Width and fingerprint of a transformers text encoder, found by running it on a few texts.
+
+    A model that does not fit half of this machine's free memory is not run: its width is taken from its configuration,
+    and a warning says that its vectors were not checked.
+
+    Raises:
+        JobError: The folder or hub id cannot be used for texts, or a text's vector depends on chance or on the texts
+            that are encoded with it.
+    """
+    folder, recipe, config = _read(spec)
+    if fits_memory(recipe.transformer):
+        encoder = _load(replace(spec, dtype="float32"), recipe, config, "cpu")
+        check_independence(encoder, encoder.probes, str(spec.encoder))
+        pooled, width, limit, together = encoder.pooled, encoder.dim, encoder.tokens.limit, encoder.together
+    else:
+        log.warning("%s: does not fit this machine's memory: not checked whether its vectors depend on the batch",
+                    spec.encoder)  # fmt: skip
+        model, width = unloaded_width(auto_class(config, recipe), spec, config)
+        pooled, together = reading_of(recipe, model, config).pooled, "padded"
+        limit = Tokens(recipe, config, spec, model).limit
     return Description.of(
-        width if pooled else width_after(recipe, width),
+        width,
         {
             "kind": "text",
             "model": config.model_type,
             "files": model_digest(folder, spec.trust_remote_code),
             "pooling": ["tower"] if pooled else list(recipe.modes or ("mean",)),
-            "then": [kind for kind, _ in recipe.steps],
+            "then": [kind for kind, _ in recipe.steps if kind != "Pooling"],
             "prompt": recipe.prompt,
-            "max_length": tokens.limit,
+            "max_length": limit,
             "dtype": spec.dtype,
             **({} if spec.long_text == "truncate" else {"long_text": spec.long_text}),
+            **({} if together == "padded" else {"together": together}),
             "libraries": versions("torch", "transformers", "tokenizers"),
         },
     )
@@ -105,13 +107,22 @@ def load(spec: EncoderSpec, device: str) -> Encoder:
     Raises:
         JobError: As :func:`describe`, or weights are missing.
     """
-    recipe = read_recipe(model_folder(spec))
-    config = read_config(recipe.transformer, spec)
-    model, _ = load_model(_auto_class(config), recipe.transformer, spec, optional=("pooler.", "position_ids"))
-    if _is_tower(model) and hasattr(model, "vision_model"):
+    _, recipe, config = _read(spec)
+    encoder = _load(spec, recipe, config, device)
+    if spec.long_text == "truncate":
+        return encoder
+    from fusion.encoders.windowed import Windowed
+
+    return Windowed(encoder)
+
+
+def _load(spec: EncoderSpec, recipe: Recipe, config: Any, device: str) -> "TextEncoder":
+    model, _ = load_model(auto_class(config, recipe), recipe.transformer, spec, optional=("pooler.", "position_ids"))
+    tower = reading_of(recipe, model, config).method == "get_text_features"
+    if tower and hasattr(model, "vision_model"):
         del model.vision_model
-    encoder = TextEncoder(model, config, recipe, spec, device)
-    return encoder if spec.long_text == "truncate" else Windowed(encoder)
+    with told("encoder", f"{spec.encoder} does not read texts"):
+        return TextEncoder(model, config, recipe, spec, device)
 
 
 def _packed(model: nn.Module, tokens: Tokens) -> "Packed | None":
@@ -128,24 +139,44 @@ class TextEncoder(Encoder):
         model: The transformer in eval mode on its device.
         tokens: Its tokeniser.
         packed: Runs the model without padding; None where it cannot be, or on a CPU, where sorted batches have little.
+        pooled: Whether the model itself gives one vector a text.
+        together: Which texts of a batch the model is run on at once, so that no vector depends on the others:
+            ``padded`` (all), ``equal lengths`` (without padding), ``alone``.
+        probes: A few prepared texts, on which it was found.
     """
 
     def __init__(self, model: nn.Module, config: Any, recipe: Recipe, spec: EncoderSpec, device: str) -> None:
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.tokens = Tokens(recipe, config, spec)
-        self._pooled = _is_pooled(model, config)
-        self._fill = _fills_length(config)
-        self._modes = recipe.modes or ("mean",)
-        self._steps = read_steps(recipe).to(self.device)
+        self.tokens = Tokens(recipe, config, spec, model)
+        self._read = Reader(model, reading_of(recipe, model, config))
+        self.pooled = self._read.pooled
+        self._fill = recipe.fill or (recipe.reading is None and _fills_length(config))
+        steps = mean_pooling() if recipe.reading is None and not self.pooled else read_steps(recipe)
+        self._steps = steps.to(self.device)
+        self._anew = starts_anew(model)
         cpu = self.device.type == "cpu"
-        self.parallel = cpu and not changes_itself(model, spec)
+        self.parallel = cpu and not changes_itself(model, spec) and self._anew is None
         self.trials = (256, 512, 1024, 2048, 4096, 8192) if cpu else (8192, 16384, 32768, 65536, 131072)
-        half = self.device.type == "cuda" and next(self.model.parameters()).dtype != torch.float32
-        self.packed = _packed(self.model, self.tokens) if half and not self._pooled else None
+        self.packed: Packed | None = None
+        lengthy = self._anew is not None or "longrope" in rotary_kinds(model)
+        self.together = "equal lengths" if lengthy or not self._read.masked else "padded"
+        self.probes = self.tokens(_PROBES)
+        self.dim = int(self.encode(self.probes[:1]).shape[1])
         if cpu:
-            prepack(self.model, lambda: self.encode([[self.tokens.pad_id]]))
-        self.dim = int(self.encode([[self.tokens.pad_id]]).shape[1])
+            prepack(self.model, lambda: self.encode(self.probes[:1]))
+        half = next(self.model.parameters()).dtype != torch.float32
+        self._find_together(_HALF_TOLERANCE if half else TOLERANCE)
+        if half and not cpu and not self.pooled and self.together == "padded":
+            self.packed = _packed(self.model, self.tokens)
+
+    def _find_together(self, tolerance: float) -> None:
+        """Tries what is fastest first; where nothing helps, texts go alone, and the caller's check says why."""
+        ways = ("padded", "equal lengths", "alone")
+        for way in ways[ways.index(self.together) :]:
+            self.together = way
+            if not depends_on_batch(self, self.probes, tolerance):
+                return
 
     def prepare(self, value: object) -> list[int]:
         """One text's token ids.
@@ -167,22 +198,32 @@ class TextEncoder(Encoder):
     @torch.inference_mode()
     def launch(self, batch: Sequence[list[int]]) -> Launched:
         """Starts the model on token ids."""
-        return returned(self._vectors(batch))
+        if self.together == "padded" or len(batch) == 1:
+            return returned(self._vectors(batch))
+        vectors: torch.Tensor | None = None
+        for rows in _groups(batch, self.together == "alone"):
+            part = self._vectors([batch[row] for row in rows])
+            vectors = part.new_empty(len(batch), part.shape[1]) if vectors is None else vectors
+            vectors[rows] = part
+        assert vectors is not None
+        return returned(vectors)
 
     def _vectors(self, batch: Sequence[list[int]]) -> torch.Tensor:
         ids, mask = self._padded(batch)
-        if self._pooled:
-            return _forward(self.model, True, ids, None if self._fill else mask)
+        if self._anew is not None:
+            self._anew(ids.shape[1])
         if self.packed is not None and mask is not None:
             states = self.packed.states(ids, mask.bool())
         else:
-            states = _forward(self.model, False, ids, mask)
+            states = self._read(ids, None if self._fill else mask)
+        if self.pooled:
+            return self._steps(states)  # type: ignore[no-any-return]
         counted = torch.ones_like(ids) if mask is None else mask
+        features: Features = {TOKENS: states, MASK: counted, POOLED_MASK: counted}
         if self.tokens.prompt_length:
-            counted = counted.clone()
-            counted[:, : self.tokens.prompt_length] = 0
-        pooled: torch.Tensor = self._steps(pool(states, counted, self._modes))
-        return pooled
+            features[POOLED_MASK] = counted.clone()
+            features[POOLED_MASK][:, : self.tokens.prompt_length] = 0
+        return self._steps.run(features)
 
     def _padded(self, batch: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids padded at the end to the longest, and their mask; no mask where nothing was padded."""
@@ -202,48 +243,13 @@ class TextEncoder(Encoder):
         return self.fetch(self.launch(batch)) if len(batch) else np.zeros((0, self.dim), np.float32)
 
 
-class Windowed(Encoder):
-    """A text encoder that reads the whole of every text; one that fits the model gives the same vector as without it.
+def _groups(batch: Sequence[list[int]], alone: bool) -> Iterator[list[int]]:
+    """Rows that the model is run on at once.
 
-    Args:
-        encoder: Encodes one window.
+    >>> list(_groups([[1, 2], [3], [4, 5]], False)), list(_groups([[1], [2]], True))
+    ([[0, 2], [1]], [[0], [1]])
     """
-
-    def __init__(self, encoder: TextEncoder) -> None:
-        self._encoder = encoder
-        self.dim, self.trials, self.parallel = encoder.dim, encoder.trials, encoder.parallel
-
-    def prepare(self, value: object) -> list[list[int]]:
-        """Token ids of every window.
-
-        Raises:
-            BadInputError: As :func:`fusion.encoders.values.checked_text`.
-        """
-        tokens = self._encoder.tokens
-        return tokens(tokens.windows(checked_text(value)))
-
-    def cost(self, prepared: list[list[int]]) -> int:
-        """Tokens of all windows, each padded to the longest."""
-        return len(prepared) * max(map(self._encoder.cost, prepared))
-
-    def window(self, batch: int) -> int:
-        """As the encoder of one window has it."""
-        return self._encoder.window(batch)
-
-    def encode(self, batch: Sequence[list[list[int]]]) -> Vectors:
-        """Means over windows: (n, dim) float32."""
-        counts = np.array([len(windows) for windows in batch])
-        flat = [window for windows in batch for window in windows]
-        order = sorted(range(len(flat)), key=lambda i: -len(flat[i]))
-        vectors = np.zeros((len(flat), self.dim), np.float32)
-        start = 0
-        while start < len(flat):
-            stop = start + max(1, _TOKENS_A_LAUNCH // max(1, len(flat[order[start]])))
-            rows = order[start:stop]
-            vectors[rows] = self._encoder.encode([flat[row] for row in rows])
-            start = stop
-        if (counts == 1).all():
-            return vectors
-        starts = np.cumsum(counts) - counts
-        sums = np.add.reduceat(vectors.astype(np.float64), starts, axis=0)
-        return np.asarray(sums / counts[:, None], np.float32)
+    lengths: dict[int, list[int]] = {}
+    for row, ids in enumerate(batch):
+        lengths.setdefault(row if alone else len(ids), []).append(row)
+    yield from lengths.values()

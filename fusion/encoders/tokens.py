@@ -6,12 +6,14 @@ from typing import Any
 
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as Normalizers
+from torch import nn
 from transformers import AutoTokenizer
 
 from fusion.encoders.base import EncoderSpec
 from fusion.encoders.hub import told
+from fusion.encoders.limits import position_rows, unreadable_ids
 from fusion.encoders.sentence import Recipe
-from fusion.errors import JobError
+from fusion.errors import BadInputError, JobError, Reason
 
 _CHARACTERS_A_TOKEN = 32
 _NO_LIMIT = 1_000_000
@@ -19,7 +21,7 @@ _UNLIMITED = 8192
 
 
 def max_length(recipe: Recipe, tokenizer: Any, config: Any) -> int:
-    """Tokens a model reads: the folder's own limit, else the least of the tokeniser's and the model's.
+    """Tokens a folder asks to be read: its own limit, else the least of the tokeniser's and the configured positions.
 
     Models that number positions from after the padding token (RoBERTa's family) hold that many fewer.
     """
@@ -38,18 +40,30 @@ def max_length(recipe: Recipe, tokenizer: Any, config: Any) -> int:
 class Tokens:
     """A tokeniser with its limit.
 
+    Args:
+        recipe: Of the folder.
+        config: Of the model.
+        spec: For messages and trust.
+        model: With its modules, whose tables bound what can be read.
+
     Attributes:
-        limit: Most tokens of a text, special ones included.
+        limit: Most tokens of a text, special ones included; never more than the model has positions for.
         pad_id: The padding token.
+
+    Raises:
+        JobError: There is no usable tokeniser, or it is another model's.
     """
 
-    def __init__(self, recipe: Recipe, config: Any, spec: EncoderSpec) -> None:
+    def __init__(self, recipe: Recipe, config: Any, spec: EncoderSpec, model: nn.Module) -> None:
         with told("encoder", f"{spec.encoder} has no usable tokeniser"):
             self._tokenizer = AutoTokenizer.from_pretrained(
                 recipe.transformer, trust_remote_code=spec.trust_remote_code
             )
-        self.limit = max_length(recipe, self._tokenizer, config)
-        self.pad_id = int(self._tokenizer.pad_token_id or 0)
+        asked, held = max_length(recipe, self._tokenizer, config), position_rows(model)
+        self.limit = asked if held is None else min(asked, held)
+        self._beyond = unreadable_ids(self._tokenizer, model, str(spec.encoder))
+        padding = int(self._tokenizer.pad_token_id or 0)
+        self.pad_id = padding if self._beyond is None or padding < self._beyond else 0
         self._prompt = recipe.prompt
         self._lock = threading.Lock()
         self._fast = self._set_up_fast(recipe) if self._tokenizer.is_fast else None
@@ -65,12 +79,20 @@ class Tokens:
 
     def _length_of_prompt(self) -> int:
         ids = self._encode([self._prompt])[0]
-        ends = (self._tokenizer.sep_token_id, self._tokenizer.eos_token_id)
-        return len(ids) - (1 if ids and ids[-1] in ends else 0)
+        return len(ids) - (1 if ids and ids[-1] in self._tokenizer.all_special_ids else 0)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, at most ``limit`` of them; texts must have been checked."""
-        return self._encode([self._prompt + text for text in texts])
+        """Token ids of each text, at most ``limit`` of them; texts must have been checked.
+
+        Raises:
+            BadInputError: A text spells a special token that the model has no embedding for.
+        """
+        rows = self._encode([self._prompt + text for text in texts])
+        if self._beyond is not None:
+            for number in (number for ids in rows for number in ids if number >= self._beyond):
+                token = self._tokenizer.convert_ids_to_tokens(number)
+                raise BadInputError(Reason.INVALID_TEXT, f"the model has no embedding for its token {token!r}")
+        return rows
 
     def windows(self, text: str) -> list[str]:
         """Consecutive parts of a text, each of about as many tokens as fit; a part ends between words where it can.
