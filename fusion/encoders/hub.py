@@ -136,7 +136,7 @@ def starts_anew(model: Any) -> Callable[[int], None] | None:
 
     BigBird leaves its sparse attention for ever once it has read one short text.
     """
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     switching = next(
         (part for part in (model, getattr(model, "encoder", None)) if hasattr(part, "set_attention_type")), None
     )

@@ -28,10 +28,8 @@ def position_rows(model: nn.Module) -> int | None:
     a fixed number of rows (BART's family) hold that many fewer. Rotary embeddings that follow the longest text read so
     far (``dynamic``) make a vector depend on others above their original length.
     """
-    held: list[int] = []
-    for rotary in model.modules():
-        if getattr(rotary, "rope_type", None) == "dynamic":
-            held.append(int(getattr(rotary, "original_max_seq_len", rotary.config.max_position_embeddings)))
+    rotary: list[Any] = [part for part in model.modules() if getattr(part, "rope_type", None) == "dynamic"]
+    held = [int(part.original_max_seq_len) for part in rotary if hasattr(part, "original_max_seq_len")]
     for name, table in model.named_modules():
         last = name.rpartition(".")[2]
         if not isinstance(table, nn.Embedding) or any(word in name for word in _RELATIVE):

@@ -231,7 +231,7 @@ class _Call:
 
     def _take(self, rows: list[int], vectors: Vectors) -> None:
         """Notes a batch's vectors; one with a value that is not finite is a bad input, with a reason."""
-        finite = np.isfinite(vectors).all(axis=1)
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         self._result.vectors[rows] = np.where(finite[:, None], vectors, np.float32(0))
         self._result.ok[rows] = finite
         for place in np.flatnonzero(~finite).tolist():

@@ -1,0 +1,105 @@
+"""Every text architecture of transformers that builds a tiny random model: ours beside sentence-transformers' vectors."""
+
+import gc
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tests.sweep.tiny as tiny
+from fusion.encoders import EncoderSpec, describe, load
+from fusion.encoders.batch_check import difference
+from fusion.encoders.pipeline import embed
+from fusion.errors import JobError
+
+TOLERANCE = 1e-4
+TEXTS = (
+    "a red crab", "sun", "The BLUE boat is near a large house", "sky over the house and the boat and the crab in the sun",
+    "unheard words and a tiny crab", "green " * 30, "boat near crab",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What came of one architecture or folder.
+
+    Attributes:
+        name: Its name.
+        status: ``equal``, ``refused``, ``differs``, or ``not built``: the library gives no vector for a text.
+        detail: How equal texts are run, or the cause.
+        steady: Whether the library's own vectors do not depend on the batch.
+    """
+
+    name: str
+    status: str
+    detail: str
+    steady: bool = True
+
+
+def names() -> list[str]:
+    """Model types of transformers' AutoModel mapping."""
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    return sorted(MODEL_MAPPING_NAMES)
+
+
+def sweep(chosen: list[str]) -> Iterator[Found]:
+    """Tries architectures one after another."""
+    from transformers import CONFIG_MAPPING, AutoModel
+
+    for name in chosen:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                tiny.build(AutoModel, tiny.tiny_config(CONFIG_MAPPING[name]), Path(folder))
+                tiny.save_tokenizer(Path(folder))
+                library = library_of(Path(folder))
+                alone = np.stack([library.encode(text) for text in TEXTS])
+            except Exception as error:  # noqa: BLE001 - an architecture may fail in any way before it reads a text
+                yield Found(name, "not built", line(error))
+                continue
+            finally:
+                gc.collect()
+            yield compare(name, Path(folder), alone, library.encode(list(TEXTS)))
+
+
+def library_of(folder: Path) -> Any:
+    """sentence-transformers on a folder of a transformer alone, its token states averaged."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.models import Pooling, Transformer
+
+    transformer = Transformer(str(folder))
+    if transformer.module_output_name == "sentence_embedding":
+        return SentenceTransformer(modules=[transformer], device="cpu")
+    ids = transformer.preprocess(["a red crab"])
+    width = int(transformer.eval()(ids)["token_embeddings"].shape[-1])
+    return SentenceTransformer(modules=[transformer, Pooling(width, "mean")], device="cpu")
+
+
+def compare(name: str, folder: Path, alone: np.ndarray, together: np.ndarray) -> Found:
+    """Ours beside the library's vectors of each text by itself: alone, and in batches of several sizes."""
+    steady = difference(alone, together) <= TOLERANCE
+    spec = EncoderSpec("text", str(folder))
+    try:
+        described = describe(spec)
+        encoder = load(spec)
+    except JobError as error:
+        return Found(name, "refused", error.problem.replace(str(folder), "it"), steady)
+    except Exception as error:  # noqa: BLE001 - shown in the table
+        return Found(name, "differs", f"fails: {line(error)}", steady)
+    gaps = []
+    for batch in (1, 24, 100_000):
+        result = embed(encoder, list(TEXTS), batch=batch, threads=1)
+        gaps.append(difference(alone, np.where(result.ok[:, None], result.vectors, np.nan)))
+    if described.dim != alone.shape[1] or max(gaps) > TOLERANCE:
+        return Found(name, "differs", f"by {max(gaps):.1e} of a vector's length", steady)
+    return Found(name, "equal", str(described.fingerprint.get("together", "padded")), steady)
+
+
+def line(error: Exception) -> str:
+    """The first line of an error."""
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0][:160]}"
