@@ -41,9 +41,12 @@ def auto_class(config: Any, recipe: Recipe) -> Any:
     if name is not None:
         module = config.model_type.replace("-", "_")
         return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), name)
-    if config.is_encoder_decoder and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return transformers.AutoModelForTextEncoding
-    return transformers.AutoModel
+    if type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return transformers.AutoModel
+    encoder_only = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)].__name__.endswith("EncoderModel")
+    return (
+        transformers.AutoModelForTextEncoding if encoder_only or config.is_encoder_decoder else transformers.AutoModel
+    )
 
 
 def reading_of(recipe: Recipe, model: nn.Module, config: Any) -> Reading:

@@ -1,4 +1,4 @@
-"""Every text architecture of transformers that builds a tiny random model: ours beside sentence-transformers' vectors."""
+"""Every text architecture of transformers that builds a tiny random model, beside sentence-transformers."""
 
 import gc
 import tempfile
@@ -18,7 +18,7 @@ from fusion.errors import JobError
 
 TOLERANCE = 1e-4
 TEXTS = (
-    "a red crab", "sun", "The BLUE boat is near a large house", "sky over the house and the boat and the crab in the sun",
+    "a red crab", "sun", "The BLUE boat is near a large house", "sky over the house and the boat and the crab in",
     "unheard words and a tiny crab", "green " * 30, "boat near crab",
 )  # fmt: skip
 
