@@ -162,6 +162,8 @@ class TextEncoder(Encoder):
         lengthy = self._anew is not None or "longrope" in rotary_kinds(model)
         self.together = "equal lengths" if lengthy or not self._read.masked else "padded"
         self.probes = self.tokens(_PROBES)
+        if not self._fill:
+            self._read.settle(torch.tensor(self.probes[:1], device=self.device))
         self.dim = int(self.encode(self.probes[:1]).shape[1])
         if cpu:
             prepack(self.model, lambda: self.encode(self.probes[:1]))

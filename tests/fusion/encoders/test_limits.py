@@ -83,7 +83,7 @@ def test_positions_without_a_table_do_not_cut(tmp_path):
 def test_a_tokeniser_of_more_tokens_than_the_matrix_is_refused(tmp_path):
     folder = tiny(tmp_path, "Bert", vocab_size=20)
     for run in (describe, load):
-        with pytest.raises(JobError, match="its tokeniser has [0-9]+ tokens, but its model embeds 20") as caught:
+        with pytest.raises(JobError, match=r"its tokeniser has [0-9]+ tokens, but its model embeds 20") as caught:
             run(EncoderSpec("text", str(folder)))
         assert caught.value.key == "encoder"
 
