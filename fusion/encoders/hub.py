@@ -204,4 +204,14 @@ def load_model(
         raise JobError(
             "encoder", f"{spec.encoder} lacks weights its config.json asks for: {', '.join((needed + wrong)[:3])}"
         )
+    _without_cache(model.config)
     return model.eval().requires_grad_(False), missing
+
+
+def _without_cache(config: Any) -> None:
+    """Keys and values are of no use after a run; some models refuse to keep those of a text that is not generated."""
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    for name in getattr(config, "sub_configs", ()):
+        if getattr(config, name, None) is not None:
+            _without_cache(getattr(config, name))

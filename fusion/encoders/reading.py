@@ -9,6 +9,7 @@ import transformers
 from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
+from fusion.encoders.batch_check import TOLERANCE
 from fusion.encoders.sentence import STATES, TOWER, Reading, Recipe
 from fusion.errors import JobError
 
@@ -41,9 +42,12 @@ def auto_class(config: Any, recipe: Recipe) -> Any:
     if name is not None:
         module = config.model_type.replace("-", "_")
         return getattr(import_module(f"transformers.models.{module}.modeling_{module}"), name)
-    if config.is_encoder_decoder and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING:
-        return transformers.AutoModelForTextEncoding
-    return transformers.AutoModel
+    if type(config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        return transformers.AutoModel
+    encoder_only = MODEL_FOR_TEXT_ENCODING_MAPPING[type(config)].__name__.endswith("EncoderModel")
+    return (
+        transformers.AutoModelForTextEncoding if encoder_only or config.is_encoder_decoder else transformers.AutoModel
+    )
 
 
 def reading_of(recipe: Recipe, model: nn.Module, config: Any) -> Reading:
@@ -68,6 +72,7 @@ class Reader:
 
     Attributes:
         masked: Whether the model can be shown what is padding.
+        always: Whether it must be shown that nothing is: without a mask it guesses from the ids.
     """
 
     def __init__(self, model: nn.Module, reading: Reading) -> None:
@@ -75,16 +80,33 @@ class Reader:
         if method is None:
             raise JobError("encoder", f"{type(model).__name__} has no {reading.method}, which its folder asks for")
         self._model, self._reading = model, reading
+        self._half = next(model.parameters()).dtype != torch.float32
         parameters = signature(method).parameters
         self.masked = "attention_mask" in parameters or any(
             parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()
         )
-        self.pooled = reading.pooled
+        self.pooled, self.always = reading.pooled, False
         self._given: dict[str, Any] = {"output_hidden_states": True} if "hidden_states" in reading.output else {}
+
+    @torch.inference_mode()
+    def settle(self, ids: torch.Tensor) -> None:
+        """Finds :attr:`always` from a run on (1, length) ids: not set where a mask of ones changes nothing."""
+        if not self.masked:
+            return
+        try:
+            without = self(ids, None).float()
+        except Exception:  # noqa: BLE001 - some models read the mask without asking whether there is one
+            self.always = True
+            return
+        shown = self(ids, torch.ones_like(ids)).float()
+        gap = torch.linalg.norm(without - shown) / torch.linalg.norm(shown).clamp(min=1e-30)
+        self.always = float(gap) > (0.1 if self._half else TOLERANCE)
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """States (n, length, width) of (n, length) ids, or (n, width) where the model gives one vector a text."""
         run: Any = getattr(self._model, self._reading.method)
+        if mask is None and self.always:
+            mask = torch.ones_like(ids)
         given = {"attention_mask": mask} if self.masked else {}
         output = run(input_ids=ids, **given, **self._given)
         for key in self._reading.output:

@@ -69,7 +69,7 @@ class Recipe:
         steps: (module type, its folder) after the transformer, in order; Pooling among them.
         truncate_dim: Numbers kept of each vector; None: all.
         reading: What is read of the model; None where the folder leaves it to the model's kind.
-        fill: Whether texts are padded to the limit, the padding attended to where the tokeniser gives no mask.
+        fill: Whether the folder pads texts to the limit; it matters to models alone that are shown no mask (SigLIP).
         refusal: Why texts cannot be encoded as the folder asks, though its pictures might; else None.
     """
 

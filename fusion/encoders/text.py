@@ -151,7 +151,7 @@ class TextEncoder(Encoder):
         self.tokens = Tokens(recipe, config, spec, model)
         self._read = Reader(model, reading_of(recipe, model, config))
         self.pooled = self._read.pooled
-        self._fill = recipe.fill or (recipe.reading is None and _fills_length(config))
+        self._fill = _fills_length(config) and (recipe.reading is None or recipe.fill)
         steps = mean_pooling() if recipe.reading is None and not self.pooled else read_steps(recipe)
         self._steps = steps.to(self.device)
         self._anew = starts_anew(model)
@@ -162,6 +162,8 @@ class TextEncoder(Encoder):
         lengthy = self._anew is not None or "longrope" in rotary_kinds(model)
         self.together = "equal lengths" if lengthy or not self._read.masked else "padded"
         self.probes = self.tokens(_PROBES)
+        if not self._fill:
+            self._read.settle(torch.tensor(self.probes[:1], device=self.device))
         self.dim = int(self.encode(self.probes[:1]).shape[1])
         if cpu:
             prepack(self.model, lambda: self.encode(self.probes[:1]))

@@ -1,4 +1,4 @@
-"""Every text architecture of transformers that builds a tiny random model: ours beside sentence-transformers' vectors."""
+"""Every text architecture of transformers that builds a tiny random model, beside sentence-transformers."""
 
 import gc
 import tempfile
@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import tests.sweep.tiny as tiny
 from fusion.encoders import EncoderSpec, describe, load
 from fusion.encoders.batch_check import difference
 from fusion.encoders.pipeline import embed
+from fusion.encoders.reading import _ENCODERS as ENCODERS
 from fusion.errors import JobError
 
 TOLERANCE = 1e-4
+TOWERS = ("clip_text_model", "siglip_text_model")
 TEXTS = (
-    "a red crab", "sun", "The BLUE boat is near a large house", "sky over the house and the boat and the crab in the sun",
+    "a red crab", "sun", "The BLUE boat is near a large house", "sky over the house and the boat and the crab in",
     "unheard words and a tiny crab", "green " * 30, "boat near crab",
 )  # fmt: skip
 
@@ -55,7 +58,9 @@ def sweep(chosen: list[str]) -> Iterator[Found]:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                tiny.build(AutoModel, tiny.tiny_config(CONFIG_MAPPING[name]), Path(folder))
+                model = tiny.build(AutoModel, tiny.tiny_config(CONFIG_MAPPING[name]), Path(folder))
+                if name in ENCODERS:
+                    model.get_encoder().save_pretrained(folder)
                 tiny.save_tokenizer(Path(folder))
                 library = library_of(Path(folder))
                 alone = np.stack([library.encode(text) for text in TEXTS])
@@ -71,13 +76,39 @@ def library_of(folder: Path) -> Any:
     """sentence-transformers on a folder of a transformer alone, its token states averaged."""
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.models import Pooling, Transformer
+    from transformers import AutoConfig, AutoModel
 
+    if AutoConfig.from_pretrained(folder).model_type not in ENCODERS:
+        model = AutoModel.from_pretrained(folder).eval()
+        if hasattr(model, "get_text_features") or model.config.model_type in TOWERS:
+            return Tower(model, folder)
     transformer = Transformer(str(folder))
     if transformer.module_output_name == "sentence_embedding":
         return SentenceTransformer(modules=[transformer], device="cpu")
     ids = transformer.preprocess(["a red crab"])
     width = int(transformer.eval()(ids)["token_embeddings"].shape[-1])
     return SentenceTransformer(modules=[transformer, Pooling(width, "mean")], device="cpu")
+
+
+class Tower:
+    """The text tower of a model of texts and pictures, as transformers run it; SigLIP pads to its full length."""
+
+    def __init__(self, model: Any, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        self._model, self._tokenizer = model, AutoTokenizer.from_pretrained(folder)
+
+    def encode(self, texts: str | list[str]) -> np.ndarray:
+        """(d,) of a text, (n, d) of a list."""
+        several = [texts] if isinstance(texts, str) else texts
+        full = self._model.config.model_type.startswith("siglip")
+        given = self._tokenizer(several, padding="max_length" if full else True, truncation=True, return_tensors="pt")
+        ids = {"input_ids": given["input_ids"], **({} if full else {"attention_mask": given["attention_mask"]})}
+        with torch.inference_mode():
+            run = getattr(self._model, "get_text_features", self._model)
+            output = run(**ids)
+        vectors = (output if isinstance(output, torch.Tensor) else output.pooler_output).numpy()
+        return vectors[0] if isinstance(texts, str) else vectors
 
 
 def compare(name: str, folder: Path, alone: np.ndarray, together: np.ndarray) -> Found:

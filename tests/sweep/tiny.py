@@ -9,6 +9,7 @@ import torch
 import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
 
 VOCABULARY = 64
+_TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4}
 POSITIONS = 96
 _WORDS = "a an the red green blue crab boat sky sun tiny large house sits stands under over near and is of in"
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -33,6 +34,7 @@ _SIZES: tuple[tuple[str, int], ...] = (
     (r"num_experts|num_local_experts|n_routed_experts|moe_num_experts", 4),
     (r"num_experts_per_tok|moe_k|top_k|moe_topk", 2),
     (r"n_group|topk_group|n_shared_experts", 1),
+    (r"rotary_dim", 8),
     (r"image_size", 32),
     (r"patch_size", 8),
 )  # fmt: skip
@@ -65,6 +67,8 @@ def _shrunk(values: dict[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dict) and name.endswith(("config", "_cfg")):
             small[name] = _shrunk(value)
+        elif name in _TOKENS and not isinstance(value, list):
+            small[name] = _TOKENS[name]
         elif not _DERIVED.fullmatch(name):
             small[name] = _size(name, value)
     small.setdefault("initializer_range", 0.2)
@@ -74,6 +78,8 @@ def _shrunk(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _size(name: str, value: Any) -> Any:
+    if name == "vocab_size" and value is None:
+        return VOCABULARY
     if isinstance(value, bool) or not isinstance(value, int):
         return value
     for pattern, size in _SIZES:
@@ -89,7 +95,7 @@ def tiny_config(config_class: Any) -> Any:
         return config_class.from_dict(_shrunk(values))
     except Exception:  # noqa: BLE001 - some take only a few arguments
         known = {
-            name: value for name, value in _shrunk(values).items() if _size(name, values.get(name)) != values[name]
+            name: value for name, value in _shrunk(values).items() if _size(name, values.get(name)) != values.get(name)
         }
         return config_class(**known)
 

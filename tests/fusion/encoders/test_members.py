@@ -1,6 +1,8 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fusion.encoders import EncoderSpec, load
 from fusion.encoders.members import embed_once, embed_vectors, pool
@@ -74,3 +76,26 @@ def test_a_row_can_be_refused_whole():
     result = pool(flat([[1], [2], [3]], [1, 0, 1]), 3, np.array([0, 2, 3]))
     result.refuse(0, BadInputError(Reason.POISONED, "crashed"))
     assert (result.ok.tolist(), result.reasons, result.bad) == ([False, True], ["poisoned", None], [])
+
+
+@pytest.mark.parametrize("weights", [[1e308, 1e308], [5e-324, 5e-324], [1e-320, 1e-320]])
+def test_weights_near_the_ends_of_what_a_number_holds(weights):
+    result = pool(flat([[1.0, 3.0], [5.0, 7.0]]), 2, np.array([0, 2]), np.array(weights))
+    assert result.ok.tolist() == [True]
+    assert result.vectors.tolist() == [[3.0, 5.0]]
+
+
+@settings(deadline=None)
+@given(
+    weights=st.lists(st.floats(0, 1e308, exclude_min=True), min_size=1, max_size=6),
+    power=st.integers(-40, 40),
+)
+def test_a_scale_common_to_all_weights_changes_nothing(weights, power):
+    vectors = np.arange(2 * len(weights), dtype=np.float32).reshape(-1, 2)
+    scaled = np.array(weights) / max(weights)
+    few = pool(flat(vectors), len(weights), np.array([0, len(weights)]), np.maximum(scaled, 1e-100))
+    many = pool(flat(vectors), len(weights), np.array([0, len(weights)]), np.ldexp(np.maximum(scaled, 1e-100), power))
+    assert np.array_equal(few.vectors, many.vectors)
+    assert few.ok.all()
+    assert vectors.min() <= few.vectors.min()
+    assert few.vectors.max() <= vectors.max() + 1e-5

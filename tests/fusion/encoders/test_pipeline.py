@@ -227,3 +227,18 @@ def test_a_call_that_fails_leaves_the_threads_to_the_others():
         with pytest.raises(ConnectionResetError):
             pipeline.embed([*["ab"] * 40, reader, *["ab"] * 40], batch=8)
         assert pipeline.embed(["ab"] * 40, batch=8).ok.all()
+
+
+def test_vectors_that_are_not_finite_are_bad_inputs_with_a_reason():
+    class Broken(Lengths):
+        def encode(self, batch):
+            vectors = super().encode(batch)
+            vectors[[place for place, word in enumerate(batch) if word == "nan"]] = np.nan
+            vectors[[place for place, word in enumerate(batch) if word == "inf"], 0] = -np.inf
+            return vectors
+
+    result = embed(Broken(), ["a", "nan", "b", "inf"], batch=6, threads=2)
+    assert result.ok.tolist() == [True, False, True, False]
+    assert result.reasons == [None, "not_finite", None, "not_finite"]
+    assert all("NaN or infinite" in result.details[row] for row in (1, 3))
+    assert result.vectors.tolist() == [[1, ord("a")], [0, 0], [1, ord("b")], [0, 0]]
