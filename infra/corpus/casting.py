@@ -1,4 +1,4 @@
-"""Arrow columns as files hold them to the type that a corpus has settled on; what does not fit is a problem of its row."""
+"""Arrow columns as files hold them to the type that a corpus has settled on; a misfit is a problem of its row."""
 
 import uuid
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _PIECE = 1 << 30
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A Parquet column's type without its storage details: no dictionaries, runs, views or 64-bit offsets; UUIDs as text.
+    """A Parquet column's type without its storage details: no dictionaries, runs, views, 64-bit offsets; UUIDs are text.
 
     >>> plain(pa.dictionary(pa.int8(), pa.large_string()))
     DataType(string)
@@ -37,7 +37,7 @@ def plain(kind: pa.DataType) -> pa.DataType:
 
 def is_uuid(kind: pa.DataType) -> bool:
     """Whether a type is Parquet's and Arrow's UUID."""
-    return isinstance(kind, pa.BaseExtensionType) and kind.extension_name == "arrow.uuid"
+    return isinstance(kind, pa.UuidType)
 
 
 def fitted(column: pa.ChunkedArray, kind: pa.DataType) -> tuple[pa.ChunkedArray, dict[int, str]]:
@@ -99,7 +99,7 @@ def _problem(error: Exception, kind: pa.DataType) -> str:
 def _has_text(kind: pa.DataType) -> bool:
     if pa.types.is_nested(kind):
         return any(_has_text(kind.field(number).type) for number in range(kind.num_fields))
-    return pa.types.is_string(kind)
+    return bool(pa.types.is_string(kind))
 
 
 def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -147,4 +147,6 @@ def _check_exact(array: pa.Array, kind: pa.DataType) -> None:
 
 def uuid_texts(storage: pa.Array) -> pa.Array:
     """UUIDs of 16 bytes in their canonical form."""
-    return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in storage.to_pylist()], pa.string())
+    return pa.array(
+        [None if value is None else str(uuid.UUID(bytes=value)) for value in storage.to_pylist()], pa.string()
+    )

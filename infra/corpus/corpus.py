@@ -135,7 +135,9 @@ class Corpus:
         except UnreadableError as error:
             raise RunError(f"{shard.uri} {error}") from error
         if len(problems.rows) != shard.rows:
-            raise RunError(f"{shard.uri} holds {len(problems.rows)} of the {shard.rows} rows planned; run the job again")
+            raise RunError(
+                f"{shard.uri} holds {len(problems.rows)} of the {shard.rows} rows planned; run the job again"
+            )
         partitions = _partitions(shard.source)
         arrays = {}
         for name, source_name in zip(wanted, stored, strict=True):
@@ -178,7 +180,9 @@ class Corpus:
         bad = table.column(BAD).to_pylist()
         named = self.key_column is not None
         return [
-            keys[row] if named and (keys[row] is not None or bad[row] is None) else f"{shard.source}#{shard.start + row}"
+            keys[row]
+            if named and (keys[row] is not None or bad[row] is None)
+            else f"{shard.source}#{shard.start + row}"
             for row in range(shard.rows)
         ]
 

@@ -25,12 +25,13 @@ _LATER = 64
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
 
+
 class JsonLines(Format):
     """One JSON object a line; .jsonl, .jsonl.gz, .jsonl.zst.
 
-    A column's type comes from the first rows and some of the later ones: whole numbers, numbers, true/false, text, lists of these; objects and
-    anything mixed are text. A later value that does not fit is null and recorded, the rest of its row counts.
-    Compressed files can only be read from their beginning: give large corpora several files.
+    A column's type comes from the first rows and some of the later ones: whole numbers, numbers, true/false, text, lists
+    of these; objects and anything mixed are text. A later value that does not fit is null and recorded, the rest of its
+    row counts. Compressed files can only be read from their beginning: give large corpora several files.
     """
 
     def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
@@ -121,7 +122,7 @@ def _csv_problem(error: str) -> str:
 
 
 class _Index:
-    """Counts records and notes the byte offset of every ``stride``-th, the first ``keep`` records and some later ones."""
+    """Counts records and notes the byte offset of every ``stride``-th, the first ``keep`` and some later records."""
 
     def __init__(self, stride: int, keep: int, header: bool = False) -> None:
         self.rows = 0

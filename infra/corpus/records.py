@@ -56,9 +56,7 @@ def csv_splitter(delimiter: str) -> Splitter:
     return split
 
 
-def _quoted_lines(
-    quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: bytes
-) -> Iterator[tuple[int, int]]:
+def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: bytes) -> Iterator[tuple[int, int]]:
     """Where quoted fields lie that hold line ends; the last may run on beyond the buffer."""
     position: int | None = 0
     while position is not None:

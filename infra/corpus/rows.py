@@ -9,9 +9,7 @@ from infra.corpus.keys import json_keys
 from infra.corpus.values import column_of, settled
 
 
-def table_of(
-    rows: Sequence[Parsed], columns: Mapping[str, pa.DataType], key: str | None
-) -> tuple[pa.Table, Problems]:
+def table_of(rows: Sequence[Parsed], columns: Mapping[str, pa.DataType], key: str | None) -> tuple[pa.Table, Problems]:
     """The columns, the key as text in ``KEYS`` where there is one, and the problems of rows and values."""
     problems = Problems([problem for _, problem in rows])
     arrays: dict[str, pa.Array] = {}
