@@ -11,7 +11,7 @@ _PIECE = 1 << 30
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
-    """A Parquet column's type without its storage details: no dictionaries, runs, views, 64-bit offsets; UUIDs are text.
+    """A Parquet column's type without its storage: no dictionaries, runs, views or 64-bit offsets; UUIDs are text.
 
     >>> plain(pa.dictionary(pa.int8(), pa.large_string()))
     DataType(string)

@@ -29,7 +29,7 @@ _BOM = b"\xef\xbb\xbf"
 class JsonLines(Format):
     """One JSON object a line; .jsonl, .jsonl.gz, .jsonl.zst.
 
-    A column's type comes from the first rows and some of the later ones: whole numbers, numbers, true/false, text, lists
+    A column's type comes from the first rows and some later ones: whole numbers, numbers, true/false, text, lists
     of these; objects and anything mixed are text. A later value that does not fit is null and recorded, the rest of its
     row counts. Compressed files can only be read from their beginning: give large corpora several files.
     """
