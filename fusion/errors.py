@@ -54,6 +54,7 @@ class Reason(StrEnum):
     NOT_NUMERIC = "not_numeric"
     NOT_FINITE = "not_finite"
     WRONG_LENGTH = "wrong_length"
+    WRONG_TYPE = "wrong_type"
     NULL_KEY = "null_key"
     DUPLICATE_KEY = "duplicate_key"
     UNREADABLE_ROW = "unreadable_row"

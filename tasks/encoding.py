@@ -10,7 +10,7 @@ from fusion.encoders import EncoderSpec, load
 from fusion.encoders.calibration import find_batch
 from fusion.encoders.pipeline import Pipeline
 from fusion.errors import BadInputError, Reason
-from infra.corpus import BAD, Corpus, Shard
+from infra.corpus import BAD, Corpus, Shard, misfits_of
 from infra.corpus.fetching import check_answered
 from infra.ledger import embedding_path
 from infra.storage import Storage
@@ -96,6 +96,10 @@ class EmbedWorker:
             for row, problem in enumerate(table.column(BAD).to_pylist())
             if problem is not None
         }
+        for row, problems in misfits_of(table).items():
+            misfit = next(((name, problems[name]) for name in self._columns() if name in problems), None)
+            if misfit is not None and misfit[0] != setting.corpus.key:
+                refused[row] = BadInputError(Reason.WRONG_TYPE, "column {}: {}".format(*misfit))
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
         members = Members(table, setting.columns, job.shard.folder, refused)
         seconds = Counter({"read": time.perf_counter() - began})

@@ -141,8 +141,8 @@ def _narrowed(vectors: NDArray[Any], dtype: Any, keys: pa.ChunkedArray) -> NDArr
 
 
 def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
-    """The reject lines of some rows: every input that could not be used, and rows without a key of their own."""
-    tables = []
+    """The reject lines of some rows: every input that could not be used, values that do not fit, rows without a key."""
+    tables = [_misfits(rows)]
     for name, status in rows.status.items():
         failed = status.filter(pa.compute.invert(status.column("ok")))
         tables.append(
@@ -166,6 +166,15 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
         columns = [pa.array(keys, pa.string()), nothing, pa.array(map(str, reasons), pa.string()), nothing, nothing]
         tables.append(pa.Table.from_arrays(columns, names=REJECTS.names))
     return pa.concat_tables([table.cast(REJECTS) for table in tables])
+
+
+def _misfits(rows: Rows) -> pa.Table:
+    """One line for each value that does not fit its column's type."""
+    lines = [
+        (rows.keys[misfit.row], misfit.column, str(Reason.WRONG_TYPE), misfit.problem, misfit.source)
+        for misfit in rows.misfits
+    ]
+    return pa.Table.from_pylist([dict(zip(REJECTS.names, line, strict=True)) for line in lines], REJECTS)
 
 
 def _bad_members(name: str, status: pa.Table) -> pa.Table:

@@ -15,7 +15,7 @@ from fusion.features import array_to_vectors
 from fusion.heads._targets import is_empty
 from fusion.labels import side_of
 from fusion.splits import is_test
-from infra.corpus import Corpus, Shard
+from infra.corpus import Corpus, Shard, misfits_of
 from infra.ledger import embedding_path
 from infra.storage import Storage
 from tasks.identities import embedding_ids
@@ -23,6 +23,23 @@ from tasks.run import TEST_FRACTION, Run
 
 _UNREAD = ("key_hash", "source_size", "source_stamp")
 _SPREAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A value that does not fit its column's type; it is null in the features.
+
+    Attributes:
+        row: Number of the row among the rows read.
+        column: Its column.
+        problem: What is wrong.
+        source: File and row, counted from 0.
+    """
+
+    row: int
+    column: str
+    problem: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class Rows:
         sides: The columns that say which side of the split a row is on and what it is grouped by.
         split: Name of the split column, or None.
         group_by: Name of the group column, or None.
+        misfits: Values of the kept columns, the others of the job and the key that do not fit their columns' types.
     """
 
     views: dict[str, NDArray[np.float32]]
@@ -44,6 +62,7 @@ class Rows:
     sides: pa.Table
     split: str | None = None
     group_by: str | None = None
+    misfits: tuple[Misfit, ...] = ()
 
     @property
     def count(self) -> int:
@@ -160,7 +179,8 @@ class RowReader:
         columns = list(dict.fromkeys([*self.keep, *sides]))
         rows = next(iter(status.values())).num_rows
         read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
-        return Rows(views, status, read.select(list(self.keep)), read.select(sides), self.split, self.group_by)
+        kept, misfits = read.select(list(self.keep)), _misfits(read, shard) if columns else ()
+        return Rows(views, status, kept, read.select(sides), self.split, self.group_by, misfits)
 
     def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
         """The rows of every shard, the next one read while one is worked on."""
@@ -179,6 +199,14 @@ class RowReader:
         return concatenate([self.read(shard) for shard in shards])
 
 
+def _misfits(table: pa.Table, shard: Shard) -> tuple[Misfit, ...]:
+    return tuple(
+        Misfit(row, column, problem, f"{shard.source}#{shard.start + row}")
+        for row, problems in misfits_of(table).items()
+        for column, problem in problems.items()
+    )
+
+
 def _present(vectors: NDArray[np.float32], ok: pa.ChunkedArray) -> NDArray[np.float32]:
     good = ok.to_numpy().astype(bool)
     if good.all():
@@ -193,6 +221,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     first = parts[0]
     if len(parts) == 1:
         return first
+    starts = np.cumsum([0, *(part.count for part in parts)]).tolist()
     return Rows(
         {name: np.concatenate([part.views[name] for part in parts]) for name in first.views},
         {name: pa.concat_tables([part.status[name] for part in parts]) for name in first.status},
@@ -200,6 +229,11 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         pa.concat_tables([part.sides for part in parts]),
         first.split,
         first.group_by,
+        tuple(
+            replace(misfit, row=start + misfit.row)
+            for start, part in zip(starts, parts, strict=False)
+            for misfit in part.misfits
+        ),
     )
 
 

@@ -1,9 +1,11 @@
 """What every corpus format shares: listed files, sources, shards, and the interface of a format."""
 
 import hashlib
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,8 +13,14 @@ from numpy.typing import NDArray
 
 from infra.corpus.files import Entry, Files, Listing
 
+KEYS = "__keys__"
+"""Name of the column of keys as text; null where a row has none."""
+
 BAD = "__bad__"
-"""Name of the column that tells why a row could not be read; null where it could."""
+"""Name of the column that says why a row could not be read; null where it could."""
+
+MISFITS = "__misfits__"
+"""Name of the column of values that do not fit: JSON ``{column: problem}``; null where every value of the row fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,44 @@ class Peek:
     stamps: Sequence[tuple[int, str]] | None = field(default=None)
 
 
+Parsed = tuple[dict[str, Any], str | None]
+"""The values of one record, and why it could not be read."""
+
+
+@dataclass(slots=True)
+class Problems:
+    """What could not be read of some rows.
+
+    Attributes:
+        rows: For each row why none of it could be read, or None.
+        values: {row: {column: why its value does not fit}}; such a value is null, the rest of the row counts.
+    """
+
+    rows: list[str | None]
+    values: dict[int, dict[str, str]] = field(default_factory=dict)
+
+    def add(self, column: str, wrong: Mapping[int, str]) -> None:
+        """Records the values of one column that do not fit, by row; those of unreadable rows need no record."""
+        for row, problem in wrong.items():
+            if self.rows[row] is None:
+                self.values.setdefault(row, {})[column] = problem
+
+    def misfits(self) -> pa.Array:
+        """The column ``MISFITS``."""
+        if not self.values:
+            return pa.nulls(len(self.rows), pa.string())
+        lines = [json.dumps(self.values[row]) if row in self.values else None for row in range(len(self.rows))]
+        return pa.array(lines, pa.string())
+
+
+def misfits_of(table: pa.Table) -> dict[int, dict[str, str]]:
+    """``{row: {column: why its value does not fit}}`` of a table that ``Corpus.read`` returned."""
+    column = table.column(MISFITS)
+    if column.null_count == table.num_rows:
+        return {}
+    return {row: json.loads(line) for row, line in enumerate(column.to_pylist()) if line is not None}
+
+
 class UnreadableError(Exception):
     """A source that is not what its name says; the message goes after the file's name."""
 
@@ -126,17 +172,20 @@ class Format(ABC):
         return files.stat(shard.uri)
 
     @abstractmethod
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
         """Reads rows of a source.
 
         Args:
             files: Access to the files.
             shard: Which rows.
             columns: Wanted columns with the type each must come in; those that the source lacks may be left out.
+            key: Column whose values name the rows; they come as text in the further column ``KEYS``.
 
         Returns:
-            The table in row order, and for each row why it could not be read (None where it could). May hold fewer
-            rows than the shard if the source has shrunk.
+            The table in row order, and what could not be read of it. May hold fewer rows than the shard if the source
+            has shrunk.
         """
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from infra.corpus.base import BAD, Peek, Shard
+from infra.corpus.base import BAD, MISFITS, Peek, Problems, Shard, misfits_of
 from infra.corpus.corpus import Corpus
 from infra.corpus.files import Entry, Files
 from infra.corpus.join import KEY, Indices, Join
@@ -40,7 +40,8 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
     out_rank, out_row = _output_rows(ranks, base)
     found = pa.array(out_row, mask=out_row < 0)
     columns: dict[str, pa.Array] = {join.key: keys.take(pa.array(out_rank))}
-    columns[BAD] = base.column(BAD).take(found) if base is not None else pa.nulls(len(out_rank), pa.string())
+    for name in (BAD, MISFITS):
+        columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), pa.string())
     for name, kind in join.sides[0].types.items():
         columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), kind)
     told: dict[str, Any] = {}
@@ -63,7 +64,7 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
 def joined_corpus(join: Join, record: Mapping[str, Any], storage: Storage, job: CorpusJob, files: Files) -> Corpus:
     """The joined corpus as its record lists it."""
     root = storage.uri(join.folder)
-    types = {name: kind for name, kind in join.types.items() if name != BAD}
+    types = {name: kind for name, kind in join.types.items() if name not in (BAD, MISFITS)}
     peeks = {
         Entry(f"{root}/{file['name']}", file["name"], file["bytes"], _stamp(file["name"])): Peek(file["rows"], types)
         for file in record["files"]
@@ -78,11 +79,14 @@ class Joined(Parquet):
         """Size, and the digest in the name."""
         return files.stat(shard.uri)[0], _stamp(shard.uri)
 
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
-        """Reads the rows; those that could not be read before the join are told again."""
-        table, _ = super().read(files, shard, {**columns, BAD: pa.string()})
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
+        """Reads the rows; what could not be read before the join is recorded again."""
+        notes = {BAD: pa.string(), MISFITS: pa.string()}
+        table, problems = super().read(files, shard, {**columns, **notes}, key)
         bad: list[str | None] = table.column(BAD).to_pylist()
-        return table.drop_columns([BAD]), bad
+        return table.drop_columns(list(notes)), Problems(bad, problems.values | misfits_of(table))
 
 
 class _Groups:

@@ -11,9 +11,10 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from fusion.errors import JobError, RunError
-from infra.corpus.base import BAD, Format, Peek, Shard, Source, UnreadableError, shard_id
+from infra.corpus.base import BAD, KEYS, MISFITS, Format, Peek, Shard, Source, UnreadableError, shard_id
 from infra.corpus.files import Entry, Files, Listing
 from infra.corpus.folder import PICTURE_SUFFIXES, Folder
+from infra.corpus.keys import KEY_TYPES, is_key_type
 from infra.corpus.lines import Delimited, JsonLines
 from infra.corpus.tables import Parquet
 from infra.corpus.values import joined, settled
@@ -111,26 +112,32 @@ class Corpus:
 
         Args:
             shard: A shard of this corpus, or the beginning of one.
-            columns: Wanted columns; the key column is added if it is not among them.
+            columns: Wanted columns; the key comes as text whether or not its column is among them.
 
         Returns:
-            A table of ``shard.rows`` rows: the columns in the order asked for, null where a source lacks one, and
-            ``__bad__``: why the row could not be read (its values are then null), or null.
+            A table of ``shard.rows`` rows: the columns in the order asked for, null where a source lacks one, then
+            ``__keys__``: the key as text; ``__bad__``: why the row could not be read (its values are then null), or
+            null; ``__misfits__``: which of its values do not fit their columns' types (these alone are then null;
+            :func:`infra.corpus.base.misfits_of`), or null.
 
         Raises:
             RunError: The source is gone, or has changed since the shard was planned.
         """
         if self._format.state(self._files, shard) != (shard.size, shard.stamp):
             raise RunError(f"{shard.uri} has changed since this run was planned; run the job again")
-        wanted = list(dict.fromkeys([*columns, *filter(None, [self.key_column])]))
+        wanted = list(dict.fromkeys(columns))
         stored = [self._aliases.get(name, name) for name in wanted]
         types = {name: self._file_columns[name] for name in stored if name in self._file_columns}
+        key = self.key_column
+        stored_key = self._aliases.get(key, key) if key is not None and key in self.columns else None
         try:
-            table, bad = self._format.read(self._files, shard, types)
+            table, problems = self._format.read(self._files, shard, types, stored_key)
         except UnreadableError as error:
             raise RunError(f"{shard.uri} {error}") from error
-        if len(bad) != shard.rows:
-            raise RunError(f"{shard.uri} holds {len(bad)} of the {shard.rows} rows planned; run the job again")
+        if len(problems.rows) != shard.rows:
+            raise RunError(
+                f"{shard.uri} holds {len(problems.rows)} of the {shard.rows} rows planned; run the job again"
+            )
         partitions = _partitions(shard.source)
         arrays = {}
         for name, source_name in zip(wanted, stored, strict=True):
@@ -140,7 +147,12 @@ class Corpus:
                 kind = self.columns.get(name, pa.null())
                 value = partitions.get(name) if name in self._folder_columns else None
                 arrays[name] = pa.repeat(pa.scalar(value, kind), shard.rows)
-        return pa.table({**arrays, BAD: pa.array(bad, pa.string())})
+        if KEYS in table.column_names:
+            arrays[KEYS] = table.column(KEYS)
+        else:
+            value = partitions.get(key) if key is not None and key in self._folder_columns else None
+            arrays[KEYS] = pa.repeat(pa.scalar(value or None, pa.string()), shard.rows)
+        return pa.table({**arrays, BAD: pa.array(problems.rows, pa.string()), MISFITS: problems.misfits()})
 
     def reading(self, columns: Sequence[str]) -> list[list[str]]:
         """How columns are read, for the identity of what is made of them.
@@ -177,21 +189,21 @@ class Corpus:
             table: What ``read`` returned.
 
         Returns:
-            The key column's values as text, None where it is null or empty. Without a key column, and for rows that
-            could not be read: ``<source>#<row number>``, counted from 0.
+            The key column's values as text, None where there is none: null, empty, not a number, or no text. Without a
+            key column, and for rows that could not be read: ``<source>#<row number>``, counted from 0.
         """
+        keys: list[str | None] = table.column(KEYS).to_pylist()
         bad = table.column(BAD).to_pylist()
-        column = self.key_column
-        values = [None] * shard.rows if column is None else table.column(column).to_pylist()
+        named = self.key_column is not None
         return [
-            f"{shard.source}#{shard.start + row}"
-            if column is None or (values[row] is None and _hides_key(bad[row], column))
-            else _key_text(values[row])
+            keys[row]
+            if named and (keys[row] is not None or bad[row] is None)
+            else f"{shard.source}#{shard.start + row}"
             for row in range(shard.rows)
         ]
 
     def require(self, columns: Mapping[str, str | Sequence[str]]) -> None:
-        """Checks that columns exist and have one type.
+        """Checks that columns exist and have one type, and the key one that has a text form.
 
         Args:
             columns: {key in the job file: column name or names}.
@@ -205,6 +217,8 @@ class Corpus:
                     raise JobError(key, self._clashes[name])
                 if name not in self.columns:
                     raise JobError(key, self._missing(name))
+                if name == self.key_column and key.endswith("corpus.key") and not is_key_type(self.columns[name]):
+                    raise JobError(key, f"{name!r} is {self.columns[name]}, which names no row; keys are {KEY_TYPES}")
 
     def _missing(self, name: str) -> str:
         known = list(self.columns)
@@ -330,15 +344,3 @@ def _partition_parts(relative: str) -> Iterator[tuple[str, str | None]]:
         name, equals, value = part.partition("=")
         if equals and name:
             yield unquote(name), None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)
-
-
-def _hides_key(problem: str | None, column: str) -> bool:
-    """Whether a row's problem leaves its key unknown; that of another column does not."""
-    return problem is not None and (not problem.startswith("column ") or problem.startswith(f"column {column}:"))
-
-
-def _key_text(value: object) -> str | None:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "backslashreplace")
-    text = None if value is None else str(value)
-    return text or None

@@ -6,9 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from infra.corpus.base import Format, Peek, Shard
+from infra.corpus.base import Format, Peek, Problems, Shard
 from infra.corpus.files import Entry, Files, Listing
-from infra.corpus.values import column_of
+from infra.corpus.rows import table_of
 
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
@@ -51,7 +51,9 @@ class Folder(Format):
         children = files.children(shard.uri)
         return _state(children, _pictures(children)[shard.start : shard.start + shard.length])
 
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
         """Reads names and texts; the pictures themselves stay where they are."""
         children = files.children(shard.uri)
         names = _pictures(children)[shard.start : shard.stop]
@@ -63,14 +65,17 @@ class Folder(Format):
             "image": [f"{shard.uri}/{name}" for name in names],
             "label": [None if folder == "." else folder.rpartition("/")[2]] * len(names),
         }
-        if "text" in columns:
+        if "text" in columns or key == "text":
             values["text"] = []
             for row, name in enumerate(names):
                 text, bad[row] = (
                     _text(files, f"{shard.uri}/{_sidecar(name)}") if _sidecar(name) in children else ("", None)
                 )
                 values["text"].append(text or None)
-        return pa.table({name: column_of(values[name], kind)[0] for name, kind in columns.items()}), bad
+        rows = [(dict(zip(values, row, strict=True)), None) for row in zip(*values.values(), strict=True)]
+        table, problems = table_of(rows, columns, key)
+        problems.rows = bad
+        return table, problems
 
 
 def _pictures(children: Mapping[str, Any]) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fusion.errors import RunError
 from fusion.splits import stable_hash
-from infra.corpus.base import BAD, Shard
+from infra.corpus.base import BAD, MISFITS, Shard
 from infra.corpus.corpus import Corpus
 from infra.job import CorpusJob
 from infra.storage import Storage
@@ -114,7 +114,7 @@ class Join:
     @property
     def types(self) -> dict[str, pa.DataType]:
         """Columns of the joined corpus: an input's own table gives lists."""
-        types = {self.key: pa.string(), BAD: pa.string()}
+        types = {self.key: pa.string(), BAD: pa.string(), MISFITS: pa.string()}
         for side in self.sides:
             types |= {name: kind if side.input is None else pa.list_(kind) for name, kind in side.types.items()}
         return types
@@ -172,7 +172,8 @@ def spill(join: Join, storage: Storage, unit: Unit) -> NDArray[np.int64]:
 def _keyed(side: Side, shard: Shard) -> pa.Table:
     """One shard's rows with their keys as text, columns under their names in the joined corpus."""
     table = side.corpus.read(shard, list(dict.fromkeys(side.columns.values())))
-    arrays = {KEY: pa.array(side.corpus.keys(shard, table), pa.string()), BAD: table.column(BAD).combine_chunks()}
+    arrays = {KEY: pa.array(side.corpus.keys(shard, table), pa.string())}
+    arrays |= {name: table.column(name).combine_chunks() for name in (BAD, MISFITS)}
     for name, column in side.columns.items():
         values = table.column(column)
         values = values.combine_chunks() if values.num_chunks != 1 else values.chunk(0)

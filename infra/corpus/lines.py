@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -11,46 +12,47 @@ import numpy as np
 import pyarrow as pa
 
 from fusion.errors import RunError
-from infra.corpus.base import Format, Peek, Shard, UnreadableError
+from infra.corpus.base import Format, Parsed, Peek, Problems, Shard, UnreadableError
 from infra.corpus.files import Entry, Files
 from infra.corpus.records import Splitter, csv_splitter, records, spans, split_lines
-from infra.corpus.values import column_of, settled, types_of
+from infra.corpus.rows import table_of
+from infra.corpus.values import types_of
 
 csv.field_size_limit(1 << 30)
 
 _CHUNK = 8 << 20
+_LATER = 64
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
-
-Row = dict[str, Any]
-Parsed = tuple[Row, str | None]
-"""The values of one record, and why it could not be read."""
 
 
 class JsonLines(Format):
     """One JSON object a line; .jsonl, .jsonl.gz, .jsonl.zst.
 
-    A column's type comes from the first rows: whole numbers, numbers, true/false, text, lists of these; objects and
-    anything mixed are text. A later value that does not fit makes its row a recorded bad row. Compressed files can
-    only be read from their beginning: give large corpora several files.
+    A column's type comes from the first rows and some later ones: whole numbers, numbers, true/false, text, lists
+    of these; objects and anything mixed are text. A later value that does not fit is null and recorded, the rest of its
+    row counts. Compressed files can only be read from their beginning: give large corpora several files.
     """
 
     def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
-        """Counts lines; the types come from the first ``sample``."""
+        """Counts lines; the types come from the first ``sample`` and some of every 8 MB after them."""
         index = _Index(stride, sample)
         index.scan(_stream(files, entry.uri), split_lines)
         parsed = [_json_row(record) for record in index.first]
         if parsed and parsed[0][1] is not None and index.first[0].lstrip().startswith(b"["):
             raise UnreadableError("is a JSON array; a .jsonl file holds one JSON object on each line")
         good = [row for row, problem in parsed if problem is None]
+        later = [row for row, problem in map(_json_row, index.later) if problem is None]
         if parsed and not good:
             raise UnreadableError(f"row 1 is not a JSON object ({parsed[0][1]}); a .jsonl file holds one on each line")
-        return Peek(index.rows, types_of(good), index.marks())
+        return Peek(index.rows, types_of(good + later), index.marks())
 
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
         """Reads the shard's bytes and parses its lines."""
         lines = records(_blob(files, shard), split_lines)[: shard.rows]
-        return _table([_json_row(line) for line in lines], columns)
+        return table_of([_json_row(line) for line in lines], columns, key)
 
 
 class Delimited(Format):
@@ -71,14 +73,18 @@ class Delimited(Format):
             return Peek(0, {}, index.marks())
         return Peek(index.rows, dict.fromkeys(self._header(index.first[0]), pa.string()), index.marks())
 
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
         """Reads the shard's bytes and parses its rows."""
         split = csv_splitter(self.delimiter)
         header = self._header(_first_record(files, shard.uri, shard.stamp, self.delimiter))
         rows = records(_blob(files, shard), split)[: shard.rows]
-        return _table([self._row(record, header) for record in rows], columns)
+        return table_of([self._row(record, header) for record in rows], columns, key)
 
     def _header(self, record: bytes) -> list[str]:
+        if b"\r" in record.rstrip(b"\r") and b'"' not in record:
+            raise UnreadableError("has lines that end in CR alone; save it with LF or CRLF line ends")
         names, problem = self._fields(record)
         if problem is not None:
             raise UnreadableError(f"the header row cannot be read ({problem})")
@@ -102,20 +108,26 @@ class Delimited(Format):
         try:
             return next(csv.reader([text], delimiter=self.delimiter, strict=True)), None
         except csv.Error as error:
-            if "unexpected end of data" in str(error):
-                return [], "a quoted field that does not end"
-        try:
-            return next(csv.reader([text], delimiter=self.delimiter)), None
-        except csv.Error as error:
-            return [], f"not a row ({error})"
+            return [], _csv_problem(str(error))
+
+
+def _csv_problem(error: str) -> str:
+    if "unexpected end of data" in error:
+        return "a quoted field that does not end"
+    if "new-line character" in error:
+        return "a carriage return outside quotes; save the file with LF or CRLF line ends"
+    if "expected after" in error:
+        return "text after the quote that ends a field; a quote within a field is written twice"
+    return f"not a row ({error})"
 
 
 class _Index:
-    """Counts records and notes the byte offset of every ``stride``-th, and the first ``keep`` records."""
+    """Counts records and notes the byte offset of every ``stride``-th, the first ``keep`` and some later records."""
 
     def __init__(self, stride: int, keep: int, header: bool = False) -> None:
         self.rows = 0
         self.first: list[bytes] = []
+        self.later: list[bytes] = []
         self._stride, self._keep, self._header = stride, keep, header
         self._marks: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         self._end = 0
@@ -124,6 +136,9 @@ class _Index:
         for offset, buffer, begins, ends in spans(_without_bom(chunks), split):
             missing = self._keep - len(self.first)
             self.first += [buffer[a:b] for a, b in zip(begins[:missing].tolist(), ends[:missing].tolist(), strict=True)]
+            if len(begins) > missing:
+                chosen = np.unique(np.linspace(max(0, missing), len(begins) - 1, _LATER).astype(np.int64))
+                self.later += [buffer[begins[row] : ends[row]] for row in chosen]
             if self._header and len(begins):
                 begins, self._header = begins[1:], False
             self._marks.append(begins[(-self.rows) % self._stride :: self._stride] + offset)
@@ -152,24 +167,20 @@ def _first_record(files: Files, uri: str, stamp: str, delimiter: str) -> bytes:
     raise RunError("the header row is gone: the file changed while the run was reading it")
 
 
+def _real(text: str) -> float | str:
+    """A number; one beyond the range of floats stays as it is written."""
+    number = float(text)
+    return text if math.isinf(number) else number
+
+
 def _json_row(line: bytes) -> Parsed:
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.decode(), parse_float=_real)
     except UnicodeDecodeError as error:
         return {}, f"not UTF-8 text (byte {error.start})"
     except (ValueError, RecursionError) as error:
         return {}, f"not JSON ({error})"
     return (row, None) if isinstance(row, dict) else ({}, f"not a JSON object but {str(line[:30], 'utf-8', 'replace')}")
-
-
-def _table(rows: Sequence[Parsed], columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
-    bad = [problem for _, problem in rows]
-    arrays: dict[str, pa.Array] = {}
-    for name, kind in columns.items():
-        arrays[name], wrong = column_of([row.get(name) for row, _ in rows], settled(kind))
-        for number, problem in wrong.items():
-            bad[number] = bad[number] or f"column {name}: {problem}"
-    return pa.table(arrays), bad
 
 
 def _compression(uri: str) -> str | None:

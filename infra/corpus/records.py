@@ -35,17 +35,20 @@ def split_lines(buffer: bytes, final: bool) -> Spans:
 def csv_splitter(delimiter: str) -> Splitter:
     """A splitter for CSV rows: a line end inside a quoted field ends no row.
 
-    A quote opens a field only right after a delimiter or line end, as Python's csv module reads it. A quoted field
-    that does not close within 16 MB is taken for a stray quote, and its row ends with its line.
+    A quote opens a field only right after a delimiter or line end, as Python's csv module reads it. One that does not
+    close within 16 MB, or whose closing quote has text after it, is taken for a stray quote: its row ends with its
+    line, so that it takes no other row with it.
     """
     opening = re.escape(delimiter).encode()
     quoted = re.compile(rb"(?:(?<=[\n\r" + opening + rb'])|\A)"[^"]*+(?:""[^"]*+)*+("|\Z)')
+
+    after = delimiter.encode() + b"\r\n"
 
     def split(buffer: bytes, final: bool) -> Spans:
         newlines = np.flatnonzero(np.frombuffer(buffer, np.uint8) == _NEWLINE)
         if b'"' not in buffer:
             return _spans(buffer, newlines, final)
-        fields = np.array(list(_quoted_lines(quoted, buffer, final)), dtype=np.int64).reshape(-1, 2)
+        fields = np.array(list(_quoted_lines(quoted, buffer, final, after)), dtype=np.int64).reshape(-1, 2)
         before = np.searchsorted(fields[:, 0], newlines) - 1
         inside = (before >= 0) & (newlines < fields[before, 1]) if len(fields) else np.zeros(len(newlines), dtype=bool)
         return _spans(buffer, newlines[~inside], final)
@@ -53,7 +56,7 @@ def csv_splitter(delimiter: str) -> Splitter:
     return split
 
 
-def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool) -> Iterator[tuple[int, int]]:
+def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: bytes) -> Iterator[tuple[int, int]]:
     """Where quoted fields lie that hold line ends; the last may run on beyond the buffer."""
     position: int | None = 0
     while position is not None:
@@ -61,7 +64,8 @@ def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool) -> Iter
         for field in fields:
             begin, end = field.span()
             unclosed = not field.group(1)
-            if end - begin > _UNCLOSED or (unclosed and final):
+            stray = end < len(buffer) and buffer[end] not in after
+            if stray or end - begin > _UNCLOSED or (unclosed and final):
                 following = buffer.find(b"\n", begin) + 1
                 position = following or None
                 break

@@ -6,31 +6,15 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from infra._faults import told
-from infra.corpus.base import Format, Peek, Shard, UnreadableError
+from fusion.errors import RunError
+from infra._faults import is_transient, told
+from infra.corpus.base import KEYS, Format, Peek, Problems, Shard, UnreadableError
+from infra.corpus.casting import fitted, plain
 from infra.corpus.files import Entry, Files
+from infra.corpus.keys import key_texts
 from infra.jobpaths import is_uri
 
 _BATCH = 1024
-
-
-def plain(kind: pa.DataType) -> pa.DataType:
-    """A Parquet column's type without its storage details: no dictionaries, views or 64-bit offsets.
-
-    >>> plain(pa.dictionary(pa.int8(), pa.large_string()))
-    DataType(string)
-    """
-    if pa.types.is_dictionary(kind):
-        return plain(kind.value_type)
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    if pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind):
-        return pa.binary()
-    if pa.types.is_large_list(kind) or pa.types.is_list(kind):
-        return pa.list_(plain(kind.value_type))
-    if isinstance(kind, pa.BaseExtensionType):
-        return plain(kind.storage_type)
-    return kind
 
 
 class Parquet(Format):
@@ -51,29 +35,65 @@ class Parquet(Format):
                 names = file.schema_arrow.names
                 if len(set(names)) < len(names):
                     raise UnreadableError("two columns have the same name")
+                _check_counts(file.metadata)
                 types = {column.name: plain(column.type) for column in file.schema_arrow}
                 return Peek(file.metadata.num_rows, types)
-        except pa.ArrowException as error:
-            raise UnreadableError(f"is not a whole Parquet file ({str(error).splitlines()[0][:120]})") from error
+        except (pa.ArrowException, OSError) as error:
+            if _is_of_storage(error):
+                raise
+            raise UnreadableError(f"is not a whole Parquet file ({_reason(error)})") from error
 
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
         """Reads the shard's rows, going on from the shard before where that was the last one read."""
         with told(shard.uri):
-            reader = _reader(files, shard, tuple(columns))
-            try:
-                table = reader.take(shard.start, shard.stop)
-            except BaseException:
-                _last.reader = None
-                raise
-        for number, name in enumerate(table.column_names):
-            if table.column(name).type != columns[name]:
-                table = table.set_column(number, name, _cast(table.column(name), columns[name]))
-        return table, [None] * table.num_rows
+            table = _taken(files, shard, tuple(dict.fromkeys([*columns, *filter(None, [key])])))
+        problems = Problems([None] * table.num_rows)
+        arrays: dict[str, pa.ChunkedArray | pa.Array] = {}
+        for name in table.column_names:
+            if name in columns:
+                arrays[name], wrong = fitted(table.column(name), columns[name])
+                problems.add(name, wrong)
+        if key in table.column_names:
+            arrays[KEYS], wrong = key_texts(table.column(key))
+            problems.add(str(key), wrong)
+        return pa.table(arrays) if arrays else table.select([]), problems
 
 
-def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """The column as ``kind``; copied first, since pyarrow casts slices of structs wrongly."""
-    return column.take(pa.array(range(len(column)), pa.int64())).cast(kind)
+def _taken(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table:
+    try:
+        table = _reader(files, shard, columns).take(shard.start, shard.stop)
+    except BaseException as error:
+        _last.reader = None
+        if isinstance(error, pa.ArrowException | OSError) and not _is_of_storage(error):
+            raise RunError(
+                f"{shard.uri} is damaged: rows {shard.start} to {shard.stop} cannot be read ({_reason(error)}); "
+                "write the file again or take it out of the corpus"
+            ) from error
+        raise
+    if table.num_rows < shard.rows:
+        raise RunError(
+            f"{shard.uri} is damaged: its columns hold {table.num_rows} of the {shard.rows} rows from {shard.start} on "
+            "that its footer names; write the file again or take it out of the corpus"
+        )
+    return table
+
+
+def _check_counts(metadata: pq.FileMetaData) -> None:
+    """Refuses a footer that contradicts itself."""
+    rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    if rows != metadata.num_rows:
+        raise UnreadableError(f"is damaged: its footer names {metadata.num_rows} rows, its row groups {rows}")
+
+
+def _is_of_storage(error: BaseException) -> bool:
+    """Whether it was not the file's content that failed, but the way to it."""
+    return isinstance(error, OSError) and (error.errno is not None or is_transient(error))
+
+
+def _reason(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class _Reader:
@@ -127,8 +147,11 @@ class _Reader:
         remote = is_uri(self._uri)
         for group in range(first, len(self._stops)):
             with self._files.open_ranges(self._uri, self._size) as stream:
-                file = pq.ParquetFile(stream, metadata=self._metadata, pre_buffer=remote)
-                yield from file.iter_batches(_BATCH, row_groups=[group], columns=self._columns, use_threads=False)
+                file = pq.ParquetFile(
+                    stream, metadata=self._metadata, pre_buffer=remote, page_checksum_verification=True
+                )
+                batches = file.iter_batches(_BATCH, row_groups=[group], columns=self._columns, use_threads=False)
+                yield from (batch.select(self._columns) for batch in batches)
 
 
 class _Last(threading.local):

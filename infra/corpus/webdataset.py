@@ -4,17 +4,18 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 
-from infra.corpus.base import Format, Peek, Shard, UnreadableError
+from infra.corpus.base import Format, Parsed, Peek, Problems, Shard, UnreadableError
 from infra.corpus.files import Entry, Files
 from infra.corpus.folder import PICTURE_SUFFIXES
-from infra.corpus.values import column_of, types_of
+from infra.corpus.rows import table_of
+from infra.corpus.values import types_of
 
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _TEXTS = ("txt", "text", "caption", "cls", "json", "id", "url")
@@ -64,22 +65,13 @@ class WebDataset(Format):
             types["text"] = pa.string()
         return Peek(rows, types, np.array([*marks, end], np.int64))
 
-    def read(self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType]) -> tuple[pa.Table, list[str | None]]:
+    def read(
+        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
+    ) -> tuple[pa.Table, Problems]:
         """Reads the shard's range of the tar in one request."""
         blob = files.read(shard.uri, shard.offset, shard.length)
         samples = list(_samples(io.BytesIO(blob), lambda *_: True))[: shard.rows]
-        rows: list[dict[str, Any]] = []
-        bad: list[str | None] = []
-        for sample in samples:
-            row, problem = _row(sample, columns)
-            rows.append(row)
-            bad.append(problem)
-        arrays: dict[str, pa.Array] = {}
-        for name, kind in columns.items():
-            arrays[name], wrong = column_of([row.get(name) for row in rows], kind)
-            for number, problem in wrong.items():
-                bad[number] = bad[number] or f"column {name}: {problem}"
-        return pa.table(arrays), bad
+        return table_of([_row(sample, {*columns, key}) for sample in samples], columns, key)
 
 
 def _samples(stream: BinaryIO, wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
@@ -118,7 +110,7 @@ def _type(extension: str) -> pa.DataType:
     return pa.string() if extension in _TEXTS else pa.binary()
 
 
-def _row(sample: _Sample, columns: Mapping[str, pa.DataType]) -> tuple[dict[str, Any], str | None]:
+def _row(sample: _Sample, columns: Container[str | None]) -> Parsed:
     members = sample.members
     fields, problem = _fields(members["json"]) if "json" in members else ({}, None)
     row: dict[str, Any] = fields | {"__key__": sample.key}

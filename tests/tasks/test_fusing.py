@@ -10,7 +10,7 @@ from infra.corpus import Shard
 from tasks.duplicates import duplicates
 from tasks.fusing import FuseSetting, bad_inputs, rows_written
 from tasks.members import REJECT
-from tasks.rows import Rows
+from tasks.rows import Misfit, Rows, concatenate
 
 NAN = np.nan
 
@@ -70,6 +70,23 @@ def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
         {"key": "b", "input": "image", "reason": "truncated", "detail": "value 2: cut", "source": "x.png"}
     ]
     assert rows_written(several, (), "drop").all()
+
+
+def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
+    misfit = Misfit(1, "score", "'many' is not a number", "a.jsonl#1")
+    one = rows(["a", "b"], text=[1, 2])
+    one = Rows(one.views, one.status, one.kept, one.sides, misfits=(misfit,))
+    both = concatenate([rows(["x", "y", "z"], text=[1, 2, 3]), one])
+    assert bad_inputs(both, ()).to_pylist() == [
+        {
+            "key": "b",
+            "input": "score",
+            "reason": "wrong_type",
+            "detail": "'many' is not a number",
+            "source": "a.jsonl#1",
+        }
+    ]
+    assert rows_written(both, (), "drop").all()
 
 
 class Hashes:

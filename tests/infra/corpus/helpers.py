@@ -24,12 +24,12 @@ def read(corpus: Corpus, columns: Iterable[str], rows: int = 4096) -> dict[str, 
     """All rows in order, read by a pickled copy, with the keys under ``""``."""
     columns = list(columns)
     worker: Corpus = pickle.loads(pickle.dumps(corpus))  # noqa: S301
-    values: dict[str, list[Any]] = {name: [] for name in ["", *columns, "__bad__"]}
+    values: dict[str, list[Any]] = {name: [] for name in ["", *columns, "__bad__", "__misfits__"]}
     for shard in corpus.shards(rows):
         table = worker.read(shard, columns)
         assert table.num_rows == shard.rows
         values[""] += worker.keys(shard, table)
-        for name in [*columns, "__bad__"]:
+        for name in [*columns, "__bad__", "__misfits__"]:
             values[name] += table.column(name).to_pylist()
     return values
 

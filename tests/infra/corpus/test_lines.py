@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,12 +66,55 @@ def test_values_that_come_late_and_do_not_fit_are_told(tmp_path: Path) -> None:
     path.write_text(jsonl([{"n": number} for number in range(12_000)] + [{"n": "many"}, {"n": 1.5}, {}]))
     values = read(opened(path), ["n"])
     assert values["n"][-4:] == [11_999, None, None, None]
-    assert values["__bad__"][-4:] == [
+    assert set(values["__bad__"]) == {None}
+    assert values["__misfits__"][-4:] == [
         None,
-        "column n: 'many' is not a whole number",
-        "column n: '1.5' is not a whole number",
+        json.dumps({"n": "'many' is not a whole number"}),
+        json.dumps({"n": "'1.5' is not a whole number"}),
         None,
     ]
+
+
+def test_fractions_after_ten_thousand_whole_numbers_make_the_column_real(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(jsonl([{"n": 1}] * 10_000 + [{"n": 2.5}] * 60))
+    values = read(opened(path), ["n"])
+    assert values["n"] == [1.0] * 10_000 + [2.5] * 60
+    assert set(values["__misfits__"]) == {None}
+
+
+def test_no_digit_of_a_number_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"n": 9007199254740993, "x": 1E400}\n{"n": 2.5, "x": 1}\n')
+    values = read(opened(path, key="n"), ["n", "x"])
+    assert values["n"] == ["9007199254740993", "2.5"]
+    assert values["x"] == ["1E400", "1"]
+    assert values[""] == ["9007199254740993", "2.5"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"bbox": [1, 2.5], "id": 3}],
+        [{"role": "user", "content": "a"}, {"role": "assistant", "content": None}],
+        [1, [2]],
+        [[[[1]]]],
+        [1, {"a": None}],
+    ],
+)
+def test_what_no_column_type_holds_is_json_text(tmp_path: Path, value: object) -> None:
+    (tmp_path / "a.jsonl").write_text(jsonl([{"v": value}, {"v": []}, {"v": None}]))
+    values = read(opened(tmp_path / "a.jsonl"), ["v"])
+    assert set(values["__misfits__"]) == {None}
+    assert [json.loads(text) for text in values["v"][:2]] == [value, []]
+
+
+def test_a_stray_quote_takes_no_other_row_with_it(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"5" screen,"x\n2,"a"\n3,"b" c\n4,"said\n5,"d"\n6,e\n')
+    values = read(opened(tmp_path / "a.csv", key="id", rows=2), ["text"], 2)
+    assert [text for text in values["text"] if text is not None] == ["a", "d", "e"]
+    assert len([problem for problem in values["__bad__"] if problem]) == 3
+    assert len(values["text"]) == 6
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_rows_come_in_any_order_of_shards_whatever_the_row_groups(tmp_path: Path
     corpus = opened(tmp_path / "a.parquet", key="id")
     for shard in corpus.shards(rows)[::order]:
         part = corpus.read(shard, ["v", "n", "image"])
-        assert part.column_names == ["v", "n", "image", "id", "__bad__"]
+        assert part.column_names == ["v", "n", "image", "__keys__", "__bad__", "__misfits__"]
         assert part.column("n").to_pylist() == list(range(shard.start, shard.stop))
         assert part.column("v").to_pylist() == [[n] * 3 for n in range(shard.start, shard.stop)]
         assert part.column("image")[0].as_py()["bytes"] == b"\x89PNG"

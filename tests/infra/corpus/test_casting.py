@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fusion.errors import RunError
+from infra.corpus import casting
+from infra.corpus.casting import fitted
+from tests.infra.corpus.helpers import opened, read, refusal
+
+
+def invalid(values: list[bytes]) -> pa.Array:
+    return pa.Array.from_buffers(pa.string(), len(values), pa.array(values, pa.binary()).buffers())
+
+
+def test_invalid_text_costs_its_own_row_alone(tmp_path: Path) -> None:
+    column = invalid([b"a", b"\xff", b"c"])
+    pq.write_table(pa.table({"id": column, "text": column, "list": pa.array([["a"]] * 3)}), tmp_path / "a.parquet")
+    values = read(opened(tmp_path / "a.parquet", key="id"), ["text", "list"])
+    assert values["text"] == values[""] == ["a", None, "c"]
+    assert values["list"] == [["a"]] * 3
+    assert values["__bad__"] == [None] * 3
+    assert values["__misfits__"] == [None, '{"text": "not UTF-8 text", "id": "not UTF-8 text"}', None]
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())])
+def test_every_form_of_text_is_text(kind: pa.DataType) -> None:
+    array = pa.array(["a", None, "b" * 20], kind)
+    for column in (array, pa.StructArray.from_arrays([array], ["s"]).slice(1)):
+        want = casting.plain(column.type)
+        found, wrong = fitted(pa.chunked_array([column]), want)
+        assert (found.to_pylist(), wrong) == (column.to_pylist(), {})
+
+
+def test_runs_are_values() -> None:
+    runs = pa.RunEndEncodedArray.from_arrays([2, 3], ["x", "y"])
+    assert fitted(pa.chunked_array([runs]), pa.string())[0].to_pylist() == ["x", "x", "y"]
+
+
+def test_numbers_that_do_not_fit_the_common_type_are_recorded(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"n": pa.array([2**53 + 1, 2])}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"n": pa.array([0.5])}), tmp_path / "b.parquet")
+    values = read(opened(tmp_path), ["n"])
+    assert values["n"] == [None, 2.0, 0.5]
+    assert "n" in values["__misfits__"][0]
+
+
+def test_many_bytes_are_cast_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(casting, "_PIECE", 100)
+    values = [bytes([row]) * 30 for row in range(20)]
+    found, wrong = fitted(pa.chunked_array([pa.array(values, pa.large_binary())]), pa.binary())
+    assert (found.to_pylist(), wrong) == (values, {})
+    assert found.num_chunks > 3
+
+
+def test_structs_beside_dotted_columns(tmp_path: Path) -> None:
+    table = pa.table({"a": [{"b": 1, "c": 2}], "a.b": ["x"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    for names in (["a"], ["a.b"], ["a.b", "a"]):
+        values = read(opened(tmp_path / "a.parquet"), names)
+        assert {name: values[name] for name in names} == {name: table.column(name).to_pylist() for name in names}
+
+
+def test_damage_is_named_with_its_reason(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"n": list(range(1000))}), path, write_page_checksum=True, compression="none")
+    data = bytearray(path.read_bytes())
+    data[200] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(RunError, match=r"a.parquet is damaged: rows 0 to 1000 cannot be read \(.*(CRC|checksum)"):
+        read(opened(path), ["n"])
+    path.write_bytes(b"PAR1" + b"x" * 100 + b"PAR1")
+    assert "a.parquet is not a whole Parquet file (" in refusal(path)
+
+
+def test_short_columns_are_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pq.write_table(pa.table({"n": list(range(10))}), tmp_path / "a.parquet")
+    corpus = opened(tmp_path / "a.parquet")
+    whole = pq.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        pq.ParquetFile, "iter_batches", lambda *args, **options: (b.slice(0, 4) for b in whole(*args, **options))
+    )
+    with pytest.raises(RunError, match="is damaged: its columns hold 4 of the 10 rows"):
+        corpus.read(corpus.shards(4096)[0], ["n"])
