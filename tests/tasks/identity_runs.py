@@ -30,6 +30,7 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr("tasks.descent.descended", descended)
     monkeypatch.setattr("tasks.rendering.figures.plots", lambda *_: {})
     monkeypatch.setattr("tasks.run.load_block", lambda _: None)
+    monkeypatch.setattr("tasks.learn.FEATURES", 36)
 
 
 def dispatched(work, *, worker, args=(), on_done, first=(), **_):
