@@ -1,5 +1,8 @@
 """The command line: `barycenter run JOB.yaml` and its companions."""
 
+import io
+import sys
+
 from flows.commands import cluster, heads, jobs, neighbors, outputs
 from flows.console import app
 
@@ -7,7 +10,9 @@ __all__ = ["app", "cluster", "heads", "jobs", "main", "neighbors", "outputs"]
 
 
 def main() -> None:
-    """Entry point of the command."""
+    """Entry point of the command; names of files that are no text print as what they are made of."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     app()
 
 

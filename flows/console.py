@@ -19,7 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-out = Console()
+out = Console(markup=False, emoji=False)
+"""Prints to stdout; names of files and rows may hold brackets, which are no markup here."""
 
 JobPath = Annotated[Path, typer.Argument(metavar="JOB.yaml", help="The job file.")]
 Folder = Annotated[str, typer.Argument(metavar="DIR", help="The output of a run.")]

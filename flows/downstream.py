@@ -10,6 +10,7 @@ from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
 import flows.environment  # noqa: F401  (before Prefect and Ray)
+from fusion.errors import RunError
 from infra.commit import read_manifest
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
@@ -47,5 +48,7 @@ def downstream(dataset: str, head: HeadConfig, out: str, version: int | None = N
     folder = f"head/{manifest['version']}/{digest(head.train.model_dump(mode='json'), head.seed)}"
     name = f"downstream-{manifest['version']}"
     metrics, _ = fit_head(source, manifest, head.train, head.ray, sink, folder, seed=head.seed, name=name)
+    if not metrics["n_train"]:
+        raise RunError("; ".join(metrics["notes"]))
     made = predict(source, manifest, (sink, folder), sink, default_path(folder))
     return {"metrics": metrics, "predictions": made, "head": sink.uri(folder)}

@@ -15,7 +15,23 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+_HERE = ("localhost", "127.0.0.1", "::1")
+
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
 
+
+def _reach_this_machine_directly() -> None:
+    """Where a proxy is set, keeps it out of the way to this machine's own servers: Prefect's, Ray's dashboard."""
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    if not any(os.environ.get(spelled) for name in proxies for spelled in (name, name.upper())):
+        return
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    named = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in named:
+        named += [host for host in _HERE if host not in named]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(named)
+
+
+_reach_this_machine_directly()
 set_up_logs()

@@ -2,12 +2,14 @@
 
 import _thread
 import importlib
+import os
 import signal
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 from uuid import UUID
@@ -115,9 +117,41 @@ def _server() -> Iterator[Callable[[], object]]:
         with temporary_settings({PREFECT_API_URL: LOCAL_API}):
             yield lambda: None
     else:
-        from prefect.server.api.server import SubprocessASGIServer
+        _check_home()
+        yield _Background(_start_server).result
 
-        yield _Background(SubprocessASGIServer().start).result
+
+def _check_home() -> None:
+    """Refuses a home that cannot hold the database of a temporary server.
+
+    Raises:
+        RunError: Saying which variable to set.
+    """
+    from prefect.settings import PREFECT_HOME
+
+    home = Path(PREFECT_HOME.value()).expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        writable = os.access(home, os.W_OK | os.X_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise RunError(
+            f"{home} cannot be written to, and Prefect keeps its database there; set PREFECT_HOME to a folder"
+        )
+
+
+def _start_server() -> None:
+    from prefect.server.api.server import SubprocessASGIServer
+
+    try:
+        SubprocessASGIServer().start()
+    except (RuntimeError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise RunError(
+            f"the temporary Prefect server did not start: {reason}; run again (on a busy machine with "
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300), or start one with `prefect server start`"
+        ) from error
 
 
 def answers(api: str) -> bool:

@@ -19,6 +19,7 @@ from infra._hunt import Hunt
 from infra._work import Limits, Quarantined, Work
 from infra.cluster import WorkerPlan
 from infra.credentials import in_environment
+from infra.names import identifier
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class Driver:
         self._concurrency = int(getattr(worker, "concurrency", 1))
         self._pickled = cloudpickle.dumps((worker, args))
         self._plan = plan
-        self._prefix = f"{name}-{secrets.token_hex(3)}"
+        self._prefix = f"{identifier(name)}-{secrets.token_hex(3)}"
         self._limits = limits
         self._on_done, self._on_quarantine, self._without_rows = on_done, on_quarantine, without_rows
         self._queue: deque[_Item] = deque()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
+from pathlib import Path
 from typing import Any, Literal
 
 import ray
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 _JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 _OBJECT_STORE_BYTES = 256 * 2**20
 _ROWS_WORTH_A_WORKER = 256
+_LONGEST_FOLDER = 36
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 _MOST_AUTO_THREADS = 4
 _MOST_GPU_THREADS = 8
 
@@ -225,6 +228,8 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     ray_worker.print_to_stdstream = _log_instead_of_print
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_term = signal.getsignal(signal.SIGTERM)
+    if address == "local":
+        _choose_folder()
     try:
         if address == "local":
             ray.init(
@@ -242,12 +247,45 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
             ray.shutdown()
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         if address == "local":
-            raise RunError(f"Ray did not start on this machine: {reason}") from error
+            raise RunError(
+                f"Ray did not start on this machine: {reason}; see {_own_folder()}/ray/session_latest/logs; run again "
+                "when the machine is less busy, with fewer ray.workers or with RAY_TMPDIR set to another folder"
+            ) from error
         if isinstance(error, ConnectionError) and address == "auto":
             reason = "no Ray runs on this machine"
         raise RunError(f"cannot join the Ray cluster {address}: {reason}; start it or correct ray.address") from error
     finally:
         _keep_handler(on_term)
+
+
+def _own_folder() -> str:
+    """Below which Ray keeps its sockets and logs."""
+    return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT_FOLDERS[0]
+
+
+def _choose_folder() -> None:
+    """Sees to it that Ray's sockets, whose paths may have 107 bytes, lie in a folder that is short and writable.
+
+    Raises:
+        RunError: There is none, or RAY_TMPDIR names one that is not.
+    """
+    own = _own_folder()
+    if _fits(own):
+        return
+    short = next((folder for folder in _SHORT_FOLDERS if _fits(folder)), None)
+    if os.environ.get("RAY_TMPDIR") or short is None:
+        name = "RAY_TMPDIR" if os.environ.get("RAY_TMPDIR") else "TMPDIR"
+        long = len(os.fsencode(own)) > _LONGEST_FOLDER
+        wrong = "is too long for Ray's sockets" if long else "is no folder that may be written to"
+        raise RunError(f"{name} ({own}) {wrong}; set RAY_TMPDIR to another, of at most {_LONGEST_FOLDER} characters")
+    log.info("Ray's sockets do not fit into TMPDIR (%s) and are in %s", own, short)
+    os.environ["RAY_TMPDIR"] = short
+
+
+def _fits(folder: str) -> bool:
+    inside = Path(folder, "ray")
+    there = [folder, str(inside)] if inside.exists() else [folder]
+    return len(os.fsencode(folder)) <= _LONGEST_FOLDER and all(os.access(path, os.W_OK | os.X_OK) for path in there)
 
 
 def _keep_handler(handler: Any) -> None:

@@ -280,9 +280,10 @@ class Job(Section):
                 yield f"inputs.{name}", "an input's name is made of letters, digits and _ and begins with no digit"
             elif name in CANDIDATES:
                 yield f"inputs.{name}", f"{name} is a line of the report; choose another name"
+        taken = {"fused", "__bad__", *({"key"} if self.corpus.key is None else ())}
+        taken |= {f"{prefix}_{name}".lower() for name in self.inputs for prefix in ("has", "aligned", "count")}
         for column in [*self.corpus.keep, *filter(None, [self.corpus.key])]:
-            counts = {f"count_{name}" for name in self.inputs}
-            if column in {"fused", "__bad__", *counts} or column.startswith(("has_", "aligned_")):
+            if column.lower() in taken:
                 where = "corpus.key" if column == self.corpus.key else "corpus.keep"
                 yield where, f"{column!r} is a column that the output itself has; rename it in the corpus"
 
@@ -306,6 +307,9 @@ class Job(Section):
         for name in self.average.weights:
             if name not in self.inputs:
                 yield f"average.weights.{name}", f"no such input; the inputs are {', '.join(self.inputs)}"
+        method, differ = self.average.method, len(set(self.input_weights.values())) > 1
+        if method != "weighted" and differ:
+            yield "average.weights", f"{method} does not heed them; set average.method to weighted, or remove them"
         if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
             yield "average.weights", "weighted needs at least one weight above 0"
 

@@ -2,10 +2,11 @@
 
 import difflib
 import inspect
+import re
 import types
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -15,6 +16,12 @@ from fusion.errors import JobError
 from infra.job import Job
 from infra.jobvalues import show
 
+_NULLS = ("", "null", "~")
+_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_SCALARS: list[tuple[re.Pattern[str], type[int] | type[float]]] = [
+    (re.compile(r"[+-]?\d+"), int),
+    (re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), float),
+]
 _KINDS = {
     "string_type": "text",
     "bool_type": "true or false",
@@ -32,7 +39,8 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
 
     Args:
         path: The YAML file.
-        overrides: ``key.path=value`` each, the value read as YAML; they win over the file.
+        overrides: ``key.path=value`` each; they win over the file. The value is text where the key holds text, else
+            a number, true, false, null, or a YAML list or section.
 
     Returns:
         The validated job, its relative paths resolved from the file's folder.
@@ -122,10 +130,7 @@ def _override(data: dict[str, Any], override: str) -> None:
     parts = path.strip().split(".")
     if not equals or not all(parts):
         raise JobError("--set", f"{override!r} is not of the form key.path=value")
-    try:
-        value = _parse_yaml(text, "--set")
-    except JobError as error:
-        raise JobError(path.strip(), f"the value {text!r} is not YAML ({error.problem})") from None
+    value = _value(tuple(parts), text)
     node = data
     for depth, part in enumerate(parts[:-1], 1):
         if node.get(part) is None:
@@ -134,6 +139,51 @@ def _override(data: dict[str, Any], override: str) -> None:
             raise JobError(path.strip(), f"{'.'.join(parts[:depth])} is {show(node[part])}, which has no keys below it")
         node = node[part]
     node[parts[-1]] = value
+
+
+def _value(path: tuple[str, ...], text: str) -> Any:
+    """What a value on the command line means: text as it is where the key holds text, else one YAML value.
+
+    A command line has no comments, and no dates or times of day.
+    """
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    kinds = _kinds_at(path)
+    if not quoted and text not in _NULLS and str in kinds and not (list in kinds and text.startswith("[")):
+        return text
+    if not quoted and not text.startswith(("[", "{")):
+        for pattern, kind in _SCALARS:
+            if pattern.fullmatch(text):
+                return kind(text)
+        return None if text in _NULLS else _FLAGS.get(text.lower(), text)
+    try:
+        value = _parse_yaml(text, "--set")
+        node = yaml.compose(text, Loader=_Loader)
+    except JobError as error:
+        raise JobError(".".join(path), f"the value {text!r} is not YAML ({error.problem})") from None
+    if node is not None and text[node.end_mark.index :].strip():
+        raise JobError(".".join(path), f"the value {text!r} goes on after its end; put all of it in quotes")
+    return value
+
+
+def _kinds_at(path: tuple[str, ...]) -> set[type]:
+    """The plain types that a key may hold, lists as ``list``."""
+    section = _model_at(path[:-1]) if len(path) > 1 else Job
+    field = next(
+        (field for name, field in section.model_fields.items() if (field.alias or name) == path[-1]), None
+    ) if section is not None else None  # fmt: skip
+    found: set[type] = set()
+    left: list[Any] = [field.annotation] if field is not None else []
+    while left:
+        kind = left.pop()
+        origin = get_origin(kind)
+        if origin is Annotated:
+            left.append(get_args(kind)[0])
+        elif origin in (Union, types.UnionType):
+            left += get_args(kind)
+        elif inspect.isclass(origin or kind):
+            found.add(origin or kind)
+    return found
 
 
 def _is_empty_section(key: str, value: object) -> bool:

@@ -1,6 +1,7 @@
 """Values of the job file: numbers, names and flags that are checked one by one, and what every section shares."""
 
 import contextlib
+import datetime
 import math
 from typing import Annotated, Literal
 
@@ -39,7 +40,7 @@ def number(kind: type[int] | type[float], minimum: float, words: str, auto: bool
 def text(value: object) -> object:
     """Accepts text that is not blank."""
     if not isinstance(value, str):
-        hint = "; put it in quotes" if isinstance(value, bool | int | float) else ""
+        hint = "; put it in quotes" if isinstance(value, bool | int | float | datetime.date) else ""
         raise wrong(f"must be text, not {show(value)}{hint}")
     if not value.strip():
         raise wrong("must not be empty")

@@ -8,6 +8,7 @@ import ray
 from ray.util.metrics import Counter, Gauge
 
 from infra.logs import bound_fields
+from infra.names import printable
 
 _TAGS = ("run", "stage")
 
@@ -33,7 +34,7 @@ class StageMetrics:
     """
 
     def __init__(self, stage: str) -> None:
-        self._tags = {"run": bound_fields().get("run", ""), "stage": stage}
+        self._tags = {"run": printable(bound_fields().get("run", "")), "stage": printable(stage)}
 
     def advance(self, rows: int, left: int, parts: Mapping[str, float]) -> None:
         """Counts rows, and the seconds that parts of the stage took (``model``, ``read``, ...)."""

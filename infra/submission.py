@@ -18,6 +18,7 @@ from fusion.errors import JobError, RunError
 from infra.job import Job
 from infra.jobfile import dump_job
 from infra.logs import PACKAGES, VARIABLE
+from infra.names import identifier
 
 _SOURCES = (".py", ".html", ".jinja", ".yaml", ".json", ".txt")
 _PASSED_ON = ("PREFECT_API_URL", VARIABLE, "PREFECT_LOGGING_LEVEL")
@@ -48,7 +49,7 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, tell: Any = pri
     with staged(job) as folder:
         submission = client.submit_job(
             entrypoint=" ".join(["python -m flows.cli run", _JOB_FILE, *flags]),
-            submission_id=f"{_identifier(job.name)}-{secrets.token_hex(4)}",
+            submission_id=f"{identifier(job.name)}-{secrets.token_hex(4)}",
             runtime_env={"working_dir": str(folder), "env_vars": _environment()},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
         )
@@ -69,7 +70,7 @@ def staged(job: Job) -> Iterator[Path]:
         for package in PACKAGES:
             shutil.copytree(root / package, folder / package, ignore=_only_sources)
         _write_metadata(folder)
-        (folder / _JOB_FILE).write_text(dump_job(on_cluster(job)))
+        (folder / _JOB_FILE).write_text(dump_job(on_cluster(job)), encoding="utf-8")
         yield folder
 
 
@@ -154,7 +155,3 @@ def _exit_code(client: Any, submission: str, tell: Any) -> int:
         return 0
     tell(f"{submission}: {status.lower()}: {' '.join(str(info.message).split())[:300]}\n")
     return int(info.driver_exit_code or 1)
-
-
-def _identifier(name: str) -> str:
-    return "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "-" for char in name)[:60]

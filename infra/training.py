@@ -34,6 +34,7 @@ from fusion.training import Checkpoint, Place
 from infra._actor import Failure
 from infra.cluster import WorkerPlan
 from infra.credentials import in_environment
+from infra.names import identifier
 from infra.storage import Storage
 
 Loop: TypeAlias = Callable[[Place, dict[str, Any]], Checkpoint]
@@ -104,7 +105,7 @@ def _attempt(loop: Loop, config: dict[str, Any], plan: WorkerPlan, store: "Check
                 num_workers=plan.workers, use_gpu=plan.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
-                name=name,
+                name=identifier(name),
                 storage_path=scratch,
                 failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
                 logging_config=LoggingConfig(log_level="ERROR"),

@@ -5,16 +5,17 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import pyarrow as pa
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import fusion.alignment as alignments
 from fusion.alignment import Alignment, LinearAlignment, Sample, fill_for_target, labelled_moments
-from fusion.errors import JobError
+from fusion.errors import JobError, RunError
 from fusion.moments import FoldMoments
 from infra.cluster import Cluster
 from infra.job import Job
@@ -29,6 +30,7 @@ from tasks.progress import StageProgress
 from tasks.reducing import OfInputs
 from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
+from tasks.targets import learnt
 
 SAMPLE_ROWS = 20_000
 KEPT = "alignment {} is kept, it was fitted on other rows than these; --refit fits it again"
@@ -79,8 +81,9 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
 
 def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
-    folds, target = run.job.alignment.folds, run.job.train.target if run.job.train else None
-    both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), digest(moments_parts(run)), progress)
+    folds, target = run.job.alignment.folds, learnt(run)
+    key = digest(moments_parts(run), asdict(target) if target else None)
+    both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), key, progress)
     return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
 
 
@@ -88,10 +91,13 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
     settings = run.job.alignment
     with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
         warnings.simplefilter("always")
-        if settings.method in ("auto", *alignments.CHOICES):
-            alignment, told = _chosen(run, moments())
-        else:
-            alignment, told = _other(run, cluster, moments)
+        try:
+            if settings.method in ("auto", *alignments.CHOICES):
+                alignment, told = _chosen(run, moments())
+            else:
+                alignment, told = _other(run, cluster, moments)
+        except ValueError as error:
+            raise RunError(f"alignment.method {settings.method}: {error}") from error
     summary = {
         "method": alignment.method,
         "dim": int(alignment.dim_),
@@ -132,12 +138,10 @@ def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, 
 def read_sample(run: Run) -> Sample:
     """Training rows of evenly spaced shards, with their labels where there is a target."""
     rows = RowReader.of(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
-    train = run.job.train
-    labels = None
-    if train is not None:
-        column = rows.kept.column(train.target).to_pylist()
-        labels = [label for label, held in zip(column, rows.test, strict=True) if not held]
-    return Sample(rows.train, rows.train_groups, labels, train.task if train is not None else "auto")
+    target, labels = learnt(run), None
+    if target is not None:
+        labels = target.labels(rows.kept.column(target.column).filter(pa.array(rows.training)).to_pylist())
+    return Sample(rows.train, rows.train_groups, labels, target.task if target is not None else "auto")
 
 
 def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[LinearAlignment, dict[str, Any]]:
@@ -149,7 +153,7 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
     from tasks.learn import learn  # imports torch
 
     alignment, features = learn(run, cluster, moments, fit_key(run))
-    if run.job.train is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
+    if learnt(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
         told["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
     return alignment, told
 

@@ -1,7 +1,11 @@
-"""What a job asks of its alignment, against the widths of its inputs; needs none of what fits it."""
+"""What a job asks of its alignment and of its output, checked before anything starts."""
+
+import os
+from pathlib import Path
 
 from fusion.errors import JobError
 from infra.job import Job
+from infra.storage import Storage
 from tasks.run import describe_widths
 
 FEATURES = 4000
@@ -30,6 +34,25 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
         raise JobError("alignment.regularization", "must be above 0 for `kernel-cca`; use auto")
     if job.explicit("alignment.dim") and dim > widest(method, widths):
         raise JobError("alignment.dim", f"{dim} is above the {widest(method, widths)} that `{method}` allows ({told})")
+
+
+def check_output(storage: Storage) -> None:
+    """Refuses an output folder on this machine that cannot be one.
+
+    Raises:
+        JobError: On ``output.path``: it is a file, lies below one, or may not be written to.
+    """
+    if not storage.is_local:
+        return
+    folder = Path(storage.root)
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        what = "is a file" if existing == folder else f"lies below {existing}, which is no folder"
+        raise JobError("output.path", f"{folder} {what}; name a folder, which need not exist")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise JobError(
+            "output.path", f"{existing} may not be written to; name another folder or change its permissions"
+        )
 
 
 def widest(method: str, widths: dict[str, int]) -> int:

@@ -11,7 +11,7 @@ from infra.cluster import connect
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
 from infra.training import train as train_on_ray
-from tasks.train import read_labelled
+from tasks.labelled import Survey, read_labelled
 
 _ROWS_WORTH_A_RANK = 100_000
 
@@ -20,13 +20,13 @@ def descended(
     source: Storage,
     manifest: dict[str, Any],
     train: TrainJob,
+    chosen: Survey,
     ray: RayJob,
     sink: Storage,
     folder: str,
     *,
     seed: int,
     name: str,
-    rows: int,
 ) -> NeuralHead:
     """A head trained data parallel, on one rank for every hundred thousand rows at most.
 
@@ -34,18 +34,20 @@ def descended(
         source: The fused data set.
         manifest: Of its version.
         train: Which head, for what.
+        chosen: Which rows, and how their target is read.
         ray: The workers.
         sink: Where checkpoints go, below ``folder``.
         folder: The head's.
         seed: Of everything random.
         name: Of the training, in Ray.
-        rows: Training rows.
     """
     average = manifest["average"]
     inputs = tuple(manifest["inputs"])
     _, shares = resolve(average["method"], average.get("weights"), inputs)
-    settings = {"inputs": inputs, "shares": shares, "task": train.task, "seed": seed}
+    settings = {"inputs": inputs, "shares": shares, "task": chosen.target.task, "seed": seed}
     config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
+    config["chosen"] = chosen
+    rows = chosen.sides["train"] * chosen.share
     with connect(ray.address) as cluster:
         plan = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         plan = replace(plan, workers=min(plan.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
@@ -58,7 +60,7 @@ def descended(
 def head_loop(place: Place, config: dict[str, Any]) -> Checkpoint:
     """What every rank runs: reads the rows, trains, and gives the head back as a checkpoint."""
     train = TrainJob.model_validate(config["train"])
-    rows = read_labelled(config["source"], config["manifest"], train)
+    rows = read_labelled(config["source"], config["manifest"], train, config["chosen"])
     rows = rows.take(~rows.test)
     head = NeuralHead(train.head, **config["settings"])  # type: ignore[arg-type]
     head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, place=place)

@@ -18,6 +18,7 @@ from infra.ledger import Repairs, done_shards, embedding_path
 from tasks.encoding import CALIBRATION_ROWS, Calibration, EmbedSetting, EmbedWorker, ShardJob
 from tasks.execution import Execution, execution, fix
 from tasks.identities import embedding_ids
+from tasks.losses import check_losses
 from tasks.members import Columns, Members
 from tasks.progress import StageProgress
 from tasks.run import Run, storage_options
@@ -36,6 +37,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     shards = pending(run, name)
     rows = sum(shard.rows for shard in shards)
     if not shards:
+        check_losses(run, name)
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
     ray = run.job.ray
     workers = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
@@ -47,6 +49,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         stage.work(shards, progress)
         progress.note(stage.limited_by())
     mended.settle()
+    check_losses(run, name, stage.bad, {shard.id for shard in shards})
     figures: dict[str, Any] = progress.figures()
     return figures | {
         "shards": len(shards),
@@ -64,7 +67,7 @@ class _Stage:
         self.execution = execution(run, name, workers)
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
-        self._bad: Counter[str] = Counter()
+        self.bad: Counter[str] = Counter()
         self._encoded = 0
         self._least: int | None = None
         self._start_seconds = 0.0
@@ -108,7 +111,7 @@ class _Stage:
             "start_seconds": round(self._start_seconds, 3),
             "parts": {part: round(seconds, 3) for part, seconds in self._parts.items()},
             "limited_by": self.limited_by(),
-            "bad": dict(self._bad),
+            "bad": dict(self.bad),
         }
 
     def limited_by(self) -> str:
@@ -128,7 +131,7 @@ class _Stage:
     def _count(self, result: dict[str, Any]) -> None:
         self._encoded += result["encoded"]
         self._parts.update(result["seconds"])
-        self._bad.update(result["bad"])
+        self.bad.update(result["bad"])
         if result["batch"]:
             self._least = min(self._least or result["batch"], result["batch"])
 
@@ -230,11 +233,12 @@ def input_columns(run: Run, name: str) -> Columns:
         names=tuple(names),
         weights=run.weights_column(name),
         several=run.several(name),
-        pictures=_pictures(run, name) if kind == "image" else None,
+        pictures=pictures_of(run, name) if kind == "image" else None,
     )
 
 
-def _pictures(run: Run, name: str) -> Pictures:
+def pictures_of(run: Run, name: str) -> Pictures:
+    """Finds the pictures of an input, within the limits of the job."""
     limits = run.job.limits
     return Pictures(
         run.picture_root(name),

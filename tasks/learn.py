@@ -181,7 +181,7 @@ class ShardBatches:
         parts, count = [], 0
         for shard in shards:
             rows = self.reader.read(shard)
-            if rows.test.all():
+            if not rows.training.any():
                 continue
             groups = rows.train_groups
             side = (fold_of(groups, self.folds) == HELD_OUT_FOLD) & self.hold

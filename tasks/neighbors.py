@@ -13,7 +13,7 @@ from fusion.errors import JobError, RunError
 from fusion.features import array_to_vectors
 from fusion.neighbors import NeighborIndex
 from infra.storage import Storage
-from tasks.train import read_file
+from tasks.labelled import read_file
 
 SIMILARITY = "similarity"
 

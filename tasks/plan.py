@@ -1,15 +1,20 @@
 """What a run would do: the job checked against its corpus and encoders, and how much of it is already there."""
 
 import json
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 from fusion.errors import JobError
 from infra.job import Job
-from tasks.checks import check_alignment
+from tasks.checks import check_alignment, check_output
 from tasks.embed import pending
 from tasks.partitions import count_partitions
 from tasks.run import Run
+from tasks.targets import check_target, found_target, target_notes
+from tasks.trying import check_inputs
+
+log = logging.getLogger(__name__)
 
 
 def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
@@ -22,8 +27,13 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     check_alignment(job, run.widths)
     if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
+    check_inputs(run)
+    check_target(run)
+    check_output(run.storage)
     if not run.unjoined:
         count_partitions(run)
+    for note in target_notes(run):
+        log.info("%s", note)
     return run
 
 
@@ -59,10 +69,11 @@ def describe_plan(run: Run) -> dict[str, Any]:
     """Shards and rows of each input, done and left, and the seconds that measured rates predict.
 
     Returns:
-        ``{"rows", "shards", "files", "unjoined", "inputs": {name: {"encoder_id", "dim", "rows_left", "shards_done",
-        "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the stages after
-        embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not measured yet. Rows
-        and shards are those of the corpus alone as long as the inputs' own tables are not joined to it.
+        ``{"rows", "shards", "files", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim", "rows_left",
+        "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the
+        stages after embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not
+        measured yet. Rows and shards are those of the corpus alone as long as the inputs' own tables are not joined to
+        it.
     """
     rates = _measured_rates(run)
     inputs: dict[str, dict[str, Any]] = {}
@@ -84,6 +95,8 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "shards": len(run.shards),
         "files": len(run.corpus.sources),
         "unjoined": run.unjoined,
+        "target": found_target(run).said() if run.job.train is not None else None,
+        "notes": target_notes(run),
         "inputs": inputs,
         "later_seconds": later,
         "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),

@@ -10,7 +10,8 @@ from fusion.errors import JobError, RunError
 from fusion.features import array_to_vectors
 from fusion.heads import LinearHead
 from infra.storage import Storage
-from tasks.train import HeadInputs, load_head, predictions, read_file, scores_of
+from tasks.labelled import HeadInputs, read_file
+from tasks.train import load_head, predictions, scores_of
 
 _FILE = "head.json"
 _PREDICTIONS = "all-rows.parquet"
@@ -49,7 +50,7 @@ def predict(
             made = predictions(model, table.column(manifest["key"]).to_pylist(), scores)
             if writer is None:
                 writer = pq.ParquetWriter(stream, made.schema, compression="zstd")
-            writer.write_table(made.cast(writer.schema))
+            writer.write_table(made)
             rows += made.num_rows
         if writer is not None:
             writer.close()

@@ -5,7 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from rich.console import Console
@@ -50,7 +50,7 @@ class StageProgress:
         self._artifact.show(0, self.total)
         if self._console.is_terminal:
             self._bar = Progress(
-                TextColumn("{task.description:<14}"),
+                TextColumn("{task.description:<14}", markup=False),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TextColumn("rows  {task.fields[rate]}"),
@@ -72,7 +72,8 @@ class StageProgress:
         if kind is None:
             self._artifact.show(self.done, self.total, at_once=True)
             log.info("%s: done", self.stage, extra=self.figures())
-        self._metrics.reserved(0, 0.0, 0.0)
+        with suppress(Exception):  # what only shows never hides what went wrong
+            self._metrics.reserved(0, 0.0, 0.0)
         self._bound.close()
 
     @property
@@ -104,7 +105,7 @@ class StageProgress:
     def note(self, text: str) -> None:
         """Tells a line about the stage beside its progress."""
         if self._bar is not None:
-            self._bar.console.print(f"{self.stage}: {text}", highlight=False)
+            self._bar.console.print(f"{self.stage}: {text}", markup=False, emoji=False, highlight=False)
         else:
             print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import numpy as np
 
 from fusion.alignment import FeatureAlignment
-from fusion.heads._targets import is_empty
+from fusion.labels import Reading
 from fusion.moments import FoldMoments, Moments
 from infra.corpus import Shard
 from tasks.rows import RowReader, Rows, gathered
@@ -34,7 +34,7 @@ class OfInputs:
 
     widths: dict[str, int]
     folds: int
-    target: str | None = None
+    target: Reading | None = None
 
     def empty(self) -> FoldMoments:
         """See :class:`Reduction`."""
@@ -42,16 +42,17 @@ class OfInputs:
 
     def columns(self) -> tuple[str, ...]:
         """See :class:`Reduction`."""
-        return () if self.target is None else (self.target,)
+        return () if self.target is None else (self.target.column,)
 
     def add(self, total: FoldMoments, rows: Rows) -> None:
         """See :class:`Reduction`."""
         labelled = np.ones(rows.count, dtype=bool)
         if self.target is not None:
-            labelled = np.array([not is_empty(label) for label in rows.kept.column(self.target).to_pylist()])
+            labels = self.target.labels(rows.kept.column(self.target.column).to_pylist())
+            labelled = np.array([label is not None for label in labels], dtype=bool)
         sides = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
         for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
-            index = np.flatnonzero(chosen & ~rows.test)
+            index = np.flatnonzero(chosen & rows.training)
             if len(index):
                 views = {name: view[index] for name, view in rows.views.items()}
                 side.update(views, [rows.groups[row] for row in index])
@@ -73,7 +74,7 @@ class OfFeatures:
 
     def add(self, total: FoldMoments, rows: Rows) -> None:
         """See :class:`Reduction`."""
-        if not rows.test.all():
+        if rows.training.any():
             self.alignment.feature_moments(rows.train, rows.train_groups, into=total)
 
 

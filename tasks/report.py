@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from tasks.rendering import html, markdown
 from tasks.rows import RowReader, Rows, sample_shards
 from tasks.run import Run
 from tasks.showing import ShownRows, gallery, plane
+from tasks.targets import learnt
 
 _PROBE_ROWS = 20_000
 _CROSS_VALIDATED_ROWS = 5_000
@@ -80,9 +82,14 @@ def write_report(
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": list(fitted.summary.get("warnings", [])),
         }
+        if learnt(run) is not None:
+            try:
+                report["probe"] = _probe(run, fitted, rows, folds)
+            except ValueError as error:
+                report["warnings"].append(f"no probe: {error}")
         if run.job.train is not None:
-            report["probe"] = _probe(run, fitted, rows, folds)
             report["head"] = head
+            report["warnings"] += (head or {}).get("notes", [])
         report["alignment"] |= _beyond_chance(fitted.alignment, rows)
         samples = _samples(run, fitted, rows, shards, report)
         progress.advance(len(rows.keys))
@@ -138,26 +145,27 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
 
 
 def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments) -> dict[str, Any]:
-    train = run.job.train
-    assert train is not None
+    target = learnt(run)
+    assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
-    labels = as_labels(rows.kept.column(train.target).to_pylist())
+    labels = as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
     imputer = Imputer.of_folds(folds)
     result: dict[str, Any] = probe(
         rows.views,
         lambda views: alignment.fuse(views, average=average, weights=weights),
         labels,
         rows.groups,
-        ~rows.test,
+        rows.training,
         rows.test,
         imputer=imputer,
         dim=alignment.dim_,
-        task=train.task,
+        task=target.task,
     )
     if len(labels) <= _CROSS_VALIDATED_ROWS:
-        result["cross_validated"] = _cross_validated(
-            run, fitted, rows.views, labels, rows.groups, imputer.regularization
-        )
+        with suppress(ValueError):  # too few labels or groups for folds
+            result["cross_validated"] = _cross_validated(
+                run, fitted, rows.views, labels, rows.groups, imputer.regularization
+            )
     return result
 
 
@@ -168,8 +176,8 @@ def _cross_validated(
 
     Method, gamma and weights stay those that were chosen once, on the training rows of the run.
     """
-    train = run.job.train
-    assert train is not None
+    target = learnt(run)
+    assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     settings = alignment.get_params() | {"regularization": alignment.regularization_}
     for_target = bool(fitted.summary.get("probe_ridge"))
@@ -179,7 +187,7 @@ def _cross_validated(
         again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, part_groups)
         if for_target and isinstance(again, FeatureAlignment):
             features = again.feature_moments(part, part_groups).total
-            fill_for_target(again, features, Sample(part, part_groups, part_labels, train.task), weights)
+            fill_for_target(again, features, Sample(part, part_groups, part_labels, target.task), weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
@@ -189,7 +197,7 @@ def _cross_validated(
             for rows in (labelled, ~labelled)
         ]
         moments = labelled_moments(*sides)
-        sample = Sample(part, part_groups, part_labels, train.task)
+        sample = Sample(part, part_groups, part_labels, target.task)
         ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
         again = type(alignment)(**settings | ridges)
         if isinstance(again, Joint):
@@ -205,7 +213,7 @@ def _cross_validated(
         warnings.simplefilter("ignore", UserWarning)
         result: dict[str, Any] = cross_validated_probe(
             views, labels, groups, run.job.alignment.folds, 1,
-            learn if learned else fit, dim=alignment.dim_, task=train.task,
+            learn if learned else fit, dim=alignment.dim_, task=target.task,
             imputer=lambda part, _: Imputer(Moments.of(part), ridge),
             threads=1 if learned else min(os.cpu_count() or 1, _FOLDS_AT_ONCE),
         )  # fmt: skip
@@ -237,12 +245,17 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
     fused = np.full((len(rows.keys), alignment.dim_), np.nan, np.float32)
     given = {name: view[there] for name, view in rows.views.items()}
     fused[there] = alignment.fuse(given, average=average, weights=weights)
-    train = run.job.train
-    labels = None if train is None else as_labels(rows.kept.column(train.target).to_pylist())
-    if labels is not None and hasattr(alignment, "truncate") and report["alignment"]["method"] != "none":
+    target = learnt(run)
+    labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
+    if (
+        labels is not None
+        and "probe" in report
+        and hasattr(alignment, "truncate")
+        and report["alignment"]["method"] != "none"
+    ):
         labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
         report["probe"]["dimensions"] = dimension_curve(
-            fused, labels, rows.groups, labelled & there & ~rows.test, labelled & complete & rows.test,
+            fused, labels, rows.groups, labelled & there & rows.training, labelled & complete & rows.test,
             report["probe"]["task"],
         )  # fmt: skip
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)

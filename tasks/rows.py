@@ -2,14 +2,18 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from math import ceil
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from fusion.features import array_to_vectors
+from fusion.heads._targets import is_empty
+from fusion.labels import side_of
 from fusion.splits import is_test
 from infra.corpus import Corpus, Shard
 from infra.ledger import embedding_path
@@ -18,6 +22,7 @@ from tasks.identities import embedding_ids
 from tasks.run import TEST_FRACTION, Run
 
 _UNREAD = ("key_hash", "source_size", "source_stamp")
+_SPREAD = 64
 
 
 @dataclass(frozen=True)
@@ -61,25 +66,52 @@ class Rows:
         """What may not cross a split or fold."""
         if self.group_by is None:
             return self.keys
-        values = self.sides.column(self.group_by).to_pylist()
-        return [key if value is None else str(value) for key, value in zip(self.keys, values, strict=True)]
+        return grouped(self.keys, self.sides.column(self.group_by).to_pylist())
 
     @cached_property
     def test(self) -> NDArray[np.bool_]:
         """(n,) True where the row is held out."""
+        return np.asarray(self._side == "test")
+
+    @cached_property
+    def training(self) -> NDArray[np.bool_]:
+        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are on no side."""
+        return np.asarray(self._side == "train")
+
+    @cached_property
+    def _side(self) -> NDArray[np.str_]:
         if self.split is None:
-            return is_test(self.groups, TEST_FRACTION)
-        return np.array([value == "test" for value in self.sides.column(self.split).to_pylist()], dtype=bool)
+            return sides_by_hash(self.groups)
+        return sides_by_name(self.sides.column(self.split).to_pylist())
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
         """The views of the training rows."""
-        return {name: view[~self.test] for name, view in self.views.items()}
+        return {name: view[self.training] for name, view in self.views.items()}
 
     @property
     def train_groups(self) -> list[str | None]:
         """The groups of the training rows."""
-        return [group for group, held in zip(self.groups, self.test, strict=True) if not held]
+        return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
+
+
+def grouped(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
+    """What no split divides: the value of the group column, or the key where there is none.
+
+    >>> grouped(["k0", "k1", "k2"], ["a", None, float("nan")])
+    ['a', 'k1', 'k2']
+    """
+    return [key if is_empty(value) else str(value) for key, value in zip(keys, values, strict=True)]
+
+
+def sides_by_name(values: Iterable[object]) -> NDArray[np.str_]:
+    """(n,) ``train``, ``test`` or ``other``, by the values of a split column."""
+    return np.array([side_of(value) for value in values], dtype="U5")
+
+
+def sides_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
+    """(n,) ``train`` or ``test``, by a hash of what no split divides."""
+    return np.where(is_test(groups, TEST_FRACTION), "test", "train")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +145,16 @@ class RowReader:
         return np.asarray(table.column("key_hash").to_numpy())
 
     def read(self, shard: Shard) -> Rows:
-        """All rows of one shard."""
+        """All rows of a shard, or of the beginning of one."""
         views: dict[str, NDArray[np.float32]] = {}
         status: dict[str, pa.Table] = {}
         for name, embedding_id in self.embedding_ids.items():
             with self.storage.parquet(embedding_path(name, embedding_id, shard.id)) as file:
                 columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
                 table = file.read(columns=columns, use_threads=False)
-            views[name] = _present(array_to_vectors(table.column("vector")), table.column("ok"))
+            whole, table = table.num_rows <= shard.rows, table.slice(0, shard.rows)
+            vectors = _present(array_to_vectors(table.column("vector")), table.column("ok"))
+            views[name] = vectors if whole else vectors.copy()
             status[name] = table.drop_columns(["vector"])
         sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
         columns = list(dict.fromkeys([*self.keep, *sides]))
@@ -182,13 +216,17 @@ def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
 
 
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
-    """Shards that hold about ``rows`` rows, those of evenly spaced rows; all of them when the corpus is smaller.
+    """The beginnings of evenly spaced shards, about ``rows`` rows together; all of it where there are no more.
 
-    Evenly spaced shards would not do: a short one at the end of every file comes as regularly.
+    They are sixty-four where there are so many, for a corpus is often in order of its labels. They are those of evenly
+    spaced rows, as a short shard at the end of every file comes at regular distances.
     """
     ends = np.cumsum([shard.rows for shard in shards])
     if not len(shards) or ends[-1] <= rows:
         return list(shards)
-    wanted = max(1, round(len(shards) * rows / int(ends[-1])))
-    middles = (np.arange(wanted) + 0.5) * ends[-1] / wanted
-    return [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
+    total = int(ends[-1])
+    wanted = min(len(shards), max(_SPREAD, ceil(len(shards) * rows / total)))
+    middles = (np.arange(wanted) + 0.5) * total / wanted
+    chosen = [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
+    each = ceil(rows / len(chosen))
+    return [replace(shard, stop=min(shard.stop, shard.start + each)) for shard in chosen]

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from fusion.encoders import Description, EncoderSpec, Preprocessing
 from fusion.errors import JobError
+from fusion.labels import Found
 from infra.corpus import Corpus, Shard, Source
 from infra.corpus.buckets import joined_corpus
 from infra.corpus.files import Files
@@ -36,6 +37,8 @@ class Run:
         encoders: Width, fingerprint and id of each input's encoder.
         partitions: Folders that the partition columns make, once they are counted.
         storage: The output folder.
+        target: What a sample of the target column showed, once it was looked at.
+        split_names: How often each value of the split column occurs in that sample, likewise.
     """
 
     def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
@@ -50,6 +53,8 @@ class Run:
         self.join: Join | None = None
         self.partitions: int | None = None
         self.shards: tuple[Shard, ...] = ()
+        self.target: Found | None = None
+        self.split_names: dict[str, int] | None = None
         if len(self.sides) > 1:
             self.join = Join.of(str(job.corpus.key), self.sides, job.corpus, job.limits.join_memory_mb << 20)
             self.open_joined()

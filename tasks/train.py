@@ -2,13 +2,11 @@
 
 import json
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -16,56 +14,18 @@ from threadpoolctl import threadpool_limits
 
 import fusion.heads as heads
 from fusion.errors import JobError, RunError
-from fusion.features import array_to_vectors
 from fusion.heads import LinearHead
-from fusion.splits import is_test
+from fusion.labels import Reading
 from infra.job import RayJob, TrainJob
 from infra.storage import Storage
-from tasks.aligned import AlignedRows
 from tasks.identities import head_folder
+from tasks.labelled import Vectors, read_labelled, survey
 from tasks.progress import StageProgress
-from tasks.run import TEST_FRACTION, Run
+from tasks.run import Run
+from tasks.targets import found_target
 
 if TYPE_CHECKING:
     from fusion.heads import Head
-
-_MAX_TRAIN_ROWS = 500_000
-
-Vectors = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """Labelled rows of the feature files, in their order.
-
-    Attributes:
-        keys: Their keys.
-        fused: (n, dim).
-        aligned: ``{input: (n, dim)}``, NaN where it is missing; for a head that reads only which inputs there are,
-            (n, 1).
-        target: (n,) labels.
-        groups: What no split divides.
-        test: (n,) held-out rows.
-    """
-
-    keys: list[str]
-    fused: Vectors
-    aligned: dict[str, Vectors]
-    target: NDArray[Any]
-    groups: list[str]
-    test: NDArray[np.bool_]
-
-    def take(self, mask: NDArray[np.bool_]) -> "Labelled":
-        """The rows under a mask."""
-        rows = np.flatnonzero(mask)
-        return Labelled(
-            [self.keys[row] for row in rows],
-            self.fused[rows],
-            {name: values[rows] for name, values in self.aligned.items()},
-            self.target[rows],
-            [self.groups[row] for row in rows],
-            self.test[rows],
-        )
 
 
 @task(name="train", cache_policy=NO_CACHE)
@@ -79,8 +39,9 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
         raise JobError("train", "the job file has no train section; add one with a target")
     folder = head_folder(manifest["version"], run.job.train, run.job.seed)
     return fit_head(
-        run.storage, manifest, run.job.train, run.job.ray, run.storage, folder, seed=run.job.seed, name=run.job.name
-    )
+        run.storage, manifest, run.job.train, run.job.ray, run.storage, folder,
+        seed=run.job.seed, name=run.job.name, target=found_target(run).reading,
+    )  # fmt: skip
 
 
 def fit_head(
@@ -93,6 +54,7 @@ def fit_head(
     *,
     seed: int,
     name: str,
+    target: Reading | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits a head on one version of a fused data set, or finds it fitted.
 
@@ -105,28 +67,33 @@ def fit_head(
         folder: In the sink.
         seed: Of everything random.
         name: Of the training, in Ray.
+        target: How the target is read; by default its values in the data set decide.
 
     Returns:
-        metrics.json as a dict, and figures.
+        metrics.json as a dict, and figures. Where there is nothing to learn, no head is written and the metrics only
+        say so in ``notes``.
     """
     if sink.exists(f"{folder}/metrics.json"):
         metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     _check_columns(manifest, train)
     with StageProgress("train", manifest["rows"]["written"], storage=sink) as progress, threadpool_limits(1):
-        rows = read_labelled(source, manifest, train)
+        chosen = survey(source, manifest, train, target)
+        metrics = {"head": train.head, **chosen.facts()}
+        if not chosen.learnable:
+            return metrics, progress.figures()
+        rows = read_labelled(source, manifest, train, chosen)
         progress.advance(len(rows.keys))
         learned = rows.take(~rows.test)
-        if not learned.keys:
-            raise RunError(f"no training row has a `{train.target}`; nothing to learn from")
         if train.head == "linear":
-            head: Head = LinearHead(task=train.task, seed=seed).fit(learned.fused, learned.target, learned.groups)
+            linear = LinearHead(task=chosen.target.task, seed=seed)
+            head: Head = linear.fit(learned.fused, learned.target, learned.groups)
         else:
             from tasks.descent import descended
 
-            head = descended(source, manifest, train, ray, sink, folder, seed=seed, name=name, rows=len(learned.keys))
+            head = descended(source, manifest, train, chosen, ray, sink, folder, seed=seed, name=name)
         tested = rows.take(rows.test)
-        metrics = {"head": train.head, "task": head.task_, "n_train": len(learned.keys), "n_test": len(tested.keys)}
+        metrics |= {"n_train": len(learned.keys), "n_test": len(tested.keys)}
         if tested.keys:
             scores = scores_of(head, tested.fused, tested.aligned)
             metrics["score"] = float(head.scores_.score(scores, tested.target))
@@ -147,84 +114,33 @@ def scores_of(head: "Head", fused: Vectors, aligned: dict[str, Vectors]) -> NDAr
 
 
 def predictions(head: "Head", keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
-    """Key, prediction, and for classes and labels the probability: of the predicted class, or of every label."""
-    columns: dict[str, Any] = {"key": pa.array(keys, pa.string())}
-    decoded = head.scores_.decode(scores)
-    columns["prediction"] = list(decoded) if len(decoded) else pa.array([], pa.string())
+    """Key, prediction, and for classes and labels the probability: of the predicted class, or of every label.
+
+    The types depend on the head alone, so that tables of different rows fit together.
+    """
+    kind = _prediction_type(head)
+    decoded = [label.tolist() if isinstance(label, np.ndarray) else label for label in head.scores_.decode(scores)]
+    if pa.types.is_string(kind):
+        decoded = [str(label) for label in decoded]
+    columns = {"key": pa.array(keys, pa.string()), "prediction": pa.array(decoded, kind)}
     if head.task_ == "classification":
-        columns["probability"] = head.scores_.probabilities(scores).max(axis=1)
+        columns["probability"] = pa.array(head.scores_.probabilities(scores).max(axis=1), pa.float64())
     elif head.task_ == "multilabel":
-        columns["probability"] = head.scores_.probabilities(scores).tolist()
+        columns["probability"] = pa.array(head.scores_.probabilities(scores).tolist(), pa.list_(pa.float64()))
     return pa.table(columns)
 
 
-def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob) -> Labelled:
-    """Labelled rows of the feature files, in order, with what the head reads besides the fused vectors."""
-    tables, aligned = [], []
-    held = 0
-    columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
-    reader = HeadInputs(storage, manifest, train.head)
-    for file in manifest["files"]:
-        table = read_file(storage, manifest, file, [manifest["key"], "fused", *columns, *reader.columns])
-        labelled = np.array([value not in (None, "") for value in table.column(train.target).to_pylist()], dtype=bool)
-        aligned.append({name: values[labelled] for name, values in reader.of(table).items()})
-        tables.append(table.select([manifest["key"], "fused", *dict.fromkeys(columns)]).filter(pa.array(labelled)))
-        held += tables[-1].num_rows
-        if held >= _MAX_TRAIN_ROWS:
-            break
-    table = pa.concat_tables(tables)
-    keys = table.column(manifest["key"]).to_pylist()
-    groups = keys
-    if train.group_by is not None:
-        values = table.column(train.group_by).to_pylist()
-        groups = [key if value is None else str(value) for key, value in zip(keys, values, strict=True)]
-    if train.split is not None:
-        test = np.array([value == "test" for value in table.column(train.split).to_pylist()], dtype=bool)
-    else:
-        test = is_test(groups, TEST_FRACTION)
-    fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
-    target = np.empty(len(keys), dtype=object)
-    target[:] = table.column(train.target).to_pylist()
-    whole = {name: np.concatenate([part[name] for part in aligned]) for name in aligned[0]} if aligned else {}
-    return Labelled(keys, fused, whole, target, groups, test)
-
-
-class HeadInputs:
-    """What a kind of head reads of the feature files besides the fused vectors.
-
-    Attributes:
-        columns: Columns to read for it.
-    """
-
-    def __init__(self, storage: Storage, manifest: dict[str, Any], kind: str) -> None:
-        self._names, self._kind = list(manifest["inputs"]), kind
-        self._rows: AlignedRows | None = None
-        self.columns: list[str] = []
-        if kind == "mlp":
-            self.columns = [f"has_{name}" for name in self._names]
-        elif kind != "linear":
-            self._rows = AlignedRows(storage, manifest)
-            self.columns = self._rows.columns
-
-    def of(self, table: pa.Table) -> dict[str, Vectors]:
-        """Aligned vectors; (n, 1) of 0 and NaN where only presence counts; nothing for a linear head."""
-        if self._rows is not None:
-            return self._rows.of(table)
-        if self._kind == "linear":
-            return {}
-        there = {name: table.column(f"has_{name}").to_numpy() for name in self._names}
-        return {name: np.where(has, 0.0, np.nan).astype(np.float32)[:, None] for name, has in there.items()}
-
-
-def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], columns: list[str]) -> pa.Table:
-    """Some columns of one feature file, its partition values put back."""
-    inside = [column for column in dict.fromkeys(columns) if column not in manifest["partition_by"]]
-    with storage.open(file["path"]) as source:
-        table = pq.read_table(source, columns=inside)
-    for column in dict.fromkeys(columns):
-        if column in manifest["partition_by"]:
-            table = table.append_column(column, pa.array([file["partition"][column]] * table.num_rows))
-    return table
+def _prediction_type(head: "Head") -> pa.DataType:
+    if head.task_ == "regression":
+        return pa.float64()
+    simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    kinds = {type(label) for label in head.classes_}
+    kind = simple.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
+    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in head.classes_):
+        kind = pa.uint64() if all(0 <= label < 2**64 for label in head.classes_) else pa.string()
+    if head.task_ == "classification":
+        return kind
+    return pa.list_(pa.int64() if head.scores_.targets.shape == "matrix" else kind)
 
 
 def load_head(storage: Storage, folder: str) -> "Head":

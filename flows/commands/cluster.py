@@ -49,6 +49,8 @@ def serve(
         from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
+        from infra.names import identifier
+
         api = PREFECT_API_URL.value() or LOCAL_API
         if not answers(api):
             raise RunError(f"no Prefect server answers at {api}; start it with `prefect server start`")
@@ -60,7 +62,7 @@ def serve(
             from flows.pipeline import pipeline
 
             pipeline.serve(
-                name=job.name,
+                name=identifier(job.name),
                 parameters={"job": str(job_path.resolve())},
                 schedule=schedule,
                 tags=["barycenter"],

@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,7 @@ def run(
         if plan:
             _show_plan(job, prepared, hourly_price)
             return
+        _note(prepared)
         flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
         _hand_over(prepared)
         _show_report(job, run_flow("flows.pipeline", "pipeline", job, **flags))
@@ -112,6 +114,15 @@ def _hand_over(run: "Run") -> None:
     hand_over(run)
 
 
+def _note(prepared: "Run") -> None:
+    """Says before the work what the target was taken for, and what is left out of it."""
+    from tasks.targets import found_target, target_notes
+
+    if prepared.job.train is not None:
+        for line in [found_target(prepared).said(), *target_notes(prepared)]:
+            print(line, file=sys.stderr, flush=True)
+
+
 def _quiet(debug: bool) -> None:
     """The command tells errors itself, in one line; Prefect's own log would tell them twice."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
@@ -152,6 +163,8 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
             "not measured yet" if seconds is None else f"{seconds:,.0f} s",
         )
     out.print(table)
+    for line in [*filter(None, [plan["target"]]), *plan["notes"]]:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     total = plan["seconds_left"]
     if total is None:
         out.print("time left: not measured yet; an interrupted or finished run tells its rates")

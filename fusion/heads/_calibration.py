@@ -13,7 +13,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
 from fusion.heads._ridge import Float64
-from fusion.heads._targets import Targets, Task
+from fusion.heads._targets import Targets, Task, column
 from fusion.metrics import accuracy, r2
 
 _MAX_LOG_SLOPE = 12.0
@@ -49,6 +49,7 @@ class Scores:
 
     def score(self, scores: Float64, y: Sequence[Any] | NDArray[Any]) -> float:
         """Accuracy (of whole label sets for multilabel), or R2."""
+        y = column(y) if isinstance(y, np.ndarray) and self.targets.shape != "matrix" else y
         if self.targets.task == "regression":
             return r2(self.targets.encode(y), scores)
         if self.targets.task == "classification":

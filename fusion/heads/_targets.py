@@ -1,6 +1,7 @@
 """Targets as numbers and back: classes, label sets, values."""
 
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from typing import Any, Literal
 
 import numpy as np
@@ -10,22 +11,40 @@ Task = Literal["classification", "multilabel", "regression"]
 
 
 def is_empty(label: object) -> bool:
-    """Whether a label says nothing: None, an empty text, or NaN.
+    """Whether a label says nothing: None, a blank text, or NaN.
 
-    >>> [is_empty(label) for label in (None, "", float("nan"), 0, [], "a")]
-    [True, True, True, False, False, False]
+    >>> [is_empty(label) for label in (None, "", " ", float("nan"), 0, [], "a")]
+    [True, True, True, True, False, False, False]
     """
-    return label is None or (isinstance(label, str) and not label) or (isinstance(label, float) and label != label)
+    return label is None or (isinstance(label, str) and not label.strip()) or _is_nan(label)
 
 
 def infer_task(y: Sequence[Any] | NDArray[Any]) -> Task:
-    """``multilabel`` for lists or a 0/1 matrix, ``regression`` for fractional numbers, else ``classification``."""
-    array = np.asarray(y) if isinstance(y, np.ndarray) else None
+    """What targets are, by scikit-learn's rule for numbers; empty ones do not count.
+
+    ``multilabel`` for lists or a 0/1 matrix of several columns, ``regression`` for numbers of which one has a
+    fraction, else ``classification``.
+
+    >>> infer_task([0.0, 1.0]), infer_task([0.5, 1]), infer_task(np.array([[1], [2]]))
+    ('classification', 'regression', 'classification')
+    """
+    array = column(y) if isinstance(y, np.ndarray) else None
     if array is not None and array.ndim == 2:
         return "multilabel" if np.isin(array, (0, 1)).all() else "regression"
-    if any(isinstance(value, (list, tuple, set, np.ndarray)) for value in y):
+    known = [value for value in (y if array is None else array.tolist()) if not is_empty(value)]
+    if any(isinstance(value, (list, tuple, set, np.ndarray)) for value in known):
         return "multilabel"
-    return "regression" if all(isinstance(value, (float, np.floating)) for value in y) else "classification"
+    numbers = all(isinstance(value, (int, float, Decimal, np.number)) for value in known)
+    return "regression" if numbers and any(value % 1 != 0 for value in known) else "classification"
+
+
+def column(y: NDArray[Any]) -> NDArray[Any]:
+    """(n, 1) targets as (n,), any others as they are."""
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
+
+
+def _is_nan(label: object) -> bool:
+    return isinstance(label, (float, np.floating)) and bool(np.isnan(label))
 
 
 class Targets:
@@ -43,6 +62,7 @@ class Targets:
     @classmethod
     def of(cls, y: Sequence[Any] | NDArray[Any], task: Task) -> "Targets":
         """The classes that occur, sorted."""
+        y = column(y) if isinstance(y, np.ndarray) else y
         if task == "classification":
             return cls(task, _sorted({_plain(value) for value in y}), "values")
         if task == "multilabel" and not (isinstance(y, np.ndarray) and y.ndim == 2):
@@ -54,6 +74,7 @@ class Targets:
 
         A class that was not seen becomes a row of zeros.
         """
+        y = column(y) if isinstance(y, np.ndarray) and self.shape != "matrix" else y
         if self.shape == "matrix":
             return np.asarray(y, dtype=np.float64)
         if self.task == "regression":
@@ -62,9 +83,9 @@ class Targets:
         encoded = np.zeros((len(y), len(self.classes)))
         for row, value in enumerate(y):
             for label in value if self.task == "multilabel" else (value,):
-                column = place.get(_plain(label))
-                if column is not None:
-                    encoded[row, column] = 1.0
+                at = place.get(_plain(label))
+                if at is not None:
+                    encoded[row, at] = 1.0
         return encoded
 
     def row_weights(

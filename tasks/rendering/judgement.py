@@ -118,7 +118,8 @@ def _difference(scores: Scores, condition: str, against: str, known: Mapping[tup
 
 
 def _without_target(report: Mapping[str, Any]) -> Verdict:
-    without = "No target was given" if not section(report, "probe") else "No labelled held-out row has all inputs"
+    nothing = "There is nothing to learn from the target" if section(report, "head") else "No target was given"
+    without = nothing if not section(report, "probe") else "No labelled held-out row has all inputs"
     pairs = [(name, figures["r10"]) for name, figures in retrieval_pairs(report) if "r10" in figures]
     if not pairs:
         return Verdict(

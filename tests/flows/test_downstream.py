@@ -14,8 +14,9 @@ from fusion.fuser import Fuser
 from infra.commit import read_manifest
 from infra.job import Job
 from infra.storage import Storage
+from tasks.labelled import HeadInputs, read_file
 from tasks.predict import find_head
-from tasks.train import HeadInputs, load_head, read_file
+from tasks.train import load_head
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
 
 

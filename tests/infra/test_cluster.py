@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -120,3 +121,41 @@ print(ray.is_initialized())
     done = subprocess.run([sys.executable, "-c", script, address], capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["2.0", "False"], done.stderr
     assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_rays_folder_is_short_where_tmpdir_is_long(monkeypatch, tmp_path):
+    long = tmp_path / ("slurm_jobdir_of_a_user_with_a_long_name" * 2)
+    long.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(long))
+    cluster._choose_folder()
+    assert os.environ["RAY_TMPDIR"] in ("/tmp", "/var/tmp", "/dev/shm")
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with pytest.raises(RunError, match=r"RAY_TMPDIR \(.*\) is too long for Ray's sockets; set RAY_TMPDIR to"):
+        cluster._choose_folder()
+
+
+def test_a_folder_that_ray_cannot_write_to_is_told(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/t")
+    monkeypatch.setattr(cluster, "_SHORT_FOLDERS", ("/t",))
+    with pytest.raises(RunError, match=r"TMPDIR \(/t\) is no folder that may be written to; set RAY_TMPDIR"):
+        cluster._choose_folder()
+
+
+def test_rays_own_folder_is_left_where_it_fits(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    cluster._choose_folder()
+    assert "RAY_TMPDIR" not in os.environ
+
+
+def test_ray_that_does_not_start_says_where_its_logs_are_and_what_to_do(monkeypatch):
+    def busy(**_):
+        raise TimeoutError("The raylet did not come up in time.")
+
+    monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    told = r"did not come up in time.*session_latest/logs; run again .*RAY_TMPDIR"
+    with pytest.raises(RunError, match=told), connect("local"):
+        pass

@@ -46,6 +46,52 @@ def test_overrides_win(file: Path) -> None:
     assert job.explicit("alignment.dim")
 
 
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("name=exp #7", "exp #7"),
+        ("name=a: b", "a: b"),
+        ("name=on", "on"),
+        ("name=5", "5"),
+        ("name=1e3", "1e3"),
+        ("name=2024-01-01", "2024-01-01"),
+        ("name=12:30", "12:30"),
+        ("name=[draft] x", "[draft] x"),
+        ("name=*", "*"),
+        ("name='two words'", "two words"),
+        ('name="a # b"', "a # b"),
+        ("seed=7", 7),
+        ("alignment.regularization=1e-3", 1e-3),
+        ("alignment.regularization=auto", "auto"),
+        ("limits.http=on", True),
+        ("limits.max_bad_fraction=1", 1.0),
+        ("alignment.from=null", None),
+        ("alignment.from=s3://b/x #1", "s3://b/x #1"),
+        ("corpus.keep=[label, lang, 'a #b']", ["label", "lang", "a #b"]),
+        ("inputs.text.column=a: b", "a: b"),
+        ("inputs.text.column=[text, lang]", ["text", "lang"]),
+    ],
+)
+def test_a_value_on_the_command_line_is_taken_as_it_is_typed(file: Path, override: str, value: object) -> None:
+    node = load_job(file, [override]).model_dump(by_alias=True)
+    for part in override.partition("=")[0].split("."):
+        node = node[part]
+    assert node == value
+    assert type(node) is type(value)
+
+
+@pytest.mark.parametrize("name", ["5", "on", "2024-01-01", "1.5"])
+def test_a_name_in_the_file_that_yaml_reads_as_something_else_is_to_be_quoted(file: Path, name: str) -> None:
+    file.write_text(JOB.replace("name: emoji", f"name: {name}") if "name: emoji" in JOB else f"name: {name}\n{JOB}")
+    line = told(file)
+    assert line.startswith("name: must be text, not ")
+    assert line.endswith("; put it in quotes")
+
+
+def test_a_path_on_the_command_line_may_hold_a_hash(file: Path) -> None:
+    assert load_job(file, ["output.path=exp #7"]).output.path == str(file.parent / "exp #7")
+
+
 def test_empty_sections_are_their_defaults(file: Path) -> None:
     file.write_text(JOB + "alignment:\nray:\n")
     assert load_job(file).alignment.method == "auto"
@@ -114,7 +160,6 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
             "inputs.image.column=[a, b]",
             "inputs.image.column: only text inputs join several columns; give the image input one",
         ),
-        ("inputs.text.column=5", "inputs.text.column: must be text, not 5; put it in quotes"),
         ("inputs.text.column=[]", "inputs.text.column: must not be empty"),
         ("inputs.text.weights=w.pth", "inputs.text.weights: builtin/hashing has no weights; remove it"),
         ("inputs.text.preprocessing={crop: 2}", "inputs.text.preprocessing: only image inputs have it; remove it"),
@@ -148,7 +193,12 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
         ("ray.address=somewhere", "ray.address: must be local, auto or host:port, not 'somewhere'"),
         ("ray.workers=0", "ray.workers: must be auto or a whole number from 1 up, not 0"),
         ("seed=-1", "seed: must be a whole number from 0 up, not -1"),
-        ("name=5", "name: must be text, not 5; put it in quotes"),
+        ("limits.http=1", "limits.http: must be true or false, not 1"),
+        (
+            'corpus.keep=["a", b] c',
+            "corpus.keep: the value '[\"a\", b] c' is not YAML (--set, line 1, column 10: expected "
+            "'<document start>', but found '<scalar>')",
+        ),
         ("dim", "--set: 'dim' is not of the form key.path=value"),
         ("a..b=1", "--set: 'a..b=1' is not of the form key.path=value"),
         ("corpus.path.x=1", "corpus.path.x: corpus.path is 'rows.jsonl', which has no keys below it"),

@@ -112,12 +112,11 @@ def _write_own(path: Path, rng: np.random.Generator) -> None:
 
 def _write_models(folder: Path) -> None:
     import torch
-
-    import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
-
     import torchvision
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessor, ViTModel
+
+    import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
 
     torch.manual_seed(0)
     size = save_tokenizer(folder / "bert")

@@ -1,4 +1,4 @@
-"""Whole jobs in this process, without Ray and Prefect: their stages one after the other, their workers called in turn."""
+"""Whole jobs in this process, without Ray and Prefect: stage after stage, their workers called in turn."""
 
 import json
 import shutil
@@ -76,9 +76,7 @@ class Result:
         report = json.loads((folder / "report" / "report.json").read_text())
         del report["speed"]
         report["lineage"] = {name: value for name, value in report["lineage"].items() if name not in HISTORY}
-        return cls(
-            folder, report, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}")
-        )
+        return cls(folder, report, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}"))
 
 
 class Outputs:

@@ -1,8 +1,11 @@
+import os
+
 import pytest
 
 from fusion.errors import JobError
 from infra.job import Job
-from tasks.checks import check_alignment, widest
+from infra.storage import Storage
+from tasks.checks import check_alignment, check_output, widest
 
 WIDTHS = {"text": 6, "image": 9, "sound": 4}
 
@@ -39,3 +42,49 @@ def test_none_wants_equal_widths_and_their_dim():
         check_alignment(job(method="none", dim=4), equal)
     with pytest.raises(JobError, match=r"alignment\.method: .*text 6, image 9, sound 4"):
         check_alignment(job(method="none"), WIDTHS)
+
+
+def test_an_output_that_is_a_file_or_below_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_output(Storage(str(tmp_path / "new" / "folder")))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    with pytest.raises(JobError, match=r"output\.path: .*/file is a file; name a folder"):
+        check_output(Storage(str(tmp_path / "file")))
+    with pytest.raises(JobError, match=r"output\.path: .*lies below .*/file, which is no folder"):
+        check_output(Storage(str(tmp_path / "file" / "out")))
+
+
+def test_an_output_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(JobError, match=r"output\.path: .* may not be written to"):
+        check_output(Storage(str(tmp_path / "out")))
+
+
+def test_weights_that_no_average_heeds_are_refused():
+    def given(**average):
+        return Job.model_validate(job().model_dump(by_alias=True) | {"average": average})
+
+    given(method="weighted", weights={"text": 2.0})
+    given(method="auto", weights={"text": 1.0, "image": 1.0})
+    for method in ("auto", "mean", "spherical"):
+        with pytest.raises(ValueError, match="does not heed them"):
+            given(method=method, weights={"text": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("key", "keep", "refused"),
+    [
+        ("id", ["has_toxicity", "aligned_", "count_x", "key"], False),
+        (None, ["key"], True),
+        ("id", ["has_text"], True),
+        ("id", ["Fused"], True),
+        ("id", ["aligned_sound"], True),
+    ],
+)
+def test_only_columns_that_the_output_really_has_are_reserved(key, keep, refused):
+    data = job().model_dump(by_alias=True) | {"corpus": {"path": "rows.jsonl", "key": key, "keep": keep}}
+    if not refused:
+        assert Job.model_validate(data).corpus.keep == keep
+        return
+    with pytest.raises(ValueError, match="is a column that the output itself has"):
+        Job.model_validate(data)

@@ -52,7 +52,14 @@ def test_a_sample_spans_the_corpus(job):
     shards = Run(job).shards
     assert sample_shards(shards, 100) == list(shards)
     few = sample_shards(shards, 15)
-    assert few == [shards[0], shards[3]]
+    assert [(shard.id, shard.rows) for shard in few] == [(shards[n].id, 5) for n in (0, 1, 3)]
+
+
+def test_a_sample_of_a_corpus_in_order_of_its_labels_holds_most_of_them(job):
+    shards = [replace(Run(job).shards[0], index=n, start=0, stop=4096) for n in range(300)]
+    few = sample_shards(shards, 20_000)
+    assert (len(few), few[0].index < 5, few[-1].index > 294) == (64, True, True)
+    assert {shard.rows for shard in few} == {313}
 
 
 def test_a_sample_does_not_fall_on_the_short_shard_at_the_end_of_every_file(job):

@@ -1,4 +1,5 @@
 import json
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -220,3 +221,27 @@ def test_wrong_input_is_named():
             LinearHead(**wrong).fit(X, y)
     with pytest.raises(ValueError, match="3 groups for 20"):
         LinearHead().fit(X, y, groups=[1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("y", "task"),
+    [
+        ([0.0, 1.0, 0.0], "classification"),
+        (np.array([0.0, 1.0, np.nan]), "classification"),
+        (np.array([[1], [2], [2]]), "classification"),
+        (np.array([[1.5], [2.0], [2.5]]), "regression"),
+        ([0.5, 1, 2], "regression"),
+        ([Decimal("0.5"), Decimal(1), None], "regression"),
+        ([True, False, True], "classification"),
+    ],
+)
+def test_numbers_are_a_regression_only_with_a_fraction(y, task):
+    assert infer_task(y) == task
+
+
+def test_a_column_of_targets_is_read_as_its_values():
+    X = np.random.default_rng(0).normal(size=(60, 4))
+    y = (X[:, :1] > 0).astype(int)
+    head = LinearHead().fit(X, y)
+    assert head.classes_ == [0, 1]
+    assert head.predict(X).shape == (60,)
