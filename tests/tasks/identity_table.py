@@ -95,7 +95,7 @@ LINES = [
     Line("alignment.from", "{folder}/lender"),
     Line("average.method", "spherical", frozenset({"settings"})),
     Line("average.weights", {"text": 2.0}, frozenset({"settings"}), first={"average.method": "weighted"}),
-    Line("average.weights", {"text": 2.0}),
+    Line("average.weights", {"text": 1.0}),
     Line("output.path", "{folder}/elsewhere", runs=False),
     Line("output.partition_by", ["label"], AFTER),
     Line("output.dtype", "float16", AFTER),
