@@ -91,7 +91,7 @@ LINES = [
     Line("alignment.method", "pca", frozenset({"settings"}), first={"alignment.dim": 3}),
     Line("alignment.dim", 5, frozenset({"settings"})),
     Line("alignment.regularization", 0.5, frozenset({"settings"})),
-    Line("alignment.folds", 4, frozenset({"moments", "settings", "report"})),
+    Line("alignment.folds", 3, frozenset({"moments", "settings", "report"})),
     Line("alignment.from", "{folder}/lender"),
     Line("average.method", "spherical", frozenset({"settings"})),
     Line("average.weights", {"text": 2.0}, frozenset({"settings"}), first={"average.method": "weighted"}),
