@@ -81,8 +81,16 @@ def fuse_features(
         figures = progress.figures()
     if failed:
         raise RunError(f"fusing block {failed[0].id} failed: {failed[0].detail}")
+    _check_embeddings(run, fitted, setting)
     done_records = [records[index] for index in range(len(blocks))]
     return _commit(run, setting, partitions, fitted, done_records, parent), figures
+
+
+def _check_embeddings(run: Run, fitted: Fitted, setting: FuseSetting) -> None:
+    """Refuses features during whose writing another run made embeddings again: they may be of both."""
+    if version_id(run, fitted.alignment_id, setting.average, setting.weights) != setting.version:
+        run.storage.remove(run.storage.list(f"features/{setting.version}/_blocks"))
+        raise RunError("another run made embeddings again while these features were written; run again")
 
 
 def _commit(

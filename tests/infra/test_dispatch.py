@@ -325,3 +325,40 @@ def test_threads_are_pinned_before_libraries_load(ray_session):
     assert seen == ("2", 2)
     (seen,), _ = run([1], Environment, plan=WorkerPlan(1, 1))
     assert seen == ("1", 1)
+
+
+def test_the_second_of_the_first_units_is_tried_where_the_first_fails_and_the_last_is_quarantined(ray_session):
+    def dispatched(first):
+        done = []
+        quarantined = dispatch(
+            [Work("rest", (2, ()), 2)], worker=Poisoned, args=((5,), bug), plan=ONE, name="test",
+            on_done=lambda w, value: done.append(w.id), attempts=1, first=first,
+        )  # fmt: skip
+        return done, [each.id for each in quarantined]
+
+    bad, good = Work("bad", (8, ()), 0), Work("good", (4, ()), 0)
+    assert dispatched([bad, good, bad]) == (["good", "rest"], [])
+    assert dispatched([bad, bad]) == ([], ["bad"])
+
+
+class Unreadable:
+    """Fails whichever the rows: the shard cannot be read; counts the probes."""
+
+    def __init__(self, folder):
+        self.folder = Path(folder)
+
+    def run(self, payload):
+        raise MemoryError
+
+    def probe(self, payload, rows):
+        (self.folder / f"probe-{time.monotonic_ns()}").touch()
+        raise MemoryError
+
+
+def test_a_shard_that_fails_whichever_the_rows_is_given_up_after_five_probes(ray_session, tmp_path):
+    quarantined = dispatch(
+        [Work("whole", (4096, ()), 4096)], worker=Unreadable, args=(str(tmp_path),), plan=ONE, name="test",
+        on_done=lambda w, value: pytest.fail("done?"), without_rows=without_rows, attempts=1,
+    )  # fmt: skip
+    assert [(each.id, each.rows) for each in quarantined] == [("whole", ())]
+    assert len(list(tmp_path.iterdir())) == 5

@@ -60,7 +60,7 @@ def job(folder: Path) -> dict[str, Any]:
             },
             "vec": {"kind": "vector", "column": "vec", "batch": 16},
         },
-        "alignment": {"method": "joint", "dim": 6, "regularization": 0.1, "folds": 3},
+        "alignment": {"method": "joint", "dim": 6, "regularization": 0.1, "folds": 2},
         "average": {"method": "mean"},
         "output": {"path": str(folder / "out")},
         "limits": {"max_bad_fraction": 0.9, "max_pixels": 10_000},

@@ -3,9 +3,11 @@
 import json
 import shutil
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from fusion.encoders import load
 from fusion.heads.neural import NeuralHead
 from infra.cluster import Cluster, Node
 from infra.job import Job
@@ -24,12 +26,21 @@ HISTORY = ("number", "job")
 
 
 def in_this_process(monkeypatch):
-    """Calls what would be sent to workers, and draws no pictures."""
+    """Calls what would be sent to workers; encoders are loaded once, and nothing is drawn."""
     for stage in ("embed", "join", "moments", "fuse"):
         monkeypatch.setattr(f"tasks.{stage}.dispatch", dispatched)
     monkeypatch.setattr("tasks.descent.descended", descended)
     monkeypatch.setattr("tasks.rendering.figures.plots", lambda *_: {})
+    monkeypatch.setattr("tasks.report.html", lambda *_: "")
+    monkeypatch.setattr("tasks.encoding.load", _load)
+    monkeypatch.setattr("tasks.execution._library_versions", lambda: {})
     monkeypatch.setattr("tasks.run.load_block", lambda _: None)
+    monkeypatch.setattr("tasks.learn.FEATURES", 36)
+
+
+@cache
+def _load(spec, device):
+    return load(spec, device=device)
 
 
 def dispatched(work, *, worker, args=(), on_done, first=(), **_):
@@ -64,8 +75,8 @@ def run_job(data: dict[str, Any], **flags: bool) -> dict[str, Any]:
 class Result:
     """What a run left."""
 
-    folder: Path
     report: dict[str, Any]
+    manifest: dict[str, Any]
     embeddings: dict[str, bytes] = field(default_factory=dict)
     features: dict[str, bytes] = field(default_factory=dict)
 
@@ -75,7 +86,8 @@ class Result:
         report = json.loads((folder / "report" / "report.json").read_text())
         del report["speed"]
         report["lineage"] = {name: value for name, value in report["lineage"].items() if name not in HISTORY}
-        return cls(folder, report, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}"))
+        manifest = json.loads((folder / "manifest.json").read_text())
+        return cls(report, manifest, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}"))
 
 
 class Outputs:
@@ -93,21 +105,27 @@ class Outputs:
             join_tables.fn(run, CLUSTER)
         return data
 
-    def rerun(self, before: dict[str, Any], after: dict[str, Any], *, refit: bool) -> tuple[Result, Result]:
-        """One job after another in one output, and the second alone in an empty one, with the same plan."""
+    def rerun(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[Result, Result, Result]:
+        """One job after another in one output, without and with a refit, and the second alone in an empty one.
+
+        All with the same plan.
+        """
         base = self._place("base", before)
         self._lend(before, after)
         if not (base / "report").exists():
             run_job(_into(before, base))
-        again, fresh = self._folder / "again", self._folder / "fresh"
-        for folder in (again, fresh):
+        again, refitted, fresh = (self._folder / name for name in ("again", "refitted", "fresh"))
+        for folder in (again, refitted, fresh):
             shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, again)
-        run_job(_into(after, again), refit=refit)
-        fresh.mkdir()
-        shutil.copy(again / "plan.json", fresh / "plan.json")
-        run_job(_into(after, fresh))
-        return Result.of(again), Result.of(fresh)
+        run_job(_into(after, again))
+        for folder, source in ((refitted, base), (fresh, None)):
+            if source is not None:
+                shutil.copytree(source, folder)
+            folder.mkdir(exist_ok=True)
+            shutil.copy(again / "plan.json", folder / "plan.json")
+            run_job(_into(after, folder), refit=source is not None)
+        return Result.of(again), Result.of(refitted), Result.of(fresh)
 
     def _lend(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         if "from" in after["alignment"] and not self._lender.exists():

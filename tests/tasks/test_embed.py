@@ -117,3 +117,38 @@ def test_what_runs_no_model_needs_no_trials(tmp_path):
     assert tasks.execution.execution(run_of(tmp_path), "text", WorkerPlan(1, 2)) == tasks.execution.Execution(
         256, 2, "float32", "cpu"
     )
+
+
+class Uncalibrated(EmbedWorker):
+    """Finding the batch brings the worker down at the rows of the first shard."""
+
+    def _calibrated(self, job):
+        if job.sample is not None and job.sample.start == 0:
+            raise ValueError("a row that nothing survives")
+        return super()._calibrated(job)
+
+    def probe(self, payload, rows):
+        raise AssertionError("nothing is searched for")
+
+
+class NeverCalibrated(Uncalibrated):
+    """Finding the batch brings the worker down at any row."""
+
+    def _calibrated(self, job):
+        if job.sample is not None:
+            raise ValueError("a row that nothing survives")
+        return super()._calibrated(job)
+
+
+@pytest.mark.parametrize("worker", [Uncalibrated, NeverCalibrated])
+def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_embedded(
+    ray_session, tmp_path, monkeypatch, worker
+):
+    monkeypatch.setattr(tasks.execution, "fixed_batch", lambda _: None)
+    monkeypatch.setattr(tasks.embed, "EmbedWorker", worker)
+    run = run_of(tmp_path)
+    with connect("local") as cluster:
+        figures = embed_input.fn(run, "text", cluster)
+    assert figures["rows"] == ROWS
+    assert figures["batch"] > 0
+    assert pending(run, "text") == []
