@@ -1,6 +1,7 @@
 """Every text architecture of transformers that builds a tiny random model, beside sentence-transformers."""
 
 import gc
+import signal
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from fusion.encoders.reading import _ENCODERS as ENCODERS
 from fusion.errors import JobError
 
 TOLERANCE = 1e-4
+_SECONDS = 60
 TOWERS = ("clip_text_model", "siglip_text_model")
 TEXTS = (
     "a red crab", "sun", "The BLUE boat is near a large house", "sky over the house and the boat and the crab in",
@@ -58,6 +60,7 @@ def sweep(chosen: list[str]) -> Iterator[Found]:
         with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
+                _limit(_SECONDS)
                 model = tiny.build(AutoModel, tiny.tiny_config(CONFIG_MAPPING[name]), Path(folder))
                 if name in ENCODERS:
                     model.get_encoder().save_pretrained(folder)
@@ -68,8 +71,19 @@ def sweep(chosen: list[str]) -> Iterator[Found]:
                 yield Found(name, "not built", line(error))
                 continue
             finally:
+                _limit(0)
                 gc.collect()
             yield compare(name, Path(folder), alone, library.encode(list(TEXTS)))
+
+
+def _limit(seconds: int) -> None:
+    """Some architectures stay large or slow at any size: one that takes longer is left out."""
+
+    def out_of_time(*_: object) -> None:
+        raise TimeoutError(f"more than {seconds} seconds")
+
+    signal.signal(signal.SIGALRM, out_of_time)
+    signal.alarm(seconds)
 
 
 def library_of(folder: Path) -> Any:

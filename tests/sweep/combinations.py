@@ -1,4 +1,4 @@
-"""Combinations of sentence-transformers' modules around a tiny BERT, beside what the library gives for the same folder."""
+"""Combinations of sentence-transformers' modules around a tiny BERT, beside what the library gives."""
 
 import itertools
 import json

@@ -1,15 +1,23 @@
 """A sample of the sweep over text encoders; ``python -m tests.sweep.supported_text`` tries all."""
 
-import pytest
+from collections.abc import Iterator
 
-pytest.importorskip("sentence_transformers")
+import pytest
+import torch
+
 from tests.sweep import architectures, combinations
 
 SAMPLE = [
-    "albert", "bamba", "bart", "bert", "big_bird", "blenderbot", "clip", "deberta-v2", "distilbert", "esm", "flaubert",
-    "fnet", "gpt2", "llama", "longformer", "mobilebert", "modernbert", "mt5", "qwen3", "rembert", "siglip", "t5",
-    "xlnet",
+    "bamba", "bart", "big_bird", "clip", "deberta-v2", "esm", "flaubert", "fnet", "gpt2", "mobilebert", "mt5", "xlnet",
 ]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
@@ -21,6 +29,6 @@ def test_an_architecture_equals_the_library(name):
 
 @pytest.mark.slow
 def test_combinations_of_modules_equal_the_library():
-    found = list(combinations.sweep(combinations.combinations()[::37]))
-    assert len(found) > 20
+    found = list(combinations.sweep(combinations.combinations()[::97]))
+    assert len(found) > 10
     assert not [each for each in found if each.status != "equal"]
