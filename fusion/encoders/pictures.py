@@ -23,6 +23,7 @@ _CUT_SHORT = re.compile(
 )
 _ORIENTATION = 0x0112
 _ICON = b"\0\0\1\0"
+_HEIC = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
 _T = TypeVar("_T")
 
 
@@ -94,6 +95,10 @@ def _open(encoded: bytes, formats: Sequence[str]) -> Image.Image:
 def _unidentified(encoded: bytes, formats: Sequence[str]) -> BadInputError:
     """Tells a format that is not on the list (by its first bytes only; nothing of it is parsed) from no picture."""
     prefix = encoded[:16]
+    if (name := _foreign(prefix)) is not None:
+        return BadInputError(
+            Reason.FORMAT_NOT_ALLOWED, f"{name} cannot be decoded here; convert it, to JPEG or PNG say"
+        )
     for name in Image.ID:
         accept = Image.OPEN[name][1]
         if accept is None or accept(prefix) is not True:
@@ -102,6 +107,13 @@ def _unidentified(encoded: bytes, formats: Sequence[str]) -> BadInputError:
             return BadInputError(Reason.DECODE_ERROR, f"begins like {name} but its header is broken")
         return BadInputError(Reason.FORMAT_NOT_ALLOWED, name)
     return BadInputError(Reason.NOT_AN_IMAGE, f"{len(encoded)} bytes beginning {prefix[:8]!r}")
+
+
+def _foreign(prefix: bytes) -> str | None:
+    """The name of a picture format that Pillow has no reader for."""
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIC:
+        return "HEIC"
+    return "JPEG XL" if prefix.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")) else None
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from infra.corpus.files import Entry, Files, Listing
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry, Listing
 
 BAD = "__bad__"
 """Name of the column that tells why a row could not be read; null where it could."""

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from fusion.errors import RunError
 from infra.corpus.base import Format, Peek, Shard, UnreadableError
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry
 from infra.corpus.records import Splitter, csv_splitter, records, spans, split_lines
 from infra.corpus.values import column_of, settled, types_of
 
@@ -173,7 +174,7 @@ def _table(rows: Sequence[Parsed], columns: Mapping[str, pa.DataType]) -> tuple[
 
 
 def _compression(uri: str) -> str | None:
-    return next((name for suffix, name in _COMPRESSIONS.items() if uri.endswith(suffix)), None)
+    return next((name for suffix, name in _COMPRESSIONS.items() if uri.lower().endswith(suffix)), None)
 
 
 def _stream(files: Files, uri: str, size: int = _CHUNK) -> Iterator[bytes]:

@@ -21,6 +21,7 @@ from urllib.parse import unquote
 from fusion.errors import BadInputError, Reason, RunError
 from infra._faults import MissingFileError
 from infra.corpus.files import Files
+from infra.corpus.listing import allowed_roots, is_below
 from infra.jobpaths import is_uri
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -78,6 +79,7 @@ class Pictures:
         self._http_timeout, self._http_concurrency = http_timeout, http_concurrency
         self._files = Files(storage_options)
         self._real_root = None if is_uri(root) else os.path.realpath(root)
+        self._inside = () if self._real_root is None else allowed_roots(root)
 
     def reader(self, value: object, folder: str = "") -> Picture:
         """Looks a picture up.
@@ -157,10 +159,8 @@ class Pictures:
     def _check_inside(self, path: str, value: str) -> None:
         if self._outside_corpus or self._real_root is None:
             return
-        inside = [(os.path.normpath(self._root), path), (self._real_root, os.path.realpath(path))]
-        for root, target in inside:
-            if target != root and not target.startswith(root.rstrip("/") + "/"):
-                raise BadInputError(Reason.OUTSIDE_CORPUS, value)
+        if not (is_below(path, [os.path.normpath(self._root)]) and is_below(os.path.realpath(path), self._inside)):
+            raise BadInputError(Reason.OUTSIDE_CORPUS, value)
 
     def _check_size(self, size: int, value: str) -> None:
         if size == 0:

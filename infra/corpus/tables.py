@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 
 from infra._faults import told
 from infra.corpus.base import Format, Peek, Shard, UnreadableError
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry
 from infra.jobpaths import is_uri
 
 _BATCH = 1024
