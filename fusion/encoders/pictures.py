@@ -96,9 +96,7 @@ def _unidentified(encoded: bytes, formats: Sequence[str]) -> BadInputError:
     """Tells a format that is not on the list (by its first bytes only; nothing of it is parsed) from no picture."""
     prefix = encoded[:16]
     if (name := _foreign(prefix)) is not None:
-        return BadInputError(
-            Reason.FORMAT_NOT_ALLOWED, f"{name} cannot be decoded here; convert it, to JPEG or PNG say"
-        )
+        return BadInputError(Reason.FORMAT_NOT_ALLOWED, f"{name} cannot be decoded; convert it to JPEG or PNG")
     for name in Image.ID:
         accept = Image.OPEN[name][1]
         if accept is None or accept(prefix) is not True:
