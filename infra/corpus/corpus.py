@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -23,6 +24,7 @@ _KEY = "corpus.path"
 _SAMPLE = 10_000
 _HEAD = 20
 _FEW = 10
+_BETWEEN = re.compile(r"[\s\"',;|\\]+")
 _THREADS = 8
 
 
@@ -310,8 +312,8 @@ def _mentions(corpus: "Corpus", shard: Shard, names: Container[str]) -> bool:
     """Whether one of the first rows of a shard names one of the pictures."""
     head = replace(shard, stop=min(shard.stop, shard.start + _HEAD))
     table = corpus.read(head, list(corpus.columns))
-    found = (part for row in table.to_pylist() for value in row.values() for part in _texts(value))
-    return any(text.replace("\\", "/").rpartition("/")[2] in names for text in found)
+    texts = (text for row in table.to_pylist() for value in row.values() for text in _texts(value))
+    return any(part.rpartition("/")[2] in names for text in texts for part in (text, *_BETWEEN.split(text)))
 
 
 def _texts(value: object) -> Iterator[str]:

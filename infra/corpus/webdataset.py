@@ -176,7 +176,7 @@ def _row(sample: _Sample, columns: Mapping[str, pa.DataType]) -> tuple[dict[str,
             continue
         try:
             row[extension] = _content(extension, content)
-        except (ValueError, TypeError, OverflowError, MemoryError, EOFError, SyntaxError) as error:
+        except (ValueError, TypeError, OverflowError, MemoryError, EOFError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             problem = problem or f"{sample.key}.{extension}: {said}"
     row["image"] = next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), row.get("image"))
@@ -199,7 +199,10 @@ def _vector(content: bytes) -> list[float]:
     version = npy.read_magic(stream)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the .npy format")
-    shape, _, dtype = _HEADERS[version](stream)
+    try:
+        shape, _, dtype = _HEADERS[version](stream)
+    except Exception as error:  # noqa: BLE001 - numpy evaluates the header as Python: anything may come up
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
     claimed, held = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
     if claimed > held:
         raise ValueError(f"its header claims {claimed:,} bytes of numbers, it holds {held:,}")

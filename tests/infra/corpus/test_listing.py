@@ -103,7 +103,7 @@ def test_folder_pattern_and_remote_listing_follow_one_rule(tmp_path: Path, where
         "memory": "memory://rule",
         "memory pattern": "memory://rule/**",
     }
-    corpus = opened(paths[where] if isinstance(paths[where], str) else paths[where])
+    corpus = opened(str(paths[where]))
     store.rm("/rule", recursive=True)
     assert corpus.listing == _expected(names)
 
@@ -216,7 +216,7 @@ def test_pictures_that_are_all_links_out_are_refused_by_the_key_that_allows_them
 )
 def test_an_output_where_the_corpus_is_read_is_refused(corpus: str, output: str, refused: bool) -> None:
     if refused:
-        with pytest.raises(JobError, match="^output.path: "):
+        with pytest.raises(JobError, match=r"^output.path: "):
             check_apart(corpus, output)
     else:
         check_apart(corpus, output)
