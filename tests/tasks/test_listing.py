@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from fusion.errors import JobError
 from infra.job import Job
@@ -21,8 +22,10 @@ def _job(folder: Path, output: Path) -> Job:
 
 def test_the_plan_says_what_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    for name in ("_DSC1.JPG", "a.png", ".DS_Store", "notes.md", "more.md"):
+    for name in (".DS_Store", "notes.md", "more.md"):
         (tmp_path / "photos" / name).write_bytes(b"x")
+    for name in ("_DSC1.JPG", "a.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name)
     run = prepare(_job(tmp_path / "photos", tmp_path / "out"))
     expected = {"files": {"taken": 2, "passed_over": {"hidden": 1, "other_format": 2}}}
     assert run.listing == describe_plan(run)["listing"] == expected
