@@ -25,7 +25,8 @@ from infra._actor import Done
 from infra.cluster import WorkerPlan
 from infra.corpus.base import Peek
 from infra.corpus.corpus import Corpus
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry
 from infra.corpus.tables import Parquet
 from infra.dispatch import Work, dispatch
 from infra.job import CorpusJob

@@ -198,6 +198,7 @@ def _manifest(
         "rejects": [path for record in records for path in record["rejects"]],
         "shards": [shard.id for shard in run.shards],
         "sources": [asdict(source) for source in run.sources],
+        "listing": run.listing,
         "join": run.join.id if run.join is not None else None,
         "code": package_version("barycenter"),
     }

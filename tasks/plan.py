@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fusion.errors import JobError
+from infra.corpus.formats import spoken
 from infra.job import Job
 from tasks.checks import check_alignment, check_output
 from tasks.embed import pending
@@ -64,6 +65,14 @@ def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit:
     return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
 
 
+def listing_line(run: Run) -> str | None:
+    """What was seen of the corpus and not taken, as a line for the terminal; None where all was taken."""
+    files = run.listing["files"]
+    if not files["passed_over"]:
+        return None
+    return f"files: {files['taken']:,} taken, passed over: {spoken(files['passed_over'])}"
+
+
 LATER_STAGES = ("align", "fuse", "train", "report")
 
 
@@ -71,11 +80,11 @@ def describe_plan(run: Run) -> dict[str, Any]:
     """Shards and rows of each input, done and left, and the seconds that measured rates predict.
 
     Returns:
-        ``{"rows", "shards", "files", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim", "rows_left",
-        "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``; ``later_seconds`` is of the
-        stages after embedding, 0 where nothing is to be embedded. Each is None where a rate that it needs was not
-        measured yet. Rows and shards are those of the corpus alone as long as the inputs' own tables are not joined to
-        it.
+        ``{"rows", "shards", "files", "listing", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim",
+        "rows_left", "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``;
+        ``later_seconds`` is of the stages after embedding, 0 where nothing is to be embedded. Each is None where a rate
+        that it needs was not measured yet. Rows and shards are those of the corpus alone as long as the inputs' own
+        tables are not joined to it.
     """
     rates = _measured_rates(run)
     inputs: dict[str, dict[str, Any]] = {}
@@ -96,6 +105,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "rows": run.rows,
         "shards": len(run.shards),
         "files": len(run.corpus.sources),
+        "listing": run.listing,
         "unjoined": run.unjoined,
         "target": found_target(run).said() if run.job.train is not None else None,
         "notes": target_notes(run),

@@ -90,7 +90,7 @@ def write_report(
         samples = _samples(run, fitted, rows, shards, report)
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
-    report["lineage"] = lineage
+    report |= {"lineage": lineage, "listing": run.listing}
     run.storage.write(SAMPLES, json.dumps(samples).encode())
     _write(run, manifest, report, samples)
     return report
@@ -110,7 +110,7 @@ def _unchanged(run: Run, lineage: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
-    report["name"] = run.job.name
+    report |= {"name": run.job.name, "listing": run.listing}
     report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
     _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
     return report

@@ -1,6 +1,7 @@
 """What every stage knows about one run of a job: where rows come from, how they are encoded, where results go."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,6 +76,15 @@ class Run:
     def sources(self) -> list[Source]:
         """The files of the corpus and of the inputs' own tables."""
         return [source for side in self.sides for source in side.corpus.sources]
+
+    @property
+    def listing(self) -> dict[str, Any]:
+        """``{"files": {"taken": n, "passed_over": {reason: n}}}`` of the corpus and the inputs' own tables together."""
+        seen = [side.corpus.listing["files"] for side in self.sides]
+        passed_over: Counter[str] = Counter()
+        for files in seen:
+            passed_over.update(files["passed_over"])
+        return {"files": {"taken": sum(files["taken"] for files in seen), "passed_over": dict(passed_over)}}
 
     def picture_root(self, name: str) -> str:
         """The folder that an input's picture paths may not leave: that of the table which names them."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from fusion.errors import JobError
 from infra.corpus import open_corpus
+from infra.corpus.apart import check_apart, check_sources
 from infra.corpus.corpus import Corpus
 from infra.corpus.join import Side
 from infra.job import CorpusJob, InputJob, Job
@@ -19,7 +20,7 @@ def open_sides(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
     Raises:
         JobError: Naming the key of the job file that is wrong.
     """
-    corpus = open_corpus(job.corpus, job.limits, storage_options)
+    corpus = _opened(job.corpus, job, storage_options)
     own = {name: part for name, part in job.inputs.items() if part.corpus is not None}
     shared = {name: part for name, part in job.inputs.items() if part.corpus is None}
     corpus.require(job.required_columns())
@@ -40,13 +41,23 @@ def inputs_of(side: Side, job: Job) -> list[str]:
     return [name for name, part in job.inputs.items() if part.corpus is None]
 
 
+def _opened(settings: CorpusJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
+    """A corpus that lies apart from the output."""
+    check_apart(settings.path, job.output.path)
+    corpus = open_corpus(settings, job.limits, storage_options)
+    check_sources(settings.path, corpus.sources, job.output.path)
+    return corpus
+
+
 def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
     assert part.corpus is not None
     where = f"inputs.{name}.corpus"
     try:
         settings = CorpusJob(path=part.corpus.path, key=part.corpus.key, rows_per_shard=job.corpus.rows_per_shard)
-        corpus = open_corpus(settings, job.limits, storage_options)
+        corpus = _opened(settings, job, storage_options)
     except JobError as error:
+        if not error.key.startswith("corpus."):
+            raise
         raise JobError(f"{where}.{error.key.removeprefix('corpus.')}", error.problem) from None
     if corpus.key is None and job.corpus.key in corpus.columns:
         corpus = corpus.keyed(job.corpus.key)

@@ -116,8 +116,11 @@ def _hand_over(run: "Run") -> None:
 
 def _note(prepared: "Run") -> None:
     """Says before the work what the target was taken for, and what is left out of it."""
+    from tasks.plan import listing_line
     from tasks.targets import found_target, target_notes
 
+    if (line := listing_line(prepared)) is not None:
+        print(line, file=sys.stderr, flush=True)
     if prepared.job.train is not None:
         for line in [found_target(prepared).said(), *target_notes(prepared)]:
             print(line, file=sys.stderr, flush=True)
@@ -143,7 +146,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
 
 def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     from infra.jobfile import dump_job
-    from tasks.plan import describe_plan
+    from tasks.plan import describe_plan, listing_line
 
     out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
     plan = describe_plan(prepared)
@@ -163,7 +166,7 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
             "not measured yet" if seconds is None else f"{seconds:,.0f} s",
         )
     out.print(table)
-    for line in [*filter(None, [plan["target"]]), *plan["notes"]]:
+    for line in [*filter(None, [listing_line(prepared), plan["target"]]), *plan["notes"]]:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     total = plan["seconds_left"]
     if total is None:

@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from infra.corpus.files import Entry, Files, Listing
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry, Listing
 
 KEYS = "__keys__"
 """Name of the column of keys as text; null where a row has none."""

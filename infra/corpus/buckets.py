@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from infra.corpus.base import BAD, MISFITS, Peek, Problems, Shard, misfits_of
 from infra.corpus.corpus import Corpus
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
 from infra.corpus.join import KEY, Indices, Join
+from infra.corpus.listing import Entry
 from infra.corpus.tables import Parquet
 from infra.job import CorpusJob
 from infra.storage import Storage

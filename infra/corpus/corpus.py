@@ -2,9 +2,10 @@
 
 import copy
 import difflib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -12,30 +13,19 @@ import pyarrow as pa
 
 from fusion.errors import JobError, RunError
 from infra.corpus.base import BAD, KEYS, MISFITS, Format, Peek, Shard, Source, UnreadableError, shard_id
-from infra.corpus.files import Entry, Files, Listing
-from infra.corpus.folder import PICTURE_SUFFIXES, Folder
+from infra.corpus.files import Files
+from infra.corpus.folder import is_picture
+from infra.corpus.formats import Chosen, choose_format
 from infra.corpus.keys import KEY_TYPES, is_key_type
-from infra.corpus.lines import Delimited, JsonLines
-from infra.corpus.tables import Parquet
+from infra.corpus.listing import Entry
 from infra.corpus.values import joined, settled
-from infra.corpus.webdataset import WebDataset
 from infra.job import CorpusJob, LimitsJob
 
-_FORMATS: dict[str, Callable[[], Format]] = {
-    ".parquet": Parquet,
-    ".jsonl": JsonLines,
-    ".jsonl.gz": JsonLines,
-    ".jsonl.zst": JsonLines,
-    ".csv": partial(Delimited, ","),
-    ".csv.gz": partial(Delimited, ","),
-    ".csv.zst": partial(Delimited, ","),
-    ".tsv": partial(Delimited, "\t"),
-    ".tsv.gz": partial(Delimited, "\t"),
-    ".tsv.zst": partial(Delimited, "\t"),
-    ".tar": WebDataset,
-}
 _KEY = "corpus.path"
 _SAMPLE = 10_000
+_HEAD = 20
+_FEW = 10
+_BETWEEN = re.compile(r"[\s\"',;|\\]+")
 _THREADS = 8
 
 
@@ -47,10 +37,20 @@ class Corpus:
         key: The key column, or None.
         sources: Every file in the order of its relative path; empty in a pickled copy.
         columns: Type of every column, the same for all sources.
+        listing: ``{"files": {"taken": n, "passed_over": {reason: n}}}``: every file that was seen.
     """
 
-    def __init__(self, root: str, files: Files, form: Format, job: CorpusJob, peeks: Mapping[Entry, Peek]) -> None:
+    def __init__(
+        self,
+        root: str,
+        files: Files,
+        form: Format,
+        job: CorpusJob,
+        peeks: Mapping[Entry, Peek],
+        listing: Mapping[str, Any] | None = None,
+    ) -> None:
         self.root = root
+        self.listing = listing or {"files": {"taken": len(peeks), "passed_over": {}}}
         self.key = job.key
         self.sources = tuple(
             Source(entry.uri, entry.relative, entry.size, entry.stamp, peek.rows) for entry, peek in peeks.items()
@@ -177,6 +177,11 @@ class Corpus:
         return other
 
     @property
+    def stride(self) -> int:
+        """Rows in a shard, as the sources were last looked at."""
+        return self._stride
+
+    @property
     def key_column(self) -> str | None:
         """The column that names the rows, given by the job or by the format."""
         return self.key or self._format.default_key
@@ -224,6 +229,12 @@ class Corpus:
         known = list(self.columns)
         first = self.sources[0].relative if self.sources else self.root
         where = first if len(self.sources) < 2 else f"{first} or the {len(self.sources) - 1} other sources"
+        dotted = [column for column in known if column.endswith(f".{name}")]
+        if dotted:
+            return (
+                f"no column {name!r} in {where}; did you mean {' or '.join(map(repr, dotted[:3]))}? "
+                "(a member's name is cut at its first dot: what follows is the column)"
+            )
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             return f"no column {name!r} in {where}; did you mean {' or '.join(map(repr, near))}?"
@@ -265,41 +276,66 @@ def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str,
     if job.path.startswith(("http://", "https://")) and not limits.http:
         raise JobError(_KEY, f"{job.path}: set limits.http to true to read over http(s)")
     files = Files(storage_options)
-    listing = files.list(job.path)
-    form, listing = _format_of(listing, job.path)
-    peeks = _peeked(files, form, form.entries(listing), job.rows_per_shard)
-    corpus = Corpus(listing.root, files, form, job, peeks)
+    chosen = choose_format(files.list(job.path), job.path)
+    _check_links(chosen, job.path, limits.outside_corpus)
+    peeks = _peeked(files, chosen.form, chosen.form.entries(chosen.listing), job.rows_per_shard)
+    corpus = Corpus(chosen.listing.root, files, chosen.form, job, peeks, chosen.figures)
+    _check_pictures(corpus, chosen, job.path)
     if not any(source.rows for source in corpus.sources):
         raise JobError(_KEY, f"{job.path} holds no rows")
     return corpus
 
 
-def _suffix(relative: str) -> str | None:
-    name = relative.rpartition("/")[2].lower()
-    return next((suffix for suffix in _FORMATS if name.endswith(suffix)), None)
-
-
-def _format_of(listing: Listing, path: str) -> tuple[Format, Listing]:
-    """The one format of the listed files, and the listing reduced to them."""
-    data = [entry for entry in listing.entries if _suffix(entry.relative)]
-    pictures = any(entry.relative.lower().endswith(PICTURE_SUFFIXES) for entry in listing.entries)
-    if listing.is_folder and pictures:
-        metadata = [entry for entry in data if entry.relative.rpartition("/")[2].startswith("metadata.")]
-        data = metadata or data
-    if not data and pictures and listing.is_folder:
-        return Folder(), listing
-    known = ", ".join(_FORMATS)
-    if not data or (not listing.is_folder and len(data) < len(listing.entries)):
-        other = next((entry.relative for entry in listing.entries if not _suffix(entry.relative)), None)
-        if other is None or listing.is_folder:
-            raise JobError(_KEY, f"{path}: no corpus file in this folder; known are {known} and folders of pictures")
-        raise JobError(_KEY, f"{path}: {other} is no corpus file; known are {known} and folders of pictures")
-    kinds = dict.fromkeys((_suffix(entry.relative) or "").removesuffix(".gz").removesuffix(".zst") for entry in data)
-    if len(kinds) > 1:
+def _check_links(chosen: Chosen, path: str, outside_corpus: bool) -> None:
+    """Refuses pictures that are all links to elsewhere: none of them could be read."""
+    pictures = [entry for entry in chosen.pictures or chosen.listing.entries if is_picture(entry.relative)]
+    out = chosen.listing.leading_out
+    if pictures and not outside_corpus and all(entry.relative in out for entry in pictures):
         raise JobError(
-            _KEY, f"{path}: holds {' and '.join(kinds)} files; name one kind, e.g. {path}/*{next(iter(kinds))}"
+            "limits.outside_corpus",
+            f"all {len(pictures):,} pictures of {path} are links that lead out of it (such as {pictures[0].relative}); "
+            "set it to true to follow them",
         )
-    return _FORMATS[next(iter(kinds))](), Listing(listing.root, data, listing.is_folder)
+
+
+def _check_pictures(corpus: "Corpus", chosen: Chosen, path: str) -> None:
+    """Refuses a table that strayed among pictures: it would become the corpus in their place.
+
+    A few pictures beside a table of ten times as many rows (a logo, a plot) are no corpus; they are counted only.
+    """
+    if not chosen.pictures or all(entry.relative.split("/")[-1].startswith("metadata.") for entry in corpus.sources):
+        return
+    if sum(source.rows for source in corpus.sources) > _FEW * len(chosen.pictures):
+        return
+    names = {entry.relative.rpartition("/")[2] for entry in chosen.pictures}
+    shards = corpus.shards(corpus.stride)
+    for source in corpus.sources:
+        shard = next((shard for shard in shards if shard.source == source.relative), None)
+        if shard is not None and _mentions(corpus, shard, names):
+            return
+    table = corpus.sources[0].relative
+    raise JobError(
+        _KEY,
+        f"{path}: holds {len(chosen.pictures):,} pictures and {len(corpus.sources):,} table(s) ({table}) whose first "
+        f"rows name none of them; for the table give its own path ({path.rstrip('/')}/{table}), for the pictures move "
+        "it out of the folder",
+    )
+
+
+def _mentions(corpus: "Corpus", shard: Shard, names: Container[str]) -> bool:
+    """Whether one of the first rows of a shard names one of the pictures."""
+    head = replace(shard, stop=min(shard.stop, shard.start + _HEAD))
+    table = corpus.read(head, list(corpus.columns))
+    texts = (text for row in table.to_pylist() for value in row.values() for text in _texts(value))
+    return any(part.rpartition("/")[2] in names for text in texts for part in (text, *_BETWEEN.split(text)))
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(part)
 
 
 def _peeked(files: Files, form: Format, entries: Sequence[Entry], stride: int) -> dict[Entry, Peek]:

@@ -4,9 +4,7 @@ import errno
 import glob
 import io
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -15,35 +13,11 @@ from typing import Any, BinaryIO, cast
 from fusion.errors import BarycenterError, JobError
 from infra._faults import is_transient, retrying, told
 from infra._remote import _filesystem
+from infra.corpus.listing import UNDERSCORE, Entry, Listing, before_magic, list_local, reason_to_pass, sorted_out
 from infra.jobpaths import is_uri
 
 _KEY = "corpus.path"
 _READ_AHEAD = 4 << 20
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One listed file: absolute path or URI, path relative to the listing's root, bytes, mtime or etag."""
-
-    uri: str
-    relative: str
-    size: int
-    stamp: str
-
-
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The files behind a corpus path, sorted by relative path.
-
-    Attributes:
-        root: Folder that the relative paths start from.
-        entries: The files.
-        is_folder: Whether the path named a folder rather than a file or a pattern.
-    """
-
-    root: str
-    entries: list[Entry]
-    is_folder: bool
 
 
 class Files:
@@ -57,7 +31,7 @@ class Files:
         self._endpoint_url: str | None = (storage_options or {}).get("endpoint_url")
 
     def list(self, path: str) -> Listing:
-        """Lists a file, folder, pattern or URI; hidden files and names that begin with ``_`` are passed over.
+        """Lists a file, folder, pattern or URI; what is passed over by its name is counted.
 
         Raises:
             JobError: On ``corpus.path``: there is nothing, or it may not be read.
@@ -65,7 +39,7 @@ class Files:
         if path.startswith("file://"):
             path = path.removeprefix("file://")
         try:
-            return self._list_remote(path) if is_uri(path) else _list_local(path)
+            return self._list_remote(path) if is_uri(path) else list_local(path)
         except BarycenterError:
             raise
         except (ImportError, ValueError) as error:
@@ -95,14 +69,14 @@ class Files:
         with told(folder):
             if not is_uri(folder):
                 with os.scandir(folder) as found:
-                    names = [child.name for child in found if child.name[0] not in "._" and child.is_file()]
+                    names = [child.name for child in found if _is_shown(child.name) and _is_file(child)]
                 return {name: partial(self.stat, f"{folder}/{name}") for name in names}
             filesystem, path = self.remote(folder)
             infos = retrying(lambda: filesystem.ls(path, detail=True))
             return {
                 info["name"].rpartition("/")[2]: partial(_size_and_stamp, info)
                 for info in infos
-                if info["type"] == "file" and not _is_hidden(info["name"].rpartition("/")[2])
+                if info["type"] == "file" and _is_shown(info["name"].rpartition("/")[2])
             }
 
     def read(self, uri: str, offset: int, length: int) -> bytes:
@@ -146,79 +120,33 @@ class Files:
             raise JobError(_KEY, f"{uri}: chained URIs are not read; give the storage's own URI")
         filesystem, path = self.remote(uri)
         scheme = uri.partition("://")[0] + "://"
-        if glob.has_magic(path):
-            root = _before_magic(path)
-            found = retrying(lambda: filesystem.glob(path, detail=True))
-        else:
-            info = _info(filesystem, path)
-            if info is not None and info["type"] == "file":
-                entry = Entry(uri, path.rpartition("/")[2], *_size_and_stamp(info))
-                return Listing(scheme + path.rpartition("/")[0], [entry], False)
-            root = path.rstrip("/")
-            found = retrying(lambda: filesystem.find(path, detail=True))
+        info = _info(filesystem, path)
+        if info is not None and info["type"] == "file":
+            entry = Entry(uri, path.rpartition("/")[2], *_size_and_stamp(info))
+            return Listing(scheme + path.rpartition("/")[0], [entry], False)
+        pattern = info is None and glob.has_magic(path)
+        root = before_magic(path) if pattern else path.rstrip("/")
+        found = retrying(lambda: (filesystem.glob if pattern else filesystem.find)(path, detail=True))
         if not found:
             raise JobError(_KEY, f"{uri}: there is no such file or folder")
-        names = sorted((name[len(root) :].strip("/"), name) for name, info in found.items() if info["type"] == "file")
+        names = {name: name[len(root) :].strip("/") for name, info in found.items() if info["type"] == "file"}
         entries = [
             Entry(filesystem.unstrip_protocol(name), relative, *_size_and_stamp(found[name]))
-            for relative, name in names
-            if relative and not _is_hidden(relative)
+            for name, relative in names.items()
+            if relative
         ]
-        return Listing(scheme + root, entries, not glob.has_magic(path))
+        return sorted_out(scheme + root, entries, not pattern, asked=path[len(root) :] if pattern else "")
 
 
-def _list_local(path: str) -> Listing:
-    if glob.has_magic(path) and not os.path.lexists(path):
-        root = _before_magic(path)
-        found = glob.iglob(path, recursive=True)  # noqa: PTH207 - an absolute pattern
-        names = [name for name in found if Path(name).is_file()]
-        if not names:
-            raise JobError(_KEY, f"no file matches {path}")
-        return Listing(root, _sorted([_entry(name, root) for name in names]), False)
-    status = Path(path).stat()
-    if stat.S_ISDIR(status.st_mode):
-        return Listing(path, _sorted(_walk(path, path, set())), True)
-    if not stat.S_ISREG(status.st_mode):
-        raise JobError(_KEY, f"{path}: is neither a file nor a folder")
-    with Path(path).open("rb"):
-        root = str(Path(path).parent)
-        return Listing(root, [_entry(path, root)], False)
+def _is_shown(name: str) -> bool:
+    return reason_to_pass(name) in (None, UNDERSCORE)
 
 
-def _walk(folder: str, root: str, seen: set[tuple[int, int]]) -> Iterator[Entry]:
-    status = Path(folder).stat()
-    if (status.st_dev, status.st_ino) in seen:
-        return
-    seen.add((status.st_dev, status.st_ino))
-    with os.scandir(folder) as found:
-        children = sorted(found, key=lambda child: child.name)
-    for child in children:
-        if child.name.startswith((".", "_")):
-            continue
-        if child.is_dir():
-            yield from _walk(child.path, root, seen)
-        elif child.is_file():
-            yield _entry(child.path, root)
-
-
-def _entry(path: str, root: str) -> Entry:
-    status = Path(path).stat()
-    return Entry(path, os.path.relpath(path, root).replace(os.sep, "/"), status.st_size, str(status.st_mtime_ns))
-
-
-def _sorted(entries: Iterator[Entry] | list[Entry]) -> list[Entry]:
-    return sorted(entries, key=lambda entry: entry.relative)
-
-
-def _before_magic(path: str) -> str:
-    """The folder above the first part of a pattern that has a wildcard."""
-    parts = path.split("/")
-    first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
-    return "/".join(parts[:first]) or "/"
-
-
-def _is_hidden(relative: str) -> bool:
-    return any(part.startswith((".", "_")) for part in relative.split("/"))
+def _is_file(child: os.DirEntry[str]) -> bool:
+    try:
+        return child.is_file()
+    except OSError:
+        return False
 
 
 def _info(filesystem: Any, path: str) -> dict[str, Any] | None:

@@ -1,19 +1,26 @@
 """A folder of pictures without a table: one row a picture, with the text file beside it if there is one."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import pyarrow as pa
 
+from fusion.errors import RunError
 from infra.corpus.base import Format, Peek, Problems, Shard
-from infra.corpus.files import Entry, Files, Listing
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry, Listing
 from infra.corpus.rows import table_of
 
+Children = Mapping[str, Callable[[], tuple[int, str]]]
+
 PICTURE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".jp2", ".ppm", ".pgm", ".tga", ".ico", ".psd", ".qoi", ".sgi", ".dds"),
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
+    *(".avif", ".avifs", ".jp2", ".j2k", ".jpc", ".jpf", ".jpx", ".j2c", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+    *(".tga", ".icb", ".vda", ".vst", ".ico", ".psd", ".qoi", ".sgi", ".rgb", ".rgba", ".bw", ".dds", ".fli", ".flc"),
+    *(".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl"),
 )
+"""Endings of the formats of ``limits.formats``; last, those of pictures that cannot be decoded and become rejects."""
 
 
 class Folder(Format):
@@ -26,11 +33,17 @@ class Folder(Format):
 
     default_key = "file_name"
 
+    def __init__(self) -> None:
+        self._listed: dict[str, Children] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_listed": {}}
+
     def entries(self, listing: Listing) -> list[Entry]:
         """One entry for each folder that holds pictures."""
         folders: dict[str, str] = {}
         for entry in listing.entries:
-            if entry.relative.lower().endswith(PICTURE_SUFFIXES):
+            if is_picture(entry.relative):
                 folder, _, name = entry.relative.rpartition("/")
                 folders[f"{folder or '.'}/"] = entry.uri[: -len(name) - 1]
         return [Entry(uri, relative, 0, "") for relative, uri in sorted(folders.items())]
@@ -48,14 +61,14 @@ class Folder(Format):
 
     def state(self, files: Files, shard: Shard) -> tuple[int, str]:
         """Bytes and digest of the pictures and texts that the shard was planned with."""
-        children = files.children(shard.uri)
+        children = self._listed[shard.id] = files.children(shard.uri)
         return _state(children, _pictures(children)[shard.start : shard.start + shard.length])
 
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
     ) -> tuple[pa.Table, Problems]:
         """Reads names and texts; the pictures themselves stay where they are."""
-        children = files.children(shard.uri)
+        children = self._listed.pop(shard.id, None) or files.children(shard.uri)
         names = _pictures(children)[shard.start : shard.stop]
         bad: list[str | None] = [None] * len(names)
         folder = shard.folder
@@ -78,8 +91,18 @@ class Folder(Format):
         return table, problems
 
 
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by the ending of its name."""
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def is_sidecar(name: str, stems: Container[str]) -> bool:
+    """Whether a file is the text beside a picture; ``stems`` are the pictures' paths without their endings."""
+    return name.endswith(".txt") and name.removesuffix(".txt") in stems
+
+
 def _pictures(children: Mapping[str, Any]) -> list[str]:
-    return sorted(name for name in children if name.lower().endswith(PICTURE_SUFFIXES))
+    return sorted(filter(is_picture, children))
 
 
 def _sidecar(name: str) -> str:
@@ -101,3 +124,7 @@ def _text(files: Files, uri: str) -> tuple[str, str | None]:
         return files.read(uri, 0, 64 << 20).decode("utf-8-sig").strip(), None
     except UnicodeDecodeError as error:
         return "", f"{uri.rpartition('/')[2]}: not UTF-8 text (byte {error.start})"
+    except RunError as error:
+        if isinstance(error.__cause__, PermissionError):
+            return "", f"{uri.rpartition('/')[2]}: no permission to read it"
+        raise

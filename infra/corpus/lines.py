@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from fusion.errors import RunError
 from infra.corpus.base import Format, Parsed, Peek, Problems, Shard, UnreadableError
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
+from infra.corpus.listing import Entry
 from infra.corpus.records import Splitter, csv_splitter, records, spans, split_lines
 from infra.corpus.rows import table_of
 from infra.corpus.values import types_of
@@ -184,7 +185,7 @@ def _json_row(line: bytes) -> Parsed:
 
 
 def _compression(uri: str) -> str | None:
-    return next((name for suffix, name in _COMPRESSIONS.items() if uri.endswith(suffix)), None)
+    return next((name for suffix, name in _COMPRESSIONS.items() if uri.lower().endswith(suffix)), None)
 
 
 def _stream(files: Files, uri: str, size: int = _CHUNK) -> Iterator[bytes]:

@@ -18,6 +18,7 @@ from infra._faults import MissingFileError
 from infra.corpus.fetching import fetch
 from infra.corpus.files import Files
 from infra.corpus.inline import inline_picture
+from infra.corpus.listing import allowed_roots, is_below
 from infra.jobpaths import is_uri
 
 _MISSING = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -76,6 +77,7 @@ class Pictures:
         self._http_timeout, self._http_concurrency = http_timeout, http_concurrency
         self._files = Files(storage_options)
         self._real_root = None if is_uri(root) else os.path.realpath(root)
+        self._inside = () if self._real_root is None else allowed_roots(root)
 
     def reader(self, value: object, folder: str = "") -> Picture:
         """Looks a picture up.
@@ -191,10 +193,10 @@ class Pictures:
     def _check_inside(self, path: str, value: str) -> None:
         if self._outside_corpus or self._real_root is None:
             return
-        inside = [(os.path.normpath(self._root), path), (self._real_root, os.path.realpath(path))]
-        for root, target in inside:
-            if target != root and not target.startswith(root.rstrip("/") + "/"):
-                raise _outside(value, linked=root is self._real_root)
+        inside = ((path, (os.path.normpath(self._root),)), (os.path.realpath(path), self._inside))
+        for target, roots in inside:
+            if not is_below(target, roots):
+                raise _outside(value, linked=roots is self._inside)
 
     def _check_size(self, size: int, value: str) -> None:
         if size == 0:

@@ -10,8 +10,9 @@ from fusion.errors import RunError
 from infra._faults import is_transient, told
 from infra.corpus.base import KEYS, Format, Peek, Problems, Shard, UnreadableError
 from infra.corpus.casting import fitted, plain
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
 from infra.corpus.keys import key_texts
+from infra.corpus.listing import Entry
 from infra.jobpaths import is_uri
 
 _BATCH = 1024

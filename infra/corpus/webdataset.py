@@ -2,25 +2,33 @@
 
 import io
 import json
+import math
 import re
 import tarfile
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
+from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from infra.corpus.base import Format, Parsed, Peek, Problems, Shard, UnreadableError
-from infra.corpus.files import Entry, Files
+from infra.corpus.files import Files
 from infra.corpus.folder import PICTURE_SUFFIXES
+from infra.corpus.listing import Entry
 from infra.corpus.rows import table_of
 from infra.corpus.values import types_of
 
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _TEXTS = ("txt", "text", "caption", "cls", "json", "id", "url")
 _CAPTIONS = ("txt", "text", "caption")
+_TOKENS = ("cls", "id", "url")
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _BLOCK = 512
+_CHUNK = 1 << 20
 _PEEKED = 500
 
 
@@ -40,9 +48,14 @@ class WebDataset(Format):
     Columns: ``__key__``, one for each extension (text for txt, cls, json, ...; numbers for npy; else bytes), the
     fields of a .json member, ``image`` (the picture member) and ``text`` (the caption).
 
+    A name is cut at its first dot, as webdataset does it: ``a/000.5.jpg`` has the key ``a/000`` and the extension
+    ``5.jpg``. Texts are as they are written; of cls, id and url the space around them is left out.
+
     An extension that comes twice under one basename begins a new row of the same ``__key__``. A member that a row
     lacks is null.
     """
+
+    default_key = "__key__"
 
     def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
         """Reads every member's header, and the .json members of the first rows."""
@@ -77,31 +90,67 @@ class WebDataset(Format):
 def _samples(stream: BinaryIO, wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
     """Groups consecutive members; content is read where ``wanted(extension, row)``, else left empty."""
     current: _Sample | None = None
-    end, row = 0, 0
-    try:
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]
-                end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
-                name = _NAME.fullmatch(member.name.removeprefix("./"))
-                if name is None or not member.isreg():
-                    continue
-                key, extension = name[1], name[2].lower()
-                if current is None or current.key != key or extension in current.members:
-                    if current is not None:
-                        yield current
-                        row += 1
-                    current = _Sample(key, member.offset, end)
-                file = tar.extractfile(member) if wanted(extension, row) else None
-                current.members[extension] = file.read() if file is not None else b""
-                current.end = end
-    except tarfile.TarError as error:
-        raise UnreadableError(f"is not a whole tar file ({error})") from error
-    stream.seek(end)
-    if stream.read(_BLOCK).strip(b"\0"):
-        raise UnreadableError(f"is damaged: no member begins at byte {end}")
+    row = 0
+    for member, read in _members(stream):
+        name = _NAME.fullmatch(member.name.removeprefix("./"))
+        if name is None or not member.isreg():
+            continue
+        end = _end(member)
+        key, extension = name[1], name[2].lower()
+        if current is None or current.key != key or extension in current.members:
+            if current is not None:
+                yield current
+                row += 1
+            current = _Sample(key, member.offset, end)
+        current.members[extension] = read() if wanted(extension, row) else b""
+        current.end = end
     if current is not None:
         yield current
+
+
+def _members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
+    """The members with a call that reads each; tars that were put one behind the other are read to the last."""
+    begin: int | None = 0
+    while begin is not None:
+        end = begin
+        stream.seek(begin)
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as tar:
+                while (member := tar.next()) is not None:
+                    tar.members = []  # type: ignore[attr-defined]
+                    if _end(member) <= member.offset:
+                        raise tarfile.HeaderError(f"{member.name} claims {member.size} bytes")
+                    end = _end(member)
+                    yield member, partial(_content_of, tar, member)
+        except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
+            if begin and end == begin:
+                raise UnreadableError(f"is damaged: no member begins at byte {begin}") from error
+            raise UnreadableError(f"is not a whole tar file ({error})") from error
+        following = _next_block(stream, end)
+        if following == end:
+            raise UnreadableError(f"is damaged: no member begins at byte {end}")
+        begin = following
+
+
+def _content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    return file.read() if file is not None else b""
+
+
+def _end(member: tarfile.TarInfo) -> int:
+    size = member.size if member.isreg() else 0
+    return member.offset_data + -(-size // _BLOCK) * _BLOCK
+
+
+def _next_block(stream: BinaryIO, position: int) -> int | None:
+    """Where the first block begins that is not zeros; None where there is none up to the end."""
+    stream.seek(position)
+    while chunk := stream.read(_CHUNK):
+        if rest := chunk.lstrip(b"\0"):
+            at = position + len(chunk) - len(rest)
+            return at - at % _BLOCK
+        position += len(chunk)
+    return None
 
 
 def _type(extension: str) -> pa.DataType:
@@ -119,8 +168,9 @@ def _row(sample: _Sample, columns: Container[str | None]) -> Parsed:
             continue
         try:
             row[extension] = _content(extension, content)
-        except ValueError as error:
-            problem = problem or f"{sample.key}.{extension}: {str(error).splitlines()[0]}"
+        except (ValueError, TypeError, OverflowError, MemoryError, EOFError) as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = problem or f"{sample.key}.{extension}: {said}"
     row["image"] = next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), row.get("image"))
     row["text"] = next((row[name] for name in _CAPTIONS if row.get(name) is not None), None)
     return row, problem
@@ -128,11 +178,30 @@ def _row(sample: _Sample, columns: Container[str | None]) -> Parsed:
 
 def _content(extension: str, content: bytes) -> object:
     if extension == "npy":
-        array = np.load(io.BytesIO(content), allow_pickle=False)
-        if array.ndim != 1:
-            raise ValueError(f"an array of shape {array.shape}, not one vector")
-        return array.astype(np.float64).tolist()
-    return content.decode("utf-8-sig").strip() if extension in _TEXTS else content
+        return _vector(content)
+    if extension not in _TEXTS:
+        return content
+    text = content.decode("utf-8-sig")
+    return text.strip() if extension in _TOKENS else text
+
+
+def _vector(content: bytes) -> list[float]:
+    """One vector of a .npy member, whose header may claim no more than the member holds."""
+    stream = io.BytesIO(content)
+    version = npy.read_magic(stream)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version} of the .npy format")
+    try:
+        shape, _, dtype = _HEADERS[version](stream)
+    except Exception as error:  # noqa: BLE001 - numpy evaluates the header as Python: anything may come up
+        raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
+    claimed, held = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
+    if claimed > held:
+        raise ValueError(f"its header claims {claimed:,} bytes of numbers, it holds {held:,}")
+    if len(shape) != 1:
+        raise ValueError(f"an array of shape {shape}, not one vector")
+    array: NDArray[np.float64] = np.load(io.BytesIO(content), allow_pickle=False).astype(np.float64)
+    return cast(list[float], array.tolist())
 
 
 def _fields(content: bytes) -> tuple[dict[str, Any], str | None]:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from fusion.errors import JobError
 from tests.infra.corpus.helpers import opened, read, refusal
 
 
@@ -52,7 +53,7 @@ def test_members_of_one_basename_are_a_row(tmp_path: Path, rows: int) -> None:
         "text": pa.string(),
     }
     values = read(corpus, ["image", "text", "label", "n", "npy", "seg.jpg"], rows)
-    assert values["text"] == [f"caption {number}" for number in range(9)]
+    assert values["text"] == [f"caption {number}\n" for number in range(9)]
     assert values["image"] == [b"J" * (number * 300) for number in range(9)]
     assert values["n"] == list(range(9))
     assert values["npy"] == [[1.0, 2.5]] * 9
@@ -97,7 +98,7 @@ def test_several_tars_in_the_order_of_their_names(tmp_path: Path) -> None:
     values = read(opened(tmp_path), ["text", "cls"])
     assert values["text"] == ["first", "second"]
     assert values["cls"] == ["5", None]
-    assert values[""] == ["1.tar#0", "2.tar#0"]
+    assert values[""] == ["a", "a"]
 
 
 def test_damaged_tars(tmp_path: Path) -> None:
@@ -110,3 +111,53 @@ def test_damaged_tars(tmp_path: Path) -> None:
     assert refusal(path).startswith("corpus.path: a.tar is ")
     path.write_bytes(b"no tar" * 1000)
     assert refusal(path).startswith("corpus.path: a.tar is not a whole tar file (")
+
+
+def test_members_in_no_order_are_duplicate_keys(tmp_path: Path) -> None:
+    members = [(f"{row}.png", b"x") for row in range(3)] + [(f"{row}.txt", b" t\n") for row in range(3)]
+    corpus = opened(tar(tmp_path / "a.tar", members))
+    assert corpus.key_column == "__key__"
+    values = read(corpus, ["text"])
+    assert values[""] == ["0", "1", "2"] * 2
+    assert values["text"] == [None] * 3 + [" t\n"] * 3
+
+
+def test_a_column_behind_a_dot_is_named(tmp_path: Path) -> None:
+    corpus = opened(tar(tmp_path / "a.tar", [("s.v1/0.5.jpg", b"x"), ("s.v1/0.5.txt", b"t")]))
+    with pytest.raises(JobError, match=r"did you mean '5.txt'\? .*first dot"):
+        corpus.require({"inputs.text.column": "txt"})
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_tars_one_behind_the_other_are_read_to_the_last(tmp_path: Path, rows: int) -> None:
+    parts = [tar(tmp_path / f"{n}.tar", [(f"{n}{row}.txt", b"t") for row in range(4)]).read_bytes() for n in range(3)]
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "whole/all.tar").write_bytes(b"".join(parts))
+    values = read(opened(tmp_path / "whole", rows=rows), ["text"], rows)
+    assert values[""] == [f"{n}{row}" for n in range(3) for row in range(4)]
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (9895604649984,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776, 9), }",
+        "{'descr': '|O', 'fortran_order': False, 'shape': (1,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }",
+        "{'descr': '<f8', 'fortran_order': False, 'shape': (2",
+    ],
+)
+def test_an_array_that_claims_more_than_it_holds_is_a_bad_row(tmp_path: Path, header: str) -> None:
+    data = b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + header.ljust(117).encode() + b"\n"
+    values = read(opened(tar(tmp_path / "a.tar", [("0.npy", data), ("1.txt", b"t")])), ["npy", "text"])
+    assert values["npy"] == [None, None]
+    assert values["__bad__"][0] is not None
+    assert values["__bad__"][1] is None
+
+
+@pytest.mark.parametrize("size", [-512, -5120, 1 << 62])
+def test_a_member_that_claims_an_absurd_size_is_a_damaged_tar(tmp_path: Path, size: int) -> None:
+    info = tarfile.TarInfo("0.txt")
+    info.size = size
+    (tmp_path / "a.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024)
+    assert "a.tar " in refusal(tmp_path)
