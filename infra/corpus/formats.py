@@ -86,7 +86,8 @@ def _of_pictures(listing: Listing) -> Chosen:
 
 
 def _of_tables(listing: Listing, tables: list[Entry], pictures: list[Entry]) -> Chosen:
-    full = [entry for entry in tables if entry.size] or tables
+    # A Parquet file of zero bytes is a damaged one: even without rows it has a footer.
+    full = [entry for entry in tables if entry.size or _kind(entry) == ".parquet"] or tables
     chosen = {entry.relative for entry in tables}
     beside = [entry for entry in pictures if entry.relative not in chosen]
     passed_over = listing.passed_over + Counter({EMPTY: len(tables) - len(full), BESIDE_TABLE: len(beside)})

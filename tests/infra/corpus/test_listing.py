@@ -53,7 +53,7 @@ def test_every_file_of_a_picture_folder_is_taken_or_counted(tmp_path: Path) -> N
     corpus = opened(tmp_path / "photos")
     assert corpus.listing == _expected(NAMES)
     taken = [name for name, reason in NAMES.items() if reason is None and not name.endswith(".txt")]
-    assert sorted(read(corpus, ["image"])[""]) == sorted(taken)  # type: ignore[type-var]
+    assert sorted(read(corpus, ["image"])[""]) == sorted(taken)
 
 
 def test_two_hundred_files_of_every_kind_add_up(tmp_path: Path) -> None:
