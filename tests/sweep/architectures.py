@@ -62,7 +62,7 @@ def sweep(chosen: list[str]) -> Iterator[Found]:
             try:
                 _limit(_SECONDS)
                 model = tiny.build(AutoModel, tiny.tiny_config(CONFIG_MAPPING[name]), Path(folder))
-                if name in ENCODERS:
+                if ENCODERS.get(name, "").endswith("Encoder"):
                     model.get_encoder().save_pretrained(folder)
                 tiny.save_tokenizer(Path(folder))
                 library = library_of(Path(folder))

@@ -60,7 +60,8 @@ def page(models: list[Found], folders: list[Found]) -> str:
     absent = [each for each in models if each.status == "not built"]
     lines += [
         "## Not tried", "",
-        f"{len(absent)} architectures read no text alone, or could not be built small here.", "",
+        f"{len(absent)} architectures read no text alone, could not be built small here, or were not reached; "
+        "the list says which.", "",
         "| architecture | why |", "| --- | --- |", *(f"| {e.name} | {_cell(e.detail)} |" for e in absent), "",
     ]  # fmt: skip
     return "\n".join(lines)
