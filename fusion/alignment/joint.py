@@ -131,8 +131,15 @@ class Joint(LinearAlignment):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()
-        return values | {"gamma": self.gamma_, "block_weights": self.block_weights_}, arrays
+        values |= {"gamma": self.gamma_, "block_weights": self.block_weights_}
+        if self._pull is not None:
+            values |= {"target_variance": float(self._pull.variance)}
+            arrays |= {f"target.{i}": np.ascontiguousarray(self._pull.cross[name]) for i, name in enumerate(self.dims_)}
+        return values, arrays
 
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(values, arrays)
         self.gamma_, self.block_weights_ = values["gamma"], values["block_weights"]
+        if (variance := values.get("target_variance")) is not None:
+            cross = {name: arrays[f"target.{i}"] for i, name in enumerate(self.dims_)}
+            self._pull = Pull(cross, variance, self.target_share, self.target_ridge)

@@ -3,7 +3,6 @@
 import json
 import shutil
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,13 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr("tasks.learn.FEATURES", 36)
 
 
-@cache
+_loaded: dict[str, Any] = {}
+
+
 def _load(spec, device):
-    return load(spec, device=device)
+    if repr(spec) not in _loaded:
+        _loaded[repr(spec)] = load(spec, device=device)
+    return _loaded[repr(spec)]
 
 
 def dispatched(work, *, worker, args=(), on_done, first=(), **_):
@@ -52,10 +55,10 @@ def dispatched(work, *, worker, args=(), on_done, first=(), **_):
     return []
 
 
-def descended(source, manifest, train, ray, sink, folder, *, seed, name, rows):
-    learned = read_labelled(source, manifest, train)
+def descended(source, manifest, train, chosen, ray, sink, folder, *, seed, name):
+    learned = read_labelled(source, manifest, train, chosen)
     learned = learned.take(~learned.test)
-    head = NeuralHead(train.head, inputs=tuple(manifest["inputs"]), task=train.task, seed=seed)
+    head = NeuralHead(train.head, inputs=tuple(manifest["inputs"]), task=chosen.target.task, seed=seed)
     return head.fit(learned.fused, learned.target, learned.aligned, groups=learned.groups)
 
 

@@ -113,7 +113,6 @@ LINES = [
     Line("storage.endpoint_url", "http://127.0.0.1:1"),
     Line("storage.credentials_block", "secret/there-is-none"),
     Line("train.target", "other", frozenset({"moments", "settings", "head", "report"})),
-    Line("train.task", "multilabel", frozenset({"settings", "head", "report"}), runs=False),
     Line("train.task", "classification", frozenset({"settings", "head", "report"})),
     Line("train.head", "mlp", frozenset({"head", "report"})),
     Line("train.split", "side", frozenset({"moments", "settings", "head", "report"})),

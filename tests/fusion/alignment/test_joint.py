@@ -44,4 +44,7 @@ def test_joint_with_a_target_spans_the_concatenation_and_the_regression_on_it(tm
     with pytest.raises(ValueError, match="below 1"):
         Joint(target_share=1.0).fit_moments(folds, target)
     strong.save(tmp_path)
-    assert np.array_equal(load(tmp_path).fuse(views), strong.fuse(views))
+    loaded = load(tmp_path)
+    assert np.array_equal(loaded.fuse(views), strong.fuse(views))
+    for name, block in strong._solve(folds.total, 0.1, 5).items():
+        assert np.array_equal(loaded._solve(folds.total, 0.1, 5)[name], block)
