@@ -7,7 +7,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast chaos clean test-fusion test-stages test-flows test-chaos
+.PHONY: install demo test lint fast sweep fuzz chaos clean test-fusion test-stages test-flows test-chaos
 
 install: $(VENV)/.installed
 
@@ -36,6 +36,7 @@ test: lint
 
 test-fusion:
 	$(BIN)/coverage run -m pytest tests/fusion fusion
+	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/test_fuzz.py
 
 test-stages:
 	$(BIN)/coverage run -m pytest tests/infra tests/tasks infra tasks
@@ -48,6 +49,13 @@ test-chaos:
 
 fast: install
 	$(BIN)/pytest -m 'not slow' -q
+
+sweep: install
+	$(BIN)/python -m tests.sweep.supported_text
+	$(BIN)/python -m tests.sweep.supported_vision
+
+fuzz: install
+	$(BIN)/python -m tests.fuzz N=$(N)
 
 chaos: install
 	$(BIN)/python -m tests.chaos N=$(N)

@@ -36,9 +36,9 @@ from tasks.alignment_files import save_alignment
 from tasks.embed import embed_setting
 from tasks.encoding import EmbedWorker, ShardJob
 from tasks.execution import Execution
+from tasks.labelled import read_file
 from tasks.plan import prepare
 from tasks.run import Run
-from tasks.train import read_file
 from tests.fuzz_values import KINDS, columns, invalid_text, special
 
 ROLES = ("key", "kept", "partition", "target")
@@ -330,7 +330,7 @@ def _folder_value(value: Any) -> str | None:
     if str(value).lower() in ("nan", "true", "false"):
         return None if str(value) == "nan" else str(value).lower()
     try:
-        return str(float(value)) if not isinstance(value, int) else str(float(int(value)))
+        return str(float(value) + 0.0)  # one folder for both zeros
     except (TypeError, ValueError, OverflowError):
         return str(value)
 
