@@ -186,13 +186,22 @@ def check_refusal(case: Case, folder: Path, error: Exception, tally: Tally) -> N
     if "no row has a usable input" in str(error):
         assert case.key is not None
         keys = case.table.column(case.key).to_pylist()
-        usable = [key for key, good in zip(keys, good_rows(case), strict=True) if good and key not in (None, "", b"")]
+        usable = [key for key, good in zip(keys, good_rows(case), strict=True) if good and _names_a_row(case, key)]
         assert not [key for key in usable if keys.count(key) == 1], error
         tally.ends["without a row"] += 1
         return
     tally.ends["refused"] += 1
     tally.refused[type(error).__name__, str(error).replace(str(folder), "")[:60]] += 1
     assert any(repr(column) in str(error) or f"`{column}`" in str(error) for column in case.kinds), error
+
+
+def _names_a_row(case: Case, key: Any) -> bool:
+    """Whether a value is a key: not empty, not NaN, and text if it is bytes of any length."""
+    if key in (None, "", b"") or (isinstance(key, float) and math.isnan(key)):
+        return False
+    if isinstance(key, bytes) and not pa.types.is_fixed_size_binary(case.table.schema.field(case.key).type):
+        return key.decode("utf-8", "replace").encode() == key
+    return True
 
 
 def expected_rows(case: Case, run: Run) -> dict[str, int]:
