@@ -164,10 +164,13 @@ class Run:
                 if isinstance(vector, list) and vector:
                     return len(vector)
                 if vector is not None and not isinstance(vector, list):
-                    raise JobError(
-                        f"inputs.{name}.column", f"`{column}` is not a numeric list column (found {vector!r:.60})"
-                    )
+                    raise JobError(f"inputs.{name}.column", _no_vector(column, vector, str(declared)))
         raise JobError(f"inputs.{name}.column", f"`{column}` holds no vector")
+
+
+def _no_vector(column: str, value: object, kind: str) -> str:
+    advice = "write the table as Parquet or JSON Lines, where vectors are lists (columns of CSV and TSV are text)"
+    return f"`{column}` is {kind} (found {value!r:.40}), and kind: vector reads lists of numbers; {advice}"
 
 
 def blocks_of(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, ...]]:

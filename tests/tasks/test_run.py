@@ -133,3 +133,14 @@ def test_an_average_that_needs_an_alignment_is_refused(job):
 def test_a_digest_depends_on_content_not_on_key_order():
     assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1})
     assert digest(["a", "b"]) != digest(["b", "a"])
+
+
+def test_vectors_in_a_csv_are_refused_with_the_formats_that_hold_them(tmp_path):
+    (tmp_path / "rows.csv").write_text('id,vec\na,"[0.1, 0.2]"\n')
+    job = {
+        "corpus": {"path": str(tmp_path / "rows.csv"), "key": "id"},
+        "inputs": {"vec": {"kind": "vector", "column": "vec"}},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    with pytest.raises(JobError, match=r"inputs\.vec\.column: `vec` is string .* Parquet or JSON Lines"):
+        Run(Job.model_validate(job))
