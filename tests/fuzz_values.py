@@ -23,7 +23,8 @@ def ints(bits, signed):
 
 
 def decimals(precision, scale):
-    return st.integers(-(10**precision) + 1, 10**precision - 1).map(lambda n: Decimal(n).scaleb(-scale))
+    whole = st.integers(-(10**precision) + 1, 10**precision - 1)
+    return whole.map(lambda n: Decimal((int(n < 0), tuple(map(int, str(abs(n)))), -scale)))  # scaleb would round
 
 
 def moments(unit):

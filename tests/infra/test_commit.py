@@ -43,7 +43,7 @@ def output(storage, version, parent=None, shards=("s1",), encoder="e1"):
         "files": [{"path": path, "rows": 3, "bytes": size, "sha256": storage.sha256(path)}],
         "rejects": [rejects],
         "alignment_id": f"al-{version}",
-        "inputs": {"text": {"embedding_id": encoder}},
+        "inputs": {"text": {"encoder_id": encoder, "embedding_id": encoder}},
         "shards": list(shards),
     }
 

@@ -87,7 +87,7 @@ def test_the_first_unit_is_done_before_the_others_are_asked_for(ray_session):
             yield work(number, 1)
 
     dispatch(
-        units(), worker=Naming, plan=TWO, name="t", first=Work("first", "first", 0),
+        units(), worker=Naming, plan=TWO, name="t", first=[Work("first", "first", 0)],
         on_done=lambda unit, _: events.append(unit.id),
     )  # fmt: skip
     assert events[:2] == ["first", "asked"]
@@ -101,7 +101,13 @@ def test_nothing_is_asked_for_when_the_first_unit_fails(ray_session):
 
     asked = iter([work(0, 1)])
     quarantined = dispatch(
-        asked, worker=Failing, plan=TWO, name="t", first=Work("first", "first", 0), on_done=lambda *_: None, attempts=1
+        asked,
+        worker=Failing,
+        plan=TWO,
+        name="t",
+        first=[Work("first", "first", 0)],
+        on_done=lambda *_: None,
+        attempts=1,
     )
     assert [each.id for each in quarantined] == ["first"]
     assert next(asked).id == "w0"

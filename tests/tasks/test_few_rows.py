@@ -8,6 +8,7 @@ import pytest
 
 from fusion.alignment import Joint, Sample, choose
 from fusion.errors import RunError
+from fusion.labels import find_reading
 from fusion.moments import FoldMoments
 from tasks.align import _fit
 from tasks.report import _probe
@@ -38,15 +39,17 @@ def test_a_probe_of_too_few_rows_is_left_out_with_a_reason(n_train, task):
     labels = list("ababab") if task == "classification" else [1.0, 1.5, 2.0, 2.5, 3.0, 9.0]
     test = np.arange(6) >= n_train
     rows = SimpleNamespace(
-        views=views, test=test, groups=list("123456"), kept=pa.table({"label": labels}), keys=list("123456")
-    )
+        views=views, test=test, training=~test, groups=list("123456"), kept=pa.table({"label": labels}),
+        keys=list("123456"),
+    )  # fmt: skip
     train = {name: values[~test] for name, values in views.items()}
     fitted = SimpleNamespace(alignment=Joint(2, 0.1).fit(views), average=("mean", None), summary={})
     job = SimpleNamespace(
         train=SimpleNamespace(target="label", task=task), alignment=SimpleNamespace(folds=5), average=None
     )
     notes: list[str] = []
-    found = _probe(SimpleNamespace(job=job), fitted, rows, FoldMoments.of(train), notes)
+    target = find_reading("label", rows.kept.column("label").type, labels, task)
+    found = _probe(SimpleNamespace(job=job, target=target), fitted, rows, FoldMoments.of(train), notes)
     assert found["task"] == task
     if n_train < 2:
         assert found["n_test"] == 0
@@ -62,7 +65,8 @@ def test_an_input_that_never_varies_has_a_probe():
     labels = ["a" if value > 0 else "b" for value in views["text"][:, 0]]
     test = np.arange(60) % 5 == 0
     keys = list(map(str, range(60)))
-    rows = SimpleNamespace(views=views, test=test, groups=keys, kept=pa.table({"label": labels}), keys=keys)
+    kept = pa.table({"label": labels})
+    rows = SimpleNamespace(views=views, test=test, training=~test, groups=keys, kept=kept, keys=keys)
     train = {name: values[~test] for name, values in views.items()}
     groups = [key for key, held in zip(keys, test, strict=True) if not held]
     known = [label for label, held in zip(labels, test, strict=True) if not held]
@@ -73,7 +77,8 @@ def test_an_input_that_never_varies_has_a_probe():
         train=SimpleNamespace(target="label", task="classification"), alignment=SimpleNamespace(folds=3)
     )
     notes: list[str] = []
-    found = _probe(SimpleNamespace(job=job), fitted, rows, folds, notes)
+    target = find_reading("label", pa.string(), labels, "classification")
+    found = _probe(SimpleNamespace(job=job, target=target), fitted, rows, folds, notes)
     assert not notes
     crossed = found["cross_validated"]["candidates"]
     assert crossed["fused"]["complete"] >= crossed["text"]["complete"] - 0.1

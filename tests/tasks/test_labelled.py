@@ -43,6 +43,7 @@ def data_set(folder, kind=None, partition_by=(), **columns):
         files.append({"path": path, "rows": ROWS, "partition": partition})
     manifest = {
         "version": "v", "key": "id", "kept": list(columns), "partition_by": list(partition_by), "files": files,
+        "partition_types": dict.fromkeys(partition_by, "string"),
         "inputs": {"text": {}}, "rows": {"written": ROWS * FILES},
     }  # fmt: skip
     return storage, manifest

@@ -15,6 +15,7 @@ from tasks.advice import ADVICE, described
 from tasks.embed import embed_setting
 from tasks.encoding import EmbedWorker, ShardJob
 from tasks.execution import execution
+from tasks.identities import embedding_ids
 from tasks.losses import bad_rows, check_losses
 from tasks.rows import RowReader, sample_shards
 from tasks.run import Run
@@ -57,7 +58,7 @@ def test_what_an_earlier_run_embedded_counts(tmp_path):
     with pytest.raises(RunError, match="40 of 60 rows"):
         check_losses(run, "text")
     first, last = run.shards[0], run.shards[-1]
-    identity = run.encoders["text"].encoder_id
+    identity = embedding_ids(run)["text"]
     assert bad_rows(run.storage, embedding_path("text", identity, first.id)) == 20
     assert bad_rows(run.storage, embedding_path("text", identity, last.id)) == 0
 

@@ -19,6 +19,7 @@ from infra.ledger import embedding_path
 from tasks.embed import embed_setting, pending
 from tasks.encoding import EmbedWorker, ShardJob
 from tasks.execution import execution
+from tasks.identities import embedding_ids
 from tasks.run import Run
 from tests.infra.corpus.test_fetching import free_port
 
@@ -56,7 +57,7 @@ def prepared(folder: Path, **flags: bool) -> tuple[Run, EmbedWorker]:
 
 
 def written(run: Run, *columns: str) -> list[list[object]]:
-    path = embedding_path("image", run.encoders["image"].encoder_id, run.shards[0].id)
+    path = embedding_path("image", embedding_ids(run)["image"], run.shards[0].id)
     table = run.storage.read_table(path, columns=list(columns))
     return [table.column(column).to_pylist() for column in columns]
 
