@@ -48,7 +48,7 @@ TEXTS = [
     (None, "null"),
     ("", "empty"),
     (" \n\t ", "empty"),
-    ("half \ud800 a pair", "unreadable_row"),
+    ("half \ud800 a pair", "wrong_type"),
 ]
 VECTORS = [
     ([0.5] * WIDTH, None),
