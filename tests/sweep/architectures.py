@@ -68,7 +68,7 @@ def sweep(chosen: list[str]) -> Iterator[Found]:
                 library = library_of(Path(folder))
                 alone = np.stack([library.encode(text) for text in TEXTS])
             except Exception as error:  # noqa: BLE001 - an architecture may fail in any way before it reads a text
-                yield Found(name, "not built", line(error))
+                yield Found(name, "not built", line(error).replace(folder, "it"))
                 continue
             finally:
                 _limit(0)
