@@ -175,7 +175,10 @@ def test_none_on_unequal_widths_names_both(command):
 
 def test_a_vector_column_that_holds_text(command):
     refused(
-        command(change=lambda job: job["inputs"]["vec"].update(column="text")), "inputs.vec.column: ", "text", "lists of numbers"
+        command(change=lambda job: job["inputs"]["vec"].update(column="text")),
+        "inputs.vec.column: ",
+        "text",
+        "lists of numbers",
     )
 
 
