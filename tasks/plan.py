@@ -67,10 +67,10 @@ def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit:
 
 def listing_line(run: Run) -> str | None:
     """What was seen of the corpus and not taken, as a line for the terminal; None where all was taken."""
-    files = run.listing["files"]
-    if not files["passed_over"]:
-        return None
-    return f"files: {files['taken']:,} taken, passed over: {spoken(files['passed_over'])}"
+    files, members = run.listing["files"], run.listing.get("members", {"passed_over": 0})["passed_over"]
+    lines = [f"passed over: {spoken(files['passed_over'])}"] if files["passed_over"] else []
+    lines += [f"{members:,} members of tars without a name and an ending"] if members else []
+    return f"files: {files['taken']:,} taken, {', '.join(lines)}" if lines else None
 
 
 LATER_STAGES = ("align", "fuse", "train", "report")

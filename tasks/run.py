@@ -79,12 +79,15 @@ class Run:
 
     @property
     def listing(self) -> dict[str, Any]:
-        """``{"files": {"taken": n, "passed_over": {reason: n}}}`` of the corpus and the inputs' own tables together."""
-        seen = [side.corpus.listing["files"] for side in self.sides]
+        """``Corpus.listing`` of the corpus and the inputs' own tables together."""
+        listings = [side.corpus.listing for side in self.sides]
         passed_over: Counter[str] = Counter()
-        for files in seen:
-            passed_over.update(files["passed_over"])
-        return {"files": {"taken": sum(files["taken"] for files in seen), "passed_over": dict(passed_over)}}
+        for seen in listings:
+            passed_over.update(seen["files"]["passed_over"])
+        taken = sum(seen["files"]["taken"] for seen in listings)
+        members = sum(seen["members"]["passed_over"] for seen in listings if "members" in seen)
+        files = {"files": {"taken": taken, "passed_over": dict(passed_over)}}
+        return files | ({"members": {"passed_over": members}} if members else {})
 
     def picture_root(self, name: str) -> str:
         """The folder that an input's picture paths may not leave: that of the table which names them."""

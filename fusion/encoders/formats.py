@@ -10,7 +10,7 @@ from fusion.errors import BadInputError, Reason
 _ICON = b"\0\0\1\0"
 _PREFIX = 16
 _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
-_HEVC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"}
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _XPM = re.compile(rb"\s*(/\* XPM \*/|! XPM2|#define\s+\w*_format\b)")
 
 _SURE = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PSD", "QOI", "DDS")
@@ -64,7 +64,7 @@ def _foreign(encoded: bytes) -> str | None:
     if encoded[4:8] == b"ftyp":
         size = min(int.from_bytes(encoded[:4], "big"), 256)
         brands = {encoded[8:12], *(encoded[start : start + 4] for start in range(16, size, 4))}
-        if brands & _HEVC_BRANDS and not brands & {b"avif", b"avis"}:
+        if brands & _HEIF_BRANDS and not brands & {b"avif", b"avis"}:
             return "HEIC"
     return None
 

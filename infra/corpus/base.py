@@ -55,7 +55,8 @@ class Shard:
         start: First row in the source.
         stop: Row after the last.
         offset: Byte where the first row begins (uncompressed), for formats read by bytes; else 0.
-        length: Bytes up to the end of the last row; for a folder of pictures, the rows planned; else 0.
+        length: Bytes up to the end of the last row, 0 where the rows lie scattered; for a folder of pictures, the rows
+            planned; else 0.
         size: Size of the source when the shard was planned.
         stamp: Stamp of the source when the shard was planned.
     """
@@ -91,12 +92,14 @@ class Peek:
         types: Column types seen.
         marks: Byte offsets of every ``stride``-th row and, last, of the end; None for formats with row addresses.
         stamps: For sources of many files, one (size, stamp) a shard in place of the source's.
+        passed_over: How many members of a tar are part of no row: links, and names without a key or an ending.
     """
 
     rows: int
     types: Mapping[str, pa.DataType]
     marks: NDArray[np.int64] | None = None
-    stamps: Sequence[tuple[int, str]] | None = field(default=None)
+    stamps: Sequence[tuple[int, str]] | None = None
+    passed_over: int = 0
 
 
 Parsed = tuple[dict[str, Any], str | None]

@@ -37,7 +37,8 @@ class Corpus:
         key: The key column, or None.
         sources: Every file in the order of its relative path; empty in a pickled copy.
         columns: Type of every column, the same for all sources.
-        listing: ``{"files": {"taken": n, "passed_over": {reason: n}}}``: every file that was seen.
+        listing: ``{"files": {"taken": n, "passed_over": {reason: n}}}``: every file that was seen; where members of
+            tars are part of no row, ``"members": {"passed_over": n}`` as well.
     """
 
     def __init__(
@@ -50,7 +51,9 @@ class Corpus:
         listing: Mapping[str, Any] | None = None,
     ) -> None:
         self.root = root
-        self.listing = listing or {"files": {"taken": len(peeks), "passed_over": {}}}
+        self.listing = dict(listing or {"files": {"taken": len(peeks), "passed_over": {}}})
+        if members := sum(peek.passed_over for peek in peeks.values()):
+            self.listing["members"] = {"passed_over": members}
         self.key = job.key
         self.sources = tuple(
             Source(entry.uri, entry.relative, entry.size, entry.stamp, peek.rows) for entry, peek in peeks.items()

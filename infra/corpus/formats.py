@@ -102,7 +102,9 @@ def _of_tables(listing: Listing, tables: list[Entry], pictures: list[Entry]) -> 
 def _nothing(listing: Listing, path: str, single: bool) -> str:
     known = f"known are {', '.join(_FORMATS)} and folders of pictures"
     if single or (listing.entries and not listing.is_folder):
-        return f"{path}: {listing.entries[0].relative} is no corpus file; {known}"
+        first = listing.entries[0].relative
+        several = "" if single or not is_picture(first) else f"; for these pictures give their folder, {listing.root}"
+        return f"{path}: {first} is no corpus file; {known}{several}"
     counts = listing.passed_over + Counter({UNDERSCORE: len(listing.underscored), OTHER_FORMAT: len(listing.entries)})
     seen = f" (seen and passed over: {spoken(counts)})" if counts else ""
     return f"{path}: no corpus file in this folder{seen}; {known}"

@@ -1,12 +1,13 @@
-"""WebDataset tars: one row for the consecutive members of one basename; indexed once, then read by byte range."""
+"""WebDataset tars: one row for the members of one basename; indexed once, then read by byte range."""
 
 import io
 import json
 import math
 import re
+import sys
 import tarfile
-from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, BinaryIO, cast
 
@@ -32,6 +33,10 @@ _CHUNK = 1 << 20
 _PEEKED = 500
 
 
+_Named = tuple[str, str, tarfile.TarInfo, Callable[[], bytes]]
+"""Key, extension, header and content of a member."""
+
+
 @dataclass(slots=True)
 class _Sample:
     """The members of one row: byte range in the tar, and the members' content or None if it was not read."""
@@ -52,60 +57,124 @@ class WebDataset(Format):
     ``5.jpg``. Texts are as they are written; of cls, id and url the space around them is left out.
 
     An extension that comes twice under one basename begins a new row of the same ``__key__``. A member that a row
-    lacks is null.
+    lacks is null. Members of one basename that do not follow each other are one row as well; a shard of such a tar
+    has no byte range of its own: its headers are read again with every shard.
     """
 
     default_key = "__key__"
 
     def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
         """Reads every member's header, and the .json members of the first rows."""
-        rows, end = 0, 0
-        marks: list[int] = []
-        types: dict[str, pa.DataType] = {"__key__": pa.string()}
-        fields: list[dict[str, Any]] = []
+
+        def wanted(extension: str, row: int) -> bool:
+            return extension == "json" and row < min(sample, _PEEKED)
+
+        nameless: list[str] = []
+        index = _Index(stride)
         with files.open(entry.uri) as stream:
-            for found in _samples(stream, lambda extension, row: extension == "json" and row < min(sample, _PEEKED)):
-                if rows % stride == 0:
-                    marks.append(found.begin)
-                types.update((extension, _type(extension)) for extension in found.members)
-                if content := found.members.get("json"):
-                    fields.append(_fields(content)[0])
-                rows, end = rows + 1, found.end
-        if any(f".{extension}" in PICTURE_SUFFIXES for extension in types):
-            types["image"] = pa.binary()
-        types = {**types_of(fields), **types}
-        if any(extension in types for extension in _CAPTIONS):
-            types["text"] = pa.string()
-        return Peek(rows, types, np.array([*marks, end], np.int64))
+            for found in _samples(_named(stream, nameless), wanted):
+                index.add(found)
+        if index.scattered:
+            index = _Index(stride)
+            with files.open(entry.uri) as stream:
+                for found in _gathered(_named(stream), wanted):
+                    index.add(replace(found, begin=0, end=0))
+        return Peek(index.rows, index.columns(), index.offsets(), passed_over=len(nameless))
 
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
     ) -> tuple[pa.Table, Problems]:
         """Reads the shard's range of the tar in one request."""
-        blob = files.read(shard.uri, shard.offset, shard.length)
-        samples = list(_samples(io.BytesIO(blob), lambda *_: True))[: shard.rows]
+        if shard.length:
+            blob = files.read(shard.uri, shard.offset, shard.length)
+            samples = list(_samples(_named(io.BytesIO(blob)), lambda *_: True))[: shard.rows]
+        else:
+            with files.open(shard.uri) as stream:
+                samples = _gathered(_named(stream), lambda _, row: shard.start <= row < shard.stop)[
+                    shard.start : shard.stop
+                ]
         return table_of([_row(sample, {*columns, key}) for sample in samples], columns, key)
 
 
-def _samples(stream: BinaryIO, wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
+class _Index:
+    """What the headers of a tar say: its rows, where each shard begins, its columns.
+
+    Attributes:
+        rows: Number of rows.
+        scattered: Whether members of one row stood apart from each other.
+    """
+
+    def __init__(self, stride: int) -> None:
+        self.rows = 0
+        self.scattered = False
+        self._stride = stride
+        self._marks: list[int] = []
+        self._end = 0
+        self._types: dict[str, pa.DataType] = {"__key__": pa.string()}
+        self._fields: list[dict[str, Any]] = []
+        self._extensions: dict[str, tuple[str, ...]] = {}
+
+    def add(self, found: _Sample) -> None:
+        extensions = tuple(map(sys.intern, found.members))
+        self.scattered |= extensions[0] not in self._extensions.get(found.key, extensions)
+        self._extensions[found.key] = extensions
+        if self.rows % self._stride == 0:
+            self._marks.append(found.begin)
+        self._types.update((extension, _type(extension)) for extension in extensions)
+        if content := found.members.get("json"):
+            self._fields.append(_fields(content)[0])
+        self.rows, self._end = self.rows + 1, found.end
+
+    def offsets(self) -> NDArray[np.int64]:
+        return np.array([*self._marks, self._end], np.int64)
+
+    def columns(self) -> dict[str, pa.DataType]:
+        types = dict(self._types)
+        if any(f".{extension}" in PICTURE_SUFFIXES for extension in types):
+            types["image"] = pa.binary()
+        types = {**types_of(self._fields), **types}
+        if any(extension in types for extension in _CAPTIONS):
+            types["text"] = pa.string()
+        return types
+
+
+def _samples(named: Iterable[_Named], wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
     """Groups consecutive members; content is read where ``wanted(extension, row)``, else left empty."""
     current: _Sample | None = None
     row = 0
-    for member, read in _members(stream):
-        name = _NAME.fullmatch(member.name.removeprefix("./"))
-        if name is None or not member.isreg():
-            continue
-        end = _end(member)
-        key, extension = name[1], name[2].lower()
+    for key, extension, member, read in named:
         if current is None or current.key != key or extension in current.members:
             if current is not None:
                 yield current
                 row += 1
-            current = _Sample(key, member.offset, end)
+            current = _Sample(key, member.offset, _end(member))
         current.members[extension] = read() if wanted(extension, row) else b""
-        current.end = end
+        current.end = _end(member)
     if current is not None:
         yield current
+
+
+def _gathered(named: Iterable[_Named], wanted: Callable[[str, int], bool]) -> list[_Sample]:
+    """Groups members wherever they stand, in the order of the first of each row; else as ``_samples``."""
+    samples: list[_Sample] = []
+    latest: dict[str, int] = {}
+    for key, extension, member, read in named:
+        row = latest.get(key)
+        if row is None or extension in samples[row].members:
+            row = latest[key] = len(samples)
+            samples.append(_Sample(key, member.offset, _end(member)))
+        samples[row].members[extension] = read() if wanted(extension, row) else b""
+    return samples
+
+
+def _named(stream: BinaryIO, nameless: list[str] | None = None) -> Iterator[_Named]:
+    """The files whose names have a key and an extension; the names of the others go into ``nameless``."""
+    for member, read in _members(stream):
+        name = _NAME.fullmatch(member.name.removeprefix("./"))
+        if name is not None and member.isreg():
+            yield name[1], name[2].lower(), member, read
+        elif nameless is not None and not member.isdir():
+            nameless.append(member.name)
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:

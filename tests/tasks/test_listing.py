@@ -1,5 +1,6 @@
 """What was seen of a corpus is the same in the plan, the manifest's figures and the line of the terminal."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 from fusion.errors import JobError
 from infra.job import Job
 from tasks.plan import describe_plan, listing_line, prepare
+from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
+from tests.tasks.identity_runs import in_this_process, run_job
 
 
 def _job(folder: Path, output: Path) -> Job:
@@ -30,6 +33,23 @@ def test_the_plan_says_what_is_passed_over(tmp_path: Path) -> None:
     expected = {"files": {"taken": 2, "passed_over": {"hidden": 1, "other_format": 2}}}
     assert run.listing == describe_plan(run)["listing"] == expected
     assert listing_line(run) == "files: 2 taken, passed over: 2 other_format, 1 hidden"
+
+
+def test_manifest_and_report_say_what_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_this_process(monkeypatch)
+    rows = text_and_vector_rows(40)
+    (tmp_path / "rows").mkdir()
+    write_lines(tmp_path / "rows" / "a.jsonl", rows)
+    for name in (".hidden.jsonl", "notes.md", "_SUCCESS"):
+        (tmp_path / "rows" / name).write_bytes(b"x")
+    job = text_and_vector_job(tmp_path / "rows", tmp_path / "out", "listing", train={"target": "label"})
+    job["inputs"].pop("text")
+    report = run_job(job | {"alignment": {"method": "pca", "dim": 3}})
+    passed_over = {"hidden": 1, "left_by_a_writer": 1, "other_format": 1}
+    expected = {"files": {"taken": 1, "passed_over": passed_over}}
+    assert report["listing"] == expected
+    assert json.loads((tmp_path / "out" / "report" / "report.json").read_text())["listing"] == expected
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["listing"] == expected
 
 
 def test_an_output_below_the_corpus_is_refused_before_the_work(tmp_path: Path) -> None:

@@ -239,6 +239,7 @@ def test_every_kind_of_tga_is_read(kind, packed):
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + b"\0" * 99, "HEIC"),
         (b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + b"\0" * 99, "HEIC"),
         (b"\0\0\0\x18ftypmsf1\0\0\0\0hevcmsf1" + b"\0" * 99, "HEIC"),
+        (b"\0\0\0\x14ftypmif1\0\0\0\0mif1" + b"\0" * 99, "HEIC"),
         (b"\xff\x0a" + b"\0" * 99, "JPEG XL"),
         (b"\0\0\0\x0cJXL \r\n\x87\n" + b"\0" * 99, "JPEG XL"),
     ],

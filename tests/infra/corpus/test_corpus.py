@@ -150,6 +150,9 @@ class TestListing:
         assert refusal(tmp_path / "a.xlsx") == (
             f"corpus.path: {tmp_path}/a.xlsx: a.xlsx is no corpus file; known are {SUFFIXES}"
         )
+        for name in ("a.png", "b.png"):
+            (tmp_path / name).write_bytes(b"x")
+        assert refusal(f"{tmp_path}/*.png").endswith(f"; for these pictures give their folder, {tmp_path}")
         write(tmp_path / "a.jsonl", 1)
         (tmp_path / "b.csv").write_text("id\n1\n")
         assert refusal(tmp_path) == (

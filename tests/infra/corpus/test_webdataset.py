@@ -74,6 +74,7 @@ def test_bad_members_are_told_and_missing_ones_null(tmp_path: Path) -> None:
         ("README", b"r"),
     ]
     corpus = opened(tar(tmp_path / "a.tar", members), key="__key__")
+    assert corpus.listing["members"] == {"passed_over": 2}
     values = read(corpus, ["image", "label", "npy", "text"])
     assert values[""] == ["a", "b", "c", "d"]
     assert values["image"] == [b"A", None, b"C", None]
@@ -113,13 +114,18 @@ def test_damaged_tars(tmp_path: Path) -> None:
     assert refusal(path).startswith("corpus.path: a.tar is not a whole tar file (")
 
 
-def test_members_in_no_order_are_duplicate_keys(tmp_path: Path) -> None:
-    members = [(f"{row}.png", b"x") for row in range(3)] + [(f"{row}.txt", b" t\n") for row in range(3)]
-    corpus = opened(tar(tmp_path / "a.tar", members))
+@pytest.mark.parametrize("rows", [1, 2, 100])
+def test_members_in_any_order_are_rows_of_one_basename_each(tmp_path: Path, rows: int) -> None:
+    members = [(f"{row}.png", b"x%d" % row) for row in range(5)]
+    members += [(f"{row}.json", b'{"label": "l%d"}' % row) for row in (3, 1, 0, 4)]
+    members += [(f"{row}.txt", b" t%d\n" % row) for row in (4, 0, 2, 9)] + [("2.png", b"again")]
+    corpus = opened(tar(tmp_path / "a.tar", members), rows=rows)
     assert corpus.key_column == "__key__"
-    values = read(corpus, ["text"])
-    assert values[""] == ["0", "1", "2"] * 2
-    assert values["text"] == [None] * 3 + [" t\n"] * 3
+    values = read(corpus, ["text", "image", "label"], rows)
+    assert values[""] == ["0", "1", "2", "3", "4", "9", "2"]
+    assert values["text"] == [" t0\n", None, " t2\n", None, " t4\n", " t9\n", None]
+    assert values["image"] == [b"x0", b"x1", b"x2", b"x3", b"x4", None, b"again"]
+    assert values["label"] == ["l0", "l1", None, "l3", "l4", None, None]
 
 
 def test_a_column_behind_a_dot_is_named(tmp_path: Path) -> None:
