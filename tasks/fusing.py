@@ -144,47 +144,56 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
     """The reject lines of some rows: every input that could not be used, values that do not fit, rows without a key."""
     tables = [_misfits(rows)]
     for name, status in rows.status.items():
-        failed = status.filter(pa.compute.invert(status.column("ok")))
-        tables.append(
-            pa.table(
-                {
-                    "key": failed.column("key"),
-                    "input": pa.array([name] * failed.num_rows, pa.string()),
-                    "reason": failed.column("reason"),
-                    "detail": failed.column("detail"),
-                    "source": failed.column("source"),
-                }
-            )
-        )
+        tables.append(_bad_values(name, status, rows))
         if "rejects" in status.column_names:
-            tables.append(_bad_members(name, status))
-    whole: list[tuple[str | None, Reason]] = [(None, Reason.NULL_KEY)] * rows.key_column.null_count
-    whole += [(rows.keys[row], Reason.DUPLICATE_KEY) for row in repeated if rows.keys[row] is not None]
-    if whole:
-        nothing = pa.nulls(len(whole), pa.string())
-        keys, reasons = zip(*whole, strict=True)
-        columns = [pa.array(keys, pa.string()), nothing, pa.array(map(str, reasons), pa.string()), nothing, nothing]
-        tables.append(pa.Table.from_arrays(columns, names=REJECTS.names))
+            tables.append(_bad_members(name, status, rows))
+    nameless = np.flatnonzero(rows.key_column.is_null().to_numpy()).tolist()
+    whole = [(row, Reason.NULL_KEY) for row in nameless]
+    whole += [(row, Reason.DUPLICATE_KEY) for row in repeated if rows.keys[row] is not None]
+    tables.append(_lines([(rows.keys[row], None, reason, None, rows.origin(row)) for row, reason in whole]))
     return pa.concat_tables([table.cast(REJECTS) for table in tables])
+
+
+def _lines(lines: Sequence[tuple[str | None, ...]]) -> pa.Table:
+    return pa.Table.from_pylist([dict(zip(REJECTS.names, line, strict=True)) for line in lines], REJECTS)
 
 
 def _misfits(rows: Rows) -> pa.Table:
     """One line for each value that does not fit its column's type."""
-    lines = [
-        (rows.keys[misfit.row], misfit.column, str(Reason.WRONG_TYPE), misfit.problem, misfit.source)
-        for misfit in rows.misfits
-    ]
-    return pa.Table.from_pylist([dict(zip(REJECTS.names, line, strict=True)) for line in lines], REJECTS)
+    return _lines(
+        [
+            (rows.keys[misfit.row], misfit.column, Reason.WRONG_TYPE, misfit.problem, rows.origin(misfit.row))
+            for misfit in rows.misfits
+        ]
+    )
 
 
-def _bad_members(name: str, status: pa.Table) -> pa.Table:
+def _bad_values(name: str, status: pa.Table, rows: Rows) -> pa.Table:
+    """One line for each row of which an input could not be used."""
+    bad = np.flatnonzero(~status.column("ok").to_numpy())
+    failed = status.take(pa.array(bad))
+    inputs = pa.array([name] * len(bad), pa.string())
+    sources = _sources(failed.column("source"), bad, rows)
+    columns = [failed.column("key"), inputs, failed.column("reason"), failed.column("detail"), sources]
+    return pa.Table.from_arrays(columns, names=REJECTS.names)
+
+
+def _bad_members(name: str, status: pa.Table, rows: Rows) -> pa.Table:
     """One line for each of a row's several values that was left out of its mean."""
     lists = status.column("rejects").combine_chunks()
     lines = lists.flatten()
-    rows = np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
-    keys = status.column("key").combine_chunks().take(pa.array(rows))
-    columns = [keys, pa.array([name] * len(lines), pa.string()), *(lines.field(part) for part in REJECTS.names[2:])]
+    of = np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
+    keys = status.column("key").combine_chunks().take(pa.array(of))
+    inputs = pa.array([name] * len(lines), pa.string())
+    sources = _sources(lines.field("source"), of, rows)
+    columns = [keys, inputs, lines.field("reason"), lines.field("detail"), sources]
     return pa.Table.from_arrays(columns, names=REJECTS.names)
+
+
+def _sources(named: pa.Array | pa.ChunkedArray, numbers: NDArray[np.int64], rows: Rows) -> pa.Array:
+    """The files that were refused; where a value stands in the row itself, its file and the row's number."""
+    pairs = zip(named.to_pylist(), numbers.tolist(), strict=True)
+    return pa.array([source or rows.origin(row) for source, row in pairs], pa.string())
 
 
 def rows_written(rows: Rows, repeated: Sequence[int], on_bad_input: str) -> NDArray[np.bool_]:

@@ -1,10 +1,12 @@
 """Rows as the later stages read them: embeddings of every input, kept columns, and the side of the split."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -33,13 +35,11 @@ class Misfit:
         row: Number of the row among the rows read.
         column: Its column.
         problem: What is wrong.
-        source: File and row, counted from 0.
     """
 
     row: int
     column: str
     problem: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Rows:
         split: Name of the split column, or None.
         group_by: Name of the group column, or None.
         misfits: Values of the kept columns, the others of the job and the key that do not fit their columns' types.
+        origins: For each run of rows of one source: its first row here, the source, its first row in the source.
     """
 
     views: dict[str, NDArray[np.float32]]
@@ -63,6 +64,15 @@ class Rows:
     split: str | None = None
     group_by: str | None = None
     misfits: tuple[Misfit, ...] = ()
+    origins: tuple[tuple[int, str, int], ...] = ()
+
+    def origin(self, row: int) -> str | None:
+        """Source and number in it, from 0, of a row: ``part.jsonl#17``."""
+        at = bisect_right(self.origins, row, key=itemgetter(0)) - 1
+        if at < 0:
+            return None
+        here, source, start = self.origins[at]
+        return f"{source}#{start + row - here}"
 
     @property
     def count(self) -> int:
@@ -179,8 +189,9 @@ class RowReader:
         columns = list(dict.fromkeys([*self.keep, *sides]))
         rows = next(iter(status.values())).num_rows
         read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
-        kept, misfits = read.select(list(self.keep)), _misfits(read, shard) if columns else ()
-        return Rows(views, status, kept, read.select(sides), self.split, self.group_by, misfits)
+        kept, misfits = read.select(list(self.keep)), _misfits(read) if columns else ()
+        origins = ((0, shard.source, shard.start),)
+        return Rows(views, status, kept, read.select(sides), self.split, self.group_by, misfits, origins)
 
     def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
         """The rows of every shard, the next one read while one is worked on."""
@@ -199,9 +210,9 @@ class RowReader:
         return concatenate([self.read(shard) for shard in shards])
 
 
-def _misfits(table: pa.Table, shard: Shard) -> tuple[Misfit, ...]:
+def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
     return tuple(
-        Misfit(row, column, problem, f"{shard.source}#{shard.start + row}")
+        Misfit(row, column, problem)
         for row, problems in misfits_of(table).items()
         for column, problem in problems.items()
     )
@@ -233,6 +244,11 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
             replace(misfit, row=start + misfit.row)
             for start, part in zip(starts, parts, strict=False)
             for misfit in part.misfits
+        ),
+        tuple(
+            (begin + here, source, start)
+            for begin, part in zip(starts, parts, strict=False)
+            for here, source, start in part.origins
         ),
     )
 

@@ -31,16 +31,28 @@ def check_inputs(run: Run) -> None:
     One that was embedded in part needs no trial: its pictures may be gone by now.
 
     Raises:
-        JobError: Naming ``inputs.<name>.column``.
+        JobError: Naming ``inputs.<name>.column`` or ``inputs.<name>.weights_column``.
     """
     for side in run.sides:
         for name in inputs_of(side, run.job):
             part = run.job.inputs[name]
+            _check_weights(name, part, side)
             if part.kind == "vector" or done_shards(run.storage, name, embedding_ids(run)[name]):
                 continue
             _check_types(name, part, side)
             if run.job.limits.max_bad_fraction < 1:
                 _check_values(run, name, side)
+
+
+def _check_weights(name: str, part: InputJob, side: Side) -> None:
+    if part.weights_column is not None:
+        kind = _value_type(side.corpus.columns[part.weights_column])
+        tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+        if not any(test(kind) for test in tests):
+            raise JobError(
+                f"inputs.{name}.weights_column",
+                f"`{part.weights_column}` is {kind}, and weights are numbers; name another column",
+            )
 
 
 def _check_types(name: str, part: InputJob, side: Side) -> None:

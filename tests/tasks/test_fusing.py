@@ -1,4 +1,5 @@
 import pickle
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +34,18 @@ def rows(keys, **views):
 
 
 FIVE = rows(["a", "b", "c", None, "a"], text=[1, NAN, NAN, 1, 1], image=[1, 1, NAN, 1, 1])
+
+
+def test_a_line_names_file_and_row_even_where_there_is_no_key():
+    placed = replace(FIVE, origins=((0, "a.csv", 10), (3, "b.csv", 0)))
+    lines = [(row["input"], row["reason"], row["source"]) for row in bad_inputs(placed, (4,)).to_pylist()]
+    assert lines == [
+        ("text", "null", "a.csv#11"),
+        ("text", "null", "a.csv#12"),
+        ("image", "null", "a.csv#12"),
+        (None, "null_key", "b.csv#0"),
+        (None, "duplicate_key", "b.csv#1"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -73,17 +86,18 @@ def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
 
 
 def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
-    misfit = Misfit(1, "score", "'many' is not a number", "a.jsonl#1")
+    misfit = Misfit(1, "score", "'many' is not a number")
     one = rows(["a", "b"], text=[1, 2])
-    one = Rows(one.views, one.status, one.kept, one.sides, misfits=(misfit,))
-    both = concatenate([rows(["x", "y", "z"], text=[1, 2, 3]), one])
+    one = Rows(one.views, one.status, one.kept, one.sides, misfits=(misfit,), origins=((0, "a.jsonl", 5),))
+    before = rows(["x", "y", "z"], text=[1, 2, 3])
+    both = concatenate([replace(before, origins=((0, "0.jsonl", 0),)), one])
     assert bad_inputs(both, ()).to_pylist() == [
         {
             "key": "b",
             "input": "score",
             "reason": "wrong_type",
             "detail": "'many' is not a number",
-            "source": "a.jsonl#1",
+            "source": "a.jsonl#6",
         }
     ]
     assert rows_written(both, (), "drop").all()

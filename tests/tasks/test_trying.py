@@ -58,6 +58,21 @@ def test_an_input_that_cannot_be_its_kind_is_refused(tmp_path, kind, values, wor
         prepared(tmp_path, kind, values)
 
 
+@pytest.mark.parametrize("weights", [["1", "2"], [True], [{"a": 1.0}]])
+@pytest.mark.parametrize("kind", ["text", "vector"])
+def test_weights_that_are_no_numbers_are_refused(tmp_path, kind, weights):
+    values = {"text": ["a", "b"], "vector": [[1.0, 2.0], [3.0, 4.0]]}[kind]
+    pq.write_table(pa.table({"value": [values] * 4, "shares": [weights] * 4}), tmp_path / "rows.parquet")
+    data = {
+        "corpus": {"path": str(tmp_path / "rows.parquet")},
+        "inputs": {"it": {"kind": kind, "column": "value", "weights_column": "shares"}},
+        "output": {"path": str(tmp_path / "out")},
+    }
+    data["inputs"]["it"] |= {"encoder": "builtin/hashing"} if kind == "text" else {}
+    with pytest.raises(JobError, match=r"inputs\.it\.weights_column: `shares` is .*, and weights are numbers"):
+        prepare(Job.model_validate(data))
+
+
 @pytest.mark.parametrize(
     ("kind", "values", "arrow"),
     [
