@@ -23,9 +23,7 @@ def job(tmp_path, monkeypatch):
         row |= {"parts": [WORDS[number % 7], "and"], "shares": [1.0, 3.0], "label": number % 3}
     late = {"text": "half \ud800", "vec": "none", "parts": 5, "id": "late"}
     for column, number in BAD.items():
-        rows[number][column] = {"text": "half \ud800", "vec": "none", "parts": 5, "id": "late"}.get(
-            column, ["no", "number"]
-        )
+        rows[number][column] = late.get(column, ["no", "number"])
     corpus = write_lines(tmp_path / "rows.jsonl", rows)
     job = text_and_vector_job(corpus, tmp_path / "out", "misfits", train={"target": "label", "group_by": "group"})
     job["corpus"] |= {"keep": ["label", "group", "price"]}
