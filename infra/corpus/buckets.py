@@ -51,6 +51,7 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
         for name, kind in side.types.items():
             columns[name] = groups.lists(None if table is None else table.column(name), out_rank, kind)
         columns[BAD] = pa.compute.coalesce(columns[BAD], groups.unreadable(out_rank, out_row < 0))
+        columns[MISFITS] = _with_misfits(columns[MISFITS], out_rank, groups.misfits(side.columns))
         there = groups.counts[out_rank] > 0
         told[str(side.input)] = {
             "both": int((there & (out_row >= 0)).sum()), "table_only": int((there & (out_row < 0)).sum())
@@ -123,6 +124,34 @@ class _Groups:
         first = np.zeros(len(out_rank), np.int64)
         first[chosen] = self._order[self._starts[out_rank[chosen]]]
         return problems.take(pa.array(first, mask=~chosen))
+
+    def misfits(self, names: Mapping[str, str]) -> dict[int, dict[str, str]]:
+        """``{rank: {column of the joined corpus: problem}}`` where no row of the rank has a value that fits.
+
+        Args:
+            names: ``{column of the joined corpus: column of this table}``.
+        """
+        problems = {} if self._table is None else misfits_of(self._table)
+        found: dict[int, dict[str, list[str]]] = {}
+        for row, wrong in problems.items():
+            of_rank = found.setdefault(int(self._rank[row]), {})
+            for name, column in names.items():
+                of_rank.setdefault(name, []).extend([wrong[column]] if column in wrong else [])
+        whole = {
+            rank: {name: wrong[0] for name, wrong in columns.items() if len(wrong) == self.counts[rank]}
+            for rank, columns in found.items()
+        }
+        return {rank: columns for rank, columns in whole.items() if columns}
+
+
+def _with_misfits(column: pa.Array, out_rank: Indices, misfits: Mapping[int, Mapping[str, str]]) -> pa.Array:
+    """The column ``MISFITS`` with those of another table."""
+    if not misfits:
+        return column
+    lines = column.to_pylist()
+    for row in np.flatnonzero(np.isin(out_rank, list(misfits))).tolist():
+        lines[row] = json.dumps({**json.loads(lines[row] or "{}"), **misfits[int(out_rank[row])]})
+    return pa.array(lines, pa.string())
 
 
 def _bucket_rows(storage: Storage, paths: Sequence[str], bucket: int) -> pa.Table | None:

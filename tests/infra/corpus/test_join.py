@@ -129,6 +129,27 @@ def test_gaps_repeated_and_null_keys_and_unreadable_rows_stay_rows(tmp_path):
     assert rows[""].count(None) == 2
 
 
+def test_a_value_that_does_not_fit_in_another_table_is_a_misfit_of_its_input(tmp_path):
+    keys = ["a", "a", "b", "b", "c", "d"]
+    words = [b"one", b"\xff", b"\xfe", b"\xff", b"\xff", b"two"]
+    other = pa.table({"id": keys, "word": pa.array(words, pa.binary()).view(pa.string())})
+    pq.write_table(other, tmp_path / "other.parquet")
+    (tmp_path / "rows.jsonl").write_text(jsonl([{"id": key, "n": 1} for key in "abcde"]))
+    own = tmp_path / "other.parquet"
+    join = planned(tmp_path / "rows.jsonl", own, ["n"], ["word"], rows=4)
+    corpus, _ = joined(join, Storage(str(tmp_path / "out")))
+    values = read(corpus, ["x.word"], 4)
+    rows = dict(zip(values[""], zip(values["x.word"], values["__misfits__"], strict=True), strict=True))
+    wrong = json.dumps({"x.word": "not UTF-8 text"})
+    assert rows == {
+        "a": (["one", None], None),
+        "b": ([None, None], wrong),
+        "c": ([None], wrong),
+        "d": (["two"], None),
+        "e": (None, None),
+    }
+
+
 def test_a_changed_table_changes_only_the_buckets_it_touches(tmp_path):
     left, right = write_pairs(tmp_path, keys=2000, each=1, width=4)
     storage = Storage(str(tmp_path / "out"))
