@@ -124,7 +124,7 @@ def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         copied = array.take(pa.array(range(len(array)), pa.int64()))
     except pa.ArrowNotImplementedError:
         copied = array
-    if pa.types.is_integer(array.type) and pa.types.is_floating(kind):
+    if (pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)) and pa.types.is_floating(kind):
         _check_exact(copied, kind)
     return copied.cast(kind)
 
@@ -142,7 +142,7 @@ def _struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
 def _check_exact(array: pa.Array, kind: pa.DataType) -> None:
     back = array.cast(kind).cast(array.type)
     if not back.equals(array):
-        raise pa.ArrowInvalid("a whole number that no fraction holds exactly")
+        raise pa.ArrowInvalid("a number of more digits than a fraction holds")
 
 
 def uuid_texts(storage: pa.Array) -> pa.Array:
