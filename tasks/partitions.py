@@ -77,8 +77,16 @@ def sample_partitions(run: Run) -> Partitions:
     return sampled
 
 
-def check_folders(storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str]) -> None:
-    """Checks, before a commit, what only all values together show.
+def check_folders(
+    storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str], inside: Sequence[str]
+) -> None:
+    """Checks, before a commit, what only all values that were written show together.
+
+    Args:
+        storage: The output.
+        files: As the manifest lists them.
+        types: Arrow's name of each partition column's type.
+        inside: The partition columns that stand inside the files as well.
 
     Raises:
         RunError: Two values are one folder on the output's file system, or readers would change the values.
@@ -88,6 +96,11 @@ def check_folders(storage: Storage, files: Sequence[dict[str, Any]], types: dict
         texts = [None if value is None else text_of(value) for value in values]
         problem = _problem(name, pa.type_for_alias(kind), texts, storage)
         problem = problem or empty_problem(name, pa.type_for_alias(kind), texts)
+        if problem is None and (name in inside) != (file_type(pa.type_for_alias(kind), texts) is not None):
+            problem = (
+                f"readers take the folders of {name!r} that were written for {'numbers' if name in inside else 'text'}, "
+                "and a sample of the corpus for the other; keep it as a column, or put a letter before its values"
+            )
         if problem is not None:
             raise RunError(f"{_KEY}: {problem}; nothing was committed")
 
@@ -96,7 +109,7 @@ def _texts(name: str, column: pa.ChunkedArray) -> list[str | None]:
     """The values as text, each checked once."""
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    for value in values:
+    for value in [*values, *([None] if column.null_count else [])]:
         _refuse(value_problem(name, value))
     texts = [text_of(value) for value in values]
     return [None if place is None else texts[place] for place in encoded.indices.to_pylist()]

@@ -124,8 +124,8 @@ def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         copied = array.take(pa.array(range(len(array)), pa.int64()))
     except pa.ArrowNotImplementedError:
         copied = array
-    if (pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)) and pa.types.is_floating(kind):
-        _check_exact(copied, kind)
+    if pa.types.is_floating(kind) and (pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)):
+        return _real(copied, kind)
     return copied.cast(kind)
 
 
@@ -139,10 +139,12 @@ def _struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
 
 
-def _check_exact(array: pa.Array, kind: pa.DataType) -> None:
-    back = array.cast(kind).cast(array.type)
-    if not back.equals(array):
+def _real(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Whole numbers and decimals as fractions; pyarrow makes the nearest of a decimal by way of text only."""
+    real = (array.cast(pa.string()) if pa.types.is_decimal(array.type) else array).cast(kind)
+    if not real.cast(array.type).equals(array):
         raise pa.ArrowInvalid("a number of more digits than a fraction holds")
+    return real
 
 
 def uuid_texts(storage: pa.Array) -> pa.Array:

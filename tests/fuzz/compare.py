@@ -40,6 +40,7 @@ def same(
     for key, value in zip(keys, values, strict=True):
         row = expected.rows[key]
         want = None if (row, name) in expected.misfits else case.value(name, row)
+        want = want or "" if case.family == "csv" else want
         fine = _fits(case, name, want, value, missing, folder)
         assert fine, (name, case.columns[name].kind, key, row, value, want)
 
@@ -52,7 +53,7 @@ def _fits(case: Case, name: str, want: Any, value: Any, missing: bool, folder: b
     if folder and isinstance(value, int | np.integer):
         return str(value) == want
     if case.family == "csv":
-        return bool(value == (want or ""))
+        return bool(value == want)
     if missing and isinstance(want, bool) and isinstance(value, float) and None in case.columns[name].values:
         return value == float(want)
     if case.family == "json":

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +45,16 @@ def test_numbers_that_do_not_fit_the_common_type_are_recorded(tmp_path: Path) ->
     values = read(opened(tmp_path), ["n"])
     assert values["n"] == [None, 2.0, 0.5]
     assert "n" in values["__misfits__"][0]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal64(15, 4), pa.decimal128(38, 4), pa.decimal256(60, 4)])
+def test_a_decimal_is_the_nearest_fraction_or_does_not_fit(kind: pa.DataType) -> None:
+    values = [Decimal("3937637243.7805"), None, Decimal("-0.0100")]
+    found, wrong = fitted(pa.chunked_array([pa.array(values, kind)]), pa.float64())
+    assert (found.to_pylist(), wrong) == ([3937637243.7805, None, -0.01], {})
+    many = pa.array([Decimal("12345678901.2345"), Decimal("12345678901234567890.1234")], pa.decimal128(38, 4))
+    found, wrong = fitted(pa.chunked_array([many]), pa.float64())
+    assert (found.to_pylist(), list(wrong)) == ([12345678901.2345, None], [1])
 
 
 def test_many_bytes_are_cast_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
