@@ -111,11 +111,17 @@ def canonical(value: Any, missing: bool = False) -> Any:
     if isinstance(value, uuid.UUID):
         return str(value)
     if isinstance(value, dict):
-        return tuple(sorted((name, canonical(part, missing)) for name, part in value.items()))
+        return tuple(sorted((name, _inner(part, missing)) for name, part in value.items()))
     if isinstance(value, list | tuple | np.ndarray):
-        parts = [canonical(part, missing) for part in value]
+        parts = [_inner(part, missing) for part in value]
         return None if missing and parts and all(part is None for part in parts) else tuple(parts)
     return value
+
+
+def _inner(value: Any, missing: bool) -> Any:
+    """A part of a nested value, in which pandas takes whole numbers beside nulls for floats."""
+    number = missing and isinstance(value, int | np.integer) and not isinstance(value, bool)
+    return float(value) if number else canonical(value, missing)
 
 
 def pairs_of_maps(column: pa.ChunkedArray, kind: pa.DataType | None) -> list[Any]:

@@ -35,6 +35,13 @@ CSV_TEXTS = st.sampled_from([*ODD_TEXTS, "a,b", 'a "b"', "two\nlines", "cr\rlf\r
     st.characters(exclude_categories=["Cs"]), max_size=5
 )
 
+CSV_KINDS = {
+    "csv text": CSV_TEXTS,
+    "csv numbers": st.sampled_from(["7", "07", "1.50", "-0", "1e3", "NA", "", "12,5", "2147483648"]) | _WHOLE.map(str),
+    "csv spaces": st.sampled_from(["", " ", " a", "a ", "\t", "\xa0", "\u3000", "'", '"']),
+}
+"""Kinds of CSV fields, all of them text."""
+
 
 def text_of(value: Any) -> str | None:
     """A JSON value as text: strings as they are, others as JSON."""

@@ -123,7 +123,7 @@ def _check_arrow(case: Case, table: pa.Table, expected: Expected) -> None:
     for name in others(case):
         if name in table.column_names:
             values = pairs_of_maps(table.column(name), case.columns[name].type)
-            same(case, name, values, keys, expected, missing=True, folder=name in case.partition)
+            same(case, name, values, keys, expected, folder=name in case.partition)
         else:
             assert name in case.partition, (name, table.column_names)
 

@@ -17,7 +17,7 @@ from tasks.run import Run
 from tests.fuzz.case import Case
 from tests.fuzz.oracle import Expected, expected, rows_refused
 from tests.fuzz.readers import check_datasets, check_duckdb, check_fused, check_pandas, check_polars
-from tests.fuzz.stages import job_of, run_stages
+from tests.fuzz.stages import job_of, narrow_texts, run_stages
 from tests.fuzz.tables import FAMILIES, ROLES, cases
 from tests.fuzz.tally import Tally, specials_of
 
@@ -71,8 +71,8 @@ def fuzz_pair(role: str, family: str, kind: str, examples: int, seed_value: int)
 
 @contextmanager
 def _quick() -> Iterator[None]:
-    """Files need not outlast a power cut."""
-    with mock.patch("os.fsync", lambda _: None):
+    """Files need not outlast a power cut, and texts have narrow vectors."""
+    with mock.patch("os.fsync", lambda _: None), narrow_texts():
         yield
 
 

@@ -1,5 +1,7 @@
 """The stages from a corpus to committed features in this process, without Ray or Prefect."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,12 +10,11 @@ from unittest import mock
 import numpy as np
 
 from fusion.alignment import Alignment, Identity
-from fusion.encoders.builtin import HashingEncoder
+from fusion.encoders import builtin
 from infra.corpus import corpus as opening
 from infra.job import Job
-from tasks import fuse
+from tasks import fuse, fusing
 from tasks.align import Fitted
-from tasks.alignment_files import save_alignment
 from tasks.embed import embed_setting
 from tasks.encoding import EmbedWorker, ShardJob
 from tasks.execution import Execution
@@ -21,15 +22,24 @@ from tasks.plan import prepare
 from tasks.run import Run
 from tests.fuzz.case import Case
 from tests.fuzz.files import write_files
-
-WIDTHS = {"vec": 2, "other": 2, "txt": HashingEncoder.dim}
-
+from tests.fuzz.tables import WIDTH
 
 @cache
 def alignment(inputs: tuple[str, ...]) -> Alignment:
-    """No alignment of the inputs' widths."""
+    """No alignment of some inputs."""
     rng = np.random.default_rng(0)
-    return Identity().fit({name: rng.normal(size=(4, WIDTHS[name])) for name in inputs})
+    return Identity().fit({name: rng.normal(size=(4, WIDTH)) for name in inputs})
+
+
+@contextmanager
+def narrow_texts() -> Iterator[None]:
+    """Texts are hashed to vectors of the width that vector inputs have."""
+    with (
+        mock.patch.object(builtin, "_WORDS", WIDTH // 2),
+        mock.patch.object(builtin, "_CHARACTERS", WIDTH // 2),
+        mock.patch.object(builtin.HashingEncoder, "dim", WIDTH),
+    ):
+        yield
 
 
 def job_of(case: Case, folder: Path) -> Job:
@@ -67,9 +77,10 @@ def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
             for shard in run.shards:
                 worker.run(ShardJob(shard, 64))
     fit = alignment(run.inputs)
-    fitted = Fitted(fit, save_alignment(run.storage, fit), {"average": "mean", "weights": None})
+    fitted = Fitted(fit, "none", {"average": "mean", "weights": None})
     with (
         mock.patch.object(fuse, "dispatch", _here),
+        mock.patch.object(fusing, "load_alignment", lambda *_: fit),
         mock.patch.object(fuse, "StageProgress", _Progress),
         mock.patch.object(fuse, "block_workers", lambda *_: None),
         mock.patch.object(fuse, "dataset_committed", lambda *_: None),

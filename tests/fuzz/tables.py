@@ -9,12 +9,12 @@ import pyarrow as pa
 from hypothesis import strategies as st
 
 from tests.fuzz.case import Case, Column
-from tests.fuzz.loose import CSV_TEXTS, HEADS, LATE, has_surrogate, text_of
+from tests.fuzz.loose import CSV_KINDS, HEADS, LATE, has_surrogate, text_of
 from tests.fuzz.values import KINDS, SPECIAL, TEXTS, TWO_TYPES, chosen, texts_not_utf8
 
 ROLES = ("key", "kept", "partition", "target")
 CHANGES = [f"{first} > {second}" for first, second in TWO_TYPES]
-FAMILIES = {"parquet": list(KINDS), "files": CHANGES, "json": list(HEADS), "csv": ["csv text"]}
+FAMILIES = {"parquet": list(KINDS), "files": CHANGES, "json": list(HEADS), "csv": list(CSV_KINDS)}
 """Families of corpora and the kinds of columns in them."""
 
 FORMS = {
@@ -31,7 +31,11 @@ NAMES = [
 """Names of further columns; some are the output's own, some differ from others by case."""
 
 _WORDS = TEXTS | st.sampled_from(["a red fox", "two words", "red fox a"])
-_VECTORS = [None, [], [1.0], [math.nan, 1.0], [math.inf, 1.0], [None, 1.0], [1.0, 2.0], [0.5, -2.0], [3.0, 4.0]]
+WIDTH = 8
+"""Numbers in a vector."""
+
+_VECTORS = [None, [], [1.0], *([*some, *[0.5] * (WIDTH - 2)] for some in (
+    [math.nan, 1.0], [math.inf, 1.0], [None, 1.0], [1.0, 2.0], [0.5, -2.0], [3.0, 4.0]))]  # fmt: skip
 
 
 @st.composite
@@ -42,7 +46,7 @@ def cases(draw: Any, role: str, family: str, kind: str) -> Case:
     cut = pick.randint(1, rows - 1) if family == "files" or (rows > 1 and pick.random() < 0.2) else rows
     cuts = [part for part in (cut, rows - cut) if part]
     kinds = _kinds(role, family, kind, pick)
-    inputs = ["txt"] if family == "csv" else pick.choice([["vec"], ["vec"], ["txt"], ["vec", "other"]])
+    inputs = ["txt"] if family == "csv" else pick.choice([["vec"], ["vec"], ["txt"], ["vec", "other"], ["txt", "vec"]])
     case = Case(
         family, pick.choice(FORMS[family]), cuts, {}, list(kinds), inputs,
         "k" if role == "key" or pick.random() < 0.75 else None,
@@ -66,7 +70,7 @@ def _kinds(role: str, family: str, kind: str, pick: Random) -> dict[str, str]:
     simple = {"json": "json text", "csv": "csv text"}.get(family, "string")
     kinds = {"k": simple, "p": simple, "c": simple}
     some = FAMILIES[family] if pick.random() < 0.5 or family != "files" else FAMILIES["parquet"]
-    others = [pick.choice(["x", *NAMES]) if pick.random() < 0.3 else name for name in ["x", "z"]]
+    others = [pick.choice(["x", *NAMES]) if pick.random() < 0.15 else name for name in ["x", "z"]]
     kinds |= {name: pick.choice(some) for name in others[: pick.choice([0, 1, 1, 2])]}
     if family != "csv" and pick.random() < 0.1:
         kinds["u"] = "json text" if family == "json" else "invalid"
@@ -105,8 +109,8 @@ def _changing(draw: Any, case: Case, kind: str, pick: Random) -> Column:
 
 def _loose(draw: Any, case: Case, kind: str, pick: Random) -> Column:
     """A column of text files, in JSON with later values of another type."""
-    if kind == "csv text":
-        return Column(kind, chosen(draw(st.lists(CSV_TEXTS, min_size=1, max_size=3)), case.rows, pick))
+    if kind in CSV_KINDS:
+        return Column(kind, chosen(draw(st.lists(CSV_KINDS[kind], min_size=1, max_size=3)), case.rows, pick))
     values = chosen(draw(st.lists(HEADS[kind], min_size=1, max_size=3)), case.rows, pick)
     if pick.random() < 0.6 and case.rows > case.sample:
         later = draw(st.lists(LATE, min_size=1, max_size=2))
@@ -135,26 +139,22 @@ def _not_utf8(case: Case, pick: Random) -> Column:
 
 def _put_special(case: Case, pick: Random) -> None:
     """Values that were wrong before, in place of those of a column."""
-    name, (kind, values) = pick.choice(list(SPECIAL.items()))
+    kind, values = pick.choice(list(SPECIAL.values()))
     first = pick.randint(0, 4)
-    row_values = [values[(first + row) % len(values)] for row in range(case.rows)]
-    if case.family == "csv":
+    some = [values[(first + row) % len(values)] for row in range(case.rows)]
+    if case.family in ("json", "csv"):
         if kind == "string":
-            case.columns["p"] = Column("csv text", row_values)
-    elif case.family == "json":
-        if kind == "string":
-            case.columns["p"] = Column("json text", row_values)
-    else:
-        place = "p" if kind == "string" else "x"
-        case.columns[place] = _of_arrays(kind, _cut(pa.array(row_values, KINDS[kind][0]), case.cuts))
-        case.kept = list(dict.fromkeys([*case.kept, place]))
-    del name
+            case.columns["p"] = Column(f"{case.family} text", some)
+        return
+    place = "p" if kind == "string" else "x"
+    case.columns[place] = _of_arrays(kind, _cut(pa.array(some, KINDS[kind][0]), case.cuts))
+    case.kept = list(dict.fromkeys([*case.kept, place]))
 
 
 def _input(draw: Any, case: Case, name: str, pick: Random) -> Column:
     rows = case.rows
     if name != "txt":
-        values = [[1.0, 2.0], *(pick.choice(_VECTORS) for _ in range(rows - 1))]
+        values = [_VECTORS[-1], *(pick.choice(_VECTORS) for _ in range(rows - 1))]
         if case.family == "json" and case.sample < rows and pick.random() < 0.3:
             values[pick.randint(case.sample, rows - 1)] = pick.choice(["text", {"a": 1}, 5, True])
         arrays = [] if case.family == "json" else _cut(pa.array(values, pa.list_(pa.float32())), case.cuts)
@@ -177,6 +177,6 @@ def usable(case: Case, name: str, row: int) -> bool:
     if name == "txt":
         text = None if isinstance(value, bytes) else text_of(value)
         return bool(text and text.strip() and not has_surrogate(text))
-    if not isinstance(value, list) or len(value) != 2:
+    if not isinstance(value, list) or len(value) != WIDTH:
         return False
     return all(isinstance(part, float) and math.isfinite(part) for part in value)

@@ -13,7 +13,7 @@ SPECIALS = {
     "nan": 0.02, "infinite": 0.02, "null": 0.3, "empty text": 0.03, "escaped": 0.03, "folded": 0.02,
     "invalid utf-8": 0.02, "nested": 0.05, "late value in json": 0.02, "other type in a second file": 0.05,
     "value that does not fit": 0.02, "broken row": 0.005, "odd name": 0.05, "text input": 0.1, "vector input": 0.2,
-    "two inputs": 0.05, "missing input": 0.05, "two files": 0.05, "no key": 0.05, "repeated key": 0.05,
+    "two inputs": 0.05, "missing input": 0.02, "two files": 0.05, "no key": 0.05, "repeated key": 0.05,
     "long text": 0.005,
 }  # fmt: skip
 """Special tables, and the least share of the tables that each must have."""
@@ -50,7 +50,7 @@ class Tally:
         each = self.tables // (2 * max(1, len(pairs)))
         floors = [(f"{role:<10}{kind}", self.roles[role, kind], max(1, each)) for role, kind in pairs]
         forms = [form for family in FAMILIES for form in FORMS[family]]
-        floors += [(f"form      {form}", self.forms[form], self.tables // 100) for form in dict.fromkeys(forms)]
+        floors += [(f"form      {form}", self.forms[form], self.tables // 250) for form in dict.fromkeys(forms)]
         for name, counts in (("special", SPECIALS), ("reader", READERS)):
             found = self.specials if name == "special" else self.readers
             floors += [(f"{name:<10}{kind}", found[kind], int(share * self.tables)) for kind, share in counts.items()]
