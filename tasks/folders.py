@@ -67,7 +67,9 @@ def empty_problem(name: str, kind: pa.DataType, texts: Iterable[str | None]) -> 
     """
     if pa.types.is_string(kind) or any(text is not None for text in texts):
         return None
-    return f"all values of {name!r} are null, so that readers of folders see no such column; leave it out of the folders"
+    return (
+        f"all values of {name!r} are null, so that readers of folders see no such column; leave it out of the folders"
+    )
 
 
 def spelling_problem(name: str, texts: Iterable[str | None]) -> str | None:

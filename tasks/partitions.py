@@ -97,8 +97,9 @@ def check_folders(
         problem = _problem(name, pa.type_for_alias(kind), texts, storage)
         problem = problem or empty_problem(name, pa.type_for_alias(kind), texts)
         if problem is None and (name in inside) != (file_type(pa.type_for_alias(kind), texts) is not None):
+            read_as = "numbers" if name in inside else "text"
             problem = (
-                f"readers take the folders of {name!r} that were written for {'numbers' if name in inside else 'text'}, "
+                f"readers take the folders of {name!r} that were written for {read_as}, "
                 "and a sample of the corpus for the other; keep it as a column, or put a letter before its values"
             )
         if problem is not None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from tests.fuzz.case import Case
 
-_BROKEN = (b"{\"k\": \"\xff\"}", b"{\"k\": ", b"[1]", b"\"text\"")
+_BROKEN = (b'{"k": "\xff"}', b'{"k": ', b"[1]", b'"text"')
 
 
 def write_files(case: Case, folder: Path) -> None:

@@ -54,7 +54,8 @@ def check_keys(case: Case, keys: list[str | None]) -> None:
     texts: dict[Any, str | None] = {}
     for row, key in enumerate(keys):
         if row in case.broken:
-            assert key is not None and key.endswith(f"#{row - sum(case.cuts[: int(key[0])])}"), key
+            assert key is not None
+            assert key.endswith(f"#{row - sum(case.cuts[: int(key[0])])}"), key
             continue
         value = case.value(case.key, row)
         if case.family in ("json", "csv"):
@@ -98,7 +99,8 @@ def check_rejects(
             row, name = case.row_of(line["source"]), line["input"]
             no_text = name == case.key and isinstance(case.columns[name].values[row], bytes)
             assert no_text or row in case.columns[name].may_not_fit, (line, case.columns[name])
-            assert case.columns[name].values[row] is not None and line["key"] == keys[row], line
+            assert case.columns[name].values[row] is not None, line
+            assert line["key"] == keys[row], line
             misfits.add((row, name))
     return misfits
 
@@ -122,8 +124,8 @@ def _names_a_row(case: Case, row: int) -> bool:
         found = [key_of(case.value(case.key, other)) for other in range(case.rows)]
         return found[row] is not None and found.count(found[row]) == 1
     kind = case.columns[case.key].type
-    if isinstance(value, bytes) and not pa.types.is_fixed_size_binary(kind) and not isinstance(kind, pa.UuidType):
-        if value.decode("utf-8", "replace").encode() != value:
-            return False
+    as_text = isinstance(value, bytes) and not pa.types.is_fixed_size_binary(kind)
+    if as_text and value.decode("utf-8", "replace").encode() != value:
+        return False
     same = [canonical(case.value(case.key, other)) == canonical(value) for other in range(case.rows)]
     return sum(same) == 1 and case.family != "files"

@@ -72,7 +72,7 @@ def fuzz_pair(role: str, family: str, kind: str, examples: int, seed_value: int)
 @contextmanager
 def _quick() -> Iterator[None]:
     """Files need not outlast a power cut, and texts have narrow vectors."""
-    with mock.patch("os.fsync", lambda _: None), narrow_texts():
+    with mock.patch("os.fsync"), narrow_texts():
         yield
 
 
@@ -95,9 +95,7 @@ def check(case: Case, tally: Tally, folder: Path) -> None:
     _read(case, tally, folder, run, manifest, wanted)
 
 
-def _read(
-    case: Case, tally: Tally, folder: Path, run: Run, manifest: dict[str, Any], wanted: Expected
-) -> None:
+def _read(case: Case, tally: Tally, folder: Path, run: Run, manifest: dict[str, Any], wanted: Expected) -> None:
     features, turn = folder / "out" / "features" / manifest["version"], case.turn
     check_fused(case, folder / "out", wanted, manifest, run.storage)
     check_pandas(case, features, wanted)

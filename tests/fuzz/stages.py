@@ -24,6 +24,7 @@ from tests.fuzz.case import Case
 from tests.fuzz.files import write_files
 from tests.fuzz.tables import WIDTH
 
+
 @cache
 def alignment(inputs: tuple[str, ...]) -> Alignment:
     """No alignment of some inputs."""
@@ -80,10 +81,10 @@ def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
     fitted = Fitted(fit, "none", {"average": "mean", "weights": None})
     with (
         mock.patch.object(fuse, "dispatch", _here),
-        mock.patch.object(fusing, "load_alignment", lambda *_: fit),
+        mock.patch.object(fusing, "load_alignment", return_value=fit),
         mock.patch.object(fuse, "StageProgress", _Progress),
-        mock.patch.object(fuse, "block_workers", lambda *_: None),
-        mock.patch.object(fuse, "dataset_committed", lambda *_: None),
+        mock.patch.object(fuse, "block_workers", return_value=None),
+        mock.patch.object(fuse, "dataset_committed", return_value=None),
     ):
         manifest, _ = fuse.fuse_features.fn(run, None, fitted, "mean", None)
     return run, manifest
