@@ -32,6 +32,9 @@ def name_problems(
     for where, columns in read.items():
         for column in sorted(_OF_A_TABLE.intersection(columns)):
             yield where, f"{column!r} is a name that rows have for their own while they are read; rename it"
+    for column in keep:
+        if "\0" in column:
+            yield "corpus.keep", f"{column!r} holds a NUL, which ends names in readers; rename it in the corpus"
     yield from _twins([*filter(None, [key]), *keep])
 
 

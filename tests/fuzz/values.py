@@ -30,7 +30,10 @@ def decimals(precision, scale):
 
 def moments(unit):
     size = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    return st.sampled_from([0, 1, -1, size * 86_400 * 365]) | st.integers(-(2**30), 2**30).map(lambda n: n * size // 7)
+    far = [] if unit == "ns" else [-62_135_300_000 * size, 253_402_000_000 * size]
+    return st.sampled_from([0, 1, -1, size * 86_400 * 365, *far]) | st.integers(-(2**30), 2**30).map(
+        lambda n: n * size // 7
+    )
 
 
 def lists(values, **size):
@@ -76,6 +79,8 @@ def _kinds():
         "string_view": (pa.string_view(), TEXTS),
         "binary_view": (pa.binary_view(), st.binary(max_size=4)),
         "dictionary<int64>": (pa.dictionary(pa.int32(), pa.int64()), ints(64, True)),
+        "list_view": (pa.list_view(pa.string()), lists(TEXTS)),
+        "time64[ns]": (pa.time64("ns"), st.integers(0, 86_399_999_999_999)),
         "uuid": (pa.uuid(), st.uuids().map(lambda value: value.bytes)),
         "json": (pa.json_(), TEXTS.map(json.dumps)),
         "struct<struct>": (pa.struct([("s", pa.struct([("t", pa.timestamp("us")), ("d", pa.decimal32(5, 1))]))]),
@@ -89,8 +94,9 @@ def _kinds():
     }  # fmt: skip
     for unit in ("s", "ms", "us", "ns"):
         kinds[f"timestamp[{unit}]"] = (pa.timestamp(unit), moments(unit))
+        kinds[f"timestamp[{unit}, offset]"] = (pa.timestamp(unit, "+05:30"), moments(unit))
         kinds[f"timestamp[{unit}, tz]"] = (pa.timestamp(unit, "Europe/Berlin"), moments(unit))
-        kinds[f"duration[{unit}]"] = (pa.duration(unit), moments(unit))
+        kinds[f"duration[{unit}]"] = (pa.duration(unit), st.integers(-(2**40), 2**40))
     return kinds
 
 
@@ -133,3 +139,11 @@ def texts_not_utf8(rows, pick):
     """A string array of which some values are no UTF-8, and the bytes."""
     values = [pick.choice([b"a", b"\xff", b"ok\xc3", b"\xed\xa0\x80"]) for _ in range(rows)]
     return pa.Array.from_buffers(pa.string(), rows, pa.array(values, pa.binary()).buffers()), values
+
+
+@st.composite
+def columns(draw, name, rows):
+    """A column of a kind, with nulls and repeats, every value of it drawn."""
+    kind, values = KINDS[name]
+    few = draw(st.lists(values, min_size=1, max_size=rows))
+    return pa.array(draw(st.lists(st.none() | st.sampled_from(few), min_size=rows, max_size=rows)), kind)

@@ -157,6 +157,10 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
             "inputs.text.column: '__keys__' is a name that rows have for their own while they are read; rename it",
         ),
         (
+            'corpus.keep=[label, "a\\0b"]',
+            "corpus.keep: 'a\\x00b' holds a NUL, which ends names in readers; rename it in the corpus",
+        ),
+        (
             "corpus.keep=[label, Label]",
             "corpus.keep: 'label' and 'Label' differ by case alone, and DuckDB renames one; rename it",
         ),

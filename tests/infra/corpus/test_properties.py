@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from infra.corpus.base import misfits_of
 from infra.corpus.casting import plain
 from infra.corpus.keys import is_key_type
-from tests.fuzz_values import KINDS, TEXTS, columns
+from tests.fuzz.values import KINDS, TEXTS, columns
 from tests.infra.corpus.helpers import opened, read
 
 QUICK = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
