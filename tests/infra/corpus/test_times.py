@@ -1,5 +1,3 @@
-import datetime as dt
-
 import pyarrow as pa
 import pytest
 
@@ -40,4 +38,4 @@ def test_times_inside_nested_values_are_looked_at() -> None:
         found, wrong = fitted(pa.chunked_array([array]), array.type)
         assert list(wrong) == [1]
         assert "years 1 to 9999" in wrong[1]
-        assert str(dt.date(1970, 1, 6)) in str(found[0])
+        assert found[0].equals(array[0])
