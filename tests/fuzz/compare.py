@@ -54,7 +54,7 @@ def _fits(case: Case, name: str, want: Any, value: Any, missing: bool, folder: b
         return str(value) == want
     if case.family == "csv":
         return bool(value == want)
-    if missing and isinstance(want, bool) and isinstance(value, float) and None in case.columns[name].values:
+    if missing and isinstance(want, bool) and isinstance(value, float):
         return value == float(want)
     if case.family == "json":
         return matches(want, value, missing)

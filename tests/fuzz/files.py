@@ -54,7 +54,7 @@ def _csv(case: Case, start: int, rows: int) -> list[bytes]:
     for row in range(start, start + rows):
         values = ["" if column.values[row] is None else column.values[row] for column in case.columns.values()]
         if row in case.broken:
-            lines.append(b"\xff" * 3 + _line(values, delimiter) if row % 2 else _line([*values, "more"], delimiter))
+            lines.append(b'"\xff' + _line(values, delimiter)[1:] if row % 2 else _line([*values, "more"], delimiter))
         else:
             lines.append(_line(values, delimiter))
     return lines
