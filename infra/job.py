@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from infra.jobnames import name_problems
 from infra.jobpaths import resolve_encoder, resolve_path
 from infra.jobvalues import (
     AutoCount,
@@ -280,12 +281,10 @@ class Job(Section):
                 yield f"inputs.{name}", "an input's name is made of letters, digits and _ and begins with no digit"
             elif name in CANDIDATES:
                 yield f"inputs.{name}", f"{name} is a line of the report; choose another name"
-        taken = {"fused", "__bad__", *({"key"} if self.corpus.key is None else ())}
-        taken |= {f"{prefix}_{name}".lower() for name in self.inputs for prefix in ("has", "aligned", "count")}
-        for column in [*self.corpus.keep, *filter(None, [self.corpus.key])]:
-            if column.lower() in taken:
-                where = "corpus.key" if column == self.corpus.key else "corpus.keep"
-                yield where, f"{column!r} is a column that the output itself has; rename it in the corpus"
+        read = self.required_columns()
+        for name, part in self.inputs.items():
+            read |= part.required_columns(f"inputs.{name}")
+        yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
         known = {*self.corpus.keep, self.corpus.key}

@@ -19,6 +19,9 @@ _KINDS = (pa.types.is_string, pa.types.is_integer, pa.types.is_floating, pa.type
 _WHOLE = re.compile(r"-?[0-9]+|0[xX][0-9a-fA-F]{1,8}")
 _PLAIN_WHOLE = re.compile(r"0|-?[1-9][0-9]*")
 _INT32 = range(-(2**31), 2**31)
+_SPLIT = "(?:train|training|validation|valid|dev|val|test|testing|eval|evaluation)"
+_OF_A_SPLIT = re.compile(rf"(?<=[-._ 0-9]){_SPLIT}(?=[-._ 0-9]|$)")
+"""What Hugging Face's datasets take for the name of a split, and then read that split's folders alone."""
 
 Stored = str | int | float | bool | None
 """A partition value as the manifest holds it."""
@@ -42,6 +45,11 @@ def value_problem(name: str, value: object) -> str | None:
     """Why a value cannot become a folder, or None."""
     if value == _NULL_NAME:
         return f"{name!r} has the value {_NULL_NAME!r}, which readers take for null; write null, or another word"
+    if value is None and _OF_A_SPLIT.search(f"-{name}") and not _OF_A_SPLIT.search(f"-{name}="):
+        return (
+            f"the nulls of {name!r} make a folder {name!r}, which Hugging Face's datasets take for a split, leaving "
+            "out all others; fill them, or rename the column"
+        )
     size = len(folder(name, value).encode())
     if size > _LONGEST_NAME:
         return (
@@ -49,6 +57,19 @@ def value_problem(name: str, value: object) -> str | None:
             f"{_LONGEST_NAME} of a file system; shorten it, or keep {name!r} as a column"
         )
     return None
+
+
+def empty_problem(name: str, kind: pa.DataType, texts: Iterable[str | None]) -> str | None:
+    """Why a column of nothing but nulls cannot be folders, or None; text stands in the files as well.
+
+    >>> empty_problem("n", pa.int64(), ["1", None]) is None, empty_problem("n", pa.string(), [None]) is None
+    (True, True)
+    """
+    if pa.types.is_string(kind) or any(text is not None for text in texts):
+        return None
+    return (
+        f"all values of {name!r} are null, so that readers of folders see no such column; leave it out of the folders"
+    )
 
 
 def spelling_problem(name: str, texts: Iterable[str | None]) -> str | None:
@@ -82,13 +103,17 @@ def _number(text: str) -> int:
 def folder(name: str, value: object) -> str:
     """The folder of one value; a null has one without a value, because pandas reads no other.
 
-    >>> folder("label", "a/b é"), folder("label", None), folder("day", date(2024, 1, 31))
-    ('label=a%2Fb%20é', 'label', 'day=2024-01-31')
+    >>> folder("label", "a/b é"), folder("label", None), folder("day", date(2024, 1, 31)), folder("label", "my test")
+    ('label=a%2Fb%20é', 'label', 'day=2024-01-31', 'label=my%20%74est')
     """
     if value is None:
         return name
     signs = (sign if _PLAIN.fullmatch(sign) and sign.isprintable() else _escaped(sign) for sign in text_of(value))
-    return f"{name}={''.join(signs)}"
+    return f"{name}={_OF_A_SPLIT.sub(_without_first_letter, ''.join(signs))}"
+
+
+def _without_first_letter(word: re.Match[str]) -> str:
+    return _escaped(word[0][0]) + word[0][1:]
 
 
 def _escaped(sign: str) -> str:

@@ -103,7 +103,8 @@ def _commit(
 ) -> dict[str, Any]:
     manifest = _manifest(run, setting, partitions, fitted, records)
     _check_loss(run, manifest["rows"])
-    check_folders(run.storage, manifest["files"], partitions.types)
+    inside = [field.name for field in partitions.fields]
+    check_folders(run.storage, manifest["files"], partitions.types, inside)
     _remove_strays(run.storage, setting.version, manifest)
     manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
     _remove_records(run.storage, setting.version)

@@ -12,6 +12,7 @@ from tasks.folders import (
     MAX_PARTITIONS,
     Stored,
     column_problem,
+    empty_problem,
     file_type,
     folded,
     folder,
@@ -58,22 +59,34 @@ def sample_partitions(run: Run) -> Partitions:
     if isinstance(run.partitions, Partitions):
         return run.partitions
     found: dict[tuple[str | None, ...], None] = {}
-    for shard in sample_shards(run.shards, _SAMPLE_ROWS):
+    sampled_shards = sample_shards(run.shards, _SAMPLE_ROWS)
+    for shard in sampled_shards:
         columns = run.corpus.read(shard, names)
         found |= dict.fromkeys(zip(*(_texts(name, columns.column(name)) for name in names), strict=True))
         if len(found) > MAX_PARTITIONS:
             raise JobError(_KEY, too_many_partitions(names, len(found)))
     values = dict(zip(names, map(list, map(dict.fromkeys, zip(*found, strict=True))), strict=True))
+    whole = sum(shard.rows for shard in sampled_shards) == run.rows
     for name in names:
         _refuse(_problem(name, kinds[name], values[name], run.storage))
+        if whole:
+            _refuse(empty_problem(name, kinds[name], values[name]))
     inside = {name: file_type(kinds[name], values[name]) for name in names}
     fields = tuple(pa.field(name, kind) for name, kind in inside.items() if kind is not None)
     sampled = run.partitions = Partitions(max(1, len(found)), fields, {name: str(kind) for name, kind in kinds.items()})
     return sampled
 
 
-def check_folders(storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str]) -> None:
-    """Checks, before a commit, what only all values together show.
+def check_folders(
+    storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str], inside: Sequence[str]
+) -> None:
+    """Checks, before a commit, what only all values that were written show together.
+
+    Args:
+        storage: The output.
+        files: As the manifest lists them.
+        types: Arrow's name of each partition column's type.
+        inside: The partition columns that stand inside the files as well.
 
     Raises:
         RunError: Two values are one folder on the output's file system, or readers would change the values.
@@ -82,6 +95,13 @@ def check_folders(storage: Storage, files: Sequence[dict[str, Any]], types: dict
         values: list[Stored] = list(dict.fromkeys(file["partition"][name] for file in files))
         texts = [None if value is None else text_of(value) for value in values]
         problem = _problem(name, pa.type_for_alias(kind), texts, storage)
+        problem = problem or empty_problem(name, pa.type_for_alias(kind), texts)
+        if problem is None and (name in inside) != (file_type(pa.type_for_alias(kind), texts) is not None):
+            read_as = "numbers" if name in inside else "text"
+            problem = (
+                f"readers take the folders of {name!r} that were written for {read_as}, "
+                "and a sample of the corpus for the other; keep it as a column, or put a letter before its values"
+            )
         if problem is not None:
             raise RunError(f"{_KEY}: {problem}; nothing was committed")
 
@@ -90,7 +110,7 @@ def _texts(name: str, column: pa.ChunkedArray) -> list[str | None]:
     """The values as text, each checked once."""
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    for value in values:
+    for value in [*values, *([None] if column.null_count else [])]:
         _refuse(value_problem(name, value))
     texts = [text_of(value) for value in values]
     return [None if place is None else texts[place] for place in encoded.indices.to_pylist()]

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from infra.corpus.times import check_times, has_times
+
 _PIECE = 1 << 30
 """Bytes that are brought to a type of 32-bit offsets at a time."""
 
@@ -30,6 +32,9 @@ def plain(kind: pa.DataType) -> pa.DataType:
         return pa.list_(plain(kind.value_type), kind.list_size)
     if pa.types.is_struct(kind):
         return pa.struct([field.with_type(plain(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        key, item = (field.with_type(plain(field.type)) for field in (kind.key_field, kind.item_field))
+        return pa.map_(key, item, kind.keys_sorted)
     if isinstance(kind, pa.BaseExtensionType):
         return plain(kind.storage_type)
     return kind
@@ -81,6 +86,8 @@ def _fitted(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[int, str
         whole = cast(array, kind)
         if _has_text(kind):
             whole.validate(full=True)
+        if has_times(kind):
+            check_times(whole)
         return whole, {}
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         if len(array) == 1:
@@ -120,12 +127,14 @@ def cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return cast(array.dictionary, kind).take(array.indices)
     if pa.types.is_struct(array.type) and pa.types.is_struct(kind) and array.type.num_fields:
         return _struct(array, kind)
+    if (nested := _nested(array, kind)) is not None:
+        return nested
     try:
         copied = array.take(pa.array(range(len(array)), pa.int64()))
     except pa.ArrowNotImplementedError:
         copied = array
-    if pa.types.is_integer(array.type) and pa.types.is_floating(kind):
-        _check_exact(copied, kind)
+    if pa.types.is_floating(kind) and (pa.types.is_integer(array.type) or pa.types.is_decimal(array.type)):
+        return _real(copied, kind)
     return copied.cast(kind)
 
 
@@ -139,10 +148,37 @@ def _struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
     return pa.StructArray.from_arrays(parts, fields=list(kind), mask=array.is_null())
 
 
-def _check_exact(array: pa.Array, kind: pa.DataType) -> None:
-    back = array.cast(kind).cast(array.type)
-    if not back.equals(array):
-        raise pa.ArrowInvalid("a whole number that no fraction holds exactly")
+def _nested(array: pa.Array, kind: pa.DataType) -> pa.Array | None:
+    """A list or map part by part, where its parts are to be cast; pyarrow knows no UUIDs and checks no digits there."""
+    if _is_variable_list(array.type) and pa.types.is_list(kind):
+        stops = pc.cumulative_sum(array.value_lengths().fill_null(0).cast(pa.int64())).cast(pa.int32())
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), stops])
+        return pa.ListArray.from_arrays(offsets, cast(array.flatten(), kind.value_type), kind, mask=array.is_null())
+    if pa.types.is_fixed_size_list(array.type) and pa.types.is_fixed_size_list(kind):
+        size = array.type.list_size
+        if size != kind.list_size:
+            return None
+        values = cast(array.values.slice(array.offset * size, len(array) * size), kind.value_type)
+        return pa.FixedSizeListArray.from_arrays(values, type=kind, mask=array.is_null())
+    if pa.types.is_map(array.type) and pa.types.is_map(kind):
+        offsets, first, last = array.offsets, array.offsets[0].as_py(), array.offsets[-1].as_py()
+        keys, items = (part.slice(first, last - first) for part in (array.keys, array.items))
+        keys, items = cast(keys, kind.key_type), cast(items, kind.item_type)
+        return pa.MapArray.from_arrays(pc.subtract(offsets, first), keys, items, kind, mask=array.is_null())
+    return None
+
+
+def _is_variable_list(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(test(kind) for test in tests)
+
+
+def _real(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Whole numbers and decimals as fractions; pyarrow makes the nearest of a decimal by way of text only."""
+    real = (array.cast(pa.string()) if pa.types.is_decimal(array.type) else array).cast(kind)
+    if not real.cast(array.type).equals(array):
+        raise pa.ArrowInvalid("a number of more digits than a fraction holds")
+    return real
 
 
 def uuid_texts(storage: pa.Array) -> pa.Array:

@@ -174,9 +174,23 @@ def _real(text: str) -> float | str:
     return text if math.isinf(number) else number
 
 
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; one that names a value twice would lose the first.
+
+    Raises:
+        ValueError: A name stands there twice.
+    """
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the name {twice!r} stands twice in one object")
+    return values
+
+
 def _json_row(line: bytes) -> Parsed:
     try:
-        row = json.loads(line.decode(), parse_float=_real)
+        row = json.loads(line.decode(), parse_float=_real, object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         return {}, f"not UTF-8 text (byte {error.start})"
     except (ValueError, RecursionError) as error:

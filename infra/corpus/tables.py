@@ -34,8 +34,8 @@ class Parquet(Format):
             with files.open_ranges(entry.uri, entry.size) as stream:
                 file = pq.ParquetFile(stream)
                 names = file.schema_arrow.names
-                if len(set(names)) < len(names):
-                    raise UnreadableError("two columns have the same name")
+                if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+                    raise UnreadableError(f"has two columns of the name {twice[0]!r}; rename one")
                 _check_counts(file.metadata)
                 types = {column.name: plain(column.type) for column in file.schema_arrow}
                 return Peek(file.metadata.num_rows, types)

@@ -86,7 +86,7 @@ def settled(kind: pa.DataType) -> pa.DataType:
 def types_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.DataType]:
     """Column types over some rows, columns in the order of their first appearance; all-null columns stay null.
 
-    A column of fractions and of whole numbers that no fraction holds exactly is text: its digits count.
+    A column of fractions, or of lists of them, with whole numbers that no fraction holds exactly is text: digits count.
     """
     types: dict[str, pa.DataType] = {}
     inexact: set[str] = set()
@@ -95,9 +95,21 @@ def types_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, pa.DataType]:
             known = types.get(name)
             if known is None or known != pa.string():
                 types[name] = type_of(value) if known is None else joined(known, type_of(value))
-            if type(value) is int and not _is_exact(value):
+            if _has_inexact(value):
                 inexact.add(name)
-    return {name: pa.string() if name in inexact and kind == pa.float64() else kind for name, kind in types.items()}
+    return {name: pa.string() if name in inexact and _is_real(kind) else kind for name, kind in types.items()}
+
+
+def _has_inexact(value: object) -> bool:
+    """Whether a value is a whole number, or a list with one, that no float holds with every digit."""
+    if isinstance(value, list):
+        return any(map(_has_inexact, value))
+    return type(value) is int and not _is_exact(value)
+
+
+def _is_real(kind: pa.DataType) -> bool:
+    """Whether a type is that of fractions, or of lists of them."""
+    return _is_real(kind.value_type) if pa.types.is_list(kind) else bool(pa.types.is_floating(kind))
 
 
 def text_of(value: object) -> str | None:

@@ -140,6 +140,34 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
             "corpus.key=has_text",
             "corpus.key: 'has_text' is a column that the output itself has; rename it in the corpus",
         ),
+        (
+            "corpus.keep=[label, key]",
+            "corpus.keep: 'key' is a name that readers of the output have for their own; rename it in the corpus",
+        ),
+        (
+            "corpus.key=__filename",
+            "corpus.key: '__filename' is a name that readers of the output have for their own; rename it in the corpus",
+        ),
+        (
+            "corpus.keep=[label, __misfits__]",
+            "corpus.keep: '__misfits__' is a name that rows have for their own while they are read; rename it",
+        ),
+        (
+            "inputs.text.column=__keys__",
+            "inputs.text.column: '__keys__' is a name that rows have for their own while they are read; rename it",
+        ),
+        (
+            'corpus.keep=[label, "a\\0b"]',
+            "corpus.keep: 'a\\x00b' holds a NUL, which ends names in readers; rename it in the corpus",
+        ),
+        (
+            "corpus.keep=[label, Label]",
+            "corpus.keep: 'label' and 'Label' differ by case alone, and DuckDB renames one; rename it",
+        ),
+        (
+            "corpus.keep=[label, ID]",
+            "corpus.keep: 'id' and 'ID' differ by case alone, and DuckDB renames one; rename it",
+        ),
         ("train.target=lable", "train.target: 'lable' is not among corpus.keep; add it"),
         ("train.split=split", "train.split: 'split' is not among corpus.keep; add it"),
         ("train.group_by=base", "train.group_by: 'base' is not among corpus.keep; add it"),

@@ -26,7 +26,22 @@ def test_decimals_are_those_that_every_reader_knows(kind):
     assert kept_problem(kind) is None
 
 
-@pytest.mark.parametrize("kind", [pa.int8(), pa.map_(pa.string(), pa.int32()), pa.list_(pa.float32(), 2), pa.string()])
+def test_zones_that_are_offsets_are_utc():
+    for zone in ("+05:30", "-0800"):
+        assert kept_type(pa.list_(pa.timestamp("ms", zone))) == pa.list_(pa.timestamp("ms", "UTC"))
+    assert pa.array([0], pa.timestamp("s", "+05:30")).cast(pa.timestamp("s", "UTC")).cast(pa.int64())[0].as_py() == 0
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.timestamp("s", "Asia/Tokyo"),
+        pa.int8(),
+        pa.map_(pa.string(), pa.int32()),
+        pa.list_(pa.float32(), 2),
+        pa.string(),
+    ],
+)
 def test_other_types_stay(kind):
     assert kept_type(kind) == kind
 
@@ -37,6 +52,11 @@ def test_other_types_stay(kind):
         (pa.array([Decimal(10) ** 50], pa.decimal256(60, 2)), "decimals of at most 38 digits"),
         (pa.array([[Decimal(1)]], pa.list_(pa.decimal256(60, 2))), "decimals of at most 38 digits"),
         (pa.array([[], None], pa.list_(pa.float32(), 0)), "fixed size 0"),
+        (pa.array([[None, None], None], pa.list_(pa.null(), 2)), "fixed size of nulls"),
+        (pa.array([1, 2], pa.time64("ns")), "whole microseconds"),
+        (pa.array([{"a": 1, "A": 2}]), "differ by case alone"),
+        (pa.StructArray.from_arrays([pa.array([1]), pa.array([2])], ["a", "a"]), "differ by case alone"),
+        (pa.array([[{"": 1}]]), "fields without a name"),
     ],
 )
 def test_what_readers_cannot_hold_is_refused_before_the_work(tmp_path, array, problem):
@@ -56,7 +76,7 @@ def test_names_of_inputs_that_are_not_there_are_kept(tmp_path):
 
 
 def test_key_is_taken_where_the_corpus_has_no_key_column(tmp_path):
-    values = job_of(tmp_path, pa.array(["a"]), "key", partition=False).model_dump(by_alias=True)
-    values["corpus"]["key"] = None
+    values = job_of(tmp_path, pa.array(["a"]), partition=False).model_dump(by_alias=True)
+    values["corpus"] |= {"key": None, "keep": ["key"]}
     with pytest.raises(ValueError, match="'key' is a column that the output itself has"):
         type(job_of(tmp_path, pa.array(["a"]))).model_validate(values)

@@ -44,7 +44,7 @@ def write(out, columns, blocks=1):
             writers.write(pa.Table.from_arrays(part, schema=schema), kept)
         files += writers.files
     types = {name: str(table.schema.field(name).type) for name in names}
-    check_folders(storage, files, types)
+    check_folders(storage, files, types, [field.name for field in fields])
     manifest = {
         "number": 1, "version": "v", "key": "id", "dim": 2, "dtype": "float32", "inputs": {"a": {}},
         "files": files, "partition_types": types, "kept": list(names),
@@ -97,6 +97,7 @@ TEXTS = {
     "spelled": ["1.50", "1e3", "true", "10:30:00", "nan", "null", "NULL", "None"],
     "digits beyond 32 bits": ["3000000000", "007"],
     "case": ["US", "us", "Us"],
+    "splits": ["my test", "a-train", "0 val", "test", "x.dev.y", "train_1", "cat", "eval 2"],
     "digits and words": ["007", "7", "x", None],
 }
 

@@ -98,21 +98,45 @@ def files(*values):
 def test_values_that_differ_in_case_meet_on_some_file_systems_only(tmp_path, monkeypatch):
     run = Run(job_of(tmp_path, pa.array(["US", "us"])))
     assert sample_partitions(run).count == 2
-    check_folders(Storage(str(tmp_path)), files("US", "us"), {"p": "string"})
+    check_folders(Storage(str(tmp_path)), files("US", "us"), {"p": "string"}, ["p"])
     run.storage, run.partitions = Folding(str(tmp_path)), None
     with pytest.raises(JobError, match="'US' and 'us' of 'p' are one folder on the file system of"):
         sample_partitions(run)
     for pair in (("US", "us"), ("é", "e\u0301"), ("straße", "STRASSE")):
         with pytest.raises(RunError, match=r"are one folder.*nothing was committed"):
-            check_folders(run.storage, files(*pair, "x"), {"p": "string"})
-    check_folders(run.storage, files("a", None, "p"), {"p": "string"})
+            check_folders(run.storage, files(*pair, "x"), {"p": "string"}, ["p"])
+    check_folders(run.storage, files("a", None, "p"), {"p": "string"}, ["p"])
 
 
 def test_values_found_late_are_refused_before_the_commit(tmp_path):
     storage = Storage(str(tmp_path))
-    check_folders(storage, files("12", "7", "x"), {"p": "string"})
+    check_folders(storage, files("12", "7", "x"), {"p": "string"}, ["p"])
     with pytest.raises(RunError, match=r"output.partition_by: all values of 'p' look like whole numbers"):
-        check_folders(storage, files("12", "07"), {"p": "string"})
+        check_folders(storage, files("12", "07"), {"p": "string"}, [])
+
+
+def test_texts_of_which_only_digits_were_written_are_refused(tmp_path):
+    storage = Storage(str(tmp_path))
+    with pytest.raises(RunError, match="readers take the folders of 'p' that were written for numbers"):
+        check_folders(storage, files("12", "7"), {"p": "string"}, ["p"])
+    with pytest.raises(RunError, match="readers take the folders of 'p' that were written for text"):
+        check_folders(storage, files("12", "x"), {"p": "string"}, [])
+    check_folders(storage, files("12", "7"), {"p": "string"}, [])
+
+
+def test_numbers_that_are_all_null_make_no_folder_that_readers_see(tmp_path):
+    with pytest.raises(JobError, match="all values of 'p' are null"):
+        prepare(job_of(tmp_path, pa.array([None, None], pa.int32())))
+    with pytest.raises(RunError, match="all values of 'p' are null"):
+        check_folders(Storage(str(tmp_path)), files(None), {"p": "int32"}, [])
+
+
+def test_nulls_of_a_column_that_is_called_like_a_split_are_refused(tmp_path):
+    for name in ("test", "is train", "val"):
+        with pytest.raises(JobError, match="which Hugging Face's datasets take for a split"):
+            prepare(job_of(tmp_path, pa.array(["a", None]), name))
+        prepare(job_of(tmp_path, pa.array(["a", "b"]), name))
+    prepare(job_of(tmp_path, pa.array(["a", None]), "contest"))
 
 
 def test_a_folder_knows_whether_its_file_system_folds_case(tmp_path):

@@ -1,3 +1,4 @@
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,6 +45,53 @@ def test_numbers_that_do_not_fit_the_common_type_are_recorded(tmp_path: Path) ->
     values = read(opened(tmp_path), ["n"])
     assert values["n"] == [None, 2.0, 0.5]
     assert "n" in values["__misfits__"][0]
+
+
+@pytest.mark.parametrize("kind", [pa.decimal64(15, 4), pa.decimal128(38, 4), pa.decimal256(60, 4)])
+def test_a_decimal_is_the_nearest_fraction_or_does_not_fit(kind: pa.DataType) -> None:
+    values = [Decimal("3937637243.7805"), None, Decimal("-0.0100")]
+    found, wrong = fitted(pa.chunked_array([pa.array(values, kind)]), pa.float64())
+    assert (found.to_pylist(), wrong) == ([3937637243.7805, None, -0.01], {})
+    many = pa.array([Decimal("12345678901.2345"), Decimal("12345678901234567890.1234")], pa.decimal128(38, 4))
+    found, wrong = fitted(pa.chunked_array([many]), pa.float64())
+    assert (found.to_pylist(), list(wrong)) == ([12345678901.2345, None], [1])
+
+
+UUIDS = pa.array([b"0" * 16, b"1" * 16, b"\xff" * 16], pa.uuid())
+OF_UUIDS = {
+    "list": pa.ListArray.from_arrays(pa.array([0, 1, 1, 3, 3]), UUIDS, mask=pa.array([False, True, False, False])),
+    "large_list": pa.LargeListArray.from_arrays(pa.array([0, 1, 3]), UUIDS),
+    "list_view": pa.ListViewArray.from_arrays([0, 1, 0], [1, 2, 0], UUIDS, mask=pa.array([False, False, True])),
+    "fixed_list": pa.FixedSizeListArray.from_arrays(pa.concat_arrays([UUIDS, UUIDS]), 2),
+    "map": pa.MapArray.from_arrays(pa.array([0, 1, 3], pa.int32()), UUIDS, pa.array([1, 2, 3])),
+    "list<struct>": pa.ListArray.from_arrays(pa.array([0, 1, 3]), pa.StructArray.from_arrays([UUIDS], ["u"])),
+}
+
+
+@pytest.mark.parametrize("array", OF_UUIDS.values(), ids=OF_UUIDS)
+def test_uuids_inside_lists_and_maps_are_text(array: pa.Array) -> None:
+    def texts(value: object) -> object:
+        if isinstance(value, list | tuple):
+            return [texts(part) for part in value]
+        return {"u": str(value["u"])} if isinstance(value, dict) else str(value) if hasattr(value, "hex") else value
+
+    for part in (array, array.slice(1)):
+        found, wrong = fitted(pa.chunked_array([part]), casting.plain(part.type))
+        found.validate(full=True)
+        assert (texts(found.to_pylist()), wrong) == (texts(part.to_pylist()), {})
+
+
+def test_lists_as_views_are_lists() -> None:
+    values = [["a"], None, ["b", None], []]
+    for kind in (pa.list_view(pa.string_view()), pa.large_list_view(pa.large_string())):
+        found, wrong = fitted(pa.chunked_array([pa.array(values, kind)]), pa.list_(pa.string()))
+        assert (found.to_pylist(), wrong) == (values, {})
+
+
+def test_digits_inside_lists_are_kept_or_told() -> None:
+    column = pa.chunked_array([pa.array([[1, None], [2**53 + 1], None])])
+    found, wrong = fitted(column, pa.list_(pa.float64()))
+    assert (found.to_pylist(), list(wrong)) == ([[1.0, None], None, None], [1])
 
 
 def test_many_bytes_are_cast_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:

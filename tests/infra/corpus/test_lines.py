@@ -61,6 +61,23 @@ def test_unreadable_lines_are_rows_of_nulls_with_a_reason(tmp_path: Path) -> Non
     assert values["x"] == ["1", None, None, None, None, None, "one"]
 
 
+def test_no_digit_of_a_number_in_a_list_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id": "a", "n": [9007199254740993]}\n{"id": "b", "n": [0.5]}\n')
+    values = read(opened(tmp_path / "a.jsonl", key="id"), ["n"])
+    assert values["n"] == ["[9007199254740993]", "[0.5]"]
+    assert set(values["__misfits__"]) == {None}
+
+
+def test_a_name_that_stands_twice_in_an_object_costs_its_row(tmp_path: Path) -> None:
+    lines = ['{"id": "a", "n": 1}', '{"id": "b", "n": 1, "n": 2}', '{"id": "c", "o": {"x": 1, "x": 2}}']
+    (tmp_path / "a.jsonl").write_text("\n".join(lines))
+    values = read(opened(tmp_path / "a.jsonl", key="id"), ["n", "o"])
+    assert values["n"] == [1, None, None]
+    assert [problem and problem[:40] for problem in values["__bad__"]] == [
+        None, "not JSON (the name 'n' stands twice in o", "not JSON (the name 'x' stands twice in o",
+    ]  # fmt: skip
+
+
 def test_values_that_come_late_and_do_not_fit_are_told(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(jsonl([{"n": number} for number in range(12_000)] + [{"n": "many"}, {"n": 1.5}, {}]))

@@ -1,6 +1,7 @@
 """Arrow types and values for fuzzed tables: each type with a strategy of its Python values, the odd ones often."""
 
 import datetime as dt
+import json
 from decimal import Decimal
 
 import numpy as np
@@ -29,7 +30,10 @@ def decimals(precision, scale):
 
 def moments(unit):
     size = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[unit]
-    return st.sampled_from([0, 1, -1, size * 86_400 * 365]) | st.integers(-(2**30), 2**30).map(lambda n: n * size // 7)
+    far = [] if unit == "ns" else [-62_135_300_000 * size, 253_402_000_000 * size]
+    return st.sampled_from([0, 1, -1, size * 86_400 * 365, *far]) | st.integers(-(2**30), 2**30).map(
+        lambda n: n * size // 7
+    )
 
 
 def lists(values, **size):
@@ -71,10 +75,28 @@ def _kinds():
         "map": (pa.map_(pa.string(), pa.int32()), st.dictionaries(TEXTS, ints(32, True), max_size=2).map(
             lambda d: list(d.items()))),
     }  # fmt: skip
+    kinds |= {
+        "string_view": (pa.string_view(), TEXTS),
+        "binary_view": (pa.binary_view(), st.binary(max_size=4)),
+        "dictionary<int64>": (pa.dictionary(pa.int32(), pa.int64()), ints(64, True)),
+        "list_view": (pa.list_view(pa.string()), lists(TEXTS)),
+        "time64[ns]": (pa.time64("ns"), st.integers(0, 86_399_999_999_999)),
+        "uuid": (pa.uuid(), st.uuids().map(lambda value: value.bytes)),
+        "json": (pa.json_(), TEXTS.map(json.dumps)),
+        "struct<struct>": (pa.struct([("s", pa.struct([("t", pa.timestamp("us")), ("d", pa.decimal32(5, 1))]))]),
+            st.fixed_dictionaries({"s": st.none() | st.fixed_dictionaries(
+                {"t": st.none() | moments("us"), "d": st.none() | decimals(5, 1)})})),
+        "map<struct>": (pa.map_(pa.int64(), pa.struct([("a", pa.list_(pa.float64()))])), st.dictionaries(
+            ints(64, True), st.fixed_dictionaries({"a": st.none() | lists(FLOATS)}), max_size=2).map(
+            lambda d: list(d.items()))),
+        "list<date>": (pa.list_(pa.date32()), lists(DAYS)),
+        "list<binary>": (pa.list_(pa.binary()), lists(st.binary(max_size=3))),
+    }  # fmt: skip
     for unit in ("s", "ms", "us", "ns"):
         kinds[f"timestamp[{unit}]"] = (pa.timestamp(unit), moments(unit))
+        kinds[f"timestamp[{unit}, offset]"] = (pa.timestamp(unit, "+05:30"), moments(unit))
         kinds[f"timestamp[{unit}, tz]"] = (pa.timestamp(unit, "Europe/Berlin"), moments(unit))
-        kinds[f"duration[{unit}]"] = (pa.duration(unit), moments(unit))
+        kinds[f"duration[{unit}]"] = (pa.duration(unit), st.integers(-(2**40), 2**40))
     return kinds
 
 
@@ -89,34 +111,39 @@ SPECIAL = {
     "folded": ("string", ["US", "us", "Us"]),
     "normal forms": ("string", ["é", "e\u0301", None]),
     "escaped": ("string", ["a/b", "a=b", "%41", "\\", "?*"]),
+    "splits": ("string", ["my test", "a-train", "0 val", "test"]),
     "empty text": ("string", ["", "a", None]),
     "nested": ("list<struct>", [[{"a": 1, "b": None}], [], None]),
 }
+"""Kinds and values that have been wrong before."""
+
+TWO_TYPES = [
+    ("int8", "int64"), ("int64", "uint64"), ("int64", "float64"), ("float64", "int64"), ("float32", "float64"),
+    ("float16", "float64"), ("bool", "int8"), ("null", "string"), ("null", "list<struct>"), ("string", "large_string"),
+    ("string", "dictionary"), ("string", "int64"), ("int64", "string"), ("string", "binary"), ("date32", "date64"),
+    ("date32", "timestamp[ms]"), ("timestamp[s]", "timestamp[ns]"), ("timestamp[us]", "timestamp[us, tz]"),
+    ("time32[s]", "time64[us]"), ("duration[s]", "duration[ns]"), ("decimal32", "decimal128"),
+    ("decimal64", "float64"), ("int64", "decimal128"), ("list<string>", "string"), ("struct", "list<struct>"),
+    ("large_list", "list<list<int64>>"), ("uuid", "string"), ("fixed_binary", "binary"),
+]  # fmt: skip
+"""Kinds of one column in two files."""
 
 
-@st.composite
-def special(draw, rows):
-    """A kind and a column of values that have been wrong before."""
-    kind, values = draw(st.sampled_from(list(SPECIAL.values())))
-    first = draw(st.integers(0, 4))
-    return kind, pa.array([values[(first + row) % len(values)] for row in range(rows)], KINDS[kind][0])
+def chosen(values, rows, pick):
+    """A value of some, or null, for each row."""
+    found = [pick.choice([None, *values, *values]) for _ in range(rows)]
+    return found if pick.random() < 0.5 else [values[0] if value is None else value for value in found]
+
+
+def texts_not_utf8(rows, pick):
+    """A string array of which some values are no UTF-8, and the bytes."""
+    values = [pick.choice([b"a", b"\xff", b"ok\xc3", b"\xed\xa0\x80"]) for _ in range(rows)]
+    return pa.Array.from_buffers(pa.string(), rows, pa.array(values, pa.binary()).buffers()), values
 
 
 @st.composite
 def columns(draw, name, rows):
-    """A column of a kind of :data:`KINDS`, with nulls, repeats and odd values."""
+    """A column of a kind, with nulls and repeats, every value of it drawn."""
     kind, values = KINDS[name]
     few = draw(st.lists(values, min_size=1, max_size=rows))
-    chosen = draw(st.lists(st.none() | st.sampled_from(few), min_size=rows, max_size=rows))
-    if draw(st.booleans()):
-        chosen = [few[0] if value is None else value for value in chosen]
-    return pa.array(chosen, kind)
-
-
-@st.composite
-def invalid_text(draw, rows):
-    """A string column of which some values are no UTF-8, and which those are."""
-    values = draw(st.lists(st.sampled_from([b"a", b"\xff", b"ok\xc3", b"\xed\xa0\x80"]), min_size=rows, max_size=rows))
-    array = pa.array(values, pa.binary())
-    bad = [row for row, value in enumerate(values) if value != b"a"]
-    return pa.Array.from_buffers(pa.string(), rows, array.buffers()), bad
+    return pa.array(draw(st.lists(st.none() | st.sampled_from(few), min_size=rows, max_size=rows)), kind)

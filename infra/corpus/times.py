@@ -1,0 +1,63 @@
+"""Dates and durations that no reader but Arrow holds: beyond the years 1 to 9999, or 290,000 years long."""
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+_DAY = 86_400
+_FIRST, _LAST = -62_135_596_800, 253_402_300_799
+_LONGEST = (2**63 - 1) // 10**6
+_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_INT64 = 2**63 - 1
+
+
+def has_times(kind: pa.DataType) -> bool:
+    """Whether a type holds dates, timestamps or durations, or is nested and does.
+
+    >>> has_times(pa.list_(pa.date32())), has_times(pa.int64())
+    (True, False)
+    """
+    if pa.types.is_nested(kind):
+        return any(has_times(kind.field(number).type) for number in range(kind.num_fields))
+    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind))
+
+
+def check_times(array: pa.Array) -> None:
+    """Refuses values that Python, pandas and others have no date or duration for.
+
+    Raises:
+        pa.ArrowInvalid: There is one.
+    """
+    kind = array.type
+    if pa.types.is_nested(kind):
+        for part in _parts(array):
+            check_times(part)
+    elif has_times(kind):
+        low, high, what = _limits(kind)
+        numbers = array.cast(pa.int32()) if pa.types.is_date32(kind) else array.cast(pa.int64())
+        found = pc.min_max(numbers)
+        least, most = found["min"].as_py(), found["max"].as_py()
+        if least is not None and (least < low or most > high):
+            raise pa.ArrowInvalid(what)
+
+
+def _parts(array: pa.Array) -> list[pa.Array]:
+    if pa.types.is_struct(array.type):
+        return list(array.flatten())
+    if pa.types.is_map(array.type):
+        first, last = array.offsets[0].as_py(), array.offsets[-1].as_py()
+        return [part.slice(first, last - first) for part in (array.keys, array.items)]
+    return [array.flatten()]
+
+
+def _limits(kind: pa.DataType) -> tuple[int, int, str]:
+    """The least and the largest number of a type that readers hold, and what a value beyond them is."""
+    if pa.types.is_duration(kind):
+        ticks = min(_LONGEST * _TICKS[kind.unit], _INT64)
+        return -ticks, ticks, "a duration that readers cannot hold"
+    what = "a date outside the years 1 to 9999"
+    if pa.types.is_date32(kind):
+        return _FIRST // _DAY, _LAST // _DAY, what
+    ticks = 10**3 if pa.types.is_date64(kind) else _TICKS[kind.unit]
+    margin = _DAY if pa.types.is_timestamp(kind) and kind.tz is not None else 0
+    low, high = (_FIRST + margin) * ticks, (_LAST - margin) * ticks + ticks - 1
+    return max(low, -_INT64), min(high, _INT64), what

@@ -1,0 +1,129 @@
+"""The stages from a corpus to committed features in this process, without Ray or Prefect."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from fusion.alignment import Alignment, Identity
+from fusion.encoders import builtin
+from infra.corpus import corpus as opening
+from infra.job import Job
+from tasks import fuse, fusing
+from tasks.align import Fitted
+from tasks.embed import embed_setting
+from tasks.encoding import EmbedWorker, ShardJob
+from tasks.execution import Execution
+from tasks.plan import prepare
+from tasks.run import Run
+from tests.fuzz.case import Case
+from tests.fuzz.files import write_files
+from tests.fuzz.tables import WIDTH
+
+
+@cache
+def alignment(inputs: tuple[str, ...]) -> Alignment:
+    """No alignment of some inputs."""
+    rng = np.random.default_rng(0)
+    return Identity().fit({name: rng.normal(size=(4, WIDTH)) for name in inputs})
+
+
+@contextmanager
+def narrow_texts() -> Iterator[None]:
+    """Texts are hashed to vectors of the width that vector inputs have."""
+    with (
+        mock.patch.object(builtin, "_WORDS", WIDTH // 2),
+        mock.patch.object(builtin, "_CHARACTERS", WIDTH // 2),
+        mock.patch.object(builtin.HashingEncoder, "dim", WIDTH),
+    ):
+        yield
+
+
+def job_of(case: Case, folder: Path) -> Job:
+    """The job of a case, its files written."""
+    write_files(case, folder / "corpus")
+    kinds = {name: {"kind": "vector", "column": name} for name in case.inputs}
+    if "txt" in kinds:
+        kinds["txt"] = {"kind": "text", "column": "txt", "encoder": "builtin/hashing"}
+    values: dict[str, Any] = {
+        "corpus": {"path": str(folder / "corpus"), "key": case.key, "keep": list(case.kept), "rows_per_shard": 4},
+        "inputs": kinds,
+        "alignment": {"method": "none"},
+        "average": {"method": "mean"},
+        "output": {"path": str(folder / "out"), "partition_by": case.partition},
+        "limits": {"max_bad_fraction": 1.0},
+    }
+    if case.target is not None:
+        values["train"] = {"target": case.target}
+    return Job.model_validate(values)
+
+
+def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
+    """Embeds and fuses; the manifest.
+
+    Args:
+        job: The job.
+        sample: Rows that the types of JSON Lines are taken from.
+    """
+    with mock.patch.object(opening, "_peeked", _peeked_with(sample)):
+        run = prepare(job)
+    execution = Execution(batch=64, threads=1, dtype="float32", device="cpu")
+    for name in run.inputs:
+        worker = EmbedWorker(embed_setting(run, name, execution))
+        with worker.pipeline:
+            for shard in run.shards:
+                worker.run(ShardJob(shard, 64))
+    fit = alignment(run.inputs)
+    fitted = Fitted(fit, "none", {"average": "mean", "weights": None})
+    with (
+        mock.patch.object(fuse, "dispatch", _here),
+        mock.patch.object(fusing, "load_alignment", return_value=fit),
+        mock.patch.object(fuse, "StageProgress", _Progress),
+        mock.patch.object(fuse, "block_workers", return_value=None),
+        mock.patch.object(fuse, "dataset_committed", return_value=None),
+    ):
+        manifest, _ = fuse.fuse_features.fn(run, None, fitted, "mean", None)
+    return run, manifest
+
+
+def _peeked_with(sample: int) -> Any:
+    """Looks at files as the corpus does, at fewer of their first rows and none of the later."""
+    from infra.corpus import lines
+
+    real = opening._peeked
+
+    def peeked(files: Any, form: Any, entries: Any, stride: int) -> Any:
+        peek = type(form).peek
+        with (
+            mock.patch.object(type(form), "peek", lambda self, *args: peek(self, *args[:-1], sample)),
+            mock.patch.object(lines, "_LATER", 0),
+        ):
+            return real(files, form, entries, stride)
+
+    return peeked
+
+
+class _Progress:
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __enter__(self) -> "_Progress":
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def advance(self, rows: int) -> None: ...
+
+    def figures(self) -> dict[str, Any]:
+        return {}
+
+
+def _here(units: Any, *, worker: Any, args: Any, on_done: Any, **_: Any) -> list[Any]:
+    """Dispatches to a worker in this process."""
+    made = worker(*args)
+    for unit in units:
+        on_done(unit, made.run(unit.payload))
+    return []
