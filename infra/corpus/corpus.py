@@ -244,6 +244,12 @@ class Corpus:
                 f"no column {name!r} in {where}; did you mean {' or '.join(map(repr, dotted[:3]))}? "
                 "(a member's name is cut at its first dot: what follows is the column)"
             )
+        mark = next((mark for mark in ";\t|," if len(known) == 1 and name in known[0].split(mark)), None)
+        if mark is not None:
+            return (
+                f"no column {name!r} in {where}, whose fields are parted by {mark!r}; "
+                "part them by a comma (.csv) or a tab (.tsv)"
+            )
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
             return f"no column {name!r} in {where}; did you mean {' or '.join(map(repr, near))}?"

@@ -92,12 +92,6 @@ class Delimited(Format):
         names = [name.strip() for name in names]
         if b"\0" in record:
             raise UnreadableError("holds zero bytes as UTF-16 text does; save it as UTF-8")
-        other = next((mark for mark in ";\t|," if len(names) == 1 and mark != self.delimiter and mark in names[0]), None)
-        if other is not None:
-            raise UnreadableError(
-                f"has one column, {names[0][:60]!r}: its fields are parted by {other!r}, where this ending means "
-                f"{self.delimiter!r}; save it with that" + (", or name it .tsv" if other == "\t" else "")
-            )
         for name in names:
             if names.count(name) > 1:
                 raise UnreadableError(f"the header names the column {name!r} twice; rename one")
