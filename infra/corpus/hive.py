@@ -9,7 +9,6 @@ import pyarrow.compute as pc
 from infra.corpus.base import Problems
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
-Column = pa.ChunkedArray | pa.Array
 
 
 def folder_values(relative: str) -> dict[str, str | None]:
@@ -28,7 +27,7 @@ def _parts(relative: str) -> Iterator[tuple[str, str | None]]:
             yield unquote(name), None if value == _NULL else unquote(value)
 
 
-def filled(column: Column, text: str | None, name: str, problems: Problems) -> Column:
+def filled(column: pa.ChunkedArray, text: str | None, name: str, problems: Problems) -> pa.ChunkedArray:
     """A column with the value of the file's folder in every row that has none of its own.
 
     Args:
@@ -48,4 +47,5 @@ def filled(column: Column, text: str | None, name: str, problems: Problems) -> C
         problems.add(name, dict.fromkeys(sorted(empty), f"the folder's {text[:40]!r} does not fit {column.type}"))
         return column
     chosen = pa.array([row in empty for row in range(len(column))], pa.bool_())
-    return pc.if_else(chosen, value, column)
+    whole: pa.ChunkedArray = pc.if_else(chosen, value, column)
+    return whole
