@@ -13,7 +13,7 @@ from prefect.cache_policies import NO_CACHE
 
 from fusion.errors import RunError
 from infra.cluster import Cluster
-from infra.corpus.join import Join, check_sizes, spill_path
+from infra.corpus.join import Join, Side, check_sizes, spill_path
 from infra.dispatch import Work, dispatch
 from tasks.joining import BucketWorker, SpillWorker
 from tasks.progress import StageProgress
@@ -111,4 +111,25 @@ def _added(join: Join, written: Sequence[dict[str, Any]]) -> dict[str, dict[str,
 
 def _matches(run: Run, join: Join) -> dict[str, Any]:
     matches: dict[str, Any] = json.loads(run.storage.read(join.record))["matches"]
+    for side in join.sides[1:]:
+        if not matches[str(side.input)]["both"]:
+            raise RunError(_strangers(join, side))
     return {"matches": matches, "buckets": join.buckets}
+
+
+def _strangers(join: Join, side: Side) -> str:
+    """What is wrong with a table that has no key in common with the corpus, with a key of each."""
+    base, own = (_first_key(each, join.rows_per_shard) for each in (join.sides[0], side))
+    return (
+        f"inputs.{side.input}.corpus: no row of this table has a key of the corpus: column {side.corpus.key_column!r} "
+        f"begins with {own!r}, {join.sides[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
+        "holds the corpus key (inputs.<name>.corpus.key), or spell the keys alike in both"
+    )
+
+
+def _first_key(side: Side, rows_per_shard: int) -> str | None:
+    for shard in side.corpus.shards(rows_per_shard):
+        keys = side.corpus.keys(shard, side.corpus.read(shard, []))
+        if found := next((key for key in keys if key is not None), None):
+            return found
+    return None

@@ -7,7 +7,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from infra.corpus.base import BAD, KEYS, MISFITS, Format, Peek, Shard, Source, U
 from infra.corpus.files import Files
 from infra.corpus.folder import is_picture
 from infra.corpus.formats import Chosen, choose_format
+from infra.corpus.hive import filled, folder_values
 from infra.corpus.keys import KEY_TYPES, is_key_type
 from infra.corpus.listing import Entry
 from infra.corpus.values import joined, settled
@@ -64,8 +64,9 @@ class Corpus:
         self._stride = job.rows_per_shard
         self._clashes: dict[str, str] = {}
         self._file_columns = self._unified({entry.relative: peek.types for entry, peek in peeks.items()})
-        folders = dict.fromkeys(name for source in self.sources for name in _partitions(source.relative))
+        folders = dict.fromkeys(name for source in self.sources for name in folder_values(source.relative))
         self._folder_columns = [name for name in folders if name not in self._file_columns]
+        self._in_both = [name for name in folders if name in self._file_columns]
         self._aliases = {}
         if "file_name" in self._file_columns and "image" not in self._file_columns:
             self._aliases["image"] = "file_name"
@@ -141,37 +142,42 @@ class Corpus:
             raise RunError(
                 f"{shard.uri} holds {len(problems.rows)} of the {shard.rows} rows planned; run the job again"
             )
-        partitions = _partitions(shard.source)
+        partitions = folder_values(shard.source)
         arrays = {}
         for name, source_name in zip(wanted, stored, strict=True):
             if source_name in table.column_names:
-                arrays[name] = table.column(source_name)
+                column = table.column(source_name)
             else:
                 kind = self.columns.get(name, pa.null())
                 value = partitions.get(name) if name in self._folder_columns else None
-                arrays[name] = pa.repeat(pa.scalar(value, kind), shard.rows)
-        if KEYS in table.column_names:
-            arrays[KEYS] = table.column(KEYS)
-        else:
-            value = partitions.get(key) if key is not None and key in self._folder_columns else None
-            arrays[KEYS] = pa.repeat(pa.scalar(value or None, pa.string()), shard.rows)
+                column = pa.repeat(pa.scalar(value, kind), shard.rows)
+            in_both = source_name in self._in_both
+            arrays[name] = filled(column, partitions.get(source_name), source_name, problems) if in_both else column
+        keys = table.column(KEYS) if KEYS in table.column_names else pa.nulls(shard.rows, pa.string())
+        arrays[KEYS] = keys if key is None else filled(keys, partitions.get(key) or None, key, problems)
         return pa.table({**arrays, BAD: pa.array(problems.rows, pa.string()), MISFITS: problems.misfits()})
 
     def reading(self, columns: Sequence[str]) -> list[list[str]]:
         """How columns are read, for the identity of what is made of them.
 
         Returns:
-            For each column its name, where its values stand (a column of the files, or their folders) and the type
-            that they are brought to. All three may change for a file when another is added to the corpus.
+            For each column its name, where its values stand (a column of the files, their folders, or both) and the
+            type that they are brought to. All three may change for a file when another is added to the corpus.
         """
         return [
             [
                 name,
-                "folders" if name in self._folder_columns else f"column {self._aliases.get(name, name)}",
+                self._place(name),
                 str(self.columns.get(name)),
             ]
             for name in columns
         ]
+
+    def _place(self, name: str) -> str:
+        stored = self._aliases.get(name, name)
+        if name in self._folder_columns:
+            return "folders"
+        return f"column {stored}" + (", else folders" if stored in self._in_both else "")
 
     def keyed(self, key: str | None) -> "Corpus":
         """The same rows under another key column."""
@@ -237,6 +243,12 @@ class Corpus:
             return (
                 f"no column {name!r} in {where}; did you mean {' or '.join(map(repr, dotted[:3]))}? "
                 "(a member's name is cut at its first dot: what follows is the column)"
+            )
+        mark = next((mark for mark in ";\t|," if len(known) == 1 and name in known[0].split(mark)), None)
+        if mark is not None:
+            return (
+                f"no column {name!r} in {where}, whose fields are parted by {mark!r}; "
+                "part them by a comma (.csv) or a tab (.tsv)"
             )
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         if near:
@@ -371,15 +383,3 @@ def _promoted(a: pa.DataType, b: pa.DataType) -> pa.DataType | None:
         return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
     except pa.ArrowException:
         return None
-
-
-def _partitions(relative: str) -> dict[str, str | None]:
-    """Columns told by folders named ``column=value``."""
-    return dict(_partition_parts(relative)) if "=" in relative else {}
-
-
-def _partition_parts(relative: str) -> Iterator[tuple[str, str | None]]:
-    for part in relative.split("/")[:-1]:
-        name, equals, value = part.partition("=")
-        if equals and name:
-            yield unquote(name), None if value == "__HIVE_DEFAULT_PARTITION__" else unquote(value)

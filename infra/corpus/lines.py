@@ -90,6 +90,8 @@ class Delimited(Format):
         if problem is not None:
             raise UnreadableError(f"the header row cannot be read ({problem})")
         names = [name.strip() for name in names]
+        if b"\0" in record:
+            raise UnreadableError("holds zero bytes as UTF-16 text does; save it as UTF-8")
         for name in names:
             if names.count(name) > 1:
                 raise UnreadableError(f"the header names the column {name!r} twice; rename one")

@@ -1,6 +1,7 @@
 """From the value of an image column to the picture's bytes: what may be read, from where, and what is wrong with it."""
 
 import errno
+import json
 import os
 import posixpath
 import re
@@ -83,8 +84,8 @@ class Pictures:
         """Looks a picture up.
 
         Args:
-            value: Encoded bytes; a struct of ``bytes`` and ``path`` (Hugging Face), which may name its ``folder``; a
-                path or URI.
+            value: Encoded bytes; a struct of ``bytes`` and ``path`` (Hugging Face), which may name its ``folder``, or
+                the same as JSON, with base64 for the bytes; a path or URI.
             folder: Folder of the metadata file, relative to ``root``: where relative paths start.
 
         Raises:
@@ -93,7 +94,9 @@ class Pictures:
         """
         if isinstance(value, Mapping):
             folder = value.get("folder") or folder
-            value = value.get("bytes") if value.get("bytes") is not None else value.get("path")
+            value = _bytes_or_path(value)
+        if isinstance(value, str) and value.lstrip().startswith("{"):
+            value = _written_struct(value)
         if value is None:
             raise BadInputError(Reason.NULL)
         if isinstance(value, bytes | bytearray | memoryview):
@@ -238,6 +241,19 @@ class Pictures:
     def _read_remote(self, uri: str, size: int, value: str) -> bytes:
         with _told(value):
             return self._files.read(uri, 0, size)
+
+
+def _written_struct(text: str) -> object:
+    """What a JSON object of ``bytes`` and ``path`` holds; other text as it is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+    return _bytes_or_path(value) if isinstance(value, dict) and {"bytes", "path"} & value.keys() else text
+
+
+def _bytes_or_path(value: Mapping[str, object]) -> object:
+    return value.get("bytes") if value.get("bytes") is not None else value.get("path")
 
 
 def _outside(value: str, *, linked: bool = False) -> BadInputError:

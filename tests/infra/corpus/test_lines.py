@@ -5,7 +5,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from fusion.errors import RunError
+from fusion.errors import JobError, RunError
 from tests.infra.corpus.helpers import jsonl, opened, read, refusal
 
 ROWS = [{"id": f"r{number}", "text": f"Zeile {number} äöü\n\u2028", "n": number} for number in range(23)]
@@ -217,3 +217,17 @@ def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
     path.unlink()
     with pytest.raises(RunError, match=r"rows\.jsonl"):
         corpus.read(shard, ["n"])
+
+
+@pytest.mark.parametrize(("ending", "mark"), [("csv", ";"), ("csv", "\t"), ("csv", "|"), ("tsv", ",")])
+def test_another_mark_between_fields_is_named(tmp_path: Path, ending: str, mark: str) -> None:
+    path = tmp_path / f"rows.{ending}"
+    path.write_text(f"id{mark}text\n1{mark}one\n")
+    with pytest.raises(JobError) as caught:
+        opened(path).require({"corpus.key": "id"})
+    assert f"fields are parted by {mark!r}" in str(caught.value)
+
+
+def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_bytes("id,text\n1,one\n".encode("utf-16-le"))
+    assert "UTF-16" in refusal(tmp_path / "rows.csv")

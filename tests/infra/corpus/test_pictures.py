@@ -1,3 +1,5 @@
+import base64
+import json
 import os
 import pickle
 from pathlib import Path
@@ -54,6 +56,18 @@ def test_where_pictures_are_found(corpus: Path, value: Any, folder: str, content
     pictures: Pictures = pickle.loads(pickle.dumps(Pictures(str(corpus))))  # noqa: S301
     value = value.format(root=corpus) if isinstance(value, str) else value
     assert pictures.reader(value, folder).read() == content
+
+
+def test_an_object_of_json_lines_is_read_as_the_struct_that_it_writes_out(corpus: Path) -> None:
+    pictures = Pictures(str(corpus))
+    content = b"\x89PNG\r\n\x1a\n" + bytes(60)
+    written = json.dumps({"bytes": base64.b64encode(content).decode(), "path": "a.png"})
+    assert pictures.reader(written).read() == content
+    assert pictures.reader({"path": written, "folder": ""}).read() == content
+    assert pictures.reader('{"bytes": null, "path": "c.png"}', "sub").read() == b"sub/c.png"
+    assert reason(pictures, '{"bytes": null, "path": null}') is Reason.NULL
+    assert reason(pictures, '{"name": "a.png"}') is Reason.FILE_MISSING
+    assert reason(pictures, "{a.png") is Reason.FILE_MISSING
 
 
 @pytest.mark.parametrize(
