@@ -8,7 +8,8 @@ VOCABULARY = 64
 POSITIONS = 96
 _TOKENS = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "mask_token_id": 4}
 _LAYERS = (r"(num_|n_)?(hidden_)?layers?|n_layer|(encoder|decoder|text|num_encoder|num_decoder|num_hidden)_layers|"
-           r"(e|d)_layers|num_hidden_groups|num_mtp_layers|(encoder|decoder|num)_(num_)?hidden_layers|depth")  # fmt: skip
+           r"(e|d)_layers|num_hidden_groups|num_mtp_layers|(encoder|decoder|num)_(num_)?hidden_layers|"
+           r"depth")  # fmt: skip
 _COUNTS: tuple[tuple[str, int], ...] = (
     (_LAYERS, 2),
     (r"vocab_size|vocab_size_per_layer_input|entity_vocab_size", VOCABULARY),
