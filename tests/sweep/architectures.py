@@ -135,6 +135,10 @@ class Tower:
             run = getattr(self._model, "get_text_features", self._model)
             output = run(**ids)
         vectors = (output if isinstance(output, torch.Tensor) else output.pooler_output).numpy()
+        if self._model.config.model_type == "flava":
+            vectors = vectors[:, 0]
+        if vectors.ndim != 2:
+            raise ValueError("the library gives a text more than one vector")
         return vectors[0] if isinstance(texts, str) else vectors
 
 

@@ -37,6 +37,11 @@ def build(auto: Any, config: Any, folder: Path) -> Any:
     Raises:
         ValueError: It is not tiny.
     """
+    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+
+    if config.architectures is None:  # some types have several classes, and their configuration chooses
+        classes = MODEL_MAPPING_NAMES.get(config.model_type, ())
+        config.architectures = list(classes[:1]) if isinstance(classes, tuple | list) else [classes]
     with torch.device("meta"):
         blank = auto.from_config(config) if hasattr(auto, "from_config") else auto(config)
     count = sum(parameter.numel() for parameter in blank.parameters())
