@@ -14,6 +14,7 @@ import torch
 
 import tests.sweep.tiny as tiny
 from fusion.errors import JobError
+from tests.sweep import sizes
 from tests.sweep.architectures import TEXTS, Found, compare, line
 
 MODES: tuple[Any, ...] = (
@@ -70,7 +71,7 @@ def sweep(chosen: list[Combination]) -> Iterator[Found]:
 
     with tempfile.TemporaryDirectory() as base, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tiny.build(AutoModel, tiny.tiny_config(BertConfig), Path(base))
+        tiny.build(AutoModel, next(sizes.configs(BertConfig))(), Path(base))
         tiny.save_tokenizer(Path(base))
         for combination in chosen:
             with tempfile.TemporaryDirectory() as folder:
