@@ -52,7 +52,7 @@ fast: install
 
 sweep: install
 	$(BIN)/python -m tests.sweep.supported_text
-	$(BIN)/python -m tests.sweep.supported_vision
+	$(BIN)/python -m tests.sweep.supported_vision --all
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz N=$(N)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from fusion.encoders.modules import MASK, POOLED_MASK, read_steps
+from fusion.encoders.patches import as_patches
 from fusion.encoders.sentence import TOKENS, Recipe
 from fusion.errors import JobError
 
@@ -39,6 +40,7 @@ class Features(nn.Module):
         self.class_token = _has_class_token(model)
         self.mean_pooling = bool(getattr(getattr(model, "config", None), "use_mean_pooling", False))
         self.patches = _shown_patches(model)
+        self.shaped = reads_patches(model)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) to (n, dim)."""
@@ -59,6 +61,8 @@ class Features(nn.Module):
 
     def _run(self, pictures: torch.Tensor) -> Any:
         run: Any = self.model.get_image_features if self.tower else self.model
+        if self.shaped:
+            return run(**as_patches(pictures))
         if self.patches is None:
             return run(pixel_values=pictures)
         order = torch.arange(self.patches, dtype=torch.float32, device=pictures.device)
@@ -128,7 +132,15 @@ class Network(nn.Module):
             return cast(torch.Tensor, self.steps(self.features(pictures)))
         tokens = self.features.tokens(pictures)
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
+        if self.features.shaped:
+            mask = as_patches(pictures)["pixel_attention_mask"]
         return self.steps.run({TOKENS: tokens, MASK: mask, POOLED_MASK: mask})
+
+
+def reads_patches(model: nn.Module) -> bool:
+    """Whether a model reads rows of patches with the shape of each picture (SigLIP 2's NaFlex)."""
+    run: Any = getattr(model, "get_image_features", model.forward)
+    return {"pixel_attention_mask", "spatial_shapes"} <= set(inspect.signature(run).parameters)
 
 
 def _has_class_token(model: nn.Module) -> bool:

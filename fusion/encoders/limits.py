@@ -26,11 +26,14 @@ def position_rows(model: nn.Module) -> int | None:
 
     Tables whose rows up to the padding's are not for tokens (RoBERTa's family, data2vec, ESM) and those that leave out
     a fixed number of rows (BART's family) hold that many fewer. Rotary embeddings that follow the longest text read so
-    far (``dynamic``) make a vector depend on others above their original length.
+    far (``dynamic``) make a vector depend on others above their original length. What a model's towers for pictures
+    and sounds hold says nothing about texts.
     """
-    rotary: list[Any] = [part for part in model.modules() if getattr(part, "rope_type", None) == "dynamic"]
+    elsewhere = _other_towers(model)
+    named = [(name, part) for name, part in model.named_modules() if not f"{name}.".startswith(elsewhere)]
+    rotary: list[Any] = [part for _, part in named if getattr(part, "rope_type", None) == "dynamic"]
     held = [int(part.original_max_seq_len) for part in rotary if hasattr(part, "original_max_seq_len")]
-    for name, table in model.named_modules():
+    for name, table in named:
         last = name.rpartition(".")[2]
         if not isinstance(table, nn.Embedding) or any(word in name for word in _RELATIVE):
             continue
@@ -41,6 +44,16 @@ def position_rows(model: nn.Module) -> int | None:
         if "sinusoidal" not in type(table).__name__.lower():  # such a table grows with the text
             held.append(table.num_embeddings - offset - shift)
     return min(held, default=None)
+
+
+def _other_towers(model: nn.Module) -> tuple[str, ...]:
+    """Names, each with a dot behind it, of the parts of a model that have a configuration other than its text's."""
+    config: Any = getattr(model, "config", None)
+    if not hasattr(config, "get_text_config"):
+        return ()
+    texts = (type(config), type(config.get_text_config()))
+    parts = [(name, getattr(part, "config", None)) for name, part in model.named_modules() if name]
+    return tuple(f"{name}." for name, own in parts if hasattr(own, "get_text_config") and type(own) not in texts)
 
 
 def unreadable_ids(tokenizer: Any, model: nn.Module, name: str) -> int | None:

@@ -13,6 +13,7 @@ from transformers import AutoImageProcessor
 from fusion.encoders.base import JSON, EncoderSpec
 from fusion.encoders.hub import told
 from fusion.encoders.image import Standardise
+from fusion.encoders.patches import PatchTransform
 from fusion.encoders.transforms import Pixels, Transform
 from fusion.errors import JobError
 
@@ -62,6 +63,8 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
         raise JobError("preprocessing", f"{spec.encoder} has no preprocessor_config.json; give resize, crop, mean, std")
     with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be read"):
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
+    if hasattr(processor, "max_num_patches"):
+        return _patches(processor, spec)
     transform = _from_processor(processor)
     if spec.preprocessing is not None:
         return (transform or _UNSET).overridden(spec.preprocessing)
@@ -75,6 +78,25 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
         name = type(processor).__name__
         raise JobError("preprocessing", f"{name} leaves pictures in different sizes; {_GIVE}")
     return LibraryTransform.of(processor, (theirs.shape[1], theirs.shape[2]))
+
+
+def _patches(processor: Any, spec: EncoderSpec) -> Transform:
+    """Of a processor that keeps the aspect ratio and cuts pictures into patches.
+
+    Raises:
+        JobError: The job file asks for a size, or the processor cuts a picture into several.
+    """
+    name = type(processor).__name__
+    if spec.preprocessing is not None:
+        raise JobError(
+            "preprocessing", f"{name} keeps a picture's aspect ratio, which no resize and crop can; leave it out"
+        )
+    with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be run"):
+        made = processor(images=_probe(), return_tensors="np")
+        shapes = np.asarray(made["spatial_shapes"]).shape
+        if np.ndim(made["pixel_values"]) != 3 or shapes != (1, 2):
+            raise JobError("encoder", f"{name} cuts a picture into several, which is not supported")
+        return PatchTransform.of_probe(processor, _probe())
 
 
 def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:

@@ -36,7 +36,7 @@ def auto_class(config: Any, recipe: Recipe) -> Any:
         recipe: Of its folder; a plain one leaves the choice to the architecture that is named in the config.
     """
     architecture = (getattr(config, "architectures", None) or [""])[0]
-    if recipe.reading is None and architecture.endswith("TextModelWithProjection"):
+    if recipe.reading is None and architecture.endswith(("TextModelWithProjection", "DPRContextEncoder")):
         return getattr(transformers, architecture)
     name = _ENCODERS.get(config.model_type)
     if name is not None:
@@ -58,7 +58,7 @@ def reading_of(recipe: Recipe, model: nn.Module, config: Any) -> Reading:
         return TOWER
     if type(model).__name__.endswith("TextModelWithProjection"):
         return Reading("forward", ("text_embeds",), True)
-    if config.model_type in ("clip_text_model", "siglip_text_model"):
+    if config.model_type in ("clip_text_model", "siglip_text_model", "dpr"):
         return Reading("forward", ("pooler_output",), True)
     return STATES
 
@@ -86,6 +86,8 @@ class Reader:
             parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()
         )
         self.pooled, self.always = reading.pooled, False
+        kind = getattr(getattr(model, "config", None), "model_type", None)
+        self._first = reading == TOWER and kind == "flava"  # projects every token, and is trained on the first
         self._given: dict[str, Any] = {"output_hidden_states": True} if "hidden_states" in reading.output else {}
 
     @torch.inference_mode()
@@ -113,6 +115,8 @@ class Reader:
             if isinstance(output, torch.Tensor):
                 break
             output = output[int(key)] if isinstance(output, tuple) else getattr(output, key, None)
+        if self._first and isinstance(output, torch.Tensor) and output.ndim == 3:
+            output = output[:, 0]
         if not isinstance(output, torch.Tensor) or output.ndim != (2 if self.pooled else 3):
             raise JobError("encoder", f"{type(self._model).__name__} gives no text embedding")
         return output

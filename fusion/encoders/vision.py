@@ -14,13 +14,14 @@ from torch import nn
 from fusion.encoders.base import Description, EncoderSpec
 from fusion.encoders.batch_check import check_independence
 from fusion.encoders.digest import versions
-from fusion.encoders.features import Features, Network
+from fusion.encoders.features import Features, Network, reads_patches
 from fusion.encoders.hub import blank_model, load_model, model_digest, model_folder, read_config, told
 from fusion.encoders.image import PictureEncoder
 from fusion.encoders.modules import read_steps
+from fusion.encoders.patches import PatchTransform
 from fusion.encoders.processing import read_transform
 from fusion.encoders.sentence import Recipe, read_json, read_recipe
-from fusion.encoders.transforms import Pixels
+from fusion.encoders.transforms import Pixels, Transform
 from fusion.errors import JobError
 
 _POOLER = "pooler."
@@ -63,14 +64,17 @@ def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
     return {"add_pooling_layer": True} if stored else {}
 
 
-def _dry_run(folder: Path, config: Any, spec: EncoderSpec, size: tuple[int, int], recipe: Recipe) -> tuple[int, str]:
+def _dry_run(folder: Path, config: Any, spec: EncoderSpec, transform: Transform, recipe: Recipe) -> tuple[int, str]:
     """Width of a model's vectors and which part of its output they are, by a run without weights.
 
     A model that cannot run on the meta device runs on the CPU with weights drawn at random.
     """
-    auto = _auto_class(config)
+    auto, size = _auto_class(config), transform.crop
     layer = _pooling_layer(folder, auto, config)
     model = blank_model(auto, config, spec, **layer)
+    if reads_patches(model) != isinstance(transform, PatchTransform):
+        reads = "patches" if reads_patches(model) else "whole pictures"
+        raise JobError("encoder", f"{spec.encoder} reads {reads}, and its image processor gives something else")
     trusted = _pooler_is_stored(model, folder)
     try:
         return _outcome(model, trusted, torch.empty(1, 3, *size, device="meta"), recipe)
@@ -102,7 +106,7 @@ def describe(spec: EncoderSpec) -> Description:
     recipe = _recipe(whole, spec)
     config = read_config(recipe.transformer, spec)
     transform = read_transform(recipe.transformer, spec)
-    width, used = _dry_run(recipe.transformer, config, spec, transform.crop, recipe)
+    width, used = _dry_run(recipe.transformer, config, spec, transform, recipe)
     return Description.of(
         width,
         {

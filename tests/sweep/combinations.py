@@ -14,6 +14,7 @@ import torch
 
 import tests.sweep.tiny as tiny
 from fusion.errors import JobError
+from tests.sweep import sizes
 from tests.sweep.architectures import TEXTS, Found, compare, line
 
 MODES: tuple[Any, ...] = (
@@ -49,13 +50,28 @@ def combinations() -> list[Combination]:
     return [Combination(*each) for each in itertools.product(MODES, LATER, PROMPTS, CUTS, LENGTHS)]
 
 
+def pairwise() -> list[Combination]:
+    """A few of them, in which every two settings stand together at least once."""
+    chosen, missing = [], set().union(*map(_pairs, combinations()))
+    while missing:
+        best = max(combinations(), key=lambda each: len(_pairs(each) & missing))
+        chosen.append(best)
+        missing -= _pairs(best)
+    return chosen
+
+
+def _pairs(each: Combination) -> set[Any]:
+    settings = enumerate((each.mode, each.later, each.prompt, each.cut, each.length))
+    return set(itertools.combinations(settings, 2))
+
+
 def sweep(chosen: list[Combination]) -> Iterator[Found]:
     """Tries combinations one after another."""
     from transformers import AutoModel, BertConfig
 
     with tempfile.TemporaryDirectory() as base, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tiny.build(AutoModel, tiny.tiny_config(BertConfig), Path(base))
+        tiny.build(AutoModel, next(sizes.configs(BertConfig))(), Path(base))
         tiny.save_tokenizer(Path(base))
         for combination in chosen:
             with tempfile.TemporaryDirectory() as folder:

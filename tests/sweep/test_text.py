@@ -8,7 +8,8 @@ import torch
 from tests.sweep import architectures, combinations
 
 SAMPLE = [
-    "bamba", "bart", "big_bird", "clip", "deberta-v2", "esm", "flaubert", "fnet", "gpt2", "mobilebert", "mt5", "xlnet",
+    "bamba", "bart", "big_bird", "clip", "deberta-v2", "esm", "flaubert", "fnet",
+    "gemma3", "gpt2", "gpt_neo", "llava", "mobilebert", "mt5", "xlnet",
 ]  # fmt: skip
 
 
@@ -29,6 +30,6 @@ def test_an_architecture_equals_the_library(name):
 
 @pytest.mark.slow
 def test_combinations_of_modules_equal_the_library():
-    found = list(combinations.sweep(combinations.combinations()[::97]))
-    assert len(found) > 10
+    found = list(combinations.sweep(combinations.pairwise()))
+    assert len(found) >= 64
     assert not [each for each in found if each.status != "equal"]

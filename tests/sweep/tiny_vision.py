@@ -88,7 +88,8 @@ def build(kind: str, folder: Path) -> Any:
 
 
 def _add_processor(kind: str, folder: Path, size: Any) -> None:
-    names = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES.get(kind)
+    mapping = image_processing_auto.IMAGE_PROCESSOR_MAPPING_NAMES
+    names = mapping.get(kind) or mapping.get(kind.removesuffix("_vision_model"))
     names = names.values() if isinstance(names, dict) else names
     name = next((n for n in names or () if n), None)
     edge = size if isinstance(size, int) else (size or [EDGE])[0]

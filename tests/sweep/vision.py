@@ -20,6 +20,7 @@ from tests.sweep import tiny_vision
 EQUAL, REFUSED, DIFFERS, NOT_BUILT = "equal", "refused", "differs", "not built"
 TOLERANCE = 1e-4
 _GIVEN = Preprocessing(72, 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+_PICTURES = tuple(drawn(90 + 9 * i, 140 - 9 * i, i) for i in range(4))
 
 
 class Row(NamedTuple):
@@ -81,7 +82,7 @@ def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
     except JobError as error:
         return Row(kind, REFUSED, str(error).replace(str(folder), "it"))
     assert isinstance(encoder, PictureEncoder)
-    prepared = [encoder.prepare(encoded(drawn(90 + 9 * i, 140 - 9 * i, i))) for i in range(4)]
+    prepared = [encoder.prepare(encoded(picture)) for picture in _PICTURES]
     pixels = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared)))
     theirs, part = reference(folder, pixels)
     part = f"{described.fingerprint['features']}" if part is None else part
@@ -112,12 +113,24 @@ def reference(folder: Path, pixels: torch.Tensor) -> tuple["np.ndarray[Any, Any]
     from transformers import AutoModel
 
     model = AutoModel.from_pretrained(folder).eval()
+    if model.config.model_type.startswith("siglip2"):
+        return _of_patches(model, folder)
     found, parts = [], set()
     for picture in pixels:
         vector, part = _own(model, picture[None].contiguous(), folder)
         found.append(vector.flatten(1))
         parts.add(part)
     return torch.cat(found).float().numpy(), parts.pop()
+
+
+def _of_patches(model: Any, folder: Path) -> tuple["np.ndarray[Any, Any]", str]:
+    """What SigLIP 2 gives for the pictures of the sweep, each cut into patches by its own processor."""
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder)
+    run = getattr(model, "get_image_features", model)
+    outputs = [run(**processor(images=picture, return_tensors="pt")).pooler_output for picture in _PICTURES]
+    return torch.cat(outputs).numpy(), "picture tower"
 
 
 def _own(model: Any, picture: torch.Tensor, folder: Path) -> tuple[torch.Tensor, str]:

@@ -184,3 +184,15 @@ def test_a_model_that_does_not_fit_is_described_without_weights(monkeypatch, tin
     monkeypatch.setattr(text, "fits_memory", lambda _: False)
     assert describe(EncoderSpec("text", str(tiny_bert))) == whole
     assert "not checked" in caplog.text
+
+
+def test_a_tower_of_pictures_does_not_shorten_texts(tmp_path):
+    size = save_tokenizer(tmp_path, max_length=100)
+    text = {**SHAPE, "model_type": "llama", "vocab_size": size, "max_position_embeddings": 128}
+    vision = {**SHAPE, "model_type": "clip_vision_model", "image_size": 16, "patch_size": 8}
+    torch.manual_seed(0)
+    config = transformers.LlavaConfig(text_config=text, vision_config=vision, image_token_id=size - 1)
+    transformers.LlavaModel(config).eval().save_pretrained(tmp_path)
+    encoder = load(EncoderSpec("text", str(tmp_path)))
+    assert encoder.tokens.limit == 100  # its pictures have five positions
+    agrees(tmp_path, LONG, 100)

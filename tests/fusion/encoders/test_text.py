@@ -122,6 +122,25 @@ def test_text_towers_give_their_embedding(family, dim, tmp_path):
     np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("part", ["Question", "Context"])
+def test_passage_retrieval_gives_its_pooled_output(part, tmp_path):
+    from transformers import AutoTokenizer, DPRConfig, DPRContextEncoder, DPRQuestionEncoder
+
+    size = save_tokenizer(tmp_path)
+    shape = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
+    torch.manual_seed(0)
+    kind = DPRQuestionEncoder if part == "Question" else DPRContextEncoder
+    model = kind(DPRConfig(vocab_size=size, initializer_range=0.3, **shape)).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    with torch.inference_mode():
+        expected = [
+            model(**tokenizer(text, truncation=True, return_tensors="pt")).pooler_output[0].numpy()
+            for text in SENTENCES
+        ]
+    np.testing.assert_allclose(ours(tmp_path), np.stack(expected), atol=1e-5)
+
+
 def test_encoder_of_an_encoder_decoder(tmp_path):
     from transformers import T5Config, T5EncoderModel, T5ForConditionalGeneration
 

@@ -96,6 +96,39 @@ def test_picture_towers(family, dim, tmp_path):
     close(theirs.pooler_output, ours)
 
 
+def save_naflex(folder: Path) -> Path:
+    from transformers import Siglip2ImageProcessor, Siglip2VisionConfig, Siglip2VisionModel
+
+    torch.manual_seed(0)
+    shape = {key: value for key, value in VIT.items() if key != "image_size"}
+    Siglip2VisionModel(Siglip2VisionConfig(num_patches=16, **shape)).eval().save_pretrained(folder)
+    Siglip2ImageProcessor(patch_size=8, max_num_patches=20).save_pretrained(folder)
+    return folder
+
+
+def test_pictures_as_patches_of_their_own_aspect_ratio(tmp_path):
+    from transformers import AutoImageProcessor, AutoModel
+
+    folder = save_naflex(tmp_path)
+    pictures = [drawn(90, 60, 0), drawn(50, 180, 1), drawn(64, 64, 2)]
+    encoder = load(EncoderSpec("image", str(folder)))
+    prepared = [encoder.prepare(encoded(picture)) for picture in pictures]
+    with torch.inference_mode():
+        given = AutoImageProcessor.from_pretrained(folder)(images=pictures, return_tensors="pt")
+        theirs = AutoModel.from_pretrained(folder).eval()(**given).pooler_output
+    assert len({tuple(row) for row in given["spatial_shapes"].tolist()}) == 3
+    close(theirs, encoder.encode(prepared))
+    close(theirs[:1], encoder.encode(prepared[:1]))
+    assert describe(EncoderSpec("image", str(folder))).dim == encoder.dim == 16
+
+
+def test_patches_leave_no_place_for_a_size(tmp_path):
+    size = Preprocessing(40, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    with pytest.raises(JobError, match="aspect ratio") as caught:
+        describe(EncoderSpec("image", str(save_naflex(tmp_path)), preprocessing=size))
+    assert caught.value.key == "preprocessing"
+
+
 def test_convolutional_models(tmp_path):
     theirs, ours = outputs(save(tmp_path, "ConvNext", "ConvNext", hidden_sizes=[8, 8, 12, 16], depths=[1, 1, 1, 1]))
     close(theirs.pooler_output, ours)
