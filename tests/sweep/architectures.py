@@ -4,6 +4,7 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from fusion.encoders.pipeline import embed
 from fusion.encoders.reading import _ENCODERS as ENCODERS
 from fusion.errors import JobError
 from tests.sweep import apart, sizes
+
+_PRELOADED = ("sentence_transformers.models", "transformers.models.auto.modeling_auto", "fusion.encoders.text")
+"""Imported once, before the processes of the architectures are forked."""
 
 TOLERANCE = 1e-4
 SECONDS = 90
@@ -53,6 +57,8 @@ def names() -> list[str]:
 
 def sweep(chosen: list[str]) -> Iterator[Found]:
     """Tries architectures one after another, each in a process of its own for at most :data:`SECONDS`."""
+    for module in _PRELOADED:
+        import_module(module)
     for name, found in apart.each(_tried, chosen, seconds=SECONDS):
         yield Found(name, "not built", found) if isinstance(found, str) else found
 
