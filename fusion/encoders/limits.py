@@ -26,7 +26,8 @@ def position_rows(model: nn.Module) -> int | None:
 
     Tables whose rows up to the padding's are not for tokens (RoBERTa's family, data2vec, ESM) and those that leave out
     a fixed number of rows (BART's family) hold that many fewer. Rotary embeddings that follow the longest text read so
-    far (``dynamic``) make a vector depend on others above their original length; MPT makes its biases for as many tokens as its configuration says.
+    far (``dynamic``) make a vector depend on others above their original length. MPT makes its
+    biases for as many tokens as its configuration says.
     """
     rotary: list[Any] = [part for part in model.modules() if getattr(part, "rope_type", None) == "dynamic"]
     held = [int(part.original_max_seq_len) for part in rotary if hasattr(part, "original_max_seq_len")]

@@ -14,8 +14,8 @@ from fusion._checks import check_whole, is_number
 from fusion._json import dumps
 from fusion._views import as_matrix
 from fusion.heads._calibration import Scores
-from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
 from fusion.heads._checked import as_targets, check_scale, checked_targets
+from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
 from fusion.heads._targets import Targets, Task
 from fusion.splits import fold_of
 

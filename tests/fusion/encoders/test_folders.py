@@ -64,13 +64,13 @@ ODD = {
     ),
     "no settings of the pooling": (lambda f: (f / "1_Pooling/config.json").unlink(), "1_Pooling has no config.json"),
     "a pooling mode misspelt": (
-        lambda f: change(f, "1_Pooling/config.json", pooling_mode_clstoken=True), "unknown setting 'pooling_mode_clstoken'",
+        lambda f: change(f, "1_Pooling/config.json", pooling_mode_clstoken=True), "unknown setting 'pooling_mode_cls",
     ),
     "no length": (lambda f: change(f, "sentence_bert_config.json", max_seq_length=0), "max_seq_length 0"),
-    "a length that is text": (lambda f: change(f, "sentence_bert_config.json", max_seq_length="32"), "max_seq_length '32'"),
+    "a text as length": (lambda f: change(f, "sentence_bert_config.json", max_seq_length="32"), "max_seq_length '32'"),
     "a length below 0": (lambda f: change(f, "sentence_bert_config.json", max_seq_length=-1), "special tokens fill"),
     "a length of special tokens": (
-        lambda f: change(f, "sentence_bert_config.json", max_seq_length=2), "reads 2 tokens .* its 2 special tokens fill",
+        lambda f: change(f, "sentence_bert_config.json", max_seq_length=2), "reads 2 tokens .* 2 special tokens fill",
     ),
     "a length below them": (lambda f: change(f, "sentence_bert_config.json", max_seq_length=1), "reads 1 tokens"),
     "no columns": (lambda f: change(f, "config_sentence_transformers.json", truncate_dim=0), "truncate_dim 0"),

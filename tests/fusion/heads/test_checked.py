@@ -47,11 +47,11 @@ REFUSED = {
 def test_targets_that_cannot_be_learnt_are_refused_by_row(case, head):
     y, error, message = REFUSED[case]
     task = "regression" if case == "huge numbers" else "auto"
+    model, aligned = LinearHead(task=task), ()
+    if head == "mlp":
+        model, aligned = NeuralHead("mlp", ["a"], task=task), ({"a": X},)
     with pytest.raises(error, match=message):
-        if head == "linear":
-            LinearHead(task=task).fit(X, y)
-        else:
-            NeuralHead("mlp", ["a"], task=task).fit(X, y, {"a": X})
+        model.fit(X, y, *aligned)
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_task_that_does_not_fit_its_targets_is_refused(task, y, message):
     [(X * 1e200, "as large as"), ((X * 1e-42).astype(np.float32), "too little"), (X * 1e-200, "too little")],
 )
 def test_features_whose_scale_no_float_holds_are_refused(values, name):
-    with warnings.catch_warnings(), pytest.raises(ValueError, match=f"features: .*{name}.*rescale"):
-        warnings.simplefilter("error")
+    warnings.simplefilter("error")
+    with pytest.raises(ValueError, match=f"features: .*{name}.*rescale"):
         LinearHead().fit(values, WORDS)
 
 
@@ -130,7 +130,7 @@ def test_what_is_not_fitted_says_so():
 
 def test_scores_need_as_many_targets_as_rows():
     head = LinearHead().fit(X, WORDS)
-    with pytest.raises(ValueError, match="40 predictions|5 true values"):
+    with pytest.raises(ValueError, match="5 true values and 40 predictions"):
         head.score(X, WORDS[:5])
     head = LinearHead().fit(X, [["a"] if side else [] for side in SIDE])
     with pytest.raises(ValueError, match="40 rows of features and 1 targets"):
