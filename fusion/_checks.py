@@ -23,7 +23,7 @@ def is_number(value: Any) -> bool:
     >>> is_number(1), is_number(float("nan")), is_number("1"), is_number(True)
     (True, False, False, False)
     """
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
 
 
 def check_number(name: str, value: Any, above_zero: bool = False) -> None:

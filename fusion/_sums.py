@@ -65,7 +65,8 @@ class Sums:
         if not np.trace(m2) < min(_LARGEST, float(np.finfo(dtype).max)):
             return None
         before = np.diagonal(m2).copy()
-        if dtype != np.float64 and (centred[:, before < _VANISHING] != 0).any():
+        small = np.flatnonzero(before < (_VANISHING if dtype != np.float64 else 0.0))
+        if len(small) > len(_constant(parts, small)):
             return None
         m2 -= np.outer(rest * n, rest)
         still = _constant(parts, np.flatnonzero(np.diagonal(m2) < _CANCELLED * before))

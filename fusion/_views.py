@@ -56,7 +56,8 @@ def _to_numpy(values: Any) -> NDArray[Any]:
         tensor = values.detach().cpu()
         return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
     if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fiub":
-        return np.asarray(values.astype(np.result_type(values.dtype, np.float32)).filled(np.nan))
+        floats = values.astype(np.result_type(values.dtype, np.float32))
+        return np.where(np.ma.getmaskarray(floats), np.float32(np.nan), np.ma.getdata(floats))
     array = np.asarray(values)
     if array.dtype == object and hasattr(values, "isna"):
         numeric = values.select_dtypes("number") if hasattr(values, "select_dtypes") else values
