@@ -13,6 +13,10 @@ Float64 = NDArray[np.float64]
 
 # What is left of a column's sum of squares below this share may be rounding only: the column is looked at again.
 _CANCELLED = 1e-3
+# Sums of squares below this have lost digits in float32, whose numbers end at 1e-38.
+_VANISHING = 1e-24
+# Sums of squares from here cannot be multiplied with each other in float64.
+_LARGEST = 1e150
 
 
 class Sums:
@@ -27,22 +31,43 @@ class Sums:
 
     @classmethod
     def of_block(cls, parts: Sequence[FloatArray], buffer: FloatArray) -> "Sums":
-        """Sums of the rows of horizontally stacked parts; ``buffer`` is an (at least n, p) scratch array."""
+        """Sums of the rows of horizontally stacked parts; ``buffer`` is an (at least n, p) scratch array.
+
+        Values whose squares leave the range of the buffer's type are multiplied in float64.
+
+        Raises:
+            ValueError: Their squares leave that of float64, too.
+        """
+        found = cls._of_block(parts, buffer)
+        if found is None and buffer.dtype != np.float64:
+            found = cls._of_block(parts, np.empty((len(parts[0]), buffer.shape[1])))
+        if found is None:
+            largest = max(float(np.abs(part).max()) for part in parts)
+            raise ValueError(f"values as large as {largest:.2g} cannot be multiplied; rescale the inputs")
+        return found
+
+    @classmethod
+    def _of_block(cls, parts: Sequence[FloatArray], buffer: FloatArray) -> "Sums | None":
+        """None where the buffer's type is too narrow for the products."""
         n, dtype = len(parts[0]), buffer.dtype
         shift = np.empty(buffer.shape[1])
         centred, start = buffer[:n], 0
         for part in parts:
             stop = start + part.shape[1]
             rough = np.full(n, 1 / n, part.dtype) @ part
-            np.subtract(part, rough, out=centred[:, start:stop], casting="same_kind")
+            with np.errstate(over="ignore", invalid="ignore"):
+                np.subtract(part, rough, out=centred[:, start:stop], casting="same_kind")
             shift[start:stop] = rough
             start = stop
-        rest = (np.ones(n, dtype) @ centred).astype(np.float64) / n
         with np.errstate(over="ignore", invalid="ignore"):
+            rest = (np.ones(n, dtype) @ centred).astype(np.float64) / n
             m2 = (centred.T @ centred).astype(np.float64)
-        if not np.isfinite(np.trace(m2)):
-            raise ValueError(f"values too large for {dtype} products; rescale the inputs or use precision='float64'")
+        if not np.trace(m2) < min(_LARGEST, float(np.finfo(dtype).max)):
+            return None
         before = np.diagonal(m2).copy()
+        small = np.flatnonzero(before < (_VANISHING if dtype != np.float64 else 0.0))
+        if len(small) > len(_constant(parts, small)):
+            return None
         m2 -= np.outer(rest * n, rest)
         still = _constant(parts, np.flatnonzero(np.diagonal(m2) < _CANCELLED * before))
         if len(still):

@@ -1,6 +1,7 @@
 """Checks on ``{input name: (n, d) array}``: shapes, and which rows are there; every estimator takes views through them.
 
 Arrays may be NumPy's (memory-mapped ones stay so), nested lists, tables of pandas or polars, or tensors of torch.
+What an array masks is NaN.
 """
 
 from collections.abc import Mapping
@@ -19,11 +20,13 @@ def as_views(views: Views) -> dict[str, NDArray[Any]]:
     """The views as two-dimensional arrays of numbers with equal rows, of whatever type the numbers are.
 
     Raises:
-        TypeError: If this is no mapping of names to arrays.
+        TypeError: If this is no mapping of names to arrays, or a name is no text.
         ValueError: If there is no input, one is not a matrix of numbers, or inputs differ in rows.
     """
     if not isinstance(views, Mapping):
         raise TypeError(f"expected {{input name: (n, d) array}}, got {type(views).__name__}")
+    if odd := [name for name in views if not isinstance(name, str)]:
+        raise TypeError(f"names of inputs must be text, not {odd[0]!r}")
     arrays = {name: as_array(name, values) for name, values in views.items()}
     common_rows(arrays)
     return arrays
@@ -52,6 +55,9 @@ def _to_numpy(values: Any) -> NDArray[Any]:
     if hasattr(values, "detach"):
         tensor = values.detach().cpu()
         return np.asarray(tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor)
+    if isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "fiub":
+        floats = values.astype(np.result_type(values.dtype, np.float32))
+        return np.where(np.ma.getmaskarray(floats), np.float32(np.nan), np.ma.getdata(floats))
     array = np.asarray(values)
     if array.dtype == object and hasattr(values, "isna"):
         numeric = values.select_dtypes("number") if hasattr(values, "select_dtypes") else values

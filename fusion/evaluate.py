@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from fusion._candidates import Imputes, Representation, presence, rivals, take, withhold
 from fusion._evidence import evidence
-from fusion._views import FloatArray, Views, as_matrix, as_views
+from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows
 from fusion.heads._targets import infer_task, is_empty
 from fusion.heads.linear import LinearHead
 from fusion.imputation import Imputer
@@ -64,10 +64,13 @@ def probe(
         ``intervals``, ``gaps`` and ``signal`` of :func:`fusion._evidence.evidence`.
 
     Raises:
-        ValueError: If no training row has a label.
+        TypeError: If ``train`` or ``test`` is no mask.
+        ValueError: If no training row has a label, or labels, groups or masks are not one a row.
     """
     views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
     labels = as_labels(labels)
+    _check_rows(common_rows(views), labels=labels, groups=groups, train=train, test=test)
+    train, test = _mask("train", train), _mask("test", test)
     task = _task(labels, task)
     there = presence(views)
     fit_rows, score_rows = _rows(there, labels, train, test)
@@ -128,10 +131,11 @@ def cross_validated_probe(
         As :func:`probe`, over every labelled row that has all inputs.
 
     Raises:
-        ValueError: If a fold leaves nothing to learn from or nothing to score.
+        ValueError: If a fold leaves nothing to learn from or nothing to score, or labels or groups are not one a row.
     """
     views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
     labels = as_labels(labels)
+    _check_rows(common_rows(views), labels=labels, groups=groups)
     task = _task(labels, task)
     n = len(labels)
     keys: list[object] = list(range(n)) if groups is None else list(groups)
@@ -173,6 +177,19 @@ def cross_validated_probe(
         "baseline": _average(constant),
         **evidence(scores, constant, list(views), [keys[row] for row in rows], seed),
     }
+
+
+def _check_rows(n: int, **given: Sequence[Any] | NDArray[Any] | None) -> None:
+    for name, values in given.items():
+        if values is not None and len(values) != n:
+            raise ValueError(f"{len(values)} {name} for {n} rows")
+
+
+def _mask(name: str, values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    mask = np.asarray(values)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"{name} must be (n,) true or false, not {mask.dtype}")
+    return mask
 
 
 def nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from fusion._checks import check_number
 from fusion._solvers import imputation_scores, spectrum, stacked, units
 from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
 from fusion.moments import FoldMoments, Moments
@@ -77,6 +78,7 @@ class Imputer:
     def __init__(self, moments: Moments, regularization: float = 0.1) -> None:
         if moments.n < 2:
             raise ValueError(f"{moments.n} rows have every input; an imputer needs at least 2")
+        check_number("regularization", regularization)
         self.moments = moments
         self.regularization = regularization
         self._maps: dict[tuple[str, ...], Float64] = {}

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from fusion._checks import check_number
 from fusion._views import FloatArray, as_matrix
 
 _BLOCK_BYTES = 64 * 2**20
@@ -44,9 +45,11 @@ def match_ranks(
     queries: NDArray[np.floating], candidates: NDArray[np.floating], temperature: float = 0.0
 ) -> NDArray[np.float64]:
     """(n,) rank of each query's own candidate, 1 for the nearest; see :func:`retrieval`."""
-    if queries.shape != candidates.shape or queries.ndim != 2 or not len(queries):
-        raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {queries.shape}, {candidates.shape}")
-    asked, given = (unit_rows(finite_rows(name, v)) for name, v in (("queries", queries), ("candidates", candidates)))
+    asked, given = (finite_rows(name, v) for name, v in (("queries", queries), ("candidates", candidates)))
+    if asked.shape != given.shape or not len(asked):
+        raise ValueError(f"expected two (n, d) arrays of equal shape, n >= 1, got {asked.shape}, {given.shape}")
+    check_number("temperature", temperature)
+    asked, given = unit_rows(asked), unit_rows(given)
     crowd = _crowding(given, asked, temperature) / 2 if temperature else np.zeros(len(given), np.float32)
     n = len(asked)
     ranks = np.empty(n)
@@ -94,6 +97,8 @@ def accuracy(y: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray
 
 def correct(y: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray[Any]) -> NDArray[np.bool_]:
     """(n,) whether each value is the predicted one; label lists are compared as sets."""
+    if len(y) != len(predicted):
+        raise ValueError(f"{len(y)} true values and {len(predicted)} predictions; both must be as many")
     return np.array([_same(a, b) for a, b in zip(y, predicted, strict=True)], dtype=bool)
 
 
@@ -103,6 +108,9 @@ def r2(y: NDArray[np.floating], predicted: NDArray[np.floating]) -> float:
     >>> r2(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 3.0]))
     1.0
     """
+    if np.shape(y) != np.shape(predicted):
+        raise ValueError(f"true values of shape {np.shape(y)} and predictions of shape {np.shape(predicted)}")
+    y, predicted = np.asarray(y, np.float64), np.asarray(predicted, np.float64)
     variance = float(((y - np.mean(y, axis=0)) ** 2).sum()) if len(y) else 0.0
     return 1.0 - float(((y - predicted) ** 2).sum()) / variance if variance > 0 else float("nan")
 

@@ -4,7 +4,6 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -179,18 +178,6 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
         text = dumps(header)
         (folder / ARRAYS_FILE).write_bytes(payload)
         (folder / HEADER_FILE).write_text(text + "\n", encoding="utf-8")
-
-
-def check_whole(name: str, value: Any, optional: bool = False) -> None:
-    """Refuses a parameter that is no whole number from 1.
-
-    Raises:
-        ValueError: Naming it.
-    """
-    if optional and value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-        raise ValueError(f"{name} must be a whole number, at least 1, not {value!r}")
 
 
 def load(directory: str | Path) -> Alignment:

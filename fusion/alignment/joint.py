@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion import _solvers
+from fusion._checks import is_number
 from fusion._solvers import Pull, Weights
 from fusion.alignment.linear import LinearAlignment
 from fusion.alignment.sample import Target
@@ -108,8 +109,8 @@ class Joint(LinearAlignment):
     def _check_inputs(self, total: Moments) -> None:
         super()._check_inputs(total)
         gamma = 1.0 if self.gamma == "auto" else self.gamma
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {gamma}")
+        if not is_number(gamma) or not 0 <= gamma <= 1:
+            raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {gamma!r}")
         self.gamma_ = float(gamma)
         given = dict.fromkeys(total.names, 1.0) if isinstance(self.block_weights, str) else dict(self.block_weights)
         if set(given) != set(total.names) or not all(0 < value < np.inf for value in given.values()):

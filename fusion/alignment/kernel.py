@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from sklearn.utils.extmath import randomized_svd
 
+from fusion._checks import check_whole
 from fusion._solvers import Weights, fix_signs, mean_variance
 from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
-from fusion.alignment.base import check_whole
 from fusion.alignment.features import FeatureAlignment
 from fusion.moments import FoldMoments, Moments, Precision
 

@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fusion import _solvers
+from fusion._checks import check_whole, is_number
 from fusion._solvers import Weights, pair_correlations, spectrum
 from fusion._views import FloatArray, Views
 from fusion.alignment._projection import Projection
-from fusion.alignment.base import Alignment, check_whole
+from fusion.alignment.base import Alignment
 from fusion.imputation import RIDGES, choose_regularization
 from fusion.moments import FoldMoments, Moments, Precision
 
@@ -146,8 +147,8 @@ class LinearAlignment(Alignment):
         if isinstance(self.regularization, str):
             if self.regularization != "auto":
                 raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
-        elif not 0 <= self.regularization < np.inf:
-            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization}")
+        elif not is_number(self.regularization) or self.regularization < 0:
+            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
 
     def _check_inputs(self, total: Moments) -> None:
         if unknown := set(self.fill_ridges or ()) - set(total.names):
@@ -206,6 +207,10 @@ class LinearAlignment(Alignment):
 
     def _finish(self, total: Moments, weights: Weights) -> None:
         self.means_ = {name: total.mean[columns].copy() for name, columns in total.columns.items()}
+        for name, block in weights.items():
+            if not (np.abs(block) < np.finfo(np.float32).max).all():
+                spread = np.sqrt(np.diag(total.block(name, name)).max())
+                raise ValueError(f"{name}: its columns vary by {spread:.2g} at most, too little; rescale them")
         self.correlations_ = pair_correlations(total, weights)
         covs = {a: {b: weights[a].T @ total.block(a, b) @ weights[b] for b in total.names} for a in total.names}
         deviations = {name: np.sqrt(np.clip(np.diag(covs[name][name]), 0, None)) for name in total.names}

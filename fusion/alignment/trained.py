@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fusion._checks import check_whole
 from fusion._solvers import Weights, mean_variance
 from fusion._views import FloatArray, Views, as_views, common_rows
-from fusion.alignment.base import check_whole
 from fusion.alignment.features import FeatureAlignment
 from fusion.alignment.linear import LinearAlignment
 from fusion.imputation import choose_regularization

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from fusion.errors import BadInputError, Reason
+
 _RANGES = (255.0, 1023.0, 4095.0, 16383.0, 65535.0)
 _SCALED = ("PPM", "JPEG2000")
 _SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B"}
@@ -20,8 +22,14 @@ def is_deep(picture: Image.Image) -> bool:
 
 
 def grey_to_rgb(picture: Image.Image) -> Image.Image:
-    """A deep grey picture as RGB; a transparent value becomes white."""
+    """A deep grey picture as RGB; a transparent value becomes white.
+
+    Raises:
+        BadInputError: All pixels are NaN or infinite.
+    """
     values = np.asarray(picture)
+    if values.dtype.kind == "f" and not np.isfinite(values).any():
+        raise BadInputError(Reason.DECODE_ERROR, "no pixel holds a number")
     grey = to_eight_bits(values, (65535.0,) if picture.format in _SCALED else _RANGES)
     transparent = picture.info.get("transparency")
     if isinstance(transparent, int):

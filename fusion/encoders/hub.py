@@ -1,5 +1,6 @@
 """transformers models as local folders: found, fetched, digested, and their errors told in one line."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ _READ = (
     "added_tokens.json", "*.model", "*.safetensors", "*.safetensors.index.json",
 )  # fmt: skip
 _OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 _ELSEWHERE = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 
 
@@ -88,7 +90,9 @@ def told(key: str, what: str) -> Iterator[None]:
     except JobError:
         raise
     except Exception as error:  # noqa: BLE001 - configurations and tokenisers raise anything on odd folders
-        line = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        line = _ESCAPES.sub("", str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        if isinstance(error, KeyError):
+            line = f"there is no {line}"
         if "trust_remote_code" in str(error):
             line = "it carries its own code; set trust_remote_code: true if you trust it"
         raise JobError(key, f"{what}: {line}") from None
@@ -185,8 +189,14 @@ def load_model(
         arguments: Further arguments of the model's class.
 
     Raises:
-        JobError: The weights cannot be read, or needed ones are missing.
+        JobError: The weights cannot be read, needed ones are missing, or the folder holds an adapter.
     """
+    if (folder / "adapter_config.json").is_file():
+        raise JobError(
+            "encoder",
+            f"{spec.encoder} holds an adapter (adapter_config.json), which is not supported; merge it into its model "
+            "(peft's merge_and_unload) and save that",
+        )
     if hasattr(auto, "_model_mapping"):
         arguments["trust_remote_code"] = spec.trust_remote_code
     with told("encoder", f"{spec.encoder} cannot be loaded"):
@@ -204,14 +214,19 @@ def load_model(
         raise JobError(
             "encoder", f"{spec.encoder} lacks weights its config.json asks for: {', '.join((needed + wrong)[:3])}"
         )
-    _without_cache(model.config)
+    _settle(model.config)
     return model.eval().requires_grad_(False), missing
 
 
-def _without_cache(config: Any) -> None:
-    """Keys and values are of no use after a run; some models refuse to keep those of a text that is not generated."""
+def _settle(config: Any) -> None:
+    """Outputs are read by name, whatever the folder says, and keys and values are of no use after a run.
+
+    Some models refuse to keep those of a text that is not generated.
+    """
+    if hasattr(config, "return_dict"):
+        config.return_dict = True
     if hasattr(config, "use_cache"):
         config.use_cache = False
     for name in getattr(config, "sub_configs", ()):
         if getattr(config, name, None) is not None:
-            _without_cache(getattr(config, name))
+            _settle(getattr(config, name))

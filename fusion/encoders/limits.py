@@ -26,13 +26,16 @@ def position_rows(model: nn.Module) -> int | None:
 
     Tables whose rows up to the padding's are not for tokens (RoBERTa's family, data2vec, ESM) and those that leave out
     a fixed number of rows (BART's family) hold that many fewer. Rotary embeddings that follow the longest text read so
-    far (``dynamic``) make a vector depend on others above their original length. What a model's towers for pictures
-    and sounds hold says nothing about texts.
+    far (``dynamic``) make a vector depend on others above their original length. MPT makes its biases for as many
+    tokens as its configuration says. What a model's towers for pictures and sounds hold says nothing about texts.
     """
     elsewhere = _other_towers(model)
     named = [(name, part) for name, part in model.named_modules() if not f"{name}.".startswith(elsewhere)]
     rotary: list[Any] = [part for _, part in named if getattr(part, "rope_type", None) == "dynamic"]
     held = [int(part.original_max_seq_len) for part in rotary if hasattr(part, "original_max_seq_len")]
+    config: Any = getattr(model, "config", None)
+    if getattr(config, "model_type", None) == "mpt":
+        held.append(int(config.max_seq_len))
     for name, table in named:
         last = name.rpartition(".")[2]
         if not isinstance(table, nn.Embedding) or any(word in name for word in _RELATIVE):

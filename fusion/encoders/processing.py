@@ -35,7 +35,7 @@ class LibraryTransform(Transform):
     @classmethod
     def of(cls, processor: Any, size: tuple[int, int]) -> "LibraryTransform":
         """Of a processor that gives (height, width) pictures, already standardised."""
-        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor)
+        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor=processor)
 
     @property
     def target(self) -> int | None:
@@ -139,7 +139,7 @@ def _edges(size: Any) -> tuple[int, int, bool] | None:
 def _from_processor(processor: Any) -> Transform | None:
     """What a processor's settings say, as far as a :class:`Transform` can say it."""
     edges = _edges(getattr(processor, "size", None))
-    if edges is None:
+    if edges is None or not getattr(processor, "do_resize", True):
         return None
     height, width, exact = edges
     crop = (height, width)
@@ -158,4 +158,4 @@ def _from_processor(processor: Any) -> Transform | None:
     mean = tuple(processor.image_mean) if normalised else (0.0, 0.0, 0.0)
     std = tuple(processor.image_std) if normalised else (1.0, 1.0, 1.0)
     resample = getattr(processor, "resample", None)
-    return Transform((height, width), exact, crop, 2 if resample is None else int(resample), mean, std)
+    return Transform((height, width), exact, crop, 2 if resample is None else int(resample), mean, std, floor=True)

@@ -37,7 +37,7 @@ def auto_class(config: Any, recipe: Recipe) -> Any:
     """
     architecture = (getattr(config, "architectures", None) or [""])[0]
     if recipe.reading is None and architecture.endswith(("TextModelWithProjection", "DPRContextEncoder")):
-        return getattr(transformers, architecture)
+        return getattr(transformers, architecture, transformers.AutoModel)
     name = _ENCODERS.get(config.model_type)
     if name is not None:
         module = config.model_type.replace("-", "_")

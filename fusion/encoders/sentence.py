@@ -101,7 +101,7 @@ def read_recipe(folder: Path) -> Recipe:
     transformer, pool_prompt = folder, True
     for entry in json.loads(listing.read_text("utf-8")):
         package, _, kind = str(entry["type"]).rpartition(".")
-        path = folder / entry["path"]
+        path = _module_folder(folder, str(entry["path"]))
         ours = package.partition(".")[0] == "sentence_transformers"
         if ours and first is None and kind in ("Transformer", "CLIPModel"):
             first, transformer = kind, path
@@ -113,12 +113,16 @@ def read_recipe(folder: Path) -> Recipe:
             raise JobError("encoder", f"{folder.name} has a {entry['type']} module here; {_SUPPORTED}")
     config = next((c for c in (read_json(p) for p in sorted(transformer.glob("sentence_*_config.json"))) if c), {})
     whole = read_json(folder / "config_sentence_transformers.json")
-    prompt = (whole.get("prompts") or {}).get(whole.get("default_prompt_name") or "") or ""
+    prompt = _prompt(folder, whole)
     reading, refusal = _reading(config, first == "CLIPModel")
     length, fill, unknown = _processing(config)
+    length = config.get("max_seq_length") if length is None else length
+    for key, value in {"max_seq_length": length, "truncate_dim": whole.get("truncate_dim")}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not value):
+            raise JobError("encoder", f"{folder.name} has {key} {value!r}, which is no number of tokens or of columns")
     return Recipe(
         transformer,
-        length or config.get("max_seq_length"),
+        length,
         bool(config.get("do_lower_case")),
         modes,
         prompt,
@@ -129,6 +133,30 @@ def read_recipe(folder: Path) -> Recipe:
         fill,
         refusal or unknown or _missing_pooling(reading, steps),
     )
+
+
+def _module_folder(folder: Path, path: str) -> Path:
+    """A module's folder; one outside the model's is none of the files that its vectors are known by.
+
+    Raises:
+        JobError: It lies elsewhere.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise JobError("encoder", f"{folder.name} has a module outside its folder ({path!r} in modules.json)")
+    return folder / path
+
+
+def _prompt(folder: Path, whole: Mapping[str, Any]) -> str:
+    """The text put before every other.
+
+    Raises:
+        JobError: The default prompt is none of the prompts.
+    """
+    prompts, name = whole.get("prompts") or {}, whole.get("default_prompt_name")
+    if name is not None and name not in prompts:
+        known = ", ".join(map(repr, prompts)) or "none"
+        raise JobError("encoder", f"{folder.name} has default_prompt_name {name!r}, but its prompts are {known}")
+    return str(prompts.get(name) or "")
 
 
 def _reading(config: Mapping[str, Any], clip: bool) -> tuple[Reading | None, str | None]:
@@ -185,9 +213,13 @@ def read_pooling(path: Path) -> tuple[tuple[str, ...], bool]:
     """A Pooling module's modes, and whether the prompt's tokens take part.
 
     Raises:
-        JobError: A mode that is not supported.
+        JobError: A mode that is not supported, or no settings.
     """
     config = read_json(path / "config.json")
+    if not config:
+        raise JobError("encoder", f"the Pooling module in {path.name} has no config.json")
+    if other := sorted(key for key in config if key.startswith("pooling_mode_") and key not in _LEGACY_MODES):
+        raise JobError("encoder", f"the Pooling module in {path.name} has an unknown setting {other[0]!r}")
     modes = config.get("pooling_mode")
     if modes is None:
         modes = [mode for key, mode in _LEGACY_MODES.items() if config.get(key)] or ["mean"]

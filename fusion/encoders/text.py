@@ -72,7 +72,8 @@ def describe(spec: EncoderSpec) -> Description:
     folder, recipe, config = _read(spec)
     if fits_memory(recipe.transformer):
         encoder = _load(replace(spec, dtype="float32"), recipe, config, "cpu")
-        check_independence(encoder, encoder.probes, str(spec.encoder))
+        with told("encoder", f"{spec.encoder} does not read texts"):
+            check_independence(encoder, encoder.probes, str(spec.encoder))
         pooled, width, limit, together = encoder.pooled, encoder.dim, encoder.tokens.limit, encoder.together
     else:
         log.warning("%s: does not fit this machine's memory: not checked whether its vectors depend on the batch",

@@ -61,6 +61,13 @@ class Tokens:
             )
         asked, held = max_length(recipe, self._tokenizer, config), position_rows(model)
         self.limit = asked if held is None else min(asked, held)
+        specials = int(self._tokenizer.num_special_tokens_to_add(pair=False))
+        if self.limit <= specials:
+            raise JobError(
+                "encoder",
+                f"{spec.encoder} reads {self.limit} tokens of a text, and its {specials} special tokens fill them; "
+                "raise max_seq_length (sentence_bert_config.json) or model_max_length (tokenizer_config.json)",
+            )
         self._beyond = unreadable_ids(self._tokenizer, model, str(spec.encoder))
         padding = int(self._tokenizer.pad_token_id or 0)
         self.pad_id = padding if self._beyond is None or padding < self._beyond else 0

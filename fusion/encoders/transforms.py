@@ -27,6 +27,7 @@ class Transform:
         resample: Pillow's number of the filter (2 bilinear, 3 bicubic).
         mean: Subtracted from values in 0..1, per channel.
         std: Divides after that, per channel.
+        floor: Whether an odd margin is halved downwards, as transformers cut; torchvision rounds to the even number.
     """
 
     resize: tuple[int, int]
@@ -35,6 +36,7 @@ class Transform:
     resample: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    floor: bool = False
 
     @property
     def target(self) -> int | None:
@@ -56,20 +58,23 @@ class Transform:
 
     def as_json(self) -> dict[str, JSON]:
         """Everything the pixels depend on, for the fingerprint."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        given = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if not self.floor:
+            del given["floor"]
+        return given
 
     def pixels(self, picture: Image.Image) -> Pixels:
         """Resizes and cuts an RGB picture in one pass over the part that is kept.
 
-        Sizes and offsets are rounded as torchvision's ``Resize`` and ``CenterCrop`` round them; where the cut is
-        larger than the resized picture, black fills the rest.
+        Sizes are rounded as torchvision's ``Resize`` rounds them, offsets as its ``CenterCrop`` or (``floor``) as
+        transformers' processors; where the cut is larger than the resized picture, black fills the rest.
 
         Returns:
             (height, width, 3) uint8.
         """
         height, width = self._resized(picture.height, picture.width)
         crop_height, crop_width = self.crop
-        top, left = _offset(height, crop_height), _offset(width, crop_width)
+        top, left = _offset(height, crop_height, self.floor), _offset(width, crop_width, self.floor)
         y0, x0 = max(top, 0), max(left, 0)
         y1, x1 = min(top + crop_height, height), min(left + crop_width, width)
         sy, sx = picture.height / height, picture.width / width
@@ -95,10 +100,12 @@ class Transform:
         return max(int(edge * height / width), 1), edge
 
 
-def _offset(size: int, crop: int) -> int:
+def _offset(size: int, crop: int, floor: bool = False) -> int:
     """Where a centre cut begins; negative where black is put before the picture.
 
-    >>> _offset(256, 224), _offset(20, 23)
-    (16, -1)
+    >>> _offset(256, 224), _offset(20, 23), _offset(51, 32), _offset(51, 32, floor=True)
+    (16, -1, 10, 9)
     """
-    return round((size - crop) / 2) if size >= crop else -((crop - size) // 2)
+    if size < crop:
+        return -((crop - size) // 2)
+    return (size - crop) // 2 if floor else round((size - crop) / 2)

@@ -30,7 +30,7 @@ _POOLER = "pooler."
 def _auto_class(config: Any) -> Any:
     architecture = (getattr(config, "architectures", None) or [""])[0]
     if architecture.endswith("VisionModelWithProjection"):
-        return getattr(transformers, architecture)
+        return getattr(transformers, architecture, transformers.AutoModel)
     return transformers.AutoModel
 
 

@@ -54,6 +54,8 @@ class Scores:
             return r2(self.targets.encode(y), scores)
         if self.targets.task == "classification":
             return accuracy(y, self.decode(scores))
+        if len(y) != len(scores):
+            raise ValueError(f"{len(scores)} rows of features and {len(y)} targets; both must be as many")
         return float((self.targets.encode(y) == (self.probabilities(scores) > 0.5)).all(axis=1).mean())
 
 

@@ -102,10 +102,12 @@ class Targets:
             raise ValueError("class_weight is for classification")
         if class_weight == "balanced":
             each = len(Y) / (Y.shape[1] * np.maximum(Y.sum(axis=0), 1))
-        else:
+        elif isinstance(class_weight, Mapping):
             each = np.array([float(class_weight.get(name, 1.0)) for name in self.classes])
-        if not (each > 0).all():
-            raise ValueError("class weights must be above 0")
+        else:
+            raise ValueError(f"class_weight must be None, 'balanced' or {{class: weight}}, not {class_weight!r}")
+        if not ((each > 0) & np.isfinite(each)).all():
+            raise ValueError("class weights must be above 0 and finite")
         return np.asarray(Y @ each)
 
     def decode(self, predictions: NDArray[np.floating]) -> NDArray[Any]:

@@ -8,12 +8,15 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 
+from fusion._checks import check_whole, is_number
 from fusion._json import dumps
 from fusion._views import as_matrix
 from fusion.heads._calibration import Scores
+from fusion.heads._checked import as_targets, check_scale, checked_targets
 from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
-from fusion.heads._targets import Targets, Task, infer_task
+from fusion.heads._targets import Targets, Task
 from fusion.splits import fold_of
 
 RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
@@ -98,13 +101,18 @@ class LinearHead:
             groups: n values; rows with equal ones share a fold.
 
         Raises:
-            ValueError: If rows differ in number, there are none, a feature is not finite, or a setting is out of range.
+            TypeError: If targets are not one a row, or of a type that cannot be learnt.
+            ValueError: If rows differ in number, there are none, a feature is not finite, a target is empty or not
+                finite, or a setting is out of range.
         """
         X = features(X)
+        y = as_targets(y)
         self._check(X, y)
-        self.task_ = infer_task(y) if self.task == "auto" else self.task
+        y, self.task_ = checked_targets(y, self.task)
         targets = Targets.of(y, self.task_)
         Y = targets.encode(y)
+        check_scale("features", X)
+        check_scale("targets", Y, 1e-150)
         fold = self._fold(Y, groups)
         weights = targets.row_weights(Y, self.class_weight)
         path = ridge_path(X, Y, weights, fold, len(RIDGES) + 2 * len(_STEPS))
@@ -129,6 +137,8 @@ class LinearHead:
         Raises:
             ValueError: If the width is not that of the training rows.
         """
+        if not hasattr(self, "coef_"):
+            raise NotFittedError("this LinearHead is not fitted; call fit first")
         X = features(X)
         if X.shape[1] != len(self.coef_):
             raise ValueError(f"the head was fitted on {len(self.coef_)} features, got {X.shape[1]}")
@@ -136,7 +146,8 @@ class LinearHead:
 
     def predict(self, X: Floats) -> NDArray[Any]:
         """Targets in the form they were given in: (n,) classes, label lists or values, or an (n, k) matrix."""
-        return self.scores_.decode(self.decision_function(X))
+        scores = self.decision_function(X)
+        return self.scores_.decode(scores)
 
     def predict_proba(self, X: Floats) -> Float64:
         """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
@@ -144,13 +155,15 @@ class LinearHead:
         Raises:
             ValueError: For regression.
         """
+        scores = self.decision_function(X)
         if self.task_ == "regression":
             raise ValueError("a regression head has no probabilities")
-        return self.scores_.probabilities(self.decision_function(X))
+        return self.scores_.probabilities(scores)
 
     def score(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> float:
         """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
-        return self.scores_.score(self.decision_function(X), y)
+        scores = self.decision_function(X)
+        return self.scores_.score(scores, as_targets(y))
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
@@ -204,10 +217,10 @@ class LinearHead:
     def _check(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> None:
         if len(X) != len(y) or not len(X):
             raise ValueError(f"{len(X)} rows of features and {len(y)} targets; both must be as many, at least one")
-        if self.ridge != "auto" and not self.ridge > 0:
+        if self.ridge != "auto" and not (is_number(self.ridge) and self.ridge > 0):
             raise ValueError(f"ridge must be above 0 or 'auto', not {self.ridge!r}")
-        if self.folds < 2:
-            raise ValueError(f"folds must be at least 2, not {self.folds}")
+        check_whole("folds", self.folds, least=2)
+        check_whole("seed", self.seed, optional=True, least=0)
 
     def _fold(self, Y: Float64, groups: Iterable[object] | None) -> NDArray[np.int64]:
         if groups is not None:

@@ -9,11 +9,14 @@ import numpy as np
 import safetensors.torch
 import torch
 from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
 
+from fusion._checks import check_number, check_whole
 from fusion._json import dumps
 from fusion._views import as_matrix, as_views, present_rows
 from fusion.average import resolve
 from fusion.heads._calibration import Scores
+from fusion.heads._checked import as_targets
 from fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
 from fusion.heads._modules import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
 from fusion.heads._ridge import Float64, Floats
@@ -92,8 +95,12 @@ class NeuralHead:
         if isinstance(inputs, str) or not inputs:
             raise ValueError(f"inputs must be a list of at least one name, not {inputs!r}")
         for key, value in {"hidden": hidden, "batch_size": batch_size, "epochs": epochs, "patience": patience}.items():
-            if value < 1:
-                raise ValueError(f"{key} must be at least 1, not {value}")
+            check_whole(key, value)
+        check_number("learning_rate", learning_rate, above_zero=True)
+        check_number("weight_decay", weight_decay)
+        check_whole("seed", seed, least=0)
+        if len(set(inputs)) < len(inputs):
+            raise ValueError(f"inputs names one twice: {', '.join(map(str, inputs))}")
         if kind == "attention" and hidden % ATTENTION_HEADS:
             raise ValueError(f"hidden must be a multiple of {ATTENTION_HEADS} for attention, not {hidden}")
         self.kind, self.inputs, self.task, self.class_weight = kind, tuple(inputs), task, class_weight
@@ -142,6 +149,7 @@ class NeuralHead:
         X = features(X)
         given = None if groups is None else list(groups)
         keys: list[object] = list(range(len(X))) if given is None else given
+        y = as_targets(y)
         y = y if isinstance(y, np.ndarray) else _array(y)
         linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
         self.task_ = linear.task_
@@ -169,6 +177,8 @@ class NeuralHead:
 
     def decision_function(self, X: Floats, aligned: Aligned) -> Float64:
         """(n, k) scores or values."""
+        if not hasattr(self, "_module"):
+            raise NotFittedError("this NeuralHead is not fitted; call fit first")
         X = features(X)
         rows = self._rows(X, aligned, np.zeros((len(X), 0)), None)
         found = [part for _, part in outputs(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
@@ -177,7 +187,8 @@ class NeuralHead:
 
     def predict(self, X: Floats, aligned: Aligned) -> NDArray[Any]:
         """Targets in the form they were given in."""
-        return self.scores_.decode(self.decision_function(X, aligned))
+        scores = self.decision_function(X, aligned)
+        return self.scores_.decode(scores)
 
     def predict_proba(self, X: Floats, aligned: Aligned) -> Float64:
         """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
@@ -185,13 +196,15 @@ class NeuralHead:
         Raises:
             ValueError: For regression.
         """
+        scores = self.decision_function(X, aligned)
         if self.task_ == "regression":
             raise ValueError("a regression head has no probabilities")
-        return self.scores_.probabilities(self.decision_function(X, aligned))
+        return self.scores_.probabilities(scores)
 
     def score(self, X: Floats, y: Sequence[Any] | NDArray[Any], aligned: Aligned) -> float:
         """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
-        return self.scores_.score(self.decision_function(X, aligned), y)
+        scores = self.decision_function(X, aligned)
+        return self.scores_.score(scores, as_targets(y))
 
     def gates(self, aligned: Aligned) -> dict[str, NDArray[np.float32]]:
         """The weight that a ``gated`` head gives each input in each row.

@@ -227,3 +227,23 @@ def test_figures_on_digits_are_those_that_are_known():
     assert by["concat"]["complete"] > by["text"]["complete"]
     assert by["concat_imputed"]["without text"] == pytest.approx(by["image"]["complete"], abs=0.01)
     assert by["concat"]["without text"] < by["image"]["complete"] - 0.05
+
+
+def test_labels_groups_and_masks_are_one_a_row():
+    views, labels, train = {"a": np.eye(6)}, list("ababab"), np.arange(6) < 4
+    imputer = Imputer(Moments.of(views))
+
+    def scored(labels=labels, groups=None, train=train, test=~train):
+        return probe(views, lambda given: given["a"], labels, groups, train, test, imputer=imputer, dim=2)
+
+    assert scored()["n_test"] == 2
+    for wrong, message in (
+        ({"labels": labels[:5]}, "5 labels for 6 rows"), ({"groups": [1, 2]}, "2 groups for 6 rows"),
+        ({"train": train[:4]}, "4 train for 6 rows"), ({"test": np.arange(2)}, "2 test for 6 rows"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            scored(**wrong)
+    with pytest.raises(TypeError, match=r"train must be .* true or false, not int64"):
+        scored(train=np.arange(6))
+    with pytest.raises(ValueError, match="5 labels for 6 rows"):
+        cross_validated_probe(views, labels[:5], None, 2, 1, lambda *_: lambda given: given["a"], dim=2)

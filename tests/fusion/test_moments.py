@@ -104,8 +104,7 @@ def test_huge_finite_values_are_not_broken():
     values[0] = 0
     moments = Moments.of({"x": values}, precision="float64")
     np.testing.assert_allclose(moments.cov, np.cov(values.T.astype(np.float64)), rtol=1e-6)
-    with pytest.raises(ValueError, match="too large for float32"):
-        Moments.of({"x": values})
+    np.testing.assert_allclose(Moments.of({"x": values}).cov, moments.cov, rtol=1e-6)
 
 
 def test_shapes_are_checked():

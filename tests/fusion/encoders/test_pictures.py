@@ -275,3 +275,10 @@ def test_what_pillow_opens_is_decoded(shared):
     assert len(rows) > 150
     assert not lost
     assert bad <= {Reason.TRUNCATED, Reason.DECODE_ERROR, Reason.TOO_MANY_PIXELS, Reason.NOT_AN_IMAGE, Reason.EMPTY}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_picture_without_a_number_is_refused(value):
+    with pytest.raises(BadInputError) as error:
+        decode(encoded(Image.fromarray(np.full((4, 5), value, np.float32)), "TIFF"), formats=["TIFF"], max_pixels=100)
+    assert error.value.reason == Reason.DECODE_ERROR

@@ -7,8 +7,9 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
-from fusion.encoders.base import Preprocessing
+from fusion.encoders.base import EncoderSpec, Preprocessing
 from fusion.encoders.image import Standardise
+from fusion.encoders.processing import read_transform
 from fusion.encoders.transforms import Transform
 from tests.fusion.encoders.conftest import drawn
 
@@ -49,3 +50,21 @@ def test_override_keeps_the_filter():
     changed = base.overridden(Preprocessing(64, 48, (0, 0, 0), (1, 1, 1)))
     assert changed == Transform((64, 64), False, (48, 48), 3, (0, 0, 0), (1, 1, 1))
     assert base.overridden(None) is base
+
+
+@pytest.mark.parametrize("asked", [
+    {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}},
+    {"size": {"shortest_edge": 41}, "crop_size": {"height": 32, "width": 32}},
+    {"size": {"shortest_edge": 24}, "crop_size": {"height": 31, "width": 33}},
+    {"do_resize": False, "crop_size": {"height": 32, "width": 32}},
+])  # fmt: skip
+@pytest.mark.parametrize("size", [(90, 70), (70, 90), (200, 150), (9, 7)])
+def test_a_processor_cuts_where_its_library_does(asked, size, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    processor = transformers.CLIPImageProcessor(**asked)
+    processor.save_pretrained(tmp_path)
+    transform = read_transform(tmp_path, EncoderSpec("image", str(tmp_path)))
+    picture = drawn(*size)
+    ours = Standardise(transform)(torch.from_numpy(transform.pixels(picture)[None]))[0].numpy()
+    theirs = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"][0])
+    assert np.abs(ours - theirs).mean() < 0.02

@@ -198,7 +198,7 @@ def test_an_aligned_row_that_is_partly_nan_is_refused():
 def test_settings_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="hidden must be a multiple of 4 for attention, not 10"):
         NeuralHead("attention", NAMES, hidden=10)
-    with pytest.raises(ValueError, match="epochs must be at least 1"):
+    with pytest.raises(ValueError, match="epochs must be a whole number, at least 1, not 0"):
         NeuralHead("mlp", NAMES, epochs=0)
     with pytest.raises(ValueError, match="inputs must be a list"):
         NeuralHead("mlp", "text")
@@ -217,4 +217,4 @@ def test_a_first_loss_that_is_not_finite_is_said():
     X, _, aligned, _ = liars(n=80)
     huge = X.astype(np.float64) * 1e30
     with pytest.raises(ValueError, match=r"loss on held-out rows is .* before any training"):
-        NeuralHead("mlp", NAMES, hidden=8, epochs=2, task="regression").fit(huge, np.arange(80.0) * 1e300, aligned)
+        NeuralHead("mlp", NAMES, hidden=8, epochs=2, task="regression").fit(huge, np.arange(80.0) * 1e140, aligned)
