@@ -29,7 +29,7 @@ class PatchTransform(Transform):
         """Of a processor, with the number and size of patches that it makes of a picture."""
         count, values = np.asarray(processor(images=probe, return_tensors="np")["pixel_values"]).shape[1:]
         size = (count + 1, values // 3)
-        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor)
+        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor=processor)
 
     @property
     def target(self) -> int | None:

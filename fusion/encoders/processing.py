@@ -1,6 +1,7 @@
 """The picture preprocessing of a transformers model: as this package's own transform where both agree, else its own."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torchvision.transforms.v2.functional import InterpolationMode, resize
 from transformers import AutoImageProcessor
 
 from fusion.encoders.base import JSON, EncoderSpec
@@ -17,9 +19,35 @@ from fusion.encoders.patches import PatchTransform
 from fusion.encoders.transforms import Pixels, Transform
 from fusion.errors import JobError
 
-_AGREEMENT = 0.05
+_AGREEMENT = 1e-4
+"""Largest difference of a standardised value."""
+
+_INTERPOLATION = {
+    0: InterpolationMode.NEAREST_EXACT,
+    1: InterpolationMode.LANCZOS,
+    2: InterpolationMode.BILINEAR,
+    3: InterpolationMode.BICUBIC,
+}
 _UNSET = Transform((224, 224), False, (224, 224), 3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 _GIVE = "give preprocessing: {resize, crop, mean, std}"
+
+
+@dataclass(frozen=True, slots=True)
+class TensorTransform(Transform):
+    """Resizes as torchvision resizes tensors, as transformers' processors do: Pillow rounds otherwise."""
+
+    def as_json(self) -> dict[str, JSON]:
+        """As of any transform, and that tensors are resized."""
+        return Transform.as_json(self) | {"resized": "tensor"}
+
+    def _resized(
+        self, picture: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
+    ) -> NDArray[np.uint8]:
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
+        if pixels.shape[1:] != size:
+            pixels = resize(pixels, list(size), _INTERPOLATION[self.resample], antialias=True)
+        top, left, bottom, right = box
+        return np.ascontiguousarray(pixels[:, top:bottom, left:right].permute(1, 2, 0).numpy())
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +80,7 @@ class LibraryTransform(Transform):
 
 
 def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
-    """A model's own picture preprocessing, checked against its image processor on one picture.
+    """A model's own picture preprocessing, checked against its image processor on pictures of several shapes.
 
     Raises:
         JobError: There is none, or it gives pictures of different sizes.
@@ -69,15 +97,15 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
     if spec.preprocessing is not None:
         return (transform or _UNSET).overridden(spec.preprocessing)
     with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be run; {_GIVE}"):
-        theirs = _processed(processor, _probe())
-    if transform is not None and _agree(transform, theirs):
-        return transform
-    with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be run; {_GIVE}"):
-        upright = _processed(processor, _probe().transpose(Image.Transpose.ROTATE_90))
-    if upright.shape != theirs.shape:
+        theirs = [_processed(processor, picture) for picture in _probes()]
+    for ours in (TensorTransform, Transform):
+        same = transform and ours(**{field.name: getattr(transform, field.name) for field in fields(transform)})
+        if same and all(_agree(same, picture, values) for picture, values in zip(_probes(), theirs, strict=True)):
+            return same
+    if len({values.shape for values in theirs}) > 1:
         name = type(processor).__name__
         raise JobError("preprocessing", f"{name} leaves pictures in different sizes; {_GIVE}")
-    return LibraryTransform.of(processor, (theirs.shape[1], theirs.shape[2]))
+    return LibraryTransform.of(processor, theirs[0].shape[1:])
 
 
 def _patches(processor: Any, spec: EncoderSpec) -> Transform:
@@ -92,11 +120,11 @@ def _patches(processor: Any, spec: EncoderSpec) -> Transform:
             "preprocessing", f"{name} keeps a picture's aspect ratio, which no resize and crop can; leave it out"
         )
     with told("preprocessing", f"{spec.encoder} has preprocessing that cannot be run"):
-        made = processor(images=_probe(), return_tensors="np")
+        made = processor(images=_probes()[0], return_tensors="np")
         shapes = np.asarray(made["spatial_shapes"]).shape
         if np.ndim(made["pixel_values"]) != 3 or shapes != (1, 2):
             raise JobError("encoder", f"{name} cuts a picture into several, which is not supported")
-        return PatchTransform.of_probe(processor, _probe())
+        return PatchTransform.of_probe(processor, _probes()[0])
 
 
 def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
@@ -112,16 +140,18 @@ def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
     return np.asarray(values[0], np.float32)
 
 
-def _agree(transform: Transform, theirs: NDArray[np.float32]) -> bool:
-    ours = Standardise(transform)(torch.from_numpy(transform.pixels(_probe())[None]))[0].numpy()
-    return ours.shape == theirs.shape and float(np.abs(ours - theirs).mean()) <= _AGREEMENT
+def _agree(transform: Transform, picture: Image.Image, theirs: NDArray[np.float32]) -> bool:
+    ours = Standardise(transform)(torch.from_numpy(transform.pixels(picture)[None]))[0].numpy()
+    return ours.shape == theirs.shape and float(np.abs(ours - theirs).max()) <= _AGREEMENT
 
 
-def _probe() -> Image.Image:
-    """A smooth picture, wider than high, whose colours differ everywhere."""
+@cache
+def _probes() -> tuple[Image.Image, ...]:
+    """A smooth picture, wider than high, whose colours differ everywhere; noise: high, of odd edges, and small."""
     y, x = np.mgrid[0:300, 0:400] / 400.0
     waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 7 * y)], axis=-1)
-    return Image.fromarray((waves * 255).astype(np.uint8))
+    noise = np.random.default_rng(0).integers(0, 256, (501, 333, 3), np.uint8)
+    return tuple(map(Image.fromarray, ((waves * 255).astype(np.uint8), noise, noise[:29, :41])))
 
 
 def _edges(size: Any) -> tuple[int, int, bool] | None:

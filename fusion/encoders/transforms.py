@@ -64,7 +64,7 @@ class Transform:
         return given
 
     def pixels(self, picture: Image.Image) -> Pixels:
-        """Resizes and cuts an RGB picture in one pass over the part that is kept.
+        """Resizes an RGB picture and cuts its centre.
 
         Sizes are rounded as torchvision's ``Resize`` rounds them, offsets as its ``CenterCrop`` or (``floor``) as
         transformers' processors; where the cut is larger than the resized picture, black fills the rest.
@@ -72,26 +72,36 @@ class Transform:
         Returns:
             (height, width, 3) uint8.
         """
-        height, width = self._resized(picture.height, picture.width)
+        height, width = self._size(picture.height, picture.width)
         crop_height, crop_width = self.crop
         top, left = _offset(height, crop_height, self.floor), _offset(width, crop_width, self.floor)
         y0, x0 = max(top, 0), max(left, 0)
         y1, x1 = min(top + crop_height, height), min(left + crop_width, width)
-        sy, sx = picture.height / height, picture.width / width
-        resized = picture.resize(
-            (x1 - x0, y1 - y0),
-            Image.Resampling(self.resample),
-            box=(x0 * sx, y0 * sy, min(x1 * sx, picture.width), min(y1 * sy, picture.height)),
-            reducing_gap=_REDUCING_GAP,
-        )
-        values = np.array(resized, dtype=np.uint8)
+        values = self._resized(picture, (height, width), (y0, x0, y1, x1))
         if values.shape[:2] != self.crop:
             canvas = np.zeros((*self.crop, 3), np.uint8)
             canvas[y0 - top : y0 - top + values.shape[0], x0 - left : x0 - left + values.shape[1]] = values
             values = canvas
         return values
 
-    def _resized(self, height: int, width: int) -> tuple[int, int]:
+    def _resized(
+        self, picture: Image.Image, size: tuple[int, int], box: tuple[int, int, int, int]
+    ) -> NDArray[np.uint8]:
+        """The part within a box (top, left, bottom, right) of the picture at a size (height, width).
+
+        Pillow makes it in one pass over the part that is kept.
+        """
+        sy, sx = picture.height / size[0], picture.width / size[1]
+        top, left, bottom, right = box
+        resized = picture.resize(
+            (right - left, bottom - top),
+            Image.Resampling(self.resample),
+            box=(left * sx, top * sy, min(right * sx, picture.width), min(bottom * sy, picture.height)),
+            reducing_gap=_REDUCING_GAP,
+        )
+        return np.array(resized, dtype=np.uint8)
+
+    def _size(self, height: int, width: int) -> tuple[int, int]:
         if self.exact:
             return self.resize
         edge = self.resize[0]

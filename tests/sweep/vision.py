@@ -83,7 +83,8 @@ def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
         return Row(kind, REFUSED, str(error).replace(str(folder), "it"))
     assert isinstance(encoder, PictureEncoder)
     prepared = [encoder.prepare(encoded(picture)) for picture in _PICTURES]
-    pixels = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared)))
+    ours = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared)))
+    pixels = _pixels(folder) if given is None else ours
     theirs, part = reference(folder, pixels)
     part = f"{described.fingerprint['features']}" if part is None else part
     gaps = [
@@ -93,6 +94,14 @@ def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
     if described.dim != theirs.shape[1]:
         return Row(kind, DIFFERS, f"width {described.dim} instead of {theirs.shape[1]} ({part})")
     return Row(kind, EQUAL if max(gaps) <= TOLERANCE else DIFFERS, f"{part}, to {max(gaps):.0e}")
+
+
+def _pixels(folder: Path) -> torch.Tensor:
+    """(n, 3, h, w) that the model's own image processor makes of the pictures."""
+    from transformers import AutoImageProcessor
+
+    processor = AutoImageProcessor.from_pretrained(folder)
+    return torch.cat([processor(images=picture, return_tensors="pt")["pixel_values"] for picture in _PICTURES])
 
 
 def gap(theirs: "np.ndarray[Any, Any]", ours: "np.ndarray[Any, Any]") -> float:

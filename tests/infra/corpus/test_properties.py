@@ -39,7 +39,10 @@ def test_parquet_values_are_read_as_they_are(kind: str, tmp_path: Path) -> None:
         assert repr(values["x"]) == repr(wanted)
         assert set(values["__misfits__"]) == {None} or "binary" in kind
         if key is not None:
-            assert_keys_name_values(stored.to_pylist(), values[""])
+            whole = (
+                stored.cast(pa.int64()) if pa.types.is_time64(stored.type) else stored
+            )  # Python's have no nanoseconds
+            assert_keys_name_values(whole.to_pylist(), values[""])
 
     check()
 
