@@ -138,8 +138,10 @@ class Pictures:
 
         What is kept of a corpus stays true when the corpus is moved, and does not say whose folder it lay in.
         """
-        root = self._root.rstrip("/") + "/"
-        return uri.removeprefix(root) if uri is not None else None
+        return self._placed(uri) if uri is not None else None
+
+    def _placed(self, uri: str) -> str:
+        return uri.removeprefix(self._root.rstrip("/") + "/")
 
     def _encoded(self, data: bytes) -> Picture:
         if not data:
@@ -170,6 +172,7 @@ class Pictures:
                 os.path.normpath(f"{base}/{self._images_folder}/{value}"),
             ]
             candidates = candidates if not value.startswith("/") else [os.path.normpath(value)]
+        missing, value = self._missing(value, folder), self._placed(value)
         for path in candidates:
             with _told(value):
                 self._check_inside(path, value)
@@ -183,11 +186,11 @@ class Pictures:
                 raise BadInputError(Reason.NOT_A_FILE, value)
             self._check_size(status.st_size, value)
             return Picture(partial(_read_local, path, value), path, str(status.st_mtime_ns), status.st_size)
-        raise self._missing(value, folder)
+        raise missing
 
     def _missing(self, value: str, folder: str) -> BadInputError:
         if value.startswith("/") or is_uri(value):
-            return BadInputError(Reason.FILE_MISSING, value)
+            return BadInputError(Reason.FILE_MISSING, self._placed(value))
         place = f"{folder.rstrip('/')}/" if folder else ""
         return BadInputError(
             Reason.FILE_MISSING, f"{value}: neither {place}{value} nor {place}{self._images_folder}/{value}"
@@ -218,6 +221,7 @@ class Pictures:
             if any(path.startswith("..") for path in paths[:1]) and not self._outside_corpus:
                 raise _outside(value)
             candidates = [f"{self._root.rstrip('/')}/{path}" for path in paths]
+        missing, value = self._missing(value, folder), self._placed(value)
         for uri in candidates:
             if not self._outside_corpus and not self._is_below(uri):
                 raise _outside(value)
@@ -230,7 +234,7 @@ class Pictures:
                 raise
             self._check_size(size, value)
             return Picture(partial(self._read_remote, uri, size, value), uri, stamp, size)
-        raise self._missing(value, folder)
+        raise missing
 
     def _is_below(self, uri: str) -> bool:
         if not is_uri(self._root) or uri.partition("://")[0] != self._root.partition("://")[0] or "/../" in uri:

@@ -136,6 +136,14 @@ def test_the_detail_says_what_to_do(corpus: Path, value: str, expected: Reason, 
     assert words in caught.value.detail
 
 
+@pytest.mark.parametrize("name", ["empty.png", "gone.png", "pipe.png", "leaving.png", "sub/gone.png"])
+def test_what_is_wrong_does_not_say_where_the_corpus_lies(corpus: Path, name: str) -> None:
+    with pytest.raises(BadInputError) as caught:
+        Pictures(str(corpus)).reader(f"{corpus}/{name}", "sub")
+    assert caught.value.detail.startswith(name)
+    assert str(corpus) not in caught.value.detail
+
+
 def test_a_folder_whose_name_only_begins_alike_is_outside(corpus: Path) -> None:
     neighbour = corpus.parent / "corpus-2"
     neighbour.mkdir()
