@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Vectors: TypeAlias = NDArray[np.float32]
 
-IMPLEMENTATION = 4
+IMPLEMENTATION = 5
 """Part of every encoder id; raised whenever this package would compute different vectors from the same files."""
 
 DEFAULT_FORMATS = (

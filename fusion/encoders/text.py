@@ -229,10 +229,15 @@ class TextEncoder(Encoder):
         return self._steps.run(features)
 
     def _padded(self, batch: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Ids padded at the end to the longest, and their mask; no mask where nothing was padded."""
+        """Ids padded to the longest, and their mask; no mask where nothing was padded.
+
+        Padding that is attended to stands where the tokeniser puts it, any other at the end.
+        """
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         longest = self.tokens.limit if self._fill else max(int(lengths.max()), 1)
-        mask = np.arange(longest)[None, :] < lengths[:, None]
+        places = np.arange(longest)[None, :]
+        ahead = self._fill and self.tokens.pads_ahead
+        mask = places >= longest - lengths[:, None] if ahead else places < lengths[:, None]
         ids = np.full(mask.shape, self.tokens.pad_id, np.int64)
         ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
         return moved(ids, self.device), None if mask.all() else moved(mask.astype(np.int64), self.device)

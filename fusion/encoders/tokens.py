@@ -49,6 +49,7 @@ class Tokens:
     Attributes:
         limit: Most tokens of a text, special ones included; never more than the model has positions for.
         pad_id: The padding token.
+        pads_ahead: Whether the tokeniser puts padding before a text.
 
     Raises:
         JobError: There is no usable tokeniser, or it is another model's.
@@ -69,6 +70,7 @@ class Tokens:
                 "raise max_seq_length (sentence_bert_config.json) or model_max_length (tokenizer_config.json)",
             )
         self._beyond = unreadable_ids(self._tokenizer, model, str(spec.encoder))
+        self.pads_ahead = self._tokenizer.padding_side == "left"
         padding = int(self._tokenizer.pad_token_id or 0)
         self.pad_id = padding if self._beyond is None or padding < self._beyond else 0
         self._prompt = recipe.prompt

@@ -56,10 +56,10 @@ def _fits(case: Case, name: str, want: Any, value: Any, missing: bool, folder: b
         return bool(value == want)
     if missing and isinstance(want, bool) and isinstance(value, float):
         return value == float(want)
-    if case.family == "json":
-        return matches(want, value, missing)
     if missing and isinstance(want, int) and isinstance(value, float) and not isinstance(want, bool):
         return float(want) == value
+    if case.family == "json":
+        return matches(want, value, missing)
     if case.family == "files" and _widened(want, value):
         return True
     return bool(canonical(value, missing) == canonical(want, missing))

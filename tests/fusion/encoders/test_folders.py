@@ -120,3 +120,21 @@ def test_mpt_reads_as_many_tokens_as_it_has_biases_for(tmp_path):
         expected = np.stack([model(input_ids=row).last_hidden_state.mean(dim=1)[0].numpy() for row in ids])
     assert describe(EncoderSpec("text", str(tmp_path))).dim == 24
     assert difference(expected, vectors(tmp_path)) < 1e-4
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_that_is_read_stands_where_the_tokeniser_puts_it(side, tmp_path):
+    parts = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+    text = parts | {"vocab_size": 200, "max_position_embeddings": 16, "projection_size": 32}
+    torch.manual_seed(0)
+    config = transformers.SiglipConfig(text_config=text, vision_config=parts | {"image_size": 32, "patch_size": 16})
+    model = transformers.SiglipModel(config).eval()
+    model.save_pretrained(tmp_path)
+    save_tokenizer(tmp_path)
+    change(tmp_path, "tokenizer_config.json", padding_side=side, model_max_length=16)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    ids = tokenizer(SENTENCES, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
+    with torch.inference_mode():
+        expected = model.get_text_features(input_ids=ids).pooler_output.numpy()
+    ours = embed(load(EncoderSpec("text", str(tmp_path))), SENTENCES, batch=24, threads=1).vectors
+    assert difference(expected, ours) < 1e-4
