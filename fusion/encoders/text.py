@@ -162,7 +162,7 @@ class TextEncoder(Encoder):
         self.packed: Packed | None = None
         lengthy = self._anew is not None or "longrope" in rotary_kinds(model)
         self.together = "equal lengths" if lengthy or not self._read.masked else "padded"
-        self.probes = self.tokens(_PROBES)
+        self.probes = self._readable(self.tokens(_PROBES))
         if not self._fill:
             self._read.settle(torch.tensor(self.probes[:1], device=self.device))
         self.dim = int(self.encode(self.probes[:1]).shape[1])
@@ -172,6 +172,29 @@ class TextEncoder(Encoder):
         self._find_together(_HALF_TOLERANCE if half else TOLERANCE)
         if half and not cpu and not self.pooled and self.together == "padded":
             self.packed = _packed(self.model, self.tokens)
+
+    def _readable(self, probes: list[list[int]]) -> list[list[int]]:
+        """Those of the probes that are long enough; shorter texts are refused row by row from now on.
+
+        Models that shorten their sequence on the way (Funnel, CANINE) fail on texts of fewer tokens.
+        """
+        if self._fill:
+            return probes
+        ordered = sorted(probes, key=len)
+        first = next((number for number, ids in enumerate(ordered) if self._reads(ids)), None)
+        if first:
+            failed, read = len(ordered[first - 1]), ordered[first]
+            self.tokens.least = next(n for n in range(failed + 1, len(read) + 1) if self._reads(read[:n]))
+        return [ids for ids in probes if len(ids) >= self.tokens.least]
+
+    @torch.inference_mode()
+    def _reads(self, ids: list[int]) -> bool:
+        given = torch.tensor([ids], device=self.device)
+        try:
+            self._read(given, torch.ones_like(given))
+        except Exception:  # noqa: BLE001 - a model's own code fails in any way
+            return False
+        return True
 
     def _find_together(self, tolerance: float) -> None:
         """Tries what is fastest first; where nothing helps, texts go alone, and the caller's check says why."""

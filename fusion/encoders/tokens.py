@@ -49,6 +49,7 @@ class Tokens:
     Attributes:
         limit: Most tokens of a text, special ones included; never more than the model has positions for.
         pad_id: The padding token.
+        least: Fewest tokens that the model can read.
         pads_ahead: Whether the tokeniser puts padding before a text.
 
     Raises:
@@ -70,6 +71,7 @@ class Tokens:
                 "raise max_seq_length (sentence_bert_config.json) or model_max_length (tokenizer_config.json)",
             )
         self._beyond = unreadable_ids(self._tokenizer, model, str(spec.encoder))
+        self.least = 1
         self.pads_ahead = self._tokenizer.padding_side == "left"
         padding = int(self._tokenizer.pad_token_id or 0)
         self.pad_id = padding if self._beyond is None or padding < self._beyond else 0
@@ -94,9 +96,14 @@ class Tokens:
         """Token ids of each text, at most ``limit`` of them; texts must have been checked.
 
         Raises:
-            BadInputError: A text spells a special token that the model has no embedding for.
+            BadInputError: A text has fewer tokens than the model can read, or spells a special token that the model
+                has no embedding for.
         """
         rows = self._encode([self._prompt + text for text in texts])
+        if shortest := min((len(ids) for ids in rows if len(ids) < self.least), default=0):
+            raise BadInputError(
+                Reason.INVALID_TEXT, f"the model reads texts of {self.least} tokens or more, this one has {shortest}"
+            )
         if self._beyond is not None:
             for number in (number for ids in rows for number in ids if number >= self._beyond):
                 token = self._tokenizer.convert_ids_to_tokens(number)

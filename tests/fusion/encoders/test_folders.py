@@ -122,6 +122,26 @@ def test_mpt_reads_as_many_tokens_as_it_has_biases_for(tmp_path):
     assert difference(expected, vectors(tmp_path)) < 1e-4
 
 
+def test_texts_that_are_too_short_for_the_model_are_refused_and_the_others_read(tmp_path):
+    torch.manual_seed(0)
+    size = save_tokenizer(tmp_path)
+    config = transformers.FunnelConfig(
+        vocab_size=size, block_sizes=[1, 1, 1], d_model=32, n_head=4, d_head=8, d_inner=40
+    )
+    model = transformers.FunnelModel(config).eval()
+    model.save_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    texts = [text for text in SENTENCES if len(tokenizer(text)["input_ids"]) > 4]
+    ids = [torch.tensor([tokenizer(text, truncation=True)["input_ids"]]) for text in texts]
+    with torch.inference_mode():
+        expected = np.stack([model(input_ids=row).last_hidden_state.mean(dim=1)[0].numpy() for row in ids])
+    encoder = load(EncoderSpec("text", str(tmp_path)))
+    result = embed(encoder, ["boat", *texts], batch=24, threads=1)
+    assert difference(expected, result.vectors[1:]) < 1e-4
+    assert result.ok.tolist() == [False] + [True] * len(texts)
+    assert "texts of 5 tokens or more, this one has 3" in str(result)
+
+
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_padding_that_is_read_stands_where_the_tokeniser_puts_it(side, tmp_path):
     parts = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
