@@ -60,7 +60,7 @@ def page(models: list[Found], folders: list[Found]) -> str:
     absent = [each for each in models if each.status == "not built"]
     lines += [
         "## Not tried", "",
-        f"{len(absent)} architectures read no text alone, could not be built small here; "
+        f"{len(absent)} architectures read no text alone, or could not be built small here; "
         "the list says which.", "",
         "| architecture | why |", "| --- | --- |", *(f"| {e.name} | {_cell(e.detail)} |" for e in absent), "",
     ]  # fmt: skip
