@@ -38,7 +38,7 @@ def transformers_row(kind: str, folder: Path) -> Row:
     except Exception as error:  # noqa: BLE001 - whatever a model's own code raises
         return Row(kind, NOT_BUILT, _line(error))
     first = _compared(kind, folder, None)
-    if first.outcome == REFUSED and first.detail.startswith("preprocessing"):
+    if first.outcome == REFUSED and first.detail.startswith(("preprocessing", "encoder: it does not read pictures of")):
         second = _compared(kind, folder, _GIVEN)
         if second.outcome != REFUSED:
             return second._replace(detail=f"{second.detail}; `preprocessing` must be given: {first.detail}")
