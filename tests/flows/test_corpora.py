@@ -150,5 +150,5 @@ def test_another_column_under_the_same_name_is_embedded_beside(done):
     inputs = job["inputs"] | {"question": job["inputs"]["question"] | {"column": "label"}}
     plan = describe_plan(prepare(Job.model_validate({**job, "inputs": inputs})))
     left = {name: figures["shards_left"] for name, figures in plan["inputs"].items()}
-    assert left.pop("question") == plan["inputs"]["question"]["shards"]
+    assert left.pop("question") == plan["shards"]
     assert not any(left.values())

@@ -46,7 +46,7 @@ def same(
 
 
 def _fits(case: Case, name: str, want: Any, value: Any, missing: bool, folder: bool) -> bool:
-    if folder and case.family == "json" and isinstance(want, dict | list):
+    if folder and case.family == "json" and (isinstance(want, dict | list) or isinstance(value, str)):
         return matches(want, value, missing)
     if folder and not isinstance(want, str):
         return folder_value(value) == folder_value(want)
