@@ -46,7 +46,7 @@ def same(
 
 
 def _fits(case: Case, name: str, want: Any, value: Any, missing: bool, folder: bool) -> bool:
-    if folder and case.family == "json" and (isinstance(want, dict | list) or isinstance(value, str)):
+    if folder and case.family == "json" and isinstance(want, dict | list):
         return matches(want, value, missing)
     if folder and not isinstance(want, str):
         return folder_value(value) == folder_value(want)
@@ -84,7 +84,7 @@ def folder_value(value: Any) -> str | None:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if str(value).lower() in ("nan", "true", "false"):
-        return None if str(value) == "nan" else str(value).lower()
+        return None if str(value).lower() == "nan" else str(value).lower()
     try:
         return str(float(value) + 0.0)  # one folder for both zeros
     except (TypeError, ValueError, OverflowError):
