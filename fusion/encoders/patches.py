@@ -7,38 +7,25 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fusion.encoders.base import JSON
-from fusion.encoders.transforms import Pixels, Transform
+from fusion.encoders.transforms import Pixels, ProcessorTransform
 
 _BASE = 32
 """Counts of patches are written as two numbers below it, which are exact in every number format."""
 
 
 @dataclass(frozen=True, slots=True)
-class PatchTransform(Transform):
+class PatchTransform(ProcessorTransform):
     """An image processor that cuts one picture into patches, padded to a fixed number of them.
 
     Attributes:
         processor: From a picture to ``pixel_values`` (1, patches, values) and ``spatial_shapes`` (1, 2).
     """
 
-    processor: Any = None
-
     @classmethod
     def of_probe(cls, processor: Any, probe: Image.Image) -> "PatchTransform":
         """Of a processor, with the number and size of patches that it makes of a picture."""
         count, values = np.asarray(processor(images=probe, return_tensors="np")["pixel_values"]).shape[1:]
-        size = (count + 1, values // 3)
-        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor=processor)
-
-    @property
-    def target(self) -> int | None:
-        """None: the processor is handed every pixel."""
-        return None
-
-    def as_json(self) -> dict[str, JSON]:
-        """The processor's name and sizes; its settings are among the model's files."""
-        return {"processor": type(self.processor).__name__, "crop": list(self.crop)}
+        return cls.of_size(processor, (count + 1, values // 3))
 
     def pixels(self, picture: Image.Image) -> Pixels:
         """(patches + 1, values / 3, 3) float32, standardised; the last row holds how many patches are high and wide."""

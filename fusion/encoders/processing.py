@@ -16,7 +16,7 @@ from fusion.encoders.base import JSON, EncoderSpec
 from fusion.encoders.hub import told
 from fusion.encoders.image import Standardise
 from fusion.encoders.patches import PatchTransform
-from fusion.encoders.transforms import Pixels, Transform
+from fusion.encoders.transforms import Pixels, ProcessorTransform, Transform
 from fusion.errors import JobError
 
 _AGREEMENT = 1e-4
@@ -51,28 +51,12 @@ class TensorTransform(Transform):
 
 
 @dataclass(frozen=True, slots=True)
-class LibraryTransform(Transform):
+class LibraryTransform(ProcessorTransform):
     """The model's own image processor, run on one picture at a time, for what :class:`Transform` cannot express.
 
     Attributes:
         processor: From a picture to ``pixel_values`` of one size.
     """
-
-    processor: Any = None
-
-    @classmethod
-    def of(cls, processor: Any, size: tuple[int, int]) -> "LibraryTransform":
-        """Of a processor that gives (height, width) pictures, already standardised."""
-        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor=processor)
-
-    @property
-    def target(self) -> int | None:
-        """None: the processor is handed every pixel."""
-        return None
-
-    def as_json(self) -> dict[str, JSON]:
-        """The processor's name and sizes; its settings are among the model's files."""
-        return {"processor": type(self.processor).__name__, "crop": list(self.crop)}
 
     def pixels(self, picture: Image.Image) -> Pixels:
         """(height, width, 3) float32, standardised."""
@@ -105,7 +89,7 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
     if len({values.shape for values in theirs}) > 1:
         name = type(processor).__name__
         raise JobError("preprocessing", f"{name} leaves pictures in different sizes; {_GIVE}")
-    return LibraryTransform.of(processor, theirs[0].shape[1:])
+    return LibraryTransform.of_size(processor, theirs[0].shape[1:])
 
 
 def _patches(processor: Any, spec: EncoderSpec) -> Transform:

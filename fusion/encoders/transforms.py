@@ -1,7 +1,7 @@
 """The one way pictures become model input: resize and cut the centre, as each model's weights ask."""
 
 from dataclasses import asdict, dataclass, replace
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,6 +108,31 @@ class Transform:
         if height <= width:
             return edge, max(int(edge * width / height), 1)
         return max(int(edge * height / width), 1), edge
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorTransform(Transform):
+    """Base of what hands each picture, whole, to a model's own image processor, which standardises it.
+
+    Attributes:
+        processor: From a picture to the model's arguments.
+    """
+
+    processor: Any = None
+
+    @classmethod
+    def of_size(cls, processor: Any, size: tuple[int, int]) -> Self:
+        """Of a processor that gives (height, width) pixels."""
+        return cls(size, True, size, 3, (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255), processor=processor)
+
+    @property
+    def target(self) -> int | None:
+        """None: the processor is handed every pixel."""
+        return None
+
+    def as_json(self) -> dict[str, JSON]:
+        """The processor's name and sizes; its settings are among the model's files."""
+        return {"processor": type(self.processor).__name__, "crop": list(self.crop)}
 
 
 def _offset(size: int, crop: int, floor: bool = False) -> int:

@@ -172,7 +172,7 @@ class Pictures:
                 os.path.normpath(f"{base}/{self._images_folder}/{value}"),
             ]
             candidates = candidates if not value.startswith("/") else [os.path.normpath(value)]
-        missing, value = self._missing(value, folder), self._placed(value)
+        asked, value = value, self._placed(value)
         for path in candidates:
             with _told(value):
                 self._check_inside(path, value)
@@ -186,7 +186,7 @@ class Pictures:
                 raise BadInputError(Reason.NOT_A_FILE, value)
             self._check_size(status.st_size, value)
             return Picture(partial(_read_local, path, value), path, str(status.st_mtime_ns), status.st_size)
-        raise missing
+        raise self._missing(asked, folder)
 
     def _missing(self, value: str, folder: str) -> BadInputError:
         if value.startswith("/") or is_uri(value):
@@ -221,7 +221,7 @@ class Pictures:
             if any(path.startswith("..") for path in paths[:1]) and not self._outside_corpus:
                 raise _outside(value)
             candidates = [f"{self._root.rstrip('/')}/{path}" for path in paths]
-        missing, value = self._missing(value, folder), self._placed(value)
+        asked, value = value, self._placed(value)
         for uri in candidates:
             if not self._outside_corpus and not self._is_below(uri):
                 raise _outside(value)
@@ -234,7 +234,7 @@ class Pictures:
                 raise
             self._check_size(size, value)
             return Picture(partial(self._read_remote, uri, size, value), uri, stamp, size)
-        raise missing
+        raise self._missing(asked, folder)
 
     def _is_below(self, uri: str) -> bool:
         if not is_uri(self._root) or uri.partition("://")[0] != self._root.partition("://")[0] or "/../" in uri:

@@ -3,6 +3,7 @@
 Run as ``python -m tests.sweep.supported_text [NAME...]``; all of it takes about an hour on one core.
 """
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -72,7 +73,7 @@ def _row(found: Found) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "/").split())[:160]
+    return " ".join(re.sub(r"'/[^']*'?", "'...'", text.replace("|", "/")).split())[:160]
 
 
 def main(names: list[str]) -> None:
