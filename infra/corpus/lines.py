@@ -180,7 +180,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object; one that names a value twice would lose the first.
 
     Raises:
-        ValueError: A name stands there twice.
+        ValueError: A name is given twice.
     """
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -37,14 +37,14 @@ def _json(case: Case, rows: Sequence[int]) -> list[bytes]:
             lines.append(_BROKEN[row % len(_BROKEN)])
             continue
         values = {name: column.values[row] for name, column in case.columns.items()}
-        told = {name: value for name, value in values.items() if value is not None or row % 2}
-        lines.append(json.dumps(told, ensure_ascii=row % 3 == 0 or _has_surrogate(told)).encode())
+        written = {name: value for name, value in values.items() if value is not None or row % 2}
+        lines.append(json.dumps(written, ensure_ascii=row % 3 == 0 or _has_surrogate(written)).encode())
     ends = [b"\r\n" if case.rows % 2 else b"\n"] * len(lines)
     return [part for pair in zip(lines, ends, strict=True) for part in pair]
 
 
-def _has_surrogate(told: object) -> bool:
-    return any("\ud800" <= sign <= "\udfff" for sign in json.dumps(told, ensure_ascii=False))
+def _has_surrogate(written: object) -> bool:
+    return any("\ud800" <= sign <= "\udfff" for sign in json.dumps(written, ensure_ascii=False))
 
 
 def _csv(case: Case, start: int, rows: int) -> list[bytes]:

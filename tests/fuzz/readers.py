@@ -96,7 +96,7 @@ def check_duckdb(case: Case, features: Path, expected: Expected) -> None:
 
 
 def written_type(features: Path, name: str) -> pa.DataType | None:
-    """The type of a column inside the files, if it stands there."""
+    """The type of a column inside the files, if they hold it."""
     schema = pq.read_schema(next(features.rglob("*.parquet")))
     return schema.field(name).type if name in schema.names else None
 

@@ -29,10 +29,10 @@ def test_a_table_of_strangers_is_refused_with_a_key_of_each(tmp_path, monkeypatc
     for _ in range(2):
         with pytest.raises(RunError) as caught:
             run_job(job)
-        told = str(caught.value)
-        assert told.startswith("inputs.caption.corpus: no row of this table has a key of the corpus")
-        assert repr(key.format(100)) in told
-        assert "'0'" in told
+        message = str(caught.value)
+        assert message.startswith("inputs.caption.corpus: no row of this table has a key of the corpus")
+        assert repr(key.format(100)) in message
+        assert "'0'" in message
 
 
 def test_a_few_keys_in_common_are_enough(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ def test_lists_as_views_are_lists() -> None:
         assert (found.to_pylist(), wrong) == (values, {})
 
 
-def test_digits_inside_lists_are_kept_or_told() -> None:
+def test_digits_inside_lists_are_kept_or_recorded() -> None:
     column = pa.chunked_array([pa.array([[1, None], [2**53 + 1], None])])
     found, wrong = fitted(column, pa.list_(pa.float64()))
     assert (found.to_pylist(), list(wrong)) == ([[1.0, None], None, None], [1])

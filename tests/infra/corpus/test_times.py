@@ -17,7 +17,7 @@ from infra.corpus.casting import fitted
         (pa.duration("ns"), [2**63 - 1], [-(2**63)]),
     ],
 )
-def test_times_that_no_reader_holds_are_null_and_told(kind: pa.DataType, fine: list[int], beyond: list[int]) -> None:
+def test_times_that_no_reader_holds_are_recorded(kind: pa.DataType, fine: list[int], beyond: list[int]) -> None:
     numbers = pa.array([*fine, *beyond, None], pa.int32() if kind == pa.date32() else pa.int64())
     array = numbers.view(kind)
     found, wrong = fitted(pa.chunked_array([array]), kind)
