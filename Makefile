@@ -35,14 +35,14 @@ test: lint
 	$(BIN)/coverage report
 
 test-fusion:
-	$(BIN)/coverage run -m pytest tests/fusion fusion
+	$(BIN)/coverage run -m pytest tests/fusion barycenter/fusion
 	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/test_fuzz.py
 
 test-stages:
-	$(BIN)/coverage run -m pytest tests/infra tests/tasks infra tasks
+	$(BIN)/coverage run -m pytest tests/infra tests/tasks barycenter/infra barycenter/tasks
 
 test-flows:
-	$(BIN)/coverage run -m pytest tests/flows flows
+	$(BIN)/coverage run -m pytest tests/flows barycenter/flows
 
 test-chaos:
 	$(BIN)/coverage run -m pytest tests/chaos

@@ -26,10 +26,10 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from barycenter.fusion.alignment import CCA, KernelCCA, LinearAlignment
+from barycenter.fusion.moments import BLOCK_ROWS, FoldMoments, Moments
 from benchmarks.harness import apart, finish, interleaved, median, note, table, versions
 from benchmarks.mnist import COMPONENTS, correlations, halves, score
-from fusion.alignment import CCA, KernelCCA, LinearAlignment
-from fusion.moments import BLOCK_ROWS, FoldMoments, Moments
 
 ROWS, CHUNKS = 2_000_000, 5
 DIMS = {"text": 384, "image": 512}
@@ -97,7 +97,7 @@ def refit_error() -> float:
         for name, dim in {"a": 48, "b": 64}.items()
     }
     folds = FoldMoments.of(views, 5, precision="float64")
-    from fusion.splits import fold_of
+    from barycenter.fusion.splits import fold_of
 
     number, worst = fold_of(range(6000), 5), 0.0
     for ridge in (0.0, 1e-3, 0.1, 1.0):
@@ -178,10 +178,10 @@ def fits_against_peers() -> tuple[float, dict[str, Any]]:
     ]
     table(rows)
     note(f"correlations differ from cca-zoo's by {differ[0]:.1e} on the rows fitted, {differ[1]:.1e} on dev")
-    told = {"correlation_difference": differ[0], "correlation_difference_dev": differ[1]}
-    told |= {"seconds": {name: round(median(s), 3) for name, s in seconds.items()}}
-    told |= {"sum_dev": {name: round(float(r[1].sum()), 3) for name, r in found.items()}}
-    return median(seconds["cca-zoo"]) / median(seconds["barycenter"]), told
+    figures = {"correlation_difference": differ[0], "correlation_difference_dev": differ[1]}
+    figures |= {"seconds": {name: round(median(s), 3) for name, s in seconds.items()}}
+    figures |= {"sum_dev": {name: round(float(r[1].sum()), 3) for name, r in found.items()}}
+    return median(seconds["cca-zoo"]) / median(seconds["barycenter"]), figures
 
 
 def _input(name: str, views: Views) -> Any:
@@ -223,7 +223,7 @@ def main() -> None:
     table([{"rows": rows, "peak MB": peak} for rows, peak in memory.items()])
     error = refit_error()
     note(f"cross-validation from moments against refitting: {error:.1e}")
-    faster, told = fits_against_peers()
+    faster, figures = fits_against_peers()
     finish(
         {
             "moments_vs_gemm": round(share, 3),
@@ -231,7 +231,7 @@ def main() -> None:
             "cv_vs_refit_max_error": error,
             "mnist_dev": split_mnist(),
             "peak_mb": {str(rows): round(peak) for rows, peak in memory.items()},
-            "cca_zoo": told,
+            "cca_zoo": figures,
         }
     )
 

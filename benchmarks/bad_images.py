@@ -90,7 +90,9 @@ def write(folder: Path, source: Path) -> tuple[Path, Path]:
 def run(job: Path) -> dict[str, int]:
     """Runs the job; the largest resident memory of any worker process, in bytes, while texts and while pictures ran."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, "-m", "flows.cli", "run", str(job)], env=environment, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "barycenter.flows.cli", "run", str(job)], env=environment, cwd=ROOT
+    )
     peaks = {"text": 0, "image": 0}
 
     def watch() -> None:

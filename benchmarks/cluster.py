@@ -164,7 +164,7 @@ def digest(folder: Path) -> str:
 
 def command(*words: str, inside: list[str] | None = None, extra: dict[str, str] | None = None) -> list[str]:
     return [*(inside or []), "env", *(f"{name}={value}" for name, value in (extra or {}).items()),
-            sys.executable, "-m", "flows.cli", *words]  # fmt: skip
+            sys.executable, "-m", "barycenter.flows.cli", *words]  # fmt: skip
 
 
 def main() -> None:

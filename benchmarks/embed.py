@@ -18,7 +18,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fusion.torch_compat  # noqa: F401 - before torchvision and transformers
+import barycenter.fusion.torch_compat  # noqa: F401 - before torchvision and transformers
 from benchmarks import harness
 
 # isort: split
@@ -44,7 +44,7 @@ CORES = os.cpu_count() or 1
 
 
 def measured(contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
-    """Median rows/s of every contender over interleaved rounds; one that fails is told and left out."""
+    """Median rows/s of every contender over interleaved rounds; one that fails is reported and left out."""
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     names = list(contenders)
     for number in range(ROUNDS):

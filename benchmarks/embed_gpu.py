@@ -20,7 +20,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import fusion.torch_compat  # noqa: F401 - before torchvision and transformers
+import barycenter.fusion.torch_compat  # noqa: F401 - before torchvision and transformers
 from benchmarks import harness
 
 # isort: split
@@ -42,9 +42,9 @@ from transformers import (
     ViTModel,
 )
 
-from fusion.encoders import EncoderSpec, Preprocessing, load
-from fusion.encoders.calibration import find_batch
-from fusion.encoders.pipeline import Pipeline
+from barycenter.fusion.encoders import EncoderSpec, Preprocessing, load
+from barycenter.fusion.encoders.batch_size import find_batch
+from barycenter.fusion.encoders.pipeline import Pipeline
 
 GPU = torch.cuda.is_available()
 DEVICE, DTYPE = ("cuda", "bfloat16") if GPU else ("cpu", "float32")

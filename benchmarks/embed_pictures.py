@@ -16,12 +16,12 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.models import mobilenet_v2
 from torchvision.transforms._presets import ImageClassification
 
+from barycenter.fusion.encoders import EncoderSpec, load
+from barycenter.fusion.encoders.image.decoding import decode
 from benchmarks import harness
 from benchmarks.embed_bare import Run, a_core_each, together
 from benchmarks.embed_ray_data import embed_files
 from benchmarks.embed_stage import Stage
-from fusion.encoders import EncoderSpec, load
-from fusion.encoders.pictures import decode
 
 ROWS = 480
 BATCHES = (1, 2, 4, 8, 16, 32)

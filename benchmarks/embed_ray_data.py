@@ -11,7 +11,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-import fusion.torch_compat  # noqa: F401 - actors import this module before torchvision and transformers
+import barycenter.fusion.torch_compat  # noqa: F401 - actors import this module before torchvision and transformers
 
 TEXT_BATCH = 128
 PICTURE_BATCH = 16

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from infra.cluster import connect
-from infra.job import Job
-from infra.ledger import embedding_path
-from tasks.embed import embed_input
-from tasks.identities import embedding_ids
-from tasks.plan import prepare
-from tasks.run import Run
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import connect
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.embed.stage import embed_input
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
 
 
 class Stage:

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.encoders import EncoderSpec, load
+from barycenter.fusion.encoders.pipeline import embed
 from benchmarks.harness import ROOT, minilm, missing, note, shared
-from fusion.encoders import EncoderSpec, load
-from fusion.encoders.pipeline import embed
 
 _FOLDER = ROOT / "out" / "bench"
 Views = dict[str, NDArray[np.float32]]

@@ -23,7 +23,7 @@ _BENCH = (ROOT / ".venv-bench").resolve()
 
 
 def note(*words: object) -> None:
-    """Tells something on stderr."""
+    """Prints something on stderr."""
     print(*words, file=sys.stderr, flush=True)
 
 

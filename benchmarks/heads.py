@@ -23,14 +23,14 @@ from threadpoolctl import threadpool_limits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.fusion.alignment import Joint
+from barycenter.fusion.encoders import EncoderSpec, load
+from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.heads import LinearHead, NeuralHead
+from barycenter.fusion.splits import stable_hash
+from barycenter.infra.demo import write_demo_corpus
 from benchmarks.emojitwo import emojitwo
 from benchmarks.harness import ROOT, finish, note, shared, table, versions
-from fusion.alignment import Joint
-from fusion.encoders import EncoderSpec, load
-from fusion.encoders.pipeline import embed
-from fusion.heads import LinearHead, NeuralHead
-from fusion.splits import stable_hash
-from infra.demo import write_demo_corpus
 
 SEEDS = 5
 DIM = 256

@@ -1,7 +1,8 @@
 """Two shuffled tables of 200,000 keys, 5 % missing on either side, three vectors a key, joined in little memory.
 
-The join is the one that a job runs (``infra.corpus.join``), here in one process with ``limits.join_memory_mb`` 64. Its
-rows are checked against DuckDB: keys, gaps, order and number of the vectors, and the sum of each.
+The join is the one that a job runs (``barycenter.infra.corpus.join.partition``), here in one process with
+``limits.join_memory_mb`` 64. Its rows are checked against DuckDB: keys, gaps, order and number of the vectors, and the
+sum of each.
 """
 
 import resource
@@ -47,11 +48,11 @@ def write_tables(folder: Path) -> float:
 
 def join(folder: Path) -> dict[str, Any]:
     """Joins the tables; where they are, seconds, and peak memory before and after."""
-    from infra.corpus import open_corpus
-    from infra.corpus.buckets import join_bucket
-    from infra.corpus.join import Join, Side, check_sizes, spill, spill_path
-    from infra.job import CorpusJob, LimitsJob
-    from infra.storage import Storage
+    from barycenter.infra.corpus import open_corpus
+    from barycenter.infra.corpus.join.buckets import join_bucket
+    from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill, spill_path
+    from barycenter.infra.job.models import CorpusJob, LimitsJob
+    from barycenter.infra.storage import Storage
 
     def opened(name: str, key: str) -> Any:
         return open_corpus(CorpusJob(path=str(folder / name), key=key), LimitsJob())

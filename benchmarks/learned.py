@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.fusion.alignment import CCA, Alignment, Autoencoder, Contrastive, Sample, fill_for_target
+from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.metrics import retrieval
+from barycenter.fusion.splits import fold_of
 from benchmarks.emojitwo import emojitwo
 from benchmarks.harness import finish, note, table, versions
-from fusion.alignment import CCA, Alignment, Autoencoder, Contrastive, Sample, fill_for_target
-from fusion.heads.linear import LinearHead
-from fusion.metrics import retrieval
-from fusion.splits import fold_of
 
 DIM, FOLDS = 256, 3
 Views = dict[str, NDArray[np.float32]]

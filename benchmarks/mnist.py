@@ -5,8 +5,8 @@ import gzip
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.alignment import Alignment
 from benchmarks.harness import shared
-from fusion.alignment import Alignment
 
 TRAIN = 54_000
 COMPONENTS = 50

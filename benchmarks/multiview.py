@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.fusion.alignment import Sample, choose
+from barycenter.fusion.evaluation.probe import cross_validated_probe
+from barycenter.fusion.moments import FoldMoments
 from benchmarks.harness import finish, note, shared, table, versions
-from fusion.alignment import Sample, choose
-from fusion.evaluate import cross_validated_probe
-from fusion.moments import FoldMoments
 
 VIEWS = ("fac", "fou", "kar", "mor", "pix", "zer")
 SETS = (*combinations(VIEWS, 2), ("fou", "kar", "zer"), ("fac", "mor", "pix"), VIEWS)

@@ -20,13 +20,13 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.fusion.alignment import Joint, Sample, best_space, choose
+from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.metrics import bootstrap_gap, retrieval
+from barycenter.fusion.moments import FoldMoments
+from barycenter.fusion.splits import fold_of
 from benchmarks.emojitwo import emojitwo
 from benchmarks.harness import finish, note, table, versions
-from fusion.alignment import Joint, Sample, best_space, choose
-from fusion.heads.linear import LinearHead
-from fusion.metrics import bootstrap_gap, retrieval
-from fusion.moments import FoldMoments
-from fusion.splits import fold_of
 
 DIM, FOLDS, REPEATS = 256, 5, 3
 ALLOWED = -0.005

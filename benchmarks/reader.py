@@ -79,7 +79,7 @@ def readers(folder: Path, files: list[str]) -> dict[str, Callable[[], Iterable[i
     import ray
     import torch
 
-    from fusion.dataset import FusedDataset
+    from barycenter.fusion.dataset import FusedDataset
 
     columns = ["fused", "label"]
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -143,7 +143,7 @@ def write(folder: Path) -> list[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from fusion.features import ROW_GROUP_ROWS, feature_schema, parquet_options, vectors_to_array
+    from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, feature_schema, parquet_options, vectors_to_array
 
     if not (folder / "manifest.json").exists():
         note("writing", f"{ROWS:,}", "rows, once")

@@ -16,11 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from barycenter.infra.job.models import Job
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.planning.plan import describe_plan, prepare
+from barycenter.tasks.run.identities import embedding_ids
 from benchmarks.harness import apart, finish, median, note, table
-from infra.job import Job
-from infra.ledger import embedding_path
-from tasks.identities import embedding_ids
-from tasks.plan import describe_plan, prepare
 
 SHARDS, FILES, ROUNDS = 10_000, 10, 3
 

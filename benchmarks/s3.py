@@ -1,4 +1,4 @@
-"""The emojitwo job with corpus and output on S3: in peace, one request in five failing, and the server gone a while.
+"""The emojitwo job with corpus and output on S3: undisturbed, one request in five failing, and the server gone a while.
 
 Faults are 500, 503 SlowDown, answers cut off in the middle, and two that never come within the client's patience. Every
 run must end with the feature files of the local run, byte for byte; one that the server's absence ends must say so in
@@ -23,9 +23,9 @@ from ray._common.utils import get_default_ray_temp_dir
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import read_manifest, verify
 from benchmarks.harness import ROOT, finish, minilm, missing, note, shared
-from infra.commit import read_manifest, verify
-from infra.storage import Storage
 from tests.chaos.faults import Flaky, serve
 
 _BUCKET = "emoji-bucket"
@@ -74,7 +74,7 @@ class Ran:
 
     seconds: float
     said: str
-    told: str
+    output: str
 
 
 def attempt(case: str, flaky: Flaky, seen: Storage, folder: Path, data: dict[str, Any], away: bool) -> Ran:
@@ -105,7 +105,7 @@ def attempt(case: str, flaky: Flaky, seen: Storage, folder: Path, data: dict[str
 def secrets(out: Storage, ran: Ran) -> int:
     """How often the secret stands in what was printed, in the output's files and in Ray's logs."""
     logs = [path.read_bytes() for path in _RAY_LOGS.rglob("*") if path.is_file()]
-    contents = [ran.told.encode(), *logs, *(out.read(path) for path in out.list())]
+    contents = [ran.output.encode(), *logs, *(out.read(path) for path in out.list())]
     return sum(content.count(_SECRET.encode()) for content in contents)
 
 
@@ -147,19 +147,19 @@ def run(path: Path, data: dict[str, Any], again: bool = False) -> Ran:
     path.write_text(yaml.safe_dump(data, sort_keys=False))
     start = time.perf_counter()
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "flows.cli", "run", str(path)]
+    command = [sys.executable, "-m", "barycenter.flows.cli", "run", str(path)]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     seconds = time.perf_counter() - start
     note(json.dumps({"run": path.stem, "exit": done.returncode, "seconds": round(seconds, 1)}))
-    told = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     if not done.returncode:
-        return Ran(seconds, "", told)
+        return Ran(seconds, "", output)
     said = [line for line in done.stderr.splitlines() if line.startswith("barycenter: ")]
     if not again or len(said) != 1:
         note(done.stderr[-2000:])
         missing(f"the run of {path.stem} ended with {done.returncode}")
     rest = run(path, data)
-    return Ran(seconds + rest.seconds, said[0], told + rest.told)
+    return Ran(seconds + rest.seconds, said[0], output + rest.output)
 
 
 if __name__ == "__main__":

@@ -61,11 +61,11 @@ def price(counts: Counter[str]) -> float:
 
 
 def run(url: str, app: Counting) -> dict[str, Counter[str]]:
-    from infra.job import Job
-    from tasks.align import fit_alignment
-    from tasks.embed import embed_input
-    from tasks.fuse import fuse_features
-    from tasks.plan import prepare
+    from barycenter.infra.job.models import Job
+    from barycenter.tasks.align.stage import fit_alignment
+    from barycenter.tasks.embed.stage import embed_input
+    from barycenter.tasks.fuse.stage import fuse_features
+    from barycenter.tasks.planning.plan import prepare
 
     data = job_of(Path("/")).model_dump(by_alias=True)
     data["corpus"]["path"], data["output"]["path"] = "s3://scale/corpus", "s3://scale/out"

@@ -46,7 +46,7 @@ RAY_CPUS = 2
 
 
 def job_of(folder: Path, rows_per_shard: int = 4096, dim: int = DIM) -> Any:
-    from infra.job import Job
+    from barycenter.infra.job.models import Job
 
     return Job.model_validate(
         {
@@ -112,10 +112,10 @@ class Peaks:
 
 
 class Watch:
-    """What the driver tells of the running dispatch: when its first worker was ready, and when which unit was done."""
+    """What the driver reports of the running dispatch: when its first worker was ready, when which unit was done."""
 
     def __init__(self) -> None:
-        from infra._driver import Driver
+        from barycenter.infra.dispatch.scheduler import Driver
 
         self.loaded: float | None = None
         self.done: list[tuple[float, str, int]] = []
@@ -150,7 +150,7 @@ class Watch:
 
 @contextmanager
 def local_ray() -> Iterator[Any]:
-    from infra.cluster import connect
+    from barycenter.infra.ray.connection import connect
 
     with connect("local") as cluster:
         yield cluster
@@ -158,12 +158,12 @@ def local_ray() -> Iterator[Any]:
 
 def run_size(folder: Path) -> dict[str, Any]:
     """Embeds, fits and fuses one corpus; seconds and peaks."""
-    from tasks.align import Fitted, _fit, fold_moments
-    from tasks.alignment_files import save_alignment
-    from tasks.embed import embed_input
-    from tasks.fuse import fuse_features
-    from tasks.plan import prepare
-    from tasks.progress import StageProgress
+    from barycenter.tasks.align.stage import Fitted, _fit, fold_moments
+    from barycenter.tasks.data.alignment_files import save_alignment
+    from barycenter.tasks.embed.stage import embed_input
+    from barycenter.tasks.fuse.stage import fuse_features
+    from barycenter.tasks.observability.progress import StageProgress
+    from barycenter.tasks.planning.plan import prepare
 
     run = prepare(job_of(folder))
     figures: dict[str, Any] = {"rows": run.rows, "shards": len(run.shards)}
@@ -188,12 +188,12 @@ def run_size(folder: Path) -> dict[str, Any]:
     return figures
 
 
-def copy_part(folder: Path, part: int, parts: int, barrier: Any, told: Any) -> None:
+def copy_part(folder: Path, part: int, parts: int, barrier: Any, results: Any) -> None:
     """Reads the embeddings behind every ``parts``-th feature file and writes that file again, with pyarrow alone."""
     if parts > 1:
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)
-    from fusion.features import ROW_GROUP_ROWS, parquet_options
+    from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, parquet_options
 
     manifest = json.loads((folder / "out" / "manifest.json").read_text())
     mine = [(number, file) for number, file in enumerate(manifest["files"]) if number % parts == part]
@@ -216,7 +216,7 @@ def copy_part(folder: Path, part: int, parts: int, barrier: Any, told: Any) -> N
             os.fsync(sink.fileno())
         seconds += time.perf_counter() - start
         rows += file["rows"]
-    told.put((rows, seconds))
+    results.put((rows, seconds))
 
 
 def embedding(folder: Path, manifest: dict[str, Any], name: str, shard: str) -> Path:
@@ -226,13 +226,13 @@ def embedding(folder: Path, manifest: dict[str, Any], name: str, shard: str) -> 
 def copy_rate(folder: Path, workers: int) -> float:
     """Rows per second of ``workers`` processes that copy at the same time."""
     context = multiprocessing.get_context("spawn")
-    barrier, told = context.Barrier(workers), context.Queue()
+    barrier, results = context.Barrier(workers), context.Queue()
     processes = [
-        context.Process(target=copy_part, args=(folder, part, workers, barrier, told)) for part in range(workers)
+        context.Process(target=copy_part, args=(folder, part, workers, barrier, results)) for part in range(workers)
     ]
     for process in processes:
         process.start()
-    parts = [told.get() for _ in processes]
+    parts = [results.get() for _ in processes]
     for process in processes:
         process.join()
     return sum(rows / seconds for rows, seconds in parts if rows)
@@ -240,7 +240,7 @@ def copy_rate(folder: Path, workers: int) -> float:
 
 def plan_million(folder: Path) -> dict[str, float]:
     """A million shards of one row each, in a hundred files, planned from nothing."""
-    from tasks.plan import describe_plan, prepare
+    from barycenter.tasks.planning.plan import describe_plan, prepare
 
     start = time.perf_counter()
     run = prepare(job_of(folder, rows_per_shard=1, dim=2))
@@ -260,7 +260,7 @@ class Nothing:
 
 def dispatch_nothing(units: int) -> float:
     """Milliseconds a unit."""
-    from infra.dispatch import Work, dispatch
+    from barycenter.infra.dispatch.api import Work, dispatch
 
     watch = Watch()
     with local_ray() as cluster:

@@ -1,7 +1,7 @@
 """A million shards through the real planner and the real dispatcher, with workers that exist on a clock only.
 
 The corpus is listed but not there, Ray is replaced by a queue of finishing times, and time passes as the shards would
-take it plus what the driver itself takes. So it tells where the driver becomes the limit: milliseconds of its own for
+take it plus what the driver itself takes. So it shows where the driver becomes the limit: milliseconds of its own for
 each shard, its memory, and how much longer than ideal a run takes as workers are added (with more of them fewer shards,
 for what the driver does for each does not depend on how many there are).
 """
@@ -16,22 +16,22 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import infra._driver as driver_module
+import barycenter.infra.dispatch.scheduler as driver_module
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.infra.corpus.base import Peek
+from barycenter.infra.corpus.corpus import Corpus
+from barycenter.infra.corpus.files import Files
+from barycenter.infra.corpus.formats.tables import Parquet
+from barycenter.infra.corpus.listing import Entry
+from barycenter.infra.dispatch.actor import Done
+from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.job.models import CorpusJob
+from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.tasks.embed.worker import ShardJob
+from barycenter.tasks.run.context import digest
 from benchmarks.harness import finish, note, table
-from infra._actor import Done
-from infra.cluster import WorkerPlan
-from infra.corpus.base import Peek
-from infra.corpus.corpus import Corpus
-from infra.corpus.files import Files
-from infra.corpus.listing import Entry
-from infra.corpus.tables import Parquet
-from infra.dispatch import Work, dispatch
-from infra.job import CorpusJob
-from tasks.encoding import ShardJob
-from tasks.run import digest
 
 SHARDS = 1_000_000
 ROWS_PER_SHARD = 4096

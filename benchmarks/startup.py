@@ -31,10 +31,10 @@ ray.init("local", include_dashboard=False, logging_level="ERROR", log_to_driver=
 @ray.remote
 class Model:
     def __init__(self, folder):
-        from fusion.encoders import EncoderSpec, load
+        from barycenter.fusion.encoders import EncoderSpec, load
         self.encoder = load(EncoderSpec(kind="text", encoder=folder), device="cpu")
     def embed(self, texts):
-        from fusion.encoders.pipeline import embed
+        from barycenter.fusion.encoders.pipeline import embed
         return len(embed(self.encoder, texts, batch=1024, threads=2).vectors)
 
 texts = open(sys.argv[2]).read().splitlines()
@@ -150,7 +150,7 @@ def run(folder: Path, corpus: Path, model: Path, environment: dict[str, str]) ->
         )
     )
     start = time.perf_counter()
-    words = [sys.executable, "-m", "flows.cli", "run", str(job)]
+    words = [sys.executable, "-m", "barycenter.flows.cli", "run", str(job)]
     with subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as process:

@@ -1,7 +1,7 @@
 """Takes the pictures of this folder: a Prefect server, a process worker and a scheduled run, in headless Chromium.
 
 From the root of the repository, with playwright and a Chromium installed: ``python docs/screenshots.py [FOLDER]``.
-Everything is started by hand as docs/scheduled.md tells, in a home of its own, and stopped at the end.
+Everything is started by hand as docs/scheduled.md says, in a home of its own, and stopped at the end.
 """
 
 import json

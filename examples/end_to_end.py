@@ -18,11 +18,11 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor, nn
 
-import fusion.alignment as alignments
-from fusion.dataset import FusedRows
-from fusion.features import Manifest, array_to_vectors
-from fusion.heads import LinearHead
-from fusion.splits import is_test, stable_hash
+import barycenter.fusion.alignment as alignments
+from barycenter.fusion.dataset import FusedRows
+from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
+from barycenter.fusion.heads import LinearHead
+from barycenter.fusion.splits import is_test, stable_hash
 
 LABEL, GROUP, SEEDS, EPOCHS = "label", "base", 3, 60
 

@@ -1,0 +1,1 @@
+"""What is run: Prefect flows and the command line."""

@@ -3,8 +3,8 @@
 import io
 import sys
 
-from flows.commands import cluster, heads, jobs, neighbors, outputs
-from flows.console import app
+from barycenter.flows.commands import cluster, heads, jobs, neighbors, outputs
+from barycenter.flows.console import app
 
 __all__ = ["app", "cluster", "heads", "jobs", "main", "neighbors", "outputs"]
 

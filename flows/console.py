@@ -1,4 +1,4 @@
-"""What the commands of the command line share: the application, its options, and how errors are told."""
+"""What the commands of the command line share: the application, its options, and how errors are reported."""
 
 import logging
 import sys
@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fusion.errors import BarycenterError, JobError, RunError
+from barycenter.fusion.errors import BarycenterError, JobError, RunError
 
 app = typer.Typer(
     name="barycenter",
@@ -32,7 +32,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @contextmanager
-def told(debug: bool) -> Iterator[None]:
+def report_errors(debug: bool) -> Iterator[None]:
     """Turns errors into one line on stderr and the exit code: 2 for the job file, 1 for a failed run."""
     try:
         yield
@@ -61,7 +61,7 @@ def _prefect_is_gone(error: Exception) -> str:
 
 
 def fail(line: str, code: int, debug: bool) -> None:
-    """Tells one line on stderr and ends with an exit code."""
+    """Prints one line on stderr and ends with an exit code."""
     if debug:
         raise
     print(f"barycenter: {line}", file=sys.stderr)

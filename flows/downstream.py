@@ -9,14 +9,14 @@ from typing import Any
 from prefect import flow
 from pydantic import BaseModel, ConfigDict
 
-import flows.environment  # noqa: F401  (before Prefect and Ray)
-from fusion.errors import RunError
-from infra.commit import read_manifest
-from infra.job import RayJob, TrainJob
-from infra.storage import Storage
-from tasks.digest import digest
-from tasks.predict import default_path, predict
-from tasks.train import fit_head
+import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.fusion.errors import RunError
+from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.heads.predict import default_path, predict
+from barycenter.tasks.heads.stage import fit_head
+from barycenter.tasks.run.digest import digest
 
 
 class HeadConfig(BaseModel):

@@ -7,10 +7,10 @@ from typing import Annotated
 from prefect.context import FlowRunContext
 from pydantic import Field
 
-from fusion.errors import JobError
-from infra.demo import demo_job, write_demo_corpus
-from infra.job import Job
-from infra.jobfile import load_job
+from barycenter.fusion.errors import JobError
+from barycenter.infra.demo import demo_job, write_demo_corpus
+from barycenter.infra.job.loader import load_job
+from barycenter.infra.job.models import Job
 
 DEMO = "demo"
 _DEMO_FOLDER = Path("out/demo")
@@ -41,7 +41,7 @@ def job_of(parameter: Job | str) -> Job:
 
 
 def demo(folder: Path) -> Job:
-    """The demo's job on its corpus, which is written below ``folder`` unless it stands there."""
+    """The demo's job on its corpus, which is written below ``folder`` unless it exists."""
     corpus = write_demo_corpus(folder.resolve() / "corpus")
     return Job.model_validate(demo_job(corpus, folder.resolve() / "features"))
 

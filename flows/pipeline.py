@@ -4,14 +4,14 @@ from typing import Any
 
 from prefect import flow
 
-import flows.environment  # noqa: F401  (before Prefect and Ray)
-from flows.parameters import DEMO, JobParameter, job_of, run_name
-from flows.stages import embed_inputs, fuse_inputs
-from infra.cluster import connect
-from infra.logs import bound
-from tasks.plan import prepared
-from tasks.report import write_report
-from tasks.train import train_head
+import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
+from barycenter.flows.stages import embed_inputs, fuse_inputs
+from barycenter.infra.logs import bound
+from barycenter.infra.ray.connection import connect
+from barycenter.tasks.heads.stage import train_head
+from barycenter.tasks.planning.plan import prepared
+from barycenter.tasks.report.stage import write_report
 
 
 @flow(name="barycenter", flow_run_name=run_name())

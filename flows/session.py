@@ -14,9 +14,9 @@ from types import FrameType
 from typing import Any, NoReturn
 from uuid import UUID
 
-import flows.environment  # noqa: F401  (before Prefect and Ray)
-from fusion.errors import RunError
-from infra.job import Job
+import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.fusion.errors import RunError
+from barycenter.infra.job.models import Job
 
 LOCAL_API = "http://127.0.0.1:4200/api"
 _ANSWER_SECONDS = 1.0
@@ -32,7 +32,7 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
     a temporary one is started, while Ray starts and the flow is imported.
 
     Args:
-        module: Where the flow is, such as ``flows.pipeline``.
+        module: Where the flow is, such as ``barycenter.flows.pipeline``.
         name: Its name there.
         job: The job.
         ray: Whether the flow needs Ray.
@@ -50,7 +50,7 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
         stack.enter_context(_terminable())
         server_ready = stack.enter_context(_server())
         if ray:
-            from infra.cluster import connect
+            from barycenter.infra.ray.connection import connect
 
             stack.enter_context(connect(job.ray.address))
         flow = getattr(importing.result(), name)

@@ -4,21 +4,21 @@ from typing import Any
 
 from prefect import flow
 
-import flows.environment  # noqa: F401  (before Prefect and Ray)
-from flows.parameters import DEMO, JobParameter, job_of, run_name
-from fusion.errors import RunError
-from infra.cluster import Cluster, connect
-from infra.commit import read_manifest
-from infra.logs import bound
-from tasks.align import Fitted, fit_alignment
-from tasks.alignment_files import load_alignment
-from tasks.embed import embed_input, pending
-from tasks.fuse import fuse_features
-from tasks.join import join_tables
-from tasks.plan import prepared
-from tasks.report import write_report
-from tasks.run import Run
-from tasks.train import train_head
+import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
+from barycenter.fusion.errors import RunError
+from barycenter.infra.logs import bound
+from barycenter.infra.ray.connection import Cluster, connect
+from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.align.stage import Fitted, fit_alignment
+from barycenter.tasks.data.alignment_files import load_alignment
+from barycenter.tasks.embed.stage import embed_input, pending
+from barycenter.tasks.fuse.stage import fuse_features
+from barycenter.tasks.heads.stage import train_head
+from barycenter.tasks.join.stage import join_tables
+from barycenter.tasks.planning.plan import prepared
+from barycenter.tasks.report.stage import write_report
+from barycenter.tasks.run.context import Run
 
 Figures = dict[str, Any]
 

@@ -8,8 +8,8 @@ from numbers import Real
 
 import numpy as np
 
-from fusion._posterior import FactorModel
-from fusion._views import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
+from barycenter.fusion._posterior import FactorModel
+from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
 
 METHODS = ("mean", "weighted", "spherical", "posterior")
 

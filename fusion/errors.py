@@ -1,4 +1,4 @@
-"""What can go wrong, told once: a wrong job file, a failed run, a bad input."""
+"""What can go wrong, defined once: a wrong job file, a failed run, a bad input."""
 
 from enum import StrEnum
 

@@ -1,6 +1,6 @@
 """The same vectors for new rows, in a user's own process.
 
-from fusion.fuser import Fuser
+from barycenter.fusion.fuser import Fuser
 fuser = Fuser.load("out/emoji")
 vectors = fuser.encode({"text": ["a crab", None], "image": [Path("crab.png"), Path("boat.jpg")]})
 """
@@ -20,15 +20,15 @@ import numpy as np
 import pyarrow.fs as pafs
 from numpy.typing import NDArray
 
-import fusion.alignment as alignments
-from fusion._reader import find_manifest, open_location
-from fusion._rows import rows_of
-from fusion.alignment import Alignment
-from fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
-from fusion.encoders.members import Pooled, pool
-from fusion.encoders.pipeline import Pipeline
-from fusion.errors import BadInputError, Reason, RunError
-from fusion.features import Manifest
+import barycenter.fusion.alignment as alignments
+from barycenter.fusion.alignment import Alignment
+from barycenter.fusion.dataset.reader import find_manifest, open_location
+from barycenter.fusion.dataset.schema import Manifest
+from barycenter.fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
+from barycenter.fusion.encoders.given_values import rows_of
+from barycenter.fusion.encoders.multiple_values import Pooled, pool
+from barycenter.fusion.encoders.pipeline import Pipeline
+from barycenter.fusion.errors import BadInputError, Reason, RunError
 
 _BATCHES = {"text": 2048, "image": 16, "vector": 4096}
 _LIBRARIES = "libraries"

@@ -1,7 +1,8 @@
 """What a training loop needs of the place it runs in: who it is, its newest checkpoint, and the other workers.
 
 A loop written against :class:`Place` runs in a plain process (:class:`InProcess`) and, unchanged, on several workers of
-a cluster (``infra.training``). It saves a :class:`Checkpoint` now and then, begins with the newest, and ends with one:
+a cluster (``barycenter.infra.ray.training``). It saves a :class:`Checkpoint` now and then, begins with the newest, and
+ends with one:
 
     def loop(place: Place, config: dict[str, Any]) -> Checkpoint:
         module, optimizer = ...

@@ -1,0 +1,1 @@
+"""Where a run works: job file, corpora, storage, versions, Ray, dispatch of work."""

@@ -18,7 +18,7 @@ OCCASIONS: dict[str, tuple[str, ...]] = {
     "wedding": ("for a wedding", "for the bride and groom", "for newlyweds", "for a marriage ceremony"),
     "winter": ("for winter", "for snowy evenings", "for the frosty season", "for cold december days"),
 }
-"""Half of the label, told by the text alone."""
+"""Half of the label, given by the text alone."""
 
 PATTERNS = ("stripes", "bands", "checks", "dots")
 """The other half, seen in the picture alone."""

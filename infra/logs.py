@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 
-PACKAGES = ("flows", "tasks", "infra", "fusion")
+PACKAGE = "barycenter"
 VARIABLE = "BARYCENTER_LOG"
 
 _bound: ContextVar[dict[str, str] | None] = ContextVar("bound", default=None)
@@ -50,14 +50,13 @@ class JsonLines(logging.Formatter):
 
 
 def set_up_logs() -> None:
-    """Sends the packages' records to stderr as JSON lines if the environment asks for it; otherwise does nothing."""
+    """Sends the package's records to stderr as JSON lines if the environment asks for it; otherwise does nothing."""
     if os.environ.get(VARIABLE, "").lower() != "json":
         return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    for package in PACKAGES:
-        logger = logging.getLogger(package)
-        if not any(isinstance(each.formatter, JsonLines) for each in logger.handlers):
-            logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
+    logger = logging.getLogger(PACKAGE)
+    if not any(isinstance(each.formatter, JsonLines) for each in logger.handlers):
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fusion.features import vectors_to_array
+from barycenter.fusion.dataset.schema import vectors_to_array
 
 HERE = Path(__file__).parent
 SHARED = Path(os.environ.get("BARYCENTER_SHARED", HERE.parents[2] / "shared"))

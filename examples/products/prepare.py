@@ -1,6 +1,6 @@
 """Writes a corpus of groceries: photographs, of which every second one has its product's description.
 
-The Grocery Store Dataset has one description a fine class, so a description alone tells the label; half of them are
+The Grocery Store Dataset has one description a fine class, so a description alone gives the label; half of them are
 left out here, as in a shop whose articles are not all described. At most sixteen photographs a class are taken for
 training and eight for the test of the original split.
 """

@@ -3,7 +3,7 @@
 It stands in for questions on medical pictures, of which there are no free ones here: the pictures are EmojiTwo's, the
 questions are made from templates and the answers from the pictures' categories and pixels. What it shares with such
 corpora is their shape: many rows share one picture, so all rows of a picture (and of its skin-tone variants, `base`)
-must stay on one side of every split, and the question alone tells which kind of answer is wanted, not which one.
+must stay on one side of every split, and the question alone says which kind of answer is wanted, not which one.
 """
 
 import json

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from flows.commands.jobs import load
-from flows.console import Debug, JobPath, Overrides, app, told
-from flows.session import LOCAL_API, answers
-from fusion.errors import JobError, RunError
+from barycenter.flows.commands.jobs import load
+from barycenter.flows.console import Debug, JobPath, Overrides, app, report_errors
+from barycenter.flows.session import LOCAL_API, answers
+from barycenter.fusion.errors import JobError, RunError
 
 
 @app.command()
@@ -22,8 +22,8 @@ def submit(
     debug: Debug = False,
 ) -> None:
     """The same job through Ray's job submission; follows its log and ends with its exit code."""
-    with told(debug):
-        from infra.submission import submit as submit_job
+    with report_errors(debug):
+        from barycenter.infra.ray.submission import submit as submit_job
 
         job = load(job_path, overrides)
         flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--debug": debug}
@@ -42,14 +42,14 @@ def serve(
     debug: Debug = False,
 ) -> None:
     """Keeps a deployment of the job on this machine, running it on a schedule; needs a Prefect server."""
-    with told(debug):
+    with report_errors(debug):
         job = load(job_path, None)
         from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.schedules import Cron
         from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
-        from infra.names import identifier
+        from barycenter.infra.names import identifier
 
         api = PREFECT_API_URL.value() or LOCAL_API
         if not answers(api):
@@ -59,7 +59,7 @@ def serve(
         except ValueError as error:
             raise JobError("--cron", " ".join(str(error).split())[:200]) from None
         with temporary_settings({PREFECT_API_URL: api}):
-            from flows.pipeline import pipeline
+            from barycenter.flows.pipeline import pipeline
 
             pipeline.serve(
                 name=identifier(job.name),

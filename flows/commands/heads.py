@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.console import Debug, EndpointUrl, Folder, app, out, told
+from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
 
 
 @app.command()
@@ -23,12 +23,12 @@ def predict(
     debug: Debug = False,
 ) -> None:
     """The trained head over every row of a fused data set; predictions to Parquet."""
-    with told(debug):
-        import flows.environment  # noqa: F401
-        from infra.commit import read_manifest
-        from infra.storage import Storage
-        from tasks.predict import default_path, find_head
-        from tasks.predict import predict as predict_rows
+    with report_errors(debug):
+        import barycenter.flows.environment  # noqa: F401
+        from barycenter.infra.storage import Storage
+        from barycenter.infra.versions.manifests import read_manifest
+        from barycenter.tasks.heads.predict import default_path, find_head
+        from barycenter.tasks.heads.predict import predict as predict_rows
 
         storage = Storage(folder, endpoint_url)
         manifest = read_manifest(storage, version)

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.console import Debug, JobPath, Overrides, app, out, told
-from flows.session import run_flow
-from infra.job import Job
+from barycenter.flows.console import Debug, JobPath, Overrides, app, out, report_errors
+from barycenter.flows.session import run_flow
+from barycenter.infra.job.models import Job
 
 if TYPE_CHECKING:
-    from tasks.run import Run
+    from barycenter.tasks.run.context import Run
 
 
 @app.command()
@@ -33,7 +33,7 @@ def run(
     debug: Debug = False,
 ) -> None:
     """The whole job: embed, align, fuse, train, report."""
-    with told(debug):
+    with report_errors(debug):
         job = load(job_path, overrides)
         _quiet(debug)
         prepared = _prepare(job, retry_bad=retry_bad, recheck=recheck, refit=refit)
@@ -43,7 +43,7 @@ def run(
         _note(prepared)
         flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
         _hand_over(prepared)
-        _show_report(job, run_flow("flows.pipeline", "pipeline", job, **flags))
+        _show_report(job, run_flow("barycenter.flows.pipeline", "pipeline", job, **flags))
 
 
 @app.command()
@@ -54,13 +54,13 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """The main job on a generated corpus with built-in encoders; no network, no weights."""
-    with told(debug):
+    with report_errors(debug):
         _quiet(debug)
-        from flows.parameters import demo as demo_of
+        from barycenter.flows.parameters import demo as demo_of
 
         job = demo_of(out_dir)
         _hand_over(_prepare(job))
-        _show_report(job, run_flow("flows.pipeline", "pipeline", job))
+        _show_report(job, run_flow("barycenter.flows.pipeline", "pipeline", job))
 
 
 @app.command()
@@ -97,27 +97,27 @@ def report(job_path: JobPath, overrides: Overrides = None, debug: Debug = False)
 
 def load(path: Path, overrides: list[str] | None) -> Job:
     """The job file, with its overrides; paths resolved."""
-    from infra.jobfile import load_job
+    from barycenter.infra.job.loader import load_job
 
     return load_job(path, overrides or [])
 
 
 def _prepare(job: Job, **flags: bool) -> "Run":
-    from tasks.plan import prepare
+    from barycenter.tasks.planning.plan import prepare
 
     return prepare(job, **flags)
 
 
 def _hand_over(run: "Run") -> None:
-    from tasks.plan import hand_over
+    from barycenter.tasks.planning.plan import hand_over
 
     hand_over(run)
 
 
 def _note(prepared: "Run") -> None:
     """Says before the work what the target was taken for, and what is left out of it."""
-    from tasks.plan import listing_line
-    from tasks.targets import found_target, target_notes
+    from barycenter.tasks.data.targets import found_target, target_notes
+    from barycenter.tasks.planning.plan import listing_line
 
     if (line := listing_line(prepared)) is not None:
         print(line, file=sys.stderr, flush=True)
@@ -127,17 +127,17 @@ def _note(prepared: "Run") -> None:
 
 
 def _quiet(debug: bool) -> None:
-    """The command tells errors itself, in one line; Prefect's own log would tell them twice."""
+    """The command reports errors itself, in one line; Prefect's own log would report them twice."""
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if debug else "CRITICAL")
 
 
 def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: bool) -> None:
-    with told(debug):
+    with report_errors(debug):
         job = load(path, overrides)
         _quiet(debug)
         _hand_over(_prepare(job, **flags))
-        result = run_flow("flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
+        result = run_flow("barycenter.flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
         if name == "report":
             _show_report(job, result)
         else:
@@ -145,8 +145,8 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
 
 
 def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
-    from infra.jobfile import dump_job
-    from tasks.plan import describe_plan, listing_line
+    from barycenter.infra.job.loader import dump_job
+    from barycenter.tasks.planning.plan import describe_plan, listing_line
 
     out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
     plan = describe_plan(prepared)
@@ -170,14 +170,14 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     total = plan["seconds_left"]
     if total is None:
-        out.print("time left: not measured yet; an interrupted or finished run tells its rates")
+        out.print("time left: not measured yet; an interrupted or finished run measures its rates")
         return
     cost = "" if hourly_price is None else f", about {total / 3600 * hourly_price:,.2f} at {hourly_price:,.2f} an hour"
     out.print(f"time left: about {total:,.0f} s by the rates last measured here{cost}")
 
 
 def _show_report(job: Job, result: dict[str, Any]) -> None:
-    from tasks.rendering import terminal_table
+    from barycenter.tasks.report.rendering import terminal_table
 
     out.print(terminal_table(result))
     folder = job.output.path.rstrip("/")

@@ -7,8 +7,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from flows.console import Debug, EndpointUrl, Folder, app, out, told
-from fusion.errors import JobError, RunError
+from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
+from barycenter.fusion.errors import JobError, RunError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,14 +32,14 @@ def neighbors(
     debug: Debug = False,
 ) -> None:
     """The rows nearest to a row, a text or a picture by cosine similarity of fused vectors."""
-    with told(debug):
+    with report_errors(debug):
         if key is not None and (text is not None or image is not None):
             raise JobError("--key", "give either a key, or a text, a picture or both")
         if key is None and text is None and image is None and export is None:
             raise JobError("--key", "nothing to look for; give --key, --text or --image (or --export FILE)")
-        from infra.commit import read_manifest
-        from infra.storage import Storage
-        from tasks.neighbors import open_neighborhood
+        from barycenter.infra.storage import Storage
+        from barycenter.infra.versions.manifests import read_manifest
+        from barycenter.tasks.data.neighbors import open_neighborhood
 
         storage = Storage(folder, endpoint_url)
         manifest = read_manifest(storage)
@@ -66,7 +66,7 @@ def _encoded(
             raise JobError("--image", f"{image} cannot be read: {error.strerror}") from error
     import fsspec
 
-    from fusion.fuser import Fuser
+    from barycenter.fusion.fuser import Fuser
 
     filesystem = fsspec.core.url_to_fs(folder, endpoint_url=endpoint_url)[0] if endpoint_url else None
     vector: NDArray[np.floating] = Fuser.load(folder, filesystem=filesystem).encode(values)[0]
@@ -78,8 +78,8 @@ def _encoded(
 def _only_input(manifest: dict[str, Any], kind: str) -> str:
     names = [name for name, entry in manifest["inputs"].items() if entry["kind"] == kind]
     if len(names) != 1:
-        told = f"several {kind} inputs ({', '.join(names)})" if names else f"no {kind} input"
-        raise JobError(f"--{kind}", f"this data set has {told}; look up by --key")
+        inputs_there = f"several {kind} inputs ({', '.join(names)})" if names else f"no {kind} input"
+        raise JobError(f"--{kind}", f"this data set has {inputs_there}; look up by --key")
     return str(names[0])
 
 
@@ -93,7 +93,7 @@ def _show(rows: "pa.Table") -> None:
 
 
 def _cell(value: object) -> str:
-    from tasks.rendering.facts import clean
+    from barycenter.tasks.report.rendering.facts import clean
 
     return f"{value:.4f}" if isinstance(value, float) else "" if value is None else clean(value, _WIDEST)
 

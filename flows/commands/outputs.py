@@ -5,8 +5,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from flows.console import Debug, EndpointUrl, Folder, app, out, told
-from fusion.errors import RunError
+from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
+from barycenter.fusion.errors import RunError
 
 
 @app.command()
@@ -21,11 +21,11 @@ def inspect(
     debug: Debug = False,
 ) -> None:
     """What a fused data set holds: versions, rows, schema, lineage."""
-    with told(debug):
-        from infra import versions as kept
-        from infra.commit import read_manifest
-        from infra.commit import verify as problems_of
-        from infra.storage import Storage
+    with report_errors(debug):
+        from barycenter.infra.storage import Storage
+        from barycenter.infra.versions import history as kept
+        from barycenter.infra.versions.manifests import read_manifest
+        from barycenter.infra.versions.manifests import verify as problems_of
 
         storage = Storage(folder, endpoint_url)
         if versions:
@@ -53,9 +53,9 @@ def rollback(
     debug: Debug = False,
 ) -> None:
     """Make an older version the newest again; what came after it stays until gc."""
-    with told(debug):
-        from infra.storage import Storage
-        from infra.versions import roll_back
+    with report_errors(debug):
+        from barycenter.infra.storage import Storage
+        from barycenter.infra.versions.history import roll_back
 
         manifest = roll_back(Storage(folder, endpoint_url), version)
         out.print(f"version {manifest['number']} is what version {version} was: {manifest['version']}")
@@ -70,9 +70,9 @@ def gc(
     debug: Debug = False,
 ) -> None:
     """Delete what no kept version refers to."""
-    with told(debug):
-        from infra.commit import collect_garbage
-        from infra.storage import Storage
+    with report_errors(debug):
+        from barycenter.infra.storage import Storage
+        from barycenter.infra.versions.manifests import collect_garbage
 
         removed = collect_garbage(Storage(folder, endpoint_url), keep, dry_run)
         for path in removed:
@@ -121,21 +121,21 @@ def _show_versions(folder: str, manifests: list[dict[str, Any]]) -> None:
     out.print(table)
 
 
-def _show_comparison(numbers: tuple[int, int], told: dict[str, Any]) -> None:
+def _show_comparison(numbers: tuple[int, int], comparison: dict[str, Any]) -> None:
     table = Table(title=f"from version {numbers[0]} to {numbers[1]}")
     for column in ("", str(numbers[0]), str(numbers[1])):
         table.add_column(column)
-    for name, (before, after) in {f"rows {name}": pair for name, pair in told["rows"].items()}.items():
+    for name, (before, after) in {f"rows {name}": pair for name, pair in comparison["rows"].items()}.items():
         table.add_row(name, f"{before:,}", f"{after:,}")
-    for name, (before, after) in told["changed"].items():
+    for name, (before, after) in comparison["changed"].items():
         table.add_row(name, str(before), str(after))
     out.print(table)
-    for kind, names in told["sources"].items():
+    for kind, names in comparison["sources"].items():
         if names:
             shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
             out.print(f"sources {kind}: {len(names):,} ({shown})", markup=False, soft_wrap=True)
     for kind in ("shards", "files"):
-        counts = ", ".join(f"{count:,} {name}" for name, count in told[kind].items())
+        counts = ", ".join(f"{count:,} {name}" for name, count in comparison[kind].items())
         out.print(f"{kind}: {counts}", markup=False, soft_wrap=True)
 
 

@@ -1,18 +1,18 @@
 """Alignments: embedding spaces brought into one."""
 
-from fusion.alignment.autoencoder import Autoencoder
-from fusion.alignment.base import METHODS, Alignment, load
-from fusion.alignment.choose import CHOICES, Choice, choose, labelled_moments
-from fusion.alignment.contrastive import Contrastive
-from fusion.alignment.features import FeatureAlignment
-from fusion.alignment.fill import fill_for_target, head_fill_ridges
-from fusion.alignment.joint import Joint
-from fusion.alignment.kernel import KernelCCA
-from fusion.alignment.linear import CCA, PCA, Identity, LinearAlignment, Procrustes
-from fusion.alignment.retrieve import RetrievalSpace, best_space
-from fusion.alignment.sample import Sample
-from fusion.alignment.significance import Significance, significance
-from fusion.alignment.trained import TrainedAlignment
+from barycenter.fusion.alignment.autoencoder import Autoencoder
+from barycenter.fusion.alignment.base import METHODS, Alignment, load
+from barycenter.fusion.alignment.contrastive import Contrastive
+from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.alignment.joint import Joint
+from barycenter.fusion.alignment.kernel import KernelCCA
+from barycenter.fusion.alignment.linear import CCA, PCA, Identity, LinearAlignment, Procrustes
+from barycenter.fusion.alignment.retrieval import RetrievalSpace, best_space
+from barycenter.fusion.alignment.sample import Sample
+from barycenter.fusion.alignment.search import CHOICES, Choice, choose, labelled_moments
+from barycenter.fusion.alignment.significance import Significance, significance
+from barycenter.fusion.alignment.target_fill import fill_for_target, head_fill_ridges
+from barycenter.fusion.alignment.trained import TrainedAlignment
 
 __all__ = [
     "CHOICES",

@@ -7,13 +7,13 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._solvers import Weights, stacked
-from fusion._views import FloatArray
-from fusion.alignment._trial import Scores, Solve
-from fusion.alignment.sample import Sample, Target
-from fusion.metrics import match_ranks
-from fusion.moments import FoldMoments, Moments
-from fusion.splits import fold_of
+from barycenter.fusion.alignment._trial import Scores, Solve
+from barycenter.fusion.alignment.eigenproblems import Weights, stacked
+from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.metrics import match_ranks
+from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.validation import FloatArray
 
 Float64 = NDArray[np.float64]
 
@@ -25,7 +25,7 @@ _VARIES = 1e-9
 
 
 class PairTrials:
-    """Scores weights by held-out retrieval and by the variance of the inputs that the fused vector tells.
+    """Scores weights by held-out retrieval and by the variance of the inputs that the fused vector explains.
 
     Args:
         folds: Moments of the training rows; fold k's rows are scored by weights of the others.

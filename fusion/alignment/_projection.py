@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._posterior import FactorModel
-from fusion._solvers import Weights, stacked
-from fusion._views import FloatArray
-from fusion.average import combine
-from fusion.imputation import regression
-from fusion.moments import Moments
+from barycenter.fusion._posterior import FactorModel
+from barycenter.fusion.alignment.eigenproblems import Weights, stacked
+from barycenter.fusion.alignment.imputation import regression
+from barycenter.fusion.average import combine
+from barycenter.fusion.moments import Moments
+from barycenter.fusion.validation import FloatArray
 
 Float64 = NDArray[np.float64]
 

@@ -6,7 +6,7 @@ With fused vectors :math:`f = \sum_m x_m W_m` and targets y, the ridge probe is 
 
 so a trial costs one small eigenproblem and a few thin products; no row is projected, and only held-out rows are scored.
 Where an input is missing, the probe is that of the inputs that are left, whatever the weights: what fills in for it is
-made to say just that (:mod:`fusion.alignment.fill`).
+made to say just that (:mod:`barycenter.fusion.alignment.target_fill`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,14 +15,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._solvers import Weights, spectrum
-from fusion._views import FloatArray
-from fusion.alignment.fill import fused_covariance, probe_of
-from fusion.alignment.sample import Sample, Target, target_moments
-from fusion.heads._targets import Task
-from fusion.imputation import RIDGES
-from fusion.moments import FoldMoments, Moments
-from fusion.splits import fold_of
+from barycenter.fusion.alignment.eigenproblems import Weights, spectrum
+from barycenter.fusion.alignment.imputation import RIDGES
+from barycenter.fusion.alignment.sample import Sample, Target, target_moments
+from barycenter.fusion.alignment.target_fill import fused_covariance, probe_of
+from barycenter.fusion.heads.targets import Task
+from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.validation import FloatArray
 
 Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]

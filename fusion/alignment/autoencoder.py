@@ -6,13 +6,13 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from fusion._solvers import Weights, mean_variance, stacked
-from fusion.alignment.joint import Joint
-from fusion.alignment.trained import TrainedAlignment
-from fusion.moments import Moments, Precision
+from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, stacked
+from barycenter.fusion.alignment.joint import Joint
+from barycenter.fusion.alignment.trained import TrainedAlignment
+from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
-    from fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.networks import Head, Learner
 
 Float64 = NDArray[np.float64]
 _COMPLETION_RIDGE = 0.1
@@ -83,7 +83,7 @@ class Autoencoder(TrainedAlignment):
             raise ValueError(f"input_dropout must be from 0 to below 1, not {self.input_dropout}")
 
     def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
-        from fusion.alignment.networks import AutoencoderNet
+        from barycenter.fusion.alignment.networks import AutoencoderNet
 
         names = moments.names
         completions = {

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from fusion._json import dumps
-from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
-from fusion.average import resolve
+from barycenter.fusion.average import resolve
+from barycenter.fusion.serialization import dumps
+from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +32,7 @@ METHODS: dict[str, type["Alignment"]] = {}
 class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
     """Base of all alignments.
 
-    A subclass names its ``method``, fits, and tells how rows that share one pattern of presence are projected and
+    A subclass names its ``method``, fits, and defines how rows that share one pattern of presence are projected and
     fused. Parameters are those of its constructor (``get_params``/``set_params`` as in scikit-learn).
 
     Attributes:

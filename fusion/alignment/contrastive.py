@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from fusion._solvers import Weights
-from fusion.alignment.linear import CCA, LinearAlignment
-from fusion.alignment.trained import TrainedAlignment
-from fusion.moments import Moments, Precision
+from barycenter.fusion.alignment.eigenproblems import Weights
+from barycenter.fusion.alignment.linear import CCA, LinearAlignment
+from barycenter.fusion.alignment.trained import TrainedAlignment
+from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
-    from fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.networks import Head, Learner
 
 
 class Contrastive(TrainedAlignment):
@@ -84,6 +84,6 @@ class Contrastive(TrainedAlignment):
         return {name: block * np.sqrt(strength) for name, block in start.weights_.items()}
 
     def _learner(self, heads: "list[Head]", _weights: Weights, _moments: Moments) -> "Learner":
-        from fusion.alignment.networks import ContrastiveNet
+        from barycenter.fusion.alignment.networks import ContrastiveNet
 
         return ContrastiveNet(heads, self.temperature, self.feature_dropout)

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray, Views, as_matrix, as_views, check_rows, common_rows, present_rows
-from fusion.alignment.linear import LinearAlignment
-from fusion.moments import BLOCK_ROWS, FoldMoments, Moments
-from fusion.splits import fold_of
+from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.moments import BLOCK_ROWS, FoldMoments, Moments
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, check_rows, common_rows, present_rows
 
 if TYPE_CHECKING:
     import torch
@@ -109,6 +109,6 @@ class FeatureAlignment(LinearAlignment):
 
     def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
         """As :meth:`LinearAlignment.as_module`, with the features inside."""
-        from fusion.alignment.module import FuseModule
+        from barycenter.fusion.alignment.torch_module import FuseModule
 
         return FuseModule(self.projection_, average, weights, self._feature_modules())

@@ -6,12 +6,12 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion import _solvers
-from fusion._checks import is_number
-from fusion._solvers import Pull, Weights
-from fusion.alignment.linear import LinearAlignment
-from fusion.alignment.sample import Target
-from fusion.moments import FoldMoments, Moments, Precision
+from barycenter.fusion.alignment import eigenproblems as _solvers
+from barycenter.fusion.alignment.eigenproblems import Pull, Weights
+from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.alignment.sample import Target
+from barycenter.fusion.moments import FoldMoments, Moments, Precision
+from barycenter.fusion.parameters import is_number
 
 
 class Joint(LinearAlignment):
@@ -31,7 +31,7 @@ class Joint(LinearAlignment):
         dim: Number of components.
         regularization: See :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
         folds: Cross-validation folds.
-        precision: See :class:`fusion.moments.Moments`.
+        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
         gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
         block_weights: Inertia omega > 0 of each input, on any common scale; ``auto`` is equal.
         fill_ridges: See :class:`LinearAlignment`.

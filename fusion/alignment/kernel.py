@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from sklearn.utils.extmath import randomized_svd
 
-from fusion._checks import check_whole
-from fusion._solvers import Weights, fix_signs, mean_variance
-from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
-from fusion.alignment.features import FeatureAlignment
-from fusion.moments import FoldMoments, Moments, Precision
+from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, mean_variance
+from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.moments import FoldMoments, Moments, Precision
+from barycenter.fusion.parameters import check_whole
+from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +40,7 @@ class KernelCCA(FeatureAlignment):
         dim: Number of components.
         regularization: Ridge > 0 relative to the mean variance of the features; ``auto`` is cross-validated.
         folds: Cross-validation folds.
-        precision: See :class:`fusion.moments.Moments`.
+        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
         n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
@@ -162,7 +162,7 @@ class KernelCCA(FeatureAlignment):
         return fix_signs({m: scipy.linalg.solve_triangular(factors[m], vectors[m], lower=True, trans=1) for m in names})
 
     def _feature_modules(self) -> "dict[str, nn.Module]":
-        from fusion.alignment.module import RandomFeatures
+        from barycenter.fusion.alignment.torch_module import RandomFeatures
 
         return {name: RandomFeatures(values) for name, values in self.frequencies_.items()}
 

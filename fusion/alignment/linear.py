@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion import _solvers
-from fusion._checks import check_whole, is_number
-from fusion._solvers import Weights, pair_correlations, spectrum
-from fusion._views import FloatArray, Views
-from fusion.alignment._projection import Projection
-from fusion.alignment.base import Alignment
-from fusion.imputation import RIDGES, choose_regularization
-from fusion.moments import FoldMoments, Moments, Precision
+from barycenter.fusion.alignment import eigenproblems as _solvers
+from barycenter.fusion.alignment._projection import Projection
+from barycenter.fusion.alignment.base import Alignment
+from barycenter.fusion.alignment.eigenproblems import Weights, pair_correlations, spectrum
+from barycenter.fusion.alignment.imputation import RIDGES, choose_regularization
+from barycenter.fusion.moments import FoldMoments, Moments, Precision
+from barycenter.fusion.parameters import check_whole, is_number
+from barycenter.fusion.validation import FloatArray, Views
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +37,7 @@ class LinearAlignment(Alignment):
         dim: Number of components; None for as many as the data allow.
         regularization: Ridge relative to the mean variance of each input, >= 0; ``auto`` is cross-validated.
         folds: Cross-validation folds of :meth:`fit`.
-        precision: Type in which :meth:`fit` multiplies; see :class:`fusion.moments.Moments`.
+        precision: Type in which :meth:`fit` multiplies; see :class:`barycenter.fusion.moments.folds.Moments`.
         fill_ridges: Ridge of the regression that fills in an input where it is missing, by its name; None or a name
             left out means the ridge of the alignment.
 
@@ -162,8 +162,8 @@ class LinearAlignment(Alignment):
     def _clipped_dim(self) -> int:
         for name, rank in self.rank_.items():
             if 0 < rank < self.dims_[name]:
-                told = f"{name}: rank {rank} of {self.dims_[name]} columns ({self.n_} complete rows)"
-                warnings.warn(f"{told}; directions without variance get no weight", stacklevel=4)
+                rank_note = f"{name}: rank {rank} of {self.dims_[name]} columns ({self.n_} complete rows)"
+                warnings.warn(f"{rank_note}; directions without variance get no weight", stacklevel=4)
         limit = self.limit(list(self.rank_.values()))
         if limit < 1:
             raise ValueError(
@@ -263,7 +263,7 @@ class LinearAlignment(Alignment):
         Its ``forward(views, present=None)`` takes ``{name: (n, d)}`` or a tuple in input order, and an (n, inputs)
         boolean mask of what is there (by default: rows without NaN); a row with nothing there becomes NaN.
         """
-        from fusion.alignment.module import FuseModule
+        from barycenter.fusion.alignment.torch_module import FuseModule
 
         return FuseModule(self.projection_, *self._average(average, weights))
 
@@ -292,7 +292,7 @@ class Identity(LinearAlignment):
     """No alignment (``none``): aligned vectors are the raw ones, uncentred; all inputs must be equally wide."""
 
     method = "none"
-    of_constant = "it moves all vectors alike and tells none from another"
+    of_constant = "it moves all vectors alike and separates none"
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:

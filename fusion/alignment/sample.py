@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._views import FloatArray, as_matrix, as_views, common_rows, present_rows
-from fusion.heads._targets import Targets, Task, infer_task, is_empty
+from barycenter.fusion.heads.targets import Targets, Task, infer_task, is_empty
+from barycenter.fusion.validation import FloatArray, as_matrix, as_views, common_rows, present_rows
 
 Float64 = NDArray[np.float64]
 

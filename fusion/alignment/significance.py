@@ -10,10 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from fusion._views import FloatArray, Views, as_matrix, as_views, common_rows, constant_columns, present_rows
-from fusion.alignment.linear import LinearAlignment
-from fusion.moments import FoldMoments, Moments
-from fusion.splits import fold_of
+from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.validation import (
+    FloatArray,
+    Views,
+    as_matrix,
+    as_views,
+    common_rows,
+    constant_columns,
+    present_rows,
+)
 
 Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -67,7 +75,7 @@ def significance(
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 1))
     >>> views = {m: np.hstack([z, rng.normal(size=(300, 2))]) for m in ("a", "b")}
-    >>> from fusion.alignment import CCA
+    >>> from barycenter.fusion.alignment import CCA
     >>> significance(CCA(regularization=0.1), views).n_significant
     1
     """

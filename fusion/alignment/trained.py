@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion._checks import check_whole
-from fusion._solvers import Weights, mean_variance
-from fusion._views import FloatArray, Views, as_views, common_rows
-from fusion.alignment.features import FeatureAlignment
-from fusion.alignment.linear import LinearAlignment
-from fusion.imputation import choose_regularization
-from fusion.moments import FoldMoments, Moments, Precision, merge_all
-from fusion.splits import fold_of, stable_hash
+from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance
+from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.alignment.imputation import choose_regularization
+from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.moments import FoldMoments, Moments, Precision, merge_all
+from barycenter.fusion.parameters import check_whole
+from barycenter.fusion.splits import fold_of, stable_hash
+from barycenter.fusion.validation import FloatArray, Views, as_views, common_rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from fusion.alignment.networks import Head, Learner
-    from fusion.alignment.training import Settings
-    from fusion.training import Checkpoint
+    from barycenter.fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.training_loop import Settings
+    from barycenter.fusion.training import Checkpoint
 
 HELD_OUT_FOLD = 0
 
 
 @dataclass(frozen=True)
 class Layer:
-    """The learned features of one input; see :class:`fusion.alignment.networks.LearnedFeatures`."""
+    """The learned features of one input; see :class:`barycenter.fusion.alignment.networks.LearnedFeatures`."""
 
     mean: NDArray[np.floating]
     scale: float
@@ -55,7 +55,7 @@ class TrainedAlignment(FeatureAlignment):
         dim: Number of components.
         regularization: Ridge of the linear start and of missing inputs, relative to the mean variance of each input.
         folds: Of the rows; the first one is held out to find the number of epochs.
-        precision: See :class:`fusion.moments.Moments`.
+        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
         width: Hidden units for each input.
         epochs: Passes over the rows, at most.
         patience: Epochs without a better held-out loss before training stops.
@@ -115,8 +115,8 @@ class TrainedAlignment(FeatureAlignment):
         Raises:
             ValueError: See :meth:`LinearAlignment.fit`; also with too few rows to hold a fold out.
         """
-        from fusion.alignment.training import batches_of, train
-        from fusion.training import InProcess
+        from barycenter.fusion.alignment.training_loop import batches_of, train
+        from barycenter.fusion.training import InProcess
 
         arrays = as_views(views)
         rows = common_rows(arrays)
@@ -155,8 +155,8 @@ class TrainedAlignment(FeatureAlignment):
 
     def start(self, moments: FoldMoments) -> "Learner":
         """The network at its linear start, fitted on these folds."""
-        from fusion.alignment.networks import Head, LearnedFeatures
-        from fusion.training import apart, reseed
+        from barycenter.fusion.alignment.networks import Head, LearnedFeatures
+        from barycenter.fusion.training import apart, reseed
 
         total = moments.total
         start = self.start_method(self.dim, self.regularization, self.folds, self.precision).fit_moments(moments)
@@ -173,7 +173,7 @@ class TrainedAlignment(FeatureAlignment):
 
     def settings(self, found: "Checkpoint | None" = None) -> "Settings":
         """What the training loop is to do: find the number of epochs, or run as many as it found."""
-        from fusion.alignment.training import Settings
+        from barycenter.fusion.alignment.training_loop import Settings
 
         epochs, patience = self.epochs, self.patience
         if found is not None:
@@ -242,7 +242,7 @@ class TrainedAlignment(FeatureAlignment):
         return self.layers_[name](values)
 
     def _feature_modules(self) -> "dict[str, nn.Module]":
-        from fusion.alignment.networks import LearnedFeatures
+        from barycenter.fusion.alignment.networks import LearnedFeatures
 
         return {
             name: LearnedFeatures(

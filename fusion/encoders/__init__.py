@@ -1,4 +1,4 @@
-"""Frozen encoders: described without their weights, loaded once, run over rows by :mod:`fusion.encoders.pipeline`.
+"""Frozen encoders: described without their weights, loaded once, run over rows by ``pipeline``.
 
 A family's module is imported when one of its encoders is asked for: built-in encoders and ready vectors need no torch.
 """
@@ -6,8 +6,8 @@ A family's module is imported when one of its encoders is asked for: built-in en
 from importlib import import_module
 from typing import Protocol, cast
 
-from fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
-from fusion.errors import JobError
+from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
+from barycenter.fusion.errors import JobError
 
 __all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "fixed_batch", "load"]
 
@@ -15,9 +15,9 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _MODULES = {
     "vector": "vector",
     "builtin": "builtin",
-    "torchvision": "torchvision_models",
-    "text": "text",
-    "image": "vision",
+    "torchvision": "image.torchvision_models",
+    "text": "text.encoder",
+    "image": "image.transformers_models",
 }
 _WITHOUT_TORCH = ("vector", "builtin")
 _ROWS_WITHOUT_TORCH = 256
@@ -34,8 +34,8 @@ class _Family(Protocol):
 def _family(spec: EncoderSpec) -> _Family:
     family = _check(spec)
     if family not in _WITHOUT_TORCH:
-        import_module("fusion.torch_compat")
-    return cast(_Family, import_module(f"fusion.encoders.{_MODULES[family]}"))
+        import_module("barycenter.fusion.torch_compat")
+    return cast(_Family, import_module(f"barycenter.fusion.encoders.{_MODULES[family]}"))
 
 
 def _check(spec: EncoderSpec) -> str:

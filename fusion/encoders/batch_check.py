@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.encoders.base import Encoder, Vectors
-from fusion.errors import JobError
+from barycenter.fusion.encoders.base import Encoder, Vectors
+from barycenter.fusion.errors import JobError
 
 TOLERANCE = 1e-4
 """Largest difference between two vectors of one row, relative to their length, in float32."""

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
-from fusion.encoders.digest import versions
-from fusion.encoders.pictures import decode
-from fusion.encoders.transforms import Pixels, Transform
-from fusion.encoders.values import checked_text
-from fusion.errors import JobError
+from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
+from barycenter.fusion.encoders.fingerprint import versions
+from barycenter.fusion.encoders.image.decoding import decode
+from barycenter.fusion.encoders.image.transforms import Pixels, Transform
+from barycenter.fusion.encoders.values import checked_text
+from barycenter.fusion.errors import JobError
 
 HASHING = "builtin/hashing"
 DESCRIPTOR = "builtin/descriptor"
@@ -69,7 +69,7 @@ class HashingEncoder(Encoder):
         """Checks the text.
 
         Raises:
-            BadInputError: As :func:`fusion.encoders.values.checked_text`.
+            BadInputError: As :func:`barycenter.fusion.encoders.values.checked_text`.
         """
         return checked_text(value)
 
@@ -107,7 +107,7 @@ class DescriptorEncoder(Encoder):
         """Decodes and squeezes one encoded picture: (96, 96, 3) uint8.
 
         Raises:
-            BadInputError: As :func:`fusion.encoders.pictures.decode`.
+            BadInputError: As :func:`barycenter.fusion.encoders.image.decoding.decode`.
         """
         picture = decode(value, formats=self._formats, max_pixels=self._max_pixels, target=_WHOLE.target)
         return _WHOLE.pixels(picture)

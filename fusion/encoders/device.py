@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from fusion.encoders.base import Vectors
+from barycenter.fusion.encoders.base import Vectors
 
 _AGREEMENT = 1e-3
 

@@ -1,4 +1,4 @@
-"""transformers models as local folders: found, fetched, digested, and their errors told in one line."""
+"""transformers models as local folders: found, fetched, digested, and their errors reported in one line."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoConfig
 from transformers.utils import logging
 
-from fusion.encoders.base import EncoderSpec
-from fusion.encoders.digest import files_digest
-from fusion.errors import JobError
+from barycenter.fusion.encoders.base import EncoderSpec
+from barycenter.fusion.encoders.fingerprint import files_digest
+from barycenter.fusion.errors import JobError
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -83,7 +83,7 @@ def model_digest(folder: Path, trust_remote_code: bool) -> str:
 
 
 @contextmanager
-def told(key: str, what: str) -> Iterator[None]:
+def encoder_errors(key: str, what: str) -> Iterator[None]:
     """Turns whatever transformers raises about a model folder into one line under ``key``."""
     try:
         yield
@@ -104,7 +104,7 @@ def read_config(folder: Path, spec: EncoderSpec) -> Any:
     Raises:
         JobError: It is missing, unreadable or needs code that is not trusted.
     """
-    with told("encoder", f"{spec.encoder} has no usable config.json"):
+    with encoder_errors("encoder", f"{spec.encoder} has no usable config.json"):
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
 
 
@@ -118,7 +118,7 @@ def blank_model(auto: Any, config: Any, spec: EncoderSpec, device: str = "meta",
         device: Where.
         arguments: Further arguments of the model's class.
     """
-    with told("encoder", f"{spec.encoder} cannot be built"), torch.device(device):
+    with encoder_errors("encoder", f"{spec.encoder} cannot be built"), torch.device(device):
         options = {"trust_remote_code": spec.trust_remote_code} if hasattr(auto, "_model_mapping") else {}
         build = auto.from_config if hasattr(auto, "from_config") else auto._from_config
         model: nn.Module = build(config, **options, **arguments)
@@ -199,7 +199,7 @@ def load_model(
         )
     if hasattr(auto, "_model_mapping"):
         arguments["trust_remote_code"] = spec.trust_remote_code
-    with told("encoder", f"{spec.encoder} cannot be loaded"):
+    with encoder_errors("encoder", f"{spec.encoder} cannot be loaded"):
         model, report = auto.from_pretrained(
             folder,
             dtype=getattr(torch, spec.dtype),

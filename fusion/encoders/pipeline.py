@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fusion.encoders.ahead import Ahead, Chunk, Threads
-from fusion.encoders.base import Encoder, Vectors
-from fusion.errors import Reason
+from barycenter.fusion.encoders.base import Encoder, Vectors
+from barycenter.fusion.encoders.prefetch import Ahead, Chunk, Threads
+from barycenter.fusion.errors import Reason
 
 
 @dataclass(slots=True)

@@ -2,7 +2,7 @@
 
 import math
 
-from fusion.errors import BadInputError, Reason
+from barycenter.fusion.errors import BadInputError, Reason
 
 
 def is_null(value: object) -> bool:

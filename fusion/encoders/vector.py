@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
-from fusion.encoders.values import is_null
-from fusion.errors import BadInputError, JobError, Reason
+from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
+from barycenter.fusion.encoders.values import is_null
+from barycenter.fusion.errors import BadInputError, JobError, Reason
 
 
 def describe(spec: EncoderSpec) -> Description:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.heads.linear import LinearHead
+from barycenter.fusion.heads.linear import LinearHead
 
 if TYPE_CHECKING:
-    from fusion.heads.neural import NeuralHead
+    from barycenter.fusion.heads.neural import NeuralHead
 
     Head = LinearHead | NeuralHead
 
@@ -23,7 +23,7 @@ def load(folder: str | Path) -> "Head":
     about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
     if about.get("format") == LinearHead.FORMAT:
         return LinearHead.load(folder)
-    from fusion.heads.neural import NeuralHead
+    from barycenter.fusion.heads.neural import NeuralHead
 
     return NeuralHead.load(folder)
 
@@ -31,6 +31,6 @@ def load(folder: str | Path) -> "Head":
 def __getattr__(name: str) -> Any:
     if name != "NeuralHead":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fusion.heads.neural import NeuralHead
+    from barycenter.fusion.heads.neural import NeuralHead
 
     return NeuralHead

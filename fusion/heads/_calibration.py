@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
-from fusion.heads._ridge import Float64
-from fusion.heads._targets import Targets, Task, column
-from fusion.metrics import accuracy, r2
+from barycenter.fusion.heads._ridge import Float64
+from barycenter.fusion.heads.targets import Targets, Task, column
+from barycenter.fusion.metrics import accuracy, r2
 
 _MAX_LOG_SLOPE = 12.0
 

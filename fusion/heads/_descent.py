@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fusion.heads._targets import Task
-from fusion.training import Checkpoint, Place, pack, reseed, unpack
+from barycenter.fusion.heads.targets import Task
+from barycenter.fusion.training import Checkpoint, Place, pack, reseed, unpack
 
 _EVALUATION_ROWS = 16384
 
@@ -75,7 +75,7 @@ def descend(
     held_out: Rows | None = None,
     steps: int | None = None,
     first: int = 0,
-    told: dict[str, Any] | None = None,
+    extra_state: dict[str, Any] | None = None,
 ) -> int:
     """Trains ``module`` in place, going on from the place's newest checkpoint where that is of this descent.
 
@@ -90,7 +90,7 @@ def descend(
         held_out: To stop by.
         steps: How many, without held-out rows.
         first: Number of this descent's first checkpoint; those of others lie below or above its steps.
-        told: What every checkpoint holds besides.
+        extra_state: What every checkpoint holds besides.
 
     Returns:
         Steps taken to the weights that it ends with.
@@ -114,7 +114,7 @@ def descend(
         if held_out is not None and step % per_epoch == 0:
             watch.see(module, _loss_over(module, held_out, settings.task, place), step)
         if step % settings.save_every == 0:
-            state = {**(told or {}), **watch.state()}
+            state = {**(extra_state or {}), **watch.state()}
             place.save(Checkpoint(first + step, pack(module, optimizer) | watch.tensors(), state))
     if held_out is None:
         return step
@@ -172,9 +172,9 @@ class _Watch:
         return {f"best.{name}": value for name, value in self._best.items()}
 
     def restore(self, saved: Checkpoint) -> None:
-        told = saved.state
-        self.loss = math.inf if told["best_loss"] is None else told["best_loss"]
-        self.step, self._bad = told["best_step"], told["bad"]
+        extra_state = saved.state
+        self.loss = math.inf if extra_state["best_loss"] is None else extra_state["best_loss"]
+        self.step, self._bad = extra_state["best_step"], extra_state["bad"]
         named = {name.partition("."): value for name, value in saved.tensors.items()}
         self._best = {name: value for (kind, _, name), value in named.items() if kind == "best"}
 

@@ -10,14 +10,14 @@ import safetensors.numpy
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
-from fusion._checks import check_whole, is_number
-from fusion._json import dumps
-from fusion._views import as_matrix
-from fusion.heads._calibration import Scores
-from fusion.heads._checked import as_targets, check_scale, checked_targets
-from fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
-from fusion.heads._targets import Targets, Task
-from fusion.splits import fold_of
+from barycenter.fusion.heads._calibration import Scores
+from barycenter.fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
+from barycenter.fusion.heads.checks import as_targets, check_scale, checked_targets
+from barycenter.fusion.heads.targets import Targets, Task
+from barycenter.fusion.parameters import check_whole, is_number
+from barycenter.fusion.serialization import dumps
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.validation import as_matrix
 
 RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
 _STEPS = (10.0, 10.0**0.5)
@@ -33,7 +33,7 @@ class LinearHead:
     predictions: one temperature for classes (Guo et al. 2017), a slope and an offset for every label (Platt 1999).
 
     Args:
-        task: ``classification``, ``multilabel`` (lists of labels, or a 0/1 matrix) or ``regression``; ``auto`` tells
+        task: ``classification``, ``multilabel`` (lists of labels, or a 0/1 matrix) or ``regression``; ``auto`` says
             from the targets.
         ridge: A number > 0, or ``auto``.
         folds: Number of folds.

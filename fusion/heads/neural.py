@@ -11,19 +11,19 @@ import torch
 from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
-from fusion._checks import check_number, check_whole
-from fusion._json import dumps
-from fusion._views import as_matrix, as_views, present_rows
-from fusion.average import resolve
-from fusion.heads._calibration import Scores
-from fusion.heads._checked import as_targets
-from fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
-from fusion.heads._modules import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
-from fusion.heads._ridge import Float64, Floats
-from fusion.heads._targets import Targets, Task
-from fusion.heads.linear import LinearHead, features
-from fusion.splits import fold_of
-from fusion.training import InProcess, Place, apart, reseed
+from barycenter.fusion.average import resolve
+from barycenter.fusion.heads._calibration import Scores
+from barycenter.fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
+from barycenter.fusion.heads._ridge import Float64, Floats
+from barycenter.fusion.heads.checks import as_targets
+from barycenter.fusion.heads.linear import LinearHead, features
+from barycenter.fusion.heads.networks import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
+from barycenter.fusion.heads.targets import Targets, Task
+from barycenter.fusion.parameters import check_number, check_whole
+from barycenter.fusion.serialization import dumps
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.training import InProcess, Place, apart, reseed
+from barycenter.fusion.validation import as_matrix, as_views, present_rows
 
 Kind = Literal["mlp", "gated", "attention"]
 Aligned = Mapping[str, NDArray[Any]]
@@ -46,7 +46,7 @@ class NeuralHead:
             its own, weighted row by row) or ``attention`` (over the aligned inputs and the average).
         inputs: Names of the inputs, in order.
         shares: Weight of each input in the average; equal where not given.
-        task: ``classification``, ``multilabel`` or ``regression``; ``auto`` tells from the targets.
+        task: ``classification``, ``multilabel`` or ``regression``; ``auto`` follows from the targets.
         class_weight: ``balanced``, or ``{class: weight}``; classification only.
         hidden: Width of the hidden layer.
         batch_size: Rows of a step, over all ranks.
@@ -159,19 +159,20 @@ class NeuralHead:
         out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
         self._device = place.device
         first = settings.epochs * steps_per_epoch(len(rows), settings) + 1
-        told: dict[str, Any] | None = None
+        found: dict[str, Any] | None = None
         if (saved := place.newest()) is not None and saved.step >= first:
-            told = saved.state["searched"]
+            found = saved.state["searched"]
         elif out.any() and not out.all():
-            told = self._search((X, y, keys), rows, out, linear.ridge_, targets, settings, place)
-        if told is None:
+            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, settings, place)
+        if found is None:
             self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
         else:
-            self.steps_, self.heldout_score_ = told["steps"], told["score"]
-            self.scores_ = Scores(targets, np.array(told["slope"]), np.array(told["offset"]))
+            self.steps_, self.heldout_score_ = found["steps"], found["score"]
+            self.scores_ = Scores(targets, np.array(found["slope"]), np.array(found["offset"]))
         self._module = self._started(linear, rows)
         if self.steps_:
-            descend(self._module, rows, settings, place, steps=self.steps_, first=first, told={"searched": told})
+            extra_state = {"searched": found}
+            descend(self._module, rows, settings, place, steps=self.steps_, first=first, extra_state=extra_state)
         self._module.cpu().eval()
         return self
 

@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from infra.corpus.files import Files
-from infra.corpus.listing import Entry, Listing
+from barycenter.infra.corpus.files import Files
+from barycenter.infra.corpus.listing import Entry, Listing
 
 KEYS = "__keys__"
 """Name of the column of keys as text; null where a row has none."""
@@ -85,7 +85,7 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Peek:
-    """What one look at a source tells.
+    """What one look at a source shows.
 
     Attributes:
         rows: Number of rows.

@@ -10,16 +10,16 @@ from typing import Any
 
 import pyarrow as pa
 
-from fusion.errors import JobError, RunError
-from infra.corpus.base import BAD, KEYS, MISFITS, Format, Peek, Shard, Source, UnreadableError, shard_id
-from infra.corpus.files import Files
-from infra.corpus.folder import is_picture
-from infra.corpus.formats import Chosen, choose_format
-from infra.corpus.hive import filled, folder_values
-from infra.corpus.keys import KEY_TYPES, is_key_type
-from infra.corpus.listing import Entry
-from infra.corpus.values import joined, settled
-from infra.job import CorpusJob, LimitsJob
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.infra.corpus.base import BAD, KEYS, MISFITS, Format, Peek, Shard, Source, UnreadableError, shard_id
+from barycenter.infra.corpus.files import Files
+from barycenter.infra.corpus.formats.detection import Chosen, choose_format
+from barycenter.infra.corpus.formats.folder import is_picture
+from barycenter.infra.corpus.hive import filled, folder_values
+from barycenter.infra.corpus.listing import Entry
+from barycenter.infra.corpus.types.keys import KEY_TYPES, is_key_type
+from barycenter.infra.corpus.types.values import joined, settled
+from barycenter.infra.job.models import CorpusJob, LimitsJob
 
 _KEY = "corpus.path"
 _SAMPLE = 10_000
@@ -122,7 +122,7 @@ class Corpus:
             A table of ``shard.rows`` rows: the columns in the order asked for, null where a source lacks one, then
             ``__keys__``: the key as text; ``__bad__``: why the row could not be read (its values are then null), or
             null; ``__misfits__``: which of its values do not fit their columns' types (these alone are then null;
-            :func:`infra.corpus.base.misfits_of`), or null.
+            :func:`barycenter.infra.corpus.base.misfits_of`), or null.
 
         Raises:
             RunError: The source is gone, or has changed since the shard was planned.

@@ -10,11 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from fusion.errors import BarycenterError, JobError
-from infra._faults import is_transient, retrying, told
-from infra._remote import _filesystem
-from infra.corpus.listing import UNDERSCORE, Entry, Listing, before_magic, list_local, reason_to_pass, sorted_out
-from infra.jobpaths import is_uri
+from barycenter.fusion.errors import BarycenterError, JobError
+from barycenter.infra.corpus.listing import (
+    UNDERSCORE,
+    Entry,
+    Listing,
+    before_magic,
+    list_local,
+    reason_to_pass,
+    sorted_out,
+)
+from barycenter.infra.job.paths import is_uri
+from barycenter.infra.storage.errors import is_transient, retrying, storage_errors
+from barycenter.infra.storage.remote import _filesystem
 
 _KEY = "corpus.path"
 _READ_AHEAD = 4 << 20
@@ -49,7 +57,7 @@ class Files:
 
     def stat(self, uri: str) -> tuple[int, str]:
         """Size and stamp of a file now."""
-        with told(uri):
+        with storage_errors(uri):
             if not is_uri(uri):
                 status = Path(uri).stat()
                 return status.st_size, str(status.st_mtime_ns)
@@ -65,8 +73,8 @@ class Files:
         return _size_and_stamp(info)
 
     def children(self, folder: str) -> dict[str, Callable[[], tuple[int, str]]]:
-        """The files of one folder by name, each with a call that tells its size and stamp."""
-        with told(folder):
+        """The files of one folder by name, each with a call that returns its size and stamp."""
+        with storage_errors(folder):
             if not is_uri(folder):
                 with os.scandir(folder) as found:
                     names = [child.name for child in found if _is_shown(child.name) and _is_file(child)]
@@ -81,7 +89,7 @@ class Files:
 
     def read(self, uri: str, offset: int, length: int) -> bytes:
         """Bytes of a file; fewer where it ends before."""
-        with told(uri):
+        with storage_errors(uri):
             if not is_uri(uri):
                 with Path(uri).open("rb") as stream:
                     stream.seek(offset)

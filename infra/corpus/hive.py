@@ -6,7 +6,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infra.corpus.base import Problems
+from barycenter.infra.corpus.base import Problems
 
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusion.errors import JobError
+from barycenter.fusion.errors import JobError
 
 _KEY = "corpus.path"
 

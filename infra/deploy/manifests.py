@@ -50,7 +50,7 @@ class Env(Strict):
 
 
 class ContainerPort(Strict):
-    """A port that is told."""
+    """A port that is declared."""
 
     name: Name
     container_port: Port
@@ -169,7 +169,7 @@ class ClusterSpec(Strict):
 
 
 class JobSpec(Strict):
-    """One job on a cluster; nothing above ``infra.dispatch`` retries."""
+    """One job on a cluster; nothing above ``barycenter.infra.dispatch.api`` retries."""
 
     entrypoint: Text
     submission_mode: Literal["K8sJobMode"]

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from infra.commit import collect_garbage, read_manifest, verify
-from infra.ledger import strays
-from infra.storage import Storage
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.embedding_files import strays
+from barycenter.infra.versions.manifests import collect_garbage, read_manifest, verify
 from tests.chaos.world import Actor, Nodes, PrefectServer, actors, start_run, wait_until
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
@@ -98,12 +98,12 @@ class Range:
         return write_job(self.folder / f"{name}.yaml", data), out
 
     def undisturbed(self) -> None:
-        """Runs the job in peace: its features are what every other run must end with."""
+        """Runs the job undisturbed: its features are what every other run must end with."""
         job, out = self.job("undisturbed")
         process = start_run(job, self.server.url)
-        _, told = process.communicate()
+        _, errors = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"the undisturbed run failed: {told}")
+            raise RuntimeError(f"the undisturbed run failed: {errors}")
         self.expected = digests(out)
         speed = json.loads((out / "report/report.json").read_text())["speed"]
         self.seconds = {
@@ -114,7 +114,7 @@ class Range:
         }
 
     def strike(self, strike: Strike) -> Outcome:
-        """Strikes once and tells what came of it."""
+        """Strikes once and returns what came of it."""
         outcome = Outcome(delay=strike.moment * self.seconds[strike.stage])
         job, out = self.job(f"seed{strike.seed}", "mlp" if strike.stage == "train" else "linear")
         shutil.rmtree(out, ignore_errors=True)
@@ -124,8 +124,8 @@ class Range:
         if process.poll() is None:
             blow = self._blow(strike, worker, process)
             blow(outcome)
-        _, told = process.communicate()
-        outcome.exit_code, outcome.line = process.returncode, last_line(told)
+        _, errors = process.communicate()
+        outcome.exit_code, outcome.line = process.returncode, last_line(errors)
         self.nodes.mend()
         self.server.mend()
         self._after(job, out, outcome)
@@ -164,9 +164,9 @@ class Range:
         before = stamps(out)
         outcome.done_before = len(before)
         process = start_run(job, self.server.url)
-        _, told = process.communicate()
+        _, errors = process.communicate()
         if process.returncode:
-            wrong.append(f"the rerun ended with {process.returncode}: {last_line(told)}")
+            wrong.append(f"the rerun ended with {process.returncode}: {last_line(errors)}")
             return
         after = stamps(out)
         again = [path for path, stamp in before.items() if after.get(path) != stamp]
@@ -216,7 +216,7 @@ def stamps(out: Path) -> dict[str, tuple[int, int]]:
     return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
-def last_line(told: str) -> str:
+def last_line(errors: str) -> str:
     """The last line of a run's stderr."""
-    lines = [line for line in told.splitlines() if line.strip()]
+    lines = [line for line in errors.splitlines() if line.strip()]
     return lines[-1] if lines else ""

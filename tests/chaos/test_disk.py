@@ -6,17 +6,17 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from fusion.errors import RunError
-from infra.cluster import connect
-from infra.commit import read_manifest, verify
-from infra.job import Job
-from infra.ledger import strays
-from tasks.align import fit_alignment
-from tasks.embed import embed_input
-from tasks.fuse import fuse_features
-from tasks.plan import prepare
-from tasks.report import write_report
-from tasks.train import train_head
+from barycenter.fusion.errors import RunError
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import connect
+from barycenter.infra.versions.embedding_files import strays
+from barycenter.infra.versions.manifests import read_manifest, verify
+from barycenter.tasks.align.stage import fit_alignment
+from barycenter.tasks.embed.stage import embed_input
+from barycenter.tasks.fuse.stage import fuse_features
+from barycenter.tasks.heads.stage import train_head
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.report.stage import write_report
 from tests.chaos.strikes import digests
 from tests.flows.corpora import output, text_and_vector_job, text_and_vector_rows, write_lines
 

@@ -10,7 +10,7 @@ import pytest
 import ray
 from prefect.settings import PREFECT_API_URL
 
-from infra.commit import read_manifest, verify, versions
+from barycenter.infra.versions.manifests import read_manifest, verify, versions
 from tests.chaos.strikes import checked, digests, last_line, prefix, stamps
 from tests.chaos.world import actors, start_run, wait_until
 from tests.flows.corpora import (
@@ -29,7 +29,7 @@ ROWS = 400
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, ray_session, prefect_server):
-    """Makes jobs over one corpus; the first was run in peace and says what all must end with."""
+    """Makes jobs over one corpus; the first was run undisturbed and says what all must end with."""
     folder = tmp_path_factory.mktemp("kills")
     corpus = write_lines(folder / "rows.jsonl", text_and_vector_rows(ROWS))
     ray_section = {"address": ray.get_runtime_context().gcs_address, "workers": 2, "threads_per_worker": 1}
@@ -75,8 +75,8 @@ def test_a_driver_killed_twice_goes_on_where_it_was(place):
         driver = start_run(path, url)
         assert wait_until(lambda moment=moment, driver=driver: moment() or driver.poll() is not None)
         driver.kill()
-        _, told = driver.communicate()
-        assert driver.returncode == -signal.SIGKILL, last_line(told)
+        _, errors = driver.communicate()
+        assert driver.returncode == -signal.SIGKILL, last_line(errors)
         assert wait_until(lambda: not actors("chaos"), 60)
         assert before.items() <= stamps(out).items()
     done = stamps(out)
@@ -98,9 +98,9 @@ def test_two_runs_at_once_leave_one_whole_version(place):
     runs = [start_run(path, url), start_run(other, url)]
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(lambda run: (run.communicate()[1], run.returncode), runs))
-    lost = [told for told, code in ends if code]
+    lost = [errors for errors, code in ends if code]
     assert len(lost) <= 1, ends
-    assert all("another run committed version" in told for told in lost), lost
+    assert all("another run committed version" in errors for errors in lost), lost
     storage = output(data)
     for number in versions(storage):
         assert verify(storage, read_manifest(storage, number)) == []
@@ -120,6 +120,6 @@ def test_two_runs_of_one_job_at_once_both_end_well_or_one_says_why(place):
         time.sleep(0.2)
     with ThreadPoolExecutor(2) as pool:
         ends = list(pool.map(lambda run: (run.communicate()[1], run.returncode), runs))
-    assert [code for _, code in ends] == [0, 0], [last_line(told) for told, _ in ends]
+    assert [code for _, code in ends] == [0, 0], [last_line(errors) for errors, _ in ends]
     assert versions(output(data)) == [1]
     assert checked(out, expected) == []

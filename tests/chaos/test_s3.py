@@ -7,9 +7,9 @@ from pathlib import Path
 import boto3
 import pytest
 
-from infra.commit import read_manifest, verify
-from infra.demo import demo_job, write_demo_corpus
-from infra.storage import Storage
+from barycenter.infra.demo import demo_job, write_demo_corpus
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import read_manifest, verify
 from tests.chaos.faults import Flaky, serve
 from tests.flows.corpora import run_pipeline
 
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.usefixtures("ray_session", "prefect_server", "s3_serve
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
-    """A corpus of texts and pictures, and its job run in peace on the local disk."""
+    """A corpus of texts and pictures, and its job run undisturbed on the local disk."""
     folder = tmp_path_factory.mktemp("demo")
     return write_demo_corpus(folder / "corpus", rows=60), folder
 

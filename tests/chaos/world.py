@@ -30,11 +30,11 @@ class Actor:
     node_id: str
 
 
-def wait_until(told: Callable[[], Any], seconds: float = 120.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     """The first true answer, or None when time is up."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if answer := told():
+        if answer := condition():
             return answer
         time.sleep(_POLL)
     return None
@@ -128,7 +128,7 @@ def start_run(job: Path, prefect_url: str | None = None, *flags: str) -> subproc
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_CLIENT_MAX_RETRIES": "1"}
     if prefect_url is not None:
         environment["PREFECT_API_URL"] = prefect_url
-    command = [sys.executable, "-m", "flows.cli", "run", str(job), *flags]
+    command = [sys.executable, "-m", "barycenter.flows.cli", "run", str(job), *flags]
     return subprocess.Popen(
         command, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

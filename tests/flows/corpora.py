@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from infra.job import Job
-from infra.storage import Storage
+from barycenter.infra.job.models import Job
+from barycenter.infra.storage import Storage
 
 WORDS = ("red", "blue", "green", "plate", "kite", "badge", "winter", "wedding", "birthday", "small", "large", "new")
 
@@ -68,7 +68,7 @@ def write_job(path: Path, data: dict[str, Any]) -> Path:
 
 
 def run_pipeline(data: dict[str, Any], **flags: bool) -> dict[str, Any]:
-    from flows.pipeline import pipeline
+    from barycenter.flows.pipeline import pipeline
 
     report: dict[str, Any] = pipeline(Job.model_validate(data), **flags)
     return report

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fusion.alignment import CHOICES
+from barycenter.fusion.alignment import CHOICES
 from tests.flows.corpora import (
     output,
     read_features,
@@ -35,7 +35,7 @@ def chosen(tmp_path_factory, ray_session, prefect_server):
     return job, run_pipeline(job)
 
 
-def test_the_report_tells_what_was_tried_and_what_won(chosen):
+def test_the_report_says_what_was_tried_and_what_won(chosen):
     _, report = chosen
     about = report["alignment"]
     assert "probe" in about["chosen_by"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from infra.commit import read_manifest, verify
+from barycenter.infra.versions.manifests import read_manifest, verify
 from tests.flows.corpora import output, read_features, run_pipeline, write_lines
 
 pytestmark = [pytest.mark.usefixtures("ray_session", "prefect_server"), pytest.mark.slow]

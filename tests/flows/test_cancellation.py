@@ -14,20 +14,20 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
-from tests.infra.test_dispatch import wait_until
+from tests.infra.dispatch.test_api import wait_until
 
 SLOW = """
 import sys, time
-import tasks.embed
-from flows.cli import app
+import barycenter.tasks.embed.stage
+from barycenter.flows.cli import app
 
-class Slowly(tasks.embed.EmbedWorker):
+class Slowly(barycenter.tasks.embed.stage.EmbedWorker):
     def run(self, payload):
         result = super().run(payload)
         time.sleep(1.0)
         return result
 
-tasks.embed.EmbedWorker = Slowly
+barycenter.tasks.embed.stage.EmbedWorker = Slowly
 app(sys.argv[1:])
 """
 
@@ -48,6 +48,15 @@ def children(pid: int) -> set[int]:
     return found - {pid}
 
 
+def a_project_of_the_same_names(folder: Path) -> Path:
+    """A user's folder whose modules are called as parts of ours are, and must not be imported by us."""
+    for name in ("flows/__init__.py", "tasks.py", "infra/__init__.py", "fusion.py"):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("raise RuntimeError('a module of the user was imported')")
+    return folder
+
+
 def state_of(name: str):
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
@@ -63,7 +72,10 @@ def test_a_stopped_run_leaves_no_worker_and_goes_on_later(tmp_path, how):
     job = write_job(tmp_path / "job.yaml", text_and_vector_job(corpus, tmp_path / "out", name))
     environment = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
     words = [sys.executable, "-c", SLOW, "embed", str(job)]
-    run = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    project = a_project_of_the_same_names(tmp_path / "project")
+    run = subprocess.Popen(
+        words, env=environment, cwd=project, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     done = tmp_path / "out" / "embeddings"
     try:
         assert wait_until(lambda: len(list(done.rglob("*.parquet"))) >= 2 or run.poll() is not None, 120)
@@ -85,7 +97,7 @@ def test_a_stopped_run_leaves_no_worker_and_goes_on_later(tmp_path, how):
     assert 0 < kept < 40
     final = state_of(f"embed {name}").state
     assert final.is_cancelled() if how == "prefect" else final.is_crashed()
-    again = [sys.executable, "-m", "flows.cli", "embed", str(job)]
+    again = [sys.executable, "-m", "barycenter.flows.cli", "embed", str(job)]
     figures = json.loads(subprocess.check_output(again, env=environment, text=True))
     assert sum(part["shards_done_before"] for part in figures.values()) == kept
     assert len(list(done.rglob("*.parquet"))) == 40

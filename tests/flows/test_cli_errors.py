@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from flows.cli import app
+from barycenter.flows.cli import app
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 

@@ -7,11 +7,11 @@ import fsspec
 import pytest
 from prefect import flow
 
-from infra.cluster import connect
-from infra.job import Job
-from tasks.plan import prepare
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import connect
+from barycenter.tasks.planning.plan import prepare
 from tests.flows.corpora import read_features
-from tests.infra.corpus.test_formats import FORMS, ROWS, write
+from tests.infra.corpus.formats.test_detection import FORMS, ROWS, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_
 @flow
 def features(data):
     """Embeds, aligns and fuses; no report."""
-    from flows.stages import embed_inputs, fuse_inputs
+    from barycenter.flows.stages import embed_inputs, fuse_inputs
 
     run = prepare(Job.model_validate(data))
     with connect("local") as cluster:

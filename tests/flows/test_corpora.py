@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from fusion.encoders import EncoderSpec, load
-from infra.job import Job
-from infra.storage import Storage
-from tasks.plan import describe_plan, prepare
+from barycenter.fusion.encoders import EncoderSpec, load
+from barycenter.infra.job.models import Job
+from barycenter.infra.storage import Storage
+from barycenter.tasks.planning.plan import describe_plan, prepare
 from tests.flows.corpora import WORDS, output, read_features, run_pipeline, vectors, write_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
@@ -86,7 +86,7 @@ def embedded(job, name):
     return {row["key"]: row for file in files for row in pq.read_table(file).to_pylist()}
 
 
-def test_rows_of_one_table_only_live_on(done):
+def test_rows_of_one_table_only_are_kept(done):
     job, report = done
     features = read_features(job)
     rows = {row["id"]: row for row in features.to_pylist()}
@@ -114,7 +114,7 @@ def test_several_values_are_averaged_and_counted(done, corpus):
     assert np.abs(np.array(embedded(job, "vec")["r007"]["vector"]) - np.mean(stored, axis=0)).max() < 1e-6
 
 
-def test_a_bad_value_is_a_reject_and_the_row_lives_on(done):
+def test_a_bad_value_is_a_reject_and_the_row_is_kept(done):
     job, report = done
     manifest = json.loads(output(job).read("manifest.json"))
     lines = [line for path in manifest["rejects"] for line in output(job).read_table(path).to_pylist()]

@@ -1,11 +1,11 @@
-"""The demo as a user gets it: the label needs both inputs, and the fused vector tells it."""
+"""The demo as a user gets it: the label needs both inputs, and the fused vector predicts it."""
 
 import json
 
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from barycenter.flows.cli import app
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
 

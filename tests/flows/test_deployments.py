@@ -15,11 +15,11 @@ from prefect.events.utilities import emit_event
 from prefect.settings import PREFECT_API_URL
 from prefect.settings.models.flows import FlowsSettings
 
-from flows.pipeline import pipeline
-from fusion.dataset import FusedDataset
-from infra.commit import versions
-from infra.storage import Storage
-from tasks import artifacts
+from barycenter.flows.pipeline import pipeline
+from barycenter.fusion.dataset import FusedDataset
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import versions
+from barycenter.tasks.observability import artifacts
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]

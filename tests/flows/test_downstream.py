@@ -6,17 +6,17 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
-from flows.downstream import HeadConfig, downstream
-from flows.pipeline import pipeline
-from fusion.dataset import FusedRows
-from fusion.fuser import Fuser
-from infra.commit import read_manifest
-from infra.job import Job
-from infra.storage import Storage
-from tasks.labelled import HeadInputs, read_file
-from tasks.predict import find_head
-from tasks.train import load_head
+from barycenter.flows.cli import app
+from barycenter.flows.downstream import HeadConfig, downstream
+from barycenter.flows.pipeline import pipeline
+from barycenter.fusion.dataset import FusedRows
+from barycenter.fusion.fuser import Fuser
+from barycenter.infra.job.models import Job
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
+from barycenter.tasks.heads.predict import find_head
+from barycenter.tasks.heads.stage import load_head
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
 
 
@@ -64,9 +64,9 @@ def test_predict_writes_every_row(trained, tmp_path):
     out, rows, report = trained
     result = CliRunner().invoke(app, ["predict", str(out), "--out", str(tmp_path / "all.parquet")])
     assert result.exit_code == 0, result.output
-    told = json.loads(result.stdout)
+    summary = json.loads(result.stdout)
     predicted = pq.read_table(tmp_path / "all.parquet").to_pydict()
-    assert told["rows"] == len(predicted["key"]) == len(set(predicted["key"])) == report["rows"]["written"] == 119
+    assert summary["rows"] == len(predicted["key"]) == len(set(predicted["key"])) == report["rows"]["written"] == 119
     truth = {row["id"]: row["label"] for number, row in enumerate(rows) if number != 11}
     right = np.mean([truth[key] == guess for key, guess in zip(predicted["key"], predicted["prediction"], strict=True)])
     assert right > 0.85
@@ -78,7 +78,7 @@ def test_predict_writes_every_row(trained, tmp_path):
     }
 
 
-def test_what_predict_cannot_find_is_told(trained, tmp_path):
+def test_what_predict_cannot_find_is_reported(trained, tmp_path):
     out, _, _ = trained
     for arguments, code, words in (
         ([str(tmp_path)], 1, "nothing has been committed"),

@@ -6,10 +6,10 @@ import pytest
 from prefect.settings import PREFECT_HOME, temporary_settings
 from rich.table import Table
 
-from flows.console import out
-from flows.environment import _reach_this_machine_directly
-from flows.session import _check_home, _start_server
-from fusion.errors import RunError
+from barycenter.flows.console import out
+from barycenter.flows.environment import _reach_this_machine_directly
+from barycenter.flows.session import _check_home, _start_server
+from barycenter.fusion.errors import RunError
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -40,7 +40,7 @@ def test_a_proxy_is_kept_out_of_the_way_to_this_machine(monkeypatch, given, name
 def test_httpx_goes_to_this_machine_without_the_proxy(monkeypatch):
     """In a process of its own, as the variables are read when a client is made."""
     code = (
-        "import flows.environment, httpx; client = httpx.Client(); "
+        "import barycenter.flows.environment, httpx; client = httpx.Client(); "
         "print(client._transport_for_url(httpx.URL('http://127.0.0.1:4200')) is client._transport, "
         "client._transport_for_url(httpx.URL('http://example.org')) is client._transport)"
     )
@@ -59,7 +59,7 @@ def test_brackets_and_colons_in_names_are_no_markup():
     assert all(name in shown.get() for name in ("corpus[/v2]", "name[/]", "[red]a[/blue] :crab:", "gone[/]"))
 
 
-def test_a_home_that_cannot_be_written_to_is_told(tmp_path):
+def test_a_home_that_cannot_be_written_to_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         temporary_settings({PREFECT_HOME: tmp_path / "file" / "home"}),

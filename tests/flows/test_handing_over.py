@@ -6,10 +6,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-import flows.commands.jobs as jobs
-import tasks.run
-from infra.job import Job
-from tasks.plan import hand_over, prepare, prepared
+import barycenter.flows.commands.jobs as jobs
+import barycenter.tasks.run.context
+from barycenter.infra.job.models import Job
+from barycenter.tasks.planning.plan import hand_over, prepare, prepared
 
 
 @pytest.fixture
@@ -30,13 +30,13 @@ def job_path(tmp_path):
 def opened(monkeypatch):
     """How often a corpus was opened."""
     calls = []
-    original = tasks.run.open_sides
+    original = barycenter.tasks.run.context.open_sides
 
     def open_sides(*args):
         calls.append(args)
         return original(*args)
 
-    monkeypatch.setattr(tasks.run, "open_sides", open_sides)
+    monkeypatch.setattr(barycenter.tasks.run.context, "open_sides", open_sides)
     return calls
 
 

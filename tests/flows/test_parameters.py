@@ -1,11 +1,11 @@
 import pytest
 from prefect.context import FlowRunContext
 
-from flows import parameters
-from flows.parameters import job_of, run_name
-from flows.pipeline import pipeline
-from fusion.errors import JobError
-from infra.job import Job
+from barycenter.flows import parameters
+from barycenter.flows.parameters import job_of, run_name
+from barycenter.flows.pipeline import pipeline
+from barycenter.fusion.errors import JobError
+from barycenter.infra.job.models import Job
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 
@@ -36,7 +36,7 @@ def test_demo_writes_its_corpus_once(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("given", ["nowhere.yaml", " "])
-def test_nothing_there_is_told(given):
+def test_nothing_there_is_reported(given):
     with pytest.raises(JobError, match=r"no such job file|is empty"):
         job_of(given)
 

@@ -20,9 +20,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterName,
 )
 
-from fusion.errors import RunError
-from infra.commit import read_manifest, verify, versions
-from infra.demo import demo_job, write_demo_corpus
+from barycenter.fusion.errors import RunError
+from barycenter.infra.demo import demo_job, write_demo_corpus
+from barycenter.infra.versions.manifests import read_manifest, verify, versions
 from tests.flows.corpora import (
     output,
     read_features,
@@ -176,14 +176,14 @@ def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
         path.write_bytes(content)
 
 
-def test_feature_metadata_tells_no_path_and_no_time(catalogue):
+def test_feature_metadata_says_no_path_and_no_time(catalogue):
     job, _ = catalogue
     folder = Path(job["output"]["path"])
     metadata = pq.read_schema(folder / read_manifest(output(job))["files"][0]["path"]).metadata
-    told = b" ".join(metadata.values())
-    assert str(folder).encode() not in told
-    assert job["corpus"]["path"].encode() not in told
-    assert read_manifest(output(job))["alignment_id"].encode() in told
+    text = b" ".join(metadata.values())
+    assert str(folder).encode() not in text
+    assert job["corpus"]["path"].encode() not in text
+    assert read_manifest(output(job))["alignment_id"].encode() in text
 
 
 def test_pages_and_pictures_of_the_report_are_there(catalogue):
@@ -204,11 +204,11 @@ def test_the_server_knows_the_run_its_tasks_and_the_report(catalogue):
         until = time.monotonic() + 60
         while True:  # the server learns of task runs through a queue
             tasks = client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)))
-            told = " ".join(task.name for task in tasks)
-            if all(name in told for name in expected) or time.monotonic() > until:
+            text = " ".join(task.name for task in tasks)
+            if all(name in text for name in expected) or time.monotonic() > until:
                 break
             time.sleep(0.5)
-        assert all(name in told for name in expected), told
+        assert all(name in text for name in expected), text
         artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(
                 key=ArtifactFilterKey(any_=["barycenter-report"]), flow_run_id=ArtifactFilterFlowRunId(any_=ids)

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from flows.cli import app
+from barycenter.flows.cli import app
 from tests.flows.corpora import write_job, write_lines
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.usefixtures("ray_session", "prefect_server")]

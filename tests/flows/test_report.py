@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import tasks.report
-from flows.cli import app
+import barycenter.tasks.report.stage
+from barycenter.flows.cli import app
 from tests.browser import DESKTOP, PHONE, chromium, opened
 from tests.flows.corpora import run_pipeline, write_job, write_lines
 
@@ -71,7 +71,7 @@ def test_labels_drawn_by_lot_are_no_signal(hostile):
         low, high = probe["intervals"]["fused"]["complete"]
         assert low <= probe["baseline"] + 0.05
         assert high >= 1 / 3 - 0.05
-    assert tasks.report.markdown(report).splitlines()[2].startswith("**No signal:")
+    assert barycenter.tasks.report.stage.markdown(report).splitlines()[2].startswith("**No signal:")
 
 
 def test_report_json_has_its_evidence_and_stays_small(hostile):
@@ -99,7 +99,7 @@ def test_the_report_is_rebuilt_without_computing_anything(hostile, monkeypatch, 
         raise AssertionError("computed again")
 
     for name in ("probe", "cross_validated_probe", "retrieval", "gallery", "plane", "dimension_curve"):
-        monkeypatch.setattr(tasks.report, name, refuse)
+        monkeypatch.setattr(barycenter.tasks.report.stage, name, refuse)
     result = CliRunner().invoke(app, ["report", str(write_job(tmp_path / "job.yaml", job))])
     assert result.exit_code == 0, result.output
     assert "No signal" in " ".join(result.stdout.split())

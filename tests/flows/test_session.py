@@ -8,9 +8,9 @@ import ray
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from flows import session
-from flows.cli import app
-from flows.session import answers
+from barycenter.flows import session
+from barycenter.flows.cli import app
+from barycenter.flows.session import answers
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fusion.features import feature_schema, parquet_options, vectors_to_array
+from barycenter.fusion.dataset.schema import feature_schema, parquet_options, vectors_to_array
 
 KEPT = [pa.field("label", pa.string()), pa.field("price", pa.float64()), pa.field("count", pa.int64())]
 INPUTS = {
@@ -19,7 +19,7 @@ INPUTS = {
 
 
 def rows_table(start: int, rows: int, dim: int, dtype: str, aligned: bool, metadata: dict[str, str]) -> pa.Table:
-    """Rows ``start`` to ``start + rows``: every value can be told from the row's number."""
+    """Rows ``start`` to ``start + rows``: every value follows from the row's number."""
     schema = feature_schema("id", KEPT, dim, dtype, list(INPUTS), aligned, metadata)
     number = np.arange(start, start + rows)
     vectors = (number[:, None] + np.arange(dim) / 8).astype(dtype)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from fusion.average import average
+from barycenter.fusion.average import average
 
 finite = st.floats(-100, 100, width=32)
 matrix = arrays(np.float64, (4, 3), elements=finite)

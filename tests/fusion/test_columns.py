@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from fusion.dataset import FusedDataset, FusedRows
-from fusion.features import array_to_vectors, feature_schema, parquet_options, vectors_to_array
+from barycenter.fusion.dataset import FusedDataset, FusedRows
+from barycenter.fusion.dataset.schema import array_to_vectors, feature_schema, parquet_options, vectors_to_array
 
 
 def write(out, columns, partition=(), rows=2):

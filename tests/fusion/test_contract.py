@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.alignment import (
+from barycenter.fusion.alignment import (
     CCA,
     PCA,
     Autoencoder,
@@ -23,13 +23,13 @@ from fusion.alignment import (
     choose,
     significance,
 )
-from fusion.average import average
-from fusion.evaluate import probe
-from fusion.heads import LinearHead, NeuralHead
-from fusion.imputation import Imputer
-from fusion.metrics import retrieval
-from fusion.moments import FoldMoments, Moments
-from fusion.neighbors import NeighborIndex
+from barycenter.fusion.alignment.imputation import Imputer
+from barycenter.fusion.average import average
+from barycenter.fusion.dataset.neighbors import NeighborIndex
+from barycenter.fusion.evaluation.probe import probe
+from barycenter.fusion.heads import LinearHead, NeuralHead
+from barycenter.fusion.metrics import retrieval
+from barycenter.fusion.moments import FoldMoments, Moments
 
 N = 60
 NAMES = ("text", "image")
@@ -159,7 +159,7 @@ def test_the_probe_takes_lists():
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
         ([["a", "b"]], "text: expected an .* array of numbers, got text such as 'a'"),
         ([[1.0, 2.0], [3.0]], "text: expected an .* array of numbers"),
@@ -169,9 +169,9 @@ def test_the_probe_takes_lists():
         ("a crab", "text: expected an .* array of numbers, got text such as 'a crab'"),
     ],
 )
-def test_what_is_no_matrix_of_numbers_is_refused(values, told):
+def test_what_is_no_matrix_of_numbers_is_refused(values, message):
     for work in (Moments.of, PCA().fit, FITTED["joint"].transform, average):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             work({"text": values})
 
 

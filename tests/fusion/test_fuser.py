@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusion.alignment import Joint
-from fusion.encoders import EncoderSpec, describe, load
-from fusion.encoders.pipeline import embed
-from fusion.errors import RunError
-from fusion.fuser import Fuser
+from barycenter.fusion.alignment import Joint
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.errors import RunError
+from barycenter.fusion.fuser import Fuser
 
 WORDS = ("crab", "boat", "kite", "plate", "cushion", "badge", "red", "blue", "green", "winter")
 
@@ -34,10 +34,10 @@ def write(folder, average, dtype="float32"):
     alignment.save(folder / "alignment" / "a1")
     inputs = {}
     for name, spec in specs.items():
-        told = describe(spec)
+        description = describe(spec)
         inputs[name] = {
-            "kind": name, "encoder": spec.encoder, "encoder_id": told.encoder_id, "dim": told.dim,
-            "fingerprint": told.fingerprint, "spec": {"encoder": spec.encoder, "weights": None},
+            "kind": name, "encoder": spec.encoder, "encoder_id": description.encoder_id, "dim": description.dim,
+            "fingerprint": description.fingerprint, "spec": {"encoder": spec.encoder, "weights": None},
         }  # fmt: skip
     manifest = {
         "number": 1, "version": "v", "key": "id", "dim": 6, "dtype": dtype, "inputs": inputs, "files": [],
@@ -121,7 +121,7 @@ def test_from_s3(tmp_path, s3_server, s3_bucket):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
-def test_what_does_not_fit_is_told(tmp_path):
+def test_what_does_not_fit_is_reported(tmp_path):
     write(tmp_path, {"method": "mean", "weights": None})
     fuser = Fuser.load(tmp_path)
     with pytest.raises(ValueError, match="unknown input sound; the inputs are text, image"):

@@ -3,8 +3,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fusion import metrics
-from fusion.metrics import accuracy, bootstrap_gap, chance_r10, correct, expected_calibration_error, r2, retrieval
+from barycenter.fusion import metrics
+from barycenter.fusion.metrics import (
+    accuracy,
+    bootstrap_gap,
+    chance_r10,
+    correct,
+    expected_calibration_error,
+    r2,
+    retrieval,
+)
 
 
 def test_perfect_reversed_and_scaled_retrieval():

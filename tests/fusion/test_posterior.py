@@ -1,6 +1,6 @@
 import numpy as np
 
-from fusion._posterior import FactorModel
+from barycenter.fusion._posterior import FactorModel
 
 
 def model(inputs=3, k=2, seed=0):

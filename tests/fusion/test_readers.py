@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from fusion.dataset import FusedDataset
+from barycenter.fusion.dataset import FusedDataset
 from tests.fusion.features_on_disk import write_features
 
 README = Path(__file__).resolve().parents[2] / "README.md"

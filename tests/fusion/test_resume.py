@@ -3,7 +3,7 @@
 import pytest
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from fusion.dataset import FusedDataset
+from barycenter.fusion.dataset import FusedDataset
 from tests.fusion.features_on_disk import write_features
 
 

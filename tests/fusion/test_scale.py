@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 import pytest
 
-from fusion.alignment import CCA, PCA, Procrustes
-from fusion.alignment.joint import Joint
-from fusion.imputation import Imputer
-from fusion.metrics import accuracy, r2, retrieval
-from fusion.moments import Moments
+from barycenter.fusion.alignment import CCA, PCA, Procrustes
+from barycenter.fusion.alignment.imputation import Imputer
+from barycenter.fusion.alignment.joint import Joint
+from barycenter.fusion.metrics import accuracy, r2, retrieval
+from barycenter.fusion.moments import Moments
 
 
 def views(n=120, seed=0):

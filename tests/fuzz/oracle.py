@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.run import Run
+from barycenter.tasks.run.context import Run
 from tests.fuzz.case import Case
 from tests.fuzz.compare import canonical
 from tests.fuzz.loose import key_of

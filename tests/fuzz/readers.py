@@ -9,11 +9,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fusion.dataset import FusedDataset, FusedRows
-from fusion.encoders.builtin import HashingEncoder
-from infra.storage import Storage
-from tasks.kept import parts
-from tasks.labelled import read_file
+from barycenter.fusion.dataset import FusedDataset, FusedRows
+from barycenter.fusion.encoders.builtin import HashingEncoder
+from barycenter.infra.storage import Storage
+from barycenter.tasks.data.labelled_rows import read_file
+from barycenter.tasks.fuse.kept_columns import parts
 from tests.fuzz.case import Case
 from tests.fuzz.compare import pairs_of_maps, same
 from tests.fuzz.loose import text_of

@@ -11,9 +11,9 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from pydantic import ValidationError
 
-from fusion.errors import BarycenterError, JobError, RunError
-from infra.storage import Storage
-from tasks.run import Run
+from barycenter.fusion.errors import BarycenterError, JobError, RunError
+from barycenter.infra.storage import Storage
+from barycenter.tasks.run.context import Run
 from tests.fuzz.case import Case
 from tests.fuzz.oracle import Expected, expected, rows_refused
 from tests.fuzz.readers import check_datasets, check_duckdb, check_fused, check_pandas, check_polars

@@ -9,17 +9,18 @@ from unittest import mock
 
 import numpy as np
 
-from fusion.alignment import Alignment, Identity
-from fusion.encoders import builtin
-from infra.corpus import corpus as opening
-from infra.job import Job
-from tasks import fuse, fusing
-from tasks.align import Fitted
-from tasks.embed import embed_setting
-from tasks.encoding import EmbedWorker, ShardJob
-from tasks.execution import Execution
-from tasks.plan import prepare
-from tasks.run import Run
+from barycenter.fusion.alignment import Alignment, Identity
+from barycenter.fusion.encoders import builtin
+from barycenter.infra.corpus import corpus as opening
+from barycenter.infra.job.models import Job
+from barycenter.tasks.align.stage import Fitted
+from barycenter.tasks.embed.settings import Execution
+from barycenter.tasks.embed.stage import embed_setting
+from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
+from barycenter.tasks.fuse import stage as fuse
+from barycenter.tasks.fuse import worker as fusing
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.context import Run
 from tests.fuzz.case import Case
 from tests.fuzz.files import write_files
 from tests.fuzz.tables import WIDTH
@@ -92,7 +93,7 @@ def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
 
 def _peeked_with(sample: int) -> Any:
     """Looks at files as the corpus does, at fewer of their first rows and none of the later."""
-    from infra.corpus import lines
+    from barycenter.infra.corpus.formats import lines
 
     real = opening._peeked
 

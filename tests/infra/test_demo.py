@@ -7,10 +7,10 @@ from PIL import Image, UnidentifiedImageError
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from fusion.encoders.base import EncoderSpec
-from fusion.encoders.builtin import DescriptorEncoder, HashingEncoder
-from infra.demo import OCCASIONS, PATTERNS, demo_job, write_demo_corpus
-from infra.job import Job
+from barycenter.fusion.encoders.base import EncoderSpec
+from barycenter.fusion.encoders.builtin import DescriptorEncoder, HashingEncoder
+from barycenter.infra.demo import OCCASIONS, PATTERNS, demo_job, write_demo_corpus
+from barycenter.infra.job.models import Job
 
 
 def read(metadata):

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import ray
 
-from tests.infra.test_dispatch import wait_until
+from tests.infra.dispatch.test_api import wait_until
 
 SIGNALLED = """
 import os, sys, time
 from pathlib import Path
-from infra.cluster import WorkerPlan, connect
-from infra.dispatch import Work, dispatch
+from barycenter.infra.ray.connection import WorkerPlan, connect
+from barycenter.infra.dispatch.api import Work, dispatch
 
 class Sleeper:
     def run(self, folder):
@@ -45,8 +45,8 @@ GPUS = """
 import json, os, sys, time
 from pathlib import Path
 import ray
-from infra.cluster import connect
-from infra.dispatch import Work, dispatch
+from barycenter.infra.ray.connection import connect
+from barycenter.infra.dispatch.api import Work, dispatch
 
 class Model:
     def __init__(self, folder):
@@ -84,8 +84,8 @@ import json, os, sys, time
 from pathlib import Path
 import ray
 from ray.cluster_utils import Cluster
-from infra.cluster import connect
-from infra.dispatch import Work, dispatch
+from barycenter.infra.ray.connection import connect
+from barycenter.infra.dispatch.api import Work, dispatch
 
 class Slow:
     def run(self, payload):

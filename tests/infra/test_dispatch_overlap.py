@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.cluster import WorkerPlan
-from infra.dispatch import Work, dispatch
-from tests.infra.test_dispatch import Poisoned
+from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.ray.connection import WorkerPlan
+from tests.infra.dispatch.test_api import Poisoned
 
 ONE, TWO = WorkerPlan(1, 1), WorkerPlan(2, 1)
 

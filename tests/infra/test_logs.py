@@ -4,25 +4,25 @@ import logging
 
 import pytest
 
-from infra import logs
-from infra.logs import JsonLines, bound, set_up_logs
+from barycenter.infra import logs
+from barycenter.infra.logs import JsonLines, bound, set_up_logs
 
 
 @pytest.fixture
-def told():
+def logged():
     """Records of one logger as JSON lines."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonLines())
-    logger = logging.getLogger("infra.test_logs")
+    logger = logging.getLogger("barycenter.infra.test_logs")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     yield logger, lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     logger.removeHandler(handler)
 
 
-def test_every_line_knows_run_stage_and_shard(told):
-    logger, lines = told
+def test_every_line_knows_run_stage_and_shard(logged):
+    logger, lines = logged
     with bound(run="emoji"):
         with bound(stage="embed text"):
             logger.info("%s done", "s1", extra={"shard": "s1", "rows": 20})
@@ -31,15 +31,15 @@ def test_every_line_knows_run_stage_and_shard(told):
     inner, between, outside = lines()
     assert inner["run"] == "emoji"
     assert (inner["stage"], inner["shard"], inner["rows"]) == ("embed text", "s1", 20)
-    assert (inner["level"], inner["message"], inner["logger"]) == ("info", "s1 done", "infra.test_logs")
+    assert (inner["level"], inner["message"], inner["logger"]) == ("info", "s1 done", "barycenter.infra.test_logs")
     assert "stage" not in between
     assert between["run"] == "emoji"
     assert "run" not in outside
     assert inner["time"].endswith("+00:00")
 
 
-def test_an_error_stays_on_its_line(told):
-    logger, lines = told
+def test_an_error_stays_on_its_line(logged):
+    logger, lines = logged
     try:
         raise ValueError("a\nb")
     except ValueError:

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.logs import bound
-from infra.metrics import StageMetrics
-from infra.names import identifier, printable
+from barycenter.infra.logs import bound
+from barycenter.infra.names import identifier, printable
+from barycenter.infra.ray.metrics import StageMetrics
 
 NAMES = ["Möbel", "日本 2024", "émoji/v2 100%", "a" * 300, "line\nend", "\ud800"]
 

@@ -1,4 +1,4 @@
-from fusion.dataset import FusedDataset
+from barycenter.fusion.dataset import FusedDataset
 from tests.fusion.features_on_disk import write_features
 
 

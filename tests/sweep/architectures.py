@@ -12,14 +12,18 @@ import numpy as np
 import torch
 
 import tests.sweep.tiny as tiny
-from fusion.encoders import EncoderSpec, describe, load
-from fusion.encoders.batch_check import difference
-from fusion.encoders.pipeline import embed
-from fusion.encoders.reading import _ENCODERS as ENCODERS
-from fusion.errors import JobError
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.batch_check import difference
+from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.encoders.text.architecture import _ENCODERS as ENCODERS
+from barycenter.fusion.errors import JobError
 from tests.sweep import apart, sizes
 
-_PRELOADED = ("sentence_transformers.models", "transformers.models.auto.modeling_auto", "fusion.encoders.text")
+_PRELOADED = (
+    "sentence_transformers.models",
+    "transformers.models.auto.modeling_auto",
+    "barycenter.fusion.encoders.text.encoder",
+)
 """Imported once, before the processes of the architectures are forked."""
 
 TOLERANCE = 1e-4

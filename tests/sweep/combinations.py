@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import tests.sweep.tiny as tiny
-from fusion.errors import JobError
+from barycenter.fusion.errors import JobError
 from tests.sweep import sizes
 from tests.sweep.architectures import TEXTS, Found, compare, line
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
+import barycenter.fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
 
 _WORDS = "a an the red green blue crab boat sky sun tiny large house sits stands under over near and is of in"
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

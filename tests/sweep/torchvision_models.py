@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import fusion.torch_compat  # noqa: F401 - first: torchvision's import needs it
-from fusion.encoders import EncoderSpec, Preprocessing, describe, load
-from fusion.encoders.image import PictureEncoder, Standardise
-from fusion.errors import JobError
+import barycenter.fusion.torch_compat  # noqa: F401 - first: torchvision's import needs it
+from barycenter.fusion.encoders import EncoderSpec, Preprocessing, describe, load
+from barycenter.fusion.encoders.image.batches import PictureEncoder, Standardise
+from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 from tests.sweep.vision import DIFFERS, EQUAL, NOT_BUILT, REFUSED, TOLERANCE, Row, gap
 

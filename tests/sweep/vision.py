@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import nn
 
-import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
-from fusion.encoders import EncoderSpec, Preprocessing, describe, load
-from fusion.encoders.image import PictureEncoder, Standardise
-from fusion.errors import JobError
+import barycenter.fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
+from barycenter.fusion.encoders import EncoderSpec, Preprocessing, describe, load
+from barycenter.fusion.encoders.image.batches import PictureEncoder, Standardise
+from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 from tests.sweep import tiny_vision
 

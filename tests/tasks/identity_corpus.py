@@ -116,7 +116,7 @@ def _write_models(folder: Path) -> None:
     from safetensors.torch import save_file
     from transformers import BertConfig, BertModel, ViTConfig, ViTImageProcessor, ViTModel
 
-    import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
+    import barycenter.fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
 
     torch.manual_seed(0)
     size = save_tokenizer(folder / "bert")

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fusion.encoders import load
-from fusion.heads.neural import NeuralHead
-from infra.cluster import Cluster, Node
-from infra.job import Job
-from tasks.align import fit_alignment
-from tasks.digest import digest
-from tasks.embed import embed_input
-from tasks.fuse import fuse_features
-from tasks.join import join_tables
-from tasks.plan import prepare
-from tasks.report import write_report
-from tasks.train import read_labelled, train_head
+from barycenter.fusion.encoders import load
+from barycenter.fusion.heads.neural import NeuralHead
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import Cluster, Node
+from barycenter.tasks.align.stage import fit_alignment
+from barycenter.tasks.embed.stage import embed_input
+from barycenter.tasks.fuse.stage import fuse_features
+from barycenter.tasks.heads.stage import read_labelled, train_head
+from barycenter.tasks.join.stage import join_tables
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.report.stage import write_report
+from barycenter.tasks.run.digest import digest
 
 CLUSTER = Cluster("this process", (Node(2.0, 0.0),))
 HISTORY = ("number", "job")
@@ -26,15 +26,15 @@ HISTORY = ("number", "job")
 
 def in_this_process(monkeypatch):
     """Calls what would be sent to workers; encoders are loaded once, and nothing is drawn."""
-    for stage in ("embed", "join", "moments", "fuse"):
-        monkeypatch.setattr(f"tasks.{stage}.dispatch", dispatched)
-    monkeypatch.setattr("tasks.descent.descended", descended)
-    monkeypatch.setattr("tasks.rendering.figures.plots", lambda *_: {})
-    monkeypatch.setattr("tasks.report.html", lambda *_: "")
-    monkeypatch.setattr("tasks.encoding.load", _load)
-    monkeypatch.setattr("tasks.execution._library_versions", lambda: {})
-    monkeypatch.setattr("tasks.run.load_block", lambda _: None)
-    monkeypatch.setattr("tasks.learn.FEATURES", 36)
+    for module in ("embed.stage", "join.stage", "align.moments", "fuse.stage"):
+        monkeypatch.setattr(f"barycenter.tasks.{module}.dispatch", dispatched)
+    monkeypatch.setattr("barycenter.tasks.heads.distributed.descended", descended)
+    monkeypatch.setattr("barycenter.tasks.report.rendering.figures.plots", lambda *_: {})
+    monkeypatch.setattr("barycenter.tasks.report.stage.html", lambda *_: "")
+    monkeypatch.setattr("barycenter.tasks.embed.worker.load", _load)
+    monkeypatch.setattr("barycenter.tasks.embed.settings._library_versions", lambda: {})
+    monkeypatch.setattr("barycenter.tasks.run.context.load_block", lambda _: None)
+    monkeypatch.setattr("barycenter.tasks.align.trained.FEATURES", 36)
 
 
 _loaded: dict[str, Any] = {}

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
-from infra.job import Job
+from barycenter.infra.job.models import Job
 from tests.tasks.identity_corpus import job
 
 AFTER = frozenset({"version", "head", "report"})

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from fusion.alignment import Joint, Sample, choose
-from fusion.errors import RunError
-from fusion.labels import find_reading
-from fusion.moments import FoldMoments
-from tasks.align import _fit
-from tasks.report import _probe
+from barycenter.fusion.alignment import Joint, Sample, choose
+from barycenter.fusion.errors import RunError
+from barycenter.fusion.heads.labels import find_reading
+from barycenter.fusion.moments import FoldMoments
+from barycenter.tasks.align.stage import _fit
+from barycenter.tasks.report.stage import _probe
 
 
 def make_views(n):
@@ -72,7 +72,7 @@ def test_an_input_that_never_varies_has_a_probe():
     known = [label for label, held in zip(labels, test, strict=True) if not held]
     folds = FoldMoments.of(train, 5, groups)
     choice = choose(folds, Sample(train, groups, known), dim=3)
-    fitted = SimpleNamespace(alignment=choice.alignment, average=("weighted", choice.weights), summary=choice.told())
+    fitted = SimpleNamespace(alignment=choice.alignment, average=("weighted", choice.weights), summary=choice.to_dict())
     job = SimpleNamespace(
         train=SimpleNamespace(target="label", task="classification"), alignment=SimpleNamespace(folds=3)
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fusion.errors import JobError
-from infra.job import Job
-from tasks.plan import describe_plan, listing_line, prepare
+from barycenter.fusion.errors import JobError
+from barycenter.infra.job.models import Job
+from barycenter.tasks.planning.plan import describe_plan, listing_line, prepare
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
 from tests.tasks.identity_runs import in_this_process, run_job
 

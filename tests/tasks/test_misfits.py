@@ -15,8 +15,8 @@ BAD = {"text": 390, "parts": 391, "shares": 392, "label": 393, "group": 394, "pr
 def job(tmp_path, monkeypatch):
     """A job over rows whose columns are each of another type in one late row."""
     in_this_process(monkeypatch)
-    monkeypatch.setattr("infra.corpus.corpus._SAMPLE", 20)
-    monkeypatch.setattr("infra.corpus.lines._LATER", 1)
+    monkeypatch.setattr("barycenter.infra.corpus.corpus._SAMPLE", 20)
+    monkeypatch.setattr("barycenter.infra.corpus.formats.lines._LATER", 1)
     rows = text_and_vector_rows(ROWS)
     for number, row in enumerate(rows):
         row |= {"id": number, "group": number % 40, "price": number / 4}

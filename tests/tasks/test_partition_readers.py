@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fusion.dataset import FusedRows
-from fusion.features import feature_schema, vectors_to_array
-from infra.storage import Storage
-from tasks.folders import file_type, text_of
-from tasks.partitions import check_folders
-from tasks.writers import FeatureWriters
+from barycenter.fusion.dataset import FusedRows
+from barycenter.fusion.dataset.schema import feature_schema, vectors_to_array
+from barycenter.infra.storage import Storage
+from barycenter.tasks.fuse.folders import file_type, text_of
+from barycenter.tasks.fuse.partitions import check_folders
+from barycenter.tasks.fuse.writers import FeatureWriters
 
 NAN = math.nan
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from fusion.errors import RunError
-from infra.ledger import Repairs, embedding_path
-from tasks.identities import embedding_ids
-from tasks.plan import prepare
+from barycenter.fusion.errors import RunError
+from barycenter.infra.versions.embedding_files import Repairs, embedding_path
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.identities import embedding_ids
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
 from tests.tasks.identity_runs import dispatched, in_this_process, run_job
 
@@ -23,7 +23,7 @@ def data(tmp_path, monkeypatch):
 
 def mend(data):
     """Another run makes the first shard's file again; it comes out different."""
-    from infra.job import Job
+    from barycenter.infra.job.models import Job
 
     run = prepare(Job.model_validate(data))
     path = embedding_path("vec", embedding_ids(run)["vec"], run.shards[0].id)
@@ -38,10 +38,10 @@ def test_features_of_embeddings_before_and_after_a_repair_are_not_committed(data
         mend(data)
         return []
 
-    monkeypatch.setattr("tasks.fuse.dispatch", mending)
+    monkeypatch.setattr("barycenter.tasks.fuse.stage.dispatch", mending)
     with pytest.raises(RunError, match="another run made embeddings again"):
         run_job(data)
-    monkeypatch.setattr("tasks.fuse.dispatch", dispatched)
+    monkeypatch.setattr("barycenter.tasks.fuse.stage.dispatch", dispatched)
     report = run_job(data)
     assert report["rows"]["written"] == 60
 

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fusion.errors import RunError
-from infra.cluster import WorkerPlan
-from infra.corpus import fetching
-from infra.corpus.fetching import NO_ANSWER, Hosts
-from infra.job import Job
-from infra.ledger import embedding_path
-from tasks.embed import embed_setting, pending
-from tasks.encoding import EmbedWorker, ShardJob
-from tasks.execution import execution
-from tasks.identities import embedding_ids
-from tasks.run import Run
-from tests.infra.corpus.test_fetching import free_port
+from barycenter.fusion.errors import RunError
+from barycenter.infra.corpus.pictures import http as fetching
+from barycenter.infra.corpus.pictures.http import NO_ANSWER, Hosts
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.embed.settings import execution
+from barycenter.tasks.embed.stage import embed_setting, pending
+from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
+from tests.infra.corpus.pictures.test_http import free_port
 
 ROWS = 20
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusion.splits import fold_of
-from infra.cluster import WorkerPlan
-from infra.job import Job
-from tasks.embed import embed_setting
-from tasks.encoding import EmbedWorker, ShardJob
-from tasks.execution import execution
-from tasks.rows import RowReader
-from tasks.run import Run
+from barycenter.fusion.splits import fold_of
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.tasks.data.rows import RowReader
+from barycenter.tasks.embed.settings import execution
+from barycenter.tasks.embed.stage import embed_setting
+from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
+from barycenter.tasks.run.context import Run
 
 PICTURES, QUESTIONS, CLASSES = 60, 12, 4
 

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from fusion.alignment import CCA, PCA, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes, load
+from barycenter.fusion.alignment import CCA, PCA, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes, load
 
 
 def make_views(inputs=2, n=200):
@@ -64,7 +64,7 @@ def test_what_is_not_an_alignment_is_refused_with_a_reason(tmp_path):
     def write(**changes):
         (tmp_path / "alignment.json").write_text(json.dumps(header | changes))
 
-    for changes, told in [
+    for changes, message in [
         ({"format": "pickle"}, "not of format barycenter-alignment"),
         ({"version": 99}, "format version 99"),
         ({"method": "magic"}, "unknown method 'magic'"),
@@ -74,7 +74,7 @@ def test_what_is_not_an_alignment_is_refused_with_a_reason(tmp_path):
         ({"inputs": {"text": 4, "x": 4, "y": 4}}, "damaged"),
     ]:
         write(**changes)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             load(tmp_path)
     (tmp_path / "alignment.json").write_text("[]")
     with pytest.raises(ValueError, match="not of format"):

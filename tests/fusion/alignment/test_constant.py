@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fusion.alignment import (
+from barycenter.fusion.alignment import (
     CCA,
     PCA,
     Autoencoder,
@@ -20,8 +20,8 @@ from fusion.alignment import (
     fill_for_target,
     load,
 )
-from fusion.heads.linear import LinearHead
-from fusion.moments import FoldMoments, Moments
+from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.moments import FoldMoments, Moments
 
 AVERAGES = ("mean", "spherical", "posterior")
 EVERY = [

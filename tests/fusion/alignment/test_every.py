@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fusion.alignment import CCA, PCA, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes
+from barycenter.fusion.alignment import CCA, PCA, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

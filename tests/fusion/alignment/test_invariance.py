@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.alignment import CCA, PCA, Joint, KernelCCA, Procrustes, Sample, choose
-from fusion.evaluate import cross_validated_probe
-from fusion.heads.linear import LinearHead
-from fusion.moments import FoldMoments, Moments, merge_all
+from barycenter.fusion.alignment import CCA, PCA, Joint, KernelCCA, Procrustes, Sample, choose
+from barycenter.fusion.evaluation.probe import cross_validated_probe
+from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.moments import FoldMoments, Moments, merge_all
 
 MAKERS = {"cca": lambda: CCA(2, 0.1), "joint": lambda: Joint(2, 0.1), "procrustes": lambda: Procrustes(2, 0.1)}
 QUIET = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -128,7 +128,7 @@ def test_the_random_features_are_bounded_by_the_rows():
 
 @pytest.mark.parametrize("alignment", [PCA(np.int64(2)), Joint(np.int32(2), np.float32(0.1), folds=np.int64(3))])
 def test_numpy_parameters_are_saved(alignment, tmp_path):
-    from fusion.alignment import load
+    from barycenter.fusion.alignment import load
 
     views = make_views()
     alignment.fit(views).save(tmp_path)

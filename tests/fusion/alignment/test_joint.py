@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fusion.alignment import CCA, Joint, Sample, load
-from fusion.moments import FoldMoments
+from barycenter.fusion.alignment import CCA, Joint, Sample, load
+from barycenter.fusion.moments import FoldMoments
 from tests.fusion.alignment.test_linear import make_views
 
 

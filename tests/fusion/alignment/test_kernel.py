@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from fusion.alignment import CCA, KernelCCA
+from barycenter.fusion.alignment import CCA, KernelCCA
 
 
 def make_views(n=1500):
@@ -68,15 +68,15 @@ def test_constant_inputs_and_bad_rows():
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"regularization": 0}, "above 0"),
         ({"n_features": 7}, "even"),
         ({"bandwidth": 0.0}, "bandwidth"),
     ],
 )
-def test_wrong_parameters(params, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
         small(**params).fit(make_views(20))
 
 

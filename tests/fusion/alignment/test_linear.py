@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from fusion.alignment import CCA, PCA, Identity, Joint, Procrustes, load
-from fusion.moments import FoldMoments, Moments
-from fusion.splits import fold_of
+from barycenter.fusion.alignment import CCA, PCA, Identity, Joint, Procrustes, load
+from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.splits import fold_of
 
 METHODS = {
     "none": lambda **kw: Identity(**kw),
@@ -80,7 +80,7 @@ def test_mixed_patterns_in_one_call_equal_each_on_its_own(method):
 
 @every_method
 def test_filling_in_equals_imputing_first(method):
-    from fusion.imputation import Imputer
+    from barycenter.fusion.alignment.imputation import Imputer
 
     views = make_views(inputs=3)
     folds = FoldMoments.of(views, precision="float64")
@@ -323,7 +323,7 @@ def test_bad_rows_and_shapes_are_named():
 
 
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"dim": 0}, "dim must be"),
         ({"folds": 0}, "folds must be"),
@@ -334,8 +334,8 @@ def test_bad_rows_and_shapes_are_named():
         ({"block_weights": {"text": 1.0}}, "block_weights must name"),
     ],
 )
-def test_wrong_parameters(params, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_parameters(params, message):
+    with pytest.raises(ValueError, match=message):
         Joint(**params).fit(make_views(50))
 
 
@@ -350,7 +350,7 @@ def test_scikit_learn_manners():
 
 
 @pytest.mark.parametrize(
-    ("average", "weights", "told"),
+    ("average", "weights", "message"),
     [
         ("median", None, "unknown average"),
         ("weighted", None, "needs weights"),
@@ -360,9 +360,9 @@ def test_scikit_learn_manners():
         ("weighted", {"text": -1, "image": 3}, "at least 0"),
     ],
 )
-def test_wrong_averages(average, weights, told):
+def test_wrong_averages(average, weights, message):
     views = make_views(50)
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         CCA(dim=2).fit(views).fuse(views, average, weights)
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fusion.alignment import CCA, significance
-from fusion.alignment.significance import _pairing
+from barycenter.fusion.alignment import CCA, significance
+from barycenter.fusion.alignment.significance import _pairing
 
 
 def test_pure_noise_rarely_claims_anything():
@@ -46,7 +46,7 @@ def test_pairing_moves_whole_groups():
     assert (labels[rows] != labels).any()
 
 
-def test_groups_that_cannot_move_are_told():
+def test_groups_that_cannot_move_are_reported():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(15), np.arange(10, 25))
     views = {m: rng.normal(size=(len(groups), 3)) for m in ("a", "b")}

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.alignment import CCA, Autoencoder, Contrastive, Joint
-from fusion.alignment.networks import AutoencoderNet, Batch, ContrastiveNet, Head, LearnedFeatures
-from fusion.alignment.training import Settings, batches_of, train
-from fusion.moments import FoldMoments
-from fusion.training import Checkpoint, InProcess
+from barycenter.fusion.alignment import CCA, Autoencoder, Contrastive, Joint
+from barycenter.fusion.alignment.networks import AutoencoderNet, Batch, ContrastiveNet, Head, LearnedFeatures
+from barycenter.fusion.alignment.training_loop import Settings, batches_of, train
+from barycenter.fusion.moments import FoldMoments
+from barycenter.fusion.training import Checkpoint, InProcess
 
 
 def make_views(n=600, seed=0):
@@ -195,15 +195,15 @@ def test_input_dropout_never_takes_everything():
 
 @pytest.mark.parametrize("kind", [Autoencoder, Contrastive])
 @pytest.mark.parametrize(
-    ("params", "told"),
+    ("params", "message"),
     [
         ({"folds": 1}, "folds must be at least 2"),
         ({"width": 0}, "width must be a whole number, at least 1"),
         ({"feature_dropout": 1.0}, "feature_dropout must be"),
     ],
 )
-def test_wrong_parameters(kind, params, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_parameters(kind, params, message):
+    with pytest.raises(ValueError, match=message):
         small(kind, **params).fit(make_views(50))
 
 
@@ -214,7 +214,7 @@ def test_one_input_is_enough_for_an_autoencoder():
     assert len(learned.heldout_correlations_) == 0
 
 
-def test_too_few_rows_and_bad_ones_are_told():
+def test_too_few_rows_and_bad_ones_are_reported():
     with pytest.raises(ValueError, match="4 rows have every input"):
         small(Contrastive).fit(make_views(4))
     views = make_views(50)

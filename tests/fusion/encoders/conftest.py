@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-import fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
+import barycenter.fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
 
 WORDS = "a an the red green blue crab boat sky sun tiny large house sits stands under over near and is of in"
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fusion.encoders.base import Encoder
-from fusion.encoders.batch_check import check_independence, depends_on_batch
-from fusion.errors import JobError
+from barycenter.fusion.encoders.base import Encoder
+from barycenter.fusion.encoders.batch_check import check_independence, depends_on_batch
+from barycenter.fusion.errors import JobError
 
 ROWS = [[1.0], [2.0, 5.0], [3.0, 1.0, 7.0]]
 

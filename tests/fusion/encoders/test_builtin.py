@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fusion.encoders import EncoderSpec, describe, load
-from fusion.encoders.pipeline import embed
-from fusion.errors import JobError
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 
 TEXT = EncoderSpec("text", "builtin/hashing")

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 from torchvision import models
 
-from fusion.encoders.device import folded, moved, returned
+from barycenter.fusion.encoders.device import folded, moved, returned
 
 
 def test_folding_keeps_the_vectors_and_drops_the_normalisations():

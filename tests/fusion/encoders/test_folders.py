@@ -9,10 +9,10 @@ import pytest
 import torch
 import transformers
 
-from fusion.encoders import EncoderSpec, describe, load
-from fusion.encoders.batch_check import difference
-from fusion.encoders.pipeline import embed
-from fusion.errors import JobError
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.batch_check import difference
+from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import SENTENCES, save_tokenizer
 
 TYPES = "sentence_transformers.models."

@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.encoders.base import Encoder
-from fusion.encoders.pipeline import Pipeline, embed
-from fusion.errors import BadInputError, Reason
+from barycenter.fusion.encoders.base import Encoder
+from barycenter.fusion.encoders.pipeline import Pipeline, embed
+from barycenter.fusion.errors import BadInputError, Reason
 
 
 class Lengths(Encoder):
@@ -76,7 +76,7 @@ def test_out_of_memory_halves_the_batch_and_loses_nothing(words, memory):
     assert result.batch == 200 or (result.batch < 200 and max(map(len, words)) * len(words) > memory)
 
 
-def test_out_of_memory_is_told_and_remembered():
+def test_out_of_memory_is_reported_and_remembered():
     encoder = Lengths(memory=16, window=100)
     result = embed(encoder, ["abcd"] * 64, batch=128, threads=1)
     assert result.batch == 16

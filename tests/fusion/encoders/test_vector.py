@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from fusion.encoders import EncoderSpec, describe, load
-from fusion.encoders.pipeline import embed
-from fusion.errors import BadInputError, JobError, Reason
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.errors import BadInputError, JobError, Reason
 
 SPEC = EncoderSpec("vector", None, width=3)
 

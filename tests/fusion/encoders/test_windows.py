@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from fusion.encoders import EncoderSpec, describe, load
-from fusion.encoders.pipeline import embed
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.pipeline import embed
 
 
 @pytest.fixture(scope="module")

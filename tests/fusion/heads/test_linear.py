@@ -9,10 +9,10 @@ from sklearn.base import clone
 from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
-from fusion.heads import LinearHead
-from fusion.heads._ridge import GramPath, HatPath, ridge_path
-from fusion.heads._targets import infer_task
-from fusion.metrics import expected_calibration_error
+from barycenter.fusion.heads import LinearHead
+from barycenter.fusion.heads._ridge import GramPath, HatPath, ridge_path
+from barycenter.fusion.heads.targets import infer_task
+from barycenter.fusion.metrics import expected_calibration_error
 
 
 def blobs(n=300, d=12, classes=3, spread=2.0, seed=0):
@@ -56,7 +56,7 @@ def test_the_cheaper_way_is_taken():
     assert kind(4000, 10) is GramPath
 
 
-def test_classes_are_told_apart_and_come_back_as_given():
+def test_classes_are_reported_apart_and_come_back_as_given():
     X, y = blobs()
     names = np.array(["ant", "bee", "cow"])[y]
     head = LinearHead().fit(X[:200], names[:200])
@@ -157,7 +157,7 @@ def test_regression_of_one_and_of_several_values():
         (np.array([True, False]), "classification"),
     ],
 )
-def test_the_task_is_told_from_the_targets(y, task):
+def test_the_task_is_reported_from_the_targets(y, task):
     assert infer_task(y) == task
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-import fusion.heads as heads
-from fusion.heads import LinearHead, NeuralHead
-from fusion.heads._modules import KINDS
-from fusion.metrics import expected_calibration_error
-from fusion.training import InProcess
+import barycenter.fusion.heads as heads
+from barycenter.fusion.heads import LinearHead, NeuralHead
+from barycenter.fusion.heads.networks import KINDS
+from barycenter.fusion.metrics import expected_calibration_error
+from barycenter.fusion.training import InProcess
 
 NAMES = ("text", "image")
 ALL = sorted(KINDS)

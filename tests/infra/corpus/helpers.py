@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fusion.errors import JobError
-from infra.corpus import Corpus, open_corpus
-from infra.job import CorpusJob, LimitsJob
+from barycenter.fusion.errors import JobError
+from barycenter.infra.corpus import Corpus, open_corpus
+from barycenter.infra.job.models import CorpusJob, LimitsJob
 
 
 def opened(path: Path | str, key: str | None = None, rows: int = 4096, **options: Any) -> Corpus:

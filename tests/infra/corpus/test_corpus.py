@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.errors import JobError
-from infra.corpus.base import shard_id
+from barycenter.fusion.errors import JobError
+from barycenter.infra.corpus.base import shard_id
 from tests.infra.corpus.helpers import jsonl, opened, read, refusal
 
 SUFFIXES = (
@@ -80,17 +80,20 @@ class TestKeys:
 
 
 class TestRequire:
-    def told(self, tmp_path: Path, name: str) -> str:
+    def refusal_of(self, tmp_path: Path, name: str) -> str:
         corpus = opened(write(tmp_path / "rows.jsonl", 2))
         with pytest.raises(JobError) as caught:
             corpus.require({"inputs.text.column": ["text", name]})
         return str(caught.value)
 
     def test_a_missing_column_names_the_nearest(self, tmp_path: Path) -> None:
-        assert self.told(tmp_path, "txt") == "inputs.text.column: no column 'txt' in rows.jsonl; did you mean 'text'?"
+        assert (
+            self.refusal_of(tmp_path, "txt")
+            == "inputs.text.column: no column 'txt' in rows.jsonl; did you mean 'text'?"
+        )
 
     def test_or_all_there_are(self, tmp_path: Path) -> None:
-        assert self.told(tmp_path, "zzz") == "inputs.text.column: no column 'zzz' in rows.jsonl; it has id, text"
+        assert self.refusal_of(tmp_path, "zzz") == "inputs.text.column: no column 'zzz' in rows.jsonl; it has id, text"
 
     def test_or_how_many_files_were_looked_at(self, tmp_path: Path) -> None:
         write(tmp_path / "a.jsonl", 1)
@@ -139,7 +142,7 @@ class TestListing:
             def denied(path: str) -> None:
                 raise PermissionError(13, "Permission denied", path)
 
-            monkeypatch.setattr("infra.corpus.files.os.scandir", denied)
+            monkeypatch.setattr("barycenter.infra.corpus.files.os.scandir", denied)
         try:
             assert refusal(closed) == f"corpus.path: {closed}: no permission to read it"
         finally:

@@ -7,10 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from infra.corpus import open_corpus
-from infra.corpus.base import KEYS, misfits_of
-from infra.corpus.hive import folder_values
-from infra.job import CorpusJob, LimitsJob
+from barycenter.infra.corpus import open_corpus
+from barycenter.infra.corpus.base import KEYS, misfits_of
+from barycenter.infra.corpus.hive import folder_values
+from barycenter.infra.job.models import CorpusJob, LimitsJob
 
 
 def opened(path: Path, key: str | None = "id"):

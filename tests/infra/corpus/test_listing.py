@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from fusion.encoders.base import DEFAULT_FORMATS
-from fusion.errors import BadInputError, JobError
-from infra.corpus import Corpus, Pictures, open_corpus
-from infra.corpus.apart import check_apart, check_sources
-from infra.corpus.folder import PICTURE_SUFFIXES
-from infra.job import CorpusJob, LimitsJob
+from barycenter.fusion.encoders.base import DEFAULT_FORMATS
+from barycenter.fusion.errors import BadInputError, JobError
+from barycenter.infra.corpus import Corpus, Pictures, open_corpus
+from barycenter.infra.corpus.formats.folder import PICTURE_SUFFIXES
+from barycenter.infra.corpus.overlap import check_apart, check_sources
+from barycenter.infra.job.models import CorpusJob, LimitsJob
 from tests.infra.corpus.helpers import jsonl, opened, read, refusal
 
 NAMES = {

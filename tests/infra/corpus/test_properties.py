@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from infra.corpus.base import misfits_of
-from infra.corpus.casting import plain
-from infra.corpus.keys import is_key_type
+from barycenter.infra.corpus.base import misfits_of
+from barycenter.infra.corpus.types.casting import plain
+from barycenter.infra.corpus.types.keys import is_key_type
 from tests.fuzz.values import KINDS, TEXTS, columns
 from tests.infra.corpus.helpers import opened, read
 

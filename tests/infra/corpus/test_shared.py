@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.corpus import Pictures
+from barycenter.infra.corpus import Pictures
 from tests.infra.corpus.helpers import opened, read
 
 pytestmark = pytest.mark.shared

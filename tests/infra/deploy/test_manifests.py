@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from infra import metrics
-from infra.deploy.manifests import RayCluster, RayJob, check
+from barycenter.infra.deploy.manifests import RayCluster, RayJob, check
+from barycenter.infra.ray import metrics
 
 DEPLOY = Path(__file__).resolve().parents[3] / "infra" / "deploy"
 FILES = sorted((DEPLOY / "kuberay").glob("*.yaml"))
@@ -91,7 +91,7 @@ def test_the_image_copies_every_package_and_takes_a_device():
     text = (DEPLOY / "Dockerfile").read_text()
     assert re.search(r"^ARG DEVICE=cpu$", text, re.MULTILINE)
     copied = set(re.findall(r"^COPY (\w+) \1$", text, re.MULTILINE))
-    assert copied == {"flows", "tasks", "infra", "fusion"}
+    assert copied == {"flows", "tasks", "infra", "fusion", "barycenter"}
 
 
 def test_the_dashboard_asks_for_metrics_that_exist():
@@ -99,7 +99,7 @@ def test_the_dashboard_asks_for_metrics_that_exist():
     asked = {
         name for panel in dashboard["panels"] for name in re.findall(r"ray_(barycenter_\w+)", str(panel["targets"]))
     }
-    told = set(re.findall(r'"(barycenter_\w+)"', Path(metrics.__file__).read_text()))
-    assert {name.removesuffix("_total") for name in asked} == told
+    exported = set(re.findall(r'"(barycenter_\w+)"', Path(metrics.__file__).read_text()))
+    assert {name.removesuffix("_total") for name in asked} == exported
     places = [panel["gridPos"] for panel in dashboard["panels"]]
     assert len({(place["x"], place["y"]) for place in places}) == len(places)

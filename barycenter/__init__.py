@@ -1,0 +1,66 @@
+"""Barycenter: paired corpora to one fused vector a row.
+
+Start with :class:`FusedDataset`, which reads what a run wrote, and :class:`Fuser`, which makes the same vectors of new
+rows. :func:`choose` fits the alignment that held-out rows prefer; ``CCA``, ``Joint`` and the others are alignments by
+name. A name is imported when it is first asked for.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from barycenter.fusion.alignment import (
+        CCA,
+        PCA,
+        Autoencoder,
+        Contrastive,
+        Identity,
+        Joint,
+        KernelCCA,
+        Procrustes,
+        choose,
+    )
+    from barycenter.fusion.average import average
+    from barycenter.fusion.dataset import FusedDataset, FusedRows
+    from barycenter.fusion.fuser import Fuser
+    from barycenter.fusion.heads import LinearHead, NeuralHead
+    from barycenter.fusion.moments import FoldMoments, Moments
+
+__all__ = [
+    "CCA",
+    "PCA",
+    "Autoencoder",
+    "Contrastive",
+    "FoldMoments",
+    "FusedDataset",
+    "FusedRows",
+    "Fuser",
+    "Identity",
+    "Joint",
+    "KernelCCA",
+    "LinearHead",
+    "Moments",
+    "NeuralHead",
+    "Procrustes",
+    "average",
+    "choose",
+]
+
+_MODULES = {
+    "average": ("average",),
+    "dataset": ("FusedDataset", "FusedRows"),
+    "fuser": ("Fuser",),
+    "heads": ("LinearHead", "NeuralHead"),
+    "moments": ("FoldMoments", "Moments"),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"barycenter.fusion.{_HOMES.get(name, 'alignment')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

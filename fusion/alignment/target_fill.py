@@ -1,0 +1,115 @@
+r"""A missing input filled in so that the target is predicted as well as the inputs that are left allow.
+
+The conditional expectation of the fused vector, :math:`E[f \mid x_P] = x_P M`, keeps of the inputs present what is also
+in f; what they say of the target beyond that is lost. With the probe :math:`\beta` on f and the ridge regression
+:math:`b = (C_{PP} + \lambda T)^{-1} c_P` of the target on the inputs present, f is moved to where the probe reads
+:math:`x_P b`, by as much as f itself moves when its scores do:
+
+.. math::
+    x_P \big(M + (b - M\beta)\,(\beta^\top \Sigma \beta)^{+} \beta^\top \Sigma\big), \quad \Sigma = \mathrm{cov}\, f
+
+Complete rows stay as they are.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barycenter.fusion.alignment.eigenproblems import Weights
+from barycenter.fusion.alignment.imputation import regression
+from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.average import resolve
+from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.moments import Moments
+from barycenter.fusion.validation import FloatArray
+
+Float64 = NDArray[np.float64]
+
+
+def fused_covariance(moments: Moments, weights: Weights) -> Float64:
+    """(dim, dim) covariance of the sum of the weighted inputs."""
+    names = moments.names
+    found = np.sum([weights[a].T @ moments.block(a, b) @ weights[b] for a in names for b in names], axis=0)
+    return np.asarray((found + found.T) / 2)
+
+
+def probe_of(moments: Moments, weights: Weights, target: Target, ridge: float, known: Float64 | None = None) -> Float64:
+    """(dim, k) coefficients of the ridge probe on the fused vector; the ridge is relative to its mean variance.
+
+    Args:
+        moments: Of the training rows.
+        weights: ``{name: (d, dim)}``; the fused vector is the sum.
+        target: Beside the inputs.
+        ridge: Above 0.
+        known: The covariance of the fused vector, where it is known.
+    """
+    covariance = fused_covariance(moments, weights) if known is None else known
+    cross = np.sum([weights[name].T @ target.cross[name] for name in moments.names], axis=0)
+    lifted = covariance + ridge * max(float(np.trace(covariance)) / len(covariance), 1e-300) * np.eye(len(covariance))
+    return np.asarray(np.linalg.solve(lifted, cross))
+
+
+def head_ridge(features: FloatArray, sample: Sample) -> float:
+    """The ridge that a linear head takes on features of a complete sample."""
+    assert sample.labels is not None
+    return LinearHead(task=sample.encoded()[0]).fit(features, sample.labels, groups=sample.groups).ridge_
+
+
+def head_fill_ridges(sample: Sample) -> dict[str, float]:
+    """For each of two inputs the ridge of a head on the other alone, at which it is to be filled in."""
+    rows = sample.complete()
+    first, second = rows.views
+    return {first: head_ridge(rows.views[second], rows), second: head_ridge(rows.views[first], rows)}
+
+
+def fill_for_target(
+    alignment: LinearAlignment,
+    moments: Moments,
+    sample: Sample,
+    weights: Mapping[str, float] | None = None,
+) -> float:
+    """Changes what a fitted alignment fills in for missing inputs.
+
+    Args:
+        alignment: Fitted on ``moments``. Where it has ``fill_ridges`` they are those of the target, too; else, of two
+            inputs, each is filled in at the ridge of a head on the other.
+        moments: Of the training rows, or of their features where the alignment makes some.
+        sample: Rows of these, with labels.
+        weights: Of the average, one per input; equal by default.
+
+    Returns:
+        The ridge of the probe, the one that a linear head takes on the fused sample.
+    """
+    rows = sample.complete()
+    rows = replace(rows, views=alignment.columns(rows.views))
+    projection = alignment.projection_
+    shares = resolve("auto", weights, projection.names)[1]
+    ridges = {name: projection.fill_ridge(name) for name in projection.names}
+    if not alignment.fill_ridges and len(ridges) == 2:
+        ridges = head_fill_ridges(rows)
+    target, ridge = rows.target(), head_ridge(projection.fuse(rows.views, "weighted", shares), rows)
+    blocks = {name: block * shares[name] for name, block in projection.weights.items()}
+    covariance = fused_covariance(moments, blocks)
+    probe = probe_of(moments, blocks, target, ridge, covariance)
+    moved = probe.T @ covariance
+    pull = np.linalg.pinv(moved @ probe, rcond=1e-8, hermitian=True) @ moved
+    dim = projection.dim
+    for present in projection.patterns():
+        missing = [name for name in projection.names if name not in present]
+        left = sum(shares[name] for name in missing)
+        if not left:
+            continue  # what is filled in does not enter the average
+        maps = projection.missing_map(present).copy()
+        filled = [maps[:, i * dim : (i + 1) * dim] for i in range(len(missing))]
+        fused = np.vstack([blocks[name] for name in present])
+        fused = fused + np.sum([part * shares[name] for part, name in zip(filled, missing, strict=True)], axis=0)
+        cross = np.vstack([target.cross[name] for name in present])
+        expected = regression(moments, max(ridges[name] for name in missing), present, cross)
+        change = (expected - fused @ probe) @ pull / left
+        for part in filled:
+            part += change
+        projection.replace_map(present, maps)
+    return ridge

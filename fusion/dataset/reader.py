@@ -1,0 +1,264 @@
+"""The row groups of a manifest's files, on any filesystem, filtered and scanned in any order."""
+
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from barycenter.fusion.dataset.row_plan import Piece
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, partition_scalar, partition_type
+from barycenter.fusion.errors import RunError
+
+Filter: TypeAlias = Any
+"""A pyarrow expression, ``[(column, operator, value), ...]`` or None."""
+
+_FOOTER_THREADS = 16
+_FRAGMENTS_AT_ONCE = 1024
+_NULLABLE = (pa.types.is_integer, pa.types.is_boolean)
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """What a column of whole numbers or flags holds.
+
+    Attributes:
+        nulls: Whether a value may be null.
+        size: Of the value furthest from 0, or more.
+    """
+
+    nulls: bool = False
+    size: int = 0
+
+    def joined(self, other: "Range") -> "Range":
+        """The range of both."""
+        return Range(self.nulls or other.nulls, max(self.size, other.size))
+
+
+class Source:
+    """A version of a fused data set: which row groups there are and how many rows of each pass the filter.
+
+    Args:
+        location: Output folder or one of its manifest files, local or a URI.
+        version: Number or hash of a version; None is the newest (or the manifest named by ``location``).
+        filesystem: A pyarrow or fsspec filesystem; None takes it from the URI.
+        filter: Rows to read, as a pyarrow expression or ``[(column, operator, value), ...]``, all of which must hold.
+
+    Raises:
+        RunError: If nothing is committed there, the version is unknown, or a file is missing or not as listed.
+        ValueError: If the filter names an unknown column.
+    """
+
+    def __init__(self, location: str | Path, version: int | str | None, filesystem: Any, filter: Filter) -> None:
+        self._filesystem, path = open_location(location, filesystem)
+        self._root, self.manifest = find_manifest(self._filesystem, path, version)
+        self._pid = os.getpid()
+        self._fragments: dict[int, pads.ParquetFileFragment] = {}
+        self.filter = None if filter is None else _expression(filter)
+        self.files: tuple[FeatureFile, ...] = self.manifest.files
+        self.schema = self._schema()
+        self._check_filter()
+        self.unit_file, self.unit_group, self.unit_rows, self.ranges = self._units()
+
+    @property
+    def rows(self) -> int:
+        """Rows that pass the filter."""
+        return int(self.unit_rows.sum())
+
+    def path(self, file: FeatureFile) -> str:
+        """Where a file lies on its filesystem."""
+        return f"{self._root}/{file.path}"
+
+    def arrow(self) -> pads.FileSystemDataset:
+        """All files as one pyarrow dataset, partition columns included; the filter is not applied."""
+        fragments = [self._fragment(index) for index in range(len(self.files))]
+        return self._dataset(fragments)
+
+    def _dataset(self, fragments: list[pads.ParquetFileFragment]) -> pads.FileSystemDataset:
+        return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._live())
+
+    def scan(self, pieces: Iterator[Piece], columns: Sequence[str], threads: bool = True) -> Iterator[pa.RecordBatch]:
+        """Record batches that hold exactly the rows of the pieces, in their order."""
+        while some := list(islice(pieces, _FRAGMENTS_AT_ONCE)):
+            yield from self._scan(some, columns, threads)
+
+    def _scan(self, pieces: list[Piece], columns: Sequence[str], threads: bool) -> Iterator[pa.RecordBatch]:
+        fragments = [
+            self._fragment(int(self.unit_file[piece.unit])).subset(row_group_ids=[int(self.unit_group[piece.unit])])
+            for piece in pieces
+        ]
+        batches = self._dataset(fragments).to_batches(columns=list(columns), filter=self.filter, use_threads=threads)
+        waiting = iter(pieces)
+        piece, seen = next(waiting), 0
+        for batch in batches:
+            while len(batch):
+                rows = int(self.unit_rows[piece.unit])
+                here = min(len(batch), rows - seen)
+                first, last = max(piece.start - seen, 0), min(piece.stop - seen, here)
+                if first < last:
+                    yield batch.slice(first, last - first)
+                batch, seen = batch.slice(here), seen + here
+                if seen == rows:
+                    piece, seen = next(waiting, piece), 0
+
+    def _schema(self) -> pa.Schema:
+        if not self.files:
+            return pa.schema([])
+        try:
+            physical = self._fragment(0).physical_schema
+        except FileNotFoundError as error:
+            raise _missing(self.path(self.files[0])) from error
+        for name, kind in self.manifest.partition_types.items():
+            field = pa.field(name, partition_type(kind))
+            place = physical.get_field_index(name)
+            physical = physical.append(field) if place < 0 else physical.set(place, field)
+        return physical
+
+    def _check_filter(self) -> None:
+        if self.filter is not None and self.files:
+            try:
+                pads.Scanner.from_batches(iter([]), schema=self.schema, filter=self.filter)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                raise ValueError(f"filter: {str(error).splitlines()[0]}") from error
+
+    def _units(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], dict[str, Range]]:
+        with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+            found = list(pool.map(self._row_groups, range(len(self.files))))
+        units = [(index, group, rows) for index, (groups, _) in enumerate(found) for group, rows in groups if rows]
+        table = np.array(units, dtype=np.int64).reshape(-1, 3)
+        ranges: dict[str, Range] = {}
+        for _, own in found:
+            for name, one in own.items():
+                ranges[name] = ranges.get(name, Range()).joined(one)
+        return table[:, 0], table[:, 1], table[:, 2], ranges
+
+    def _row_groups(self, index: int) -> tuple[list[tuple[int, int]], dict[str, Range]]:
+        """(row group, rows that pass the filter) of one file, and what its whole numbers and flags span."""
+        file = self.files[index]
+        fragment = self._fragment(index)
+        if self.filter is not None and not list(self._dataset([fragment]).get_fragments(filter=self.filter)):
+            return [], {}
+        try:
+            metadata = fragment.metadata
+        except FileNotFoundError as error:
+            raise _missing(self.path(file)) from error
+        if metadata.num_rows != file.rows:
+            raise RunError(f"{self.path(file)}: {metadata.num_rows} rows, the manifest says {file.rows}; fuse again")
+        if self.filter is None:
+            return [(group.id, group.num_rows) for group in fragment.row_groups], self._ranges(metadata, file)
+        parts = fragment.split_by_row_group(filter=self.filter, schema=self.schema)
+        rows = [(part.row_groups[0].id, self._dataset([part]).count_rows(filter=self.filter)) for part in parts]
+        return rows, self._ranges(metadata, file)
+
+    def _ranges(self, metadata: pq.FileMetaData, file: FeatureFile) -> dict[str, Range]:
+        columns = {column.name: column.type for column in self.schema if any(kind(column.type) for kind in _NULLABLE)}
+        ranges = {name: Range(value is None, _size(value)) for name, value in file.partition.items() if name in columns}
+        for group in range(metadata.num_row_groups):
+            for position in range(metadata.num_columns):
+                column = metadata.row_group(group).column(position)
+                name = column.path_in_schema
+                if name in columns and name not in file.partition:
+                    ranges[name] = ranges.get(name, Range()).joined(_range(column.statistics, columns[name]))
+        return ranges
+
+    def _fragment(self, index: int) -> pads.ParquetFileFragment:
+        filesystem = self._live()
+        if index not in self._fragments:
+            file = self.files[index]
+            guarantee = None
+            for name, value in file.partition.items():
+                typed = partition_scalar(value, self.manifest.partition_types[name])
+                same = pc.field(name) == typed if typed.is_valid else pc.field(name).is_null()
+                guarantee = same if guarantee is None else guarantee & same
+            self._fragments[index] = pads.ParquetFileFormat().make_fragment(
+                self.path(file), filesystem=filesystem, partition_expression=guarantee
+            )
+        return self._fragments[index]
+
+    def _live(self) -> pafs.FileSystem:
+        """The filesystem, made anew in a forked process: connections do not survive a fork."""
+        if self._pid != os.getpid():
+            self._filesystem = pickle.loads(pickle.dumps(self._filesystem))  # noqa: S301
+            self._fragments, self._pid = {}, os.getpid()
+        return self._filesystem
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_fragments": {}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state | {"_pid": os.getpid()})
+
+
+def _range(statistics: pq.Statistics | None, kind: pa.DataType) -> Range:
+    """What a column chunk spans; without statistics, the most that its type may."""
+    largest = 0 if pa.types.is_boolean(kind) else 2 ** (kind.bit_width - pa.types.is_signed_integer(kind))
+    if statistics is None:
+        return Range(True, largest)
+    nulls = not statistics.has_null_count or statistics.null_count > 0
+    if not statistics.has_min_max:
+        return Range(nulls, 0 if statistics.num_values == 0 else largest)
+    return Range(nulls, max(_size(statistics.min), _size(statistics.max)))
+
+
+def _size(value: Any) -> int:
+    return abs(int(value)) if isinstance(value, int) else 0
+
+
+def _missing(path: str) -> RunError:
+    return RunError(f"{path}: listed in the manifest but not there; restore it or fuse again")
+
+
+def _expression(given: Filter) -> pc.Expression:
+    return given if isinstance(given, pc.Expression) else pq.filters_to_expression(list(given))
+
+
+def open_location(location: str | Path, filesystem: Any) -> tuple[pafs.FileSystem, str]:
+    """A filesystem and a path on it."""
+    text = str(location)
+    if filesystem is None and "://" in text:
+        opened, path = pafs.FileSystem.from_uri(text)
+        return opened, path.rstrip("/")
+    if filesystem is None:
+        return pafs.LocalFileSystem(), str(Path(text).absolute())
+    if not isinstance(filesystem, pafs.FileSystem):
+        filesystem = pafs.PyFileSystem(pafs.FSSpecHandler(filesystem))
+    return filesystem, text.split("://", 1)[-1].rstrip("/")
+
+
+def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | None) -> tuple[str, Manifest]:
+    """The output folder and a version's manifest, from the folder or from one of its manifest files.
+
+    Raises:
+        RunError: If nothing is committed there, or not this version.
+    """
+    if path.endswith(".json"):
+        folder = PurePosixPath(path).parent
+        return str(folder.parent if folder.name == "manifests" else folder), _read(filesystem, path)
+    if version is None:
+        return path, _read(filesystem, f"{path}/manifest.json")
+    if isinstance(version, int):
+        return path, _read(filesystem, f"{path}/manifests/{version}.json")
+    listed = filesystem.get_file_info(pafs.FileSelector(f"{path}/manifests", allow_not_found=True))
+    for info in sorted(listed, key=lambda info: info.path, reverse=True):
+        if info.path.endswith(".json") and (manifest := _read(filesystem, info.path)).version == version:
+            return path, manifest
+    raise RunError(f"{path}: no version {version}; `barycenter inspect` lists those there are")
+
+
+def _read(filesystem: pafs.FileSystem, path: str) -> Manifest:
+    try:
+        with filesystem.open_input_stream(path) as stream:
+            return Manifest.read(stream)
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not there; nothing has been committed, or not this version") from error

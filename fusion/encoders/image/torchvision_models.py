@@ -1,0 +1,289 @@
+"""Any classification architecture of torchvision, cut before its classifier."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import urlparse
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from barycenter.fusion.encoders.base import Description, EncoderSpec
+from barycenter.fusion.encoders.fingerprint import file_digest, versions
+from barycenter.fusion.encoders.image.batches import PictureEncoder
+from barycenter.fusion.encoders.image.transforms import Transform
+from barycenter.fusion.errors import JobError
+
+_PREFIX = "torchvision/"
+_NESTED = ("state_dict", "model_state_dict", "model")
+_PARALLEL_PREFIX = "module."
+
+
+class _EmptyOnMeta(TorchFunctionMode):
+    """Puts what ``torch.empty`` makes (the weights of layers) on the meta device, and nothing else.
+
+    Some architectures compute with tensors while they are built, which a whole model on the meta device cannot.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        options = dict(kwargs or {})
+        if func is torch.empty:
+            options["device"] = "meta"
+        return func(*args, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """Where an architecture's classifier is.
+
+    Attributes:
+        classifier: Path of the layer that produces the class scores.
+        dim: Width of what reaches it, as the network without it returns.
+        unused: Top-level parts that inference never runs (auxiliary classifiers).
+    """
+
+    classifier: str
+    dim: int
+    unused: tuple[str, ...]
+
+
+def _skeleton(architecture: str, classes: int, size: tuple[int, int]) -> nn.Module:
+    options: dict[str, Any] = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
+    if architecture.startswith("vit_"):
+        options["image_size"] = size[0]
+    with _EmptyOnMeta():
+        model: nn.Module = models.get_model(architecture, weights=None, num_classes=classes, **options)
+    return model.eval()
+
+
+@lru_cache(maxsize=64)
+def anatomy(architecture: str, size: tuple[int, int]) -> Anatomy:
+    """Finds the classifier of an architecture by running it once without data.
+
+    The last linear or convolutional layer that runs gives the class scores; put the identity in its place and the
+    network returns its penultimate features.
+
+    Args:
+        architecture: torchvision's name.
+        size: (height, width) of its input.
+
+    Raises:
+        JobError: The layer that runs last does not give one score a class.
+    """
+    classes = 1000
+    model = _skeleton(architecture, classes, size).to("meta")
+    executed: list[str] = []
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda _m, _i, _o, name=name: executed.append(name))
+    blank = torch.empty(1, 3, *size, device="meta")
+    model(blank)
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    classifier = [name for name in executed if name in layers][-1]
+    layer = layers[classifier]
+    if classes not in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None)):
+        raise JobError("encoder", f"torchvision/{architecture} does not end in a classifier that can be cut off")
+    unused = tuple(
+        child
+        for child, _ in model.named_children()
+        if not any(e == child or e.startswith(f"{child}.") for e in executed)
+    )
+    model.set_submodule(classifier, nn.Identity())
+    features: torch.Tensor = model(blank)
+    return Anatomy(classifier, int(features.flatten(1).shape[1]), unused)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """An architecture with the file its weights come from and the preprocessing that belongs to them."""
+
+    architecture: str
+    file: Path
+    transform: Transform
+    anatomy: Anatomy
+
+
+def _choose(spec: EncoderSpec) -> _Choice:
+    architecture = (spec.encoder or "").removeprefix(_PREFIX)
+    known = models.list_models(module=models)
+    if architecture not in known:
+        raise JobError(
+            "encoder", f"torchvision has no classification architecture {architecture!r}{_near(architecture, known)}"
+        )
+    library = models.get_model_weights(architecture)
+    if spec.weights is None:
+        preset = library.DEFAULT
+        file = _downloaded(architecture, preset)
+    else:
+        preset = library["IMAGENET1K_V1"] if "IMAGENET1K_V1" in library.__members__ else library.DEFAULT
+        file = Path(spec.weights).expanduser()
+        if not file.is_file():
+            raise JobError("weights", f"no such file: {spec.weights}")
+    transform = _from_preset(preset.transforms()).overridden(spec.preprocessing)
+    try:
+        return _Choice(architecture, file, transform, anatomy(architecture, transform.crop))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        size = "x".join(map(str, transform.crop))
+        raise JobError("preprocessing", f"{spec.encoder} cannot read {size} pictures: {_first_line(error)}") from None
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _from_preset(preset: Any) -> Transform:
+    resample = {"nearest": 0, "bilinear": 2, "bicubic": 3}[preset.interpolation.value]
+    resize, crop = int(preset.resize_size[0]), int(preset.crop_size[0])
+    return Transform((resize, resize), False, (crop, crop), resample, tuple(preset.mean), tuple(preset.std))
+
+
+def _downloaded(architecture: str, preset: Any) -> Path:
+    """The library's weights file, fetched into torch's own cache when it is not there."""
+    name = Path(urlparse(preset.url).path).name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(
+                preset.url, str(file), name.rpartition("-")[2].partition(".")[0], progress=False
+            )
+        except (URLError, OSError, RuntimeError) as error:
+            raise JobError(
+                "weights",
+                f"cannot download {preset.url} for torchvision/{architecture} ({_first_line(error)}); "
+                "give a local .safetensors or .pth file",
+            ) from None
+    return file
+
+
+def _read(file: Path, *, shapes_only: bool) -> dict[str, torch.Tensor]:
+    """A weights file's tensors; with ``shapes_only`` on the meta device, reading headers alone."""
+    try:
+        if file.suffix == ".safetensors":
+            return _safetensors_shapes(file) if shapes_only else load_file(file)
+        if file.suffix not in (".pth", ".pt"):
+            raise JobError("weights", f"{file.name} is neither .safetensors nor .pth/.pt")
+        where = "meta" if shapes_only else "cpu"
+        return _unwrapped(torch.load(file, map_location=where, weights_only=True), file)
+    except JobError:
+        raise
+    except Exception as error:  # noqa: BLE001 - torch.load raises whatever its zip and pickle readers raise
+        raise JobError("weights", f"{file.name} cannot be read as weights: {_first_line(error)}") from None
+
+
+def _safetensors_shapes(file: Path) -> dict[str, torch.Tensor]:
+    with safe_open(file, framework="pt") as opened:
+        return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118
+
+
+def _unwrapped(loaded: Any, file: Path) -> dict[str, torch.Tensor]:
+    """A state dict out of the wrappings that training scripts save it in."""
+    for key in _NESTED:
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
+        raise JobError("weights", f"{file.name} holds no state dict")
+    return {key.removeprefix(_PARALLEL_PREFIX): value for key, value in loaded.items()}
+
+
+def _fitted(choice: _Choice, state: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A skeleton with the checkpoint's number of classes, and the part of the checkpoint that inference reads.
+
+    Raises:
+        JobError: A key is missing, unknown or of another shape; the first ones are named.
+    """
+    scores = state.get(f"{choice.anatomy.classifier}.weight")
+    classes = int(scores.shape[0]) if scores is not None and scores.ndim else 1000
+    model = _skeleton(choice.architecture, classes, choice.transform.crop)
+    for part in choice.anatomy.unused:
+        model.set_submodule(part, nn.Identity())
+    kept = {key: value for key, value in state.items() if key.split(".")[0] not in choice.anatomy.unused}
+    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    optional = {key for key in expected if key.endswith("num_batches_tracked")}
+    problems = [f"lacks {key}" for key in expected if key not in kept and key not in optional]
+    problems += [f"has unknown {key}" for key in kept if key not in expected]
+    problems += [
+        f"{key} is {tuple(value.shape)} instead of {expected[key]}"
+        for key, value in kept.items()
+        if key in expected and tuple(value.shape) != expected[key]
+    ]
+    if problems:
+        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
+        raise JobError(
+            "weights",
+            f"{choice.file.name} does not fit torchvision/{choice.architecture}: {', '.join(problems[:3])}{more}",
+        )
+    return model, kept
+
+
+def describe(spec: EncoderSpec) -> Description:
+    """Width and fingerprint of a torchvision encoder, from the weights file's header and a run without data.
+
+    Raises:
+        JobError: Unknown architecture, or weights that are missing, unreadable or do not fit.
+    """
+    choice = _choose(spec)
+    _fitted(choice, _read(choice.file, shapes_only=True))
+    return Description.of(
+        choice.anatomy.dim,
+        {
+            "kind": "image",
+            "encoder": spec.encoder,
+            "weights": file_digest(choice.file),
+            "transform": choice.transform.as_json(),
+            "features": "penultimate",
+            "dtype": spec.dtype,
+            "libraries": versions("torch", "torchvision", "pillow"),
+        },
+    )
+
+
+def load_classifier(spec: EncoderSpec) -> tuple[nn.Module, Transform, Anatomy]:
+    """The whole network with its weights, classifier included, and its preprocessing.
+
+    Raises:
+        JobError: As :func:`describe`.
+    """
+    choice = _choose(spec)
+    model, state = _fitted(choice, _read(choice.file, shapes_only=False))
+    ready = OrderedDict((k, v.float() if v.is_floating_point() else v) for k, v in state.items())
+    ready._metadata = model.state_dict()._metadata  # type: ignore[attr-defined] # layers read their version from it
+    model.load_state_dict(ready, strict=False, assign=True)
+    return model.requires_grad_(False), choice.transform, choice.anatomy
+
+
+class _Flat(nn.Module):
+    """A network whose output is flattened to one vector a picture."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.network(pictures)
+        return output.flatten(1)
+
+
+def load(spec: EncoderSpec, device: str) -> PictureEncoder:
+    """A torchvision network without its classifier, ready to encode.
+
+    Raises:
+        JobError: As :func:`describe`.
+    """
+    model, transform, found = load_classifier(spec)
+    model.set_submodule(found.classifier, nn.Identity())
+    return PictureEncoder(_Flat(model), transform, found.dim, spec, device)

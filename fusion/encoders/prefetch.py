@@ -1,0 +1,160 @@
+"""Values to prepared rows, on threads, a bounded number of them ahead of who reads them."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+from barycenter.fusion.encoders.base import Encoder
+from barycenter.fusion.errors import BadInputError
+
+_CHUNK = 64
+_READERS = 8
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Neighbouring rows, prepared.
+
+    Attributes:
+        rows: Numbers of the good ones.
+        prepared: What the encoder made of them.
+        errors: Numbers of the bad ones, and why.
+        read: Seconds of reading.
+        prepare: Seconds of preparing.
+    """
+
+    rows: list[int]
+    prepared: list[Any]
+    errors: list[tuple[int, BadInputError]]
+    read: float
+    prepare: float
+
+
+@dataclass(slots=True)
+class _Values:
+    """What was read for some rows, or why it could not be, and the seconds it took."""
+
+    values: list[object]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Rows up to ``stop`` on their way through the threads."""
+
+    stop: int
+    reading: "Future[_Values] | None"
+    preparing: "Future[Chunk]"
+
+
+class Threads:
+    """Threads that read, which wait for storage, and threads that prepare, which compute.
+
+    Args:
+        encoder: Whose rows are prepared.
+        threads: How many prepare.
+    """
+
+    def __init__(self, encoder: Encoder, threads: int) -> None:
+        self.encoder, self.threads = encoder, threads
+        self.readers = ThreadPoolExecutor(max(_READERS, threads), thread_name_prefix="read")
+        self.preparers = ThreadPoolExecutor(threads, thread_name_prefix="prepare")
+
+    def close(self) -> None:
+        """Waits for what the threads are at and drops the rest."""
+        for pool in (self.readers, self.preparers):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Ahead:
+    """Prepared rows in order, read and prepared at most two windows before they are asked for.
+
+    Args:
+        threads: Who does it.
+        values: n raw values, or callables without arguments that read one.
+        window: Rows that are asked for together.
+    """
+
+    def __init__(self, threads: Threads, values: Sequence[object], window: int) -> None:
+        self._threads, self._values, self._window = threads, values, window
+        size = max(1, min(_CHUNK, window // (8 * threads.threads)))
+        self._spans = iter(
+            [
+                (first, min(first + size, last_of_window))
+                for start in range(0, len(values), window)
+                for last_of_window in [min(start + window, len(values))]
+                for first in range(start, last_of_window, size)
+            ]
+        )
+        self._most = 2 * -(-window // size) + threads.threads
+        self._pending: deque[_Pending] = deque()
+        self._refill()
+
+    def next_window(self, meanwhile: Callable[[Future[Chunk]], None]) -> list[Chunk] | None:
+        """The next window's rows, or None after the last.
+
+        Args:
+            meanwhile: Called with a chunk that may not be done yet, before it is waited for.
+
+        Raises:
+            Exception: Whatever a value's callable raises except BadInputError.
+        """
+        chunks: list[Chunk] = []
+        while self._pending:
+            pending = self._pending.popleft()
+            meanwhile(pending.preparing)
+            chunks.append(pending.preparing.result())
+            self._refill()
+            if pending.stop % self._window == 0:
+                break
+        return chunks or None
+
+    def close(self) -> None:
+        """Drops what was not asked for and waits for what the threads are at."""
+        futures: list[Future[Any]] = [pending.preparing for pending in self._pending]
+        futures += [pending.reading for pending in self._pending if pending.reading is not None]
+        wait([future for future in futures if not future.cancel()])
+
+    def _refill(self) -> None:
+        while len(self._pending) < self._most and (span := next(self._spans, None)) is not None:
+            first, last = span
+            values = self._values[first:last]
+            reading = self._threads.readers.submit(_read, values) if any(map(callable, values)) else None
+            source = reading or _Values(list(values), 0.0)
+            preparing = self._threads.preparers.submit(_prepare, self._threads.encoder, first, source)
+            self._pending.append(_Pending(last, reading, preparing))
+
+
+def _read(values: Sequence[object]) -> _Values:
+    start = time.perf_counter()
+    read: list[object] = []
+    for value in values:
+        try:
+            read.append(value() if callable(value) else value)
+        except BadInputError as error:
+            read.append(error)
+    return _Values(read, time.perf_counter() - start)
+
+
+def _prepare(encoder: Encoder, first: int, source: "_Values | Future[_Values]") -> Chunk:
+    read = source.result() if isinstance(source, Future) else source
+    chunk = Chunk([], [], [], read.seconds, 0.0)
+    start = time.perf_counter()
+    for row, value in enumerate(read.values, first):
+        try:
+            if isinstance(value, BadInputError):
+                raise value
+            chunk.prepared.append(encoder.prepare(value))
+            chunk.rows.append(row)
+        except BadInputError as error:
+            chunk.errors.append((row, error))
+    chunk.prepare = time.perf_counter() - start
+    return chunk
+
+
+def prepare(encoder: Encoder, values: Sequence[object]) -> list[Any]:
+    """Reads and prepares values here and now; bad ones are left out."""
+    return _prepare(encoder, 0, _read(values)).prepared

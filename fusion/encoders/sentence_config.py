@@ -1,0 +1,229 @@
+"""How a text folder wants to be used: sentence-transformers' ``modules.json`` and what it refers to."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from barycenter.fusion.errors import JobError
+
+_LEGACY_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+_MODES = frozenset(_LEGACY_MODES.values())
+_KINDS = ("Pooling", "Dense", "LayerNorm", "Normalize")
+_SUPPORTED = (
+    "supported are Transformer, CLIPModel, Pooling, Dense, LayerNorm, Normalize, Dropout of sentence_transformers"
+)
+_HARMLESS = frozenset({"torch_dtype", "dtype", "attn_implementation", "device_map", "trust_remote_code", "use_cache"})
+_ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
+
+TOKENS = "token_embeddings"
+SENTENCE = "sentence_embedding"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file, empty when the file is not there."""
+    if not path.is_file():
+        return {}
+    loaded = json.loads(path.read_text("utf-8"))
+    return loaded if isinstance(loaded, dict) else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Which of a model's outputs a folder takes for a text.
+
+    Attributes:
+        method: The model's method that is run.
+        output: Keys that lead to the tensor in what the method returns; empty where it returns the tensor.
+        pooled: Whether the tensor is one vector a text; else one a token.
+    """
+
+    method: str
+    output: tuple[str, ...]
+    pooled: bool
+
+
+STATES = Reading("forward", ("last_hidden_state",), False)
+TOWER = Reading("get_text_features", ("pooler_output",), True)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How a text folder wants to be used.
+
+    Attributes:
+        transformer: Folder of the transformer itself.
+        max_length: Its own limit in tokens, or None to use the tokeniser's and the model's.
+        lowercase: Whether texts are lower-cased first.
+        modes: Poolings over tokens, concatenated; empty when the folder names none.
+        prompt: Put before every text.
+        pool_prompt: Whether the prompt's tokens take part in pooling.
+        steps: (module type, its folder) after the transformer, in order; Pooling among them.
+        truncate_dim: Numbers kept of each vector; None: all.
+        reading: What is read of the model; None where the folder leaves it to the model's kind.
+        fill: Whether the folder pads texts to the limit; it matters to models alone that are shown no mask (SigLIP).
+        refusal: Why texts cannot be encoded as the folder asks, though its pictures might; else None.
+    """
+
+    transformer: Path
+    max_length: int | None = None
+    lowercase: bool = False
+    modes: tuple[str, ...] = ()
+    prompt: str = ""
+    pool_prompt: bool = True
+    steps: tuple[tuple[str, Path], ...] = ()
+    truncate_dim: int | None = None
+    reading: Reading | None = None
+    fill: bool = False
+    refusal: str | None = None
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Reads ``modules.json`` and what it refers to; a folder without it is pooled by mean.
+
+    Raises:
+        JobError: A module of a type that is not supported, or an unknown pooling.
+    """
+    listing = folder / "modules.json"
+    if not listing.is_file():
+        return Recipe(folder)
+    modes: tuple[str, ...] = ()
+    steps: list[tuple[str, Path]] = []
+    first: str | None = None
+    transformer, pool_prompt = folder, True
+    for entry in json.loads(listing.read_text("utf-8")):
+        package, _, kind = str(entry["type"]).rpartition(".")
+        path = _module_folder(folder, str(entry["path"]))
+        ours = package.partition(".")[0] == "sentence_transformers"
+        if ours and first is None and kind in ("Transformer", "CLIPModel"):
+            first, transformer = kind, path
+        elif ours and first is not None and kind in _KINDS:
+            steps.append((kind, path))
+            if kind == "Pooling":
+                modes, pool_prompt = read_pooling(path)
+        elif not (ours and kind == "Dropout"):
+            raise JobError("encoder", f"{folder.name} has a {entry['type']} module here; {_SUPPORTED}")
+    config = next((c for c in (read_json(p) for p in sorted(transformer.glob("sentence_*_config.json"))) if c), {})
+    whole = read_json(folder / "config_sentence_transformers.json")
+    prompt = _prompt(folder, whole)
+    reading, refusal = _reading(config, first == "CLIPModel")
+    length, fill, unknown = _processing(config)
+    length = config.get("max_seq_length") if length is None else length
+    for key, value in {"max_seq_length": length, "truncate_dim": whole.get("truncate_dim")}.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not value):
+            raise JobError("encoder", f"{folder.name} has {key} {value!r}, which is no number of tokens or of columns")
+    return Recipe(
+        transformer,
+        length,
+        bool(config.get("do_lower_case")),
+        modes,
+        prompt,
+        pool_prompt,
+        tuple(steps),
+        whole.get("truncate_dim"),
+        reading,
+        fill,
+        refusal or unknown or _missing_pooling(reading, steps),
+    )
+
+
+def _module_folder(folder: Path, path: str) -> Path:
+    """A module's folder; one outside the model's is none of the files that its vectors are known by.
+
+    Raises:
+        JobError: It lies elsewhere.
+    """
+    if Path(path).is_absolute() or ".." in Path(path).parts:
+        raise JobError("encoder", f"{folder.name} has a module outside its folder ({path!r} in modules.json)")
+    return folder / path
+
+
+def _prompt(folder: Path, whole: Mapping[str, Any]) -> str:
+    """The text put before every other.
+
+    Raises:
+        JobError: The default prompt is none of the prompts.
+    """
+    prompts, name = whole.get("prompts") or {}, whole.get("default_prompt_name")
+    if name is not None and name not in prompts:
+        known = ", ".join(map(repr, prompts)) or "none"
+        raise JobError("encoder", f"{folder.name} has default_prompt_name {name!r}, but its prompts are {known}")
+    return str(prompts.get(name) or "")
+
+
+def _reading(config: Mapping[str, Any], clip: bool) -> tuple[Reading | None, str | None]:
+    """What the transformer's own settings ask to be read for a text, or why that cannot be done."""
+    task = config.get("transformer_task", "feature-extraction")
+    if task != "feature-extraction":
+        return None, f"its transformer_task is {task!r}; supported is 'feature-extraction'"
+    if "modality_config" not in config:
+        return TOWER if clip else STATES, None
+    modalities = config["modality_config"]
+    if "message" in modalities:
+        return None, (
+            "its modality_config puts texts into a chat template (`message`), which is not supported; save the model "
+            "with modality_config of `text` alone"
+        )
+    if "text" not in modalities:
+        return None, f"its modality_config reads no text but {', '.join(modalities)}"
+    names = modalities["text"].get("method_output_name")
+    output = (names,) if isinstance(names, str) else tuple(names or ())
+    made = config.get("module_output_name")
+    if made not in (TOKENS, SENTENCE):
+        return None, f"its module_output_name is {made!r}; supported are '{TOKENS}' and '{SENTENCE}'"
+    return Reading(modalities["text"].get("method", "forward"), output, made == SENTENCE), None
+
+
+def _processing(config: Mapping[str, Any]) -> tuple[int | None, bool, str | None]:
+    """Length and padding that a folder asks of its tokeniser, or which of its settings is not supported."""
+    given = {key: config[key] for key in _ARGUMENTS if config.get(key)}
+    for key, values in given.items():
+        limits = {"model_max_length"} if key in ("tokenizer_args", "processor_kwargs") else set()
+        if others := sorted(set(values) - _HARMLESS - limits):
+            return None, False, f"its {key} has settings that are not supported: {', '.join(others)}"
+    length = next((v["model_max_length"] for v in given.values() if "model_max_length" in v), None)
+    asked = config.get("processing_kwargs") or {}
+    text = {**(asked.get("common") or {}), **(asked.get("text") or {})}
+    known = {"max_length", "padding", "truncation", "return_tensors", "logits_to_keep"}
+    if others := sorted(set(text) - known) or sorted({"chat_template"} & set(asked)):
+        return None, False, f"its processing_kwargs have settings that are not supported: {', '.join(others)}"
+    if text.get("truncation", True) in (False, "do_not_truncate"):
+        return None, False, "its processing_kwargs ask for texts that are not truncated, which is not supported"
+    return text.get("max_length", length), text.get("padding") == "max_length", None
+
+
+def _missing_pooling(reading: Reading | None, steps: list[tuple[str, Path]]) -> str | None:
+    pooling = any(kind == "Pooling" for kind, _ in steps)
+    if reading is None or reading.pooled != pooling:
+        return None
+    if pooling:
+        return "its transformer gives one vector a text (module_output_name), which a Pooling module cannot pool"
+    return "its modules.json has no Pooling module after the transformer, which gives one vector a token"
+
+
+def read_pooling(path: Path) -> tuple[tuple[str, ...], bool]:
+    """A Pooling module's modes, and whether the prompt's tokens take part.
+
+    Raises:
+        JobError: A mode that is not supported, or no settings.
+    """
+    config = read_json(path / "config.json")
+    if not config:
+        raise JobError("encoder", f"the Pooling module in {path.name} has no config.json")
+    if other := sorted(key for key in config if key.startswith("pooling_mode_") and key not in _LEGACY_MODES):
+        raise JobError("encoder", f"the Pooling module in {path.name} has an unknown setting {other[0]!r}")
+    modes = config.get("pooling_mode")
+    if modes is None:
+        modes = [mode for key, mode in _LEGACY_MODES.items() if config.get(key)] or ["mean"]
+    chosen = (modes,) if isinstance(modes, str) else tuple(modes)
+    if unknown := [mode for mode in chosen if mode not in _MODES]:
+        raise JobError("encoder", f"pooling {unknown[0]!r} is not supported; there are {', '.join(sorted(_MODES))}")
+    return chosen, bool(config.get("include_prompt", True))

@@ -1,0 +1,1 @@
+"""Did fusing help: linear probes on held-out rows, baselines, intervals, the cost of fewer dimensions."""

@@ -1,0 +1,83 @@
+"""How sure a probe's figures are: intervals of every score, of its gaps, and whether there is a signal at all."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barycenter.fusion.metrics import bootstrap_means
+
+Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]
+"""Score of every row, by candidate and condition."""
+
+COMPLETE = "complete"
+BEST_INPUT = "complete, best input"
+_RESAMPLES = 2000
+
+
+def evidence(
+    scores: Scores, constant: NDArray[np.float64], inputs: Sequence[str], groups: Iterable[object], seed: int = 0
+) -> dict[str, Any]:
+    """What resampling whole groups says about scores; every figure comes from the same resamples.
+
+    Args:
+        scores: Score of every row by candidate (``fused`` and ``concat`` among them) and condition.
+        constant: (rows,) score of a model that always says the same.
+        inputs: The candidates that are a single input.
+        groups: (rows,) rows with equal values are drawn together.
+        seed: Of the draws.
+
+    Returns:
+        ``intervals``: {candidate: {condition: [low, high]}}, 95 %. ``gaps``: {condition: {against, mean, low, high}},
+        ``fused`` minus ``concat`` and (``complete, best input``) minus the best input alone on complete rows, and minus
+        the best remaining input alone where one is withheld. ``signal``: {candidate, mean, low, found}: the candidate
+        that stands out most above the constant, with the 97.5 % lower bound that holds for all candidates at once
+        (maximum of the studentised bootstrap), so that the best of many noises is no signal. Empty where scores are
+        not finite (R2 of a target without variance) and where there are fewer than two groups to resample.
+    """
+    drawn = list(groups)
+    columns = [(name, condition) for name, by in scores.items() for condition in by]
+    place = {column: at for at, column in enumerate(columns)}
+    table = np.stack([*(scores[name][condition] for name, condition in columns), constant], axis=1)
+    if not np.isfinite(table).all() or len(set(drawn)) < 2:
+        return {}
+    means = table.mean(axis=0)
+    draws = bootstrap_means(table, drawn, _RESAMPLES, seed)
+    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    intervals: dict[str, dict[str, list[float]]] = {name: {} for name in scores}
+    for (name, condition), at in place.items():
+        intervals[name][condition] = [float(low[at]), float(high[at])]
+
+    def gap(condition: str, others: Sequence[str]) -> dict[str, Any]:
+        against = max(others, key=lambda name: means[place[name, condition]])
+        one, other = place["fused", condition], place[against, condition]
+        ends = np.percentile(draws[:, one] - draws[:, other], [2.5, 97.5])
+        return {
+            "against": against,
+            "mean": float(means[one] - means[other]),
+            "low": float(ends[0]),
+            "high": float(ends[1]),
+        }
+
+    gaps = {COMPLETE: gap(COMPLETE, ["concat"])}
+    if len(inputs) > 1:
+        gaps[BEST_INPUT] = gap(COMPLETE, inputs)
+        withheld = {name: f"without {name}" for name in inputs}
+        gaps |= {where: gap(where, [other for other in inputs if other != name]) for name, where in withheld.items()}
+    complete = [at for (_, condition), at in place.items() if condition == COMPLETE]
+    names = [name for name, condition in columns if condition == COMPLETE]
+    return {
+        "intervals": intervals,
+        "gaps": gaps,
+        "signal": _signal(names, means[complete] - means[-1], draws[:, complete] - draws[:, -1:]),
+    }
+
+
+def _signal(names: Sequence[str], above: NDArray[np.float64], draws: NDArray[np.float64]) -> dict[str, Any]:
+    """The candidate furthest above the constant in standard errors, with its simultaneous lower bound."""
+    spread = np.maximum(draws.std(axis=0), 1e-9)
+    reach = float(np.percentile(((draws - above) / spread).max(axis=1), 97.5))
+    best = int(np.argmax(above / spread))
+    bound = float(above[best] - reach * spread[best])
+    return {"candidate": names[best], "mean": float(above[best]), "low": bound, "found": bound > 0}

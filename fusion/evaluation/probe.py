@@ -1,0 +1,354 @@
+"""The probe: did fusing help on the user's own labels, beside the inputs alone, plain averages and concatenation.
+
+Candidates are every input alone (by its own name), ``naive_mean`` (zero-padded to the widest), ``pca_mean`` (each
+input's principal components), ``concat`` (missing part mean-imputed), ``concat_imputed`` (missing part by conditional
+expectation) and ``fused``. Conditions are ``complete``, the labelled test rows that have all inputs, and
+``without <input>``, the same rows with that input withheld. Training rows are the same for all: those with a label and
+at least one input, a missing one borne the candidate's own way; an input alone learns from the rows that have it, and
+says the majority class (regression: the mean) where it is withheld. Splits, probe and its tuning are the same for all.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barycenter.fusion.alignment.imputation import Imputer
+from barycenter.fusion.evaluation.baselines import Imputes, Representation, presence, rivals, take, withhold
+from barycenter.fusion.evaluation.intervals import evidence
+from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.heads.targets import infer_task, is_empty
+from barycenter.fusion.metrics import correct
+from barycenter.fusion.moments import FoldMoments
+from barycenter.fusion.splits import fold_of
+from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows
+
+Task = Literal["auto", "classification", "multilabel", "regression"]
+Rows = NDArray[np.int64]
+Labels = Sequence[Any] | NDArray[Any]
+Scores = dict[str, dict[str, NDArray[np.float64]]]
+Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
+
+
+def probe(
+    views: Views,
+    fused: Representation | Mapping[str, FloatArray],
+    labels: Labels,
+    groups: Sequence[object] | None,
+    train: NDArray[np.bool_],
+    test: NDArray[np.bool_],
+    *,
+    imputer: Imputes,
+    dim: int,
+    task: Task = "auto",
+) -> dict[str, Any]:
+    """Scores every candidate on held-out rows; the ``probe`` entry of report.json.
+
+    Args:
+        views: ``{input: (n, d)}``; an all-NaN row is a missing input.
+        fused: ``fuse(views) -> (n, dim)``, or ``{condition: (n, dim) of all rows}`` where ``complete`` holds the
+            vectors as written.
+        labels: n labels; None, empty texts and NaN are left out.
+        groups: n values; rows with equal ones share a fold of the probe's tuning. None: every row on its own.
+        train: (n,) training rows.
+        test: (n,) held-out rows.
+        imputer: Fitted on training rows.
+        dim: Width of ``pca_mean``, the same as that of the fused vectors.
+        task: What the labels are.
+
+    Returns:
+        ``{metric, task, n_train, n_test, candidates: {name: {condition: score}}, baseline}``: accuracy in 0..1, for
+        regression R2; None where there are no rows. ``baseline`` is what a constant scores. Where there are rows also
+        ``intervals``, ``gaps`` and ``signal`` of :func:`barycenter.fusion.evaluation.intervals.evidence`.
+
+    Raises:
+        TypeError: If ``train`` or ``test`` is no mask.
+        ValueError: If no training row has a label, or labels, groups or masks are not one a row.
+    """
+    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+    labels = as_labels(labels)
+    _check_rows(common_rows(views), labels=labels, groups=groups, train=train, test=test)
+    train, test = _mask("train", train), _mask("test", test)
+    task = _task(labels, task)
+    there = presence(views)
+    fit_rows, score_rows = _rows(there, labels, train, test)
+    if not len(fit_rows):
+        raise ValueError("no training row has a label and an input; the probe has nothing to learn from")
+    if not len(score_rows):
+        return nothing_to_score(task, len(fit_rows))
+    made = rivals(take(views, np.flatnonzero(train)), imputer, dim)
+    vectors = _vectors(views, made, fused, fit_rows, score_rows)
+    everyone: Sequence[object] = range(len(labels)) if groups is None else groups
+    keys = None if groups is None else [groups[row] for row in fit_rows]
+    variance = _variance(labels[score_rows], task)
+    scores = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
+    constant = _constant_scores(labels, fit_rows, score_rows, task, variance)
+    return {
+        "metric": _metric(task),
+        "task": task,
+        "n_train": len(fit_rows),
+        "n_test": len(score_rows),
+        "candidates": {
+            name: {condition: _average(values) for condition, values in by.items()} for name, by in scores.items()
+        },
+        "baseline": _average(constant),
+        **evidence(scores, constant, list(views), [everyone[row] for row in score_rows]),
+    }
+
+
+def cross_validated_probe(
+    views: Views,
+    labels: Labels,
+    groups: Sequence[object] | None,
+    folds: int,
+    repeats: int,
+    fit: Fit,
+    *,
+    dim: int,
+    task: Task = "auto",
+    imputer: Callable[[dict[str, FloatArray], list[object]], Imputes] | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> dict[str, Any]:
+    """The probe out of fold: everything is fitted again inside each training part.
+
+    Args:
+        views: ``{input: (n, d)}``.
+        labels: n labels.
+        groups: n values that no fold divides. None: every row on its own.
+        folds: Number of folds.
+        repeats: How often the rows are divided anew.
+        fit: ``fit(views, labels, groups)`` of a training part gives its ``fuse(views)``.
+        dim: Width of ``pca_mean``.
+        task: What the labels are.
+        imputer: Makes an imputer of a training part and its groups; by default its ridge is chosen on held-out rows.
+        seed: Of the bootstrap.
+        threads: Folds worked on at a time, with no effect on the result; more than one pay where BLAS has one thread.
+
+    Returns:
+        As :func:`probe`, over every labelled row that has all inputs.
+
+    Raises:
+        ValueError: If a fold leaves nothing to learn from or nothing to score, or labels or groups are not one a row.
+    """
+    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+    labels = as_labels(labels)
+    _check_rows(common_rows(views), labels=labels, groups=groups)
+    task = _task(labels, task)
+    n = len(labels)
+    keys: list[object] = list(range(n)) if groups is None else list(groups)
+    there = presence(views)
+    make = imputer or _default_imputer
+    everyone = np.ones(n, dtype=bool)
+    variance = _variance(labels[_rows(there, labels, everyone, everyone)[1]], task)
+
+    def scored(held_out: NDArray[np.bool_]) -> tuple[Rows, Scores, NDArray[np.float64]] | None:
+        training = np.flatnonzero(~held_out)
+        fit_rows, score_rows = _rows(there, labels, ~held_out, held_out)
+        if not len(score_rows):
+            return None
+        if not len(fit_rows):
+            raise ValueError("a training part has no labelled row; use fewer folds or finer groups")
+        part, part_keys = take(views, training), [keys[row] for row in training]
+        fuse = fit(part, labels[training], part_keys)
+        made = rivals(part, make(part, part_keys), dim)
+        vectors = _vectors(views, made, fuse, fit_rows, score_rows)
+        fit_keys = [keys[row] for row in fit_rows]
+        scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
+        return score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task, variance)
+
+    divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
+    with ThreadPoolExecutor(threads) as pool:
+        every = pool.map(scored, [fold == number for fold in divisions for number in range(folds)])
+        parts = [part for part in every if part is not None]
+    if not parts:
+        raise ValueError("no labelled row has all inputs; there is nothing to score")
+    rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
+    scores = _joined([scores for _, scores, _ in parts])
+    return {
+        "metric": _metric(task),
+        "task": task,
+        "folds": folds,
+        "repeats": repeats,
+        "n_test": len(np.unique(rows)),
+        "candidates": {name: {c: _average(values) for c, values in by.items()} for name, by in scores.items()},
+        "baseline": _average(constant),
+        **evidence(scores, constant, list(views), [keys[row] for row in rows], seed),
+    }
+
+
+def _check_rows(n: int, **given: Sequence[Any] | NDArray[Any] | None) -> None:
+    for name, values in given.items():
+        if values is not None and len(values) != n:
+            raise ValueError(f"{len(values)} {name} for {n} rows")
+
+
+def _mask(name: str, values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    mask = np.asarray(values)
+    if mask.dtype != np.bool_:
+        raise TypeError(f"{name} must be (n,) true or false, not {mask.dtype}")
+    return mask
+
+
+def nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
+    """What :func:`probe` gives where no row can be scored."""
+    return {
+        "metric": _metric(task),
+        "task": task,
+        "n_train": n_train,
+        "n_test": 0,
+        "candidates": {},
+        "baseline": None,
+    }
+
+
+def _rows(
+    there: Mapping[str, NDArray[np.bool_]], labels: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_]
+) -> tuple[Rows, Rows]:
+    """Labelled training rows with any input, labelled test rows with all."""
+    labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
+    stacked = np.stack(list(there.values()))
+    return np.flatnonzero(labelled & train & stacked.any(axis=0)), np.flatnonzero(labelled & test & stacked.all(axis=0))
+
+
+def _vectors(
+    views: Views,
+    made: Mapping[str, Representation],
+    fused: Representation | Mapping[str, FloatArray],
+    fit_rows: Rows,
+    score_rows: Rows,
+) -> dict[str, tuple[FloatArray, dict[str, FloatArray]]]:
+    """For every candidate its training vectors, and its test vectors in every condition."""
+    given: dict[str, tuple[FloatArray, dict[str, FloatArray]]] = {}
+    made_here = dict(made)
+    training, complete = take(views, fit_rows), take(views, score_rows)
+    conditions = {"complete": complete}
+    if len(views) > 1:
+        conditions |= {f"without {name}": withhold(complete, name) for name in views}
+    if isinstance(fused, Mapping):
+        given = {"fused": (fused["complete"][fit_rows], {name: fused[name][score_rows] for name in conditions})}
+    else:
+        made_here["fused"] = fused
+    vectors = {
+        name: (represent(training), {condition: represent(part) for condition, part in conditions.items()})
+        for name, represent in made_here.items()
+    }
+    return vectors | given
+
+
+def _scored(
+    vectors: Mapping[str, tuple[FloatArray, dict[str, FloatArray]]],
+    fit_labels: NDArray[Any],
+    score_labels: NDArray[Any],
+    groups: list[object] | None,
+    task: Task,
+    variance: float,
+) -> Scores:
+    """Score of every test row, by candidate and condition."""
+    scores: Scores = {}
+    fitted: list[tuple[FloatArray, LinearHead | None]] = []
+    for name, (training, tested) in vectors.items():
+        head = next((head for same, head in fitted if np.array_equal(same, training, equal_nan=True)), None)
+        if head is None:
+            head = _head(training, fit_labels, groups, task)
+            fitted.append((training, head))
+        scores[name] = {}
+        for condition, values in tested.items():
+            predicted = _constant(fit_labels, task, len(score_labels))
+            rows = np.flatnonzero(~np.isnan(values[:, 0]))
+            if head is not None and len(rows):
+                predicted[rows] = head.predict(values[rows])
+            scores[name][condition] = row_scores(predicted, score_labels, task, variance)
+    return scores
+
+
+def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | None, task: Task) -> LinearHead | None:
+    """The probe itself, from the rows that have a vector; None where there are none."""
+    known = np.flatnonzero(~np.isnan(training[:, 0]))
+    if not len(known):
+        return None
+    keys = None if groups is None else [groups[row] for row in known]
+    return LinearHead(task=task).fit(training[known], labels[known], groups=keys)
+
+
+def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
+    """The majority class, the most frequent label set, or the mean, n times."""
+    if task == "regression":
+        return np.full(n, np.mean([float(label) for label in labels]))
+    constant = np.empty(n, dtype=object)
+    plain = [tuple(sorted(map(str, label))) if task == "multilabel" else label for label in labels]
+    counts: dict[Any, list[int]] = {}
+    for row, label in enumerate(plain):
+        counts.setdefault(label, []).append(row)
+    most = labels[max(counts.values(), key=len)[0]]
+    for row in range(n):
+        constant[row] = most
+    return constant
+
+
+def _constant_scores(
+    labels: NDArray[Any], fit_rows: Rows, score_rows: Rows, task: Task, variance: float
+) -> NDArray[np.float64]:
+    return row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task, variance)
+
+
+def _variance(labels: NDArray[Any], task: Task) -> float:
+    """Of the target over all scored rows; a fold's own may be 0."""
+    return float(np.var([float(label) for label in labels])) if task == "regression" and len(labels) else 0.0
+
+
+def row_scores(
+    predicted: NDArray[Any], labels: NDArray[Any], task: Task, variance: float | None = None
+) -> NDArray[np.float64]:
+    """(n,) what averages to the metric: 1 where right, or 1 - squared error / variance.
+
+    Args:
+        predicted: n predictions.
+        labels: n labels.
+        task: What they are.
+        variance: Of the target, where these rows are only some of those scored; by default that of the labels.
+    """
+    if task != "regression":
+        return correct(labels, predicted).astype(np.float64)
+    y = np.array([float(label) for label in labels])
+    if variance is None:
+        variance = float(y.var()) if len(y) else 0.0
+    return 1 - (y - predicted.astype(np.float64)) ** 2 / variance if variance > 0 else np.full(len(y), np.nan)
+
+
+def _joined(parts: list[Scores]) -> Scores:
+    return {
+        name: {condition: np.concatenate([part[name][condition] for part in parts]) for condition in by}
+        for name, by in parts[0].items()
+    }
+
+
+def _average(values: NDArray[np.float64]) -> float | None:
+    return float(values.mean()) if len(values) and np.isfinite(values).all() else None
+
+
+def _metric(task: Task) -> str:
+    return "r2" if task == "regression" else "accuracy"
+
+
+def _task(labels: NDArray[Any], task: Task) -> Task:
+    if task != "auto":
+        return task
+    known = [label for label in labels if not is_empty(label)]
+    if not known:
+        raise ValueError("no row has a label; the probe has nothing to learn from")
+    return infer_task(known)
+
+
+def as_labels(labels: Labels) -> NDArray[Any]:
+    """(n,) labels as objects, lists of labels included."""
+    array = np.empty(len(labels), dtype=object)
+    for row, label in enumerate(labels):
+        array[row] = label
+    return array
+
+
+def _default_imputer(views: dict[str, FloatArray], groups: list[object]) -> Imputes:
+    return Imputer.of_folds(FoldMoments.of(views, groups=groups))

@@ -1,0 +1,1 @@
+"""Pictures of a corpus: paths, inline bytes, http(s)."""

@@ -1,0 +1,1 @@
+"""Work over Ray actors: at least once, retried, poison isolated by bisection."""

@@ -1,0 +1,1 @@
+"""The job file: frozen models of its sections, reading, paths and printing."""

@@ -1,0 +1,368 @@
+"""The job file as frozen models: every key, every default, every check that needs no data.
+
+The models are the parameters of the Prefect flows as well, so their descriptions become the text of the form in its UI.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from barycenter.infra.job.fields import (
+    AutoCount,
+    AutoShare,
+    Count,
+    Flag,
+    Folds,
+    Names,
+    Natural,
+    Section,
+    Share,
+    Text,
+    column_names,
+    number,
+    show,
+    wrong,
+)
+from barycenter.infra.job.names import name_problems
+from barycenter.infra.job.paths import resolve_encoder, resolve_path
+
+# Pillow's names; EPS and WMF are not among them because both run outside programs.
+FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
+FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
+CANDIDATES = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
+NOT_IN_THE_JOB_HASH: dict[str, Any] = {
+    "output": {"path", "reuse", "publish", "promote", "busy"},
+    "ray": True,
+}
+"""Where results go, how they get there and who works on them; keys that are yet to come included."""
+
+NEEDS_TWO = ("procrustes", "cca", "kernel-cca", "contrastive")
+
+
+class CorpusJob(Section):
+    """Where the rows come from."""
+
+    path: Text = Field(
+        description="File, folder, glob or URI: .parquet .jsonl .csv .tsv .tar, or a folder of pictures."
+    )
+    key: Text | None = Field(None, description="Unique id column; without it: source file name and row number.")
+    keep: Names = Field([], description="Columns carried to the output.")
+    rows_per_shard: Count = Field(4096, description="Rows in one unit of work.")
+
+    @field_validator("keep")
+    @classmethod
+    def _without_key(cls, keep: list[str], info: Any) -> list[str]:
+        """The key is always written, so a kept key is no second column."""
+        return [name for name in keep if name != info.data.get("key")]
+
+
+class PreprocessingJob(Section):
+    """Overrides of an image encoder's own transforms; what is left out stays as the encoder has it."""
+
+    resize: Count | None = Field(None, description="Shorter side after resizing, in pixels.")
+    crop: Count | None = Field(None, description="Side of the centre crop, in pixels.")
+    mean: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel means, red green blue.")
+    std: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel deviations.")
+
+
+class InputCorpusJob(Section):
+    """A table of an input's own, joined to the corpus on the key; several rows of a key are averaged."""
+
+    path: Text = Field(description="File, folder, glob or URI, as for corpus.path.")
+    key: Text | None = Field(None, description="Column that holds the corpus key; the name of corpus.key if left out.")
+
+
+class InputJob(Section):
+    """One input of a row: which column, which encoder."""
+
+    kind: Literal["text", "image", "vector"] = Field(description="What the column holds.")
+    column: Annotated[str | list[str], BeforeValidator(column_names)] = Field(
+        description="Column name; for text also a list of names, joined by newline. Lists are averaged."
+    )
+    corpus: InputCorpusJob | None = Field(None, description="The input's own table, where it is not in the corpus.")
+    weights_column: Text | None = Field(None, description="List column of weights for the average of several values.")
+    long_text: Literal["truncate", "window-mean"] = Field(
+        "truncate", description="Longer texts than the encoder reads: their beginning, or the mean over windows."
+    )
+    encoder: Text | None = Field(
+        None, description="Hub id or local folder (transformers), torchvision/<architecture>, builtin/<name>."
+    )
+    weights: Text | None = Field(None, description="Local weights file, .safetensors or .pth.")
+    trust_remote_code: Flag = Field(False, description="Run code that comes with the model. Only for models you trust.")
+    preprocessing: PreprocessingJob | None = Field(None, description="Overrides of the image transforms.")
+    batch: AutoCount = Field("auto", description="Rows (image, vector) or tokens (text) in a batch.")
+    dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format the model runs in.")
+
+    def resolved(self, base: Path) -> "InputJob":
+        """The input with its relative local paths made absolute."""
+        changes: dict[str, Any] = {
+            key: resolve(value, base)
+            for key, resolve in (("weights", resolve_path), ("encoder", resolve_encoder))
+            if (value := getattr(self, key)) is not None
+        }
+        if self.corpus is not None:
+            changes["corpus"] = self.corpus.model_copy(update={"path": resolve_path(self.corpus.path, base)})
+        return self.model_copy(update=changes)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns this input reads."""
+        return [self.column] if isinstance(self.column, str) else list(self.column)
+
+    def required_columns(self, where: str) -> dict[str, list[str]]:
+        """The columns this input reads, by the key below ``where`` that names them."""
+        weights = {} if self.weights_column is None else {f"{where}.weights_column": [self.weights_column]}
+        return {f"{where}.column": self.columns, **weights}
+
+    @model_validator(mode="after")
+    def _fits_kind(self) -> Self:
+        if self.kind != "text" and not isinstance(self.column, str):
+            raise wrong(f"only text inputs join several columns; give the {self.kind} input one", "column")
+        if self.kind == "vector":
+            for key in ("encoder", "weights", "preprocessing"):
+                if getattr(self, key) is not None:
+                    raise wrong("a vector input is passed through and has none; remove it", key)
+        elif self.encoder is None:
+            raise wrong(f"{'an image' if self.kind == 'image' else 'a text'} input needs one", "encoder")
+        if self.kind != "text" and self.long_text != "truncate":
+            raise wrong("only text inputs have it; remove it", "long_text")
+        if self.kind == "text" and self.preprocessing is not None:
+            raise wrong("only image inputs have it; remove it", "preprocessing")
+        if self.weights is not None and str(self.encoder).startswith("builtin/"):
+            raise wrong(f"{self.encoder} has no weights; remove it", "weights")
+        if self.dtype != "float32" and (self.kind == "vector" or str(self.encoder).startswith("builtin/")):
+            raise wrong("only models have it; remove it", "dtype")
+        return self
+
+
+class AlignmentJob(Section):
+    """How the embedding spaces are brought together."""
+
+    method: Literal["none", "pca", "procrustes", "joint", "cca", "kernel-cca", "autoencoder", "contrastive", "auto"] = (
+        Field("auto", description="How the spaces are aligned.")
+    )
+    dim: Count = Field(256, description="Width of the fused vector.")
+    regularization: AutoShare = Field("auto", description="Ridge relative to the mean variance of each input.")
+    folds: Folds = Field(5, description="Cross-validation folds.")
+    from_: Text | None = Field(
+        None, alias="from", description="Folder of another run: use its alignment and average, fit nothing."
+    )
+
+
+class AverageJob(Section):
+    """How the aligned representations become one vector."""
+
+    method: Literal["mean", "weighted", "spherical", "posterior", "auto"] = Field("auto", description="Which average.")
+    weights: dict[str, Share] = Field({}, description="Weight of each input, for weighted; 1.0 where left out.")
+
+
+class OutputJob(Section):
+    """What is written where."""
+
+    path: Text = Field(description="Folder or URI of the run's results.")
+    partition_by: Names = Field([], description="Kept columns that become folders.")
+    dtype: Literal["float32", "float16"] = Field("float32", description="Number format of the vectors.")
+    keep_aligned: Flag = Field(False, description="Also write aligned_<input> columns.")
+
+
+class LimitsJob(Section):
+    """What a run puts up with."""
+
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1), number(float, 0, "a number from 0 to 1")] = Field(
+        0.5, description="More bad inputs than this stop the run before the commit."
+    )
+    max_pixels: Count = Field(50_000_000, description="Larger pictures are rejected undecoded.")
+    formats: Names = Field(FORMATS, description="Picture formats that may be decoded, by Pillow's names.")
+    outside_corpus: Flag = Field(False, description="May picture paths leave the corpus folder.")
+    http: Flag = Field(False, description="May pictures be fetched by http(s).")
+    http_concurrency: Count = Field(8, description="Pictures that one worker fetches by http(s) at a time.")
+    http_timeout: Annotated[float, Field(gt=0), number(float, 0.001, "a number of seconds above 0")] = Field(
+        30.0, description="Seconds until a picture that does not come by http(s) is given up."
+    )
+    max_picture_bytes: Count = Field(256 * 2**20, description="Larger picture files are rejected unread.")
+    join_memory_mb: Count = Field(1024, description="MiB that a worker may use to join the inputs' own tables.")
+
+    @field_validator("formats")
+    @classmethod
+    def _known_formats(cls, formats: list[str]) -> list[str]:
+        for name in formats:
+            if name not in FORMATS:
+                raise wrong(f"{show(name)} is not one of {', '.join(FORMATS)}")
+        return formats
+
+
+class StorageJob(Section):
+    """Access to object storage; credentials come from the environment or a Prefect block only."""
+
+    endpoint_url: Text | None = Field(None, description="URL of an S3-compatible server.")
+    credentials_block: Text | None = Field(
+        None, description="Prefect block with the credentials, e.g. secret/emoji-s3; default: the environment."
+    )
+
+    @field_validator("endpoint_url")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise wrong(f"must begin with http:// or https://, not {show(url)}")
+        return url
+
+
+class TrainJob(Section):
+    """The head trained on the fused vectors."""
+
+    target: Text = Field(description="Kept column to predict.")
+    task: Literal["auto", "classification", "multilabel", "regression"] = Field("auto", description="Kind of target.")
+    head: Literal["linear", "mlp", "gated", "attention"] = Field("linear", description="Which head.")
+    split: Text | None = Field(None, description="Kept column naming train/test; else a hash of the key or group_by.")
+    group_by: Text | None = Field(None, description="Kept column whose equal values never cross a split or fold.")
+
+
+class RayJob(Section):
+    """The workers."""
+
+    address: Text = Field("local", description="local, auto or host:port.")
+    workers: AutoCount = Field("auto", description="Number of workers.")
+    threads_per_worker: AutoCount = Field("auto", description="CPU threads of each worker.")
+    gpus_per_worker: AutoShare = Field("auto", description="GPUs (or a share of one) of each worker.")
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, address: str) -> str:
+        if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
+            raise wrong(f"must be local, auto or host:port, not {show(address)}")
+        return address
+
+
+class Job(Section):
+    """A whole job file.
+
+    >>> job = Job.model_validate({
+    ...     "corpus": {"path": "data.jsonl"},
+    ...     "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"}},
+    ...     "output": {"path": "out"},
+    ... })
+    >>> job.alignment.dim, job.explicit("alignment.dim"), job.explicit("corpus.path")
+    (256, False, True)
+    """
+
+    name: Text = Field("job", description="Name of the run in Prefect and Ray.")
+    seed: Natural = Field(0, description="Seed of everything random.")
+    corpus: CorpusJob = Field(description="Where the rows come from.")
+    inputs: dict[str, InputJob] = Field(description="The inputs of a row by name; their order is kept.")
+    alignment: AlignmentJob = Field(AlignmentJob(), description="How the spaces are aligned.")
+    average: AverageJob = Field(AverageJob(), description="How the aligned vectors are averaged.")
+    output: OutputJob = Field(description="What is written where.")
+    on_bad_input: Literal["keep", "drop", "fail"] = Field(
+        "keep", description="keep: the row is written without that input; drop: it goes; fail: the run stops."
+    )
+    limits: LimitsJob = Field(LimitsJob(), description="What a run puts up with.")
+    storage: StorageJob = Field(StorageJob(), description="Object storage.")
+    train: TrainJob | None = Field(None, description="The head, where there is a target.")
+    ray: RayJob = Field(RayJob(), description="The workers.")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*self._name_problems(), *self._column_problems(), *self._method_problems()]
+        if problems:
+            raise PydanticCustomError("jobs", "{text}", {"text": "; ".join(map(": ".join, problems)), "all": problems})
+        return self
+
+    def _name_problems(self) -> Iterator[tuple[str, str]]:
+        if not self.inputs:
+            yield "inputs", "at least one input is needed"
+        for name in self.inputs:
+            if not (name.isascii() and name.isidentifier()):
+                yield f"inputs.{name}", "an input's name is made of letters, digits and _ and begins with no digit"
+            elif name in CANDIDATES:
+                yield f"inputs.{name}", f"{name} is a line of the report; choose another name"
+        read = self.required_columns()
+        for name, part in self.inputs.items():
+            read |= part.required_columns(f"inputs.{name}")
+        yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
+
+    def _column_problems(self) -> Iterator[tuple[str, str]]:
+        known = {*self.corpus.keep, self.corpus.key}
+        for key in ("target", "split", "group_by"):
+            column = getattr(self.train, key, None)
+            if column is not None and column not in known:
+                yield f"train.{key}", f"{column!r} is not among corpus.keep; add it"
+        for column in self.output.partition_by:
+            if column == self.corpus.key:
+                yield "output.partition_by", f"{column!r} is the key: every row would be a folder of its own"
+            elif column not in known:
+                yield "output.partition_by", f"{column!r} is not among corpus.keep; add it"
+
+    def _method_problems(self) -> Iterator[tuple[str, str]]:
+        if len(self.inputs) == 1 and self.alignment.method in NEEDS_TWO:
+            yield "alignment.method", f"{self.alignment.method} needs at least two inputs; use pca, joint or none"
+        if len(self.inputs) == 1 and self.average.method == "posterior":
+            yield "average.method", "posterior needs at least two inputs; use mean"
+        for name in self.average.weights:
+            if name not in self.inputs:
+                yield f"average.weights.{name}", f"no such input; the inputs are {', '.join(self.inputs)}"
+        method, differ = self.average.method, len(set(self.input_weights.values())) > 1
+        if method != "weighted" and differ:
+            yield "average.weights", f"{method} does not heed them; set average.method to weighted, or remove them"
+        if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
+            yield "average.weights", "weighted needs at least one weight above 0"
+
+    @property
+    def input_weights(self) -> dict[str, float]:
+        """The weight of every input, in the order of the inputs."""
+        return {name: self.average.weights.get(name, 1.0) for name in self.inputs}
+
+    def required_columns(self) -> dict[str, list[str]]:
+        """The columns of ``corpus.path`` that this job reads, by the key that names them."""
+        columns = {"corpus.key": [self.corpus.key]} if self.corpus.key is not None else {}
+        columns["corpus.keep"] = list(self.corpus.keep)
+        for name, part in self.inputs.items():
+            if part.corpus is None:
+                columns |= part.required_columns(f"inputs.{name}")
+        return columns
+
+    def explicit(self, path: str) -> bool:
+        """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default."""
+        node: Any = self
+        for part in path.split("."):
+            if isinstance(node, BaseModel):
+                fields = type(node).model_fields
+                name = next((name for name, field in fields.items() if (field.alias or name) == part), None)
+                if name is None or name not in node.model_fields_set:
+                    return False
+                node = getattr(node, name)
+            elif isinstance(node, dict) and part in node:
+                node = node[part]
+            else:
+                return False
+        return True
+
+    def resolved(self, base: Path) -> "Job":
+        """The job with its relative local paths made absolute.
+
+        Args:
+            base: The job file's folder.
+
+        Returns:
+            A job whose corpus.path, output.path, alignment.from, weights and local encoder folders are absolute;
+            URIs and hub ids are as they were, and so is what ``explicit`` returns.
+        """
+        inputs = {name: part.resolved(base) for name, part in self.inputs.items()}
+        changes: dict[str, Any] = {
+            "corpus": self.corpus.model_copy(update={"path": resolve_path(self.corpus.path, base)}),
+            "output": self.output.model_copy(update={"path": resolve_path(self.output.path, base)}),
+            "inputs": inputs,
+        }
+        if self.alignment.from_ is not None:
+            changes["alignment"] = self.alignment.model_copy(update={"from_": resolve_path(self.alignment.from_, base)})
+        return self.model_copy(update=changes)
+
+    def fingerprint(self) -> str:
+        """The job hash (hexadecimal): of every value but ``NOT_IN_THE_JOB_HASH``, defaults included."""
+        values = self.model_dump(mode="json", by_alias=True, exclude=NOT_IN_THE_JOB_HASH)
+        return hashlib.blake2b(json.dumps(values).encode(), digest_size=12).hexdigest()

@@ -1,0 +1,1 @@
+"""Ray: the cluster a run works on, submitted jobs, distributed training, metrics."""

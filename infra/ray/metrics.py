@@ -1,0 +1,57 @@
+"""Ray metrics of a run, which every node of the cluster exports for Prometheus."""
+
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+import ray
+from ray.util.metrics import Counter, Gauge
+
+from barycenter.infra.logs import bound_fields
+from barycenter.infra.names import printable
+
+_TAGS = ("run", "stage")
+
+
+@cache
+def _instruments() -> dict[str, Any]:
+    """One set for a process: Ray knows a metric by its name."""
+    return {
+        "rows": Counter("barycenter_rows", "Rows done.", tag_keys=_TAGS),
+        "left": Gauge("barycenter_rows_left", "Rows still to do.", tag_keys=_TAGS),
+        "seconds": Counter("barycenter_seconds", "Seconds spent in a part of a stage.", tag_keys=(*_TAGS, "part")),
+        "workers": Gauge("barycenter_workers", "Workers that are reserved.", tag_keys=_TAGS),
+        "gpus": Gauge("barycenter_gpus", "GPUs that the workers hold.", tag_keys=_TAGS),
+        "cluster": Gauge("barycenter_gpu_share", "Their share of the cluster's GPUs.", tag_keys=_TAGS),
+    }  # fmt: skip
+
+
+class StageMetrics:
+    """Counts one stage; does nothing where this process is not connected to Ray.
+
+    Args:
+        stage: Such as ``embed text``.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._tags = {"run": printable(bound_fields().get("run", "")), "stage": printable(stage)}
+
+    def advance(self, rows: int, left: int, parts: Mapping[str, float]) -> None:
+        """Counts rows, and the seconds that parts of the stage took (``model``, ``read``, ...)."""
+        if not ray.is_initialized():
+            return
+        instruments = _instruments()
+        instruments["rows"].inc(rows, self._tags)
+        instruments["left"].set(left, self._tags)
+        for part, seconds in parts.items():
+            if seconds > 0:
+                instruments["seconds"].inc(seconds, {**self._tags, "part": part})
+
+    def reserved(self, workers: int, gpus: float, cluster_gpus: float) -> None:
+        """Reports how many workers and GPUs the stage holds, and of how many."""
+        if not ray.is_initialized():
+            return
+        instruments = _instruments()
+        instruments["workers"].set(workers, self._tags)
+        instruments["gpus"].set(gpus, self._tags)
+        instruments["cluster"].set(gpus / cluster_gpus if cluster_gpus else 0.0, self._tags)

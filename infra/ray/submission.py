@@ -1,0 +1,157 @@
+"""A job for somebody else's Ray cluster: the package and the job file, sent through Ray's job API."""
+
+import asyncio
+import ipaddress
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import barycenter
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.infra.job.loader import dump_job
+from barycenter.infra.job.models import Job
+from barycenter.infra.logs import VARIABLE
+from barycenter.infra.names import identifier
+
+_SOURCES = (".py", ".html", ".jinja", ".yaml", ".json", ".txt")
+_PASSED_ON = ("PREFECT_API_URL", VARIABLE, "PREFECT_LOGGING_LEVEL")
+_JOB_FILE = "job.yaml"
+
+
+def submit(address: str, job: Job, flags: Sequence[str] = (), *, tell: Any = print) -> int:
+    """Runs ``barycenter run`` on a cluster's head node and follows it to its end.
+
+    The driver runs inside the cluster. What is shipped is the code and the job file, no data and no credentials; paths
+    must mean the same on every node. What is done stays done: submitting again goes on where this stopped.
+
+    Args:
+        address: The dashboard's address, such as ``http://head:8265``.
+        job: The job, its paths resolved; ``ray.address: local`` becomes ``auto``.
+        flags: Further flags of ``barycenter run``.
+        tell: Called with every piece of the driver's log, and with lines about the submission.
+
+    Returns:
+        The exit code of the driver.
+
+    Raises:
+        JobError: The address is no URL of a dashboard.
+        RunError: The cluster does not answer or refuses the token.
+    """
+    _authenticate(address)
+    client = _client(address)
+    with staged(job) as folder:
+        submission = client.submit_job(
+            entrypoint=" ".join(["python -m barycenter.flows.cli run", _JOB_FILE, *flags]),
+            submission_id=f"{identifier(job.name)}-{secrets.token_hex(4)}",
+            runtime_env={"working_dir": str(folder), "env_vars": _environment()},
+            metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
+        )
+    tell(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
+    try:
+        asyncio.run(_follow(client, submission, tell))
+    except KeyboardInterrupt:
+        raise RunError(f"{submission} is still running; `ray job logs {submission} -f` follows it again") from None
+    return _exit_code(client, submission, tell)
+
+
+@contextmanager
+def staged(job: Job) -> Iterator[Path]:
+    """A temporary folder with what the cluster needs: the package's sources, its metadata and the job file."""
+    with tempfile.TemporaryDirectory(prefix="barycenter-") as name:
+        folder = Path(name)
+        package = Path(barycenter.__file__).parent
+        shutil.copytree(package, folder / package.name, ignore=_only_sources)
+        _write_metadata(folder)
+        (folder / _JOB_FILE).write_text(dump_job(on_cluster(job)), encoding="utf-8")
+        yield folder
+
+
+def on_cluster(job: Job) -> Job:
+    """The job as it is submitted: it joins the cluster that it runs in."""
+    if job.ray.address != "local":
+        return job
+    return job.model_copy(update={"ray": job.ray.model_copy(update={"address": "auto"})})
+
+
+def _only_sources(folder: str, names: list[str]) -> set[str]:
+    paths = {name: Path(folder, name) for name in names}
+    return {
+        name
+        for name, path in paths.items()
+        if name == "__pycache__" or (path.is_file() and path.suffix not in _SOURCES)
+    }
+
+
+def _write_metadata(folder: Path) -> None:
+    """Lets ``importlib.metadata`` know the version of the code that is shipped, installed there or not."""
+    try:
+        version = metadata("barycenter")["Version"]
+    except PackageNotFoundError:
+        version = "0"
+    info = folder / f"barycenter-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: barycenter\nVersion: {version}\n")
+
+
+def _environment() -> dict[str, str]:
+    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
+    return {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed
+
+
+def _authenticate(address: str) -> None:
+    """Ray wants its mode said aloud: the token where there is one, none at all on this machine only."""
+    url = urlsplit(address)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise JobError("--address", f"{address!r} is no URL of a Ray dashboard, such as http://head:8265")
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+    elif _is_here(url.hostname):
+        os.environ["RAY_AUTH_MODE"] = "disabled"
+    else:
+        raise RunError(
+            f"{address}: no way to authenticate; set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's token, "
+            "or RAY_AUTH_MODE=disabled for a cluster without one"
+        )
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _client(address: str) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    try:
+        return JobSubmissionClient(address)
+    except Exception as error:
+        text = " ".join(str(error).split())
+        if re.search(r"uthenticat|nauthorized|orbidden", text):
+            raise RunError(f"{address} refuses us: {text[:300]}; check RAY_AUTH_MODE and RAY_AUTH_TOKEN") from error
+        raise RunError(f"no Ray dashboard answers at {address}: {text[:300]}; start it or correct --address") from error
+
+
+async def _follow(client: Any, submission: str, tell: Any) -> None:
+    async for piece in client.tail_job_logs(submission):
+        tell(piece)
+
+
+def _exit_code(client: Any, submission: str, tell: Any) -> int:
+    info = client.get_job_info(submission)
+    status = str(info.status.value)
+    if status == "SUCCEEDED":
+        return 0
+    tell(f"{submission}: {status.lower()}: {' '.join(str(info.message).split())[:300]}\n")
+    return int(info.driver_exit_code or 1)

@@ -1,0 +1,157 @@
+"""Storage faults: which are worth another try, and the one line a user gets for the others."""
+
+import errno
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from barycenter.fusion.errors import BarycenterError, RunError
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds that a remote operation goes on being tried after its first fault."""
+
+_BUSY_CODES = frozenset(
+    {
+        "SlowDown",
+        "RequestTimeout",
+        "RequestTimeTooSkewed",
+        "Throttling",
+        "ThrottlingException",
+        "TooManyRequestsException",
+        "InternalError",
+        "ServiceUnavailable",
+        "OperationAborted",
+        "ConditionalRequestConflict",
+        "IncompleteBody",
+        "BadDigest",
+    }
+)
+_DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidAccessKeyId"})
+_IDENTITY_CODES = frozenset({"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class MissingFileError(RunError):
+    """A stored file that was to be read is not there."""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _s3_code(error: BaseException) -> tuple[str, int] | None:
+    """The S3 error code and HTTP status somewhere in the chain of causes."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if isinstance(response, dict):
+            code = str(response.get("Error", {}).get("Code", ""))
+            return code, int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
+    return None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may well succeed in a moment: busy server, timeout, cut connection."""
+    answer = _s3_code(error)
+    if answer is not None:
+        code, status = answer
+        return status >= 500 or status == 429 or code in _BUSY_CODES
+    return any(isinstance(link, ConnectionError | TimeoutError) or _is_wire_fault(link) for link in _chain(error))
+
+
+def _is_wire_fault(error: BaseException) -> bool:
+    names = {base.__module__.partition(".")[0] + "." + base.__name__ for base in type(error).__mro__}
+    return not names.isdisjoint(
+        {
+            "botocore.HTTPClientError",
+            "botocore.IncompleteReadError",
+            "botocore.ResponseParserError",
+            "aiohttp.ClientError",
+            "http.IncompleteRead",
+        }
+    )
+
+
+def retrying(operation: Callable[[], T], patience: float | None = None) -> T:
+    """Runs ``operation`` until it succeeds, fails for good, or transient faults outlast ``patience`` seconds.
+
+    Waits grow exponentially from 0.1 s to 5 s with full jitter. This is the only retry: those of the client
+    libraries underneath are switched off.
+    """
+    limit = PATIENCE if patience is None else patience
+    first_fault: float | None = None
+    attempt = 0
+    while True:
+        try:
+            return operation()
+        except Exception as error:
+            now = time.monotonic()
+            first_fault = now if first_fault is None else first_fault
+            if not is_transient(error) or now - first_fault >= limit:
+                raise
+            time.sleep(random.uniform(0.05, min(5.0, 0.1 * 2.0**attempt)))
+            attempt += 1
+
+
+@contextmanager
+def storage_errors(uri: str) -> Iterator[None]:
+    """Turns whatever a storage library raises inside the block into one line about ``uri``."""
+    try:
+        yield
+    except BarycenterError:
+        raise
+    except Exception as error:
+        line = _line(error, uri)
+        if line is None:
+            raise
+        raise line from error
+
+
+@contextmanager
+def full_disk_errors(uri: str) -> Iterator[None]:
+    """As :func:`storage_errors`, but only for a full disk: the block's other errors are the caller's own."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise RunError(f"no space left on {uri}; free some and run again") from error
+        raise
+
+
+def _line(error: Exception, uri: str) -> RunError | None:
+    answer = _s3_code(error)
+    code = answer[0] if answer else ""
+    number = error.errno if isinstance(error, OSError) else None
+    if code == "NoSuchBucket":
+        return RunError(f"{_bucket(uri)}: there is no such bucket; create it or correct the path")
+    if code in _IDENTITY_CODES:
+        return RunError(f"{uri}: the storage server does not accept the credentials ({code}); renew them")
+    if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error)):
+        return RunError(f"{uri}: access denied; check the credentials in the environment and what they may do")
+    if isinstance(error, FileNotFoundError) or number == errno.ENOTDIR:
+        return MissingFileError(f"{uri}: no such file")
+    if number in _FULL:
+        return RunError(f"no space left on {uri}; free some and run again")
+    if isinstance(error, PermissionError):
+        return RunError(f"{uri}: permission denied; check the owner and mode of the folder")
+    if number == errno.EROFS:
+        return RunError(f"{uri}: the file system is read-only; choose another output.path")
+    if isinstance(error, IsADirectoryError | FileExistsError | NotADirectoryError):
+        return RunError(f"{uri}: a folder is in the place of a file, or the reverse; move it away")
+    if is_transient(error):
+        what = f"{code or type(error).__name__}"
+        return RunError(f"{uri}: the storage server did not answer properly for {PATIENCE:.0f} s ({what}); run again")
+    if isinstance(error, OSError):
+        detail = code or error.strerror or type(error).__name__
+        return RunError(f"{uri}: {detail}")
+    return None
+
+
+def _bucket(uri: str) -> str:
+    scheme, _, rest = uri.partition("://")
+    return f"{scheme}://{rest.partition('/')[0]}"

@@ -1,0 +1,156 @@
+"""What is done: an embedding file that is there is a shard that need not be embedded again."""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+from barycenter.infra.storage.storage import MissingFileError, Storage
+
+_NOTES = "embeddings/.repairs"
+"""Of embedding files made again in place, one file a run: {path: [SHA-256 at first, SHA-256 now, null until done]}."""
+
+_READERS = 16
+_SUFFIX = ".parquet"
+
+
+def embedding_path(input_name: str, embedding_id: str, shard_id: str) -> str:
+    """Where the embeddings of one shard lie, relative to the output.
+
+    >>> embedding_path("text", "e1", "s1")
+    'embeddings/text/e1/s1.parquet'
+    """
+    return f"embeddings/{input_name}/{embedding_id}/{shard_id}{_SUFFIX}"
+
+
+def done_shards(storage: Storage, input_name: str, embedding_id: str) -> set[str]:
+    """Ids of the shards that need no embedding any more, from one listing of one folder.
+
+    Args:
+        storage: The run's output.
+        input_name: Name of the input in the job file.
+        embedding_id: Names everything that the files depend on beside the shard.
+
+    Returns:
+        The ids; files that are not embeddings (temporary ones) do not count.
+    """
+    folder = f"embeddings/{input_name}/{embedding_id}"
+    start, end = len(folder) + 1, -len(_SUFFIX)
+    return {path[start:end] for path in storage.walk(folder) if path.endswith(_SUFFIX)}
+
+
+def strays(storage: Storage, prefix: str = "") -> list[str]:
+    """Temporary files that killed writers left below ``prefix``, sorted.
+
+    One that a live writer has open is listed too: remove them only while no run writes there.
+    """
+    return sorted(path for path in storage.walk(prefix) if storage.is_temporary(path))
+
+
+class Repairs:
+    """Embedding files that one run makes again in place.
+
+    Each run keeps its notes in a file of its own, which no other run touches: what it intends, before the first file
+    is touched, and what came out. So no run takes another's intention for done, however their steps are mixed.
+
+    Args:
+        storage: The run's output.
+        paths: What will be made again; nothing is noted where there is none.
+    """
+
+    def __init__(self, storage: Storage, paths: Sequence[str]) -> None:
+        self._storage = storage
+        self._note = f"{_NOTES}/{secrets.token_hex(8)}.json"
+        known = _firsts(_notes(storage))
+        firsts = _hashes(storage, [path for path in paths if path not in known])
+        self._firsts = {path: known.get(path) or firsts[path] for path in paths}
+        if paths:
+            self._write(dict.fromkeys(paths))
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._firsts
+
+    def settle(self) -> None:
+        """Notes what the files hold now that all of them are made again.
+
+        What came out as it was at first is forgotten, unless another run's notes say something of it.
+        """
+        if not self._firsts:
+            return
+        others = _firsts({path: note for path, note in _notes(self._storage).items() if path != self._note})
+        now = _hashes(self._storage, list(self._firsts))
+        self._write({path: content for path, content in now.items() if content != self._firsts[path] or path in others})
+
+    def _write(self, contents: Mapping[str, str | None]) -> None:
+        note = {path: [self._firsts[path], content] for path, content in contents.items()}
+        if note:
+            self._storage.write(self._note, _encoded(note))
+        else:
+            self._storage.remove([self._note])
+
+
+def is_repair_note(path: str) -> bool:
+    """Whether a file of the output holds notes of repairs."""
+    return path.startswith(f"{_NOTES}/")
+
+
+def repairs(storage: Storage) -> dict[str, str]:
+    """Content hashes of the embedding files that were made again in place and came out different, by path.
+
+    Writes nothing. What a run noted as done is believed; a file that a run is at, or was at when it was killed, and one
+    that runs disagree about is read.
+    """
+    seen: dict[str, set[tuple[str, str | None]]] = {}
+    for note in _notes(storage).values():
+        for path, entry in note.items():
+            seen.setdefault(path, set()).add(entry)
+    settled = {path: next(iter(entries)) for path, entries in seen.items() if len(entries) == 1}
+    believed = {path: now for path, (_, now) in settled.items() if now is not None}
+    contents = believed | _hashes(storage, [path for path in seen if path not in believed])
+    return {path: now for path, now in contents.items() if {first for first, _ in seen[path]} != {now}}
+
+
+def gather_repairs(storage: Storage) -> None:
+    """Makes one note of all; only while no run writes here."""
+    notes = _notes(storage)
+    firsts, changed = _firsts(notes), repairs(storage)
+    if len(notes) > 1 or any(now is None for note in notes.values() for _, now in note.values()):
+        body = {path: [firsts[path], content] for path, content in changed.items()}
+        if body:
+            storage.write(f"{_NOTES}/{secrets.token_hex(8)}.json", _encoded(body))
+        storage.remove(notes)
+
+
+def _firsts(notes: Mapping[str, Mapping[str, tuple[str, str | None]]]) -> dict[str, str]:
+    """What each noted file held before any repair, as the first of the notes has it."""
+    return {path: first for note in reversed(list(notes.values())) for path, (first, _) in note.items()}
+
+
+def _encoded(note: Mapping[str, Sequence[str | None]]) -> bytes:
+    return json.dumps(note, indent=1, sort_keys=True).encode()
+
+
+def _notes(storage: Storage) -> dict[str, dict[str, tuple[str, str | None]]]:
+    """{path of a note: {path of an embedding file: (content at first, content now or None)}}, by path."""
+    notes = {}
+    for path in sorted(storage.walk(_NOTES)):
+        if storage.is_temporary(path):
+            continue
+        with suppress(MissingFileError):
+            listed = json.loads(storage.read(path))
+            notes[path] = {name: (first, now) for name, (first, now) in listed.items()}
+    return notes
+
+
+def _hashes(storage: Storage, paths: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of files by path; those that are gone are left out."""
+
+    def content(path: str) -> str | None:
+        try:
+            return storage.sha256(path)
+        except MissingFileError:
+            return None
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return {path: found for path, found in zip(paths, pool.map(content, paths), strict=True) if found is not None}

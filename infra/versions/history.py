@@ -1,0 +1,82 @@
+"""The versions of an output beside each other: listed, compared, rolled back."""
+
+from typing import Any
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import Manifest, commit_manifest, point_to_newest, read_manifest, versions
+
+_LINEAGE = ("version", "job", "alignment_id", "average", "dim", "dtype", "key", "kept", "partition_by", "code")
+
+
+def history(storage: Storage) -> list[Manifest]:
+    """Every committed manifest, oldest first.
+
+    Raises:
+        RunError: Nothing is committed.
+    """
+    numbers = versions(storage)
+    if not numbers:
+        raise RunError(f"{storage.uri()}: nothing has been committed here yet")
+    return [read_manifest(storage, number) for number in numbers]
+
+
+def find_version(storage: Storage, version: str) -> Manifest | None:
+    """The newest manifest of a version id whose files are all there; reads manifests only where there are files."""
+    there = set(storage.walk(f"features/{version}"))
+    if not there:
+        return None
+    manifests = (read_manifest(storage, number) for number in reversed(versions(storage)))
+    found = next((manifest for manifest in manifests if manifest["version"] == version), None)
+    return found if found is not None and {file["path"] for file in found["files"]} <= there else None
+
+
+def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
+    """What changed from one version to another.
+
+    Returns:
+        ``rows`` {count: [before, after]}; ``sources`` {added, removed, changed: [relative path]}; ``shards`` and
+        ``files`` {kept, added, removed: n}; ``changed`` {name: [before, after]} of the lineage and of the encoders.
+    """
+    before, after = read_manifest(storage, one), read_manifest(storage, other)
+    old, new = _stamps(before), _stamps(after)
+    facts, now = _facts(before), _facts(after)
+    return {
+        "rows": {name: [before["rows"][name], after["rows"][name]] for name in ("read", "written", "rejected")},
+        "sources": {
+            "added": sorted(new.keys() - old.keys()),
+            "removed": sorted(old.keys() - new.keys()),
+            "changed": sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
+        },
+        "shards": _moved(set(before["shards"]), set(after["shards"])),
+        "files": _moved({file["path"] for file in before["files"]}, {file["path"] for file in after["files"]}),
+        "changed": {name: [facts.get(name), now.get(name)] for name in facts | now if facts.get(name) != now.get(name)},
+    }
+
+
+def roll_back(storage: Storage, number: int) -> Manifest:
+    """Makes an older version the newest again: a new manifest that points to the old version's files.
+
+    Raises:
+        RunError: There is no such version, its files are gone, or another run committed meanwhile.
+    """
+    parent = point_to_newest(storage)
+    wanted = read_manifest(storage, number)
+    there = storage.sizes("features")
+    if gone := [file["path"] for file in wanted["files"] if file["path"] not in there]:
+        raise RunError(f"version {number} cannot come back: {len(gone)} of its files are gone, such as {gone[0]}")
+    manifest = {**wanted, "parent": parent, "rolled_back_to": number}
+    return manifest | {"number": commit_manifest(storage, manifest)}
+
+
+def _stamps(manifest: Manifest) -> dict[str, tuple[int, str]]:
+    return {source["relative"]: (source["size"], source["stamp"]) for source in manifest["sources"]}
+
+
+def _facts(manifest: Manifest) -> dict[str, Any]:
+    encoders = {f"encoder of {name}": about["encoder_id"] for name, about in manifest["inputs"].items()}
+    return {name: manifest.get(name) for name in _LINEAGE} | encoders
+
+
+def _moved(before: set[str], after: set[str]) -> dict[str, int]:
+    return {"kept": len(before & after), "added": len(after - before), "removed": len(before - after)}

@@ -1,0 +1,159 @@
+"""Whether new rows still look like those that a kept alignment was fitted on."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barycenter.fusion.alignment import Alignment
+from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.embedding_files import done_shards, embedding_path
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
+
+_SAMPLE_ROWS = 20_000
+_LEADING = 16
+_SHARED = 0.1
+_FEWEST_ROWS = 10
+_SHIFT = 0.2
+_LOSS = 0.2
+_SIGMAS = 4.0
+_ROUNDING = 1e-6
+
+Views = dict[str, NDArray[np.float32]]
+
+
+def note_fitted_shards(run: Run, alignment_id: str) -> None:
+    """Keeps, beside an alignment, which shards it was fitted on."""
+    shards = json.dumps([shard.id for shard in run.shards])
+    run.storage.write(_fitted_path(alignment_id), shards.encode())
+
+
+def check_drift(
+    run: Run, alignment: Alignment, summary: Mapping[str, Any], fitted_on: Storage | None = None
+) -> dict[str, Any]:
+    """Compares rows that came after a fit with those before, in the aligned space.
+
+    The mean shift of an input is the distance between the two means in units of the standard deviation of the rows
+    before (root of the summed variances); the correlation is the mean over the leading components, held out before
+    and, as nothing was fitted on them, on the new rows. Both are reported; what exceeds 0.2 (a fifth of the
+    correlation) and four standard errors is a warning. Reads about 20,000 rows of each side.
+
+    Args:
+        run: The run; every shard is embedded.
+        alignment: The kept alignment.
+        summary: What is reported of it, with ``alignment_id`` and ``heldout_correlations``.
+        fitted_on: The output of the run that fitted it, if that was another one.
+
+    Returns:
+        The summary, with ``drift`` and its warnings where there are new rows.
+    """
+    kept = {name: value for name, value in summary.items() if name != "drift"}
+    ours = theirs = embedding_ids(run)
+    if fitted_on is None:
+        fitted = _fitted_shards(run.storage, str(summary["alignment_id"]))
+        known = set(fitted)
+        new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
+    else:
+        manifest = json.loads(fitted_on.read("manifest.json"))
+        fitted = list(manifest["shards"])
+        theirs = {name: str(manifest["inputs"][name]["embedding_id"]) for name in ours}
+        new = [shard.id for shard in run.shards]
+    there = [done_shards(fitted_on or run.storage, name, folder) for name, folder in theirs.items()]
+    fitted = [shard_id for shard_id in fitted if all(shard_id in done for done in there)]
+    if not new or not fitted:
+        return kept
+    wanted = max(1, _SAMPLE_ROWS // max(1, run.job.corpus.rows_per_shard))
+    before = alignment.transform(_views(fitted_on or run.storage, theirs, _spread(fitted, wanted)))
+    after = alignment.transform(_views(run.storage, ours, _spread(new, wanted)))
+    drift, warnings = measure_drift(before, after, summary.get("heldout_correlations", []))
+    drift = {"new_shards": len(new)} | drift
+    return kept | {"drift": drift, "warnings": [*kept.get("warnings", []), *warnings]}
+
+
+def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tuple[dict[str, Any], list[str]]:
+    """Mean shift and correlation of aligned rows against those before.
+
+    Args:
+        before: {input: (n, dim)} aligned rows that were fitted on, all-NaN where missing.
+        after: The same of new rows.
+        heldout: Held-out correlation of each component, as the fit has it.
+
+    Returns:
+        Figures for the report, and warnings.
+    """
+    shifts: dict[str, float] = {}
+    warnings = []
+    for name in before:
+        old, new = (rows[~np.isnan(rows[:, 0])].astype(np.float64) for rows in (before[name], after[name]))
+        spread = float(np.sqrt(old.var(axis=0).sum())) if len(old) > 1 else 0.0
+        if len(old):
+            spread = max(spread, _ROUNDING * float(np.linalg.norm(old.mean(axis=0))))  # of an input that never varies
+        if not len(new) or not spread:
+            continue
+        shifts[name] = round(float(np.linalg.norm(new.mean(axis=0) - old.mean(axis=0))) / spread, 4)
+        if shifts[name] > max(_SHIFT, _SIGMAS * np.sqrt(1 / len(new) + 1 / len(old))):
+            warnings.append(
+                f"drift: the new rows' mean of {name} lies {shifts[name]:.2f} standard deviations from that of the "
+                "rows which the alignment was fitted on; consider --refit"
+            )
+    figures: dict[str, Any] = {"mean_shift": shifts}
+    leading = np.nan_to_num(np.asarray(heldout[:_LEADING], dtype=np.float64))
+    shared = np.flatnonzero(leading > _SHARED)
+    pairs = [
+        _correlations(after[one][both][:, shared], after[other][both][:, shared])
+        for one, other in combinations(after, 2)
+        if (both := ~np.isnan(after[one][:, 0]) & ~np.isnan(after[other][:, 0])).sum() >= _FEWEST_ROWS
+    ]
+    if pairs and len(shared):
+        known, now = float(leading[shared].mean()), float(np.mean(pairs))
+        figures["correlation"] = {"before": round(known, 4), "new": round(now, 4)}
+        least = min(int((~np.isnan(view[:, 0])).sum()) for view in after.values())
+        if known - now > max(_LOSS * known, _SIGMAS / np.sqrt(len(shared) * max(least, 1))):
+            warnings.append(
+                f"drift: the inputs of the new rows correlate at {now:.2f} in the aligned space, held out before it "
+                f"was {known:.2f}; consider --refit"
+            )
+    rows = max((int((~np.isnan(view[:, 0])).sum()) for view in after.values()), default=0)
+    return figures | {"rows_compared": rows}, warnings
+
+
+def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Correlation of each component."""
+    left, right = (rows.astype(np.float64) - rows.mean(axis=0) for rows in (one, other))
+    scale = np.sqrt((left**2).sum(axis=0) * (right**2).sum(axis=0))
+    return np.asarray((left * right).sum(axis=0) / np.maximum(scale, 1e-12))
+
+
+def _views(storage: Storage, folders: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
+    views: Views = {}
+    for name, embedding_id in folders.items():
+        parts = []
+        for shard_id in shard_ids:
+            table = storage.read_table(embedding_path(name, embedding_id, shard_id), columns=["vector", "ok"])
+            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
+            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
+            parts.append(vectors)
+        views[name] = np.concatenate(parts)
+    return views
+
+
+def _spread(shard_ids: Sequence[str], wanted: int) -> list[str]:
+    """Evenly spaced ones."""
+    places = np.unique(np.linspace(0, len(shard_ids) - 1, min(wanted, len(shard_ids))).astype(int))
+    return [shard_ids[int(place)] for place in places]
+
+
+def _fitted_path(alignment_id: str) -> str:
+    return f"alignment/{alignment_id}/shards.json"
+
+
+def _fitted_shards(storage: Storage, alignment_id: str) -> list[str]:
+    if not storage.exists(_fitted_path(alignment_id)):
+        return []
+    shards: list[str] = json.loads(storage.read(_fitted_path(alignment_id)))
+    return shards

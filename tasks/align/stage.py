@@ -1,0 +1,208 @@
+"""Fit the alignment: fold moments from workers, one small fit here, saved under the hash of what it holds."""
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from threadpoolctl import threadpool_limits
+
+import barycenter.fusion.alignment as alignments
+from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, fill_for_target, labelled_moments
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.fusion.moments import FoldMoments
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import Cluster
+from barycenter.infra.storage import Storage
+from barycenter.tasks.align.drift import check_drift, note_fitted_shards
+from barycenter.tasks.align.limits import widest
+from barycenter.tasks.align.moments import kept_moments
+from barycenter.tasks.align.worker import OfInputs
+from barycenter.tasks.data.alignment_files import load_alignment, save_alignment
+from barycenter.tasks.data.rows import RowReader, sample_shards
+from barycenter.tasks.data.targets import learnt
+from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.digest import digest
+from barycenter.tasks.run.identities import alignment_settings, embeddings_key, fit_key, moments_parts
+
+SAMPLE_ROWS = 20_000
+KEPT = "alignment {} is kept, it was fitted on other rows than these; --refit fits it again"
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A fitted alignment and what is reported of it."""
+
+    alignment: Alignment
+    alignment_id: str
+    summary: dict[str, Any]
+
+    @property
+    def average(self) -> tuple[str, dict[str, float] | None]:
+        """How aligned inputs are averaged: the method, and the weights where it has some."""
+        return self.summary["average"], self.summary["weights"]
+
+
+@task(name="align", cache_policy=NO_CACHE)
+def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
+    """Fits the alignment of the job, or finds it fitted.
+
+    Returns:
+        The alignment, and figures for report.json.
+    """
+    if run.job.alignment.from_ is not None:
+        return _borrowed(run), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    record = f"alignment/fits/{fit_key(run)}.json"
+    summary = _found(run, record)
+    if summary is not None:
+        _say_if_kept(summary)
+        found = load_alignment(run.storage, summary["alignment_id"])
+        summary = check_drift(run, found, summary)
+        return Fitted(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    with StageProgress("fit", run.rows, storage=run.storage) as progress:
+        alignment, summary = _fit(run, cluster, lambda: fold_moments(run, cluster, progress))
+        figures = progress.figures()
+    alignment_id = save_alignment(run.storage, alignment)
+    note_fitted_shards(run, alignment_id)
+    summary |= {"alignment_id": alignment_id, "settings_key": alignment_settings(run)}
+    summary |= {"fitted_on": embeddings_key(run), "kept": False}
+    run.storage.write(record, json.dumps(summary, indent=1).encode())
+    return Fitted(alignment, alignment_id, summary), figures
+
+
+def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
+    """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
+    folds, target = run.job.alignment.folds, learnt(run)
+    key = digest(moments_parts(run), asdict(target) if target else None)
+    both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), key, progress)
+    return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
+
+
+def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[Alignment, dict[str, Any]]:
+    settings = run.job.alignment
+    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
+        warnings.simplefilter("always")
+        try:
+            if settings.method in ("auto", *alignments.CHOICES):
+                alignment, summary = _chosen(run, moments())
+            else:
+                alignment, summary = _other(run, cluster, moments)
+        except ValueError as error:
+            raise RunError(
+                f"alignment.method {settings.method}: {error}; rows held out for testing do not count"
+            ) from error
+    summary = {
+        "method": alignment.method,
+        "dim": int(alignment.dim_),
+        "regularization": alignment.regularization_,
+        "heldout_correlations": [round(float(value), 6) for value in alignment.heldout_correlations_],
+        **summary,
+        "rows": alignment.n_,
+        "warnings": list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))),
+    }
+    return alignment, summary
+
+
+def given_average(job: Job) -> tuple[str, dict[str, float] | None]:
+    """The average that a job names; where it is `auto` and nothing was chosen, the mean."""
+    if job.average.method == "weighted":
+        return "weighted", job.input_weights
+    return ("mean" if job.average.method == "auto" else job.average.method), None
+
+
+def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, Any]]:
+    """What a held-out criterion chooses among the methods that the job allows."""
+    job, settings = run.job, run.job.alignment
+    choice = alignments.choose(
+        moments,
+        read_sample(run),
+        dim=min(settings.dim, widest(settings.method, run.widths)),
+        regularization=settings.regularization,
+        methods=alignments.CHOICES if settings.method == "auto" else (settings.method,),
+        average="auto" if job.average.method == "auto" else "mean",
+        shorter=not job.explicit("alignment.dim"),
+    )
+    average, weights = given_average(job)
+    if job.average.method == "auto" and choice.average == "weighted":
+        average, weights = "weighted", choice.weights
+    return choice.alignment, choice.to_dict() | {"average": average, "weights": weights}
+
+
+def read_sample(run: Run) -> Sample:
+    """Training rows of evenly spaced shards, with their labels where there is a target."""
+    rows = RowReader.of(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
+    target, labels = learnt(run), None
+    if target is not None:
+        labels = target.labels(rows.kept.column(target.column).filter(pa.array(rows.training)).to_pylist())
+    return Sample(rows.train, rows.train_groups, labels, target.task if target is not None else "auto")
+
+
+def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[LinearAlignment, dict[str, Any]]:
+    """What there is no choice in: none, and the alignments that make features first."""
+    average, weights = given_average(run.job)
+    summary: dict[str, Any] = {"chosen_by": "job file", "average": average, "weights": weights}
+    if run.job.alignment.method == "none":
+        return alignments.Identity(folds=run.job.alignment.folds).fit_moments(moments()), summary
+    from barycenter.tasks.align.trained import learn  # imports torch
+
+    alignment, features = learn(run, cluster, moments, fit_key(run))
+    if learnt(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
+        summary["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
+    return alignment, summary
+
+
+def _borrowed(run: Run) -> Fitted:
+    source = Storage(str(run.job.alignment.from_), run.job.storage.endpoint_url)
+    if not source.exists("manifest.json"):
+        raise JobError(
+            "alignment.from", f"{run.job.alignment.from_} holds no manifest.json; name the output of a finished run"
+        )
+    manifest = json.loads(source.read("manifest.json"))
+    theirs = {name: entry["encoder_id"] for name, entry in manifest["inputs"].items()}
+    ours = {name: run.encoders[name].encoder_id for name in run.inputs}
+    if theirs != ours:
+        differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+        raise JobError(
+            "alignment.from", f"was fitted on other encoders of {', '.join(differing)}; embed with the same ones"
+        )
+    alignment = load_alignment(source, manifest["alignment_id"])
+    alignment_id = save_alignment(run.storage, alignment)
+    summary = manifest["alignment"] | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
+    for theirs_alone in ("settings_key", "fitted_on"):
+        summary.pop(theirs_alone, None)
+    average = manifest["average"]
+    if run.job.average.method != "auto":
+        average = dict(zip(("method", "weights"), given_average(run.job), strict=True))
+    summary |= {"average": average["method"], "weights": average["weights"]}
+    return Fitted(alignment, alignment_id, check_drift(run, alignment, summary, source))
+
+
+def _found(run: Run, record: str) -> dict[str, Any] | None:
+    """The fit of exactly these embeddings, or the committed one of the same settings unless a refit is asked for."""
+    if run.refit:
+        return None
+    if run.storage.exists(record):
+        summary: dict[str, Any] = json.loads(run.storage.read(record))
+        return summary
+    if not run.storage.exists("manifest.json"):
+        return None
+    committed: dict[str, Any] = json.loads(run.storage.read("manifest.json"))["alignment"]
+    if committed.get("settings_key") != alignment_settings(run):
+        return None
+    return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}
+
+
+def _say_if_kept(summary: Mapping[str, Any]) -> None:
+    if summary["kept"]:
+        text = f"align: {KEPT.format(summary['alignment_id'])}"
+        log.info(text)
+        print(text, file=sys.stderr, flush=True)

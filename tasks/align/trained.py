@@ -1,0 +1,205 @@
+"""Alignments whose features come first: drawn from a sample, or trained from the embedding shards; then the moments."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from barycenter.fusion.alignment import Autoencoder, Contrastive, FeatureAlignment, KernelCCA, TrainedAlignment
+from barycenter.fusion.alignment.networks import Batch, Learner
+from barycenter.fusion.alignment.trained import HELD_OUT_FOLD
+from barycenter.fusion.alignment.training_loop import Settings, batches_of, train
+from barycenter.fusion.errors import RunError
+from barycenter.fusion.moments import FoldMoments
+from barycenter.fusion.splits import fold_of, stable_hash
+from barycenter.fusion.training import Checkpoint, Place
+from barycenter.infra.corpus import Shard
+from barycenter.infra.ray.connection import Cluster, WorkerPlan
+from barycenter.infra.ray.training import train as train_on_workers
+from barycenter.tasks.align.limits import FEATURES, widest
+from barycenter.tasks.align.moments import reduce_rows
+from barycenter.tasks.align.worker import OfFeatures
+from barycenter.tasks.data.rows import RowReader, sample_shards
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.digest import digest
+
+EPOCH_ROWS = 1_000_000
+HELD_OUT_ROWS = 20_000
+SHUFFLED_ROWS = 65_536
+
+
+def learn(
+    run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: str
+) -> tuple[FeatureAlignment, FoldMoments]:
+    """Fits kernel-cca, autoencoder or contrastive on the training rows.
+
+    Args:
+        run: With one of these methods in its job.
+        cluster: Whose workers.
+        moments: Gives the fold moments of the inputs, where training starts from them.
+        key: Names the fit: its settings and its embeddings.
+
+    Returns:
+        The alignment, and the fold moments of its features.
+
+    Raises:
+        RunError: If there are too few rows, or workers fail for good.
+    """
+    try:
+        alignment = new_alignment(run)
+        if isinstance(alignment, KernelCCA):
+            alignment.draw(_sample(run))
+        else:
+            assert isinstance(alignment, TrainedAlignment)
+            _train(run, cluster, alignment, moments(), key)
+        folds = reduce_rows(run, cluster, OfFeatures(alignment))
+        return alignment.fit_moments(folds), folds
+    except ValueError as error:
+        raise RunError(f"alignment.method {run.job.alignment.method}: {error}") from error
+
+
+def new_alignment(run: Run) -> FeatureAlignment:
+    """The unfitted alignment that the job asks for."""
+    settings = run.job.alignment
+    params: dict[str, Any] = {
+        "dim": min(settings.dim, widest(settings.method, run.widths)),
+        "regularization": settings.regularization,
+        "folds": settings.folds,
+        "seed": run.job.seed,
+    }
+    if settings.method == "kernel-cca":
+        return KernelCCA(n_features=FEATURES // len(run.widths) // 2 * 2, **params)
+    kinds: dict[str, type[TrainedAlignment]] = {"autoencoder": Autoencoder, "contrastive": Contrastive}
+    return kinds[settings.method](**params)
+
+
+def _sample(run: Run) -> dict[str, NDArray[np.float32]]:
+    from barycenter.fusion.alignment.kernel import SAMPLE_ROWS
+
+    rows = RowReader.of(run).read_all(sample_shards(run.shards, 2 * SAMPLE_ROWS)).train
+    count = len(next(iter(rows.values())))
+    picked = np.sort(np.random.default_rng(run.job.seed).permutation(count)[:SAMPLE_ROWS])
+    return {name: values[picked] for name, values in rows.items()}
+
+
+def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: FoldMoments, key: str) -> None:
+    """Finds the number of epochs on the held-out fold, then trains on all rows for as many."""
+    plan = _ranks(run, cluster)
+    reader, folds, size = RowReader.of(run), alignment.folds, alignment.batch_size
+
+    def on_workers(learner: Learner, settings: Settings, rows: int, hold: bool) -> Checkpoint:
+        data = ShardBatches(reader, run.shards, folds, size, run.job.seed, plan.workers, hold)
+        return train_on_workers(
+            train_on_shards,
+            {
+                "learner": learner,
+                "settings": settings,
+                "data": data,
+                "steps": max(1, round(min(EPOCH_ROWS, rows) / size / plan.workers)),
+            },
+            plan=plan,
+            storage=run.storage,
+            folder=f"alignment/training/{digest(key, plan.workers)}-{'inner' if hold else 'all'}",
+            name=f"{run.job.name}-align",
+        )
+
+    inner = alignment.inner(moments)
+    found = on_workers(alignment.start(inner), alignment.settings(), inner.total.n, True)
+    settings = alignment.settings(found)
+    alignment.take(found, on_workers(alignment.start(moments), settings, moments.total.n, False))
+
+
+def _ranks(run: Run, cluster: Cluster) -> WorkerPlan:
+    """A rank for every GPU; without one a single rank of one thread, so that the same job gives the same bits."""
+    plan = cluster.split(run.job.ray.workers, run.job.ray.threads_per_worker, run.job.ray.gpus_per_worker)
+    if plan.gpus_per_worker:
+        return plan
+    return WorkerPlan(1, 1, cpus_per_worker=min(1.0, plan.cpus))
+
+
+def train_on_shards(place: Place, config: dict[str, Any]) -> Checkpoint:
+    """The loop of every rank: its share of the shards, streamed."""
+    learner: Learner = config["learner"]
+    settings: Settings = config["settings"]
+    data: ShardBatches = config["data"]
+    held = list(data.held_out(place.rank))
+    return train(
+        place, learner, settings, lambda epoch: data.training(place.rank, epoch), lambda _: held, config["steps"]
+    )
+
+
+@dataclass(frozen=True)
+class ShardBatches:
+    """Batches from embedding shards: never more rows in memory than are shuffled at a time.
+
+    Attributes:
+        reader: Of the rows.
+        shards: All of them.
+        folds: Of the rows; the first is held out.
+        size: Rows in a batch.
+        seed: Of the order.
+        ranks: Among which shards are dealt.
+        hold: Whether the first fold is held out; else nothing is.
+    """
+
+    reader: RowReader
+    shards: Sequence[Shard]
+    folds: int
+    size: int
+    seed: int
+    ranks: int
+    hold: bool = True
+
+    def training(self, rank: int, epoch: int) -> Iterator[Batch]:
+        """This rank's batches in an epoch; of all shards where its own hold no row to train on."""
+        order = [self.shards[i] for i in np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))]
+        some = False
+        for batch in self._shuffled(order[rank :: self.ranks], [self.seed, epoch, rank]):
+            some = True
+            yield batch
+        if not some:
+            yield from self._shuffled(order, [self.seed, epoch, rank])
+
+    def held_out(self, rank: int) -> Iterator[Batch]:
+        """This rank's part of a sample of the held-out fold."""
+        if not self.hold:
+            return
+        sample = sample_shards(self.shards, HELD_OUT_ROWS * self.folds)
+        for views, codes in self._windows(sample[rank :: self.ranks], held=True):
+            yield from batches_of(views, codes, np.arange(len(codes)), self.size)
+
+    def _shuffled(self, shards: Iterable[Shard], seed: list[int]) -> Iterator[Batch]:
+        for number, (views, codes) in enumerate(self._windows(shards, held=False)):
+            yield from batches_of(views, codes, np.arange(len(codes)), self.size, [*seed, number])
+
+    def _windows(
+        self, shards: Iterable[Shard], held: bool
+    ) -> Iterator[tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]]:
+        """Rows of one side and codes of their groups, about ``SHUFFLED_ROWS`` at a time."""
+        parts, count = [], 0
+        for shard in shards:
+            rows = self.reader.read(shard)
+            if not rows.training.any():
+                continue
+            groups = rows.train_groups
+            side = (fold_of(groups, self.folds) == HELD_OUT_FOLD) & self.hold
+            index = np.flatnonzero(side == held)
+            if not len(index):
+                continue
+            codes = stable_hash(groups).view(np.int64)[index]
+            parts.append(({name: view[index] for name, view in rows.train.items()}, codes))
+            count += len(index)
+            if count >= SHUFFLED_ROWS:
+                yield _joined(parts)
+                parts, count = [], 0
+        if parts:
+            yield _joined(parts)
+
+
+def _joined(
+    parts: Sequence[tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]],
+) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
+    views = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
+    return views, np.concatenate([codes for _, codes in parts])

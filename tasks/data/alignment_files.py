@@ -1,0 +1,43 @@
+"""Alignments and moments as files of the output folder."""
+
+import tempfile
+from pathlib import Path
+
+import barycenter.fusion.alignment as alignments
+from barycenter.fusion.alignment import Alignment
+from barycenter.fusion.moments import FoldMoments
+from barycenter.infra.storage import Storage
+from barycenter.tasks.run.digest import digest
+
+
+def save_alignment(storage: Storage, alignment: Alignment) -> str:
+    """Writes an alignment under the hash of its files and returns that id."""
+    with tempfile.TemporaryDirectory() as folder:
+        alignment.save(folder)
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    alignment_id = digest([(name, digest(content.hex())) for name, content in files.items()])
+    for name, content in files.items():
+        storage.write(f"alignment/{alignment_id}/{name}", content)
+    return alignment_id
+
+
+def load_alignment(storage: Storage, alignment_id: str) -> Alignment:
+    """Reads a saved alignment."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("alignment.safetensors", "alignment.json"):
+            (Path(folder) / name).write_bytes(storage.read(f"alignment/{alignment_id}/{name}"))
+        return alignments.load(folder)
+
+
+def write_moments(storage: Storage, path: str, moments: FoldMoments) -> None:
+    """Writes one safetensors file."""
+    with tempfile.TemporaryDirectory() as folder:
+        moments.save(Path(folder) / "moments")
+        storage.write(path, (Path(folder) / "moments").read_bytes())
+
+
+def read_moments(storage: Storage, path: str) -> FoldMoments:
+    """Reads what :func:`write_moments` wrote."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "moments").write_bytes(storage.read(path))
+        return FoldMoments.load(Path(folder) / "moments")

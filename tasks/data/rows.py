@@ -1,0 +1,282 @@
+"""Rows as the later stages read them: embeddings of every input, kept columns, and the side of the split."""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import ceil
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.fusion.heads.labels import side_of
+from barycenter.fusion.heads.targets import is_empty
+from barycenter.fusion.splits import is_test
+from barycenter.infra.corpus import Corpus, Shard, misfits_of
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.run.context import TEST_FRACTION, Run
+from barycenter.tasks.run.identities import embedding_ids
+
+_UNREAD = ("key_hash", "source_size", "source_stamp")
+_SPREAD = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A value that does not fit its column's type; it is null in the features.
+
+    Attributes:
+        row: Number of the row among the rows read.
+        column: Its column.
+        problem: What is wrong.
+    """
+
+    row: int
+    column: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows in corpus order.
+
+    Attributes:
+        views: {input: (n, d) float32}, all-NaN rows where the input is missing; perhaps read-only.
+        status: {input: table of key, ok, reason, detail, source and, for several values a row, count and rejects}.
+        kept: The kept columns.
+        sides: The columns that say which side of the split a row is on and what it is grouped by.
+        split: Name of the split column, or None.
+        group_by: Name of the group column, or None.
+        misfits: Values of the kept columns, the others of the job and the key that do not fit their columns' types.
+        origins: For each run of rows of one source: its first row here, the source, its first row in the source.
+    """
+
+    views: dict[str, NDArray[np.float32]]
+    status: dict[str, pa.Table]
+    kept: pa.Table
+    sides: pa.Table
+    split: str | None = None
+    group_by: str | None = None
+    misfits: tuple[Misfit, ...] = ()
+    origins: tuple[tuple[int, str, int], ...] = ()
+
+    def origin(self, row: int) -> str | None:
+        """Source and number in it, from 0, of a row: ``part.jsonl#17``."""
+        at = bisect_right(self.origins, row, key=itemgetter(0)) - 1
+        if at < 0:
+            return None
+        here, source, start = self.origins[at]
+        return f"{source}#{start + row - here}"
+
+    @property
+    def count(self) -> int:
+        """Number of rows."""
+        return len(self.key_column)
+
+    @property
+    def key_column(self) -> pa.ChunkedArray:
+        """Key of each row; null where it has none."""
+        return next(iter(self.status.values())).column("key")
+
+    @cached_property
+    def keys(self) -> list[str | None]:
+        """Key of each row; None where it is null."""
+        keys: list[str | None] = self.key_column.to_pylist()
+        return keys
+
+    @cached_property
+    def groups(self) -> list[str | None]:
+        """What may not cross a split or fold."""
+        if self.group_by is None:
+            return self.keys
+        return grouped(self.keys, self.sides.column(self.group_by).to_pylist())
+
+    @cached_property
+    def test(self) -> NDArray[np.bool_]:
+        """(n,) True where the row is held out."""
+        return np.asarray(self._side == "test")
+
+    @cached_property
+    def training(self) -> NDArray[np.bool_]:
+        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are on no side."""
+        return np.asarray(self._side == "train")
+
+    @cached_property
+    def _side(self) -> NDArray[np.str_]:
+        if self.split is None:
+            return sides_by_hash(self.groups)
+        return sides_by_name(self.sides.column(self.split).to_pylist())
+
+    @property
+    def train(self) -> dict[str, NDArray[np.float32]]:
+        """The views of the training rows."""
+        return {name: view[self.training] for name, view in self.views.items()}
+
+    @property
+    def train_groups(self) -> list[str | None]:
+        """The groups of the training rows."""
+        return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
+
+
+def grouped(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
+    """What no split divides: the value of the group column, or the key where there is none.
+
+    >>> grouped(["k0", "k1", "k2"], ["a", None, float("nan")])
+    ['a', 'k1', 'k2']
+    """
+    return [key if is_empty(value) else str(value) for key, value in zip(keys, values, strict=True)]
+
+
+def sides_by_name(values: Iterable[object]) -> NDArray[np.str_]:
+    """(n,) ``train``, ``test`` or ``other``, by the values of a split column."""
+    return np.array([side_of(value) for value in values], dtype="U5")
+
+
+def sides_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
+    """(n,) ``train`` or ``test``, by a hash of what no split divides."""
+    return np.where(is_test(groups, TEST_FRACTION), "test", "train")
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Reads shards of a run anywhere; plain data that travels to workers."""
+
+    corpus: Corpus
+    storage: Storage
+    embedding_ids: dict[str, str]
+    keep: tuple[str, ...]
+    split: str | None
+    group_by: str | None
+
+    @classmethod
+    def of(cls, run: Run) -> "RowReader":
+        """The reader of a run's rows."""
+        train = run.job.train
+        return cls(
+            corpus=run.corpus,
+            storage=run.storage,
+            embedding_ids=embedding_ids(run),
+            keep=tuple(run.job.corpus.keep),
+            split=train.split if train else None,
+            group_by=train.group_by if train else None,
+        )
+
+    def key_hashes(self, shard: Shard) -> NDArray[np.uint64]:
+        """(n,) 64-bit hashes of the keys of one shard, from the first input's embedding file."""
+        name, embedding_id = next(iter(self.embedding_ids.items()))
+        table = self.storage.read_table(embedding_path(name, embedding_id, shard.id), columns=["key_hash"])
+        return np.asarray(table.column("key_hash").to_numpy())
+
+    def read(self, shard: Shard) -> Rows:
+        """All rows of a shard, or of the beginning of one."""
+        views: dict[str, NDArray[np.float32]] = {}
+        status: dict[str, pa.Table] = {}
+        for name, embedding_id in self.embedding_ids.items():
+            with self.storage.parquet(embedding_path(name, embedding_id, shard.id)) as file:
+                columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
+                table = file.read(columns=columns, use_threads=False)
+            whole, table = table.num_rows <= shard.rows, table.slice(0, shard.rows)
+            vectors = _present(array_to_vectors(table.column("vector")), table.column("ok"))
+            views[name] = vectors if whole else vectors.copy()
+            status[name] = table.drop_columns(["vector"])
+        sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
+        columns = list(dict.fromkeys([*self.keep, *sides]))
+        rows = next(iter(status.values())).num_rows
+        read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
+        kept, misfits = read.select(list(self.keep)), _misfits(read) if columns else ()
+        origins = ((0, shard.source, shard.start),)
+        return Rows(views, status, kept, read.select(sides), self.split, self.group_by, misfits, origins)
+
+    def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
+        """The rows of every shard, the next one read while one is worked on."""
+        with ThreadPoolExecutor(1) as pool:
+            ahead: Future[Rows] | None = None
+            for shard in shards:
+                following = pool.submit(self.read, shard)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
+
+    def read_all(self, shards: Iterable[Shard]) -> Rows:
+        """All rows of some shards, in order; they must fit in memory."""
+        return concatenate([self.read(shard) for shard in shards])
+
+
+def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
+    return tuple(
+        Misfit(row, column, problem)
+        for row, problems in misfits_of(table).items()
+        for column, problem in problems.items()
+    )
+
+
+def _present(vectors: NDArray[np.float32], ok: pa.ChunkedArray) -> NDArray[np.float32]:
+    good = ok.to_numpy().astype(bool)
+    if good.all():
+        return vectors
+    vectors = np.array(vectors)
+    vectors[~good] = np.nan
+    return vectors
+
+
+def concatenate(parts: Sequence[Rows]) -> Rows:
+    """Rows of several shards as one."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    starts = np.cumsum([0, *(part.count for part in parts)]).tolist()
+    return Rows(
+        {name: np.concatenate([part.views[name] for part in parts]) for name in first.views},
+        {name: pa.concat_tables([part.status[name] for part in parts]) for name in first.status},
+        pa.concat_tables([part.kept for part in parts]),
+        pa.concat_tables([part.sides for part in parts]),
+        first.split,
+        first.group_by,
+        tuple(
+            replace(misfit, row=start + misfit.row)
+            for start, part in zip(starts, parts, strict=False)
+            for misfit in part.misfits
+        ),
+        tuple(
+            (begin + here, source, start)
+            for begin, part in zip(starts, parts, strict=False)
+            for here, source, start in part.origins
+        ),
+    )
+
+
+def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
+    """The same rows in fewer parts, each of ``rows`` rows or somewhat more."""
+    held: list[Rows] = []
+    for part in parts:
+        held.append(part)
+        if sum(each.count for each in held) >= rows:
+            yield concatenate(held)
+            held = []
+    if held:
+        yield concatenate(held)
+
+
+def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
+    """The beginnings of evenly spaced shards, about ``rows`` rows together; all of it where there are no more.
+
+    They are sixty-four where there are so many, for a corpus is often in order of its labels. They are those of evenly
+    spaced rows, as a short shard at the end of every file comes at regular distances.
+    """
+    ends = np.cumsum([shard.rows for shard in shards])
+    if not len(shards) or ends[-1] <= rows:
+        return list(shards)
+    total = int(ends[-1])
+    wanted = min(len(shards), max(_SPREAD, ceil(len(shards) * rows / total)))
+    middles = (np.arange(wanted) + 0.5) * total / wanted
+    chosen = [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
+    each = ceil(rows / len(chosen))
+    return [replace(shard, stop=min(shard.stop, shard.start + each)) for shard in chosen]

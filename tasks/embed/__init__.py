@@ -1,0 +1,1 @@
+"""The embed stage: shards of the corpus through an encoder."""

@@ -1,0 +1,89 @@
+"""An input that turned out mostly bad stops the run right after it was embedded, with its reasons."""
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.embed.advice import described
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
+
+_THREADS = 8
+_FILES_READ = 200
+_DETAIL = 160
+
+
+def check_losses(run: Run, name: str, known: Counter[str] | None = None, just_done: Iterable[str] = ()) -> None:
+    """Stops a run of which too many rows lack one input.
+
+    Args:
+        run: Its input is embedded.
+        name: The input.
+        known: Reasons of the bad rows of the shards that were just embedded.
+        just_done: Ids of those shards; of others the embedding files are asked, but for those of the newest version,
+            which went through this check.
+
+    Raises:
+        RunError: More than ``limits.max_bad_fraction`` of the rows are bad; with the reasons, a row of each, and what
+            to do.
+    """
+    allowed, embedding_id = run.job.limits.max_bad_fraction, embedding_ids(run)[name]
+    passed = set(just_done) | _committed(run, name)
+    others = [embedding_path(name, embedding_id, shard.id) for shard in run.shards if shard.id not in passed]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        bad = (known or Counter()).total() + sum(pool.map(lambda path: bad_rows(run.storage, path), others))
+    if bad <= allowed * run.rows:
+        return
+    counts, examples = _reasons(run, name)
+    share = f"{bad:,} of {run.rows:,} rows ({bad / run.rows:.0%})"
+    raise RunError(
+        f"input {name}: {share} cannot be used, and limits.max_bad_fraction is {allowed:g}: "
+        f"{described(counts, examples)}; nothing was committed; mend it and run again with --retry-bad"
+    )
+
+
+def bad_rows(storage: Storage, path: str) -> int:
+    """Rows of an embedding file without a good input, from its footer alone where that says so."""
+    with storage.parquet(path) as file:
+        metadata = file.metadata
+        at = metadata.schema.names.index("reason")
+        count = 0
+        for group in range(metadata.num_row_groups):
+            part = metadata.row_group(group)
+            statistics = part.column(at).statistics
+            if statistics is None or not statistics.has_null_count:
+                reasons = file.read_row_group(group, columns=["reason"]).column("reason")
+                count += len(reasons) - reasons.null_count
+            else:
+                count += part.num_rows - statistics.null_count
+    return count
+
+
+def _committed(run: Run, name: str) -> set[str]:
+    """Shards of the newest version, if it was made of the same embeddings."""
+    if not run.storage.exists("manifest.json"):
+        return set()
+    manifest = read_manifest(run.storage)
+    entry = manifest["inputs"].get(name)
+    return set(manifest["shards"]) if entry and entry["embedding_id"] == embedding_ids(run)[name] else set()
+
+
+def _reasons(run: Run, name: str) -> tuple[Counter[str], dict[str, str]]:
+    """Counts of the reasons in some embedding files, and one row of each reason."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    step, embedding_id = max(1, len(run.shards) // _FILES_READ), embedding_ids(run)[name]
+    for shard in run.shards[::step]:
+        path = embedding_path(name, embedding_id, shard.id)
+        if not run.storage.exists(path):
+            continue
+        table = run.storage.read_table(path, columns=["key", "reason", "detail"])
+        for row in table.filter(table.column("reason").is_valid()).to_pylist():
+            counts[row["reason"]] += 1
+            detail = " ".join(str(row["detail"] or "").split())[:_DETAIL]
+            examples.setdefault(row["reason"], f"row {row['key']}" + (f": {detail}" if detail else ""))
+    return counts, examples

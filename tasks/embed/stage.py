@@ -1,0 +1,267 @@
+"""Embed one input: shards of the corpus through its encoder, one Parquet file a shard; a file that is there is done."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import pyarrow.compute as pc
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.corpus import Pictures, Shard
+from barycenter.infra.dispatch.api import Quarantined, Work, dispatch
+from barycenter.infra.ray.connection import Cluster, WorkerPlan
+from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
+from barycenter.tasks.embed.bad_inputs import check_losses
+from barycenter.tasks.embed.settings import Execution, execution, fix
+from barycenter.tasks.embed.worker import CALIBRATION_ROWS, Calibration, EmbedSetting, EmbedWorker, ShardJob
+from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.context import Run, storage_options
+from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.input_values import Columns, Members
+
+_READERS = 16
+
+
+@task(name="embed", task_run_name="embed {name}", cache_policy=NO_CACHE)
+def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
+    """Embeds what is not yet embedded of one input.
+
+    Returns:
+        Figures for report.json: rows, seconds, rows_per_s, shards, seconds of each part, what limited the stage, the
+        batch and the least one that memory allowed, seconds until the first worker was ready and the batch found.
+    """
+    shards = pending(run, name)
+    rows = sum(shard.rows for shard in shards)
+    if not shards:
+        check_losses(run, name)
+        return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
+    ray = run.job.ray
+    workers = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
+    workers = replace(workers, workers=min(workers.workers, len(shards)))
+    mended = _announce_repairs(run, name, shards)
+    stage = _Stage(run, name, workers, mended)
+    with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
+        progress.employs(stage.workers, cluster.gpus)
+        stage.work(shards, progress)
+        progress.note(stage.limited_by())
+    mended.settle()
+    check_losses(run, name, stage.bad, {shard.id for shard in shards})
+    figures: dict[str, Any] = progress.figures()
+    return figures | {
+        "shards": len(shards),
+        "shards_done_before": len(run.shards) - len(shards),
+        **stage.figures(),
+    }
+
+
+class _Stage:
+    """One input's shards on their way through the workers, and what is measured of them."""
+
+    def __init__(self, run: Run, name: str, workers: WorkerPlan, mended: Repairs) -> None:
+        self._run, self._name, self._mended = run, name, mended
+        self._embedding_id = embedding_ids(run)[name]
+        self.execution = execution(run, name, workers)
+        self.workers = replace(workers, threads=self.execution.threads)
+        self._parts: Counter[str] = Counter()
+        self.bad: Counter[str] = Counter()
+        self._encoded = 0
+        self._least: int | None = None
+        self._start_seconds = 0.0
+
+    def work(self, shards: Sequence[Shard], progress: StageProgress) -> None:
+        """Finds the batch, unless it is known, and embeds the shards."""
+        first: list[Work] = []
+        if self.execution.batch is None:
+            first = _calibrations(shards)
+        else:
+            self._fix(self.execution.batch)
+
+        def done(work: Work, result: dict[str, Any]) -> None:
+            if isinstance(work.payload, Calibration):
+                self._start_seconds = progress.seconds
+                self._fix(result["batch"])
+                return
+            self._count(result)
+            progress.advance(work.rows, result["seconds"])
+
+        quarantined = dispatch(
+            self._units(shards),
+            worker=EmbedWorker,
+            args=(embed_setting(self._run, self._name, self.execution),),
+            plan=self.workers,
+            name=f"{self._run.job.name}-embed-{self._name}",
+            on_done=done,
+            without_rows=_without_rows,
+            first=first,
+        )
+        _refuse(self._name, quarantined)
+
+    def figures(self) -> dict[str, Any]:
+        """What report.json holds beside rows and seconds."""
+        return {
+            "encoded": self._encoded,
+            "workers": self.workers.workers,
+            "threads_per_worker": self.workers.threads,
+            "batch": self.execution.batch,
+            "least_batch": self._least,
+            "start_seconds": round(self._start_seconds, 3),
+            "parts": {part: round(seconds, 3) for part, seconds in self._parts.items()},
+            "limited_by": self.limited_by(),
+            "bad": dict(self.bad),
+        }
+
+    def limited_by(self) -> str:
+        """What would make the stage faster."""
+        return limited_by(self._parts, self._run.specs[self._name].kind, self.execution.device)
+
+    def _units(self, shards: Sequence[Shard]) -> Iterator[Work]:
+        for shard in shards:
+            assert self.execution.batch is not None
+            again = embedding_path(self._name, self._embedding_id, shard.id) in self._mended
+            yield Work(shard.id, ShardJob(shard, self.execution.batch, again), shard.rows)
+
+    def _fix(self, batch: int) -> None:
+        chosen = replace(self.execution, batch=batch)
+        self.execution = replace(chosen, batch=fix(self._run, self._name, self.workers, chosen).batch)
+
+    def _count(self, result: dict[str, Any]) -> None:
+        self._encoded += result["encoded"]
+        self._parts.update(result["seconds"])
+        self.bad.update(result["bad"])
+        if result["batch"]:
+            self._least = min(self._least or result["batch"], result["batch"])
+
+
+def limited_by(parts: Mapping[str, float], kind: str, device: str) -> str:
+    """Names what the stage spent its time on, and what would help.
+
+    A model on a CPU has the cores that also decode, so the larger share of them counts, if they are busy; a GPU that
+    waits at all could do more.
+
+    Args:
+        parts: Seconds of ``read``, ``prepare``, ``model``, ``write`` and ``waiting``.
+        kind: The input's kind.
+        device: ``cpu`` or ``cuda``.
+
+    >>> limited_by({"model": 9.0, "waiting": 2.0, "prepare": 4.0}, "image", "cpu")
+    'model-bound: add CPU or a GPU'
+    >>> limited_by({"model": 9.0, "waiting": 2.0, "prepare": 4.0}, "image", "cuda")
+    'decode-bound: add CPU'
+    """
+    read, prepare, model, write, waiting = (
+        parts.get(part, 0.0) for part in ("read", "prepare", "model", "write", "waiting")
+    )
+    cpu = device == "cpu"
+    idle = waiting > model * (1.0 if cpu else 0.15)
+    if write > model + waiting:
+        return "write-bound: faster storage or larger shards"
+    if idle and read > prepare:
+        return "read-bound: faster storage or more workers"
+    if prepare > model if cpu else idle:
+        return f"{'tokenise' if kind == 'text' else 'decode'}-bound: add CPU"
+    return "model-bound: add CPU or a GPU" if cpu else "model-bound: add a GPU"
+
+
+def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
+    """What the workers of one input are sent."""
+    return EmbedSetting(
+        name=name,
+        spec=run.specs[name],
+        embedding_id=embedding_ids(run)[name],
+        columns=input_columns(run, name),
+        corpus=run.corpus,
+        storage=run.storage,
+        device=chosen.device,
+        threads=chosen.threads,
+    )
+
+
+def pending(run: Run, name: str) -> list[Shard]:
+    """Shards of one input without an embedding file (or whose pictures changed, or that held bad rows, if asked)."""
+    if run.unjoined:
+        return []
+    embedding_id = embedding_ids(run)[name]
+    done = done_shards(run.storage, name, embedding_id)
+    again: set[str] = set()
+    if run.retry_bad or run.recheck:
+        paths = {shard: embedding_path(name, embedding_id, shard.id) for shard in run.shards if shard.id in done}
+        with ThreadPoolExecutor(_READERS) as pool:
+            stale = pool.map(lambda item: _stale(run, name, *item), paths.items())
+            again = {shard.id for shard, is_stale in zip(paths, stale, strict=True) if is_stale}
+    return [shard for shard in run.shards if shard.id not in done or shard.id in again]
+
+
+def _stale(run: Run, name: str, shard: Shard, path: str) -> bool:
+    recheck = run.recheck and run.specs[name].kind == "image"
+    rejects = ["rejects"] if run.several(name) else []
+    table = run.storage.read_table(path, columns=["ok", *rejects, *(["source_stamp"] if recheck else [])])
+    if run.retry_bad and not pc.all(table.column("ok"), min_count=0).as_py():
+        return True
+    if run.retry_bad and any(table.column(column).null_count < table.num_rows for column in rejects):
+        return True
+    if not recheck:
+        return False
+    columns = input_columns(run, name)
+    members = Members(run.corpus.read(shard, columns.names), columns, shard.folder)
+    changed: bool = members.stamps() != table.column("source_stamp").to_pylist()
+    return changed
+
+
+def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> Repairs:
+    """The embedding files that are there and will be made again."""
+    if not (run.retry_bad or run.recheck):
+        return Repairs(run.storage, [])
+    embedding_id = embedding_ids(run)[name]
+    there = done_shards(run.storage, name, embedding_id) & {shard.id for shard in shards}
+    return Repairs(run.storage, [embedding_path(name, embedding_id, shard_id) for shard_id in sorted(there)])
+
+
+def _calibrations(shards: Sequence[Shard]) -> list[Work]:
+    """Shards to find the batch with, each tried if the one before crashes its worker; the last one reads no row."""
+    rows = sum(shard.rows for shard in shards)
+    chosen = dict.fromkeys([shards[0], shards[len(shards) // 2]])
+    samples = [*(replace(shard, stop=min(shard.stop, shard.start + CALIBRATION_ROWS)) for shard in chosen), None]
+    return [Work("calibration", Calibration(sample, rows), 0) for sample in samples]
+
+
+def input_columns(run: Run, name: str) -> Columns:
+    """Where the values of an input stand in the corpus."""
+    names, kind = run.columns(name), run.specs[name].kind
+    return Columns(
+        kind=kind,
+        names=tuple(names),
+        weights=run.weights_column(name),
+        several=run.several(name),
+        pictures=pictures_of(run, name) if kind == "image" else None,
+    )
+
+
+def pictures_of(run: Run, name: str) -> Pictures:
+    """Finds the pictures of an input, within the limits of the job."""
+    limits = run.job.limits
+    return Pictures(
+        run.picture_root(name),
+        outside_corpus=limits.outside_corpus,
+        http=limits.http,
+        max_bytes=limits.max_picture_bytes,
+        http_timeout=limits.http_timeout,
+        http_concurrency=limits.http_concurrency,
+        storage_options=storage_options(run.job),
+    )
+
+
+def _without_rows(work: Work, rows: Sequence[int]) -> Work:
+    return replace(work, payload=replace(work.payload, skip=(*work.payload.skip, *rows)))
+
+
+def _refuse(name: str, quarantined: Sequence[Quarantined]) -> None:
+    if quarantined:
+        first = quarantined[0]
+        raise RunError(
+            f"{len(quarantined)} shard(s) of input {name} failed {first.attempts} times; "
+            f"first {first.id}: {first.detail}; run again to retry them, the other shards are kept"
+        )

@@ -1,0 +1,137 @@
+"""What a worker of the embed stage does: read a shard, encode it, commit its file. Imports neither Prefect nor Ray."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from barycenter.fusion.encoders import EncoderSpec, load
+from barycenter.fusion.encoders.batch_size import find_batch
+from barycenter.fusion.encoders.pipeline import Pipeline
+from barycenter.fusion.errors import BadInputError, Reason
+from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_of
+from barycenter.infra.corpus.pictures.http import check_answered
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.run.input_values import Columns, Members
+
+CALIBRATION_ROWS = 512
+EMBEDDING_PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": ["reason"],
+    "use_byte_stream_split": ["vector.list.element"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedSetting:
+    """What a worker needs to embed shards of one input; plain data, sent once per worker."""
+
+    name: str
+    spec: EncoderSpec
+    embedding_id: str
+    columns: Columns
+    corpus: Corpus
+    storage: Storage
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardJob:
+    """One shard to embed; rows in ``skip`` crashed a worker before and are recorded, not tried.
+
+    An embedding file never changes under those that read it, unless a repair was asked for (``replace``): of two runs
+    on one output the first to finish a shard has done it.
+    """
+
+    shard: Shard
+    batch: int
+    replace: bool = False
+    skip: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Before the first shard: the batch that runs fastest on ``sample``, for ``rows`` to come; a small one without."""
+
+    sample: Shard | None
+    rows: int
+
+
+class EmbedWorker:
+    """Holds one encoder and embeds the shards that it is handed, two at a time.
+
+    One shard is read and prepared while another has the model, or is written; the model takes them in turn.
+    """
+
+    concurrency = 2
+
+    def __init__(self, setting: EmbedSetting) -> None:
+        self.setting = setting
+        self.pipeline = Pipeline(load(setting.spec, device=setting.device), setting.threads)
+        self._fits: int | None = None
+
+    def run(self, payload: ShardJob | Calibration) -> dict[str, Any]:
+        """Embeds one shard and commits its file, or finds the batch.
+
+        Returns:
+            Of a shard, counts and seconds; of a calibration, the batch in rows or tokens.
+        """
+        return self._calibrated(payload) if isinstance(payload, Calibration) else self._embedded(payload)
+
+    def probe(self, payload: ShardJob, rows: Sequence[int]) -> None:
+        """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
+        table = self.setting.corpus.read(payload.shard, self._columns()).take(list(rows))
+        members = Members(table, self.setting.columns, payload.shard.folder)
+        members.embed(self.pipeline, batch=payload.batch)
+
+    def _embedded(self, job: ShardJob) -> dict[str, Any]:
+        setting, began = self.setting, time.perf_counter()
+        table = setting.corpus.read(job.shard, self._columns())
+        refused = {
+            row: BadInputError(Reason.UNREADABLE_ROW, problem)
+            for row, problem in enumerate(table.column(BAD).to_pylist())
+            if problem is not None
+        }
+        for row, problems in misfits_of(table).items():
+            misfit = next(((name, problems[name]) for name in self._columns() if name in problems), None)
+            if misfit is not None and misfit[0] != setting.corpus.key:
+                refused[row] = BadInputError(Reason.WRONG_TYPE, "column {}: {}".format(*misfit))
+        refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
+        members = Members(table, setting.columns, job.shard.folder, refused)
+        seconds = Counter({"read": time.perf_counter() - began})
+        begun = time.monotonic()
+        result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
+        details = [*result.details, *(bad.detail for bad in result.bad)]
+        check_answered(job.shard.source, details, len(members.values), begun)
+        if result.batch < job.batch:
+            self._fits = min(result.batch, self._fits or result.batch)
+        began = time.perf_counter()
+        path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
+        keys = setting.corpus.keys(job.shard, table)
+        write = setting.storage.write_table if job.replace else setting.storage.create_table
+        write(path, members.table(keys, result), **EMBEDDING_PARQUET)
+        seconds.update(result.seconds)
+        return {
+            "rows": job.shard.rows,
+            "encoded": result.encoded,
+            "bad": Counter(reason for reason in result.reasons if reason is not None),
+            "seconds": dict(seconds) | {"write": time.perf_counter() - began},
+            "batch": result.batch,
+        }
+
+    def _calibrated(self, job: Calibration) -> dict[str, Any]:
+        if job.sample is None:
+            return {"batch": int(find_batch(self.pipeline, [], rows=job.rows))}
+        table = self.setting.corpus.read(job.sample, self._columns())
+        members = Members(table, self.setting.columns, job.sample.folder)
+        values = [value for value in members.values if value is not None][:CALIBRATION_ROWS]
+        return {"batch": int(find_batch(self.pipeline, values, rows=job.rows))}
+
+    def _columns(self) -> list[str]:
+        setting = self.setting
+        wanted = [setting.corpus.key, *setting.columns.names, setting.columns.weights]
+        return list(dict.fromkeys(column for column in wanted if column is not None))

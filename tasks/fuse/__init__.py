@@ -1,0 +1,1 @@
+"""The fuse stage: fused vectors into partitioned Parquet, and the commit."""

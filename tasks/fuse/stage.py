@@ -1,0 +1,239 @@
+"""Fuse: embedding shards through the alignment into few, large Parquet files per partition, then the manifest."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version as package_version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from barycenter.fusion.dataset.schema import feature_schema
+from barycenter.fusion.errors import RunError
+from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.ray.connection import Cluster
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.history import find_version
+from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest
+from barycenter.tasks.align.moments import block_workers
+from barycenter.tasks.align.stage import Fitted
+from barycenter.tasks.data.duplicates import duplicates
+from barycenter.tasks.data.rows import RowReader
+from barycenter.tasks.fuse.kept_columns import kept_type
+from barycenter.tasks.fuse.partitions import Partitions, check_folders, sample_partitions
+from barycenter.tasks.fuse.worker import Block, FuseSetting, FuseWorker, record_path
+from barycenter.tasks.observability.artifacts import dataset_committed
+from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids, version_id
+
+_FILE_BYTES = 256 * 2**20
+_LEAST_FILE_BYTES = 64 * 2**20
+
+
+@task(name="fuse", cache_policy=NO_CACHE)
+def fuse_features(
+    run: Run, cluster: Cluster, fitted: Fitted, average: str, weights: dict[str, float] | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Writes features/<version> and commits its manifest, or finds it committed.
+
+    Returns:
+        The manifest, and figures for report.json.
+    """
+    partitions = sample_partitions(run)
+    setting = _setting(run, fitted, average, weights, partitions)
+    parent = point_to_newest(run.storage)
+    newest = read_manifest(run.storage, parent) if parent else None
+    if newest is not None and newest["version"] == setting.version:
+        _remove_records(run.storage, setting.version)
+        return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    if (known := find_version(run.storage, setting.version)) is not None:
+        record = known["rows"] | {name: known[name] for name in ("files", "rejects")}
+        manifest = _commit(run, setting, partitions, fitted, [record], parent)
+        return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
+    blocks = run.blocks(_rows_per_block(run.rows, _row_bytes(run, fitted), partitions.count))
+    repeated = duplicates(setting.reader, run.shards)
+    todo = [
+        Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
+        for index, shards in enumerate(blocks)
+        if index not in records
+    ]
+    total = sum(shard.rows for block in todo for shard in block.shards)
+    with StageProgress("fuse", total, skipped=run.rows - total, storage=run.storage) as progress:
+
+        def done(work: Work, record: dict[str, Any]) -> None:
+            records[int(work.id)] = record
+            progress.advance(work.rows)
+
+        failed = dispatch(
+            [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo],
+            worker=FuseWorker,
+            args=(setting,),
+            plan=block_workers(run, cluster, len(todo)),
+            name=f"{run.job.name}-fuse",
+            on_done=done,
+        )
+        figures = progress.figures()
+    if failed:
+        raise RunError(f"fusing block {failed[0].id} failed: {failed[0].detail}")
+    _check_embeddings(run, fitted, setting)
+    done_records = [records[index] for index in range(len(blocks))]
+    return _commit(run, setting, partitions, fitted, done_records, parent), figures
+
+
+def _check_embeddings(run: Run, fitted: Fitted, setting: FuseSetting) -> None:
+    """Refuses features during whose writing another run made embeddings again: they may be of both."""
+    if version_id(run, fitted.alignment_id, setting.average, setting.weights) != setting.version:
+        run.storage.remove(run.storage.list(f"features/{setting.version}/_blocks"))
+        raise RunError("another run made embeddings again while these features were written; run again")
+
+
+def _commit(
+    run: Run,
+    setting: FuseSetting,
+    partitions: Partitions,
+    fitted: Fitted,
+    records: Sequence[dict[str, Any]],
+    parent: int | None,
+) -> dict[str, Any]:
+    manifest = _manifest(run, setting, partitions, fitted, records)
+    _check_loss(run, manifest["rows"])
+    inside = [field.name for field in partitions.fields]
+    check_folders(run.storage, manifest["files"], partitions.types, inside)
+    _remove_strays(run.storage, setting.version, manifest)
+    manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
+    _remove_records(run.storage, setting.version)
+    dataset_committed(run, manifest)
+    return manifest
+
+
+def _row_bytes(run: Run, fitted: Fitted) -> int:
+    return fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
+
+
+def _rows_per_block(rows: int, row_bytes: int, partitions: int) -> int:
+    """Rows that make files of 64 to 256 MiB in every partition, but in eight blocks or more.
+
+    A block is what a worker does at a time and what a rerun keeps, so that many partitions mean smaller files rather
+    than fewer blocks; blocks of less than 64 MiB are none the better.
+
+    >>> _rows_per_block(4_000_000, 1024, 1), _rows_per_block(4_000_000, 1024, 100)
+    (262144, 500000)
+    """
+    file_rows = min(max(rows // 8, _LEAST_FILE_BYTES // row_bytes), _FILE_BYTES // row_bytes)
+    return max(4096, min(file_rows * partitions, max(rows // 8, _LEAST_FILE_BYTES // row_bytes)))
+
+
+def _setting(
+    run: Run, fitted: Fitted, average: str, weights: dict[str, float] | None, sampled: Partitions
+) -> FuseSetting:
+    job = run.job
+    key = job.corpus.key or "key"
+    version = version_id(run, fitted.alignment_id, average, weights)
+    partitions = tuple(job.output.partition_by)
+    kept = [pa.field(name, kept_type(run.corpus.columns[name])) for name in job.corpus.keep if name not in partitions]
+    kept += sampled.fields
+    inputs = {
+        name: run.encoders[name].fingerprint | {"encoder_id": run.encoders[name].encoder_id} for name in run.inputs
+    }
+    made_of = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": package_version("barycenter")}
+    schema = feature_schema(
+        key, kept, fitted.alignment.dim_, job.output.dtype, list(run.inputs), job.output.keep_aligned,
+        {"barycenter": json.dumps(made_of, sort_keys=True)}, [name for name in run.inputs if run.several(name)],
+    )  # fmt: skip
+    return FuseSetting(
+        RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version,
+        schema.serialize().to_pybytes(), partitions, job.output.keep_aligned, job.on_bad_input,
+    )  # fmt: skip
+
+
+def _records(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
+    paths = [path for path in storage.list(_records_folder(version)) if path.endswith(".json")]
+    return {int(path.rsplit("/", 1)[1].removesuffix(".json")): json.loads(storage.read(path)) for path in paths}
+
+
+def _manifest(
+    run: Run, setting: FuseSetting, partitions: Partitions, fitted: Fitted, records: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    missing: Counter[str] = Counter(dict.fromkeys(run.inputs, 0))
+    bad: Counter[str] = Counter()
+    for record in records:
+        missing.update(record["missing"])
+        bad.update(record["bad"])
+    counts = {name: sum(record[name] for record in records) for name in ("read", "written", "rejected")}
+    if counts["read"] != counts["written"] + counts["rejected"] or counts["read"] != run.rows:
+        raise RunError(f"rows do not add up: {counts}, corpus {run.rows}; nothing was committed")
+    job = run.job
+    return {
+        "version": setting.version,
+        "name": job.name,
+        "job": job.fingerprint(),
+        "key": setting.key,
+        "kept": list(job.corpus.keep),
+        "partition_by": list(setting.partition_by),
+        "partition_types": partitions.types,
+        "dim": fitted.alignment.dim_,
+        "dtype": job.output.dtype,
+        "inputs": {
+            name: {
+                "kind": run.specs[name].kind,
+                "encoder": job.inputs[name].encoder,
+                "encoder_id": run.encoders[name].encoder_id,
+                "embedding_id": embedding_id,
+                "dim": run.encoders[name].dim,
+                "fingerprint": run.encoders[name].fingerprint,
+                "spec": job.inputs[name].model_dump(mode="json"),
+            }
+            for name, embedding_id in embedding_ids(run).items()
+        },
+        "alignment_id": fitted.alignment_id,
+        "alignment": {name: value for name, value in fitted.summary.items() if name != "warnings"},
+        "average": {"method": setting.average, "weights": setting.weights},
+        "rows": counts | {"missing": dict(missing), "bad": dict(bad)},
+        "files": [file for record in records for file in record["files"]],
+        "rejects": [path for record in records for path in record["rejects"]],
+        "shards": [shard.id for shard in run.shards],
+        "sources": [asdict(source) for source in run.sources],
+        "listing": run.listing,
+        "join": run.join.id if run.join is not None else None,
+        "code": package_version("barycenter"),
+    }
+
+
+def _check_loss(run: Run, rows: dict[str, Any]) -> None:
+    allowed = run.job.limits.max_bad_fraction
+    if not rows["written"]:
+        raise RunError("no row has a usable input; nothing was committed (see embeddings/<input> for the reasons)")
+    worst = max(run.inputs, key=lambda name: rows["missing"][name])
+    share = (rows["missing"][worst] + rows["rejected"]) / rows["read"]
+    if share > allowed:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(rows["bad"]).most_common(3))
+        raise RunError(
+            f"{share:.0%} of the rows lack a good `{worst}` (limits.max_bad_fraction is {allowed:g}): {reasons}; "
+            "nothing was committed"
+        )
+
+
+def _remove_strays(storage: Storage, version: str, manifest: dict[str, Any]) -> None:
+    """Removes the files that a killed run left, before readers see the version; temporary ones may be a live run's.
+
+    The records of the blocks stay until the version is committed: a run that another one was faster than goes on there.
+    """
+    listed = {file["path"] for file in manifest["files"]}
+    records = f"{_records_folder(version)}/"
+    paths = [path for path in storage.list(f"features/{version}") if not path.startswith(records)]
+    storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])
+
+
+def _remove_records(storage: Storage, version: str) -> None:
+    paths = storage.list(_records_folder(version))
+    storage.remove([path for path in paths if not storage.is_temporary(path)])
+
+
+def _records_folder(version: str) -> str:
+    return record_path(version, 0).rpartition("/")[0]

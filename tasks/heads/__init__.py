@@ -1,0 +1,1 @@
+"""The train stage: heads on fused vectors, and their predictions."""

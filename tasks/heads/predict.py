@@ -1,0 +1,89 @@
+"""A trained head over every row of a fused data set; predictions to one Parquet file."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.fusion.heads import LinearHead
+from barycenter.infra.storage import Storage
+from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
+from barycenter.tasks.heads.stage import load_head, predictions, scores_of
+
+_FILE = "head.json"
+_PREDICTIONS = "all-rows.parquet"
+
+
+def predict(
+    storage: Storage, manifest: dict[str, Any], head: tuple[Storage, str], sink: Storage, path: str
+) -> dict[str, Any]:
+    """Writes key, prediction and probability of every row, in the order of the features; one file's rows in memory.
+
+    Args:
+        storage: The fused data set.
+        manifest: Of its version.
+        head: Where the head lies.
+        sink: Where the predictions go.
+        path: In the sink.
+
+    Returns:
+        ``{rows, path, head, task}``.
+
+    Raises:
+        RunError: If there is no head, or it reads other vectors.
+    """
+    model = load_head(*head)
+    kind = "linear" if isinstance(model, LinearHead) else model.kind
+    inputs = HeadInputs(storage, manifest, kind)
+    rows, writer = 0, None
+    with sink.writing(path) as stream:
+        for file in manifest["files"]:
+            table = read_file(storage, manifest, file, [manifest["key"], "fused", *inputs.columns])
+            fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
+            try:
+                scores = scores_of(model, fused, inputs.of(table))
+            except ValueError as error:
+                raise RunError(f"the head does not fit these features: {error}") from error
+            made = predictions(model, table.column(manifest["key"]).to_pylist(), scores)
+            if writer is None:
+                writer = pq.ParquetWriter(stream, made.schema, compression="zstd")
+            writer.write_table(made)
+            rows += made.num_rows
+        if writer is not None:
+            writer.close()
+    return {"rows": rows, "path": sink.uri(path), "head": kind, "task": model.task_}
+
+
+def find_head(storage: Storage, version: str, wanted: str | None) -> str:
+    """The folder of a version's head.
+
+    Args:
+        storage: The fused data set.
+        version: Hash of the version.
+        wanted: A kind (linear, mlp, gated, attention) where there are several heads; None where there is one.
+
+    Raises:
+        RunError: If there is none.
+        JobError: If there are several to choose from.
+    """
+    found = {}
+    for path in storage.list(f"head/{version}"):
+        if path.endswith(f"/{_FILE}"):
+            about = json.loads(storage.read(path))
+            found[path.removesuffix(f"/{_FILE}")] = about["params"].get("kind", "linear")
+    fitting = [folder for folder, kind in found.items() if wanted in (None, kind, folder)]
+    if not fitting:
+        missing = f"no {wanted} head" if wanted else "no head"
+        raise RunError(f"{missing} is trained on version {version} of {storage.root}; run `barycenter train` first")
+    if len(fitting) > 1:
+        each = ", ".join(f"{folder} ({found[folder]})" for folder in fitting)
+        raise JobError("--head", f"there are several, name one: {each}")
+    return fitting[0]
+
+
+def default_path(folder: str) -> str:
+    """Where the predictions of a head go by default: beside the head."""
+    return f"{folder}/{_PREDICTIONS}"

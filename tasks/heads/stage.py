@@ -1,0 +1,178 @@
+"""Train the head on fused features of training rows and score it on held-out rows."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from threadpoolctl import threadpool_limits
+
+import barycenter.fusion.heads as heads
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.fusion.heads import LinearHead
+from barycenter.fusion.heads.labels import Reading
+from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.storage import Storage
+from barycenter.tasks.data.labelled_rows import Vectors, read_labelled, survey
+from barycenter.tasks.data.targets import found_target
+from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import head_folder
+
+if TYPE_CHECKING:
+    from barycenter.fusion.heads import Head
+
+
+@task(name="train", cache_policy=NO_CACHE)
+def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fits the job's head on the features that the manifest lists and saves it with its metrics and predictions.
+
+    Returns:
+        metrics.json as a dict, and figures for report.json.
+    """
+    if run.job.train is None:
+        raise JobError("train", "the job file has no train section; add one with a target")
+    folder = head_folder(manifest["version"], run.job.train, run.job.seed)
+    return fit_head(
+        run.storage, manifest, run.job.train, run.job.ray, run.storage, folder,
+        seed=run.job.seed, name=run.job.name, target=found_target(run).reading,
+    )  # fmt: skip
+
+
+def fit_head(
+    source: Storage,
+    manifest: dict[str, Any],
+    train: TrainJob,
+    ray: RayJob,
+    sink: Storage,
+    folder: str,
+    *,
+    seed: int,
+    name: str,
+    target: Reading | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Fits a head on one version of a fused data set, or finds it fitted.
+
+    Args:
+        source: The fused data set.
+        manifest: Of its version.
+        train: Which head, for what.
+        ray: Where heads other than ``linear`` are trained.
+        sink: Where the head goes.
+        folder: In the sink.
+        seed: Of everything random.
+        name: Of the training, in Ray.
+        target: How the target is read; by default its values in the data set decide.
+
+    Returns:
+        metrics.json as a dict, and figures. Where there is nothing to learn, no head is written and the metrics only
+        say so in ``notes``.
+    """
+    if sink.exists(f"{folder}/metrics.json"):
+        metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
+        return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    _check_columns(manifest, train)
+    with StageProgress("train", manifest["rows"]["written"], storage=sink) as progress, threadpool_limits(1):
+        chosen = survey(source, manifest, train, target)
+        metrics = {"head": train.head, **chosen.facts()}
+        if not chosen.learnable:
+            return metrics, progress.figures()
+        rows = read_labelled(source, manifest, train, chosen)
+        progress.advance(len(rows.keys))
+        learned = rows.take(~rows.test)
+        if train.head == "linear":
+            linear = LinearHead(task=chosen.target.task, seed=seed)
+            head: Head = linear.fit(learned.fused, learned.target, learned.groups)
+        else:
+            from barycenter.tasks.heads.distributed import descended
+
+            head = descended(source, manifest, train, chosen, ray, sink, folder, seed=seed, name=name)
+        tested = rows.take(rows.test)
+        metrics |= {"n_train": len(learned.keys), "n_test": len(tested.keys)}
+        if tested.keys:
+            scores = scores_of(head, tested.fused, tested.aligned)
+            metrics["score"] = float(head.scores_.score(scores, tested.target))
+            sink.write_table(f"{folder}/predictions.parquet", predictions(head, tested.keys, scores))
+        if not isinstance(head, LinearHead):
+            metrics |= {"steps": head.steps_}
+        _save(sink, folder, head)
+        sink.write(f"{folder}/metrics.json", json.dumps(metrics, indent=1).encode())
+        figures = progress.figures()
+    return metrics, figures
+
+
+def scores_of(head: "Head", fused: Vectors, aligned: dict[str, Vectors]) -> NDArray[np.float64]:
+    """(n, k) scores of any head."""
+    if isinstance(head, LinearHead):
+        return head.decision_function(fused)
+    return head.decision_function(fused, aligned)
+
+
+def predictions(head: "Head", keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
+    """Key, prediction, and for classes and labels the probability: of the predicted class, or of every label.
+
+    The types depend on the head alone, so that tables of different rows fit together.
+    """
+    kind = _prediction_type(head)
+    decoded = [label.tolist() if isinstance(label, np.ndarray) else label for label in head.scores_.decode(scores)]
+    if pa.types.is_string(kind):
+        decoded = [str(label) for label in decoded]
+    columns = {"key": pa.array(keys, pa.string()), "prediction": pa.array(decoded, kind)}
+    if head.task_ == "classification":
+        columns["probability"] = pa.array(head.scores_.probabilities(scores).max(axis=1), pa.float64())
+    elif head.task_ == "multilabel":
+        columns["probability"] = pa.array(head.scores_.probabilities(scores).tolist(), pa.list_(pa.float64()))
+    return pa.table(columns)
+
+
+def _prediction_type(head: "Head") -> pa.DataType:
+    if head.task_ == "regression":
+        return pa.float64()
+    simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
+    kinds = {type(label) for label in head.classes_}
+    kind = simple.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
+    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in head.classes_):
+        kind = pa.uint64() if all(0 <= label < 2**64 for label in head.classes_) else pa.string()
+    if head.task_ == "classification":
+        return kind
+    return pa.list_(pa.int64() if head.scores_.targets.shape == "matrix" else kind)
+
+
+def load_head(storage: Storage, folder: str) -> "Head":
+    """The head that lies in a folder of the storage.
+
+    Raises:
+        RunError: If there is none.
+    """
+    with tempfile.TemporaryDirectory() as local:
+        for name in ("head.json", "head.safetensors"):
+            path = f"{folder}/{name}" if folder else name
+            if not storage.exists(path):
+                raise RunError(f"{storage.uri(folder)} holds no trained head; run `barycenter train` first")
+            (Path(local) / name).write_bytes(storage.read(path))
+        try:
+            return heads.load(local)
+        except (ValueError, KeyError) as error:
+            raise RunError(f"{storage.uri(folder)}: {error}") from error
+
+
+def _check_columns(manifest: dict[str, Any], train: TrainJob) -> None:
+    for key in ("target", "split", "group_by"):
+        column = getattr(train, key)
+        if column is not None and column not in (*manifest["kept"], manifest["key"]):
+            raise JobError(
+                f"train.{key}", f"{column!r} is no column of the features; they keep {', '.join(manifest['kept'])}"
+            )
+
+
+def _save(storage: Storage, folder: str, head: "Head") -> None:
+    with tempfile.TemporaryDirectory() as local:
+        head.save(local)
+        for path in sorted(Path(local).iterdir()):
+            storage.write(f"{folder}/{path.name}", path.read_bytes())
+    storage.remove(storage.list(f"{folder}/training"))

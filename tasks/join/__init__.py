@@ -1,0 +1,1 @@
+"""The join stage: the inputs' own tables brought to the corpus."""

@@ -1,0 +1,135 @@
+"""Join: the inputs' own tables brought to the corpus on the key, once, as a corpus of their own in the output."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill_path
+from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.ray.connection import Cluster
+from barycenter.tasks.join.worker import BucketWorker, SpillWorker
+from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.context import Run
+
+
+@dataclass
+class _Joining:
+    """One join under way."""
+
+    run: Run
+    join: Join
+    cluster: Cluster
+    progress: StageProgress
+
+    def spill(self) -> list[list[str]]:
+        """Cuts every table; the spill files of each side."""
+        units = list(self.join.units())
+        sizes = np.zeros(self.join.buckets, np.int64)
+
+        def done(work: Work, part: NDArray[np.int64]) -> None:
+            nonlocal sizes
+            sizes = sizes + part
+            self.progress.advance(work.rows)
+
+        self._dispatch(
+            [Work(f"{unit.side}-{unit.number}", unit, sum(shard.rows for shard in unit.shards)) for unit in units],
+            SpillWorker, (self.join, self.run.storage), done,
+        )  # fmt: skip
+        check_sizes(self.join, sizes)
+        return [
+            [spill_path(self.join, unit) for unit in units if unit.side == side] for side in range(len(self.join.sides))
+        ]
+
+    def buckets(self, spilled: list[list[str]]) -> list[dict[str, Any]]:
+        """Joins every bucket; what was written, in order."""
+        written: dict[int, dict[str, Any]] = {}
+        self._dispatch(
+            [Work(str(number), number, 0) for number in range(self.join.buckets)],
+            BucketWorker, (self.join, self.run.storage, spilled),
+            lambda work, record: written.__setitem__(int(work.id), record),
+        )  # fmt: skip
+        return [written[number] for number in range(self.join.buckets)]
+
+    def _dispatch(self, work: list[Work], worker: Any, args: tuple[Any, ...], done: Any) -> None:
+        plan = self.cluster.split(self.run.job.ray.workers, 1, 0)
+        failed = dispatch(
+            work,
+            worker=worker,
+            args=args,
+            plan=replace(plan, workers=max(1, min(plan.workers, len(work)))),
+            name=f"{self.run.job.name}-join",
+            on_done=done,
+        )
+        if failed:
+            raise RunError(f"joining: {failed[0].id} failed {failed[0].attempts} times: {failed[0].detail}")
+
+
+@task(name="join", cache_policy=NO_CACHE)
+def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
+    """Joins the inputs' own tables to the corpus, or finds them joined, and gives the run its shards.
+
+    Returns:
+        Figures for report.json: rows read, seconds, rows_per_s, and for each input how many rows have it.
+    """
+    if run.join is None:
+        return {}
+    if not run.unjoined:
+        return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0} | _matches(run, run.join)
+    total = sum(shard.rows for unit in run.join.units() for shard in unit.shards)
+    with StageProgress("join", total, storage=run.storage) as progress:
+        joining = _Joining(run, run.join, cluster, progress)
+        spilled = joining.spill()
+        written = joining.buckets(spilled)
+        record = {
+            "files": [{key: file[key] for key in ("name", "rows", "bytes")} for file in written if file["name"]],
+            "matches": _added(run.join, written),
+        }
+        run.storage.write(run.join.record, json.dumps(record, indent=1).encode())
+        run.storage.remove([path for paths in spilled for path in paths])
+        figures: dict[str, Any] = progress.figures()
+    run.open_joined()
+    return figures | _matches(run, run.join)
+
+
+def _added(join: Join, written: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    matches: dict[str, dict[str, int]] = {}
+    for side in join.sides[1:]:
+        counts: Counter[str] = Counter()
+        for bucket in written:
+            counts.update(bucket[str(side.input)])
+        matches[str(side.input)] = dict(counts)
+    return matches
+
+
+def _matches(run: Run, join: Join) -> dict[str, Any]:
+    matches: dict[str, Any] = json.loads(run.storage.read(join.record))["matches"]
+    for side in join.sides[1:]:
+        if not matches[str(side.input)]["both"]:
+            raise RunError(_strangers(join, side))
+    return {"matches": matches, "buckets": join.buckets}
+
+
+def _strangers(join: Join, side: Side) -> str:
+    """What is wrong with a table that has no key in common with the corpus, with a key of each."""
+    base, own = (_first_key(each, join.rows_per_shard) for each in (join.sides[0], side))
+    return (
+        f"inputs.{side.input}.corpus: no row of this table has a key of the corpus: column {side.corpus.key_column!r} "
+        f"begins with {own!r}, {join.sides[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
+        "holds the corpus key (inputs.<name>.corpus.key), or spell the keys alike in both"
+    )
+
+
+def _first_key(side: Side, rows_per_shard: int) -> str | None:
+    for shard in side.corpus.shards(rows_per_shard):
+        keys = side.corpus.keys(shard, side.corpus.read(shard, []))
+        if found := next((key for key in keys if key is not None), None):
+            return found
+    return None

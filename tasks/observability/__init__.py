@@ -1,0 +1,1 @@
+"""Progress on the terminal, in Prefect and in Ray's metrics."""

@@ -1,0 +1,167 @@
+"""What Prefect shows of a run: progress bars, the report, rejects by reason, lineage; and the event of a commit."""
+
+import logging
+import re
+import time
+from collections.abc import Callable
+from typing import Any, cast
+from uuid import UUID
+
+import pyarrow as pa
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.context import FlowRunContext
+from prefect.events import emit_event
+
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.run.context import Run
+
+COMMITTED = "barycenter.dataset.committed"
+_PROGRESS_EVERY = 3.0
+_EXAMPLES = 3
+
+log = logging.getLogger(__name__)
+
+
+class ProgressArtifact:
+    """A stage's bar in Prefect, moved every few seconds at most; nothing outside a flow run.
+
+    Args:
+        stage: Such as ``embed text``.
+    """
+
+    def __init__(self, stage: str) -> None:
+        self._stage = stage
+        self._id: UUID | None = None
+        self._told = -1.0
+        self._next = 0.0
+        self._gone = FlowRunContext.get() is None
+
+    def show(self, done: int, total: int, *, at_once: bool = False) -> None:
+        """Reports how much is done; a server that does not answer never fails the stage."""
+        share = 100.0 * done / total if total else 100.0
+        now = time.monotonic()
+        if self._gone or share == self._told or (now < self._next and not at_once):
+            return
+        self._next, self._told = now + _PROGRESS_EVERY, share
+        try:
+            if self._id is None:
+                key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
+                description = f"{self._stage}, {total:,} rows"
+                self._id = cast(UUID, create_progress_artifact(share, key=key, description=description))
+            else:
+                update_progress_artifact(self._id, progress=share)
+        except Exception as error:  # noqa: BLE001 - the bar is a courtesy
+            log.warning("no progress artifact for %s: %s", self._stage, error)
+            self._gone = True
+
+
+def show_results(run: Run, manifest: dict[str, Any], report: str) -> None:
+    """Shows the report, the rejects by reason and the lineage as artifacts of the flow run, if there is one."""
+    if FlowRunContext.get() is None:
+        return
+    page = run.storage.uri("report/report.html")
+    _courtesy(lambda: create_markdown_artifact(
+        f"{report}\n\nThe page with pictures: [{page}]({_link(page)})\n", key="barycenter-report",
+        description=run.job.name,
+    ))  # fmt: skip
+    _courtesy(lambda: create_link_artifact(
+        _link(page), link_text=page, key="barycenter-report-page", description="report.html"
+    ))  # fmt: skip
+    rejects = rejects_by_reason(run, manifest)
+    _courtesy(lambda: create_table_artifact(
+        rejects or [{"input": "", "reason": "none", "rows": 0, "keys": ""}], key="barycenter-rejects",
+        description=f"Bad inputs of {run.job.name} by reason",
+    ))  # fmt: skip
+    _courtesy(lambda: create_table_artifact(
+        lineage(run, manifest), key="barycenter-lineage",
+        description=f"What version {manifest['version']} of {run.job.name} was made from",
+    ))  # fmt: skip
+
+
+def rejects_by_reason(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """Bad inputs counted by input and reason, most frequent first, with the keys of a few."""
+    tables = [run.storage.read_table(path, columns=["key", "input", "reason"]) for path in manifest["rejects"]]
+    if not tables:
+        return []
+    table = pa.concat_tables(tables)
+    counted = table.group_by(["input", "reason"], use_threads=False).aggregate([("key", "list")]).to_pylist()
+    rows = [
+        {
+            "input": group["input"] or "the row",
+            "reason": group["reason"],
+            "rows": len(group["key_list"]),
+            "keys": ", ".join(str(key) for key in group["key_list"][:_EXAMPLES]),
+        }
+        for group in counted
+    ]
+    return sorted(rows, key=lambda row: (-row["rows"], row["input"], row["reason"]))
+
+
+def lineage(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+    """From the sources to the head: what stands where, and what it was made with."""
+    storage, version = run.storage, manifest["version"]
+    sources = [
+        {"what": "source", "id": source["relative"], "where": source.get("uri") or run.job.corpus.path}
+        for source in manifest["sources"][:20]
+    ]
+    embeddings = [
+        {
+            "what": f"embeddings {name}",
+            "id": f"{entry['encoder']} {entry['encoder_id']}",
+            "where": storage.uri(embedding_path(name, entry["embedding_id"], "x").rpartition("/")[0]),
+        }
+        for name, entry in manifest["inputs"].items()
+    ]
+    alignment = manifest["alignment_id"]
+    return [
+        *sources,
+        *embeddings,
+        {
+            "what": f"alignment {manifest['alignment']['method']}",
+            "id": alignment,
+            "where": storage.uri(f"alignment/{alignment}"),
+        },
+        {"what": "features", "id": version, "where": storage.uri(f"features/{version}")},
+        {
+            "what": "manifest",
+            "id": str(manifest["number"]),
+            "where": storage.uri(f"manifests/{manifest['number']}.json"),
+        },
+    ]
+
+
+def dataset_committed(run: Run, manifest: dict[str, Any]) -> None:
+    """Emits ``barycenter.dataset.committed``: its resource is the output, its related resources are the sources."""
+    if FlowRunContext.get() is None:
+        return
+    output = run.storage.uri()
+    _courtesy(lambda: emit_event(
+        COMMITTED,
+        resource={"prefect.resource.id": output, "prefect.resource.name": run.job.name,
+                  "barycenter.version": manifest["version"]},
+        related=[
+            {"prefect.resource.id": run.job.corpus.path, "prefect.resource.role": "corpus"},
+            *({"prefect.resource.id": entry["encoder"] or name, "prefect.resource.role": "encoder"}
+              for name, entry in manifest["inputs"].items()),
+        ],
+        payload={"number": manifest["number"], "rows": manifest["rows"], "dim": manifest["dim"],
+                 "alignment_id": manifest["alignment_id"]},
+    ))  # fmt: skip
+
+
+def _courtesy(show: Callable[[], object]) -> None:
+    """Calls what only shows; the data are safe whether or not a server listens."""
+    try:
+        show()
+    except Exception as error:  # noqa: BLE001 - see above
+        log.warning("Prefect did not take an artifact or event: %s", error)
+
+
+def _link(uri: str) -> str:
+    return uri if "://" in uri else f"file://{uri}"

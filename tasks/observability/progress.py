@@ -1,0 +1,130 @@
+"""How far a stage is: a bar on a terminal, plain lines elsewhere; always on stderr."""
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from barycenter.infra.logs import bound
+from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.ray.metrics import StageMetrics
+from barycenter.infra.storage import Storage
+from barycenter.tasks.observability.artifacts import ProgressArtifact
+
+log = logging.getLogger(__name__)
+
+_LINE_EVERY = 5.0
+_FILE_EVERY = 2.0
+
+
+class StageProgress:
+    """Counts the rows of one stage and reports rows, rows/s and time left: here, to Prefect, Ray's metrics and the log.
+
+    Args:
+        stage: What is running, e.g. ``embed text``.
+        total: Rows to do.
+        skipped: Rows found done before the stage began.
+        storage: Where progress.json is kept up to date, if anywhere.
+    """
+
+    def __init__(self, stage: str, total: int, *, skipped: int = 0, storage: Storage | None = None) -> None:
+        self.stage, self.total, self.skipped, self.done = stage, total, skipped, 0
+        self.started = time.monotonic()
+        self._storage = storage
+        self._last_line = self._last_file = self.started
+        self._bar: Progress | None = None
+        self._console = Console(stderr=True)
+        self._artifact = ProgressArtifact(stage)
+        self._metrics = StageMetrics(stage)
+        self._bound = ExitStack()
+
+    def __enter__(self) -> "StageProgress":
+        self._bound.enter_context(bound(stage=self.stage))
+        log.info("%s: %d rows to do", self.stage, self.total, extra={"rows": self.total, "done": self.skipped})
+        self._artifact.show(0, self.total)
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description:<14}", markup=False),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("rows  {task.fields[rate]}"),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(self.stage, total=self.total, rate="")
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif kind is None:
+            self._line(final=True)
+        if kind is None:
+            self._artifact.show(self.done, self.total, at_once=True)
+            log.info("%s: done", self.stage, extra=self.figures())
+        with suppress(Exception):  # what only shows never hides what went wrong
+            self._metrics.reserved(0, 0.0, 0.0)
+        self._bound.close()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the stage began."""
+        return time.monotonic() - self.started
+
+    def employs(self, workers: WorkerPlan, cluster_gpus: float) -> None:
+        """Reports how many workers the stage has, and what share of the cluster's GPUs they hold."""
+        self._metrics.reserved(workers.workers, workers.workers * workers.gpus_per_worker, cluster_gpus)
+
+    def advance(self, rows: int, parts: Mapping[str, float] | None = None) -> None:
+        """Counts ``rows`` more as done, and the seconds that each part of the work on them took."""
+        self.done += rows
+        self._artifact.show(self.done, self.total)
+        self._metrics.advance(rows, self.total - self.done, parts or {})
+        now = time.monotonic()
+        rate = self.done / max(now - self.started, 1e-9)
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rate=f"{rate:,.0f} rows/s")
+        elif now - self._last_line >= _LINE_EVERY:
+            self._last_line = now
+            self._line()
+        if self._storage is not None and now - self._last_file >= _FILE_EVERY:
+            self._last_file = now
+            state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
+            self._storage.write("progress.json", json.dumps(state).encode())
+
+    def note(self, text: str) -> None:
+        """Prints a line about the stage beside its progress."""
+        if self._bar is not None:
+            self._bar.console.print(f"{self.stage}: {text}", markup=False, emoji=False, highlight=False)
+        else:
+            print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
+
+    def figures(self) -> dict[str, float]:
+        """Rows, seconds and rows/s, as report.json has them."""
+        seconds = self.seconds
+        return {
+            "rows": self.done,
+            "seconds": round(seconds, 4),
+            "rows_per_s": round(self.done / seconds, 2) if self.done else 0.0,
+        }
+
+    def _line(self, *, final: bool = False) -> None:
+        rate = self.done / max(self.seconds, 1e-9)
+        left = (self.total - self.done) / rate if rate and not final else 0.0
+        parts = [f"{self.stage}: {self.done:,}/{self.total:,} rows"]
+        if self.done:
+            parts.append(f"{rate:,.0f} rows/s")
+        parts.append(f"{self.seconds:.1f} s" if final else f"about {left:.0f} s left")
+        if self.skipped:
+            parts.append(f"{self.skipped:,} rows were done before")
+        print(", ".join(parts), file=sys.stderr, flush=True)

@@ -1,0 +1,142 @@
+"""A few values of each input, tried before anything starts: an input of which none is what its kind says is refused."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pyarrow as pa
+
+from barycenter.fusion.encoders.image.decoding import decode
+from barycenter.fusion.encoders.values import checked_text
+from barycenter.fusion.errors import BadInputError, JobError, Reason, RunError
+from barycenter.infra.corpus import Pictures
+from barycenter.infra.corpus.join.partition import Side
+from barycenter.infra.job.models import InputJob
+from barycenter.infra.versions.embedding_files import done_shards
+from barycenter.tasks.data.rows import sample_shards
+from barycenter.tasks.embed.advice import described
+from barycenter.tasks.embed.stage import pictures_of
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.input_tables import inputs_of
+from barycenter.tasks.run.input_values import Columns, Members, is_several
+
+_VALUES, _SHARDS, _ROWS = 24, 8, 200
+_ABSENT = (Reason.NULL, Reason.EMPTY)
+
+
+def check_inputs(run: Run) -> None:
+    """Refuses an input whose column cannot hold its kind, or of which a sample holds no value of it.
+
+    One that was embedded in part needs no trial: its pictures may be gone by now.
+
+    Raises:
+        JobError: Naming ``inputs.<name>.column`` or ``inputs.<name>.weights_column``.
+    """
+    for side in run.sides:
+        for name in inputs_of(side, run.job):
+            part = run.job.inputs[name]
+            _check_weights(name, part, side)
+            if part.kind == "vector" or done_shards(run.storage, name, embedding_ids(run)[name]):
+                continue
+            _check_types(name, part, side)
+            if run.job.limits.max_bad_fraction < 1:
+                _check_values(run, name, side)
+
+
+def _check_weights(name: str, part: InputJob, side: Side) -> None:
+    if part.weights_column is not None:
+        kind = _value_type(side.corpus.columns[part.weights_column])
+        tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+        if not any(test(kind) for test in tests):
+            raise JobError(
+                f"inputs.{name}.weights_column",
+                f"`{part.weights_column}` is {kind}, and weights are numbers; name another column",
+            )
+
+
+def _check_types(name: str, part: InputJob, side: Side) -> None:
+    for column in part.columns:
+        kind = _value_type(side.corpus.columns[column])
+        if part.kind == "text" and not (_is_text(kind) or len(part.columns) > 1):
+            raise JobError(
+                f"inputs.{name}.column", f"`{column}` is {kind}, and kind: text reads text; name another column"
+            )
+        if part.kind == "image" and not (_is_text(kind) or _is_bytes(kind) or _is_picture(kind)):
+            reads = "paths, encoded bytes, or structs of bytes and path"
+            raise JobError(
+                f"inputs.{name}.column", f"`{column}` is {kind}, and kind: image reads {reads}; name another"
+            )
+
+
+def _check_values(run: Run, name: str, side: Side) -> None:
+    """Tries evenly spaced values; nulls and empty ones, which a sparse column has, do not count."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    for attempt in _attempts(run, name, side):
+        try:
+            attempt()
+        except BadInputError as error:
+            if error.reason not in _ABSENT:
+                counts[error.reason] += 1
+                examples.setdefault(error.reason, f"e.g. {' '.join(error.detail.split())[:80]}" if error.detail else "")
+        except RunError:
+            return
+        else:
+            return
+    if counts.total() > 1:
+        kind = run.job.inputs[name].kind
+        what = "a text" if kind == "text" else "a picture that can be read"
+        raise JobError(
+            f"inputs.{name}.column", f"none of {counts.total()} values tried is {what}: {described(counts, examples)}"
+        )
+
+
+def _attempts(run: Run, name: str, side: Side) -> Iterator[Callable[[], object]]:
+    """Reads and decodes one value each; a picture behind http(s) counts as good."""
+    part, corpus, limits = run.job.inputs[name], side.corpus, run.job.limits
+    several = any(is_several(corpus.columns[column], vector=False) for column in part.columns)
+    pictures: Pictures | None = pictures_of(run, name) if part.kind == "image" else None
+    columns = Columns(part.kind, tuple(part.columns), None, several, pictures)
+    shards = sample_shards(corpus.shards(run.job.corpus.rows_per_shard), run.job.corpus.rows_per_shard * _SHARDS)
+    for shard in shards[:: max(1, len(shards) // _SHARDS)]:
+        table = corpus.read(shard, part.columns)
+        rows = np.linspace(0, table.num_rows - 1, min(_ROWS, table.num_rows)).astype(int)
+        members = Members(table.take(pa.array(np.unique(rows))), columns, shard.folder)
+        there = [value for value in members.values if value is not None][:: max(1, len(members.values) // _VALUES)]
+        for value in there[:_VALUES]:
+            yield _text(value) if pictures is None else _picture(value, limits.formats, limits.max_pixels)
+
+
+def _text(value: object) -> Callable[[], object]:
+    return lambda: checked_text(value)
+
+
+def _picture(value: object, formats: list[str], max_pixels: int) -> Callable[[], object]:
+    def attempt() -> object:
+        if not callable(value):
+            raise BadInputError(Reason.NOT_AN_IMAGE, f"{value!r:.60}")
+        return decode(value(), formats=formats, max_pixels=max_pixels)
+
+    return attempt
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of one value: of lists, and of what is encoded by a dictionary, that inside."""
+    while is_several(kind, vector=False) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _is_picture(kind: pa.DataType) -> bool:
+    return pa.types.is_struct(kind) and {"bytes", "path"} & {field.name for field in kind} != set()

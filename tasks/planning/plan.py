@@ -1,0 +1,145 @@
+"""What a run would do: the job checked against its corpus and encoders, and how much of it is already there."""
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from barycenter.fusion.errors import JobError
+from barycenter.infra.corpus.formats.detection import spoken
+from barycenter.infra.job.models import Job
+from barycenter.tasks.align.limits import check_alignment, check_output
+from barycenter.tasks.data.targets import check_target, found_target, target_notes
+from barycenter.tasks.embed.stage import pending
+from barycenter.tasks.fuse.kept_columns import check_kept
+from barycenter.tasks.fuse.partitions import sample_partitions
+from barycenter.tasks.planning.input_sample import check_inputs
+from barycenter.tasks.run.context import Run
+
+log = logging.getLogger(__name__)
+
+
+def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
+    """Opens the corpus, describes the encoders and refuses what cannot work; starts neither Ray nor Prefect.
+
+    Raises:
+        JobError: Naming the key of the job file that is wrong.
+    """
+    run = Run(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
+    check_alignment(job, run.widths)
+    if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
+        raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
+    check_inputs(run)
+    check_target(run)
+    check_output(run.storage)
+    if not run.unjoined:
+        check_kept(run)
+        sample_partitions(run)
+    for note in target_notes(run):
+        log.info("%s", note)
+    return run
+
+
+_opened: list[Run] = []
+
+
+def hand_over(run: Run) -> None:
+    """Keeps what :func:`prepare` gave for the flow that this process starts next, so that it opens nothing again.
+
+    A global, because Prefect makes copies of what a flow is handed.
+    """
+    _opened[:] = [run]
+
+
+def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
+    """What was handed over, if that is of the same job and flags; else as :func:`prepare`. It is handed over once.
+
+    Raises:
+        JobError: As :func:`prepare`.
+    """
+    asked = (recheck, retry_bad, refit)
+    for run in (_opened.pop() for _ in range(len(_opened))):
+        same = run.job == job and run.job.fingerprint() == job.fingerprint()
+        if same and asked == (run.recheck, run.retry_bad, run.refit):
+            return run
+    return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
+
+
+def listing_line(run: Run) -> str | None:
+    """What was seen of the corpus and not taken, as a line for the terminal; None where all was taken."""
+    files, members = run.listing["files"], run.listing.get("members", {"passed_over": 0})["passed_over"]
+    lines = [f"passed over: {spoken(files['passed_over'])}"] if files["passed_over"] else []
+    lines += [f"{members:,} members of tars without a name and an ending"] if members else []
+    return f"files: {files['taken']:,} taken, {', '.join(lines)}" if lines else None
+
+
+LATER_STAGES = ("align", "fuse", "train", "report")
+
+
+def describe_plan(run: Run) -> dict[str, Any]:
+    """Shards and rows of each input, done and left, and the seconds that measured rates predict.
+
+    Returns:
+        ``{"rows", "shards", "files", "listing", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim",
+        "rows_left", "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``;
+        ``later_seconds`` is of the stages after embedding, 0 where nothing is to be embedded. Each is None where a rate
+        that it needs was not measured yet. Rows and shards are those of the corpus alone as long as the inputs' own
+        tables are not joined to it.
+    """
+    rates = _measured_rates(run)
+    inputs: dict[str, dict[str, Any]] = {}
+    for name in run.inputs:
+        left = pending(run, name)
+        rows = run.rows if run.unjoined else sum(shard.rows for shard in left)
+        rate = rates.get(f"embed {name}")
+        inputs[name] = {
+            "encoder_id": run.encoders[name].encoder_id,
+            "dim": run.encoders[name].dim,
+            "shards_done": len(run.shards) - len(left),
+            "shards_left": len(left),
+            "rows_left": rows,
+            "seconds_left": 0.0 if not rows else round(rows / rate, 1) if rate else None,
+        }
+    later = _later_seconds(run, rates) if any(each["rows_left"] for each in inputs.values()) else 0.0
+    return {
+        "rows": run.rows,
+        "shards": len(run.shards),
+        "files": len(run.corpus.sources),
+        "listing": run.listing,
+        "unjoined": run.unjoined,
+        "target": found_target(run).said() if run.job.train is not None else None,
+        "notes": target_notes(run),
+        "inputs": inputs,
+        "later_seconds": later,
+        "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),
+    }
+
+
+def _later_seconds(run: Run, rates: dict[str, float]) -> float | None:
+    stages = [stage for stage in LATER_STAGES if stage != "train" or run.job.train is not None]
+    return _sum([run.rows / rates[stage] if stage in rates else None for stage in stages])
+
+
+def _sum(seconds: Sequence[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
+    return round(sum(known), 1) if len(known) == len(seconds) else None
+
+
+def _measured_rates(run: Run) -> dict[str, float]:
+    """Rows a second of each stage: of the last report, and of the stage that an unfinished run is or was at."""
+    rates = _reported_rates(run)
+    if run.storage.exists("progress.json"):
+        progress = json.loads(run.storage.read("progress.json"))
+        if progress["rows_per_s"]:
+            rates.setdefault(progress["stage"], progress["rows_per_s"])
+    return rates
+
+
+def _reported_rates(run: Run) -> dict[str, float]:
+    if not run.storage.exists("report/report.json"):
+        return {}
+    speed: dict[str, dict[str, Any]] = json.loads(run.storage.read("report/report.json")).get("speed", {})
+    measured = {
+        stage: figures if figures.get("rows") else figures.get("before", {}) for stage, figures in speed.items()
+    }
+    return {stage: figures["rows_per_s"] for stage, figures in measured.items() if figures.get("rows_per_s")}

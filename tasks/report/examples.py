@@ -1,0 +1,220 @@
+"""What the report shows of single rows: a map of the fused vectors, and neighbours with texts and thumbnails."""
+
+import base64
+import importlib.util
+import io
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from barycenter.fusion.encoders.image.decoding import decode
+from barycenter.fusion.errors import BadInputError, RunError
+from barycenter.fusion.heads.targets import is_empty
+from barycenter.fusion.metrics import unit_rows
+from barycenter.infra.corpus import Shard
+from barycenter.infra.job.models import LimitsJob
+from barycenter.tasks.embed.stage import input_columns
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.input_values import Columns, Members
+
+_MAP_ROWS, _QUERIES, _NEAREST, _CASES = 2000, 400, 5, 4
+_THUMBNAIL, _QUALITY = 112, 80
+_TEXT = 400
+_GOOD, _BAD = 0.8, 0.2
+
+Labels = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ShownRows:
+    """Rows to show some of.
+
+    Attributes:
+        shards: The shards that they are all rows of, in order.
+        keys: Key of each row.
+        fused: (n, dim), NaN where a row has no input.
+        labels: The target of each row; None where there is no target.
+        groups: Rows with equal ones are near-copies.
+        queries: (n,) rows to look up neighbours of: held out, with all inputs.
+    """
+
+    shards: Sequence[Shard]
+    keys: Sequence[str | None]
+    fused: NDArray[np.float32]
+    labels: Labels | None
+    groups: Sequence[str | None]
+    queries: NDArray[np.bool_]
+
+
+def plane(shown: ShownRows) -> dict[str, Any]:
+    """Evenly spaced rows in the plane, by UMAP where it is installed, else by their principal components.
+
+    Returns:
+        ``{x, y, label, method}``; empty with fewer than three rows.
+    """
+    there = np.flatnonzero(~np.isnan(shown.fused[:, 0]))
+    if len(there) < 3:
+        return {}
+    rows = there[np.linspace(0, len(there) - 1, min(_MAP_ROWS, len(there))).astype(int)]
+    vectors = shown.fused[rows].astype(np.float64)
+    method, points = "PCA", _principal(vectors)
+    if importlib.util.find_spec("umap") is not None and len(rows) > 50:
+        from umap import UMAP
+
+        method, points = "UMAP", UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(vectors)
+    labels = [None] * len(rows) if shown.labels is None else [_told(shown.labels[row]) for row in rows]
+    x, y = (np.round(points[:, axis], 4).tolist() for axis in (0, 1))
+    return {"x": x, "y": y, "label": labels, "method": method}
+
+
+def _principal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    centred = vectors - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    points: NDArray[np.float64] = centred @ axes[:, : -min(3, axes.shape[1] + 1) : -1]
+    if points.shape[1] < 2:
+        points = np.hstack([points, np.zeros_like(points)])
+    return points * np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
+
+
+def gallery(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Rows with their nearest neighbours by cosine similarity; near-copies, of the same group, are not counted.
+
+    With a target, as many rows whose neighbours share it (good) as rows whose neighbours do not (bad), each evenly
+    spaced among those of their kind, so that none is picked by eye.
+
+    Returns:
+        ``[{key, text, label, thumbnail, good, neighbors: [{key, text, label, thumbnail, similarity}]}]``, and
+        ``{n, share, good, bad}``: rows looked up, how much of their neighbours' labels agree on average, and how many
+        rows were good and bad.
+    """
+    found = _nearest(shown)
+    chosen = list(found)
+    figures: dict[str, Any] = {"n": len(found)}
+    agreement = _agreement(shown.labels, found)
+    if agreement is not None:
+        good = [row for row, value in agreement.items() if value >= _GOOD]
+        bad = [row for row, value in agreement.items() if value <= _BAD]
+        if agreement:
+            figures |= {"share": float(np.mean(list(agreement.values()))), "good": len(good), "bad": len(bad)}
+        chosen = [*_spaced(good, _CASES), *_spaced(bad, _CASES)]
+    else:
+        chosen = _spaced(chosen, _CASES)
+    contents = _contents(run, shown, sorted({row for query in chosen for row in (query, *found[query][0])}))
+    cases = []
+    for query in chosen:
+        nearest = [
+            contents[row] | {"similarity": round(float(value), 4)} for row, value in zip(*found[query], strict=True)
+        ]
+        case = contents[query] | {"neighbors": nearest}
+        cases.append(case if agreement is None else case | {"good": agreement[query] >= _GOOD})
+    return cases, figures
+
+
+def _nearest(shown: ShownRows) -> dict[int, tuple[list[int], list[float]]]:
+    """Of some rows the nearest of all rows, and their similarities."""
+    there = np.flatnonzero(~np.isnan(shown.fused[:, 0]))
+    queries = _spaced(np.flatnonzero(shown.queries & ~np.isnan(shown.fused[:, 0])).tolist(), _QUERIES)
+    if len(queries) == 0 or len(there) < 2:
+        return {}
+    codes: dict[object, int] = {}
+    code = np.array([codes.setdefault(group, len(codes)) for group in shown.groups])
+    similarity = unit_rows(shown.fused[queries]) @ unit_rows(shown.fused[there]).T
+    similarity[code[queries][:, None] == code[there][None, :]] = -np.inf
+    found = {}
+    for query, line in zip(queries, similarity, strict=True):
+        order = np.argsort(-line, kind="stable")[:_NEAREST]
+        order = order[np.isfinite(line[order])]
+        found[query] = (there[order].tolist(), line[order].tolist())
+    return found
+
+
+def _agreement(labels: Labels | None, found: dict[int, tuple[list[int], list[float]]]) -> dict[int, float] | None:
+    """How much of its neighbours' labels agrees with each row's own, 0 to 1; None where there are no labels."""
+    if labels is None:
+        return None
+    numbers = all(isinstance(label, float) for label in labels if not is_empty(label))
+    spread = float(np.std([label for label in labels if not is_empty(label)])) if numbers else 0.0
+    result = {}
+    for query, (rows, _) in found.items():
+        others = [labels[row] for row in rows if not is_empty(labels[row])]
+        if is_empty(labels[query]) or not others:
+            continue
+        if numbers:
+            result[query] = max(0.0, 1 - abs(float(np.mean(others)) - labels[query]) / max(spread, 1e-12))
+        else:
+            result[query] = float(np.mean([_same(labels[query], other) for other in others]))
+    return result
+
+
+def _same(one: Any, other: Any) -> bool:
+    return set(one) == set(other) if isinstance(one, list | tuple | np.ndarray) else bool(one == other)
+
+
+def _spaced(rows: Sequence[int], count: int) -> list[int]:
+    """At most so many of some rows, evenly spaced."""
+    return [rows[int(at)] for at in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+
+
+def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Key, label, text and thumbnail of some rows; of several texts or pictures in a row the first."""
+    starts = np.cumsum([0, *(shard.rows for shard in shown.shards)])
+    by_shard: dict[int, list[int]] = defaultdict(list)
+    for row in rows:
+        by_shard[int(np.searchsorted(starts, row, side="right")) - 1].append(row)
+    inputs = dict(_columns(run, name) for name in reversed(run.inputs) if run.specs[name].kind in ("text", "image"))
+    found: dict[int, dict[str, Any]] = {}
+    for number, mine in by_shard.items():
+        shard = shown.shards[number]
+        names = list(dict.fromkeys(name for columns in inputs.values() for name in columns.names))
+        table = run.corpus.read(shard, names).take(pa.array([row - int(starts[number]) for row in mine]))
+        texts = _first_values(table, inputs.get("text"), shard.folder)
+        pictures = _first_values(table, inputs.get("image"), shard.folder)
+        for row, text, picture in zip(mine, texts, pictures, strict=True):
+            values = {
+                "key": shown.keys[row],
+                "label": None if shown.labels is None else _told(shown.labels[row]),
+                "text": str(text)[:_TEXT] if isinstance(text, str) else None,
+                "thumbnail": thumbnail(picture, run.job.limits),
+            }
+            found[row] = {name: value for name, value in values.items() if value is not None}
+    return found
+
+
+def _columns(run: Run, name: str) -> tuple[str, Columns]:
+    columns = replace(input_columns(run, name), weights=None)
+    return columns.kind, columns
+
+
+def _first_values(table: pa.Table, columns: Columns | None, folder: str) -> list[Any]:
+    if columns is None:
+        return [None] * table.num_rows
+    members = Members(table, columns, folder)
+    starts, stops = members.offsets[:-1].tolist(), members.offsets[1:].tolist()
+    return [members.values[start] if stop > start else None for start, stop in zip(starts, stops, strict=True)]
+
+
+def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None:
+    """A small JPEG of a picture, in base64, decoded under the job's limits; None where there is none to show."""
+    if read is None:
+        return None
+    try:
+        picture = decode(read(), formats=limits.formats, max_pixels=limits.max_pixels, target=_THUMBNAIL)
+    except (BadInputError, RunError, OSError):
+        return None
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=_QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _told(label: Any) -> str | None:
+    if is_empty(label):
+        return None
+    if isinstance(label, list | tuple | np.ndarray):
+        return ", ".join(str(part) for part in label)
+    return f"{label:.4g}" if isinstance(label, float) else str(label)

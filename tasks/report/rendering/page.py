@@ -1,0 +1,304 @@
+"""report.html: one self-contained page that asks nothing of the network."""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from barycenter.tasks.report.rendering.facts import (
+    COMPLETE,
+    Gap,
+    Scores,
+    clean,
+    count,
+    dictionaries,
+    evidence,
+    items,
+    note,
+    number,
+    section,
+)
+from barycenter.tasks.report.rendering.judgement import judge
+from barycenter.tasks.report.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet
+
+_CAPTIONS = {
+    "correlations": "Correlation of the aligned inputs, component by component, on rows held out of the fit",
+    "retrieval": "How often a held-out row's other input is found by its aligned vector",
+    "dimensions": "What the dimension of the fused vector costs",
+}
+_NAME, _TEXT, _GALLERY, _THUMBNAIL_BYTES = 60, 280, 60, 200_000
+_JPEG = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A table cell with a bar behind its number; widths in per cent of the cell."""
+
+    text: str
+    width: float
+    low: float | None = None
+    high: float | None = None
+    best: bool = False
+
+
+def html(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
+    """The whole page: styles and pictures inside, everything escaped, no scripts.
+
+    Args:
+        report: As in report.json.
+        samples: As in samples.json: the gallery of neighbours.
+        images: PNGs by file name, as ``plots`` beside this module returns them; ``x-dark.png`` is shown in
+            place of ``x.png`` to readers who prefer dark pages.
+
+    Returns:
+        HTML that can be written as UTF-8 whatever the texts hold.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=_printable,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"excerpt": lambda text: clean(text, _TEXT), "name": lambda text: clean(text, _NAME)}
+    return environment.get_template("report.html.jinja").render(**_content(report, samples, images))
+
+
+def _printable(value: object) -> object:
+    return value if isinstance(value, Markup) or not isinstance(value, str) else clean(value, 100_000)
+
+
+def _content(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]) -> dict[str, Any]:
+    crossed, single = Scores.of(report, cross_validated=True), Scores.of(report)
+    judged, is_crossed = evidence(report)
+    shown = crossed if is_crossed else single
+    scores = [
+        {"title": title, "table": _score_table(table), "note": remark}
+        for table, title, remark in (
+            (crossed, "Cross-validated", _crossed_note(report)),
+            (single, "One held-out split", _split_note(report)),
+        )
+        if table is not None
+    ]
+    return {
+        "name": clean(report.get("name") or "Report", 120),
+        "subtitle": _subtitle(report),
+        "style": Markup((Path(__file__).parent / "report.css.jinja").read_text()),
+        "verdict": judge(report),
+        "warnings": [clean(text) for text in items(report, "warnings")],
+        "tiles": _tiles(report, shown),
+        "scores": scores,
+        "gaps": _gap_table(judged, shown) if shown else None,
+        "tried": _tried(report),
+        "retrieval": retrieval_sheet(report),
+        "rows": rows_sheet(report),
+        "speed": speed_sheet(report),
+        "figures": _figures(report, samples, images),
+        "gallery": _gallery(samples),
+        "agreement": _agreement(report),
+        "pictured": any("thumbnail" in row for row in _rows_shown(samples)),
+        "lineage": _flat(section(report, "lineage")),
+    }
+
+
+def _subtitle(report: Mapping[str, Any]) -> list[str]:
+    alignment = section(report, "alignment")
+    facts = [("version", report.get("version")), ("alignment", alignment.get("method"))]
+    facts += [(key, alignment.get(key)) for key in ("dim", "regularization", "average", "chosen_by")]
+    return [f"{key.replace('_', ' ')} {_plain(value)}" for key, value in facts if value not in (None, "", {})]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{clean(key, 60)} {_plain(part)}" for key, part in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(_plain(part) for part in value)
+    return clean(value, 200)
+
+
+def _tiles(report: Mapping[str, Any], scores: Scores | None) -> list[tuple[str, str, str]]:
+    """Figures to see first: (number, what it is, more)."""
+    tiles = []
+    if scores is not None:
+        single = scores.best_input()
+        shown = [("fused", "fused"), (single, f"{single} alone, the best input"), ("concat", "concatenation")]
+        for name, words in shown:
+            value = scores.values.get((str(name), COMPLETE))
+            if value is not None:
+                tiles.append((scores.score(value, unit=True), words, scores.metric_name))
+    known = section(report, "rows")
+    if "written" in known:
+        tiles.append((count(known["written"]), "rows written", f"of {count(known.get('read'))} read"))
+    return tiles
+
+
+def _score_table(scores: Scores) -> dict[str, Any]:
+    ends = [high for _, high in scores.intervals.values()]
+    top = 1.0 if scores.is_share else max([*scores.values.values(), *ends, 1e-9])
+    best = {condition: scores.best(condition) for condition in scores.conditions}
+
+    def width(value: float) -> float:
+        return round(100 * min(max(value / top, 0.0), 1.0), 2)
+
+    def cell(name: str, condition: str) -> Bar | None:
+        value = scores.values.get((name, condition))
+        if value is None:
+            return None
+        pair = scores.intervals.get((name, condition))
+        low, high = (width(pair[0]), width(pair[1])) if pair else (None, None)
+        return Bar(scores.score(value), width(value), low, high, value == best[condition])
+
+    rows = [
+        {"name": name, "note": note(name), "cells": [cell(name, condition) for condition in scores.conditions]}
+        for name in scores.candidates
+    ]
+    unit = ", %" if scores.is_share else ""
+    return {"head": f"{scores.metric_name}{unit}", "conditions": scores.conditions, "rows": rows}
+
+
+def _split_note(report: Mapping[str, Any]) -> str:
+    probe = section(report, "probe")
+    parts = []
+    if (n := number(probe.get("n_test"))) is not None:
+        parts.append(f"{count(n)} test rows that have all inputs")
+    baseline, scores = number(probe.get("baseline")), Scores.of(report)
+    if baseline is not None and scores is not None and scores.is_share:
+        parts.append(f"the most frequent label alone gives {scores.score(baseline, unit=True)}")
+    return "; ".join(parts)
+
+
+def _crossed_note(report: Mapping[str, Any]) -> str:
+    crossed = section(report, "probe", "cross_validated")
+    n = number(crossed.get("n_test"))
+    rows = f"{count(n)} rows, each" if n is not None else "Every row"
+    return f"{rows} scored by a model that never saw it or its group"
+
+
+def _gap_table(source: Mapping[str, Any], scores: Scores) -> dict[str, Any] | None:
+    sheet = gap_sheet(source, scores)
+    if not sheet.rows:
+        return None
+    gaps = Gap.all_of(source)
+    known = [abs(value) for gap in gaps for value in (gap.mean, gap.low, gap.high) if value is not None]
+    reach = 1.1 * max([*known, 1e-9])
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round(50 + 50 * value / reach, 2)
+
+    rows = [
+        {"cells": cells, "mean": place(gap.mean), "low": place(gap.low), "high": place(gap.high)}
+        for cells, gap in zip(sheet.rows, gaps, strict=True)
+    ]
+    return {"sheet": sheet, "rows": rows}
+
+
+def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    tried = dictionaries(section(report, "alignment"), "tried")
+    columns = list(dict.fromkeys(key for setting in tried for key in setting if key != "chosen"))
+    if not columns:
+        return None
+    rows = [
+        {"cells": [_plain(setting[key]) if key in setting else "" for key in columns], "chosen": setting.get("chosen")}
+        for setting in tried
+    ]
+    numeric = [all(number(setting.get(key, 0)) is not None for setting in tried) for key in columns]
+    return {"columns": [clean(column, _NAME).replace("_", " ") for column in columns], "rows": rows, "numeric": numeric}
+
+
+def _figures(
+    report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]
+) -> dict[str, dict[str, Any]]:
+    captions = _CAPTIONS | {"map": _map_caption(samples), "correlations": _correlation_caption(report)}
+    figures = {}
+    for name, content in images.items():
+        stem = name.removesuffix(".png")
+        if stem != "probe" and not stem.endswith("-dark"):
+            dark = images.get(f"{stem}-dark.png")
+            figures[stem] = {
+                "light": _data_uri(content, "png"),
+                "dark": _data_uri(dark, "png") if dark else None,
+                "caption": captions.get(stem, clean(stem, _NAME)),
+            }
+    return figures
+
+
+def _data_uri(content: bytes, kind: Literal["png", "jpeg"]) -> Markup:
+    return Markup(f"data:image/{kind};base64,") + base64.b64encode(content).decode()
+
+
+def _map_caption(samples: Mapping[str, Any]) -> str:
+    method = clean(section(samples, "map").get("method") or "PCA", 20)
+    rows = count(len(items(section(samples, "map"), "x")))
+    return f"{rows} fused vectors in the plane ({method}), coloured by label where there is a target"
+
+
+def _correlation_caption(report: Mapping[str, Any]) -> str:
+    real = number(section(report, "alignment").get("n_significant"))
+    if real is None:
+        return _CAPTIONS["correlations"]
+    components = len(items(section(report, "alignment"), "test_correlations"))
+    return (
+        f"Correlation of the aligned inputs, component by component, on test rows that no fit has seen; {count(real)} "
+        f"of {count(components)} stand above what randomly paired inputs reach in any component (5 % level)"
+    )
+
+
+def _agreement(report: Mapping[str, Any]) -> str:
+    """How often nearest neighbours share the label."""
+    found = section(report, "neighbors")
+    share = number(found.get("share"))
+    if share is None:
+        return "Nearest rows by cosine similarity; near-copies of a row are left out"
+    good, bad = count(found.get("good")), count(found.get("bad"))
+    return (
+        f"Of {count(found.get('n'))} held-out rows, {100 * share:.0f} % of the five nearest share the label; "
+        f"near-copies are left out. The cases are evenly spaced among the {good} good ones (at least 4 of 5 agree) "
+        f"and the {bad} bad ones (at most 1)"
+    )
+
+
+def _gallery(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"row": _shown(query), "good": query.get("good"), "neighbors": [_shown(row) for row in found]}
+        for query in dictionaries(samples, "neighbors")[:_GALLERY]
+        if (found := dictionaries(query, "neighbors"))
+    ]
+
+
+def _rows_shown(samples: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    queries = dictionaries(samples, "neighbors")
+    return [row for query in queries for row in (query, *dictionaries(query, "neighbors"))]
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the gallery; a picture that is no base64 is left out."""
+    picture = row.get("thumbnail")
+    try:
+        content = base64.b64decode(picture, validate=True) if isinstance(picture, str) else b""
+    except (binascii.Error, ValueError):
+        content = b""
+    if not content.startswith(_JPEG) or len(content) > _THUMBNAIL_BYTES:
+        content = b""
+    known = {key: row[key] for key in ("key", "text", "label") if row.get(key) is not None}
+    if (similarity := number(row.get("similarity"))) is not None:
+        known["similarity"] = f"{similarity:.2f}"
+    return known | ({"picture": _data_uri(content, "jpeg")} if content else {})
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+    for key, value in node.items():
+        name = f"{prefix}{clean(key, 60)}"
+        if isinstance(value, Mapping) and not prefix.count("."):
+            lines += _flat(value, f"{name}.")
+        else:
+            lines.append((name, _plain(value)))
+    return lines

@@ -1,0 +1,266 @@
+"""The report on a terminal and as Markdown."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from barycenter.tasks.report.rendering.facts import (
+    Gap,
+    Scores,
+    arrow,
+    clean,
+    count,
+    duration,
+    evidence,
+    items,
+    note,
+    number,
+    rate,
+    retrieval_pairs,
+    section,
+)
+from barycenter.tasks.report.rendering.judgement import judge
+
+_STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
+_FEW, _WIDE, _MOST_PAIRS = 3, 6, 7
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table as plain strings.
+
+    Attributes:
+        title: What it shows.
+        header: Column names; the first column is words, the others are numbers unless in ``words``.
+        rows: Cells.
+        words: Further columns that hold words.
+        strong: Cells (row, column) to stand out.
+    """
+
+    title: str
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+    words: frozenset[int] = frozenset({0})
+    strong: frozenset[tuple[int, int]] = frozenset()
+
+
+def terminal_table(report: Mapping[str, Any]) -> Group:
+    """The report for a terminal of 80 columns, the verdict last; names are never read as markup."""
+    judged = judge(report)
+    source, crossed = evidence(report)
+    scores = Scores.of(report, cross_validated=crossed)
+    shown = [gap_sheet(source, scores)] if scores else []
+    pairs = retrieval_sheet(report)
+    many = len(pairs.rows) > _MOST_PAIRS
+    shown += [speed_sheet(report)] if many else [pairs, speed_sheet(report)]
+    parts: list[RenderableType] = [_rich(_narrow(scores, _title(report, source, crossed)))] if scores else []
+    parts += [_rich(sheet) for sheet in shown if sheet.rows]
+    parts += [
+        Text(line) for line in (_slowest(report), _rows_line(report), _pairs_line(report) if many else "") if line
+    ]
+    parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
+    return Group(*parts, Text(""), Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]), Text(""))
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report as Markdown with tables, safe whatever the texts hold."""
+    parts = [f"## {_escaped(report.get('name', 'Report'))}", f"**{_escaped(judge(report).sentence, 1000)}**"]
+    parts += [f"> {_escaped(text)}" for text in items(report, "warnings")]
+    for sheet in sheets(report):
+        parts += [f"### {_escaped(sheet.title)}", _markdown(sheet)]
+    return "\n\n".join(parts) + "\n"
+
+
+def sheets(report: Mapping[str, Any]) -> list[Sheet]:
+    """Every table of the report that has rows, in reading order."""
+    source, crossed = evidence(report)
+    scores = Scores.of(report, cross_validated=crossed)
+    found = [_scores(scores, _title(report, source, crossed)), gap_sheet(source, scores)] if scores else []
+    if crossed and (single := Scores.of(report)):
+        found.append(_scores(single, _title(report, section(report, "probe"), False)))
+    found += [retrieval_sheet(report), rows_sheet(report), speed_sheet(report)]
+    return [sheet for sheet in found if sheet.rows]
+
+
+def _title(report: Mapping[str, Any], source: Mapping[str, Any], crossed: bool) -> str:
+    rows = count(source.get("n_test"))
+    how = "rows, out of fold" if crossed else "held-out rows"
+    return f"{clean(report.get('name') or 'Probe', 30)}: probe on {rows} {how}"
+
+
+def _scores(scores: Scores, title: str) -> Sheet:
+    rows = [
+        (name, *(scores.with_interval(name, condition) for condition in scores.conditions), note(name))
+        for name in scores.candidates
+    ]
+    header = (f"{scores.metric_name}{scores.unit}", *scores.conditions, "")
+    return Sheet(title, header, rows, frozenset({0, len(header) - 1}), _best_cells(scores))
+
+
+def _narrow(scores: Scores, title: str) -> Sheet:
+    """Scores for a terminal: with intervals while the conditions are few, condition names on two lines."""
+    few = len(scores.conditions) <= _FEW
+    rows = [
+        (
+            name,
+            *(
+                scores.with_interval(name, condition) if few else scores.score(scores.values.get((name, condition)))
+                for condition in scores.conditions
+            ),
+        )
+        for name in scores.candidates
+    ]
+    conditions = [condition if few else condition.replace(" ", "\n", 1) for condition in scores.conditions]
+    return Sheet(title, (f"{scores.metric_name}{scores.unit}", *conditions), rows, strong=_best_cells(scores))
+
+
+def _best_cells(scores: Scores) -> frozenset[tuple[int, int]]:
+    best = {condition: scores.best(condition) for condition in scores.conditions}
+    return frozenset(
+        (row, column)
+        for row, name in enumerate(scores.candidates)
+        for column, condition in enumerate(scores.conditions, start=1)
+        if (value := scores.values.get((name, condition))) is not None and value == best[condition]
+    )
+
+
+def gap_sheet(source: Mapping[str, Any], scores: Scores) -> Sheet:
+    """Differences with their 95 % intervals, of a probe or a cross-validated one."""
+    rows = [
+        (
+            f"fused − {gap.against}, {gap.condition}",
+            scores.gap(gap.mean),
+            "" if gap.low is None or gap.high is None else f"{scores.gap(gap.low)} to {scores.gap(gap.high)}",
+        )
+        for gap in Gap.all_of(source)
+    ]
+    return Sheet(
+        "Differences, by bootstrap over groups",
+        ("points" if scores.is_share else "difference", "mean", "95 % interval"),
+        rows,
+    )
+
+
+def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
+    """Retrieval both ways, with chance below."""
+    keys = ("r1", "r5", "r10", "mrr")
+
+    def shown(key: str, value: float | None) -> str:
+        return "–" if value is None else f"{value:.3f}" if key == "mrr" else f"{100 * value:.1f}"
+
+    rows = [(arrow(name), *(shown(key, figures.get(key)) for key in keys)) for name, figures in retrieval_pairs(report)]
+    chance = number(section(report, "retrieval").get("chance_r10"))
+    if rows and chance is not None:
+        rows.append(("chance", "", "", shown("r10", chance), ""))
+    return Sheet("Retrieval on held-out rows", ("", "first, %", "in 5, %", "in 10, %", "MRR"), rows)
+
+
+def rows_sheet(report: Mapping[str, Any]) -> Sheet:
+    """Rows in, out, missing and bad."""
+    known = section(report, "rows")
+    rows = [(name, count(known[name])) for name in ("read", "written", "rejected") if name in known]
+    rows += [(f"without {clean(name, 40)}", count(value)) for name, value in section(known, "missing").items()]
+    rows += [
+        (f"bad: {clean(name, 40).replace('_', ' ')}", count(value)) for name, value in section(known, "bad").items()
+    ]
+    return Sheet("Rows", ("rows", ""), rows)
+
+
+def speed_sheet(report: Mapping[str, Any]) -> Sheet:
+    """Rows and seconds of every stage; one that found its work done shows what that work took."""
+    rows = []
+    for stage, now in section(report, "speed").items():
+        if not isinstance(now, Mapping):
+            continue
+        before = section(now, "before")
+        figures = before if before and not number(now.get("rows")) else now
+        remark = clean(figures.get("limited_by") or "", 60)
+        if figures is before:
+            remark = "done before" + (f", {remark}" if remark else "")
+        elif not number(now.get("rows")):
+            remark = "nothing to do"
+        shown = (count(figures.get("rows")), duration(figures.get("seconds")), rate(figures.get("rows_per_s")))
+        rows.append((clean(stage, 40), *shown, remark))
+    return Sheet("Speed", ("stage", "rows", "time", "rows/s", "limited by"), rows, frozenset({0, 4}))
+
+
+def _slowest(report: Mapping[str, Any]) -> str:
+    """The stage that took most of the time, and what limited it."""
+    stages = {
+        clean(stage, 40): (seconds, clean(figures.get("limited_by") or "", 60))
+        for stage, figures in section(report, "speed").items()
+        if isinstance(figures, Mapping) and (seconds := number(figures.get("seconds")))
+    }
+    if not stages:
+        return ""
+    slowest = max(stages, key=lambda stage: stages[stage][0])
+    total = sum(seconds for seconds, _ in stages.values())
+    limit = f", limited by: {stages[slowest][1]}" if stages[slowest][1] else ""
+    return f"time: {duration(total)} in all stages, most of it {slowest} ({duration(stages[slowest][0])}{limit})"
+
+
+def _pairs_line(report: Mapping[str, Any]) -> str:
+    """Retrieval among many inputs in one sentence; the page has the table."""
+    found = sorted((figures["r10"], arrow(name)) for name, figures in retrieval_pairs(report) if "r10" in figures)
+    if not found:
+        return ""
+    (low, worst), (high, best) = found[0], found[-1]
+    return f"retrieval, in the first 10: from {100 * low:.1f} % ({worst}) to {100 * high:.1f} % ({best})"
+
+
+def _rows_line(report: Mapping[str, Any]) -> str:
+    """Rows in, out, missing and bad in one sentence."""
+    known = section(report, "rows")
+    if not known:
+        return ""
+    parts = [", ".join(f"{count(known[name])} {name}" for name in ("read", "written", "rejected") if name in known)]
+    missing = [f"{clean(name, 40)} {count(value)}" for name, value in section(known, "missing").items() if value]
+    bad = [f"{clean(name, 40).replace('_', ' ')} {count(value)}" for name, value in section(known, "bad").items()]
+    parts += [f"without {', '.join(missing)}"] if missing else []
+    parts += [f"bad inputs: {', '.join(bad)}"] if bad else []
+    return f"rows: {'; '.join(parts)}"
+
+
+def _rich(sheet: Sheet) -> Table:
+    table = Table(
+        title=Text(sheet.title),
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1 if len(sheet.header) <= _WIDE else 0),
+    )
+    for column, name in enumerate(sheet.header):
+        words = column in sheet.words
+        style = "dim" if words and column else ""
+        table.add_column(
+            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name
+        )
+    for row, cells in enumerate(sheet.rows):
+        table.add_row(
+            *(Text(cell, style="bold" if (row, column) in sheet.strong else "") for column, cell in enumerate(cells))
+        )
+    return table
+
+
+def _markdown(sheet: Sheet) -> str:
+    lines = [_line([_escaped(name) for name in sheet.header])]
+    lines.append(_line([":--" if column in sheet.words else "--:" for column in range(len(sheet.header))]))
+    for row, cells in enumerate(sheet.rows):
+        shown = [_escaped(cell) for cell in cells]
+        lines.append(_line([f"**{cell}**" if (row, at) in sheet.strong else cell for at, cell in enumerate(shown)]))
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _escaped(value: object, longest: int = 400) -> str:
+    return re.sub(r"([\\`*_{}\[\]()#!|<>&~$])", r"\\\1", clean(value, longest))

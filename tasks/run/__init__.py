@@ -1,0 +1,1 @@
+"""One run of a job: its corpus, its encoders, its identities."""

@@ -1,0 +1,208 @@
+"""What every stage knows about one run of a job: where rows come from, how they are encoded, where results go."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from barycenter.fusion.encoders import Description, EncoderSpec, Preprocessing
+from barycenter.fusion.errors import JobError
+from barycenter.fusion.heads.labels import Found
+from barycenter.infra.corpus import Corpus, Shard, Source
+from barycenter.infra.corpus.files import Files
+from barycenter.infra.corpus.join.buckets import joined_corpus
+from barycenter.infra.corpus.join.partition import Join
+from barycenter.infra.job.models import InputJob, Job
+from barycenter.infra.storage import Storage
+from barycenter.infra.storage.credentials import load_block
+from barycenter.tasks.run.encoder_cache import described
+from barycenter.tasks.run.input_tables import inputs_of, open_sides
+from barycenter.tasks.run.input_values import is_several
+
+TEST_FRACTION = 0.2
+
+
+class Run:
+    """A job bound to its corpus, its shards, its encoders and its output; built before Ray or Prefect start.
+
+    A plain class on purpose: Prefect walks through dataclasses and lists that it is handed, a million shards long.
+
+    Attributes:
+        job: The job, with absolute paths.
+        corpus: The opened corpus, the inputs' own tables joined to it.
+        shards: Every shard, in corpus order; none as long as the tables are not joined.
+        join: How the inputs' own tables come to the corpus; None where no input has one.
+        specs: How each input is encoded.
+        encoders: Width, fingerprint and id of each input's encoder.
+        partitions: What a sample says of the partition columns, once it was read.
+        storage: The output folder.
+        target: What a sample of the target column showed, once it was looked at.
+        split_names: How often each value of the split column occurs in that sample, likewise.
+    """
+
+    def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
+        self.job = job
+        if job.storage.credentials_block is not None:
+            load_block(job.storage.credentials_block)
+        self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
+        self.storage = Storage(job.output.path, job.storage.endpoint_url)
+        self.sides = open_sides(job, storage_options(job))
+        self._sides_of = {name: side.corpus for side in self.sides for name in inputs_of(side, job)}
+        self.corpus: Corpus = self.sides[0].corpus
+        self.join: Join | None = None
+        self.partitions: Any = None
+        self.shards: tuple[Shard, ...] = ()
+        self.target: Found | None = None
+        self.split_names: dict[str, int] | None = None
+        if len(self.sides) > 1:
+            self.join = Join.of(str(job.corpus.key), self.sides, job.corpus, job.limits.join_memory_mb << 20)
+            self.open_joined()
+        else:
+            self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
+        self.specs = {name: self._spec(name, spec) for name, spec in job.inputs.items()}
+        self.encoders = {name: _described(name, spec) for name, spec in self.specs.items()}
+
+    def open_joined(self) -> None:
+        """Takes the joined corpus for the corpus, if it is there."""
+        if self.join is not None and self.storage.exists(self.join.record):
+            record = json.loads(self.storage.read(self.join.record))
+            files = Files(storage_options(self.job))
+            self.corpus = joined_corpus(self.join, record, self.storage, self.job.corpus, files)
+            self.shards = tuple(self.corpus.shards(self.job.corpus.rows_per_shard))
+
+    @property
+    def sources(self) -> list[Source]:
+        """The files of the corpus and of the inputs' own tables."""
+        return [source for side in self.sides for source in side.corpus.sources]
+
+    @property
+    def listing(self) -> dict[str, Any]:
+        """``Corpus.listing`` of the corpus and the inputs' own tables together."""
+        listings = [side.corpus.listing for side in self.sides]
+        passed_over: Counter[str] = Counter()
+        for seen in listings:
+            passed_over.update(seen["files"]["passed_over"])
+        taken = sum(seen["files"]["taken"] for seen in listings)
+        members = sum(seen["members"]["passed_over"] for seen in listings if "members" in seen)
+        files = {"files": {"taken": taken, "passed_over": dict(passed_over)}}
+        return files | ({"members": {"passed_over": members}} if members else {})
+
+    def picture_root(self, name: str) -> str:
+        """The folder that an input's picture paths may not leave: that of the table which names them."""
+        return self._sides_of[name].root
+
+    @property
+    def unjoined(self) -> bool:
+        """Whether tables are yet to be joined before there are shards."""
+        return not self.shards
+
+    def columns(self, name: str) -> list[str]:
+        """The columns of the corpus that an input reads."""
+        columns = self.job.inputs[name].columns
+        return columns if self.join is None else [f"{name}.{column}" for column in columns]
+
+    def several(self, name: str) -> bool:
+        """Whether rows have several values of an input, to be averaged: a list column, or a table of its own."""
+        vector = self.specs[name].kind == "vector"
+        return any(is_several(self.corpus.columns[column], vector) for column in self.columns(name))
+
+    def weights_column(self, name: str) -> str | None:
+        """The column of weights for an input's several values, if any."""
+        column = self.job.inputs[name].weights_column
+        return column if column is None or self.join is None else f"{name}.{column}"
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of the inputs, in the order of the job file."""
+        return tuple(self.job.inputs)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """Embedding width of each input."""
+        return {name: description.dim for name, description in self.encoders.items()}
+
+    @property
+    def rows(self) -> int:
+        """Rows of the corpus; of the table at ``corpus.path`` alone as long as others are not joined to it."""
+        parts = self.corpus.sources if self.unjoined else self.shards
+        return sum(part.rows for part in parts)
+
+    def blocks(self, rows: int) -> list[tuple[Shard, ...]]:
+        """Consecutive shards grouped into fixed blocks of about ``rows`` rows, whatever the number of workers."""
+        return blocks_of(self.shards, rows)
+
+    def _spec(self, name: str, spec: InputJob) -> EncoderSpec:
+        limits = self.job.limits
+        preprocessing = spec.preprocessing.model_dump() if spec.preprocessing is not None else None
+        if preprocessing is not None and None in preprocessing.values():
+            raise JobError(f"inputs.{name}.preprocessing", "give all of resize, crop, mean and std")
+        return EncoderSpec(
+            kind=spec.kind,
+            encoder=spec.encoder,
+            weights=spec.weights,
+            preprocessing=Preprocessing(**preprocessing) if preprocessing is not None else None,
+            trust_remote_code=spec.trust_remote_code,
+            width=self._vector_width(name) if spec.kind == "vector" else None,
+            max_pixels=limits.max_pixels,
+            formats=tuple(limits.formats),
+            long_text=spec.long_text,
+            dtype=spec.dtype,
+        )
+
+    def _vector_width(self, name: str) -> int:
+        column = self.job.inputs[name].columns[0]
+        corpus = self._sides_of[name]
+        declared = corpus.columns[column]
+        while pa.types.is_list(declared) and pa.types.is_nested(declared.value_type):
+            declared = declared.value_type
+        if pa.types.is_fixed_size_list(declared):
+            return int(declared.list_size)
+        for shard in corpus.shards(self.job.corpus.rows_per_shard):
+            for value in corpus.read(shard, [column]).column(column):
+                vector = value.as_py()
+                while isinstance(vector, list) and vector and isinstance(vector[0], list):
+                    vector = vector[0]
+                if isinstance(vector, list) and vector:
+                    return len(vector)
+                if vector is not None and not isinstance(vector, list):
+                    raise JobError(f"inputs.{name}.column", _no_vector(column, vector, str(declared)))
+        raise JobError(f"inputs.{name}.column", f"`{column}` holds no vector")
+
+
+def _no_vector(column: str, value: object, kind: str) -> str:
+    advice = "write the table as Parquet or JSON Lines, where vectors are lists (columns of CSV and TSV are text)"
+    return f"`{column}` is {kind} (found {value!r:.40}), and kind: vector reads lists of numbers; {advice}"
+
+
+def blocks_of(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, ...]]:
+    """Consecutive shards grouped into blocks of about ``rows`` rows."""
+    blocks: list[tuple[Shard, ...]] = []
+    current: list[Shard] = []
+    held = 0
+    for shard in shards:
+        if current and held + shard.rows > rows:
+            blocks.append(tuple(current))
+            current, held = [], 0
+        current.append(shard)
+        held += shard.rows
+    blocks.append(tuple(current))
+    return blocks
+
+
+def storage_options(job: Job) -> dict[str, Any]:
+    """Fsspec options of the job; credentials come from the environment alone."""
+    return {"endpoint_url": job.storage.endpoint_url} if job.storage.endpoint_url else {}
+
+
+def _described(name: str, spec: EncoderSpec) -> Description:
+    try:
+        return described(spec)
+    except JobError as error:
+        raise error.under(f"inputs.{name}") from None
+
+
+def describe_widths(widths: Mapping[str, int]) -> str:
+    """Widths for a message, e.g. ``text 384, image 1280``."""
+    return ", ".join(f"{name} {width}" for name, width in widths.items())

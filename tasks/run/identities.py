@@ -1,0 +1,175 @@
+"""What each thing that a run keeps depends on: the one place where its identity is made.
+
+Whether something is there already is asked of storage by name, and the name is a digest of the parts listed here. So
+every setting that changes the bytes must be among the parts, and none that does not: where things go, who works on
+them, and what a run does about bad rows at its end (``name``, ``output.path``, ``ray``, ``storage``, the speed of
+downloads, ``limits.max_bad_fraction``; see ``barycenter.infra.job.models.NOT_IN_THE_JOB_HASH``). The batch and the
+threads are in plan.json. ``tests/tasks/test_identities.py`` holds the table of which key belongs to which identity.
+
+A list keeps its order where the order matters, as that of the inputs does.
+"""
+
+from collections.abc import Mapping
+from importlib.metadata import version as package_version
+from typing import Any
+
+from barycenter.infra.job.models import CorpusJob, OutputJob, TrainJob
+from barycenter.infra.versions.embedding_files import embedding_path, repairs
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.digest import digest
+
+LAYOUTS = {"embeddings": 1, "moments": 1, "alignment": 1, "features": 1, "head": 1, "report": 1}
+"""Raised by one where the code would write other bytes from the same parts (other vectors: ``IMPLEMENTATION``)."""
+
+REJECTING_LIMITS = ("max_pixels", "formats", "outside_corpus", "http", "max_picture_bytes")
+"""Limits that decide which pictures are rejects, and as what. Not those of speed: a server that did not answer in time
+may answer next time, which ``--retry-bad`` is for."""
+
+LEARNED = ("kernel-cca", "autoencoder", "contrastive")
+"""Alignment methods that draw random numbers."""
+
+Parts = dict[str, Any]
+
+
+def embedding_parts(run: Run, name: str) -> Parts:
+    """Everything that is written into an embedding file of one input, beside the shard that its file is named by.
+
+    The columns come with the type they are read as: a file that is added to the corpus may change it for all files.
+    """
+    job, weights, key = run.job, run.weights_column(name), run.corpus.key_column
+    return {
+        "layout": LAYOUTS["embeddings"],
+        "encoder": run.encoders[name].encoder_id,
+        "columns": run.corpus.reading(run.columns(name)),
+        "weights": run.corpus.reading([weights] if weights is not None else []),
+        "key": run.corpus.reading([key] if key is not None else []),
+        "limits": {limit: getattr(job.limits, limit) for limit in REJECTING_LIMITS}
+        if run.specs[name].kind == "image"
+        else {},
+    }
+
+
+def embedding_ids(run: Run) -> dict[str, str]:
+    """Names the folder of each input's embedding files; in the order of the inputs."""
+    return {name: digest(embedding_parts(run, name)) for name in run.inputs}
+
+
+def embeddings_key(run: Run) -> str:
+    """Names the embeddings that a run fits and fuses: every input and every shard, in order, and what was mended."""
+    ids, shards = embedding_ids(run), [shard.id for shard in run.shards]
+    mended = repairs(run.storage)
+    if mended:
+        ours = {embedding_path(name, embedding_id, shard) for name, embedding_id in ids.items() for shard in shards}
+        mended = {path: content for path, content in mended.items() if path in ours}
+    return digest(list(ids.items()), shards, mended)
+
+
+def moments_parts(run: Run) -> Parts:
+    """What the moments of the inputs depend on, beside the shards: folds, sides and labels come from kept columns."""
+    return {
+        "layout": LAYOUTS["moments"],
+        "embeddings": list(embedding_ids(run).items()),
+        "folds": run.job.alignment.folds,
+        **_sides(run),
+    }
+
+
+def alignment_parts(run: Run) -> Parts:
+    """The settings of a fit; with :func:`embeddings_key` they name the fit itself.
+
+    A kept alignment is one of the same settings that was fitted on other rows.
+    """
+    settings, average, train = run.job.alignment, run.job.average, run.job.train
+    return {
+        "layout": LAYOUTS["alignment"],
+        "embeddings": list(embedding_ids(run).items()),
+        "method": settings.method,
+        "dim": [settings.dim, run.job.explicit("alignment.dim")],
+        "regularization": settings.regularization,
+        "folds": settings.folds,
+        "average": average.method,
+        "weights": list(run.job.input_weights.items()) if average.method == "weighted" else None,
+        "task": train.task if train is not None else None,
+        "seed": run.job.seed if settings.method in LEARNED else None,
+        **_sides(run),
+    }
+
+
+def alignment_settings(run: Run) -> str:
+    """Names the settings of a fit."""
+    return digest(alignment_parts(run))
+
+
+def fit_key(run: Run) -> str:
+    """Names a fit: these settings on these embeddings."""
+    return digest(embeddings_key(run), alignment_settings(run))
+
+
+def version_parts(
+    corpus: CorpusJob, output: OutputJob, on_bad_input: str, average: str, weights: Mapping[str, float] | None
+) -> Parts:
+    """What the feature files depend on, beside the alignment and the embeddings."""
+    return {
+        "layout": LAYOUTS["features"],
+        "average": average,
+        "weights": None if weights is None else list(weights.items()),
+        "key": corpus.key or "key",
+        "keep": list(corpus.keep),
+        "dtype": output.dtype,
+        "partition_by": list(output.partition_by),
+        "keep_aligned": output.keep_aligned,
+        "on_bad_input": on_bad_input,
+    }
+
+
+def version_id(run: Run, alignment_id: str, average: str, weights: Mapping[str, float] | None) -> str:
+    """Names the features of one alignment on a run's embeddings."""
+    job = run.job
+    return digest(
+        alignment_id, embeddings_key(run), version_parts(job.corpus, job.output, job.on_bad_input, average, weights)
+    )
+
+
+def head_parts(train: TrainJob, seed: int) -> Parts:
+    """What a head depends on, beside the version of the features."""
+    return {
+        "layout": LAYOUTS["head"],
+        "target": train.target,
+        "task": train.task,
+        "head": train.head,
+        "split": train.split,
+        "group_by": train.group_by,
+        "seed": seed,
+    }
+
+
+def head_folder(version: str, train: TrainJob, seed: int) -> str:
+    """Where a head lies in the output."""
+    return f"head/{version}/{digest(head_parts(train, seed))}"
+
+
+def report_parts(run: Run, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> Parts:
+    """What is computed for a report; the job's name, the lineage and the speed are written anew each time."""
+    train = run.job.train
+    return {
+        "layout": LAYOUTS["report"],
+        "code": package_version("barycenter"),
+        "version": manifest["version"],
+        "alignment": {part: value for part, value in summary.items() if part != "warnings"},
+        "folds": run.job.alignment.folds,
+        "head": head_parts(train, run.job.seed) if train is not None else None,
+    }
+
+
+def report_id(run: Run, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """Identity of a report."""
+    return digest(report_parts(run, manifest, summary))
+
+
+def _sides(run: Run) -> Parts:
+    """The kept columns that labels, groups and the split come from, as they are read."""
+    train = run.job.train
+    return {
+        key: run.corpus.reading([column] if (column := getattr(train, key, None)) is not None else [])
+        for key in ("target", "split", "group_by")
+    }

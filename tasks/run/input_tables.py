@@ -1,0 +1,78 @@
+"""The tables of a job: the corpus, and the inputs' own where they have one."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from barycenter.fusion.errors import JobError
+from barycenter.infra.corpus import open_corpus
+from barycenter.infra.corpus.corpus import Corpus
+from barycenter.infra.corpus.join.partition import Side
+from barycenter.infra.corpus.overlap import check_apart, check_sources
+from barycenter.infra.job.models import CorpusJob, InputJob, Job
+
+
+def open_sides(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
+    """Opens the corpus and every input's own table.
+
+    Returns:
+        The corpus first; then one side for each input with a table of its own.
+
+    Raises:
+        JobError: Naming the key of the job file that is wrong.
+    """
+    corpus = _opened(job.corpus, job, storage_options)
+    own = {name: part for name, part in job.inputs.items() if part.corpus is not None}
+    shared = {name: part for name, part in job.inputs.items() if part.corpus is None}
+    corpus.require(job.required_columns())
+    if not own:
+        return [Side(None, corpus, {}, frozenset())]
+    if job.corpus.key is None:
+        raise JobError("corpus.key", f"is missing; inputs.{next(iter(own))}.corpus is joined on it")
+    sides = [_side(None, corpus, {name: name for name in job.corpus.keep}, shared)]
+    for name, part in own.items():
+        sides.append(_side(name, _open_own(name, part, job, storage_options), {}, {name: part}))
+    return sides
+
+
+def inputs_of(side: Side, job: Job) -> list[str]:
+    """The inputs whose columns stand in a table."""
+    if side.input is not None:
+        return [side.input]
+    return [name for name, part in job.inputs.items() if part.corpus is None]
+
+
+def _opened(settings: CorpusJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
+    """A corpus that lies apart from the output."""
+    check_apart(settings.path, job.output.path)
+    corpus = open_corpus(settings, job.limits, storage_options)
+    check_sources(settings.path, corpus.sources, job.output.path)
+    return corpus
+
+
+def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
+    assert part.corpus is not None
+    where = f"inputs.{name}.corpus"
+    try:
+        settings = CorpusJob(path=part.corpus.path, key=part.corpus.key, rows_per_shard=job.corpus.rows_per_shard)
+        corpus = _opened(settings, job, storage_options)
+    except JobError as error:
+        if not error.key.startswith("corpus."):
+            raise
+        raise JobError(f"{where}.{error.key.removeprefix('corpus.')}", error.problem) from None
+    if corpus.key is None and job.corpus.key in corpus.columns:
+        corpus = corpus.keyed(job.corpus.key)
+    if corpus.key_column is None:
+        raise JobError(f"{where}.key", f"no column {job.corpus.key!r} in {part.corpus.path}; name the one to join on")
+    corpus.require({f"{where}.key": corpus.key_column, **part.required_columns(f"inputs.{name}")})
+    return corpus
+
+
+def _side(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]) -> Side:
+    columns = dict(kept)
+    paths = set()
+    for name, part in inputs.items():
+        for column in [*part.columns, *filter(None, [part.weights_column])]:
+            columns[f"{name}.{column}"] = column
+        if part.kind == "image":
+            paths.add(f"{name}.{part.columns[0]}")
+    return Side(own, corpus, columns, frozenset(paths))

@@ -1,0 +1,285 @@
+"""From the columns of an input to its values, one or several a row, and from their vectors to the embedding table."""
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from barycenter.fusion.dataset.schema import vectors_to_array
+from barycenter.fusion.encoders.multiple_values import Pooled, embed_once, embed_vectors, pool
+from barycenter.fusion.encoders.pipeline import Pipeline
+from barycenter.fusion.errors import BadInputError, Reason
+from barycenter.fusion.splits import stable_hash
+from barycenter.infra.corpus import Picture, Pictures
+
+_ALWAYS = ("vector", "ok", "key_hash", "count")
+REJECT = pa.struct([("reason", pa.string()), ("detail", pa.string()), ("source", pa.string())])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """How the values of an input stand in a table; plain data.
+
+    Attributes:
+        kind: text, image or vector.
+        names: The columns; several only for text.
+        weights: Column of weights for several values a row, or None.
+        several: Whether the columns hold lists of values.
+        pictures: Finds pictures; None for other kinds.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+    weights: str | None
+    several: bool
+    pictures: Pictures | None
+
+
+def is_several(kind: pa.DataType, vector: bool) -> bool:
+    """Whether a column's values are lists of an input's values.
+
+    >>> is_several(pa.list_(pa.float32()), vector=True), is_several(pa.list_(pa.string()), vector=False)
+    (False, True)
+    """
+    return bool(pa.types.is_list(kind) and (not vector or pa.types.is_nested(kind.value_type)))
+
+
+def hash_keys(keys: Sequence[str | None]) -> NDArray[np.uint64]:
+    """(n,) the hashes by which repeated keys are found; a null key is like no key."""
+    return stable_hash(("\0", row) if key is None else key for row, key in enumerate(keys))
+
+
+class Members:
+    """The values of one input in some rows.
+
+    Args:
+        table: The rows.
+        columns: Where the values stand.
+        folder: Folder of the source, where relative picture paths start.
+        refused: Rows that must not be encoded, and why.
+    """
+
+    def __init__(
+        self, table: pa.Table, columns: Columns, folder: str, refused: Mapping[int, BadInputError] | None = None
+    ) -> None:
+        self.columns = columns
+        self.refused = dict(refused or {})
+        self.sources: list[Picture | None] = []
+        self.values: list[object] = []
+        self.vectors: pa.Array | None = None
+        self.offsets: NDArray[np.int64] = np.arange(table.num_rows + 1)
+        if columns.kind == "vector":
+            self.vectors = self._vectors(table)
+        else:
+            rows = _texts(table, columns) if columns.kind == "text" else table.column(columns.names[0]).to_pylist()
+            for row in self.refused:
+                rows[row] = None
+            if columns.several:
+                rows = self._flat(rows)
+            self.values = rows if columns.pictures is None else self._pictures(rows, columns.pictures, folder)
+        self.weights = self._weights(table)
+
+    def embed(self, pipeline: Pipeline, *, batch: int) -> Pooled:
+        """Encodes the values, equal ones once, and averages those of each row."""
+        if self.vectors is not None:
+            flat, encoded = embed_vectors(pipeline.encoder, self.vectors), len(self.vectors)
+        else:
+            flat, encoded = embed_once(pipeline, self.values, self._identities(), batch=batch)
+        pooled = pool(flat, encoded, self.offsets, self.weights)
+        for row, error in self.refused.items():
+            pooled.refuse(row, error)
+        return pooled
+
+    def table(self, keys: Sequence[str | None], result: Pooled) -> pa.Table:
+        """The embedding file's rows."""
+        sources = self._row_sources()
+        columns: dict[str, pa.Array] = {
+            "key": pa.array(keys, pa.string()),
+            "key_hash": pa.array(hash_keys(keys)),
+            "vector": vectors_to_array(result.vectors),
+            "ok": pa.array(result.ok),
+            "reason": pa.array([None if reason is None else str(reason) for reason in result.reasons], pa.string()),
+            "detail": pa.array(result.details, pa.string()),
+            "source": pa.array([uri for uri, _, _ in sources], pa.string()),
+            "source_size": pa.array([size for _, size, _ in sources], pa.int64()),
+            "source_stamp": pa.array([stamp for _, _, stamp in sources], pa.string()),
+        }
+        if self.columns.several:
+            columns["count"] = pa.array(result.counts, pa.int32())
+            columns["rejects"] = self._rejects(result)
+        fields = [pa.field(name, array.type, nullable=name not in _ALWAYS) for name, array in columns.items()]
+        return pa.Table.from_arrays(list(columns.values()), schema=pa.schema(fields))
+
+    def stamps(self) -> list[str | None]:
+        """What each row's pictures are stamped with; of several, a digest."""
+        return [stamp for _, _, stamp in self._row_sources()]
+
+    def _row_sources(self) -> list[tuple[str | None, int | None, str | None]]:
+        """(uri of the first picture, bytes of all, stamp) of every row."""
+        if not self.sources:
+            return [(None, None, None)] * (len(self.offsets) - 1)
+        states: list[tuple[str | None, int | None, str | None]] = []
+        for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
+            pictures = self.sources[start:stop]
+            first = next((picture for picture in pictures if picture is not None), None)
+            if first is None:
+                states.append((None, None, None))
+            elif len(pictures) == 1:
+                states.append((self._place(first), first.size, first.stamp))
+            else:
+                stamps = "\0".join(str(picture and picture.stamp) for picture in pictures)
+                digest = hashlib.blake2b(stamps.encode(), digest_size=10).hexdigest()
+                states.append(
+                    (self._place(first), sum((picture and picture.size) or 0 for picture in pictures), digest)
+                )
+        return states
+
+    def _place(self, picture: Picture | None) -> str | None:
+        pictures = self.columns.pictures
+        return pictures.place(picture.uri) if picture is not None and pictures is not None else None
+
+    def _rejects(self, result: Pooled) -> pa.Array:
+        lines: list[list[dict[str, str | None]]] = [[] for _ in result.reasons]
+        starts = self.offsets.tolist()
+        for bad in result.bad:
+            picture = self.sources[starts[bad.row] + bad.member] if self.sources else None
+            detail = f"value {bad.member + 1}: {bad.detail}" if bad.detail else f"value {bad.member + 1}"
+            source = self._place(picture)
+            lines[bad.row].append({"reason": bad.reason, "detail": detail, "source": source})
+        return pa.array([line or None for line in lines], pa.list_(REJECT))
+
+    def _vectors(self, table: pa.Table) -> pa.Array:
+        column = table.column(self.columns.names[0])
+        column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
+        if not self.columns.several:
+            return column
+        while is_several(column.type, vector=True):
+            lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+            if not (lengths > 0).all():
+                filler = pa.array([[None]], column.type)
+                at = np.where(lengths > 0, np.arange(len(column)), len(column))
+                column = pa.concat_arrays([column, filler]).take(pa.array(at))
+                lengths = np.maximum(lengths, 1)
+            stops = np.concatenate([[0], np.cumsum(lengths)])
+            self.offsets = stops[self.offsets]
+            column = column.flatten()
+        return column
+
+    def _flat(self, rows: Sequence[object]) -> list[object]:
+        flat: list[object] = []
+        stops = [0]
+        for row in rows:
+            flat += _leaves(row) if isinstance(row, list) else [row]
+            stops.append(len(flat))
+        self.offsets = np.array(stops, np.int64)
+        return flat
+
+    def _pictures(self, values: Sequence[object], pictures: Pictures, folder: str) -> list[object]:
+        readers: list[object] = []
+        for value in values:
+            picture = value if callable(value) else find_picture(pictures, value, folder)
+            found = picture if isinstance(picture, Picture) else None
+            refused = partial(_refused, picture) if isinstance(picture, BadInputError) else picture
+            readers.append(found.read if found is not None else refused)
+            self.sources.append(found)
+        return readers
+
+    def _identities(self) -> list[Hashable]:
+        if self.columns.kind == "text":
+            return [value if isinstance(value, str) else None for value in self.values]
+        return _picture_identities(self.sources)
+
+    def _weights(self, table: pa.Table) -> NDArray[np.float64] | None:
+        """One weight a value; a row that has another number of weights than values is refused."""
+        if self.columns.weights is None:
+            return None
+        given = table.column(self.columns.weights).to_pylist()
+        lengths = np.diff(self.offsets).tolist()
+        flat: list[float] = []
+        for row, (weights, length) in enumerate(zip(given, lengths, strict=True)):
+            listed = list(_leaves(weights)) if isinstance(weights, list) else [weights]
+            if len(listed) != length and weights is not None:
+                problem = f"{len(listed)} weights for {length} values"
+                self.refused.setdefault(row, BadInputError(Reason.WRONG_LENGTH, problem))
+            if len(listed) != length:
+                listed = [1.0] * length
+            flat += [_number(weight) for weight in listed]
+        return np.array(flat, np.float64)
+
+
+def find_picture(pictures: Pictures, value: object, folder: str) -> Picture | BadInputError:
+    """The picture that a value names, or what is wrong with it."""
+    try:
+        return pictures.reader(value, folder)
+    except BadInputError as error:
+        return error
+
+
+def _refused(error: BadInputError) -> object:
+    raise error
+
+
+def _leaves(value: Sequence[object]) -> Iterator[object]:
+    """The values of nested lists; an empty one counts as a bad value."""
+    if not value:
+        yield partial(_refused, BadInputError(Reason.EMPTY, "an empty list"))
+    for part in value:
+        if isinstance(part, list):
+            yield from _leaves(part)
+        else:
+            yield part
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) else float("nan")
+
+
+def _texts(table: pa.Table, columns: Columns) -> list[object]:
+    """The text of each row, or list of texts; columns joined by newline."""
+    parts = [table.column(name).to_pylist() for name in columns.names]
+    if len(parts) == 1:
+        return list(parts[0])
+    if not columns.several:
+        return [_joined(row) for row in zip(*parts, strict=True)]
+    return [_joined_lists(row) for row in zip(*parts, strict=True)]
+
+
+def _joined(parts: Sequence[object]) -> str | None:
+    return "\n".join(str(part) for part in parts if part is not None) or None
+
+
+def _joined_lists(parts: Sequence[object]) -> list[str | None] | None:
+    lists = [part if isinstance(part, list) else [part] for part in parts if part is not None]
+    return [_joined(row) for row in zip_longest(*lists)] if lists else None
+
+
+def _picture_identities(sources: Sequence[Picture | None]) -> list[Hashable]:
+    """Equal for the same place, the same bytes in the table, and files of the same size and content."""
+    sized: dict[int, set[str]] = {}
+    for picture in sources:
+        if picture is not None and picture.uri is not None and picture.size is not None:
+            sized.setdefault(picture.size, set()).add(picture.uri)
+    digests: dict[str, Hashable] = {}
+    return [None if picture is None else _identity(picture, sized, digests) for picture in sources]
+
+
+def _identity(picture: Picture, sized: Mapping[int, set[str]], digests: dict[str, Hashable]) -> Hashable:
+    if picture.uri is None:
+        return picture.read()
+    if picture.size is None or len(sized[picture.size]) == 1:
+        return picture.uri
+    if picture.uri not in digests:
+        digests[picture.uri] = _content(picture.read, picture.uri)
+    return digests[picture.uri]
+
+
+def _content(read: Callable[[], bytes], uri: str) -> Hashable:
+    try:
+        return hashlib.blake2b(read(), digest_size=20).digest()
+    except BadInputError:
+        return uri

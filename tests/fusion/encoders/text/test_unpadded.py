@@ -1,0 +1,50 @@
+import pytest
+import torch
+from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
+
+from barycenter.fusion.encoders.text.encoder import TextEncoder
+from barycenter.fusion.encoders.text.unpadded import Packed
+
+SIZES = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
+SIZES |= {"max_position_embeddings": 48, "initializer_range": 0.3}
+LENGTHS = (5, 1, 30, 17)
+
+
+def batch(pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    mask = torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]
+    ids = torch.randint(5, 40, mask.shape, generator=torch.Generator().manual_seed(0))
+    return torch.where(mask, ids, pad), mask
+
+
+@pytest.mark.parametrize(("build", "settings"), [(BertModel, BertConfig), (RobertaModel, RobertaConfig)])
+def test_states_equal_those_with_padding(build, settings):
+    torch.manual_seed(0)
+    config = settings(**SIZES)
+    model = build(config, add_pooling_layer=False).eval()
+    packed = Packed.of(model, config.pad_token_id)
+    assert packed is not None
+    ids, mask = batch(config.pad_token_id)
+    with torch.inference_mode():
+        before = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        states = packed.states(ids, mask)
+        after = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+    torch.testing.assert_close(states[mask], before[mask], rtol=1e-4, atol=1e-5)
+    assert not states[~mask].any()
+    assert torch.equal(before, after)
+
+
+def test_a_model_with_attention_of_its_own_keeps_its_padding():
+    model = MPNetModel(MPNetConfig(**SIZES), add_pooling_layer=False).eval()
+    assert Packed.of(model, 1) is None
+
+
+def test_an_encoder_gives_the_same_vectors_packed_and_padded(tiny_bert):
+    from barycenter.fusion.encoders import EncoderSpec, load
+
+    encoder = load(EncoderSpec("text", str(tiny_bert)))
+    assert isinstance(encoder, TextEncoder)
+    rows = [encoder.prepare(text) for text in ("a red crab", "sun", "the boat is near a large house " * 3)]
+    padded = encoder.encode(rows)
+    encoder.packed = Packed.of(encoder.model, encoder.tokens.pad_id)
+    assert encoder.packed is not None
+    torch.testing.assert_close(torch.from_numpy(encoder.encode(rows)), torch.from_numpy(padded), rtol=1e-4, atol=1e-5)

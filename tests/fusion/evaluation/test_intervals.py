@@ -1,0 +1,70 @@
+import json
+
+import numpy as np
+import pytest
+
+from barycenter.fusion.evaluation.intervals import evidence
+
+INPUTS = ["text", "image"]
+CONDITIONS = ["complete", "without text", "without image"]
+
+
+def scored(rates, n=400, seed=0):
+    """Right or wrong at random, at a rate by candidate."""
+    rng = np.random.default_rng(seed)
+    return {
+        name: {condition: (rng.random(n) < rate).astype(float) for condition in CONDITIONS}
+        for name, rate in rates.items()
+    }
+
+
+def constant(rate, n=400, seed=99):
+    return (np.random.default_rng(seed).random(n) < rate).astype(float)
+
+
+def test_every_score_lies_in_its_interval_and_gaps_follow_the_pairs():
+    scores = scored({"text": 0.3, "image": 0.5, "concat": 0.8, "fused": 0.8})
+    result = evidence(scores, constant(0.1), INPUTS, range(400))
+    for name, by in scores.items():
+        for condition, values in by.items():
+            low, high = result["intervals"][name][condition]
+            assert low < values.mean() < high
+            assert high - low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.1)
+    gaps = result["gaps"]
+    assert [gap["against"] for gap in gaps.values()] == ["concat", "image", "image", "text"]
+    gain = gaps["complete, best input"]
+    assert gain["low"] > 0.2
+    assert gain["mean"] == pytest.approx((scores["fused"]["complete"] - scores["image"]["complete"]).mean(), abs=1e-12)
+    assert result["signal"]["found"]
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_rows_that_go_together_widen_the_interval():
+    scores = {name: {"complete": np.repeat(by["complete"][:100], 4)} for name, by in scored({"a": 0.5}).items()}
+    scores |= {"fused": scores["a"], "concat": scores["a"]}
+    alone = evidence(scores, constant(0.1), ["a"], range(400))["intervals"]["a"]["complete"]
+    grouped = evidence(scores, constant(0.1), ["a"], np.arange(400) // 4)["intervals"]["a"]["complete"]
+    assert grouped[1] - grouped[0] == pytest.approx(2 * (alone[1] - alone[0]), rel=0.1)
+
+
+def test_the_best_of_many_noises_is_no_signal():
+    rates = dict.fromkeys(["text", "image", "naive_mean", "pca_mean", "concat", "concat_imputed", "fused"], 0.1)
+    found = [
+        evidence(scored(rates, 300, seed), constant(0.1, 300, 1000 + seed), INPUTS, range(300))["signal"]["found"]
+        for seed in range(100)
+    ]
+    assert sum(found) <= 7
+    assert (
+        evidence(scored(rates | {"fused": 0.25}), constant(0.1), INPUTS, range(400))["signal"]["candidate"] == "fused"
+    )
+
+
+def test_a_target_without_variance_has_no_evidence():
+    scores = {name: {"complete": np.full(5, np.nan)} for name in ("a", "concat", "fused")}
+    assert evidence(scores, np.full(5, np.nan), ["a"], range(5)) == {}
+
+
+def test_a_single_group_is_no_evidence():
+    scores = scored({"text": 0.3, "image": 0.5, "concat": 0.8, "fused": 0.8})
+    assert evidence(scores, constant(0.1), INPUTS, ["same"] * 400) == {}
+    assert evidence(scores, constant(0.1), INPUTS, ["one", *["other"] * 399])["intervals"]

@@ -1,0 +1,161 @@
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import ray
+
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.infra.ray import connection as cluster
+from barycenter.infra.ray.connection import Cluster, Node, WorkerPlan, connect, in_submitted_job
+
+
+def machine(*nodes):
+    return Cluster("local", tuple(Node(*node) for node in nodes))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "asked", "plan"),
+    [
+        ([(2, 0)], {}, WorkerPlan(1, 2, 0, 2)),
+        ([(1, 0)], {}, WorkerPlan(1, 1, 0, 1)),
+        ([(16, 0)], {}, WorkerPlan(4, 4, 0, 4)),
+        ([(16, 0)], {"rows": 300}, WorkerPlan(2, 4, 0, 4)),
+        ([(16, 0)], {"rows": 0}, WorkerPlan(1, 4, 0, 4)),
+        ([(2, 0)], {"workers": 2}, WorkerPlan(2, 1, 0, 1)),
+        ([(2, 0)], {"workers": 4}, WorkerPlan(4, 1, 0, 0.5)),
+        ([(2, 0)], {"workers": 1, "threads": 8}, WorkerPlan(1, 8, 0, 2)),
+        ([(2, 0)], {"threads": 1}, WorkerPlan(2, 1, 0, 1)),
+        ([(0, 0), (4, 0), (8, 0)], {}, WorkerPlan(3, 4, 0, 4)),
+        ([(2, 2)], {"gpus": 0.5}, WorkerPlan(4, 1, 0.5, 0.5)),
+        ([(16, 4)], {}, WorkerPlan(4, 4, 1, 4)),
+        ([(64, 8), (64, 0)], {}, WorkerPlan(8, 8, 1, 8)),
+        ([(16, 4)], {"gpus": 2}, WorkerPlan(2, 8, 2, 8)),
+        ([(16, 4)], {"gpus": 0}, WorkerPlan(4, 4, 0, 4)),
+    ],
+)
+def test_a_split_uses_the_machines_and_places_every_worker(nodes, asked, plan):
+    got = machine(*nodes).split(**asked)
+    assert got == plan
+    assert sum(Node(*node).holds(got.cpus, got.gpus_per_worker) for node in nodes) >= got.workers
+
+
+def test_workers_are_placed_on_unequal_nodes():
+    plan = machine((3, 0), (1, 0)).split(workers=3, threads=2)
+    assert plan.threads == 2
+    assert sum(node.holds(plan.cpus, 0) for node in machine((3, 0), (1, 0)).nodes) >= 3
+
+
+@pytest.mark.parametrize("gpus", [1, 0.5, 1.5])
+def test_gpus_that_are_not_there_name_the_key(gpus):
+    with pytest.raises(JobError, match=r"^ray\.gpus_per_worker: "):
+        machine((2, 0)).split(gpus=gpus)
+
+
+def test_a_cluster_without_cpus_is_one_line():
+    with pytest.raises(RunError, match="no node with a CPU"):
+        machine((0, 0)).split()
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:", ":", "ray://head:10001", "host:port"])
+def test_a_wrong_address_names_the_key(address):
+    with pytest.raises(JobError, match=r"^ray\.address: "), connect(address):
+        pass
+
+
+def test_a_cluster_that_is_not_there_is_one_line():
+    with pytest.raises(RunError, match=r"no Ray cluster answers at 127\.0\.0\.1:9"), connect("127.0.0.1:9"):
+        pass
+
+
+def submitted(monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {}}))
+
+
+def test_auto_and_submitted_jobs_never_start_a_ray_of_their_own(monkeypatch):
+    asked = []
+
+    def no_cluster(**options):
+        asked.append(options["address"])
+        raise ConnectionError("Could not find any running Ray instance")
+
+    monkeypatch.setattr(cluster.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(cluster.ray, "init", no_cluster)
+    monkeypatch.setattr(cluster.ray, "shutdown", lambda: None)
+    with (
+        pytest.raises(RunError, match="cluster auto: no Ray runs on this machine"),
+        connect("auto"),
+    ):
+        pass
+    submitted(monkeypatch)
+    assert in_submitted_job()
+    with pytest.raises(RunError, match="cannot join the Ray cluster auto"), connect("local"):
+        pass
+    assert asked == ["auto", "auto"]
+
+
+def test_a_running_ray_is_used_and_left_running(ray_session):
+    with connect("local") as here:
+        assert here.cpus == 2
+        assert here.gpus == 0
+    assert ray.is_initialized()
+
+
+def test_one_process_keeps_to_one_cluster(ray_session, monkeypatch):
+    monkeypatch.setattr(cluster.socket, "create_connection", lambda *a, **k: io.BytesIO())
+    with pytest.raises(RunError, match="connected to Ray at"), connect("192.0.2.77:6379"):
+        pass
+
+
+def test_another_process_joins_by_address(ray_session):
+    script = """
+import sys, ray
+from barycenter.infra.ray.connection import connect
+with connect(sys.argv[1]) as cluster:
+    print(cluster.cpus)
+print(ray.is_initialized())
+"""
+    address = ray.get_runtime_context().gcs_address
+    done = subprocess.run([sys.executable, "-c", script, address], capture_output=True, text=True, timeout=120)
+    assert done.stdout.split() == ["2.0", "False"], done.stderr
+    assert ray.cluster_resources()["CPU"] == 2
+
+
+def test_rays_folder_is_short_where_tmpdir_is_long(monkeypatch, tmp_path):
+    long = tmp_path / ("slurm_jobdir_of_a_user_with_a_long_name" * 2)
+    long.mkdir()
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", str(long))
+    cluster._choose_folder()
+    assert os.environ["RAY_TMPDIR"] in ("/tmp", "/var/tmp", "/dev/shm")
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with pytest.raises(RunError, match=r"RAY_TMPDIR \(.*\) is too long for Ray's sockets; set RAY_TMPDIR to"):
+        cluster._choose_folder()
+
+
+def test_a_folder_that_ray_cannot_write_to_is_reported(monkeypatch, tmp_path):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/t")
+    monkeypatch.setattr(cluster, "_SHORT_FOLDERS", ("/t",))
+    with pytest.raises(RunError, match=r"TMPDIR \(/t\) is no folder that may be written to; set RAY_TMPDIR"):
+        cluster._choose_folder()
+
+
+def test_rays_own_folder_is_left_where_it_fits(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    cluster._choose_folder()
+    assert "RAY_TMPDIR" not in os.environ
+
+
+def test_ray_that_does_not_start_says_where_its_logs_are_and_what_to_do(monkeypatch):
+    def busy(**_):
+        raise TimeoutError("The raylet did not come up in time.")
+
+    monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    message = r"did not come up in time.*session_latest/logs; run again .*RAY_TMPDIR"
+    with pytest.raises(RunError, match=message), connect("local"):
+        pass

@@ -1,0 +1,125 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupFailedError
+from ray.train.v2.api.exceptions import ControllerError
+
+from barycenter.fusion.errors import JobError, RunError
+from barycenter.fusion.training import Checkpoint, InProcess, pack, unpack
+from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.ray.training import CheckpointStore, _Work, train
+from barycenter.infra.storage import Storage
+
+ONE, TWO = WorkerPlan(1, 1, cpus_per_worker=0.5), WorkerPlan(2, 1, cpus_per_worker=0.5)
+
+
+def descend(place, config):
+    """Least squares by SGD on this rank's share of the rows; a mark in ``folder`` kills it once at ``die_at``."""
+    torch.manual_seed(0)
+    module = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
+    saved = place.newest()
+    if saved is not None:
+        unpack(saved.tensors, module, optimizer)
+    parallel = place.parallel(module)
+    rows = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))[place.rank :: place.world_size]
+    began = saved.step if saved else 0
+    for step in range(began, config["steps"]):
+        mark = Path(config["folder"]) / "died"
+        if step == config.get("die_at") and place.rank == place.world_size - 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        loss = ((parallel(rows) - rows.sum(dim=1, keepdim=True)) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        place.save(Checkpoint(step + 1, pack(module, optimizer), {"began": began}))
+    return Checkpoint(config["steps"], pack(module), {"began": began, "world": place.world_size})
+
+
+def wrong_job(place, config):
+    (Path(config["folder"]) / f"try-{os.getpid()}").touch()
+    raise JobError("train.target", "nothing to learn")
+
+
+def weights(checkpoint):
+    return torch.cat([checkpoint.tensors["module.weight"].flatten(), checkpoint.tensors["module.bias"]])
+
+
+def test_a_killed_worker_goes_on_from_the_newest_checkpoint(ray_session, tmp_path):
+    config = {"steps": 30, "folder": str(tmp_path)}
+    alone = descend(InProcess(), config)
+    storage = Storage(str(tmp_path / "out"))
+    trained = train(descend, config | {"die_at": 20}, plan=TWO, storage=storage, folder="head/a")
+    assert trained.state == {"began": 20, "world": 2}
+    torch.testing.assert_close(weights(trained), weights(alone), rtol=0, atol=1e-5)
+    assert storage.list("head/a") == ["head/a/trained.safetensors"]
+    again = train(wrong_job, config, plan=TWO, storage=storage, folder="head/a")
+    assert torch.equal(weights(again), weights(trained)), "what is done is not trained again"
+
+
+def test_the_loops_own_error_is_reported_at_once(ray_session, tmp_path):
+    with pytest.raises(JobError, match="nothing to learn"):
+        train(wrong_job, {"folder": str(tmp_path)}, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert len(list(tmp_path.glob("try-*"))) == 1
+
+
+def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
+    storage = Storage(str(tmp_path / "out"))
+    config = {"steps": 12, "folder": str(tmp_path), "die_at": 7}
+    with pytest.raises(RunError, match=r"lost 1 times.*run again"):
+        train(descend, config, plan=ONE, storage=storage, folder="a", attempts=1)
+    trained = train(descend, config, plan=ONE, storage=storage, folder="a")
+    assert trained.state["began"] == 7
+    assert torch.equal(weights(trained), weights(descend(InProcess(), config)))
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, monkeypatch):
+    original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
+
+    def fit(trainer):
+        if problems:
+            raise ControllerError(problems.pop())
+        return original(trainer)
+
+    monkeypatch.setattr(TorchTrainer, "fit", fit)
+    config = {"steps": 2, "folder": str(tmp_path)}
+    trained = train(descend, config, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert trained.step == 2
+    problems.append(InsufficientClusterResourcesError("no such GPU"))
+    with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
+        train(descend, config, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
+
+
+def see_credentials(_place, _config):
+    return Checkpoint(0, {"none": torch.zeros(1)}, {"key": os.environ.get("AWS_SECRET_ACCESS_KEY")})
+
+
+def test_workers_have_the_credentials_of_the_driver_and_show_them_nowhere(ray_session, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
+    trained = train(see_credentials, {}, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert trained.state["key"] == "of-a-block-loaded-late"
+    assert "late" not in repr(_Work(see_credentials, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
+    assert "late" not in caplog.text
+
+
+def test_checkpoints_on_s3(s3_server, s3_bucket):
+    store = CheckpointStore(Storage(f"s3://{s3_bucket}/out", s3_server), "head/a")
+    assert (store.newest(), store.step(), store.done()) == (None, -1, None)
+    for step in (9, 10):
+        store.save(Checkpoint(step, {"a": torch.full((2,), float(step))}, {"best": [0.5, None]}))
+    newest = store.newest()
+    assert (newest.step, newest.state, newest.tensors["a"].tolist()) == (10, {"best": [0.5, None]}, [10.0, 10.0])
+    store.finish(newest)
+    store.clear()
+    assert (store.newest(), store.done().step) == (None, 10)
+
+
+def test_a_damaged_checkpoint_is_reported(tmp_path):
+    Storage(str(tmp_path)).write("a/checkpoint-0000000003.safetensors", b"not a checkpoint")
+    with pytest.raises(RunError, match=r"checkpoint-0000000003.safetensors: not a checkpoint of ours"):
+        CheckpointStore(Storage(str(tmp_path)), "a").newest()

@@ -1,0 +1,62 @@
+import pytest
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.history import compare, find_version, history, roll_back
+from barycenter.infra.versions.manifests import collect_garbage, commit_manifest, read_manifest, verify, versions
+from tests.infra.versions.test_manifests import output
+
+
+@pytest.fixture
+def storage(tmp_path):
+    """Two versions, the second of another source and one shard more."""
+    storage = Storage(str(tmp_path))
+    rows = {"read": 3, "written": 3, "rejected": 0}
+    first = output(storage, "v1") | {"rows": rows, "sources": [source("a.jsonl"), source("b.jsonl")], "dim": 8}
+    second = output(storage, "v2", parent=1, shards=("s1", "s2"), encoder="e2")
+    second |= {"rows": rows | {"read": 5, "rejected": 2}, "sources": [source("a.jsonl", "2"), source("c.jsonl")]}
+    commit_manifest(storage, first)
+    commit_manifest(storage, second | {"dim": 16})
+    return storage
+
+
+def source(relative, stamp="1"):
+    return {"relative": relative, "size": 10, "stamp": stamp, "rows": 3}
+
+
+def test_versions_are_listed_and_compared(storage, tmp_path):
+    assert [manifest["number"] for manifest in history(storage)] == [1, 2]
+    comparison = compare(storage, 1, 2)
+    assert comparison["rows"] == {"read": [3, 5], "written": [3, 3], "rejected": [0, 2]}
+    assert comparison["sources"] == {"added": ["c.jsonl"], "removed": ["b.jsonl"], "changed": ["a.jsonl"]}
+    assert comparison["shards"] == {"kept": 1, "added": 1, "removed": 0}
+    assert comparison["files"] == {"kept": 0, "added": 1, "removed": 1}
+    assert comparison["changed"]["dim"] == [8, 16]
+    assert comparison["changed"]["encoder of text"] == ["e1", "e2"]
+    assert "dtype" not in comparison["changed"]
+    with pytest.raises(RunError, match="no version 9"):
+        compare(storage, 1, 9)
+    with pytest.raises(RunError, match="nothing has been committed"):
+        history(Storage(str(tmp_path / "empty")))
+
+
+def test_a_rollback_points_a_new_version_at_old_files_and_gc_keeps_them(storage):
+    manifest = roll_back(storage, 1)
+    assert (manifest["number"], manifest["parent"], manifest["rolled_back_to"]) == (3, 2, 1)
+    assert read_manifest(storage) == manifest
+    assert versions(storage) == [1, 2, 3]
+    assert roll_back(storage, 3)["number"] == 3
+    assert find_version(storage, "v2")["number"] == 2
+    removed = collect_garbage(storage, keep=1)
+    assert "features/v2/label=1/part-0.parquet" in removed
+    assert verify(storage, read_manifest(storage)) == []
+    assert find_version(storage, "v2") is None
+    assert find_version(storage, "v1")["number"] == 3
+
+
+def test_a_version_without_its_files_does_not_come_back(storage):
+    storage.remove([read_manifest(storage, 1)["files"][0]["path"]])
+    with pytest.raises(RunError, match="1 of its files are gone"):
+        roll_back(storage, 1)
+    assert find_version(storage, "v1") is None
+    assert versions(storage) == [1, 2]

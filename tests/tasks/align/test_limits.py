@@ -1,0 +1,91 @@
+import os
+
+import pytest
+
+from barycenter.fusion.errors import JobError
+from barycenter.infra.job.models import Job
+from barycenter.infra.storage import Storage
+from barycenter.tasks.align.limits import check_alignment, check_output, widest
+
+WIDTHS = {"text": 6, "image": 9, "sound": 4}
+
+
+def job(**alignment):
+    return Job.model_validate(
+        {
+            "corpus": {"path": "rows.jsonl"},
+            "inputs": {name: {"kind": "vector", "column": name} for name in WIDTHS},
+            "alignment": alignment,
+            "output": {"path": "out"},
+        }
+    )
+
+
+@pytest.mark.parametrize(("method", "dim"), [("pca", 4), ("procrustes", 4), ("cca", 10), ("joint", 19), ("auto", 19)])
+def test_the_widest_dim_is_allowed_and_one_more_is_not(method, dim):
+    assert widest(method, WIDTHS) == dim
+    check_alignment(job(method=method, dim=dim), WIDTHS)
+    with pytest.raises(JobError, match=rf"alignment\.dim: {dim + 1} .* {dim} .*text 6, image 9, sound 4"):
+        check_alignment(job(method=method, dim=dim + 1), WIDTHS)
+
+
+@pytest.mark.parametrize("method", ["pca", "joint", "cca"])
+def test_the_default_dim_is_never_wrong(method):
+    check_alignment(job(method=method), WIDTHS)
+
+
+def test_none_wants_equal_widths_and_their_dim():
+    equal = dict.fromkeys(WIDTHS, 5)
+    check_alignment(job(method="none"), equal)
+    check_alignment(job(method="none", dim=5), equal)
+    with pytest.raises(JobError, match=r"alignment\.dim"):
+        check_alignment(job(method="none", dim=4), equal)
+    with pytest.raises(JobError, match=r"alignment\.method: .*text 6, image 9, sound 4"):
+        check_alignment(job(method="none"), WIDTHS)
+
+
+def test_an_output_that_is_a_file_or_below_one_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    check_output(Storage(str(tmp_path / "new" / "folder")))
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    with pytest.raises(JobError, match=r"output\.path: .*/file is a file; name a folder"):
+        check_output(Storage(str(tmp_path / "file")))
+    with pytest.raises(JobError, match=r"output\.path: .*lies below .*/file, which is no folder"):
+        check_output(Storage(str(tmp_path / "file" / "out")))
+
+
+def test_an_output_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(JobError, match=r"output\.path: .* may not be written to"):
+        check_output(Storage(str(tmp_path / "out")))
+
+
+def test_weights_that_no_average_heeds_are_refused():
+    def given(**average):
+        return Job.model_validate(job().model_dump(by_alias=True) | {"average": average})
+
+    given(method="weighted", weights={"text": 2.0})
+    given(method="auto", weights={"text": 1.0, "image": 1.0})
+    for method in ("auto", "mean", "spherical"):
+        with pytest.raises(ValueError, match="does not heed them"):
+            given(method=method, weights={"text": 2.0})
+
+
+@pytest.mark.parametrize(
+    ("key", "keep", "refused"),
+    [
+        ("id", ["has_toxicity", "aligned_", "count_x"], False),
+        (None, ["key"], True),
+        ("id", ["key"], True),
+        ("id", ["has_text"], True),
+        ("id", ["Fused"], True),
+        ("id", ["aligned_sound"], True),
+    ],
+)
+def test_only_columns_that_the_output_really_has_are_reserved(key, keep, refused):
+    data = job().model_dump(by_alias=True) | {"corpus": {"path": "rows.jsonl", "key": key, "keep": keep}}
+    if not refused:
+        assert Job.model_validate(data).corpus.keep == keep
+        return
+    with pytest.raises(ValueError, match=r"is a (column|name) that (the output itself has|readers of the output have)"):
+        Job.model_validate(data)

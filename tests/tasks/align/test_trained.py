@@ -1,0 +1,158 @@
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from barycenter.fusion.alignment import KernelCCA
+from barycenter.fusion.errors import JobError
+from barycenter.fusion.moments import FoldMoments
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import WorkerPlan, connect
+from barycenter.infra.ray.training import train
+from barycenter.tasks.align.limits import check_alignment
+from barycenter.tasks.align.moments import kept_moments, reduce_rows
+from barycenter.tasks.align.stage import fit_alignment
+from barycenter.tasks.align.trained import ShardBatches, new_alignment, train_on_shards
+from barycenter.tasks.align.worker import OfInputs
+from barycenter.tasks.data.alignment_files import load_alignment
+from barycenter.tasks.data.rows import RowReader
+from barycenter.tasks.embed.stage import embed_input
+from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.context import Run
+
+pytestmark = pytest.mark.usefixtures("ray_session")
+
+WIDTHS = {"left": 5, "right": 3}
+
+
+def write_rows(path, rows, seed=0):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(rows, 2))
+    left = z @ np.random.default_rng(1).normal(size=(2, 5)) + 0.1 * rng.normal(size=(rows, 5))
+    right = np.stack([z[:, 0] ** 2, z[:, 1], z[:, 0]], axis=1) + 0.1 * rng.normal(size=(rows, 3))
+    columns = {"left": [*left.tolist()[:-3], None, None, None], "right": right.tolist()}
+    table = {name: pa.array(values, pa.list_(pa.float32())) for name, values in columns.items()}
+    pq.write_table(pa.table({"id": [f"{path.stem}{row}" for row in range(rows)], **table}), path)
+
+
+def job_of(folder, method="joint", **alignment):
+    return Job.model_validate(
+        {
+            "name": "learn",
+            "corpus": {"path": str(folder / "rows"), "key": "id", "rows_per_shard": 50},
+            "inputs": {name: {"kind": "vector", "column": name, "batch": 64} for name in WIDTHS},
+            "alignment": {"method": method, **alignment},
+            "output": {"path": str(folder / "out")},
+            "ray": {"workers": 1, "threads_per_worker": 1},
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory, ray_session):
+    """A folder with rows in it and their embeddings."""
+    folder = tmp_path_factory.mktemp("learn")
+    (folder / "rows").mkdir()
+    write_rows(folder / "rows" / "a.parquet", 400)
+    run = Run(job_of(folder))
+    with connect("local") as cluster:
+        for name in run.inputs:
+            embed_input.fn(run, name, cluster)
+    return folder
+
+
+def fitted(folder, method, **alignment):
+    run = Run(job_of(folder, method, **alignment))
+    with connect("local") as cluster:
+        return run, fit_alignment.fn(run, cluster)[0]
+
+
+def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
+    monkeypatch.setattr("barycenter.tasks.align.trained.FEATURES", 200)
+    run, found = fitted(embedded, "kernel-cca", dim=2, folds=3)
+    rows = RowReader.of(run).read_all(run.shards)
+    params = found.alignment.get_params()
+    assert params["n_features"] == 100
+    memory = KernelCCA(**params).fit(rows.train, rows.train_groups)
+    assert found.summary["method"] == "kernel-cca"
+    assert found.summary["heldout_correlations"][0] > 0.8
+    np.testing.assert_allclose(found.alignment.fuse(rows.train), memory.fuse(rows.train), atol=1e-3)
+    loaded = load_alignment(run.storage, found.alignment_id)
+    assert np.array_equal(loaded.fuse(rows.train), found.alignment.fuse(rows.train))
+
+
+def test_a_trained_alignment_learns_from_shards_and_is_found_again(embedded):
+    run, found = fitted(embedded, "contrastive", dim=2, folds=3)
+    assert found.summary["dim"] == 2
+    assert min(found.alignment.history_) < found.alignment.history_[0]
+    assert len(run.storage.list("alignment/training")) >= 1
+    rows = RowReader.of(run).read_all(run.shards)
+    assert np.isfinite(found.alignment.fuse(rows.views)).all()
+    assert np.isfinite(found.alignment.fuse({"left": rows.views["left"][:50]})).all()
+    _, again = fitted(embedded, "contrastive", dim=2, folds=3)
+    assert again.alignment_id == found.alignment_id
+
+
+def test_two_ranks_train_on_their_own_shards(embedded):
+    run = Run(job_of(embedded, "autoencoder", dim=2, folds=3))
+    alignment = new_alignment(run).set_params(epochs=2)
+    with connect("local") as cluster:
+        moments = FoldMoments(reduce_rows(run, cluster, OfInputs(run.widths, 3))[:3])
+    data = ShardBatches(RowReader.of(run), run.shards, 3, 32, 0, ranks=2)
+    parts = [np.concatenate([b.groups for b in data.training(rank, 0)]) for rank in (0, 1)]
+    held = np.concatenate([b.groups for rank in (0, 1) for b in data.held_out(rank)])
+    everything = np.concatenate([*parts, held])
+    assert len(np.unique(everything)) == len(everything) == (~RowReader.of(run).read_all(run.shards).test).sum()
+    trained = train(
+        train_on_shards,
+        {
+            "learner": alignment.start(alignment.inner(moments)),
+            "settings": alignment.settings(),
+            "data": data,
+            "steps": 4,
+        },
+        plan=WorkerPlan(2, 1, cpus_per_worker=0.5),
+        storage=run.storage,
+        folder="test-ranks",
+    )
+    assert len(trained.state["history"]) == 3
+
+
+def test_a_rank_without_rows_of_its_own_takes_all(embedded):
+    run = Run(job_of(embedded))
+    data = ShardBatches(RowReader.of(run), run.shards[:1], 3, 32, 0, ranks=2)
+    assert sum(len(b.groups) for b in data.training(1, 0)) == sum(len(b.groups) for b in data.training(0, 0)) > 0
+
+
+def test_more_shards_cost_only_themselves(embedded):
+    """Four shards in the middle are known; the others are read and added, and then nothing is read any more."""
+    run = Run(job_of(embedded))
+    whole, read = run.shards, []
+
+    def moments(shards, key="grows"):
+        run.shards = shards
+        progress = StageProgress("fit", 400)
+        with connect("local") as cluster:
+            found = kept_moments(run, cluster, OfInputs(WIDTHS, 3), key, progress)
+        read.append(progress.done)
+        return found
+
+    moments(whole[2:6])
+    grown = moments(whole)
+    moments(whole)
+    afresh = moments(whole, "afresh")
+    assert read == [200, 200, 0, 400]
+    assert len(run.storage.list("alignment/moments/grows")) == 2
+    for a, b in zip(grown[:3], afresh[:3], strict=True):
+        assert a.n == b.n > 0
+        np.testing.assert_allclose(a.cov, b.cov, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(a.mean, b.mean, rtol=1e-6, atol=1e-7)
+    moments(whole[:3])
+    assert read[-1] == 150, "what knows more than is asked for is of no use"
+
+
+def test_what_a_learned_method_cannot_do_is_reported_before_it_starts(tmp_path):
+    with pytest.raises(JobError, match=r"alignment\.regularization: must be above 0"):
+        check_alignment(job_of(tmp_path, "kernel-cca", regularization=0), WIDTHS)
+    with pytest.raises(JobError, match=r"alignment\.dim: 4 is above the 3"):
+        check_alignment(job_of(tmp_path, "contrastive", dim=4), WIDTHS)

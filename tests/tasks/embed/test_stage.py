@@ -1,0 +1,154 @@
+"""The embed stage over real workers: the plan fixed first, memory that runs out, shards that overlap."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import barycenter.tasks.embed.stage
+from barycenter.infra.job.models import Job
+from barycenter.infra.ray.connection import WorkerPlan, connect
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.embed import settings
+from barycenter.tasks.embed.stage import embed_input, limited_by, pending
+from barycenter.tasks.embed.worker import EmbedWorker
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
+
+ROWS, FITS = 90, 5
+
+
+class Crowded(EmbedWorker):
+    """Its device holds five rows."""
+
+    def __init__(self, setting):
+        super().__init__(setting)
+        encoder = self.pipeline.encoder
+        encode = encoder.encode
+
+        def launch(batch):
+            if len(batch) > FITS:
+                raise torch.OutOfMemoryError(f"{len(batch)} rows")
+            return encode(batch)
+
+        encoder.launch = launch
+
+
+def run_of(tmp_path, **given):
+    corpus = tmp_path / "rows.jsonl"
+    if not corpus.exists():
+        corpus.write_text("".join(json.dumps({"id": str(n), "text": f"row number {n}"}) + "\n" for n in range(ROWS)))
+    return Run(
+        Job.model_validate(
+            {
+                "corpus": {"path": str(corpus), "key": "id", "rows_per_shard": 20},
+                "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"} | given},
+                "output": {"path": str(tmp_path / "out")},
+                "ray": {"workers": 1, "threads_per_worker": 1},
+            }
+        )
+    )
+
+
+def vectors(run):
+    paths = [embedding_path("text", embedding_ids(run)["text"], shard.id) for shard in run.shards]
+    return np.array([v for path in paths for v in run.storage.read_table(path).column("vector").to_pylist()])
+
+
+def test_every_row_is_embedded_where_memory_runs_out_and_the_report_says_the_batch(ray_session, tmp_path, monkeypatch):
+    run = run_of(tmp_path, batch=64)
+    monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", Crowded)
+    with connect("local") as cluster:
+        figures = embed_input.fn(run, "text", cluster)
+    assert (figures["rows"], figures["batch"], figures["least_batch"]) == (ROWS, 64, FITS)
+    assert len(np.unique(vectors(run), axis=0)) == ROWS
+    assert pending(run, "text") == []
+
+
+def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "fixed_batch", lambda _: None)
+    run = run_of(tmp_path)
+    with connect("local") as cluster:
+        figures = embed_input.fn(run, "text", cluster)
+        plan = json.loads(run.storage.read("plan.json"))
+        assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
+        assert set(plan["inputs"]["text"]) == {
+            "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled",
+        }  # fmt: skip
+        assert {"torch", "numpy", "ray"} <= set(plan["libraries"])
+        assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
+        assert 0 < figures["start_seconds"] < figures["seconds"]
+        first = vectors(run)
+        run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
+        again = embed_input.fn(run, "text", cluster)
+    assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
+    assert json.loads(run.storage.read("plan.json")) == plan
+    assert np.array_equal(vectors(run), first)
+
+
+def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
+    run, workers = run_of(tmp_path), WorkerPlan(1, 2)
+    first = settings.Execution(64, 2, "float32", "cpu")
+    second = replace(first, batch=128)
+    assert settings.fix(run, "text", workers, first) == first
+    assert settings.fix(run, "text", workers, second) == first
+    assert settings.execution(run, "text", workers) == first
+
+
+@pytest.mark.parametrize(
+    ("parts", "kind", "device", "word"),
+    [
+        ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenise-bound"),
+        ({"model": 5, "waiting": 1, "prepare": 6, "read": 9}, "image", "cpu", "decode-bound"),
+        ({"model": 5, "waiting": 2, "prepare": 4, "read": 9}, "image", "cpu", "model-bound"),
+        ({"model": 5, "waiting": 8, "prepare": 4, "read": 9}, "image", "cpu", "read-bound"),
+        ({"model": 5, "waiting": 1, "prepare": 1, "read": 9}, "image", "cuda", "read-bound"),
+        ({"model": 5, "waiting": 0, "prepare": 1, "read": 9}, "image", "cuda", "model-bound"),
+        ({"model": 1, "waiting": 1, "write": 4}, "text", "cuda", "write-bound"),
+    ],
+)
+def test_what_limits_the_stage_is_named(parts, kind, device, word):
+    assert limited_by(parts, kind, device).startswith(word)
+
+
+def test_what_runs_no_model_needs_no_trials(tmp_path):
+    assert settings.execution(run_of(tmp_path), "text", WorkerPlan(1, 2)) == settings.Execution(
+        256, 2, "float32", "cpu"
+    )
+
+
+class Uncalibrated(EmbedWorker):
+    """Finding the batch brings the worker down at the rows of the first shard."""
+
+    def _calibrated(self, job):
+        if job.sample is not None and job.sample.start == 0:
+            raise ValueError("a row that nothing survives")
+        return super()._calibrated(job)
+
+    def probe(self, payload, rows):
+        raise AssertionError("nothing is searched for")
+
+
+class NeverCalibrated(Uncalibrated):
+    """Finding the batch brings the worker down at any row."""
+
+    def _calibrated(self, job):
+        if job.sample is not None:
+            raise ValueError("a row that nothing survives")
+        return super()._calibrated(job)
+
+
+@pytest.mark.parametrize("worker", [Uncalibrated, NeverCalibrated])
+def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_embedded(
+    ray_session, tmp_path, monkeypatch, worker
+):
+    monkeypatch.setattr(settings, "fixed_batch", lambda _: None)
+    monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", worker)
+    run = run_of(tmp_path)
+    with connect("local") as cluster:
+        figures = embed_input.fn(run, "text", cluster)
+    assert figures["rows"] == ROWS
+    assert figures["batch"] > 0
+    assert pending(run, "text") == []

@@ -1,0 +1,44 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from barycenter.tasks.observability import progress
+from barycenter.tasks.observability.progress import StageProgress
+
+
+def test_plain_lines_go_to_stderr(capsys):
+    with StageProgress("embed text", 1500, skipped=300) as stage:
+        stage.advance(1000)
+        stage.advance(500)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("embed text: 1,500/1,500 rows, ")
+    assert "rows/s" in printed.err
+    assert "300 rows were done before" in printed.err
+    assert len(printed.err.splitlines()) == 1
+
+
+def test_a_failed_stage_claims_no_end(capsys):
+    with pytest.raises(ValueError, match="broken"), StageProgress("fit", 10):
+        raise ValueError("broken")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_terminal_gets_a_bar(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
+    with StageProgress("fuse", 20) as stage:
+        stage.advance(20)
+    assert "fuse" in screen.getvalue()
+    assert "20/20" in screen.getvalue()
+
+
+def test_figures_are_the_reports():
+    stage = StageProgress("fuse", 10)
+    assert stage.figures()["rows_per_s"] == 0.0
+    stage.advance(10)
+    figures = stage.figures()
+    assert set(figures) == {"rows", "seconds", "rows_per_s"}
+    assert figures["rows"] == 10
+    assert figures["rows_per_s"] > 0

@@ -1,0 +1,129 @@
+import base64
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from barycenter.tasks.report.rendering.figures import plots
+
+
+def thumbnail(colour):
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "JPEG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def candidates(text, image, fused, concat):
+    return {
+        "text": {"complete": text, "without text": 0.1, "without image": text},
+        "image": {"complete": image, "without text": image, "without image": 0.1},
+        "naive_mean": {"complete": image, "without text": 0.2, "without image": 0.2},
+        "concat": {"complete": concat, "without text": 0.25, "without image": 0.2},
+        "fused": {"complete": fused, "without text": image, "without image": text},
+    }
+
+
+def whole():
+    """A report with every part."""
+    scores = candidates(0.24, 0.307, 0.701, 0.711)
+    return {
+        "name": "shop",
+        "version": "3f9ac21b77",
+        "rows": {
+            "read": 2000,
+            "written": 1999,
+            "rejected": 1,
+            "missing": {"text": 81, "image": 112},
+            "bad": {"null": 181, "not_an_image": 3},
+        },
+        "alignment": {
+            "method": "joint",
+            "dim": 256,
+            "regularization": 0.01,
+            "heldout_correlations": [0.96, 0.9, 0.5, 0.1, None],
+            "test_correlations": [0.95, 0.88, 0.4, 0.1, 0.0],
+            "noise_edge": 0.17,
+            "n_significant": 3,
+            "chosen_by": "held-out retrieval",
+            "tried": [{"method": "cca", "dim": 64}, {"method": "joint", "dim": 256, "score": 0.7, "chosen": True}],
+        },
+        "retrieval": {
+            "n": 363,
+            "text->image": {"r1": 0.21, "r5": 0.61, "r10": 0.79, "mrr": 0.391},
+            "image->text": {"r1": 0.19, "r5": 0.58, "r10": 0.775, "mrr": 0.37},
+            "chance_r10": 0.0275,
+        },
+        "probe": {
+            "metric": "accuracy",
+            "n_test": 363,
+            "baseline": 0.108,
+            "candidates": scores,
+            "signal": {"candidate": "concat", "mean": 0.6, "low": 0.5, "found": True},
+            "dimensions": [
+                {"dim": dim, "complete": score, "low": score - 0.02, "high": score + 0.02}
+                for dim, score in ((16, 0.45), (64, 0.675), (256, 0.701))
+            ],
+            "cross_validated": {
+                "metric": "accuracy",
+                "n_test": 1815,
+                "candidates": scores,
+                "intervals": {"fused": {"complete": [0.68, 0.72]}},
+                "signal": {"candidate": "concat", "mean": 0.6, "low": 0.58, "found": True},
+                "gaps": {
+                    "complete": {"against": "concat", "mean": -0.01, "low": -0.018, "high": 0.002},
+                    "complete, best input": {"against": "image", "mean": 0.394, "low": 0.37, "high": 0.42},
+                    "without text": {"against": "image", "mean": 0.0, "low": -0.008, "high": 0.01},
+                },
+            },
+        },
+        "neighbors": {"n": 300, "share": 0.62, "good": 150, "bad": 20},
+        "speed": {
+            "embed text": {"rows": 2000, "seconds": 1.9, "rows_per_s": 1052.6, "limited_by": "tokenising"},
+            "fit": {
+                "rows": 0,
+                "seconds": 0,
+                "rows_per_s": 0,
+                "before": {"rows": 2000, "seconds": 95, "rows_per_s": 21.05},
+            },
+        },
+        "lineage": {"number": 1, "alignment_id": "9a8b7c", "encoders": {"text": "builtin/hashing"}},
+        "warnings": ["alignment.dim 300 was clipped to 256, the rank of the data"],
+    }
+
+
+def shown():
+    """The rows that the report shows."""
+    rng = np.random.default_rng(1)
+    return {
+        "map": {"x": rng.normal(size=60).tolist(), "y": rng.normal(size=60).tolist(), "label": ["a", "b", None] * 20},
+        "neighbors": [
+            {
+                "key": "item-1",
+                "text": "a red plate",
+                "label": "winter dots",
+                "thumbnail": thumbnail("red"),
+                "good": True,
+                "neighbors": [
+                    {"key": "item-2", "text": "a crimson dish", "thumbnail": thumbnail("brown"), "similarity": 0.91}
+                ],
+            },
+            {"key": "item-3", "text": None, "good": False, "neighbors": [{"key": "item-4", "text": "a kite"}]},
+        ],
+    }
+
+
+@pytest.fixture
+def report():
+    return whole()
+
+
+@pytest.fixture
+def samples():
+    return shown()
+
+
+@pytest.fixture(scope="session")
+def images():
+    """The pictures of the whole report."""
+    return plots(whole(), shown())

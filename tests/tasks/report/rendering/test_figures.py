@@ -1,0 +1,68 @@
+import io
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from barycenter.tasks.report.rendering.figures import plots
+
+NAMES = ("probe", "correlations", "retrieval", "dimensions", "map")
+
+
+def opened(content):
+    return np.asarray(Image.open(io.BytesIO(content)).convert("RGB"), float)
+
+
+def test_each_figure_on_a_light_and_a_dark_ground(images):
+    assert set(images) == {f"{name}{suffix}.png" for name in NAMES for suffix in ("", "-dark")}
+    for name in NAMES:
+        light, dark = opened(images[f"{name}.png"]), opened(images[f"{name}-dark.png"])
+        assert light.shape == dark.shape
+        assert light.shape[1] == 920
+        assert light[0, 0].mean() > 250
+        assert dark[0, 0].mean() < 50
+        assert light.std() > 5
+
+
+def test_same_report_same_bytes(report, samples, images):
+    assert plots(report, samples) == images
+
+
+@pytest.mark.parametrize(
+    ("path", "figure"),
+    [
+        (("probe", "candidates"), "probe"),
+        (("alignment", "test_correlations"), "correlations"),
+        (("retrieval", "text->image"), "retrieval"),
+        (("probe", "dimensions"), "dimensions"),
+    ],
+)
+def test_what_is_absent_is_not_drawn(report, path, figure):
+    first, second = path
+    assert f"{figure}.png" in plots({first: report[first]})
+    assert f"{figure}.png" not in plots({first: {}})
+    if figure == "correlations":
+        del report[first]["heldout_correlations"]
+    if figure == "retrieval":
+        report["retrieval"] = {"chance_r10": 0.1}
+    elif figure == "probe":
+        report["probe"] = {"candidates": {"fused": {"complete": None}}}
+    else:
+        report[first][second] = []
+    assert f"{figure}.png" not in plots({first: report[first]})
+
+
+def test_without_points_there_is_no_map(samples):
+    assert set(plots({}, samples)) == {"map.png", "map-dark.png"}
+    assert plots({}, {"map": {"x": [], "y": []}}) == plots({}) == {}
+
+
+def test_odd_figures_are_drawn_without_a_word(report, samples):
+    report["alignment"]["test_correlations"] = [float("nan"), 0.5, -0.2, *[0.1] * 60]
+    report["probe"]["candidates"] = {"a": {"complete": -3.0}, "fused": {"complete": 0.0}}
+    report["probe"] |= {"metric": "r2", "cross_validated": None}
+    samples["map"]["label"] = ["$\\frac{", "👩‍👩‍👧 \u202eمرحبا\ud800", "x" * 10_000] * 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(plots(report, samples)) == 10

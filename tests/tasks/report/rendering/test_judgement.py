@@ -1,0 +1,118 @@
+import pytest
+
+from barycenter.tasks.report.rendering import judge, verdict
+
+from .conftest import candidates
+
+
+def probed(text, image, fused, concat, gain=None, found=True, **more):
+    """A probe whose interval of the gain over the best input is ``gain`` wide to each side."""
+    scores = candidates(text, image, fused, concat)
+    best = max(text, image)
+    probe = {"metric": "accuracy", "n_test": 400, "baseline": 0.1, "candidates": scores, "signal": {"found": found}}
+    if gain is not None:
+        ends = {"mean": fused - best, "low": fused - best - gain, "high": fused - best + gain}
+        probe["gaps"] = {"complete, best input": {"against": "text" if text >= image else "image"} | ends}
+    return {"probe": probe | more}
+
+
+def test_everything_is_reported_in_one_sentence(report):
+    assert verdict(report) == (
+        "Averaging helped: the fused vector has 70.1 % accuracy, 39.4 points (+37.0 to +42.0) above the best single "
+        "input (image, 30.7 %) and 1.0 point (−1.8 to +0.2) below concatenation; without text it is level with image "
+        "alone; without image it is level with text alone."
+    )
+
+
+@pytest.mark.parametrize(
+    ("fused", "gain", "tone"),
+    [(0.80, 0.05, "good"), (0.51, 0.05, "even"), (0.50, 0.05, "even"), (0.30, 0.05, "bad"), (0.51, 0.005, "good")],
+)
+def test_tone_follows_what_the_rows_can_show(fused, gain, tone):
+    judged = judge(probed(0.5, 0.4, fused, 0.6, gain))
+    assert judged.tone == tone
+    assert judged.sentence.startswith(judged.headline + ":")
+
+
+def test_without_an_interval_nothing_is_claimed():
+    judged = judge(probed(0.5, 0.4, 0.8, 0.6))
+    assert judged.tone == "open"
+    assert "helped" not in judged.sentence
+
+
+def test_the_cross_validated_evidence_decides():
+    crossed = probed(0.5, 0.4, 0.51, 0.5, 0.005)["probe"]
+    assert judge(probed(0.5, 0.4, 0.51, 0.5, 0.05, cross_validated=crossed)).tone == "good"
+    assert judge(probed(0.5, 0.4, 0.51, 0.5, 0.005, cross_validated={"candidates": {}})).tone == "good"
+
+
+def test_chance_is_no_win():
+    judged = judge(probed(0.09, 0.11, 0.14, 0.11, 0.01, found=False))
+    assert judged.tone == "none"
+    assert judged.sentence == (
+        "No signal: neither an input alone nor any average does better than the most frequent label alone (10.0 %); "
+        "what the best of them reaches (fused, 14.0 %) is within chance."
+    )
+
+
+def test_regression_on_noise_is_no_win():
+    report = probed(-0.02, 0.0, 0.01, -0.3, 0.005, found=False, metric="r2")
+    assert verdict(report) == (
+        "No signal: neither an input alone nor any average does better than the mean; "
+        "what the best of them reaches (fused, 0.010) is within chance."
+    )
+
+
+def test_regression_says_r2_without_per_cent():
+    sentence = verdict(probed(0.2, 0.3, 0.6, 0.6, 0.1, metric="r2"))
+    assert "0.600 R², 0.300 (+0.200 to +0.400) above the best single input (image, 0.300) and level with" in sentence
+    assert "%" not in sentence
+
+
+def test_many_inputs_withheld_are_reported_in_one_clause():
+    names = ["a", "b", "c", "d"]
+    conditions = ["complete", *(f"without {name}" for name in names)]
+    scores = {name: dict.fromkeys(conditions, 0.5) for name in [*names, "concat"]}
+    scores["fused"] = dict.fromkeys(conditions, 0.7) | {"without b": 0.4}
+    gaps = {c: {"against": "a", "mean": 0.2, "low": 0.1, "high": 0.3} for c in conditions[1:]}
+    gaps["without b"] = {"against": "a", "mean": -0.1, "low": -0.2, "high": -0.05}
+    sentence = verdict({"probe": {"metric": "accuracy", "candidates": scores, "gaps": gaps}})
+    assert sentence.endswith(
+        "with one of the 4 inputs withheld it keeps at least 40.0 %, above the best input left in 3 of 4 cases "
+        "and below it in 1."
+    )
+
+
+def test_labels_that_no_complete_row_has_leave_retrieval_to_tell(report):
+    report["probe"] = {"metric": "accuracy", "n_test": 0, "candidates": {}, "baseline": None}
+    assert verdict(report).startswith("No labelled held-out row has all inputs, so only retrieval can tell")
+
+
+def test_one_input_is_not_called_an_average():
+    report = {
+        "probe": {"metric": "accuracy", "n_test": 9, "candidates": {"text": {"complete": 1}, "fused": {"complete": 1}}}
+    }
+    assert verdict(report) == "There is one input, so nothing was averaged: the fused vector has 100.0 % accuracy."
+
+
+def test_without_target_retrieval_is_reported(report):
+    del report["probe"]
+    judged = judge(report)
+    assert judged.tone == "open"
+    assert (
+        "79.0 % of the time text → image and 77.5 % of the time image → text, at least 28 times chance"
+        in judged.sentence
+    )
+
+
+def test_retrieval_at_chance_is_no_signal():
+    judged = judge({"retrieval": {"n": 400, "a->b": {"r10": 0.03}, "b->a": {"r10": 0.02}, "chance_r10": 0.025}})
+    assert judged.tone == "none"
+    assert "no better than chance (2.5 %)" in judged.sentence
+
+
+@pytest.mark.parametrize(
+    "report", [{}, {"probe": None}, {"probe": {"candidates": {}}}, {"retrieval": {"chance_r10": 1}}]
+)
+def test_an_empty_report_claims_nothing(report):
+    assert judge(report).tone == "open"
