@@ -28,12 +28,12 @@ def emoji(tmp_path_factory):
 
 
 def test_the_lines_are_those_of_six_libraries():
-    assert [re.search(r"\b(json|pandas|polars|duckdb|datasets|fusion)\b", line).group() for line in lines()] == [
-        "json", "pandas", "polars", "duckdb", "datasets", "fusion",
+    assert [re.search(r"\b(json|pandas|polars|duckdb|datasets|barycenter)\b", line).group() for line in lines()] == [
+        "json", "pandas", "polars", "duckdb", "datasets", "barycenter",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("library", ["pandas", "polars", "duckdb", "datasets", "fusion"])
+@pytest.mark.parametrize("library", ["pandas", "polars", "duckdb", "datasets", "barycenter"])
 def test_one_line_reads_the_newest_version(library, emoji, monkeypatch):
     monkeypatch.chdir(emoji)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -44,7 +44,7 @@ def test_one_line_reads_the_newest_version(library, emoji, monkeypatch):
     line = next(line for line in found[1:] if re.search(rf"\b{library}\b", line))
     exec(line, names)
     table = names["table"]
-    if library == "fusion":
+    if library == "barycenter":
         batches = list(table)
         assert sum(len(batch["fused"]) for batch in batches) == 45
         assert batches[0]["fused"].dtype == torch.float32
