@@ -10,6 +10,7 @@ from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.batch_size import find_batch
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
+from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_of
 from barycenter.infra.corpus.pictures.http import check_answered
 from barycenter.infra.storage import Storage
@@ -82,7 +83,7 @@ class EmbedWorker:
         """
         return self._calibrated(payload) if isinstance(payload, Calibration) else self._embedded(payload)
 
-    def probe(self, payload: ShardJob, rows: Sequence[int]) -> None:
+    def try_rows(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
         table = self.setting.corpus.read(payload.shard, self._columns()).take(list(rows))
         members = Members(table, self.setting.columns, payload.shard.folder)
@@ -103,7 +104,7 @@ class EmbedWorker:
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
         members = Members(table, setting.columns, job.shard.folder, refused)
         seconds = Counter({"read": time.perf_counter() - began})
-        begun = time.monotonic()
+        begun = current_clock().monotonic()
         result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         details = [*result.details, *(bad.detail for bad in result.bad)]
         check_answered(job.shard.source, details, len(members.values), begun)
