@@ -40,14 +40,6 @@ def done_shards(storage: Storage, input_name: str, embedding_id: str) -> set[str
     return {path[start:end] for path in storage.walk(folder) if path.endswith(_SUFFIX)}
 
 
-def strays(storage: Storage, prefix: str = "") -> list[str]:
-    """Temporary files that killed writers left below ``prefix``, sorted.
-
-    One that a live writer has open is listed too: remove them only while no run writes there.
-    """
-    return sorted(path for path in storage.walk(prefix) if storage.is_temporary(path))
-
-
 class Repairs:
     """Embedding files that one run makes again in place.
 

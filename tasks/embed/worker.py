@@ -10,7 +10,6 @@ from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.batch_size import find_batch
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
-from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_of
 from barycenter.infra.corpus.pictures.http import check_answered
 from barycenter.infra.storage import Storage
@@ -104,7 +103,7 @@ class EmbedWorker:
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
         members = Members(table, setting.columns, job.shard.folder, refused)
         seconds = Counter({"read": time.perf_counter() - began})
-        begun = current_clock().monotonic()
+        begun = time.monotonic()
         result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         details = [*result.details, *(bad.detail for bad in result.bad)]
         check_answered(job.shard.source, details, len(members.values), begun)

@@ -5,6 +5,7 @@ import math
 import socket
 import ssl
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -12,7 +13,6 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from barycenter.fusion.errors import BadInputError, Reason, RunError
-from barycenter.infra.clock import current_clock
 
 NO_ANSWER = "no answer from "
 """How the detail of an ``http_error`` begins where no server said anything about the picture."""
@@ -42,7 +42,7 @@ class Hosts:
     def answer(self, host: str) -> None:
         """A host has said something about a picture."""
         with self._lock:
-            self._last = current_clock().monotonic()
+            self._last = time.monotonic()
             self._failed.pop(host, None)
             self._until.pop(host, None)
 
@@ -51,12 +51,12 @@ class Hosts:
         with self._lock:
             self._failed[host] = self._failed.get(host, 0) + 1
             if self._failed[host] >= _SILENT:
-                self._until[host] = current_clock().monotonic() + _PAUSE
+                self._until[host] = time.monotonic() + _PAUSE
 
     def is_paused(self, host: str) -> bool:
         """Whether so many of its pictures failed, one after the other, that it is not asked now."""
         with self._lock:
-            return self._until.get(host, -math.inf) > current_clock().monotonic()
+            return self._until.get(host, -math.inf) > time.monotonic()
 
 
 HOSTS = Hosts()
@@ -103,7 +103,7 @@ def fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
                 return data
             if wait is None or not again:
                 break
-            current_clock().sleep(wait)
+            time.sleep(wait)
         HOSTS.silence(host)
         raise _unanswered(url, host, problem)
 
@@ -164,7 +164,7 @@ def _problem(error: Exception) -> tuple[str, bool]:
 
 def _downloaded(url: str, max_bytes: int, seconds: float) -> bytes:
     """The content of a URL, read in pieces so that neither a slow nor an endless answer holds a worker up."""
-    deadline = current_clock().monotonic() + seconds
+    deadline = time.monotonic() + seconds
     pieces: list[bytes] = []
     size = 0
     with urllib.request.urlopen(url, timeout=seconds) as answer:
@@ -173,7 +173,7 @@ def _downloaded(url: str, max_bytes: int, seconds: float) -> bytes:
             size += len(piece)
             if size > max_bytes:
                 raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
-            if current_clock().monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise TimeoutError
         if answer.length:
             raise http.client.IncompleteRead(b"", answer.length)

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from barycenter.infra.deploy.manifests import RayCluster, RayJob, check
+from tests.infra.deploy.kuberay import RayCluster, RayJob, check
 from barycenter.infra.ray import metrics
 
 DEPLOY = Path(__file__).resolve().parents[3] / "infra" / "deploy"
