@@ -116,7 +116,8 @@ def worker_memory() -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            if b"ray::Host" not in (status.parent / "cmdline").read_bytes():
+            name = (status.parent / "cmdline").read_bytes()
+            if not name.startswith(b"ray::") or name.startswith(b"ray::IDLE"):
                 continue
             fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
             found.append(int(fields["VmHWM"].split()[0]) * 1024)

@@ -106,7 +106,7 @@ class Peaks:
                     lines = status.read_text().splitlines()
                 except OSError:
                     continue
-                if "ray::Host" in lines[0]:
+                if "ray::" in lines[0] and "ray::IDLE" not in lines[0]:
                     peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
                     self.worker_mb = max(self.worker_mb, int(peak.split()[1]) / 1024)
 
@@ -115,21 +115,21 @@ class Watch:
     """What the driver reports of the running dispatch: when its first worker was ready, when which unit was done."""
 
     def __init__(self) -> None:
-        from barycenter.infra.dispatch.scheduler import Driver
+        from barycenter.infra.dispatch.pool import Finished, WorkerPool
 
         self.loaded: float | None = None
         self.done: list[tuple[float, str, int]] = []
-        attend = Driver._attend
+        take = WorkerPool._take
 
-        def attended(driver: Any, actor: Any, ref: Any) -> None:
-            rows = [item.work.rows for item, held in actor.held if held == ref]
-            attend(driver, actor, ref)
-            if rows:
-                self.done.append((time.perf_counter(), actor.name, rows[0]))
+        def taken(pool: Any, member: Any, call: Any) -> Any:
+            result = take(pool, member, call)
+            if isinstance(result, Finished):
+                self.done.append((time.perf_counter(), member.started.name, result.unit.work.rows))
             elif self.loaded is None:
                 self.loaded = time.perf_counter()
+            return result
 
-        Driver._attend = attended  # type: ignore[method-assign]
+        WorkerPool._take = taken  # type: ignore[method-assign]
 
     def timed(self, stage: Callable[[], Any]) -> tuple[Any, float]:
         """The result, and seconds since the first worker was ready."""
@@ -181,7 +181,7 @@ def run_size(folder: Path) -> dict[str, Any]:
         del moments
         (manifest, _), figures["fuse_s"] = watch.timed(lambda: fuse_features.fn(run, cluster, fitted, "mean", None))
         figures["fuse_per_million"] = watch.steady_seconds_per_million()
-        figures["workers"] = cluster.split("auto", 1, 0).workers
+        figures["workers"] = cluster.allocate_workers("auto", 1, 0).workers
     figures["files"] = [round(file["bytes"] / 2**20) for file in manifest["files"]]
     figures["worker_mb"] = peaks.worker_mb
     figures["driver_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -267,7 +267,8 @@ def dispatch_nothing(units: int) -> float:
         _, seconds = watch.timed(
             lambda: dispatch(
                 (Work(str(number), number, 1) for number in range(units)),
-                worker=Nothing, plan=cluster.split(2, 1, 0), name="nothing", on_done=lambda *_: None,
+                cluster.executor(Nothing, (), cluster.allocate_workers(2, 1, 0), "nothing"),
+                on_done=lambda *_: None,
             )
         )  # fmt: skip
     return 1000 * seconds / units

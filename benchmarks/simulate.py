@@ -12,23 +12,21 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
-
-import barycenter.infra.dispatch.scheduler as driver_module
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from barycenter.infra.clock import SystemClock, use_clock
 from barycenter.infra.corpus.base import Peek
 from barycenter.infra.corpus.corpus import Corpus
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.tables import Parquet
 from barycenter.infra.corpus.listing import Entry
-from barycenter.infra.dispatch.actor import Done
 from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.dispatch.executor import Done, StartedWorker
 from barycenter.infra.job.models import CorpusJob
-from barycenter.infra.ray.connection import WorkerPlan
 from barycenter.tasks.embed.worker import ShardJob
 from barycenter.tasks.run.context import digest
 from benchmarks.harness import finish, note, table
@@ -42,68 +40,70 @@ RUNS = ((16, 1_000_000), (256, 200_000), (1024, 50_000))
 ROWS_PER_WORKER_SECOND = 1_000.0
 
 
-class Clock:
+class Clock(SystemClock):
     """Real time, and the time that is waited without waiting."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
 
-    def monotonic(self) -> float:
+    def monotonic(self) -> float:  # type: ignore[override]
         return time.perf_counter() + self.skipped
 
 
+@dataclass
 class Imagined:
-    """What the driver uses of Ray: actors that finish one call after the other when the clock says so."""
+    """A worker: when it has ended the calls it was given."""
 
-    def __init__(self, clock: Clock, seconds: float) -> None:
+    free_at: float
+
+
+class ImaginedExecutor:
+    """Workers that finish one call after the other when the clock says so."""
+
+    concurrency = 1
+
+    def __init__(self, clock: Clock, workers: int, seconds: float) -> None:
+        self.workers = workers
         self._clock, self._seconds = clock, seconds
         self._due: list[tuple[float, int]] = []
         self._numbers = itertools.count()
 
-    def remote(self, _: type) -> Any:
-        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda *_: self._actor()))
+    def start(self) -> StartedWorker:
+        worker = Imagined(self._clock.monotonic())
+        return StartedWorker(f"imagined-{next(self._numbers)}", worker, self._call(worker, START_SECONDS))
 
-    def _actor(self) -> Any:
-        free_at = self._clock.monotonic()
+    def submit(self, worker: StartedWorker, method: str, *args: Any) -> int:
+        del method, args
+        return self._call(worker.handle, self._seconds)
 
-        def call(seconds: float) -> int:
-            nonlocal free_at
-            free_at = max(free_at, self._clock.monotonic()) + seconds
-            number = next(self._numbers)
-            heapq.heappush(self._due, (free_at, number))
-            return number
-
-        return SimpleNamespace(
-            load=SimpleNamespace(remote=lambda *_: call(START_SECONDS)),
-            run=SimpleNamespace(remote=lambda *_: call(self._seconds)),
-        )
-
-    def wait(self, refs: Sequence[int], num_returns: int, timeout: float) -> tuple[list[int], list[int]]:
-        del refs, num_returns
-        end, now = self._clock.monotonic() + timeout, self._clock.monotonic()
+    def wait(self, calls: Sequence[int], seconds: float) -> list[int]:
+        del calls
+        end, now = self._clock.monotonic() + seconds, self._clock.monotonic()
         if not self._due or self._due[0][0] > end:
             self._clock.skipped += max(0.0, end - now)
-            return [], []
+            return []
         due, number = heapq.heappop(self._due)
         self._clock.skipped += max(0.0, due - now)
-        return [number], []
+        return [number]
 
-    def get(self, _: int) -> Done:
+    def outcome(self, call: int) -> Done:
+        del call
         return Done(None)
 
-    def get_runtime_context(self) -> Any:
-        return SimpleNamespace(get_node_id=lambda: "here")
-
-    def nodes(self) -> list[dict[str, Any]]:
-        return [{"Alive": True, "NodeID": "here"}]
-
-    def kill(self, *_: Any, **__: Any) -> None:
+    def kill(self, worker: StartedWorker) -> None:
         """Nothing to kill."""
 
+    def check_alive(self) -> None:
+        """It is."""
 
-class Nothing:
-    def run(self, payload: Any) -> None:
-        del payload
+    def shortage(self) -> str:
+        return ""
+
+    def _call(self, worker: Imagined, seconds: float) -> int:
+        worker.free_at = max(worker.free_at, self._clock.monotonic()) + seconds
+        number = next(self._numbers)
+        heapq.heappush(self._due, (worker.free_at, number))
+        return number
 
 
 def plan() -> tuple[tuple[Any, ...], float]:
@@ -124,8 +124,6 @@ def simulate(shards: Sequence[Any], workers: int) -> dict[str, float]:
     """One stage over all shards on so many workers."""
     clock = Clock()
     seconds = ROWS_PER_SHARD / ROWS_PER_WORKER_SECOND
-    real = driver_module.ray, driver_module.time
-    driver_module.ray, driver_module.time = Imagined(clock, seconds), clock  # type: ignore[assignment]
     began, cpu = clock.monotonic(), time.process_time()
     done = 0
 
@@ -133,13 +131,9 @@ def simulate(shards: Sequence[Any], workers: int) -> dict[str, float]:
         nonlocal done
         done += 1
 
-    try:
-        dispatch(
-            (Work(shard.id, ShardJob(shard, 64), shard.rows) for shard in shards),
-            worker=Nothing, plan=WorkerPlan(workers, 1), name="simulated", on_done=on_done,
-        )  # fmt: skip
-    finally:
-        driver_module.ray, driver_module.time = real
+    with use_clock(clock):
+        work = (Work(shard.id, ShardJob(shard, 64), shard.rows) for shard in shards)
+        dispatch(work, ImaginedExecutor(clock, workers, seconds), on_done=on_done)
     assert done == len(shards)
     took = clock.monotonic() - began
     ideal = START_SECONDS + -(-len(shards) // workers) * seconds

@@ -8,7 +8,8 @@ import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.connection import Cluster, connect
+from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.align.stage import Fitted, fit_alignment
 from barycenter.tasks.data.alignment_files import load_alignment

@@ -22,7 +22,7 @@ from barycenter.infra.corpus.listing import (
 )
 from barycenter.infra.job.paths import is_uri
 from barycenter.infra.storage.errors import is_transient, retrying, storage_errors
-from barycenter.infra.storage.remote import _filesystem
+from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 
 _KEY = "corpus.path"
 _READ_AHEAD = 4 << 20
@@ -53,7 +53,7 @@ class Files:
         except (ImportError, ValueError) as error:
             raise JobError(_KEY, f"{path}: {_first_line(error)}") from None
         except Exception as error:
-            raise JobError(_KEY, _told(error, path)) from error
+            raise JobError(_KEY, _unreadable(error, path)) from error
 
     def stat(self, uri: str) -> tuple[int, str]:
         """Size and stamp of a file now."""
@@ -103,13 +103,13 @@ class Files:
             return Path(uri).open("rb")
         size, _ = self.stat(uri)
         if size:
-            return cast(BinaryIO, io.BufferedReader(_Ranges(self, uri, size), _READ_AHEAD))
+            return cast(BinaryIO, io.BufferedReader(self._ranges(uri, size), _READ_AHEAD))
         filesystem, path = self.remote(uri)
         return cast(BinaryIO, retrying(lambda: filesystem.open(path, "rb")))
 
     def open_ranges(self, uri: str, size: int) -> BinaryIO:
         """A seekable stream whose every read is one request, for readers that know what they want."""
-        return Path(uri).open("rb") if not is_uri(uri) else cast(BinaryIO, _Ranges(self, uri, size))
+        return Path(uri).open("rb") if not is_uri(uri) else cast(BinaryIO, self._ranges(uri, size))
 
     def chunks(self, uri: str, size: int = 8 << 20) -> Iterator[bytes]:
         """The file's bytes from the beginning, in pieces."""
@@ -120,8 +120,11 @@ class Files:
     def remote(self, uri: str) -> tuple[Any, str]:
         """The file system behind a URI, and the path in it."""
         protocol = uri.partition("://")[0]
-        filesystem = _filesystem(protocol, self._endpoint_url, os.getpid())
+        filesystem = open_filesystem(protocol, self._endpoint_url)
         return filesystem, filesystem._strip_protocol(uri)
+
+    def _ranges(self, uri: str, size: int) -> RangeStream:
+        return RangeStream(lambda start, stop: self.read(uri, start, stop - start), size)
 
     def _list_remote(self, uri: str) -> Listing:
         if "::" in uri:
@@ -171,7 +174,7 @@ def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     return int(info.get("size") or 0), text.strip('"')
 
 
-def _told(error: Exception, path: str) -> str:
+def _unreadable(error: Exception, path: str) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return f"{path}: there is no such file or folder"
     if isinstance(error, PermissionError):
@@ -185,35 +188,3 @@ def _told(error: Exception, path: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-
-
-class _Ranges(io.RawIOBase):
-    """A remote file as a stream without a cache."""
-
-    def __init__(self, files: Files, uri: str, size: int) -> None:
-        self._files, self._uri, self._size, self._position = files, uri, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._size)[whence]
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-    def read(self, size: int = -1) -> bytes:
-        left = self._size - self._position
-        size = left if size < 0 else min(size, left)
-        data = self._files.read(self._uri, self._position, size) if size > 0 else b""
-        self._position += len(data)
-        return data

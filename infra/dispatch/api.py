@@ -1,63 +1,49 @@
-"""Work over Ray actors, owned by the driver: requeue, replace, find the poison, quarantine."""
+"""Work over the workers of an executor, owned by the driver: retry, replace, find the poison, quarantine."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from barycenter.infra.dispatch.scheduler import Driver
-from barycenter.infra.dispatch.units import Limits, Quarantined, Work, Worker
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.fusion.errors import RunError
+from barycenter.infra.dispatch.executor import Executor
+from barycenter.infra.dispatch.isolation import WithoutRows
+from barycenter.infra.dispatch.scheduler import Scheduler
+from barycenter.infra.dispatch.units import Quarantined, Work
 
-__all__ = ["Quarantined", "Work", "Worker", "dispatch"]
+__all__ = ["Quarantined", "Work", "dispatch", "run_all"]
 
 
 def dispatch(
     work: Iterable[Work],
+    executor: Executor,
     *,
-    worker: type[Worker],
-    args: tuple[Any, ...] = (),
-    plan: WorkerPlan,
-    name: str,
     on_done: Callable[[Work, Any], None],
-    on_quarantine: Callable[[Quarantined], None] | None = None,
-    without_rows: Callable[[Work, tuple[int, ...]], Work] | None = None,
-    attempts: int = 3,
-    seconds_per_row: float | None = 10.0,
-    grace: float = 300.0,
-    max_in_flight: int = 2,
-    start_timeout: float = 1800.0,
+    without_rows: WithoutRows | None = None,
     first: Sequence[Work] = (),
 ) -> list[Quarantined]:
-    """Runs every unit of work once, come what may, on actors of one worker class.
+    """Runs every unit of work at least once to its end, or finds what in it cannot be done.
 
-    This is the only owner of retries: actors and their tasks have none of Ray's own. A worker that dies (crash, out of
-    memory, node lost) or exceeds its time is replaced; the unit it was at is charged an attempt and goes back to the
-    queue, what waited behind it goes back free; where it was at several, each is tried by itself. When the attempts
-    are used up:
+    A worker may die after it committed a unit and before it said so; the unit is then run again, so its results must
+    be idempotent. ``on_done`` is called once for each unit.
+
+    This is the only owner of retries: workers and their calls have none of the executor's own. A worker that dies
+    (crash, out of memory, node lost) or exceeds its time is replaced; the unit it was at is charged an attempt and goes
+    back to the queue, what waited behind it goes back free; where it was at several, each is tried by itself. When the
+    attempts are used up:
 
     * a storage or system fault (``RunError``, ``OSError``) ends the run: it says nothing against the rows;
-    * anything else is held against the rows. If the worker class has ``probe`` and ``without_rows`` is given, the
-      guilty rows are found by bisection and quarantined, and the unit is done without them; otherwise the unit is
-      quarantined whole.
+    * anything else is held against the rows. With ``without_rows`` the guilty rows are found by bisection and
+      quarantined, and the unit is done without them; otherwise the unit is quarantined whole.
 
-    An exception from the worker's ``__init__`` ends the run at once. However the function ends, its actors are
-    killed; actors that find the queue empty are released before.
+    An exception from the worker's ``__init__`` ends the run at once. However the function ends, its workers are
+    killed; workers that find the queue empty are released before.
 
     Args:
         work: Units of work, consumed as workers become free; nothing is kept of what is done.
-        worker: A plain class (see :class:`Worker`), sent by pickle.
-        args: What it is constructed with.
-        plan: How many actors, and what each reserves.
-        name: Prefix of the actors' names, such as the run's.
-        on_done: Called in the driver with each unit done (without its poisoned rows, if it had any) and what ``run``
-            returned, in order of completion.
-        on_quarantine: Called in the driver with each quarantine as it happens.
-        without_rows: A unit of work without some of its rows, numbered as in the original unit.
-        attempts: Tries of each unit.
-        seconds_per_row: Time limit for each row until units were done, then 30 times the slowest rate seen, if that
-            is less; None for no limit.
-        grace: Seconds added to a unit's time limit.
-        max_in_flight: Units handed to an actor at a time.
-        start_timeout: Seconds until at least one worker must have started.
+        executor: Runs the workers.
+        on_done: Called in the driver with each unit done (without its poisoned rows, if it had any) and what the
+            worker's ``run`` returned, in order of completion.
+        without_rows: A unit of work without some of its rows, numbered as in the original unit. The worker class then
+            has ``try_rows``.
         first: Units of which one is done before ``work`` is asked for its first and before other workers start: the
             next is tried where the one before fails for good; only the last is then quarantined.
 
@@ -68,17 +54,22 @@ def dispatch(
         RunError: A worker cannot be made, workers keep dying, storage fails, no worker starts.
         JobError: A worker found the job file wrong.
     """
-    limits = Limits(attempts, max(1, max_in_flight), seconds_per_row, grace, start=start_timeout)
-    driver = Driver(
-        work=iter(work),
-        worker=worker,
-        args=args,
-        plan=plan,
-        name=name,
-        limits=limits,
-        on_done=on_done,
-        on_quarantine=on_quarantine or (lambda _: None),
-        without_rows=without_rows if hasattr(worker, "probe") else None,
-        first=first,
-    )
-    return driver.run()
+    return Scheduler(work, executor, on_done, without_rows, first).run()
+
+
+def run_all(work: Iterable[Work], executor: Executor, what: str, on_done: Callable[[Work, Any], None]) -> None:
+    """Runs units of work that must all succeed; as :func:`dispatch`, but one that is given up ends the run.
+
+    Args:
+        work: Units of work.
+        executor: Runs the workers.
+        what: Names a unit in the message, before its id, such as ``block``.
+        on_done: As in :func:`dispatch`.
+
+    Raises:
+        RunError: A unit failed as often as it may; the others were done before.
+        JobError: A worker found the job file wrong.
+    """
+    failed = dispatch(work, executor, on_done=on_done)
+    if failed:
+        raise RunError(f"{what} {failed[0].id} failed {failed[0].attempts} times: {failed[0].detail}; run again")

@@ -1,10 +1,10 @@
-"""Which rows of a shard bring its worker down: bisection, one probe at a time."""
+"""Which rows of a shard bring its worker down: bisection, one trial at a time."""
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-MOST_PROBES = 400
+MOST_TRIALS = 400
 _CONFIRMATIONS = 2
 _SAMPLES = 3
 _FEW_ROWS = 16
@@ -13,17 +13,17 @@ Rows = tuple[int, ...]
 
 
 @dataclass
-class Hunt:
-    """The state of one search; it asks for probes and records how they went.
+class PoisonSearch:
+    """The state of one search; it asks for trials and records how they went.
 
-    A single row is guilty when it failed twice, so that the loss of a node during a probe blames nobody. Where both
+    A single row is guilty when it failed twice, so that the loss of a node during a trial blames nobody. Where both
     halves fail at first, three single rows far from each other are tried: if all of them fail, it is not a matter of
-    rows (the shard cannot be read, the model cannot run), and the search gives up. So it does after 400 probes.
+    rows (the shard cannot be read, the model cannot run), and the search gives up. So it does after 400 trials.
 
-    >>> hunt = Hunt.over(range(8))
-    >>> while rows := hunt.next_probe():
-    ...     hunt.record(rows, failed=5 in rows)
-    >>> hunt.guilty
+    >>> search = PoisonSearch.over(range(8))
+    >>> while rows := search.next_trial():
+    ...     search.record(rows, failed=5 in rows)
+    >>> search.guilty
     [5]
     """
 
@@ -33,28 +33,28 @@ class Hunt:
     _halves: list[Rows] = field(default_factory=list)
     _samples: deque[Rows] = field(default_factory=deque)
     _failures: dict[int, int] = field(default_factory=dict)
-    _probes: int = 0
+    _trials: int = 0
 
     @classmethod
-    def over(cls, rows: Sequence[int]) -> "Hunt":
+    def over(cls, rows: Sequence[int]) -> "PoisonSearch":
         """A search among the given row numbers of a shard."""
-        hunt = cls(deque())
-        hunt._halve(tuple(rows))
+        search = cls(deque())
+        search._halve(tuple(rows))
         if len(rows) >= _FEW_ROWS:
-            hunt._halves = list(hunt.open)
-        return hunt
+            search._halves = list(search.open)
+        return search
 
-    def next_probe(self) -> Rows | None:
+    def next_trial(self) -> Rows | None:
         """Rows to try alone; None when the search is over."""
-        if self._probes >= MOST_PROBES:
+        if self._trials >= MOST_TRIALS:
             self.gave_up = True
         if self.gave_up or not (self._samples or self.open):
             return None
-        self._probes += 1
+        self._trials += 1
         return self._samples[0] if self._samples else self.open.popleft()
 
     def record(self, rows: Rows, failed: bool) -> None:
-        """The outcome of a probe."""
+        """The outcome of a trial."""
         if self._samples:
             self._sampled(failed)
         elif failed and len(rows) > 1:
@@ -73,7 +73,7 @@ class Hunt:
         self.open.extend(half for half in (rows[:middle], rows[middle:]) if half)
 
     def _check_halves(self, failed: Rows) -> None:
-        """Once both halves have failed, asks for single rows: the halves are the first two probes."""
+        """Once both halves have failed, asks for single rows: the halves are the first two trials."""
         if failed not in self._halves:
             return
         self._halves.remove(failed)

@@ -1,7 +1,11 @@
-"""What dispatch is asked for and what it answers."""
+"""Units of work: what dispatch is asked for, what it answers, and in which order units are taken."""
 
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from barycenter.infra.dispatch.poison_search import PoisonSearch
 
 
 @dataclass(frozen=True)
@@ -38,46 +42,101 @@ class Quarantined:
 
 
 class Worker(Protocol):
-    """What a worker class offers: its ``__init__`` loads the model, once in each actor.
+    """What a worker class offers: its ``__init__`` loads the model, once in each process.
 
-    A class may also have ``probe(payload, rows: tuple[int, ...]) -> None``: the same computation on some rows only,
-    without lasting effect. With ``concurrency`` n > 1, n units of work run at once on threads of one actor; the class
-    decides what of them may overlap.
+    For the search for poisoned rows a class also has ``try_rows(payload, rows: tuple[int, ...]) -> None``: the same
+    computation on some rows only, without lasting effect. With ``concurrency`` n > 1, n units of work run at once on
+    threads of one worker; the class decides what of them may overlap.
     """
 
     def run(self, payload: Any) -> Any:
-        """Does one unit of work and commits it; what it returns is small."""
+        """Does one unit of work and commits it; doing it again must give the same. What it returns is small."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When patience ends.
+@dataclass(eq=False)
+class Attempts:
+    """A unit of work on its way.
 
     Attributes:
-        attempts: Tries of one unit of work.
-        in_flight: Units handed to a worker at a time; those after the first wait in its process.
-        seconds_per_row: Time limit for each row while no rate was seen, None for none at all.
-        grace: Seconds on top of it for a unit of work.
-        slack: Once units of work were done, the limit for each row is this many times the slowest rate seen.
-        start: Seconds until the first worker must have started and loaded its model.
-        hunts: Searches for poisoned rows in one unit of work.
+        work: The unit, without the rows that were found guilty.
+        rows_at_first: Its rows before any was removed; row numbers count in these.
+        failures: Failures since the last search for poisoned rows, trials of rows not among them.
+        tries: Failures of all kinds.
+        detail: What happened the last time.
+        alone: Must be tried with nothing beside it in its worker.
+        search: The search for its poisoned rows, while there is one.
+        trial: Rows that the search wants tried next.
+        searches: Searches begun.
+        removed: Rows found guilty.
     """
 
-    attempts: int = 3
-    in_flight: int = 2
-    seconds_per_row: float | None = None
-    grace: float = 60.0
-    slack: float = 30.0
-    start: float = 1800.0
-    hunts: int = 3
+    work: Work
+    rows_at_first: int
+    failures: int = 0
+    tries: int = 0
+    detail: str = ""
+    alone: bool = False
+    search: PoisonSearch | None = None
+    trial: tuple[int, ...] | None = None
+    searches: int = 0
+    removed: tuple[int, ...] = ()
 
-    def timeout(self, rows: int, slowest: float | None = None) -> float | None:
-        """Seconds that ``rows`` rows may take, given the slowest rate seen so far in seconds per row.
+    @classmethod
+    def of(cls, work: Work) -> "Attempts":
+        """None yet."""
+        return cls(work, work.rows)
 
-        >>> Limits(seconds_per_row=10.0).timeout(100), Limits(seconds_per_row=10.0).timeout(100, slowest=0.02)
-        (1060.0, 120.0)
-        """
-        if self.seconds_per_row is None:
-            return None
-        per_row = self.seconds_per_row if slowest is None else min(self.seconds_per_row, self.slack * slowest)
-        return self.grace + per_row * rows
+    @property
+    def rows(self) -> int:
+        """Rows of the next call."""
+        return self.rows_at_first if self.trial is None else len(self.trial)
+
+    def quarantined(self, rows: tuple[int, ...] = ()) -> Quarantined:
+        """The record of giving up some rows, or all."""
+        return Quarantined(self.work.id, self.tries, self.detail, rows)
+
+
+class WorkSource:
+    """Hands out units as they are needed: one of ``first``, and only when that is done the others.
+
+    Args:
+        work: The units; nothing is kept of them.
+        first: Units of which one must be done before all others; the next is tried where the one before failed.
+    """
+
+    def __init__(self, work: Iterable[Work], first: Sequence[Work] = ()) -> None:
+        self._work: Iterator[Work] = iter(work)
+        self._first = deque(first)
+        self._waiting_for: Work | None = None
+        self._started = not first
+        self.exhausted = False
+
+    def take(self, room: int) -> Iterator[Attempts]:
+        """At most ``room`` units."""
+        if not self._started:
+            self._started = True
+            yield self._next_first()
+        while self._waiting_for is None and not self.exhausted and room > 0:
+            room -= 1
+            try:
+                yield Attempts.of(next(self._work))
+            except StopIteration:
+                self.exhausted = True
+
+    def done(self, work: Work) -> None:
+        """Opens the way to the other units if this was the first."""
+        if work is self._waiting_for:
+            self._waiting_for = None
+
+    def replacement(self, work: Work) -> Attempts | None:
+        """The unit to try instead of a first one that failed for good; None where there is none."""
+        return self._next_first() if work is self._waiting_for and self._first else None
+
+    @property
+    def at_end(self) -> bool:
+        """Whether every unit has been handed out."""
+        return self.exhausted and self._waiting_for is None
+
+    def _next_first(self) -> Attempts:
+        self._waiting_for = self._first.popleft()
+        return Attempts.of(self._waiting_for)

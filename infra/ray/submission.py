@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import os
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,6 +15,7 @@ from urllib.parse import urlsplit
 
 import barycenter
 from barycenter.fusion.errors import JobError, RunError
+from barycenter.infra.clock import current_clock
 from barycenter.infra.job.loader import dump_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.logs import VARIABLE
@@ -50,7 +50,7 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, tell: Any = pri
     with staged(job) as folder:
         submission = client.submit_job(
             entrypoint=" ".join(["python -m barycenter.flows.cli run", _JOB_FILE, *flags]),
-            submission_id=f"{identifier(job.name)}-{secrets.token_hex(4)}",
+            submission_id=f"{identifier(job.name)}-{current_clock().token(4)}",
             runtime_env={"working_dir": str(folder), "env_vars": _environment()},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
         )

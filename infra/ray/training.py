@@ -23,7 +23,6 @@ import torch.distributed
 from ray.exceptions import RayError
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError
 from ray.train.v2.api.config import LoggingConfig
 from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
 from threadpoolctl import threadpool_limits
@@ -31,9 +30,9 @@ from torch import Tensor, nn
 
 from barycenter.fusion.errors import BarycenterError, RunError
 from barycenter.fusion.training import Checkpoint, Place
-from barycenter.infra.dispatch.actor import Failure
+from barycenter.infra.dispatch.executor import Failure, WorkerAllocation
 from barycenter.infra.names import identifier
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.ray.private import placement_errors
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import in_environment
 
@@ -42,7 +41,6 @@ Loop: TypeAlias = Callable[[Place, dict[str, Any]], Checkpoint]
 
 log = logging.getLogger(__name__)
 
-_NO_PLACE = (InsufficientClusterResourcesError, WorkerGroupStartupTimeoutError)
 _DONE = "trained.safetensors"
 _POLL_SECONDS = "0.25"
 
@@ -51,13 +49,13 @@ def train(
     loop: Loop,
     config: dict[str, Any],
     *,
-    plan: WorkerPlan,
+    allocation: WorkerAllocation,
     storage: Storage,
     folder: str,
     name: str = "train",
     attempts: int = 3,
 ) -> Checkpoint:
-    """Trains to the end, come what may, or finds it done.
+    """Trains to the end, or finds it done.
 
     Workers that die (crash, out of memory, node lost) are replaced and the loop goes on from the newest checkpoint; so
     does a later call with the same folder. An exception of the loop itself ends the training at once.
@@ -65,7 +63,7 @@ def train(
     Args:
         loop: A function at the top of a module; it and ``config`` are sent to the workers.
         config: What it is called with, beside its :class:`~barycenter.fusion.training.Place`.
-        plan: How many workers, and what each reserves; as many ranks train data parallel.
+        allocation: How many workers, and what each reserves; as many ranks train data parallel.
         storage: Where checkpoints lie.
         folder: In the storage; the caller names it by everything that the result depends on.
         name: Of the training, in Ray.
@@ -81,7 +79,7 @@ def train(
     store = CheckpointStore(storage, folder)
     lost, reached = 0, -1
     while (done := store.done()) is None:
-        problem = _attempt(loop, config, plan, store, name)
+        problem = _attempt(loop, config, allocation, store, name)
         if problem is None:
             continue
         step = store.step()
@@ -94,15 +92,21 @@ def train(
     return done
 
 
-def _attempt(loop: Loop, config: dict[str, Any], plan: WorkerPlan, store: "CheckpointStore", name: str) -> str | None:
+def _attempt(
+    loop: Loop, config: dict[str, Any], allocation: WorkerAllocation, store: "CheckpointStore", name: str
+) -> str | None:
     """One try; None when it ended well, else what took the workers away."""
-    resources = {"CPU": plan.cpus, "GPU": plan.gpus_per_worker} if plan.gpus_per_worker else {"CPU": plan.cpus}
+    resources = (
+        {"CPU": allocation.cpus, "GPU": allocation.gpus_per_worker}
+        if allocation.gpus_per_worker
+        else {"CPU": allocation.cpus}
+    )
     with tempfile.TemporaryDirectory(prefix="barycenter-train-") as scratch, _quiet(), _interrupts_kept():
         trainer = TorchTrainer(
             _on_worker,
-            train_loop_config={"work": _Work(loop, config, store, plan.threads, in_environment())},
+            train_loop_config={"work": _Work(loop, config, store, allocation.threads, in_environment())},
             scaling_config=ScalingConfig(
-                num_workers=plan.workers, use_gpu=plan.gpus_per_worker > 0, resources_per_worker=resources
+                num_workers=allocation.workers, use_gpu=allocation.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 name=identifier(name),
@@ -117,9 +121,11 @@ def _attempt(loop: Loop, config: dict[str, Any], plan: WorkerPlan, store: "Check
             return _loss(error)
         except ControllerError as error:
             line = " ".join(str(error.controller_failure).split())[:300]
-            if not isinstance(error.controller_failure, _NO_PLACE):
+            if not isinstance(error.controller_failure, placement_errors()):
                 return line
-            raise RunError(f"training {name}: no {plan.workers} workers of {resources} could start: {line}") from error
+            raise RunError(
+                f"training {name}: no {allocation.workers} workers of {resources} could start: {line}"
+            ) from error
         except (TrainingFailedError, RayError) as error:
             return " ".join(str(error).split())[:300]
     return None

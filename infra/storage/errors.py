@@ -1,13 +1,12 @@
 """Storage faults: which are worth another try, and the one line a user gets for the others."""
 
 import errno
-import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 from barycenter.fusion.errors import BarycenterError, RunError
+from barycenter.infra.clock import current_clock
 
 T = TypeVar("T")
 
@@ -86,15 +85,16 @@ def retrying(operation: Callable[[], T], patience: float | None = None) -> T:
     limit = PATIENCE if patience is None else patience
     first_fault: float | None = None
     attempt = 0
+    clock = current_clock()
     while True:
         try:
             return operation()
         except Exception as error:
-            now = time.monotonic()
+            now = clock.monotonic()
             first_fault = now if first_fault is None else first_fault
             if not is_transient(error) or now - first_fault >= limit:
                 raise
-            time.sleep(random.uniform(0.05, min(5.0, 0.1 * 2.0**attempt)))
+            clock.sleep(clock.uniform(0.05, min(5.0, 0.1 * 2.0**attempt)))
             attempt += 1
 
 

@@ -2,13 +2,12 @@
 
 import errno
 import os
-import secrets
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.errors import full_disk_errors, storage_errors
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -133,7 +132,7 @@ class LocalStore:
 
     @staticmethod
     def _temporary(target: Path) -> Path:
-        return target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+        return target.with_name(f".{target.name[:100]}.{current_clock().token(8)}{TEMPORARY_SUFFIX}")
 
 
 def _walk(folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
@@ -156,7 +155,8 @@ def _placed_by_claim(temporary: Path, target: Path) -> bool:
     A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes no time.
     """
     claim = target.with_name(f".{target.name[:100]}.claim{TEMPORARY_SUFFIX}")
-    seen, since = None, time.monotonic()
+    clock = current_clock()
+    seen, since = None, clock.monotonic()
     while True:
         try:
             os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
@@ -165,10 +165,10 @@ def _placed_by_claim(temporary: Path, target: Path) -> bool:
             with suppress(FileNotFoundError):
                 status = claim.stat()
                 if seen != (status.st_ino, status.st_mtime_ns):
-                    seen, since = (status.st_ino, status.st_mtime_ns), time.monotonic()
-                elif time.monotonic() - since > _CLAIM_SECONDS:
+                    seen, since = (status.st_ino, status.st_mtime_ns), clock.monotonic()
+                elif clock.monotonic() - since > _CLAIM_SECONDS:
                     claim.unlink(missing_ok=True)
-            time.sleep(_CLAIM_POLL)
+            clock.sleep(_CLAIM_POLL)
     try:
         if target.exists():
             return False

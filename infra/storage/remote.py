@@ -1,43 +1,19 @@
 """Objects behind fsspec: S3 request by request, any other protocol through fsspec's common calls."""
 
 import io
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-
-import fsspec
+from typing import Any, BinaryIO, cast
 
 from barycenter.infra.storage.errors import full_disk_errors, retrying, storage_errors
+from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 from barycenter.infra.storage.spool import Spool
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 _PART = 64 * 2**20
 _READ_AHEAD = 2**20
-
-
-@lru_cache(maxsize=8)
-def _filesystem(protocol: str, endpoint_url: str | None, process: int) -> Any:
-    """One file system for each protocol, server and process: clients survive neither fork nor pickle."""
-    del process
-    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if protocol in ("s3", "s3a"):
-        options["max_concurrency"] = 1
-        options["config_kwargs"] = {
-            "retries": {"total_max_attempts": 1, "mode": "standard"},
-            "connect_timeout": 5,
-            "read_timeout": 30,
-        }
-        if endpoint_url:
-            options["endpoint_url"] = endpoint_url
-    filesystem = fsspec.filesystem(protocol, **options)
-    filesystem.retries = 1
-    return filesystem
 
 
 class RemoteStore:
@@ -51,7 +27,7 @@ class RemoteStore:
 
     @property
     def _fs(self) -> Any:
-        return _filesystem(self._protocol, self._endpoint_url, os.getpid())
+        return open_filesystem(self._protocol, self._endpoint_url)
 
     def _full(self, path: str) -> str:
         return f"{self._base}/{path}" if path else self._base
@@ -115,9 +91,9 @@ class RemoteStore:
         """A seekable stream that fetches ranges, each retried by itself."""
         with storage_errors(self.uri(path)):
             size = int(retrying(lambda: self._fs.info(self._full(path)))["size"])
-        return cast(BinaryIO, io.BufferedReader(_Ranges(self, path, size), _READ_AHEAD))
+        return cast(BinaryIO, io.BufferedReader(RangeStream(partial(self._read_range, path), size), _READ_AHEAD))
 
-    def read_range(self, path: str, start: int, stop: int) -> bytes:
+    def _read_range(self, path: str, start: int, stop: int) -> bytes:
         """Bytes ``start`` up to ``stop``."""
         with storage_errors(self.uri(path)):
             return cast(bytes, retrying(lambda: self._fs.cat_file(self._full(path), start=start, end=stop)))
@@ -253,35 +229,3 @@ class S3Store(RemoteStore):
                     self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
                     count += 1
         return count
-
-
-class _Ranges(io.RawIOBase):
-    """A remote object as a seekable raw stream."""
-
-    def __init__(self, store: RemoteStore, path: str, size: int) -> None:
-        super().__init__()
-        self._store, self._path, self._size, self._at = store, path, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, start + offset)
-        return self._at
-
-    def readinto(self, buffer: "WriteableBuffer") -> int:
-        view = memoryview(buffer).cast("B")
-        stop = min(self._at + len(view), self._size)
-        if stop <= self._at:
-            return 0
-        data = self._store.read_range(self._path, self._at, stop)
-        view[: len(data)] = data
-        self._at += len(data)
-        return len(data)

@@ -1,11 +1,11 @@
 """What is done: an embedding file that is there is a shard that need not be embedded again."""
 
 import json
-import secrets
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
+from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.storage import MissingFileError, Storage
 
 _NOTES = "embeddings/.repairs"
@@ -40,14 +40,6 @@ def done_shards(storage: Storage, input_name: str, embedding_id: str) -> set[str
     return {path[start:end] for path in storage.walk(folder) if path.endswith(_SUFFIX)}
 
 
-def strays(storage: Storage, prefix: str = "") -> list[str]:
-    """Temporary files that killed writers left below ``prefix``, sorted.
-
-    One that a live writer has open is listed too: remove them only while no run writes there.
-    """
-    return sorted(path for path in storage.walk(prefix) if storage.is_temporary(path))
-
-
 class Repairs:
     """Embedding files that one run makes again in place.
 
@@ -61,7 +53,7 @@ class Repairs:
 
     def __init__(self, storage: Storage, paths: Sequence[str]) -> None:
         self._storage = storage
-        self._note = f"{_NOTES}/{secrets.token_hex(8)}.json"
+        self._note = f"{_NOTES}/{current_clock().token(8)}.json"
         known = _firsts(_notes(storage))
         firsts = _hashes(storage, [path for path in paths if path not in known])
         self._firsts = {path: known.get(path) or firsts[path] for path in paths}
@@ -118,7 +110,7 @@ def gather_repairs(storage: Storage) -> None:
     if len(notes) > 1 or any(now is None for note in notes.values() for _, now in note.values()):
         body = {path: [firsts[path], content] for path, content in changed.items()}
         if body:
-            storage.write(f"{_NOTES}/{secrets.token_hex(8)}.json", _encoded(body))
+            storage.write(f"{_NOTES}/{current_clock().token(8)}.json", _encoded(body))
         storage.remove(notes)
 
 

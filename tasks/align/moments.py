@@ -4,11 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.corpus import Shard
-from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.ray.connection import Cluster, WorkerPlan
+from barycenter.infra.dispatch.api import Work, run_all
+from barycenter.infra.dispatch.executor import WorkerAllocation
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path, repairs
 from barycenter.tasks.align.worker import MomentsWorker, Reduction
@@ -54,16 +54,13 @@ def reduce_rows(
         if progress is not None:
             progress.advance(work.rows)
 
-    failed = dispatch(
+    workers = block_workers(run, cluster, len(blocks))
+    run_all(
         [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
-        worker=MomentsWorker,
-        args=(RowReader.of(run), reduction),
-        plan=block_workers(run, cluster, len(blocks)),
-        name=f"{run.job.name}-fit",
+        cluster.executor(MomentsWorker, (RowReader.of(run), reduction), workers, f"{run.job.name}-fit"),
+        what="moments of block",
         on_done=done,
     )
-    if failed:
-        raise RunError(f"moments of block {failed[0].id} failed: {failed[0].detail}; run again")
     assert merged.whole is not None
     return merged.whole
 
@@ -139,7 +136,7 @@ class _InOrder:
             self._next += 1
 
 
-def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:
+def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerAllocation:
     """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
-    plan = cluster.split(run.job.ray.workers, 1, 0)
+    plan = cluster.allocate_workers(run.job.ray.workers, 1, 0)
     return replace(plan, workers=max(1, min(plan.workers, blocks)))

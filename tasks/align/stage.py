@@ -18,7 +18,7 @@ from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, fill
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import Cluster
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.tasks.align.drift import check_drift, note_fitted_shards
 from barycenter.tasks.align.limits import widest

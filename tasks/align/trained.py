@@ -16,7 +16,8 @@ from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of, stable_hash
 from barycenter.fusion.training import Checkpoint, Place
 from barycenter.infra.corpus import Shard
-from barycenter.infra.ray.connection import Cluster, WorkerPlan
+from barycenter.infra.dispatch.executor import WorkerAllocation
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.training import train as train_on_workers
 from barycenter.tasks.align.limits import FEATURES, widest
 from barycenter.tasks.align.moments import reduce_rows
@@ -99,7 +100,7 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
                 "data": data,
                 "steps": max(1, round(min(EPOCH_ROWS, rows) / size / plan.workers)),
             },
-            plan=plan,
+            allocation=plan,
             storage=run.storage,
             folder=f"alignment/training/{digest(key, plan.workers)}-{'inner' if hold else 'all'}",
             name=f"{run.job.name}-align",
@@ -111,12 +112,12 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
     alignment.take(found, on_workers(alignment.start(moments), settings, moments.total.n, False))
 
 
-def _ranks(run: Run, cluster: Cluster) -> WorkerPlan:
+def _ranks(run: Run, cluster: Cluster) -> WorkerAllocation:
     """A rank for every GPU; without one a single rank of one thread, so that the same job gives the same bits."""
-    plan = cluster.split(run.job.ray.workers, run.job.ray.threads_per_worker, run.job.ray.gpus_per_worker)
+    plan = cluster.allocate_workers(run.job.ray.workers, run.job.ray.threads_per_worker, run.job.ray.gpus_per_worker)
     if plan.gpus_per_worker:
         return plan
-    return WorkerPlan(1, 1, cpus_per_worker=min(1.0, plan.cpus))
+    return WorkerAllocation(1, 1, cpus_per_worker=min(1.0, plan.cpus))
 
 
 def train_on_shards(place: Place, config: dict[str, Any]) -> Checkpoint:

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from barycenter.fusion.encoders import fixed_batch
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.tasks.run.context import Run
 
 PLAN = "plan.json"
@@ -34,7 +34,7 @@ class Execution:
     compiled: bool = False
 
 
-def execution(run: Run, name: str, workers: WorkerPlan) -> Execution:
+def execution(run: Run, name: str, workers: WorkerAllocation) -> Execution:
     """The execution of an input as plan.json has it; without one, as the job and the machine have it.
 
     A plan made for another encoder, device, or other settings of the job does not count.
@@ -46,7 +46,7 @@ def execution(run: Run, name: str, workers: WorkerPlan) -> Execution:
     return Execution(batch, workers.threads, run.specs[name].dtype, _device(workers))
 
 
-def fix(run: Run, name: str, workers: WorkerPlan, chosen: Execution) -> Execution:
+def fix(run: Run, name: str, workers: WorkerAllocation, chosen: Execution) -> Execution:
     """Writes the execution of an input to plan.json, beside what the other inputs have.
 
     Returns:
@@ -61,7 +61,7 @@ def fix(run: Run, name: str, workers: WorkerPlan, chosen: Execution) -> Executio
     return chosen
 
 
-def _fixed(run: Run, name: str, workers: WorkerPlan) -> Execution | None:
+def _fixed(run: Run, name: str, workers: WorkerAllocation) -> Execution | None:
     """What plan.json has, if that was made for the same encoder, device and settings."""
     fixed, key = _read(run).get("inputs", {}).get(name, {}), _key(run, name, workers)
     if {part: fixed.get(part) for part in key} != key:
@@ -73,7 +73,7 @@ def _encoded(inputs: dict[str, Any]) -> bytes:
     return json.dumps({"inputs": inputs, "libraries": _library_versions()}, indent=1, sort_keys=True).encode()
 
 
-def _key(run: Run, name: str, workers: WorkerPlan) -> dict[str, Any]:
+def _key(run: Run, name: str, workers: WorkerAllocation) -> dict[str, Any]:
     return {
         "encoder_id": run.encoders[name].encoder_id,
         "device": _device(workers),
@@ -81,7 +81,7 @@ def _key(run: Run, name: str, workers: WorkerPlan) -> dict[str, Any]:
     }
 
 
-def _device(workers: WorkerPlan) -> str:
+def _device(workers: WorkerAllocation) -> str:
     return "cuda" if workers.gpus_per_worker else "cpu"
 
 

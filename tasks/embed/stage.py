@@ -13,7 +13,8 @@ from prefect.cache_policies import NO_CACHE
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Pictures, Shard
 from barycenter.infra.dispatch.api import Quarantined, Work, dispatch
-from barycenter.infra.ray.connection import Cluster, WorkerPlan
+from barycenter.infra.dispatch.executor import WorkerAllocation
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
 from barycenter.tasks.embed.bad_inputs import check_losses
 from barycenter.tasks.embed.settings import Execution, execution, fix
@@ -40,10 +41,10 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         check_losses(run, name)
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
     ray = run.job.ray
-    workers = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
+    workers = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
     workers = replace(workers, workers=min(workers.workers, len(shards)))
     mended = _announce_repairs(run, name, shards)
-    stage = _Stage(run, name, workers, mended)
+    stage = _Stage(run, name, cluster, workers, mended)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
         progress.employs(stage.workers, cluster.gpus)
         stage.work(shards, progress)
@@ -61,8 +62,8 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 class _Stage:
     """One input's shards on their way through the workers, and what is measured of them."""
 
-    def __init__(self, run: Run, name: str, workers: WorkerPlan, mended: Repairs) -> None:
-        self._run, self._name, self._mended = run, name, mended
+    def __init__(self, run: Run, name: str, cluster: Cluster, workers: WorkerAllocation, mended: Repairs) -> None:
+        self._run, self._name, self._cluster, self._mended = run, name, cluster, mended
         self._embedding_id = embedding_ids(run)[name]
         self.execution = execution(run, name, workers)
         self.workers = replace(workers, threads=self.execution.threads)
@@ -90,10 +91,12 @@ class _Stage:
 
         quarantined = dispatch(
             self._units(shards),
-            worker=EmbedWorker,
-            args=(embed_setting(self._run, self._name, self.execution),),
-            plan=self.workers,
-            name=f"{self._run.job.name}-embed-{self._name}",
+            self._cluster.executor(
+                EmbedWorker,
+                (embed_setting(self._run, self._name, self.execution),),
+                self.workers,
+                f"{self._run.job.name}-embed-{self._name}",
+            ),
             on_done=done,
             without_rows=_without_rows,
             first=first,

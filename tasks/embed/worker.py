@@ -82,7 +82,7 @@ class EmbedWorker:
         """
         return self._calibrated(payload) if isinstance(payload, Calibration) else self._embedded(payload)
 
-    def probe(self, payload: ShardJob, rows: Sequence[int]) -> None:
+    def try_rows(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
         table = self.setting.corpus.read(payload.shard, self._columns()).take(list(rows))
         members = Members(table, self.setting.columns, payload.shard.folder)

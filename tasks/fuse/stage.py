@@ -14,8 +14,8 @@ from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.dataset.schema import feature_schema
 from barycenter.fusion.errors import RunError
-from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.ray.connection import Cluster
+from barycenter.infra.dispatch.api import Work, run_all
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest
@@ -70,17 +70,14 @@ def fuse_features(
             records[int(work.id)] = record
             progress.advance(work.rows)
 
-        failed = dispatch(
+        workers = block_workers(run, cluster, len(todo))
+        run_all(
             [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo],
-            worker=FuseWorker,
-            args=(setting,),
-            plan=block_workers(run, cluster, len(todo)),
-            name=f"{run.job.name}-fuse",
+            cluster.executor(FuseWorker, (setting,), workers, f"{run.job.name}-fuse"),
+            what="fusing block",
             on_done=done,
         )
         figures = progress.figures()
-    if failed:
-        raise RunError(f"fusing block {failed[0].id} failed: {failed[0].detail}")
     _check_embeddings(run, fitted, setting)
     done_records = [records[index] for index in range(len(blocks))]
     return _commit(run, setting, partitions, fitted, done_records, parent), figures

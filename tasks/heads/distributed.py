@@ -49,10 +49,10 @@ def descended(
     config["chosen"] = chosen
     rows = chosen.sides["train"] * chosen.share
     with connect(ray.address) as cluster:
-        plan = cluster.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
+        plan = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         plan = replace(plan, workers=min(plan.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
         trained = train_on_ray(
-            head_loop, config, plan=plan, storage=sink, folder=f"{folder}/training", name=f"{name}-train"
+            head_loop, config, allocation=plan, storage=sink, folder=f"{folder}/training", name=f"{name}-train"
         )
     return NeuralHead.restore(trained.state, trained.tensors)
 

@@ -13,8 +13,8 @@ from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill_path
-from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.ray.connection import Cluster
+from barycenter.infra.dispatch.api import Work, run_all
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.join.worker import BucketWorker, SpillWorker
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
@@ -39,7 +39,7 @@ class _Joining:
             sizes = sizes + part
             self.progress.advance(work.rows)
 
-        self._dispatch(
+        self._run(
             [Work(f"{unit.side}-{unit.number}", unit, sum(shard.rows for shard in unit.shards)) for unit in units],
             SpillWorker, (self.join, self.run.storage), done,
         )  # fmt: skip
@@ -51,25 +51,18 @@ class _Joining:
     def buckets(self, spilled: list[list[str]]) -> list[dict[str, Any]]:
         """Joins every bucket; what was written, in order."""
         written: dict[int, dict[str, Any]] = {}
-        self._dispatch(
+        self._run(
             [Work(str(number), number, 0) for number in range(self.join.buckets)],
             BucketWorker, (self.join, self.run.storage, spilled),
             lambda work, record: written.__setitem__(int(work.id), record),
         )  # fmt: skip
         return [written[number] for number in range(self.join.buckets)]
 
-    def _dispatch(self, work: list[Work], worker: Any, args: tuple[Any, ...], done: Any) -> None:
-        plan = self.cluster.split(self.run.job.ray.workers, 1, 0)
-        failed = dispatch(
-            work,
-            worker=worker,
-            args=args,
-            plan=replace(plan, workers=max(1, min(plan.workers, len(work)))),
-            name=f"{self.run.job.name}-join",
-            on_done=done,
-        )
-        if failed:
-            raise RunError(f"joining: {failed[0].id} failed {failed[0].attempts} times: {failed[0].detail}")
+    def _run(self, work: list[Work], worker: Any, args: tuple[Any, ...], done: Any) -> None:
+        plan = self.cluster.allocate_workers(self.run.job.ray.workers, 1, 0)
+        workers = replace(plan, workers=max(1, min(plan.workers, len(work))))
+        executor = self.cluster.executor(worker, args, workers, f"{self.run.job.name}-join")
+        run_all(work, executor, what="joining", on_done=done)
 
 
 @task(name="join", cache_policy=NO_CACHE)

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import time
 from collections.abc import Callable
 from typing import Any, cast
 from uuid import UUID
@@ -18,6 +17,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from barycenter.infra.clock import current_clock
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.run.context import Run
 
@@ -45,7 +45,7 @@ class ProgressArtifact:
     def show(self, done: int, total: int, *, at_once: bool = False) -> None:
         """Reports how much is done; a server that does not answer never fails the stage."""
         share = 100.0 * done / total if total else 100.0
-        now = time.monotonic()
+        now = current_clock().monotonic()
         if self._gone or share == self._told or (now < self._next and not at_once):
             return
         self._next, self._told = now + _PROGRESS_EVERY, share

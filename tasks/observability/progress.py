@@ -3,7 +3,6 @@
 import json
 import logging
 import sys
-import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -11,8 +10,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from barycenter.infra.clock import current_clock
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.connection import WorkerPlan
 from barycenter.infra.ray.metrics import StageMetrics
 from barycenter.infra.storage import Storage
 from barycenter.tasks.observability.artifacts import ProgressArtifact
@@ -35,7 +35,7 @@ class StageProgress:
 
     def __init__(self, stage: str, total: int, *, skipped: int = 0, storage: Storage | None = None) -> None:
         self.stage, self.total, self.skipped, self.done = stage, total, skipped, 0
-        self.started = time.monotonic()
+        self.started = current_clock().monotonic()
         self._storage = storage
         self._last_line = self._last_file = self.started
         self._bar: Progress | None = None
@@ -79,9 +79,9 @@ class StageProgress:
     @property
     def seconds(self) -> float:
         """Seconds since the stage began."""
-        return time.monotonic() - self.started
+        return current_clock().monotonic() - self.started
 
-    def employs(self, workers: WorkerPlan, cluster_gpus: float) -> None:
+    def employs(self, workers: WorkerAllocation, cluster_gpus: float) -> None:
         """Reports how many workers the stage has, and what share of the cluster's GPUs they hold."""
         self._metrics.reserved(workers.workers, workers.workers * workers.gpus_per_worker, cluster_gpus)
 
@@ -90,7 +90,7 @@ class StageProgress:
         self.done += rows
         self._artifact.show(self.done, self.total)
         self._metrics.advance(rows, self.total - self.done, parts or {})
-        now = time.monotonic()
+        now = current_clock().monotonic()
         rate = self.done / max(now - self.started, 1e-9)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{rate:,.0f} rows/s")

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.embedding_files import strays
 from barycenter.infra.versions.manifests import collect_garbage, read_manifest, verify
 from tests.chaos.world import Actor, Nodes, PrefectServer, actors, start_run, wait_until
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
@@ -186,11 +185,16 @@ def checked(out: Path, expected: dict[str, str]) -> list[str]:
         wrong.append(f"features differ from the undisturbed run: {digests(out)} instead of {expected}")
     wrong += verify(storage, read_manifest(storage))
     collect_garbage(storage, keep=1)
-    if left := strays(storage):
+    if left := temporary_files(storage):
         wrong.append(f"temporary files after gc: {left}")
     if digests(out) != expected:
         wrong.append("gc took features")
     return wrong
+
+
+def temporary_files(storage: Storage) -> list[str]:
+    """What killed writers left behind, sorted."""
+    return sorted(path for path in storage.walk() if storage.is_temporary(path))
 
 
 def prefix(stage: str) -> str:

@@ -9,7 +9,6 @@ import pytest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import connect
-from barycenter.infra.versions.embedding_files import strays
 from barycenter.infra.versions.manifests import read_manifest, verify
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.embed.stage import embed_input
@@ -17,7 +16,7 @@ from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.report.stage import write_report
-from tests.chaos.strikes import digests
+from tests.chaos.strikes import digests, temporary_files
 from tests.flows.corpora import output, text_and_vector_job, text_and_vector_rows, write_lines
 
 pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
@@ -80,7 +79,7 @@ def test_a_full_disk_is_one_line_in_every_stage_and_resumed(small_disk, tmp_path
             with full(small_disk), pytest.raises(RunError, match="no space left on") as caught:
                 stage()
             assert "\n" not in str(caught.value), name
-            assert strays(output(data)) == [], name
+            assert temporary_files(output(data)) == [], name
             stage()
     assert verify(output(data), read_manifest(output(data))) == []
     assert len(digests(small_disk / "out")) == 1

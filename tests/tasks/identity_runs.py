@@ -9,7 +9,7 @@ from typing import Any
 from barycenter.fusion.encoders import load
 from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import Cluster, Node
+from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.embed.stage import embed_input
 from barycenter.tasks.fuse.stage import fuse_features

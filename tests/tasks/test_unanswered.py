@@ -13,8 +13,8 @@ from PIL import Image
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus.pictures import http as fetching
 from barycenter.infra.corpus.pictures.http import NO_ANSWER, Hosts
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import WorkerPlan
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed.settings import execution
 from barycenter.tasks.embed.stage import embed_setting, pending
@@ -53,7 +53,7 @@ def prepared(folder: Path, **flags: bool) -> tuple[Run, EmbedWorker]:
         "limits": {"http": True, "http_timeout": 5},
     }
     run = Run(Job.model_validate(job), **flags)
-    return run, EmbedWorker(embed_setting(run, "image", execution(run, "image", WorkerPlan(1, 1))))
+    return run, EmbedWorker(embed_setting(run, "image", execution(run, "image", WorkerAllocation(1, 1))))
 
 
 def written(run: Run, *columns: str) -> list[list[object]]:

@@ -9,8 +9,8 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from barycenter.infra.deploy.manifests import RayCluster, RayJob, check
 from barycenter.infra.ray import metrics
+from tests.infra.deploy.kuberay import RayCluster, RayJob, check
 
 DEPLOY = Path(__file__).resolve().parents[3] / "infra" / "deploy"
 FILES = sorted((DEPLOY / "kuberay").glob("*.yaml"))

@@ -7,10 +7,11 @@ import pytest
 import ray
 
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.infra.dispatch.api import Quarantined, Work, dispatch
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.dispatch.api import Quarantined, Work
+from barycenter.infra.dispatch.executor import WorkerAllocation
+from tests.infra.dispatch.on_ray import dispatch
 
-ONE, TWO = WorkerPlan(1, 1), WorkerPlan(2, 1)
+ONE, TWO = WorkerAllocation(1, 1), WorkerAllocation(2, 1)
 
 
 class Echo:
@@ -52,10 +53,10 @@ class Poisoned:
 
     def run(self, payload):
         number, skip = payload
-        self.probe(payload, tuple(row for row in range(number) if row not in skip))
+        self.try_rows(payload, tuple(row for row in range(number) if row not in skip))
         return number - len(skip)
 
-    def probe(self, payload, rows):
+    def try_rows(self, payload, rows):
         if self.rows & set(rows):
             self.deed()
 
@@ -64,9 +65,9 @@ class Heavy:
     """Fails on more than eight rows at once, whichever they are."""
 
     def run(self, payload):
-        self.probe(payload, range(payload[0]))
+        self.try_rows(payload, range(payload[0]))
 
-    def probe(self, payload, rows):
+    def try_rows(self, payload, rows):
         if len(rows) > 8:
             raise MemoryError
 
@@ -119,11 +120,17 @@ def without_rows(work, rows):
     return Work(work.id, (number, skip + rows), work.rows)
 
 
-def run(numbers, worker, *args, plan=TWO, rows=1, **options):
+def run(numbers, worker, *args, allocation=TWO, rows=1, **options):
     done = []
     work = (Work(f"shard-{number}", number, rows) for number in numbers)
     quarantined = dispatch(
-        work, worker=worker, args=args, plan=plan, name="test", on_done=lambda w, v: done.append(v), **options
+        work,
+        worker=worker,
+        args=args,
+        allocation=allocation,
+        name="test",
+        on_done=lambda w, v: done.append(v),
+        **options,
     )
     return done, quarantined
 
@@ -174,7 +181,7 @@ def test_work_is_pulled_as_it_is_needed(ray_session):
         done.append(value)
         most.append(len(pulled) - len(done))
 
-    dispatch(source(), worker=Echo, plan=TWO, name="test", on_done=on_done)
+    dispatch(source(), worker=Echo, allocation=TWO, name="test", on_done=on_done)
     assert len(done) == 40
     assert max(most) <= 8
 
@@ -187,7 +194,7 @@ def test_nothing_is_lost_when_workers_die_or_fail_in_passing(ray_session, tmp_pa
 
 
 def test_a_hung_worker_is_replaced(ray_session, tmp_path):
-    done, quarantined = run([0, 1], Once, str(tmp_path), hang, seconds_per_row=0.1, grace=1.0, plan=ONE)
+    done, quarantined = run([0, 1], Once, str(tmp_path), hang, seconds_per_row=0.1, grace=1.0, allocation=ONE)
     assert sorted(done) == [0, 1]
     assert quarantined == []
 
@@ -203,7 +210,7 @@ def test_an_actor_killed_from_outside_is_replaced(ray_session, tmp_path):
 
     done = []
     work = [Work(str(number), number, 1) for number in range(20)]
-    dispatch(work, worker=Loading, args=(str(tmp_path), 1), plan=ONE, name="test", on_done=on_done)
+    dispatch(work, worker=Loading, args=(str(tmp_path), 1), allocation=ONE, name="test", on_done=on_done)
     assert sorted(done) == list(range(20))
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -213,23 +220,21 @@ def test_an_actor_killed_from_outside_is_replaced(ray_session, tmp_path):
     [pytest.param(crash, "its process died", marks=pytest.mark.slow), (bug, "ValueError: a row it cannot take in")],
 )
 def test_a_poisoned_row_is_found_and_the_rest_is_done(ray_session, deed, words):
-    seen, done = [], []
+    done = []
     work = [Work("good", (4, ()), 4), Work("bad", (8, ()), 8)]
     quarantined = dispatch(
         work,
         worker=Poisoned,
         args=((5,), deed),
-        plan=ONE,
+        allocation=ONE,
         name="test",
         on_done=lambda w, value: done.append((w.id, value)),
-        on_quarantine=seen.append,
         without_rows=without_rows,
         attempts=1,
     )
     assert sorted(done) == [("bad", 7), ("good", 4)]
     assert [(each.id, each.rows) for each in quarantined] == [("bad", (5,))]
     assert words in quarantined[0].detail
-    assert seen == quarantined
 
 
 def test_several_poisoned_rows_are_found(ray_session):
@@ -239,7 +244,7 @@ def test_several_poisoned_rows_are_found(ray_session):
         [Work("bad", (64, ()), 64)],
         worker=Poisoned,
         args=(rows, bug),
-        plan=ONE,
+        allocation=ONE,
         name="test",
         on_done=lambda w, value: done.append(value),
         without_rows=without_rows,
@@ -248,7 +253,7 @@ def test_several_poisoned_rows_are_found(ray_session):
     assert [each.rows for each in quarantined] == [rows]
 
 
-def test_without_probe_the_unit_is_quarantined_whole(ray_session):
+def test_without_a_search_the_unit_is_quarantined_whole(ray_session):
     done, quarantined = run([1, 2], Raising, ValueError("never"), attempts=2)
     assert done == []
     assert sorted(quarantined, key=lambda each: each.id) == [
@@ -261,7 +266,7 @@ def test_a_unit_that_only_fails_whole_is_quarantined_whole(ray_session):
     quarantined = dispatch(
         [Work("heavy", (16, ()), 16)],
         worker=Heavy,
-        plan=ONE,
+        allocation=ONE,
         name="test",
         on_done=lambda w, value: pytest.fail("done?"),
         without_rows=without_rows,
@@ -290,7 +295,7 @@ def test_a_storage_fault_ends_the_run_and_blames_no_row(ray_session, error):
 
 def test_workers_that_keep_dying_end_the_run(ray_session):
     with pytest.raises(RunError, match="workers died 3 times in a row without finishing anything; last: its process"):
-        run([(4, ())] * 9, Poisoned, (0, 1, 2, 3), crash, plan=ONE, attempts=1)
+        run([(4, ())] * 9, Poisoned, (0, 1, 2, 3), crash, allocation=ONE, attempts=1)
 
 
 def test_workers_that_die_loading_end_the_run(ray_session):
@@ -302,12 +307,12 @@ def test_workers_that_die_loading_end_the_run(ray_session):
             pass
 
     with pytest.raises(RunError, match="workers died"):
-        run([1], Dying, plan=ONE, attempts=1)
+        run([1], Dying, allocation=ONE, attempts=1)
 
 
 def test_workers_that_cannot_be_placed_are_one_line(ray_session):
     with pytest.raises(RunError, match=r"no worker started within .* each needs 99 CPUs .* the cluster has 2"):
-        run([1], Echo, plan=WorkerPlan(1, 99), start_timeout=1)
+        run([1], Echo, allocation=WorkerAllocation(1, 99), start=1)
 
 
 def test_an_error_in_the_driver_leaves_no_actor(ray_session, tmp_path):
@@ -316,14 +321,14 @@ def test_an_error_in_the_driver_leaves_no_actor(ray_session, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        dispatch([Work("a", 1, 1)] * 9, worker=Echo, plan=TWO, name="test", on_done=fail)
+        dispatch([Work("a", 1, 1)] * 9, worker=Echo, allocation=TWO, name="test", on_done=fail)
     assert wait_until(no_actor_is_left)
 
 
 def test_threads_are_pinned_before_libraries_load(ray_session):
-    (seen,), _ = run([1], Environment, plan=WorkerPlan(1, 2))
+    (seen,), _ = run([1], Environment, allocation=WorkerAllocation(1, 2))
     assert seen == ("2", 2)
-    (seen,), _ = run([1], Environment, plan=WorkerPlan(1, 1))
+    (seen,), _ = run([1], Environment, allocation=WorkerAllocation(1, 1))
     assert seen == ("1", 1)
 
 
@@ -331,7 +336,7 @@ def test_the_second_of_the_first_units_is_tried_where_the_first_fails_and_the_la
     def dispatched(first):
         done = []
         quarantined = dispatch(
-            [Work("rest", (2, ()), 2)], worker=Poisoned, args=((5,), bug), plan=ONE, name="test",
+            [Work("rest", (2, ()), 2)], worker=Poisoned, args=((5,), bug), allocation=ONE, name="test",
             on_done=lambda w, value: done.append(w.id), attempts=1, first=first,
         )  # fmt: skip
         return done, [each.id for each in quarantined]
@@ -342,7 +347,7 @@ def test_the_second_of_the_first_units_is_tried_where_the_first_fails_and_the_la
 
 
 class Unreadable:
-    """Fails whichever the rows: the shard cannot be read; counts the probes."""
+    """Fails whichever the rows: the shard cannot be read; counts the trials."""
 
     def __init__(self, folder):
         self.folder = Path(folder)
@@ -350,14 +355,14 @@ class Unreadable:
     def run(self, payload):
         raise MemoryError
 
-    def probe(self, payload, rows):
-        (self.folder / f"probe-{time.monotonic_ns()}").touch()
+    def try_rows(self, payload, rows):
+        (self.folder / f"trial-{time.monotonic_ns()}").touch()
         raise MemoryError
 
 
-def test_a_shard_that_fails_whichever_the_rows_is_given_up_after_five_probes(ray_session, tmp_path):
+def test_a_shard_that_fails_whichever_the_rows_is_given_up_after_five_trials(ray_session, tmp_path):
     quarantined = dispatch(
-        [Work("whole", (4096, ()), 4096)], worker=Unreadable, args=(str(tmp_path),), plan=ONE, name="test",
+        [Work("whole", (4096, ()), 4096)], worker=Unreadable, args=(str(tmp_path),), allocation=ONE, name="test",
         on_done=lambda w, value: pytest.fail("done?"), without_rows=without_rows, attempts=1,
     )  # fmt: skip
     assert [(each.id, each.rows) for each in quarantined] == [("whole", ())]

@@ -8,8 +8,10 @@ import pytest
 import ray
 
 from barycenter.fusion.errors import JobError, RunError
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray import connection as cluster
-from barycenter.infra.ray.connection import Cluster, Node, WorkerPlan, connect, in_submitted_job
+from barycenter.infra.ray.cluster import Cluster, Node
+from barycenter.infra.ray.connection import connect, in_submitted_job
 
 
 def machine(*nodes):
@@ -19,31 +21,31 @@ def machine(*nodes):
 @pytest.mark.parametrize(
     ("nodes", "asked", "plan"),
     [
-        ([(2, 0)], {}, WorkerPlan(1, 2, 0, 2)),
-        ([(1, 0)], {}, WorkerPlan(1, 1, 0, 1)),
-        ([(16, 0)], {}, WorkerPlan(4, 4, 0, 4)),
-        ([(16, 0)], {"rows": 300}, WorkerPlan(2, 4, 0, 4)),
-        ([(16, 0)], {"rows": 0}, WorkerPlan(1, 4, 0, 4)),
-        ([(2, 0)], {"workers": 2}, WorkerPlan(2, 1, 0, 1)),
-        ([(2, 0)], {"workers": 4}, WorkerPlan(4, 1, 0, 0.5)),
-        ([(2, 0)], {"workers": 1, "threads": 8}, WorkerPlan(1, 8, 0, 2)),
-        ([(2, 0)], {"threads": 1}, WorkerPlan(2, 1, 0, 1)),
-        ([(0, 0), (4, 0), (8, 0)], {}, WorkerPlan(3, 4, 0, 4)),
-        ([(2, 2)], {"gpus": 0.5}, WorkerPlan(4, 1, 0.5, 0.5)),
-        ([(16, 4)], {}, WorkerPlan(4, 4, 1, 4)),
-        ([(64, 8), (64, 0)], {}, WorkerPlan(8, 8, 1, 8)),
-        ([(16, 4)], {"gpus": 2}, WorkerPlan(2, 8, 2, 8)),
-        ([(16, 4)], {"gpus": 0}, WorkerPlan(4, 4, 0, 4)),
+        ([(2, 0)], {}, WorkerAllocation(1, 2, 0, 2)),
+        ([(1, 0)], {}, WorkerAllocation(1, 1, 0, 1)),
+        ([(16, 0)], {}, WorkerAllocation(4, 4, 0, 4)),
+        ([(16, 0)], {"rows": 300}, WorkerAllocation(2, 4, 0, 4)),
+        ([(16, 0)], {"rows": 0}, WorkerAllocation(1, 4, 0, 4)),
+        ([(2, 0)], {"workers": 2}, WorkerAllocation(2, 1, 0, 1)),
+        ([(2, 0)], {"workers": 4}, WorkerAllocation(4, 1, 0, 0.5)),
+        ([(2, 0)], {"workers": 1, "threads": 8}, WorkerAllocation(1, 8, 0, 2)),
+        ([(2, 0)], {"threads": 1}, WorkerAllocation(2, 1, 0, 1)),
+        ([(0, 0), (4, 0), (8, 0)], {}, WorkerAllocation(3, 4, 0, 4)),
+        ([(2, 2)], {"gpus": 0.5}, WorkerAllocation(4, 1, 0.5, 0.5)),
+        ([(16, 4)], {}, WorkerAllocation(4, 4, 1, 4)),
+        ([(64, 8), (64, 0)], {}, WorkerAllocation(8, 8, 1, 8)),
+        ([(16, 4)], {"gpus": 2}, WorkerAllocation(2, 8, 2, 8)),
+        ([(16, 4)], {"gpus": 0}, WorkerAllocation(4, 4, 0, 4)),
     ],
 )
 def test_a_split_uses_the_machines_and_places_every_worker(nodes, asked, plan):
-    got = machine(*nodes).split(**asked)
+    got = machine(*nodes).allocate_workers(**asked)
     assert got == plan
     assert sum(Node(*node).holds(got.cpus, got.gpus_per_worker) for node in nodes) >= got.workers
 
 
 def test_workers_are_placed_on_unequal_nodes():
-    plan = machine((3, 0), (1, 0)).split(workers=3, threads=2)
+    plan = machine((3, 0), (1, 0)).allocate_workers(workers=3, threads=2)
     assert plan.threads == 2
     assert sum(node.holds(plan.cpus, 0) for node in machine((3, 0), (1, 0)).nodes) >= 3
 
@@ -51,12 +53,12 @@ def test_workers_are_placed_on_unequal_nodes():
 @pytest.mark.parametrize("gpus", [1, 0.5, 1.5])
 def test_gpus_that_are_not_there_name_the_key(gpus):
     with pytest.raises(JobError, match=r"^ray\.gpus_per_worker: "):
-        machine((2, 0)).split(gpus=gpus)
+        machine((2, 0)).allocate_workers(gpus=gpus)
 
 
 def test_a_cluster_without_cpus_is_one_line():
     with pytest.raises(RunError, match="no node with a CPU"):
-        machine((0, 0)).split()
+        machine((0, 0)).allocate_workers()
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":", "ray://head:10001", "host:port"])

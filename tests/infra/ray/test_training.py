@@ -10,11 +10,11 @@ from ray.train.v2.api.exceptions import ControllerError
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.training import Checkpoint, InProcess, pack, unpack
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.training import CheckpointStore, _Work, train
 from barycenter.infra.storage import Storage
 
-ONE, TWO = WorkerPlan(1, 1, cpus_per_worker=0.5), WorkerPlan(2, 1, cpus_per_worker=0.5)
+ONE, TWO = WorkerAllocation(1, 1, cpus_per_worker=0.5), WorkerAllocation(2, 1, cpus_per_worker=0.5)
 
 
 def descend(place, config):
@@ -54,17 +54,17 @@ def test_a_killed_worker_goes_on_from_the_newest_checkpoint(ray_session, tmp_pat
     config = {"steps": 30, "folder": str(tmp_path)}
     alone = descend(InProcess(), config)
     storage = Storage(str(tmp_path / "out"))
-    trained = train(descend, config | {"die_at": 20}, plan=TWO, storage=storage, folder="head/a")
+    trained = train(descend, config | {"die_at": 20}, allocation=TWO, storage=storage, folder="head/a")
     assert trained.state == {"began": 20, "world": 2}
     torch.testing.assert_close(weights(trained), weights(alone), rtol=0, atol=1e-5)
     assert storage.list("head/a") == ["head/a/trained.safetensors"]
-    again = train(wrong_job, config, plan=TWO, storage=storage, folder="head/a")
+    again = train(wrong_job, config, allocation=TWO, storage=storage, folder="head/a")
     assert torch.equal(weights(again), weights(trained)), "what is done is not trained again"
 
 
 def test_the_loops_own_error_is_reported_at_once(ray_session, tmp_path):
     with pytest.raises(JobError, match="nothing to learn"):
-        train(wrong_job, {"folder": str(tmp_path)}, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+        train(wrong_job, {"folder": str(tmp_path)}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
     assert len(list(tmp_path.glob("try-*"))) == 1
 
 
@@ -72,8 +72,8 @@ def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
     storage = Storage(str(tmp_path / "out"))
     config = {"steps": 12, "folder": str(tmp_path), "die_at": 7}
     with pytest.raises(RunError, match=r"lost 1 times.*run again"):
-        train(descend, config, plan=ONE, storage=storage, folder="a", attempts=1)
-    trained = train(descend, config, plan=ONE, storage=storage, folder="a")
+        train(descend, config, allocation=ONE, storage=storage, folder="a", attempts=1)
+    trained = train(descend, config, allocation=ONE, storage=storage, folder="a")
     assert trained.state["began"] == 7
     assert torch.equal(weights(trained), weights(descend(InProcess(), config)))
 
@@ -88,11 +88,11 @@ def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, m
 
     monkeypatch.setattr(TorchTrainer, "fit", fit)
     config = {"steps": 2, "folder": str(tmp_path)}
-    trained = train(descend, config, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    trained = train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
     assert trained.step == 2
     problems.append(InsufficientClusterResourcesError("no such GPU"))
     with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
-        train(descend, config, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
+        train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
 
 
 def see_credentials(_place, _config):
@@ -101,7 +101,7 @@ def see_credentials(_place, _config):
 
 def test_workers_have_the_credentials_of_the_driver_and_show_them_nowhere(ray_session, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
-    trained = train(see_credentials, {}, plan=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    trained = train(see_credentials, {}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
     assert trained.state["key"] == "of-a-block-loaded-late"
     assert "late" not in repr(_Work(see_credentials, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
     assert "late" not in caplog.text

@@ -4,9 +4,10 @@ import pytest
 from prefect.blocks.system import Secret
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.dispatch.api import Work
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.storage.credentials import in_environment, load_block
+from tests.infra.dispatch.on_ray import dispatch
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION")
 
@@ -32,7 +33,7 @@ def test_a_block_is_loaded_into_the_environment_and_workers_see_it(prefect_serve
     assert "OTHER" not in os.environ
     seen = []
     work = [Work("one", "AWS_SECRET_ACCESS_KEY", 1)]
-    dispatch(work, worker=Reader, plan=WorkerPlan(1, 1), name="read", on_done=lambda _, value: seen.append(value))
+    dispatch(work, worker=Reader, allocation=WorkerAllocation(1, 1), on_done=lambda _, value: seen.append(value))
     assert seen == ["hush"]
 
 

@@ -6,8 +6,9 @@ import pytest
 from barycenter.fusion.alignment import KernelCCA
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.moments import FoldMoments
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import WorkerPlan, connect
+from barycenter.infra.ray.connection import connect
 from barycenter.infra.ray.training import train
 from barycenter.tasks.align.limits import check_alignment
 from barycenter.tasks.align.moments import kept_moments, reduce_rows
@@ -111,7 +112,7 @@ def test_two_ranks_train_on_their_own_shards(embedded):
             "data": data,
             "steps": 4,
         },
-        plan=WorkerPlan(2, 1, cpus_per_worker=0.5),
+        allocation=WorkerAllocation(2, 1, cpus_per_worker=0.5),
         storage=run.storage,
         folder="test-ranks",
     )

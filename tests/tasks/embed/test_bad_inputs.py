@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from barycenter.fusion.errors import Reason, RunError
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import WorkerPlan
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.rows import RowReader, sample_shards
 from barycenter.tasks.embed.advice import ADVICE, described
@@ -37,7 +37,7 @@ def embedded(tmp_path, texts, **limits):
             }
         )
     )
-    worker = EmbedWorker(embed_setting(run, "text", execution(run, "text", WorkerPlan(1, 1))))
+    worker = EmbedWorker(embed_setting(run, "text", execution(run, "text", WorkerAllocation(1, 1))))
     return run, sum((worker.run(ShardJob(shard, 8))["bad"] for shard in run.shards), Counter())
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import barycenter.tasks.embed.stage
+from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import WorkerPlan, connect
+from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed import settings
 from barycenter.tasks.embed.stage import embed_input, limited_by, pending
@@ -89,7 +90,7 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
 
 
 def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
-    run, workers = run_of(tmp_path), WorkerPlan(1, 2)
+    run, workers = run_of(tmp_path), WorkerAllocation(1, 2)
     first = settings.Execution(64, 2, "float32", "cpu")
     second = replace(first, batch=128)
     assert settings.fix(run, "text", workers, first) == first
@@ -114,7 +115,7 @@ def test_what_limits_the_stage_is_named(parts, kind, device, word):
 
 
 def test_what_runs_no_model_needs_no_trials(tmp_path):
-    assert settings.execution(run_of(tmp_path), "text", WorkerPlan(1, 2)) == settings.Execution(
+    assert settings.execution(run_of(tmp_path), "text", WorkerAllocation(1, 2)) == settings.Execution(
         256, 2, "float32", "cpu"
     )
 
@@ -127,7 +128,7 @@ class Uncalibrated(EmbedWorker):
             raise ValueError("a row that nothing survives")
         return super()._calibrated(job)
 
-    def probe(self, payload, rows):
+    def try_rows(self, payload, rows):
         raise AssertionError("nothing is searched for")
 
 

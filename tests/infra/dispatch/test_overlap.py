@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.ray.connection import WorkerPlan
+from barycenter.infra.dispatch.api import Work
+from barycenter.infra.dispatch.executor import WorkerAllocation
+from tests.infra.dispatch.on_ray import dispatch
 from tests.infra.dispatch.test_api import Poisoned
 
-ONE, TWO = WorkerPlan(1, 1), WorkerPlan(2, 1)
+ONE, TWO = WorkerAllocation(1, 1), WorkerAllocation(2, 1)
 
 
 class Overlapping(Poisoned):
@@ -49,7 +50,11 @@ def test_two_units_overlap_in_one_actor(ray_session):
     seen = []
     units = [work(number, 0) for number in range(6)]
     dispatch(
-        units, worker=Overlapping, plan=ONE, name="t", on_done=lambda unit, at_once: seen.append((unit.id, at_once))
+        units,
+        worker=Overlapping,
+        allocation=ONE,
+        name="t",
+        on_done=lambda unit, at_once: seen.append((unit.id, at_once)),
     )
     assert sorted(unit for unit, _ in seen) == [f"w{n}" for n in range(6)]
     assert max(at_once for _, at_once in seen) == 2
@@ -63,7 +68,7 @@ def test_of_two_at_work_in_a_dying_actor_the_guilty_one_is_found(ray_session, tm
         [work(0, 8), work(1, 3)],
         worker=Overlapping,
         args=({7}, str(tmp_path)),
-        plan=ONE,
+        allocation=ONE,
         name="t",
         on_done=lambda unit, _: done.append((unit.id, unit.payload[1])),
         without_rows=without,
@@ -87,7 +92,7 @@ def test_the_first_unit_is_done_before_the_others_are_asked_for(ray_session):
             yield work(number, 1)
 
     dispatch(
-        units(), worker=Naming, plan=TWO, name="t", first=[Work("first", "first", 0)],
+        units(), worker=Naming, allocation=TWO, name="t", first=[Work("first", "first", 0)],
         on_done=lambda unit, _: events.append(unit.id),
     )  # fmt: skip
     assert events[:2] == ["first", "asked"]
@@ -103,7 +108,7 @@ def test_nothing_is_asked_for_when_the_first_unit_fails(ray_session):
     quarantined = dispatch(
         asked,
         worker=Failing,
-        plan=TWO,
+        allocation=TWO,
         name="t",
         first=[Work("first", "first", 0)],
         on_done=lambda *_: None,

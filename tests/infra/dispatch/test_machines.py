@@ -12,7 +12,9 @@ from tests.infra.dispatch.test_api import wait_until
 SIGNALLED = """
 import os, sys, time
 from pathlib import Path
-from barycenter.infra.ray.connection import WorkerPlan, connect
+from barycenter.infra.dispatch.executor import WorkerAllocation
+from barycenter.infra.ray.connection import connect
+from barycenter.infra.ray.executor import RayExecutor
 from barycenter.infra.dispatch.api import Work, dispatch
 
 class Sleeper:
@@ -21,8 +23,8 @@ class Sleeper:
         time.sleep(600)
 
 with connect(sys.argv[1]):
-    dispatch([Work(str(n), sys.argv[2], 1) for n in range(4)], worker=Sleeper, plan=WorkerPlan(2, 1), name="sleep",
-             on_done=lambda work, value: None)
+    executor = RayExecutor(Sleeper, (), WorkerAllocation(2, 1), "sleep")
+    dispatch([Work(str(n), sys.argv[2], 1) for n in range(4)], executor, on_done=lambda work, value: None)
 """
 
 
@@ -58,11 +60,11 @@ class Model:
         return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
 
 with connect("local", cpus=2, gpus=2) as cluster:
-    plan = cluster.split(gpus=0.5)
+    workers = cluster.allocate_workers(gpus=0.5)
     done = []
-    dispatch([Work(str(n), None, 1) for n in range(24)], worker=Model, args=(sys.argv[1],), plan=plan, name="gpu",
+    dispatch([Work(str(n), None, 1) for n in range(24)], cluster.executor(Model, (sys.argv[1],), workers, "gpu"),
              on_done=lambda work, value: done.append(value))
-    print(json.dumps([plan.workers, plan.threads, done]))
+    print(json.dumps([workers.workers, workers.threads, done]))
 """
 
 
@@ -102,10 +104,10 @@ def on_done(work, node):
     if second.node_id in where and second in nodes.worker_nodes:
         nodes.remove_node(second, allow_graceful=False)
 with connect(nodes.address) as cluster:
-    plan = cluster.split(threads=1)
-    quarantined = dispatch([Work(str(n), n, 1) for n in range(20)], worker=Slow, plan=plan, name="nodes",
-                           on_done=on_done)
-    print(json.dumps([plan.workers, sorted(done), len(set(where)), len(quarantined)]))
+    workers = cluster.allocate_workers(threads=1)
+    executor = cluster.executor(Slow, (), workers, "nodes")
+    quarantined = dispatch([Work(str(n), n, 1) for n in range(20)], executor, on_done=on_done)
+    print(json.dumps([workers.workers, sorted(done), len(set(where)), len(quarantined)]))
 nodes.shutdown()
 """
 

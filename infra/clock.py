@@ -1,0 +1,52 @@
+"""Time, waiting and chance, which a simulation replaces; what a seed decides is not among them."""
+
+import random
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What retries, deadlines and temporary names use instead of :mod:`time`, :mod:`random` and :mod:`secrets`."""
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; never goes back."""
+
+    def sleep(self, seconds: float) -> None:
+        """Waits."""
+
+    def uniform(self, low: float, high: float) -> float:
+        """A random number between the two."""
+
+    def token(self, size: int) -> str:
+        """``size`` random bytes as hexadecimal text, for names that must not meet another's."""
+
+
+class SystemClock:
+    """The machine's own time and randomness."""
+
+    monotonic = staticmethod(time.monotonic)
+    sleep = staticmethod(time.sleep)
+    uniform = staticmethod(random.uniform)
+    token = staticmethod(secrets.token_hex)
+
+
+_current: Clock = SystemClock()
+
+
+def current_clock() -> Clock:
+    """The clock of this process: the system's, unless :func:`use_clock` put another in its place."""
+    return _current
+
+
+@contextmanager
+def use_clock(clock: Clock) -> Iterator[None]:
+    """Replaces the clock of this process, threads included, for the length of the block."""
+    global _current
+    before, _current = _current, clock
+    try:
+        yield
+    finally:
+        _current = before

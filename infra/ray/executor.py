@@ -1,0 +1,154 @@
+"""Workers as Ray actors: the executor of every run on a cluster."""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
+from typing import Any
+
+import ray
+from ray import cloudpickle
+from ray.exceptions import RayError, RayTaskError
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.clock import current_clock
+from barycenter.infra.dispatch.executor import Done, Failure, Lost, Outcome, StartedWorker, WorkerAllocation, outcome_of
+from barycenter.infra.dispatch.units import Worker
+from barycenter.infra.names import identifier
+from barycenter.infra.storage.credentials import in_environment
+
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+class WorkerActor:
+    """Holds one worker object in its own process; Ray's tools show it under the name of the worker's class.
+
+    Threads are pinned before the worker's libraries are imported: its class arrives pickled.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._worker: Any = None
+        for variable in _THREAD_VARIABLES:
+            os.environ[variable] = str(threads)
+
+    def load(self, pickled: bytes, credentials: dict[str, str]) -> Done | Failure:
+        """Makes the worker, once; it sees the driver's storage credentials in its environment."""
+        os.environ.update(credentials)
+        return outcome_of(self._load, pickled)
+
+    def call(self, method: str, *args: Any) -> Done | Failure:
+        """Calls a method of the worker."""
+        return outcome_of(getattr(self._worker, method), *args)
+
+    def _load(self, pickled: bytes) -> None:
+        worker, args = cloudpickle.loads(pickled)
+        self._worker = worker(*args)
+        if torch := sys.modules.get("torch"):
+            torch.set_num_threads(self._threads)
+        if "numpy" in sys.modules:
+            from threadpoolctl import threadpool_limits
+
+            threadpool_limits(self._threads)
+
+
+class RayExecutor:
+    """An :class:`~barycenter.infra.dispatch.executor.Executor` whose workers are actors without retries of Ray's own.
+
+    Args:
+        worker: The worker class, sent by pickle.
+        args: What it is constructed with.
+        allocation: How many actors, and what each reserves.
+        name: Prefix of the actors' names.
+    """
+
+    def __init__(self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str) -> None:
+        self.workers, self.concurrency = allocation.workers, int(getattr(worker, "concurrency", 1))
+        self._allocation = allocation
+        self._pickled = cloudpickle.dumps((worker, args))
+        self._prefix = f"{identifier(name)}-{current_clock().token(3)}"
+        self._numbers = count()
+        actor = type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__})
+        self._actor = ray.remote(actor)
+        self._options = {
+            "num_cpus": allocation.cpus,
+            "num_gpus": allocation.gpus_per_worker,
+            "max_restarts": 0,
+            "max_task_retries": 0,
+            "max_concurrency": self.concurrency,
+            "scheduling_strategy": "SPREAD",
+        }
+
+    def start(self) -> StartedWorker:
+        """Starts one more actor, without waiting for it."""
+        name = f"{self._prefix}-{next(self._numbers)}"
+        handle = self._actor.options(name=name, **self._options).remote(self._allocation.threads)
+        return StartedWorker(name, handle, handle.load.remote(self._pickled, in_environment()))
+
+    def submit(self, worker: StartedWorker, method: str, *args: Any) -> Any:
+        """Queues a method call on an actor."""
+        return worker.handle.call.remote(method, *args)
+
+    def wait(self, calls: Sequence[Any], seconds: float) -> list[Any]:
+        """The first call that has ended; an interruption that fell into Ray's compiled code comes out as itself."""
+        try:
+            ready: list[Any] = ray.wait(list(calls), num_returns=1, timeout=seconds)[0]
+        except SystemError as error:
+            if error.__cause__ is None or isinstance(error.__cause__, Exception):
+                raise
+            raise error.__cause__ from None
+        return ready
+
+    def outcome(self, call: Any) -> Outcome:
+        """What became of a call that has ended."""
+        try:
+            result: Outcome = ray.get(call)
+        except RayTaskError as error:
+            return Failure(_last_line(error), environment=False)
+        except RayError as error:
+            return Lost(_why_lost(error))
+        return result
+
+    def kill(self, worker: StartedWorker) -> None:
+        """Ends an actor."""
+        with suppress(Exception):
+            ray.kill(worker.handle, no_restart=True)
+
+    def check_alive(self) -> None:
+        """Finds out whether the driver's own node is part of the cluster still."""
+        here = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] and node["NodeID"] == here for node in ray.nodes()):
+            raise RunError("the Ray node of this driver died; run again, what is done stays done")
+
+    def shortage(self) -> str:
+        """What an actor needs and what the cluster has."""
+        has = ray.cluster_resources()
+        return (
+            f"each needs {self._allocation.cpus:g} CPUs and {self._allocation.gpus_per_worker:g} GPUs, the cluster has "
+            f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}; wait until it is free or ask for less under ray:"
+        )
+
+
+def _last_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:500]
+
+
+def _why_lost(error: RayError) -> str:
+    """A few words for why Ray gave an actor up."""
+    text = " ".join(str(error).split())
+    known = {
+        "running low on memory": "it was killed because its node ran out of memory",
+        "its node has died": "its node was lost",
+        "its owner has died": "the Ray node of this driver was lost",
+        "killed by `ray.kill`": "it was killed",
+        "its worker process has died": "its process died (a crash, a kill or out of memory)",
+    }
+    return next((words for mark, words in known.items() if mark in text), f"{type(error).__name__}: {text[:300]}")

@@ -1,0 +1,40 @@
+"""What Ray has no public interface for, each with why, and with what happens where a Ray has it no more."""
+
+import logging
+from importlib import import_module
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+
+def silence_worker_output() -> None:
+    """Sends what Ray prints about its workers to the log.
+
+    Ray reports dead workers on stdout, where only results belong, and has no switch for that: ``log_to_driver`` is for
+    the workers' own lines. Without the private function such lines are printed.
+    """
+    try:
+        worker: Any = import_module("ray._private.worker")
+        worker.print_to_stdstream  # noqa: B018 - is it there?
+    except (ImportError, AttributeError):
+        log.debug("this Ray prints about its workers itself")
+        return
+    worker.print_to_stdstream = _log_instead_of_print
+
+
+def placement_errors() -> tuple[type[Exception], ...]:
+    """Errors of Ray Train's controller that say that workers found no place, which no further try helps.
+
+    They come inside the public ``ControllerError``, but their classes are not exported. Without them such a failure
+    counts as a loss of the workers, and ends the training when the attempts are used up.
+    """
+    try:
+        errors: Any = import_module("ray.train.v2._internal.exceptions")
+        return errors.InsufficientClusterResourcesError, errors.WorkerGroupStartupTimeoutError
+    except (ImportError, AttributeError):
+        return ()
+
+
+def _log_instead_of_print(data: dict[str, Any], ignore_prefix: bool) -> None:
+    del ignore_prefix
+    log.debug("%s: %s", data["pid"], " ".join(data["lines"]))

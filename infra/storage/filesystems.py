@@ -1,0 +1,81 @@
+"""fsspec's file systems, one for each process, and their files as streams of ranges."""
+
+import io
+import os
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import fsspec
+
+
+def open_filesystem(protocol: str, endpoint_url: str | None) -> Any:
+    """The file system of a protocol and server in this process; it retries nothing itself and caches no listing."""
+    return _filesystem(protocol, endpoint_url, os.getpid())
+
+
+@lru_cache(maxsize=8)
+def _filesystem(protocol: str, endpoint_url: str | None, process: int) -> Any:
+    """One for each process: clients survive neither fork nor pickle."""
+    del process
+    options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
+    if protocol in ("s3", "s3a"):
+        options["max_concurrency"] = 1
+        options["config_kwargs"] = {
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "connect_timeout": 5,
+            "read_timeout": 30,
+        }
+        if endpoint_url:
+            options["endpoint_url"] = endpoint_url
+    system = fsspec.filesystem(protocol, **options)
+    system.retries = 1
+    return system
+
+
+class RangeStream(io.RawIOBase):
+    """A file as a seekable stream without a cache: every read is one request.
+
+    Args:
+        read_range: The bytes from one position up to another.
+        size: Of the file, in bytes.
+
+    >>> stream = RangeStream(lambda start, stop: b"barycenter"[start:stop], 10)
+    >>> stream.seek(4), stream.read(3), stream.read()
+    (4, b'cen', b'ter')
+    """
+
+    def __init__(self, read_range: Callable[[int, int], bytes], size: int) -> None:
+        super().__init__()
+        self._read_range, self._size, self._position = read_range, size, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves the position, never before the beginning."""
+        self._position = max(0, offset + (0, self._position, self._size)[whence])
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills a buffer, or as much of it as there is."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from the position on; all of them by default."""
+        stop = self._size if size < 0 else min(self._position + size, self._size)
+        data = self._read_range(self._position, stop) if stop > self._position else b""
+        self._position += len(data)
+        return data
