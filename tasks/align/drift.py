@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import Alignment
-from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import done_shards, embedding_path
+from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
@@ -130,16 +130,12 @@ def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArr
 
 
 def _views(storage: Storage, folders: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
-    views: Views = {}
-    for name, embedding_id in folders.items():
-        parts = []
-        for shard_id in shard_ids:
-            table = storage.read_table(embedding_path(name, embedding_id, shard_id), columns=["vector", "ok"])
-            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
-            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
-            parts.append(vectors)
-        views[name] = np.concatenate(parts)
-    return views
+    paths = {
+        name: [embedding_path(name, folder, shard_id) for shard_id in shard_ids] for name, folder in folders.items()
+    }
+    return {
+        name: np.concatenate([read_embeddings(storage, path, [])[0] for path in own]) for name, own in paths.items()
+    }
 
 
 def _spread(shard_ids: Sequence[str], wanted: int) -> list[str]:

@@ -2,13 +2,12 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.corpus import Shard
-from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.ray.connection import Cluster, WorkerPlan
+from barycenter.infra.dispatch.api import Work
+from barycenter.infra.ray.connection import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path, repairs
 from barycenter.tasks.align.worker import MomentsWorker, Reduction
@@ -18,6 +17,7 @@ from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, blocks_of
 from barycenter.tasks.run.digest import digest
 from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.workers import block_workers, dispatch
 
 BLOCK_ROWS = 262_144
 LEAST_BLOCK_ROWS = 32_768
@@ -55,10 +55,11 @@ def reduce_rows(
             progress.advance(work.rows)
 
     failed = dispatch(
+        cluster,
         [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
         worker=MomentsWorker,
         args=(RowReader.of(run), reduction),
-        plan=block_workers(run, cluster, len(blocks)),
+        plan=block_workers(cluster, run.job.ray, len(blocks)),
         name=f"{run.job.name}-fit",
         on_done=done,
     )
@@ -137,9 +138,3 @@ class _InOrder:
         while (following := self._waiting.pop(self._next, None)) is not None:
             self.whole = following if self.whole is None else self.whole.merge(following)
             self._next += 1
-
-
-def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerPlan:
-    """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
-    plan = cluster.split(run.job.ray.workers, 1, 0)
-    return replace(plan, workers=max(1, min(plan.workers, blocks)))

@@ -5,12 +5,10 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
@@ -24,7 +22,7 @@ from barycenter.tasks.align.drift import check_drift, note_fitted_shards
 from barycenter.tasks.align.limits import widest
 from barycenter.tasks.align.moments import kept_moments
 from barycenter.tasks.align.worker import OfInputs
-from barycenter.tasks.data.alignment_files import load_alignment, save_alignment
+from barycenter.tasks.data.alignment_files import Fitted, load_alignment, save_alignment
 from barycenter.tasks.data.rows import RowReader, sample_shards
 from barycenter.tasks.data.targets import learnt
 from barycenter.tasks.observability.progress import StageProgress
@@ -38,21 +36,6 @@ KEPT = "alignment {} is kept, it was fitted on other rows than these; --refit fi
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A fitted alignment and what is reported of it."""
-
-    alignment: Alignment
-    alignment_id: str
-    summary: dict[str, Any]
-
-    @property
-    def average(self) -> tuple[str, dict[str, float] | None]:
-        """How aligned inputs are averaged: the method, and the weights where it has some."""
-        return self.summary["average"], self.summary["weights"]
-
-
-@task(name="align", cache_policy=NO_CACHE)
 def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
     """Fits the alignment of the job, or finds it fitted.
 

@@ -17,13 +17,13 @@ from barycenter.fusion.splits import fold_of, stable_hash
 from barycenter.fusion.training import Checkpoint, Place
 from barycenter.infra.corpus import Shard
 from barycenter.infra.ray.connection import Cluster, WorkerPlan
-from barycenter.infra.ray.training import train as train_on_workers
 from barycenter.tasks.align.limits import FEATURES, widest
 from barycenter.tasks.align.moments import reduce_rows
 from barycenter.tasks.align.worker import OfFeatures
 from barycenter.tasks.data.rows import RowReader, sample_shards
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
+from barycenter.tasks.run.workers import train as train_on_workers
 
 EPOCH_ROWS = 1_000_000
 HELD_OUT_ROWS = 20_000
@@ -92,6 +92,7 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
     def on_workers(learner: Learner, settings: Settings, rows: int, hold: bool) -> Checkpoint:
         data = ShardBatches(reader, run.shards, folds, size, run.job.seed, plan.workers, hold)
         return train_on_workers(
+            cluster,
             train_on_shards,
             {
                 "learner": learner,

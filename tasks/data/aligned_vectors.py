@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import Alignment
 from barycenter.fusion.dataset.schema import array_to_vectors
@@ -13,8 +12,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.alignment_files import load_alignment
-
-Vectors = NDArray[np.float32]
+from barycenter.tasks.data.embeddings import Vectors, read_embeddings
 
 
 class AlignedRows:
@@ -80,10 +78,8 @@ class AlignedRows:
                     f"{self._storage.uri(path)} is gone, and the features hold no aligned vectors; run the job again, "
                     "or with output.keep_aligned"
                 )
-            table = self._storage.read_table(path, columns=["key", "vector", "ok"])
-            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
-            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
-            views[name], keys = vectors, table.column("key").to_pylist()
+            views[name], table = read_embeddings(self._storage, path, ["key"])
+            keys = table.column("key").to_pylist()
         if self._alignment is None:
             self._alignment = load_alignment(self._storage, self._manifest["alignment_id"])
         aligned = self._alignment.transform(views)

@@ -16,6 +16,7 @@ from barycenter.fusion.splits import stable_hash
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.aligned_vectors import AlignedRows
+from barycenter.tasks.data.embeddings import Vectors
 from barycenter.tasks.data.rows import grouped, sides_by_hash, sides_by_name
 from barycenter.tasks.data.targets import split_notes
 
@@ -24,8 +25,6 @@ MOST_ROWS = 500_000
 
 _MOST_CLASSES = 1_000_000
 _SALT = "labelled"
-
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)

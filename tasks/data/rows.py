@@ -13,17 +13,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.fusion.heads.labels import side_of
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import is_test
 from barycenter.infra.corpus import Corpus, Shard, misfits_of
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.run.context import TEST_FRACTION, Run
 from barycenter.tasks.run.identities import embedding_ids
 
-_UNREAD = ("key_hash", "source_size", "source_stamp")
 _SPREAD = 64
 
 
@@ -178,13 +177,8 @@ class RowReader:
         views: dict[str, NDArray[np.float32]] = {}
         status: dict[str, pa.Table] = {}
         for name, embedding_id in self.embedding_ids.items():
-            with self.storage.parquet(embedding_path(name, embedding_id, shard.id)) as file:
-                columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
-                table = file.read(columns=columns, use_threads=False)
-            whole, table = table.num_rows <= shard.rows, table.slice(0, shard.rows)
-            vectors = _present(array_to_vectors(table.column("vector")), table.column("ok"))
-            views[name] = vectors if whole else vectors.copy()
-            status[name] = table.drop_columns(["vector"])
+            path = embedding_path(name, embedding_id, shard.id)
+            views[name], status[name] = read_embeddings(self.storage, path, rows=shard.rows)
         sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
         columns = list(dict.fromkeys([*self.keep, *sides]))
         rows = next(iter(status.values())).num_rows
@@ -216,15 +210,6 @@ def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
         for row, problems in misfits_of(table).items()
         for column, problem in problems.items()
     )
-
-
-def _present(vectors: NDArray[np.float32], ok: pa.ChunkedArray) -> NDArray[np.float32]:
-    good = ok.to_numpy().astype(bool)
-    if good.all():
-        return vectors
-    vectors = np.array(vectors)
-    vectors[~good] = np.nan
-    return vectors
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:

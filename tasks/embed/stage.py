@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow.compute as pc
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Pictures, Shard
-from barycenter.infra.dispatch.api import Quarantined, Work, dispatch
+from barycenter.infra.dispatch.api import Quarantined, Work
 from barycenter.infra.ray.connection import Cluster, WorkerPlan
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
 from barycenter.tasks.embed.bad_inputs import check_losses
@@ -22,11 +20,11 @@ from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, storage_options
 from barycenter.tasks.run.identities import embedding_ids
 from barycenter.tasks.run.input_values import Columns, Members
+from barycenter.tasks.run.workers import dispatch
 
 _READERS = 16
 
 
-@task(name="embed", task_run_name="embed {name}", cache_policy=NO_CACHE)
 def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     """Embeds what is not yet embedded of one input.
 
@@ -46,7 +44,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     stage = _Stage(run, name, workers, mended)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
         progress.employs(stage.workers, cluster.gpus)
-        stage.work(shards, progress)
+        stage.work(cluster, shards, progress)
         progress.note(stage.limited_by())
     mended.settle()
     check_losses(run, name, stage.bad, {shard.id for shard in shards})
@@ -72,7 +70,7 @@ class _Stage:
         self._least: int | None = None
         self._start_seconds = 0.0
 
-    def work(self, shards: Sequence[Shard], progress: StageProgress) -> None:
+    def work(self, cluster: Cluster, shards: Sequence[Shard], progress: StageProgress) -> None:
         """Finds the batch, unless it is known, and embeds the shards."""
         first: list[Work] = []
         if self.execution.batch is None:
@@ -89,6 +87,7 @@ class _Stage:
             progress.advance(work.rows, result["seconds"])
 
         quarantined = dispatch(
+            cluster,
             self._units(shards),
             worker=EmbedWorker,
             args=(embed_setting(self._run, self._name, self.execution),),

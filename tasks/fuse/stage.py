@@ -9,18 +9,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.dataset.schema import feature_schema
 from barycenter.fusion.errors import RunError
-from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.dispatch.api import Work
 from barycenter.infra.ray.connection import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest
-from barycenter.tasks.align.moments import block_workers
-from barycenter.tasks.align.stage import Fitted
+from barycenter.tasks.data.alignment_files import Fitted
 from barycenter.tasks.data.duplicates import duplicates
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.fuse.kept_columns import kept_type
@@ -30,12 +27,12 @@ from barycenter.tasks.observability.artifacts import dataset_committed
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids, version_id
+from barycenter.tasks.run.workers import block_workers, dispatch
 
 _FILE_BYTES = 256 * 2**20
 _LEAST_FILE_BYTES = 64 * 2**20
 
 
-@task(name="fuse", cache_policy=NO_CACHE)
 def fuse_features(
     run: Run, cluster: Cluster, fitted: Fitted, average: str, weights: dict[str, float] | None
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,10 +68,11 @@ def fuse_features(
             progress.advance(work.rows)
 
         failed = dispatch(
+            cluster,
             [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo],
             worker=FuseWorker,
             args=(setting,),
-            plan=block_workers(run, cluster, len(todo)),
+            plan=block_workers(cluster, run.job.ray, len(todo)),
             name=f"{run.job.name}-fuse",
             on_done=done,
         )

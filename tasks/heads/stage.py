@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.heads as heads
@@ -17,8 +15,10 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.labels import Reading
 from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.ray.connection import Cluster
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import Vectors, read_labelled, survey
+from barycenter.tasks.data.embeddings import Vectors
+from barycenter.tasks.data.labelled_rows import read_labelled, survey
 from barycenter.tasks.data.targets import found_target
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
@@ -28,9 +28,15 @@ if TYPE_CHECKING:
     from barycenter.fusion.heads import Head
 
 
-@task(name="train", cache_policy=NO_CACHE)
-def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def train_head(
+    run: Run, manifest: dict[str, Any], cluster: Cluster | None = None
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits the job's head on the features that the manifest lists and saves it with its metrics and predictions.
+
+    Args:
+        run: Its job has a train section.
+        manifest: Of the features.
+        cluster: Where heads other than ``linear`` are trained; by default they connect to Ray themselves.
 
     Returns:
         metrics.json as a dict, and figures for report.json.
@@ -40,7 +46,7 @@ def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict
     folder = head_folder(manifest["version"], run.job.train, run.job.seed)
     return fit_head(
         run.storage, manifest, run.job.train, run.job.ray, run.storage, folder,
-        seed=run.job.seed, name=run.job.name, target=found_target(run).reading,
+        seed=run.job.seed, name=run.job.name, target=found_target(run).reading, cluster=cluster,
     )  # fmt: skip
 
 
@@ -55,6 +61,7 @@ def fit_head(
     seed: int,
     name: str,
     target: Reading | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits a head on one version of a fused data set, or finds it fitted.
 
@@ -68,6 +75,7 @@ def fit_head(
         seed: Of everything random.
         name: Of the training, in Ray.
         target: How the target is read; by default its values in the data set decide.
+        cluster: As in :func:`train_head`.
 
     Returns:
         metrics.json as a dict, and figures. Where there is nothing to learn, no head is written and the metrics only
@@ -89,9 +97,11 @@ def fit_head(
             linear = LinearHead(task=chosen.target.task, seed=seed)
             head: Head = linear.fit(learned.fused, learned.target, learned.groups)
         else:
-            from barycenter.tasks.heads.distributed import descended
+            from barycenter.tasks.heads.distributed import train_neural_head
 
-            head = descended(source, manifest, train, chosen, ray, sink, folder, seed=seed, name=name)
+            head = train_neural_head(
+                source, manifest, train, chosen, ray, sink, folder, seed=seed, name=name, cluster=cluster
+            )
         tested = rows.take(rows.test)
         metrics |= {"n_train": len(learned.keys), "n_test": len(tested.keys)}
         if tested.keys:

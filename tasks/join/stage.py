@@ -3,21 +3,20 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill_path
-from barycenter.infra.dispatch.api import Work, dispatch
+from barycenter.infra.dispatch.api import Work
 from barycenter.infra.ray.connection import Cluster
 from barycenter.tasks.join.worker import BucketWorker, SpillWorker
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import block_workers, dispatch
 
 
 @dataclass
@@ -59,12 +58,12 @@ class _Joining:
         return [written[number] for number in range(self.join.buckets)]
 
     def _dispatch(self, work: list[Work], worker: Any, args: tuple[Any, ...], done: Any) -> None:
-        plan = self.cluster.split(self.run.job.ray.workers, 1, 0)
         failed = dispatch(
+            self.cluster,
             work,
             worker=worker,
             args=args,
-            plan=replace(plan, workers=max(1, min(plan.workers, len(work)))),
+            plan=block_workers(self.cluster, self.run.job.ray, len(work)),
             name=f"{self.run.job.name}-join",
             on_done=done,
         )
@@ -72,7 +71,6 @@ class _Joining:
             raise RunError(f"joining: {failed[0].id} failed {failed[0].attempts} times: {failed[0].detail}")
 
 
-@task(name="join", cache_policy=NO_CACHE)
 def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
     """Joins the inputs' own tables to the corpus, or finds them joined, and gives the run its shards.
 

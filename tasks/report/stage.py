@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 from barycenter.fusion.alignment import (
@@ -32,7 +30,7 @@ from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.corpus import Shard
-from barycenter.tasks.align.stage import Fitted
+from barycenter.tasks.data.alignment_files import Fitted
 from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
 from barycenter.tasks.data.targets import learnt
 from barycenter.tasks.observability.artifacts import show_results
@@ -55,7 +53,6 @@ LINEAGE = ("number", "version", "alignment_id", "job", "code")
 Views = dict[str, NDArray[np.float32]]
 
 
-@task(name="report", cache_policy=NO_CACHE)
 def write_report(
     run: Run, fitted: Fitted, manifest: dict[str, Any], speed: dict[str, Any], head: dict[str, Any] | None
 ) -> dict[str, Any]:

@@ -57,14 +57,14 @@ def embedded(tmp_path_factory, ray_session):
     run = Run(job_of(folder))
     with connect("local") as cluster:
         for name in run.inputs:
-            embed_input.fn(run, name, cluster)
+            embed_input(run, name, cluster)
     return folder
 
 
 def fitted(folder, method, **alignment):
     run = Run(job_of(folder, method, **alignment))
     with connect("local") as cluster:
-        return run, fit_alignment.fn(run, cluster)[0]
+        return run, fit_alignment(run, cluster)[0]
 
 
 def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
