@@ -182,7 +182,7 @@ def run_size(folder: Path) -> dict[str, Any]:
         (manifest, _), figures["fuse_s"] = watch.timed(lambda: fuse_features(run, cluster, fitted, "mean", None))
         figures["fuse_per_million"] = watch.steady_seconds_per_million()
         figures["workers"] = cluster.split("auto", 1, 0).workers
-    figures["files"] = [round(file["bytes"] / 2**20) for file in manifest["files"]]
+    figures["files"] = [round(file.bytes / 2**20) for file in manifest.files]
     figures["worker_mb"] = peaks.worker_mb
     figures["driver_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures

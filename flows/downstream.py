@@ -45,8 +45,8 @@ def downstream(dataset: str, head: HeadConfig, out: str, version: int | None = N
     """
     source, sink = Storage(dataset, head.endpoint_url), Storage(out, head.endpoint_url)
     manifest = read_manifest(source, version)
-    folder = head_folder(manifest["version"], head.train, head.seed)
-    name = f"downstream-{manifest['version']}"
+    folder = head_folder(manifest.version, head.train, head.seed)
+    name = f"downstream-{manifest.version}"
     metrics, _ = fit_head(source, manifest, head.train, head.ray, sink, folder, seed=head.seed, name=name)
     if not metrics["n_train"]:
         raise RunError("; ".join(metrics["notes"]))

@@ -8,6 +8,7 @@ from prefect.cache_policies import NO_CACHE
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
 from barycenter.infra.ray.connection import connect
@@ -59,7 +60,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     run = _embedded(prepared(job_of(job)))
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
         _, manifest, _ = TASKS.fuse_inputs(run, cluster)
-    return {"number": manifest["number"], "version": manifest["version"], "rows": manifest["rows"]}
+    return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 
 
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
@@ -77,8 +78,8 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
     run = _embedded(prepared(job_of(job)))
     with bound(run=run.job.name):
         manifest = _committed(run)
-        alignment = load_alignment(run.storage, manifest["alignment_id"])
-        fitted = Fitted(alignment, manifest["alignment_id"], manifest["alignment"])
+        alignment = load_alignment(run.storage, manifest.alignment_id)
+        fitted = Fitted(alignment, manifest.alignment_id, manifest.alignment)
         head = TASKS.train(run, manifest)[0] if run.job.train is not None else None
         return TASKS.report(run, fitted, manifest, {}, head)
 
@@ -92,8 +93,7 @@ def _embedded(run: Run) -> Run:
     return run
 
 
-def _committed(run: Run) -> dict[str, Any]:
+def _committed(run: Run) -> Manifest:
     if not run.storage.exists("manifest.json"):
         raise RunError(f"{run.job.output.path} holds no committed features; run `barycenter fuse` first")
-    manifest: dict[str, Any] = read_manifest(run.storage)
-    return manifest
+    return read_manifest(run.storage)

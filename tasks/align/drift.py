@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import Alignment
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import done_shards, embedding_path
+from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
@@ -59,9 +60,9 @@ def check_drift(
         known = set(fitted)
         new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
     else:
-        manifest = json.loads(fitted_on.read("manifest.json"))
-        fitted = list(manifest["shards"])
-        theirs = {name: str(manifest["inputs"][name]["embedding_id"]) for name in ours}
+        manifest = read_manifest(fitted_on)
+        fitted = list(manifest.shards)
+        theirs = {name: str(manifest.inputs[name]["embedding_id"]) for name in ours}
         new = [shard.id for shard in run.shards]
     there = [done_shards(fitted_on or run.storage, name, folder) for name, folder in theirs.items()]
     fitted = [shard_id for shard_id in fitted if all(shard_id in done for done in there)]
@@ -130,12 +131,11 @@ def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArr
 
 
 def _views(storage: Storage, folders: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
-    paths = {
-        name: [embedding_path(name, folder, shard_id) for shard_id in shard_ids] for name, folder in folders.items()
-    }
-    return {
-        name: np.concatenate([read_embeddings(storage, path, [])[0] for path in own]) for name, own in paths.items()
-    }
+    views: Views = {}
+    for name, embedding_id in folders.items():
+        paths = [embedding_path(name, embedding_id, shard_id) for shard_id in shard_ids]
+        views[name] = np.concatenate([read_embeddings(storage, path, [])[0] for path in paths])
+    return views
 
 
 def _spread(shard_ids: Sequence[str], wanted: int) -> list[str]:

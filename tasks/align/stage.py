@@ -18,6 +18,7 @@ from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import Cluster
 from barycenter.infra.storage import Storage
+from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.align.drift import check_drift, note_fitted_shards
 from barycenter.tasks.align.limits import widest
 from barycenter.tasks.align.moments import kept_moments
@@ -149,20 +150,20 @@ def _borrowed(run: Run) -> Fitted:
         raise JobError(
             "alignment.from", f"{run.job.alignment.from_} holds no manifest.json; name the output of a finished run"
         )
-    manifest = json.loads(source.read("manifest.json"))
-    theirs = {name: entry["encoder_id"] for name, entry in manifest["inputs"].items()}
+    manifest = read_manifest(source)
+    theirs = {name: entry["encoder_id"] for name, entry in manifest.inputs.items()}
     ours = {name: run.encoders[name].encoder_id for name in run.inputs}
     if theirs != ours:
         differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         raise JobError(
             "alignment.from", f"was fitted on other encoders of {', '.join(differing)}; embed with the same ones"
         )
-    alignment = load_alignment(source, manifest["alignment_id"])
+    alignment = load_alignment(source, manifest.alignment_id)
     alignment_id = save_alignment(run.storage, alignment)
-    summary = manifest["alignment"] | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
+    summary = manifest.alignment | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
     for theirs_alone in ("settings_key", "fitted_on"):
         summary.pop(theirs_alone, None)
-    average = manifest["average"]
+    average = manifest.average
     if run.job.average.method != "auto":
         average = dict(zip(("method", "weights"), given_average(run.job), strict=True))
     summary |= {"average": average["method"], "weights": average["weights"]}
@@ -178,7 +179,7 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
         return summary
     if not run.storage.exists("manifest.json"):
         return None
-    committed: dict[str, Any] = json.loads(run.storage.read("manifest.json"))["alignment"]
+    committed = read_manifest(run.storage).alignment
     if committed.get("settings_key") != alignment_settings(run):
         return None
     return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.fusion.dataset.schema import array_to_vectors, partition_scalar
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, array_to_vectors, partition_scalar
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
 from barycenter.fusion.splits import stable_hash
@@ -119,7 +119,7 @@ class Survey:
         return notes
 
 
-def survey(storage: Storage, manifest: dict[str, Any], train: TrainJob, target: Reading | None = None) -> Survey:
+def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Reading | None = None) -> Survey:
     """Reads the columns of the target and the split once, without the vectors.
 
     Args:
@@ -138,8 +138,8 @@ def survey(storage: Storage, manifest: dict[str, Any], train: TrainJob, target: 
     left_out: Counter[str] = Counter()
     names: Counter[str] = Counter()
     seen: set[str] = set()
-    for file in manifest["files"]:
-        table = read_file(storage, manifest, file, [manifest["key"], *columns])
+    for file in manifest.files:
+        table = read_file(storage, manifest, file, [manifest.key, *columns])
         values = table.column(train.target).to_pylist()
         labels = target.labels(values)
         left_out.update(target.left_out(values))
@@ -154,7 +154,7 @@ def survey(storage: Storage, manifest: dict[str, Any], train: TrainJob, target: 
     return Survey(target, sides, len(seen), left_out, train.split, names)
 
 
-def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob, chosen: Survey) -> Labelled:
+def read_labelled(storage: Storage, manifest: Manifest, train: TrainJob, chosen: Survey) -> Labelled:
     """Labelled rows of the feature files, in order, with what the head reads besides the fused vectors.
 
     Of more than :data:`MOST_ROWS` those are taken whose key's hash is lowest, so that every file has its share.
@@ -162,9 +162,9 @@ def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob, c
     parts: list[Labelled] = []
     columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
     reader = HeadInputs(storage, manifest, train.head)
-    for file in manifest["files"]:
-        table = read_file(storage, manifest, file, [manifest["key"], "fused", *columns, *reader.columns])
-        keys = table.column(manifest["key"]).to_pylist()
+    for file in manifest.files:
+        table = read_file(storage, manifest, file, [manifest.key, "fused", *columns, *reader.columns])
+        keys = table.column(manifest.key).to_pylist()
         target = np.empty(table.num_rows, dtype=object)
         target[:] = chosen.target.labels(table.column(train.target).to_pylist())
         side = _sides(table, manifest, train)
@@ -188,21 +188,21 @@ def _joined(parts: list[Labelled]) -> Labelled:
     )
 
 
-def _groups(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> list[str]:
-    keys: list[str] = table.column(manifest["key"]).to_pylist()
+def _groups(table: pa.Table, manifest: Manifest, train: TrainJob) -> list[str]:
+    keys: list[str] = table.column(manifest.key).to_pylist()
     if train.group_by is None:
         return keys
     return grouped(keys, table.column(train.group_by).to_pylist())
 
 
-def _sides(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> NDArray[np.str_]:
+def _sides(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
     if train.split is not None:
         return sides_by_name(table.column(train.split).to_pylist())
     return sides_by_hash(_groups(table, manifest, train))
 
 
-def _reading(storage: Storage, manifest: dict[str, Any], train: TrainJob) -> Reading:
-    columns = [read_file(storage, manifest, file, [train.target]).column(train.target) for file in manifest["files"]]
+def _reading(storage: Storage, manifest: Manifest, train: TrainJob) -> Reading:
+    columns = [read_file(storage, manifest, file, [train.target]).column(train.target) for file in manifest.files]
     kind = next((column.type for column in columns if not pa.types.is_null(column.type)), pa.null())
     try:
         found = find_reading(train.target, kind, [v for column in columns for v in column.to_pylist()], train.task)
@@ -218,8 +218,8 @@ class HeadInputs:
         columns: Columns to read for it.
     """
 
-    def __init__(self, storage: Storage, manifest: dict[str, Any], kind: str) -> None:
-        self._names, self._kind = list(manifest["inputs"]), kind
+    def __init__(self, storage: Storage, manifest: Manifest, kind: str) -> None:
+        self._names, self._kind = list(manifest.inputs), kind
         self._rows: AlignedRows | None = None
         self.columns: list[str] = []
         if kind == "mlp":
@@ -238,13 +238,13 @@ class HeadInputs:
         return {name: np.where(has, 0.0, np.nan).astype(np.float32)[:, None] for name, has in there.items()}
 
 
-def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], columns: list[str]) -> pa.Table:
+def read_file(storage: Storage, manifest: Manifest, file: FeatureFile, columns: list[str]) -> pa.Table:
     """Some columns of one feature file, its partition values put back."""
-    inside = [column for column in dict.fromkeys(columns) if column not in manifest["partition_by"]]
-    with storage.open(file["path"]) as source:
-        table = pq.read_table(source, columns=inside) if inside else pa.table({"": pa.nulls(file["rows"])})
+    inside = [column for column in dict.fromkeys(columns) if column not in manifest.partition_by]
+    with storage.open(file.path) as source:
+        table = pq.read_table(source, columns=inside) if inside else pa.table({"": pa.nulls(file.rows)})
     for column in dict.fromkeys(columns):
-        if column in manifest["partition_by"]:
-            value = partition_scalar(file["partition"][column], manifest["partition_types"][column])
+        if column in manifest.partition_by:
+            value = partition_scalar(file.partition[column], manifest.partition_types[column])
             table = table.append_column(column, pa.repeat(value, table.num_rows))
     return table

@@ -68,8 +68,8 @@ def _committed(run: Run, name: str) -> set[str]:
     if not run.storage.exists("manifest.json"):
         return set()
     manifest = read_manifest(run.storage)
-    entry = manifest["inputs"].get(name)
-    return set(manifest["shards"]) if entry and entry["embedding_id"] == embedding_ids(run)[name] else set()
+    entry = manifest.inputs.get(name)
+    return set(manifest.shards) if entry and entry["embedding_id"] == embedding_ids(run)[name] else set()
 
 
 def _reasons(run: Run, name: str) -> tuple[Counter[str], dict[str, str]]:

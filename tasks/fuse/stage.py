@@ -3,14 +3,14 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version as package_version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from barycenter.fusion.dataset.schema import feature_schema
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, feature_schema
 from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.api import Work
 from barycenter.infra.ray.connection import Cluster
@@ -35,7 +35,7 @@ _LEAST_FILE_BYTES = 64 * 2**20
 
 def fuse_features(
     run: Run, cluster: Cluster, fitted: Fitted, average: str, weights: dict[str, float] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Manifest, dict[str, Any]]:
     """Writes features/<version> and commits its manifest, or finds it committed.
 
     Returns:
@@ -45,11 +45,11 @@ def fuse_features(
     setting = _setting(run, fitted, average, weights, partitions)
     parent = point_to_newest(run.storage)
     newest = read_manifest(run.storage, parent) if parent else None
-    if newest is not None and newest["version"] == setting.version:
+    if newest is not None and newest.version == setting.version:
         _remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
-        record = known["rows"] | {name: known[name] for name in ("files", "rejects")}
+        record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         manifest = _commit(run, setting, partitions, fitted, [record], parent)
         return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
@@ -98,13 +98,13 @@ def _commit(
     fitted: Fitted,
     records: Sequence[dict[str, Any]],
     parent: int | None,
-) -> dict[str, Any]:
-    manifest = _manifest(run, setting, partitions, fitted, records)
-    _check_loss(run, manifest["rows"])
+) -> Manifest:
+    manifest = _manifest(run, setting, partitions, fitted, records, parent)
+    _check_loss(run, manifest.rows)
     inside = [field.name for field in partitions.fields]
-    check_folders(run.storage, manifest["files"], partitions.types, inside)
+    check_folders(run.storage, manifest.files, partitions.types, inside)
     _remove_strays(run.storage, setting.version, manifest)
-    manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
+    manifest = replace(manifest, number=commit_manifest(run.storage, manifest))
     _remove_records(run.storage, setting.version)
     dataset_committed(run, manifest)
     return manifest
@@ -156,8 +156,13 @@ def _records(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
 
 
 def _manifest(
-    run: Run, setting: FuseSetting, partitions: Partitions, fitted: Fitted, records: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+    run: Run,
+    setting: FuseSetting,
+    partitions: Partitions,
+    fitted: Fitted,
+    records: Sequence[dict[str, Any]],
+    parent: int | None,
+) -> Manifest:
     missing: Counter[str] = Counter(dict.fromkeys(run.inputs, 0))
     bad: Counter[str] = Counter()
     for record in records:
@@ -167,17 +172,17 @@ def _manifest(
     if counts["read"] != counts["written"] + counts["rejected"] or counts["read"] != run.rows:
         raise RunError(f"rows do not add up: {counts}, corpus {run.rows}; nothing was committed")
     job = run.job
-    return {
-        "version": setting.version,
-        "name": job.name,
-        "job": job.fingerprint(),
-        "key": setting.key,
-        "kept": list(job.corpus.keep),
-        "partition_by": list(setting.partition_by),
-        "partition_types": partitions.types,
-        "dim": fitted.alignment.dim_,
-        "dtype": job.output.dtype,
-        "inputs": {
+    return Manifest(
+        version=setting.version,
+        name=job.name,
+        job=job.fingerprint(),
+        key=setting.key,
+        kept=tuple(job.corpus.keep),
+        partition_by=setting.partition_by,
+        partition_types=partitions.types,
+        dim=fitted.alignment.dim_,
+        dtype=job.output.dtype,
+        inputs={
             name: {
                 "kind": run.specs[name].kind,
                 "encoder": job.inputs[name].encoder,
@@ -189,18 +194,19 @@ def _manifest(
             }
             for name, embedding_id in embedding_ids(run).items()
         },
-        "alignment_id": fitted.alignment_id,
-        "alignment": {name: value for name, value in fitted.summary.items() if name != "warnings"},
-        "average": {"method": setting.average, "weights": setting.weights},
-        "rows": counts | {"missing": dict(missing), "bad": dict(bad)},
-        "files": [file for record in records for file in record["files"]],
-        "rejects": [path for record in records for path in record["rejects"]],
-        "shards": [shard.id for shard in run.shards],
-        "sources": [asdict(source) for source in run.sources],
-        "listing": run.listing,
-        "join": run.join.id if run.join is not None else None,
-        "code": package_version("barycenter"),
-    }
+        alignment_id=fitted.alignment_id,
+        alignment={name: value for name, value in fitted.summary.items() if name != "warnings"},
+        average={"method": setting.average, "weights": setting.weights},
+        rows=counts | {"missing": dict(missing), "bad": dict(bad)},
+        files=tuple(FeatureFile(**file) for record in records for file in record["files"]),
+        rejects=tuple(path for record in records for path in record["rejects"]),
+        shards=tuple(shard.id for shard in run.shards),
+        sources=tuple(asdict(source) for source in run.sources),
+        listing=run.listing,
+        join=run.join.id if run.join is not None else None,
+        code=package_version("barycenter"),
+        parent=parent,
+    )
 
 
 def _check_loss(run: Run, rows: dict[str, Any]) -> None:
@@ -217,12 +223,12 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
         )
 
 
-def _remove_strays(storage: Storage, version: str, manifest: dict[str, Any]) -> None:
+def _remove_strays(storage: Storage, version: str, manifest: Manifest) -> None:
     """Removes the files that a killed run left, before readers see the version; temporary ones may be a live run's.
 
     The records of the blocks stay until the version is committed: a run that another one was faster than goes on there.
     """
-    listed = {file["path"] for file in manifest["files"]}
+    listed = {file.path for file in manifest.files}
     records = f"{_records_folder(version)}/"
     paths = [path for path in storage.list(f"features/{version}") if not path.startswith(records)]
     storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])

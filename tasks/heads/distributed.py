@@ -6,6 +6,7 @@ from math import ceil
 from typing import Any
 
 from barycenter.fusion.average import resolve
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training import Checkpoint, Place
 from barycenter.infra.job.models import RayJob, TrainJob
@@ -19,7 +20,7 @@ _ROWS_WORTH_A_RANK = 100_000
 
 def train_neural_head(
     source: Storage,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     train: TrainJob,
     chosen: Survey,
     ray: RayJob,
@@ -44,8 +45,8 @@ def train_neural_head(
         name: Of the training, in Ray.
         cluster: Where it is trained; by default a connection of its own.
     """
-    average = manifest["average"]
-    inputs = tuple(manifest["inputs"])
+    average = manifest.average
+    inputs = tuple(manifest.inputs)
     _, shares = resolve(average["method"], average.get("weights"), inputs)
     settings = {"inputs": inputs, "shares": shares, "task": chosen.target.task, "seed": seed}
     config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.heads as heads
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.labels import Reading
@@ -28,9 +29,7 @@ if TYPE_CHECKING:
     from barycenter.fusion.heads import Head
 
 
-def train_head(
-    run: Run, manifest: dict[str, Any], cluster: Cluster | None = None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def train_head(run: Run, manifest: Manifest, cluster: Cluster | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits the job's head on the features that the manifest lists and saves it with its metrics and predictions.
 
     Args:
@@ -43,7 +42,7 @@ def train_head(
     """
     if run.job.train is None:
         raise JobError("train", "the job file has no train section; add one with a target")
-    folder = head_folder(manifest["version"], run.job.train, run.job.seed)
+    folder = head_folder(manifest.version, run.job.train, run.job.seed)
     return fit_head(
         run.storage, manifest, run.job.train, run.job.ray, run.storage, folder,
         seed=run.job.seed, name=run.job.name, target=found_target(run).reading, cluster=cluster,
@@ -52,7 +51,7 @@ def train_head(
 
 def fit_head(
     source: Storage,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     train: TrainJob,
     ray: RayJob,
     sink: Storage,
@@ -85,7 +84,7 @@ def fit_head(
         metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     _check_columns(manifest, train)
-    with StageProgress("train", manifest["rows"]["written"], storage=sink) as progress, threadpool_limits(1):
+    with StageProgress("train", manifest.rows["written"], storage=sink) as progress, threadpool_limits(1):
         chosen = survey(source, manifest, train, target)
         metrics = {"head": train.head, **chosen.facts()}
         if not chosen.learnable:
@@ -171,12 +170,12 @@ def load_head(storage: Storage, folder: str) -> "Head":
             raise RunError(f"{storage.uri(folder)}: {error}") from error
 
 
-def _check_columns(manifest: dict[str, Any], train: TrainJob) -> None:
+def _check_columns(manifest: Manifest, train: TrainJob) -> None:
     for key in ("target", "split", "group_by"):
         column = getattr(train, key)
-        if column is not None and column not in (*manifest["kept"], manifest["key"]):
+        if column is not None and column not in (*manifest.kept, manifest.key):
             raise JobError(
-                f"train.{key}", f"{column!r} is no column of the features; they keep {', '.join(manifest['kept'])}"
+                f"train.{key}", f"{column!r} is no column of the features; they keep {', '.join(manifest.kept)}"
             )
 
 

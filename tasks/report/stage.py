@@ -24,6 +24,7 @@ from barycenter.fusion.alignment import (
 )
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.alignment.significance import significance_held_out
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.evaluation.dimensions import dimension_curve
 from barycenter.fusion.evaluation.probe import as_labels, cross_validated_probe, nothing_to_score, probe
 from barycenter.fusion.heads.targets import is_empty
@@ -54,7 +55,7 @@ Views = dict[str, NDArray[np.float32]]
 
 
 def write_report(
-    run: Run, fitted: Fitted, manifest: dict[str, Any], speed: dict[str, Any], head: dict[str, Any] | None
+    run: Run, fitted: Fitted, manifest: Manifest, speed: dict[str, Any], head: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
 
@@ -72,8 +73,8 @@ def write_report(
         folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
         report: dict[str, Any] = {
             "name": run.job.name,
-            "version": manifest["version"],
-            "rows": manifest["rows"],
+            "version": manifest.version,
+            "rows": manifest.rows,
             "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": list(fitted.summary.get("warnings", [])),
@@ -93,8 +94,8 @@ def write_report(
     return report
 
 
-def _lineage(run: Run, fitted: Fitted, manifest: dict[str, Any]) -> dict[str, Any]:
-    lineage_of_manifest = {name: manifest[name] for name in LINEAGE}
+def _lineage(run: Run, fitted: Fitted, manifest: Manifest) -> dict[str, Any]:
+    lineage_of_manifest = {name: getattr(manifest, name) for name in LINEAGE}
     return lineage_of_manifest | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
 
 
@@ -106,7 +107,7 @@ def _unchanged(run: Run, lineage: dict[str, Any]) -> dict[str, Any] | None:
     return known if known.get("lineage", {}).get("report_id") == lineage["report_id"] else None
 
 
-def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
+def _rewritten(run: Run, manifest: Manifest, report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
     report |= {"name": run.job.name, "listing": run.listing}
     report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
     _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
@@ -277,7 +278,7 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     return speed
 
 
-def _write(run: Run, manifest: dict[str, Any], report: dict[str, Any], samples: dict[str, Any]) -> None:
+def _write(run: Run, manifest: Manifest, report: dict[str, Any], samples: dict[str, Any]) -> None:
     from barycenter.tasks.report.rendering.figures import (
         plots,  # a second of matplotlib that other stages need not wait for
     )

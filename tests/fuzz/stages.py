@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 
 from barycenter.fusion.alignment import Alignment, Identity
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import builtin
 from barycenter.infra.corpus import corpus as opening
 from barycenter.infra.job.models import Job
@@ -64,7 +65,7 @@ def job_of(case: Case, folder: Path) -> Job:
     return Job.model_validate(values)
 
 
-def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
+def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
     """Embeds and fuses; the manifest.
 
     Args:
