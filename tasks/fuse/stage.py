@@ -103,7 +103,7 @@ def _commit(
     _check_loss(run, manifest.rows)
     inside = [field.name for field in partitions.fields]
     check_folders(run.storage, manifest.files, partitions.types, inside)
-    _remove_strays(run.storage, setting.version, manifest)
+    _remove_unlisted(run.storage, setting.version, manifest.files)
     manifest = replace(manifest, number=commit_manifest(run.storage, manifest))
     _remove_records(run.storage, setting.version)
     dataset_committed(run, manifest)
@@ -223,12 +223,12 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
         )
 
 
-def _remove_strays(storage: Storage, version: str, manifest: Manifest) -> None:
+def _remove_unlisted(storage: Storage, version: str, files: Sequence[FeatureFile]) -> None:
     """Removes the files that a killed run left, before readers see the version; temporary ones may be a live run's.
 
     The records of the blocks stay until the version is committed: a run that another one was faster than goes on there.
     """
-    listed = {file.path for file in manifest.files}
+    listed = {file.path for file in files}
     records = f"{_records_folder(version)}/"
     paths = [path for path in storage.list(f"features/{version}") if not path.startswith(records)]
     storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])

@@ -6,7 +6,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, feature_schema, vectors_to_array
+from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, FeatureFile, feature_schema, vectors_to_array
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.tasks.fuse import writers as module
@@ -33,10 +33,8 @@ def test_row_groups_are_whole_whatever_the_shards(tmp_path):
     parts = [features(0, 3000), features(3000, 1500), features(4500, 700)]
     [file] = write(Storage(str(tmp_path)), parts, [["x"] * 3000, ["x"] * 1500, ["x"] * 700], names=())
     content = (tmp_path / file.path).read_bytes()
-    assert file == {
-        "path": "features/v/part-00003.parquet", "rows": 5200, "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(), "partition": {},
-    }  # fmt: skip
+    digest = hashlib.sha256(content).hexdigest()
+    assert file == FeatureFile("features/v/part-00003.parquet", 5200, len(content), digest)
     meta = pq.read_metadata(tmp_path / file.path)
     assert [meta.row_group(i).num_rows for i in range(meta.num_row_groups)] == [2048, 2048, 1104]
     assert pq.read_table(tmp_path / file.path).column("id").to_pylist() == [str(row) for row in range(5200)]
@@ -56,7 +54,7 @@ def test_every_partition_is_one_file_in_corpus_order(tmp_path, monkeypatch, held
         assert found == [i for i, each in enumerate(labels[0] + labels[1]) if each == label]
     if held > 1:
         [large] = [file for file in files if file.rows == 5100]
-        assert pq.read_metadata(tmp_path / large["path"]).row_group(0).num_rows == ROW_GROUP_ROWS
+        assert pq.read_metadata(tmp_path / large.path).row_group(0).num_rows == ROW_GROUP_ROWS
 
 
 def test_too_many_partitions_say_what_to_do(tmp_path):
