@@ -159,7 +159,7 @@ def local_ray() -> Iterator[Any]:
 def run_size(folder: Path) -> dict[str, Any]:
     """Embeds, fits and fuses one corpus; seconds and peaks."""
     from barycenter.tasks.align.stage import _fit, fold_moments
-    from barycenter.tasks.data.alignment_files import Fitted, save_alignment
+    from barycenter.tasks.data.alignment_files import FittedAlignment, save_alignment
     from barycenter.tasks.embed.stage import embed_input
     from barycenter.tasks.fuse.stage import fuse_features
     from barycenter.tasks.observability.progress import StageProgress
@@ -177,7 +177,7 @@ def run_size(folder: Path) -> dict[str, Any]:
         start = time.perf_counter()
         alignment, summary = _fit(run, cluster, lambda held=moments: held)
         figures["solve_s"] = time.perf_counter() - start
-        fitted = Fitted(alignment, save_alignment(run.storage, alignment), summary)
+        fitted = FittedAlignment(alignment, save_alignment(run.storage, alignment), summary)
         del moments
         (manifest, _), figures["fuse_s"] = watch.timed(lambda: fuse_features(run, cluster, fitted, "mean", None))
         figures["fuse_per_million"] = watch.steady_seconds_per_million()

@@ -14,8 +14,8 @@ from barycenter.infra.logs import bound
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.align.stage import fit_alignment
-from barycenter.tasks.data.alignment_files import Fitted, load_alignment
-from barycenter.tasks.embed.stage import embed_input, pending
+from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment
+from barycenter.tasks.embed.stage import embed_input, pending_shards
 from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
 from barycenter.tasks.join.stage import join_tables
@@ -79,7 +79,7 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
     with bound(run=run.job.name):
         manifest = _committed(run)
         alignment = load_alignment(run.storage, manifest.alignment_id)
-        fitted = Fitted(alignment, manifest.alignment_id, manifest.alignment)
+        fitted = FittedAlignment(alignment, manifest.alignment_id, manifest.alignment)
         head = TASKS.train(run, manifest)[0] if run.job.train is not None else None
         return TASKS.report(run, fitted, manifest, {}, head)
 
@@ -88,7 +88,7 @@ def _embedded(run: Run) -> Run:
     if run.unjoined:
         raise RunError("the inputs' own tables are not joined to the corpus; run `barycenter embed` first")
     for name in run.inputs:
-        if left := len(pending(run, name)):
+        if left := len(pending_shards(run, name)):
             raise RunError(f"{left} shard(s) of input {name} are not embedded; run `barycenter embed` first")
     return run
 

@@ -12,7 +12,7 @@ from typing import Any
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.ray.connection import Cluster
 from barycenter.tasks.align.stage import fit_alignment
-from barycenter.tasks.data.alignment_files import Fitted
+from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.stage import embed_input
 from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
@@ -30,7 +30,7 @@ class Stages:
 
     join: Callable[..., Figures] = join_tables
     embed: Callable[..., Figures] = embed_input
-    align: Callable[..., tuple[Fitted, Figures]] = fit_alignment
+    align: Callable[..., tuple[FittedAlignment, Figures]] = fit_alignment
     fuse: Callable[..., tuple[Manifest, Figures]] = fuse_features
     train: Callable[..., tuple[dict[str, Any], Figures]] = train_head
     report: Callable[..., dict[str, Any]] = write_report
@@ -40,7 +40,7 @@ class Stages:
         figures = {"join": self.join(run, cluster)} if run.join is not None else {}
         return figures | {f"embed {name}": self.embed(run, name, cluster) for name in run.inputs}
 
-    def fuse_inputs(self, run: Run, cluster: Cluster) -> tuple[Fitted, Manifest, Figures]:
+    def fuse_inputs(self, run: Run, cluster: Cluster) -> tuple[FittedAlignment, Manifest, Figures]:
         """Fits the alignment if it is not fitted, writes the fused features and commits them.
 
         Returns:

@@ -47,7 +47,7 @@ def reduce_rows(
     shards = run.shards if shards is None else shards
     rows = sum(shard.rows for shard in shards)
     blocks = blocks_of(shards, min(max(rows // 4, LEAST_BLOCK_ROWS), BLOCK_ROWS))
-    merged = _InOrder(base)
+    merged = _OrderedMerge(base)
 
     def done(work: Work, part: FoldMoments) -> None:
         merged.add(int(work.id), part)
@@ -69,7 +69,7 @@ def reduce_rows(
     return merged.whole
 
 
-def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
+def stored_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
     """As :func:`reduce_rows`, but kept in the storage: a later run with more shards reads only those that are new.
 
     Moments that grew differ in their last bits from those of one pass, so ``--refit`` takes none that did.
@@ -82,7 +82,7 @@ def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, pro
         progress: Called with the rows of every block.
     """
     folder = f"alignment/moments/{key}"
-    marks = _marks(run)
+    marks = _shard_fingerprints(run)
     path, found = f"{folder}/{digest(sorted(marks))}", _largest(run.storage, folder, marks, whole=run.refit)
     if found == path:
         return read_moments(run.storage, f"{path}.safetensors")
@@ -99,7 +99,7 @@ def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, pro
     return moments
 
 
-def _marks(run: Run) -> list[str]:
+def _shard_fingerprints(run: Run) -> list[str]:
     """A name for the content of every shard's embeddings, in order."""
     repaired = repairs(run.storage)
     if not repaired:
@@ -125,7 +125,7 @@ def _largest(storage: Storage, folder: str, marks: Iterable[str], *, whole: bool
     return best
 
 
-class _InOrder:
+class _OrderedMerge:
     """Merges parts in the order of their numbers, however they arrive, and keeps none that is merged."""
 
     def __init__(self, base: FoldMoments | None) -> None:

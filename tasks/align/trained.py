@@ -17,9 +17,9 @@ from barycenter.fusion.splits import fold_of, stable_hash
 from barycenter.fusion.training import Checkpoint, Place
 from barycenter.infra.corpus import Shard
 from barycenter.infra.ray.connection import Cluster, WorkerPlan
-from barycenter.tasks.align.limits import FEATURES, widest
+from barycenter.tasks.align.limits import FEATURES, max_dim
 from barycenter.tasks.align.moments import reduce_rows
-from barycenter.tasks.align.worker import OfFeatures
+from barycenter.tasks.align.worker import FeatureMoments
 from barycenter.tasks.data.rows import RowReader, sample_shards
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
@@ -30,7 +30,7 @@ HELD_OUT_ROWS = 20_000
 SHUFFLED_ROWS = 65_536
 
 
-def learn(
+def fit_feature_alignment(
     run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: str
 ) -> tuple[FeatureAlignment, FoldMoments]:
     """Fits kernel-cca, autoencoder or contrastive on the training rows.
@@ -54,7 +54,7 @@ def learn(
         else:
             assert isinstance(alignment, TrainedAlignment)
             _train(run, cluster, alignment, moments(), key)
-        folds = reduce_rows(run, cluster, OfFeatures(alignment))
+        folds = reduce_rows(run, cluster, FeatureMoments(alignment))
         return alignment.fit_moments(folds), folds
     except ValueError as error:
         raise RunError(f"alignment.method {run.job.alignment.method}: {error}") from error
@@ -64,7 +64,7 @@ def new_alignment(run: Run) -> FeatureAlignment:
     """The unfitted alignment that the job asks for."""
     settings = run.job.alignment
     params: dict[str, Any] = {
-        "dim": min(settings.dim, widest(settings.method, run.widths)),
+        "dim": min(settings.dim, max_dim(settings.method, run.widths)),
         "regularization": settings.regularization,
         "folds": settings.folds,
         "seed": run.job.seed,

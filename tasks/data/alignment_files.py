@@ -13,7 +13,7 @@ from barycenter.tasks.run.digest import digest
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedAlignment:
     """A fitted alignment as it is stored.
 
     Attributes:

@@ -17,7 +17,7 @@ from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.aligned_vectors import AlignedRows
 from barycenter.tasks.data.embeddings import Vectors
-from barycenter.tasks.data.rows import grouped, sides_by_hash, sides_by_name
+from barycenter.tasks.data.rows import group_labels, split_by_hash, split_by_name
 from barycenter.tasks.data.targets import split_notes
 
 MOST_ROWS = 500_000
@@ -67,7 +67,7 @@ class Survey:
 
     Attributes:
         target: How the target is read.
-        sides: Labelled rows by side of the split.
+        parts: Labelled rows by part of the split: train, test, other.
         classes: Different labels among the training rows, counted up to a million.
         left_out: Values of the target that are there but are no labels.
         split: Name of the split column, or None.
@@ -75,7 +75,7 @@ class Survey:
     """
 
     target: Reading
-    sides: Counter[str]
+    parts: Counter[str]
     classes: int
     left_out: Counter[str]
     split: str | None
@@ -84,7 +84,7 @@ class Survey:
     @property
     def share(self) -> float:
         """The share of the labelled rows that is used."""
-        used = self.sides["train"] + self.sides["test"]
+        used = self.parts["train"] + self.parts["test"]
         return min(1.0, MOST_ROWS / used) if used else 1.0
 
     @property
@@ -96,7 +96,7 @@ class Survey:
         """What metrics.json says of the rows."""
         facts = {
             "task": self.target.task,
-            "labelled": dict(self.sides),
+            "labelled": dict(self.parts),
             "left_out": dict(self.left_out.most_common(20)),
         }
         return facts | {"n_train": 0, "n_test": 0, "notes": self.notes()}
@@ -105,16 +105,16 @@ class Survey:
         """Sentences for a user."""
         column, notes = self.target.column, []
         if not self.learnable:
-            why = f"all have the same `{column}`" if self.sides["train"] else f"none has a `{column}`"
+            why = f"all have the same `{column}`" if self.parts["train"] else f"none has a `{column}`"
             notes.append(f"no head was trained: of the training rows {why}; there is nothing to learn")
         elif self.target.task == "classification":
-            notes += class_notes(column, self.classes, self.sides["train"])
+            notes += class_notes(column, self.classes, self.parts["train"])
         if self.left_out:
             notes.append(f"train.target: rows whose `{column}` is no label are left out: {counted(self.left_out)}")
         if self.split is not None and self.learnable:
             notes += split_notes(self.split, self.names)
         if self.share < 1:
-            used = self.sides["train"] + self.sides["test"]
+            used = self.parts["train"] + self.parts["test"]
             notes.append(f"the head saw {MOST_ROWS:,} of {used:,} labelled rows, drawn by a hash of their keys")
         return notes
 
@@ -134,7 +134,7 @@ def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Readin
     columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
     if target is None:
         target = _reading(storage, manifest, train)
-    sides: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     names: Counter[str] = Counter()
     seen: set[str] = set()
@@ -143,15 +143,15 @@ def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Readin
         values = table.column(train.target).to_pylist()
         labels = target.labels(values)
         left_out.update(target.left_out(values))
-        side = _sides(table, manifest, train)
+        part_of = _split(table, manifest, train)
         labelled = [row for row, label in enumerate(labels) if label is not None]
-        sides.update(str(side[row]) for row in labelled)
+        parts.update(str(part_of[row]) for row in labelled)
         if train.split is not None:
             split = table.column(train.split).to_pylist()
             names.update("" if split[row] is None else str(split[row]) for row in labelled)
         if len(seen) < _MOST_CLASSES:
-            seen.update(repr(labels[row]) for row in labelled if side[row] == "train")
-    return Survey(target, sides, len(seen), left_out, train.split, names)
+            seen.update(repr(labels[row]) for row in labelled if part_of[row] == "train")
+    return Survey(target, parts, len(seen), left_out, train.split, names)
 
 
 def read_labelled(storage: Storage, manifest: Manifest, train: TrainJob, chosen: Survey) -> Labelled:
@@ -167,12 +167,12 @@ def read_labelled(storage: Storage, manifest: Manifest, train: TrainJob, chosen:
         keys = table.column(manifest.key).to_pylist()
         target = np.empty(table.num_rows, dtype=object)
         target[:] = chosen.target.labels(table.column(train.target).to_pylist())
-        side = _sides(table, manifest, train)
-        used = np.array([label is not None for label in target], dtype=bool) & (side != "other")
+        part_of = _split(table, manifest, train)
+        used = np.array([label is not None for label in target], dtype=bool) & (part_of != "other")
         if chosen.share < 1:
             used &= stable_hash(keys, _SALT) < np.uint64(chosen.share * 2.0**64)
         fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
-        part = Labelled(keys, fused, reader.of(table), target, _groups(table, manifest, train), side == "test")
+        part = Labelled(keys, fused, reader.of(table), target, _groups(table, manifest, train), part_of == "test")
         parts.append(part.take(used))
     return _joined(parts)
 
@@ -192,13 +192,13 @@ def _groups(table: pa.Table, manifest: Manifest, train: TrainJob) -> list[str]:
     keys: list[str] = table.column(manifest.key).to_pylist()
     if train.group_by is None:
         return keys
-    return grouped(keys, table.column(train.group_by).to_pylist())
+    return group_labels(keys, table.column(train.group_by).to_pylist())
 
 
-def _sides(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
+def _split(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
     if train.split is not None:
-        return sides_by_name(table.column(train.split).to_pylist())
-    return sides_by_hash(_groups(table, manifest, train))
+        return split_by_name(table.column(train.split).to_pylist())
+    return split_by_hash(_groups(table, manifest, train))
 
 
 def _reading(storage: Storage, manifest: Manifest, train: TrainJob) -> Reading:

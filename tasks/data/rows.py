@@ -1,4 +1,4 @@
-"""Rows as the later stages read them: embeddings of every input, kept columns, and the side of the split."""
+"""Rows as the later stages read them: embeddings of every input, kept columns, and the part of the split."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,7 +49,7 @@ class Rows:
         views: {input: (n, d) float32}, all-NaN rows where the input is missing; perhaps read-only.
         status: {input: table of key, ok, reason, detail, source and, for several values a row, count and rejects}.
         kept: The kept columns.
-        sides: The columns that say which side of the split a row is on and what it is grouped by.
+        split_columns: The columns that say which part of the split a row is in and what it is grouped by.
         split: Name of the split column, or None.
         group_by: Name of the group column, or None.
         misfits: Values of the kept columns, the others of the job and the key that do not fit their columns' types.
@@ -59,7 +59,7 @@ class Rows:
     views: dict[str, NDArray[np.float32]]
     status: dict[str, pa.Table]
     kept: pa.Table
-    sides: pa.Table
+    split_columns: pa.Table
     split: str | None = None
     group_by: str | None = None
     misfits: tuple[Misfit, ...] = ()
@@ -94,23 +94,23 @@ class Rows:
         """What may not cross a split or fold."""
         if self.group_by is None:
             return self.keys
-        return grouped(self.keys, self.sides.column(self.group_by).to_pylist())
+        return group_labels(self.keys, self.split_columns.column(self.group_by).to_pylist())
 
     @cached_property
     def test(self) -> NDArray[np.bool_]:
         """(n,) True where the row is held out."""
-        return np.asarray(self._side == "test")
+        return np.asarray(self._split == "test")
 
     @cached_property
     def training(self) -> NDArray[np.bool_]:
-        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are on no side."""
-        return np.asarray(self._side == "train")
+        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are in neither part."""
+        return np.asarray(self._split == "train")
 
     @cached_property
-    def _side(self) -> NDArray[np.str_]:
+    def _split(self) -> NDArray[np.str_]:
         if self.split is None:
-            return sides_by_hash(self.groups)
-        return sides_by_name(self.sides.column(self.split).to_pylist())
+            return split_by_hash(self.groups)
+        return split_by_name(self.split_columns.column(self.split).to_pylist())
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
@@ -123,21 +123,21 @@ class Rows:
         return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
 
 
-def grouped(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
+def group_labels(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
     """What no split divides: the value of the group column, or the key where there is none.
 
-    >>> grouped(["k0", "k1", "k2"], ["a", None, float("nan")])
+    >>> group_labels(["k0", "k1", "k2"], ["a", None, float("nan")])
     ['a', 'k1', 'k2']
     """
     return [key if is_empty(value) else str(value) for key, value in zip(keys, values, strict=True)]
 
 
-def sides_by_name(values: Iterable[object]) -> NDArray[np.str_]:
+def split_by_name(values: Iterable[object]) -> NDArray[np.str_]:
     """(n,) ``train``, ``test`` or ``other``, by the values of a split column."""
     return np.array([side_of(value) for value in values], dtype="U5")
 
 
-def sides_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
+def split_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
     """(n,) ``train`` or ``test``, by a hash of what no split divides."""
     return np.where(is_test(groups, TEST_FRACTION), "test", "train")
 
@@ -179,13 +179,13 @@ class RowReader:
         for name, embedding_id in self.embedding_ids.items():
             path = embedding_path(name, embedding_id, shard.id)
             views[name], status[name] = read_embeddings(self.storage, path, rows=shard.rows)
-        sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
-        columns = list(dict.fromkeys([*self.keep, *sides]))
+        split_columns = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
+        columns = list(dict.fromkeys([*self.keep, *split_columns]))
         rows = next(iter(status.values())).num_rows
         read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
         kept, misfits = read.select(list(self.keep)), _misfits(read) if columns else ()
         origins = ((0, shard.source, shard.start),)
-        return Rows(views, status, kept, read.select(sides), self.split, self.group_by, misfits, origins)
+        return Rows(views, status, kept, read.select(split_columns), self.split, self.group_by, misfits, origins)
 
     def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
         """The rows of every shard, the next one read while one is worked on."""
@@ -222,7 +222,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         {name: np.concatenate([part.views[name] for part in parts]) for name in first.views},
         {name: pa.concat_tables([part.status[name] for part in parts]) for name in first.status},
         pa.concat_tables([part.kept for part in parts]),
-        pa.concat_tables([part.sides for part in parts]),
+        pa.concat_tables([part.split_columns for part in parts]),
         first.split,
         first.group_by,
         tuple(
@@ -238,7 +238,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
+def regroup(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
     """The same rows in fewer parts, each of ``rows`` rows or somewhat more."""
     held: list[Rows] = []
     for part in parts:

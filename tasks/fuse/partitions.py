@@ -11,7 +11,7 @@ from barycenter.infra.storage import Storage
 from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.fuse.folders import (
     MAX_PARTITIONS,
-    Stored,
+    PartitionValue,
     column_problem,
     empty_problem,
     file_type,
@@ -90,7 +90,7 @@ def check_folders(storage: Storage, files: Sequence[FeatureFile], types: dict[st
         RunError: Two values are one folder on the output's file system, or readers would change the values.
     """
     for name, kind in types.items():
-        values: list[Stored] = list(dict.fromkeys(file.partition[name] for file in files))
+        values: list[PartitionValue] = list(dict.fromkeys(file.partition[name] for file in files))
         texts = [None if value is None else text_of(value) for value in values]
         problem = _problem(name, pa.type_for_alias(kind), texts, storage)
         problem = problem or empty_problem(name, pa.type_for_alias(kind), texts)

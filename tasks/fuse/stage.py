@@ -17,8 +17,8 @@ from barycenter.infra.ray.connection import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest
-from barycenter.tasks.data.alignment_files import Fitted
-from barycenter.tasks.data.duplicates import duplicates
+from barycenter.tasks.data.alignment_files import FittedAlignment
+from barycenter.tasks.data.duplicates import repeated_keys
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.fuse.kept_columns import kept_type
 from barycenter.tasks.fuse.partitions import Partitions, check_folders, sample_partitions
@@ -34,7 +34,7 @@ _LEAST_FILE_BYTES = 64 * 2**20
 
 
 def fuse_features(
-    run: Run, cluster: Cluster, fitted: Fitted, average: str, weights: dict[str, float] | None
+    run: Run, cluster: Cluster, fitted: FittedAlignment, average: str, weights: dict[str, float] | None
 ) -> tuple[Manifest, dict[str, Any]]:
     """Writes features/<version> and commits its manifest, or finds it committed.
 
@@ -54,7 +54,7 @@ def fuse_features(
         return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
     blocks = run.blocks(_rows_per_block(run.rows, _row_bytes(run, fitted), partitions.count))
-    repeated = duplicates(setting.reader, run.shards)
+    repeated = repeated_keys(setting.reader, run.shards)
     todo = [
         Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
         for index, shards in enumerate(blocks)
@@ -84,7 +84,7 @@ def fuse_features(
     return _commit(run, setting, partitions, fitted, done_records, parent), figures
 
 
-def _check_embeddings(run: Run, fitted: Fitted, setting: FuseSetting) -> None:
+def _check_embeddings(run: Run, fitted: FittedAlignment, setting: FuseSetting) -> None:
     """Refuses features during whose writing another run made embeddings again: they may be of both."""
     if version_id(run, fitted.alignment_id, setting.average, setting.weights) != setting.version:
         run.storage.remove(run.storage.list(f"features/{setting.version}/_blocks"))
@@ -95,7 +95,7 @@ def _commit(
     run: Run,
     setting: FuseSetting,
     partitions: Partitions,
-    fitted: Fitted,
+    fitted: FittedAlignment,
     records: Sequence[dict[str, Any]],
     parent: int | None,
 ) -> Manifest:
@@ -110,7 +110,7 @@ def _commit(
     return manifest
 
 
-def _row_bytes(run: Run, fitted: Fitted) -> int:
+def _row_bytes(run: Run, fitted: FittedAlignment) -> int:
     return fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
 
 
@@ -128,7 +128,7 @@ def _rows_per_block(rows: int, row_bytes: int, partitions: int) -> int:
 
 
 def _setting(
-    run: Run, fitted: Fitted, average: str, weights: dict[str, float] | None, sampled: Partitions
+    run: Run, fitted: FittedAlignment, average: str, weights: dict[str, float] | None, sampled: Partitions
 ) -> FuseSetting:
     job = run.job
     key = job.corpus.key or "key"
@@ -142,7 +142,7 @@ def _setting(
     made_of = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": package_version("barycenter")}
     schema = feature_schema(
         key, kept, fitted.alignment.dim_, job.output.dtype, list(run.inputs), job.output.keep_aligned,
-        {"barycenter": json.dumps(made_of, sort_keys=True)}, [name for name in run.inputs if run.several(name)],
+        {"barycenter": json.dumps(made_of, sort_keys=True)}, [name for name in run.inputs if run.is_multi_value(name)],
     )  # fmt: skip
     return FuseSetting(
         RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version,
@@ -159,7 +159,7 @@ def _manifest(
     run: Run,
     setting: FuseSetting,
     partitions: Partitions,
-    fitted: Fitted,
+    fitted: FittedAlignment,
     records: Sequence[dict[str, Any]],
     parent: int | None,
 ) -> Manifest:

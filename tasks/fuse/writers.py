@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, FeatureFile, parquet_options
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
-from barycenter.tasks.fuse.folders import MAX_PARTITIONS, Stored, folder, stored, too_many_partitions, value_problem
+from barycenter.tasks.fuse.folders import (
+    MAX_PARTITIONS,
+    PartitionValue,
+    folder,
+    stored,
+    too_many_partitions,
+    value_problem,
+)
 
 _BUFFERED_BYTES = 256 * 2**20
 
@@ -86,7 +93,7 @@ class FeatureWriters:
 class _File:
     """One Parquet file: rows are held until they fill row groups."""
 
-    def __init__(self, path: str, partition: dict[str, Stored], sink: BinaryIO, schema: pa.Schema) -> None:
+    def __init__(self, path: str, partition: dict[str, PartitionValue], sink: BinaryIO, schema: pa.Schema) -> None:
         self._path, self._partition = path, partition
         self._sink = _Hashed(sink)
         self._writer = pq.ParquetWriter(self._sink, schema, **parquet_options(schema))

@@ -51,7 +51,7 @@ def train_neural_head(
     settings = {"inputs": inputs, "shares": shares, "task": chosen.target.task, "seed": seed}
     config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
     config["chosen"] = chosen
-    rows = chosen.sides["train"] * chosen.share
+    rows = chosen.parts["train"] * chosen.share
     with nullcontext(cluster) if cluster is not None else connect(ray.address) as on:
         plan = on.split(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         plan = replace(plan, workers=min(plan.workers, ceil(rows / _ROWS_WORTH_A_RANK)))

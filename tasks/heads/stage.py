@@ -20,7 +20,7 @@ from barycenter.infra.ray.connection import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.embeddings import Vectors
 from barycenter.tasks.data.labelled_rows import read_labelled, survey
-from barycenter.tasks.data.targets import found_target
+from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import head_folder
@@ -45,7 +45,7 @@ def train_head(run: Run, manifest: Manifest, cluster: Cluster | None = None) -> 
     folder = head_folder(manifest.version, run.job.train, run.job.seed)
     return fit_head(
         run.storage, manifest, run.job.train, run.job.ray, run.storage, folder,
-        seed=run.job.seed, name=run.job.name, target=found_target(run).reading, cluster=cluster,
+        seed=run.job.seed, name=run.job.name, target=inspect_target(run).reading, cluster=cluster,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from barycenter.tasks.run.workers import block_workers, dispatch
 
 
 @dataclass
-class _Joining:
+class _Join:
     """One join under way."""
 
     run: Run
@@ -83,7 +83,7 @@ def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0} | _matches(run, run.join)
     total = sum(shard.rows for unit in run.join.units() for shard in unit.shards)
     with StageProgress("join", total, storage=run.storage) as progress:
-        joining = _Joining(run, run.join, cluster, progress)
+        joining = _Join(run, run.join, cluster, progress)
         spilled = joining.spill()
         written = joining.buckets(spilled)
         record = {

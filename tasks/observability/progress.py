@@ -81,7 +81,7 @@ class StageProgress:
         """Seconds since the stage began."""
         return time.monotonic() - self.started
 
-    def employs(self, workers: WorkerPlan, cluster_gpus: float) -> None:
+    def report_workers(self, workers: WorkerPlan, cluster_gpus: float) -> None:
         """Reports how many workers the stage has, and what share of the cluster's GPUs they hold."""
         self._metrics.reserved(workers.workers, workers.workers * workers.gpus_per_worker, cluster_gpus)
 

@@ -31,12 +31,12 @@ from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.corpus import Shard
-from barycenter.tasks.data.alignment_files import Fitted
+from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
-from barycenter.tasks.data.targets import learnt
+from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.artifacts import show_results
 from barycenter.tasks.observability.progress import StageProgress
-from barycenter.tasks.report.examples import ShownRows, gallery, plane
+from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
 from barycenter.tasks.report.rendering import html, markdown
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import report_id
@@ -55,7 +55,7 @@ Views = dict[str, NDArray[np.float32]]
 
 
 def write_report(
-    run: Run, fitted: Fitted, manifest: Manifest, speed: dict[str, Any], head: dict[str, Any] | None
+    run: Run, fitted: FittedAlignment, manifest: Manifest, speed: dict[str, Any], head: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
 
@@ -79,7 +79,7 @@ def write_report(
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": list(fitted.summary.get("warnings", [])),
         }
-        if learnt(run) is not None:
+        if learnable_target(run) is not None:
             report["probe"] = _probe(run, fitted, rows, folds, report["warnings"])
         if run.job.train is not None:
             report["head"] = head
@@ -94,7 +94,7 @@ def write_report(
     return report
 
 
-def _lineage(run: Run, fitted: Fitted, manifest: Manifest) -> dict[str, Any]:
+def _lineage(run: Run, fitted: FittedAlignment, manifest: Manifest) -> dict[str, Any]:
     lineage_of_manifest = {name: getattr(manifest, name) for name in LINEAGE}
     return lineage_of_manifest | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
 
@@ -138,9 +138,9 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
     return result
 
 
-def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
+def _probe(run: Run, fitted: FittedAlignment, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
     """The probe; of too few rows for it none, and a note that says why."""
-    target = learnt(run)
+    target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     labels = as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
@@ -171,13 +171,13 @@ def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments, notes: list
 
 
 def _cross_validated(
-    run: Run, fitted: Fitted, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
+    run: Run, fitted: FittedAlignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
 ) -> dict[str, Any]:
     """The probe out of fold: alignment and imputation fitted again inside each training part.
 
     Method, gamma and weights stay those that were chosen once, on the training rows of the run.
     """
-    target = learnt(run)
+    target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     settings = alignment.get_params() | {"regularization": alignment.regularization_}
@@ -238,7 +238,9 @@ def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]) -> dict[str, Any]:
+def _samples(
+    run: Run, fitted: FittedAlignment, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]
+) -> dict[str, Any]:
     """The map and the gallery; adds the dimension curve and the neighbours' agreement to the report."""
     alignment, (average, weights) = fitted.alignment, fitted.average
     stacked = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
@@ -246,7 +248,7 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
     fused = np.full((len(rows.keys), alignment.dim_), np.nan, np.float32)
     given = {name: view[there] for name, view in rows.views.items()}
     fused[there] = alignment.fuse(given, average=average, weights=weights)
-    target = learnt(run)
+    target = learnable_target(run)
     labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
     if (
         labels is not None
@@ -260,8 +262,8 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
             report["probe"]["task"],
         )  # fmt: skip
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
-    neighbors, report["neighbors"] = gallery(run, shown)
-    return {"map": plane(shown), "neighbors": neighbors}
+    neighbors, report["neighbors"] = neighbor_examples(run, shown)
+    return {"map": project_to_plane(shown), "neighbors": neighbors}
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:

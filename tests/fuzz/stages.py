@@ -14,7 +14,7 @@ from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import builtin
 from barycenter.infra.corpus import corpus as opening
 from barycenter.infra.job.models import Job
-from barycenter.tasks.data.alignment_files import Fitted
+from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.settings import Execution
 from barycenter.tasks.embed.stage import embed_setting
 from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
@@ -81,7 +81,7 @@ def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
             for shard in run.shards:
                 worker.run(ShardJob(shard, 64))
     fit = alignment(run.inputs)
-    fitted = Fitted(fit, "none", {"average": "mean", "weights": None})
+    fitted = FittedAlignment(fit, "none", {"average": "mean", "weights": None})
     with (
         mock.patch.object(fusing, "load_alignment", return_value=fit),
         mock.patch.object(fuse, "StageProgress", _Progress),

@@ -12,7 +12,7 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import WorkerPlan, connect
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed import settings
-from barycenter.tasks.embed.stage import embed_input, limited_by, pending
+from barycenter.tasks.embed.stage import embed_input, limited_by, pending_shards
 from barycenter.tasks.embed.worker import EmbedWorker
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
@@ -64,7 +64,7 @@ def test_every_row_is_embedded_where_memory_runs_out_and_the_report_says_the_bat
         figures = embed_input(run, "text", cluster)
     assert (figures["rows"], figures["batch"], figures["least_batch"]) == (ROWS, 64, FITS)
     assert len(np.unique(vectors(run), axis=0)) == ROWS
-    assert pending(run, "text") == []
+    assert pending_shards(run, "text") == []
 
 
 def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path, monkeypatch):
@@ -151,4 +151,4 @@ def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_
         figures = embed_input(run, "text", cluster)
     assert figures["rows"] == ROWS
     assert figures["batch"] > 0
-    assert pending(run, "text") == []
+    assert pending_shards(run, "text") == []
