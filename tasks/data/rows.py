@@ -99,15 +99,15 @@ class Rows:
     @cached_property
     def test(self) -> NDArray[np.bool_]:
         """(n,) True where the row is held out."""
-        return np.asarray(self._split == "test")
+        return np.asarray(self._part == "test")
 
     @cached_property
     def training(self) -> NDArray[np.bool_]:
-        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are in neither part."""
-        return np.asarray(self._split == "train")
+        """(n,) True where the row is trained on; a split may have rows, for validation say, in neither part."""
+        return np.asarray(self._part == "train")
 
     @cached_property
-    def _split(self) -> NDArray[np.str_]:
+    def _part(self) -> NDArray[np.str_]:
         if self.split is None:
             return split_by_hash(self.groups)
         return split_by_name(self.split_columns.column(self.split).to_pylist())
