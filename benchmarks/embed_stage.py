@@ -38,7 +38,7 @@ class Stage:
         job["limits"] = {"outside_corpus": self._outside}
         self._run = prepare(Job.model_validate(job))
         with connect("local") as cluster:
-            figures = embed_input.fn(self._run, "it", cluster)
+            figures = embed_input(self._run, "it", cluster)
         self.start_seconds = figures["start_seconds"]
         return float(figures["rows"] / (figures["seconds"] - figures["start_seconds"]))
 

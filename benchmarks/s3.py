@@ -111,7 +111,7 @@ def secrets(out: Storage, ran: Ran) -> int:
 
 def features(storage: Storage) -> list[bytes]:
     """Content of the feature files in the manifest's order."""
-    return [storage.read(file["path"]) for file in read_manifest(storage)["files"]]
+    return [storage.read(file.path) for file in read_manifest(storage).files]
 
 
 def upload(source: Path, url: str) -> None:

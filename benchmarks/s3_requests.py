@@ -76,11 +76,11 @@ def run(url: str, app: Counting) -> dict[str, Counter[str]]:
     counts["plan"] = app.taken()
     with local_ray() as cluster:
         for name in prepared.inputs:
-            embed_input.fn(prepared, name, cluster)
+            embed_input(prepared, name, cluster)
         counts["embed"] = app.taken()
-        fitted, _ = fit_alignment.fn(prepared, cluster)
+        fitted, _ = fit_alignment(prepared, cluster)
         counts["fit"] = app.taken()
-        fuse_features.fn(prepared, cluster, fitted, "mean", None)
+        fuse_features(prepared, cluster, fitted, "mean", None)
         counts["fuse"] = app.taken()
     return counts
 

@@ -158,8 +158,8 @@ def local_ray() -> Iterator[Any]:
 
 def run_size(folder: Path) -> dict[str, Any]:
     """Embeds, fits and fuses one corpus; seconds and peaks."""
-    from barycenter.tasks.align.stage import Fitted, _fit, fold_moments
-    from barycenter.tasks.data.alignment_files import save_alignment
+    from barycenter.tasks.align.stage import _fit, fold_moments
+    from barycenter.tasks.data.alignment_files import FittedAlignment, save_alignment
     from barycenter.tasks.embed.stage import embed_input
     from barycenter.tasks.fuse.stage import fuse_features
     from barycenter.tasks.observability.progress import StageProgress
@@ -170,19 +170,19 @@ def run_size(folder: Path) -> dict[str, Any]:
     watch = Watch()
     with local_ray() as cluster, Peaks() as peaks:
         for name in run.inputs:
-            figures[f"embed_{name}_s"] = watch.timed(lambda name=name: embed_input.fn(run, name, cluster))[1]
+            figures[f"embed_{name}_s"] = watch.timed(lambda name=name: embed_input(run, name, cluster))[1]
         with StageProgress("fit", run.rows) as progress:
             moments, figures["fit_s"] = watch.timed(lambda: fold_moments(run, cluster, progress))
         figures["fit_per_million"] = watch.steady_seconds_per_million()
         start = time.perf_counter()
         alignment, summary = _fit(run, cluster, lambda held=moments: held)
         figures["solve_s"] = time.perf_counter() - start
-        fitted = Fitted(alignment, save_alignment(run.storage, alignment), summary)
+        fitted = FittedAlignment(alignment, save_alignment(run.storage, alignment), summary)
         del moments
-        (manifest, _), figures["fuse_s"] = watch.timed(lambda: fuse_features.fn(run, cluster, fitted, "mean", None))
+        (manifest, _), figures["fuse_s"] = watch.timed(lambda: fuse_features(run, cluster, fitted, "mean", None))
         figures["fuse_per_million"] = watch.steady_seconds_per_million()
         figures["workers"] = cluster.allocate_workers("auto", 1, 0).workers
-    figures["files"] = [round(file["bytes"] / 2**20) for file in manifest["files"]]
+    figures["files"] = [round(file.bytes / 2**20) for file in manifest.files]
     figures["worker_mb"] = peaks.worker_mb
     figures["driver_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return figures

@@ -16,7 +16,7 @@ from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.heads.predict import default_path, predict
 from barycenter.tasks.heads.stage import fit_head
-from barycenter.tasks.run.digest import digest
+from barycenter.tasks.run.identities import head_folder
 
 
 class HeadConfig(BaseModel):
@@ -45,8 +45,8 @@ def downstream(dataset: str, head: HeadConfig, out: str, version: int | None = N
     """
     source, sink = Storage(dataset, head.endpoint_url), Storage(out, head.endpoint_url)
     manifest = read_manifest(source, version)
-    folder = f"head/{manifest['version']}/{digest(head.train.model_dump(mode='json'), head.seed)}"
-    name = f"downstream-{manifest['version']}"
+    folder = head_folder(manifest.version, head.train, head.seed)
+    name = f"downstream-{manifest.version}"
     metrics, _ = fit_head(source, manifest, head.train, head.ray, sink, folder, seed=head.seed, name=name)
     if not metrics["n_train"]:
         raise RunError("; ".join(metrics["notes"]))

@@ -1,45 +1,40 @@
 """Each stage of the job as a Prefect flow of its own; each refuses to start where the stage before it is not done."""
 
+from functools import partial
 from typing import Any
 
-from prefect import flow
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.manifests import read_manifest
-from barycenter.tasks.align.stage import Fitted, fit_alignment
-from barycenter.tasks.data.alignment_files import load_alignment
-from barycenter.tasks.embed.stage import embed_input, pending
+from barycenter.tasks.align.stage import fit_alignment
+from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment
+from barycenter.tasks.embed.stage import embed_input, pending_shards
 from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
 from barycenter.tasks.join.stage import join_tables
+from barycenter.tasks.pipeline import Stages
 from barycenter.tasks.planning.plan import prepared
 from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.context import Run
 
-Figures = dict[str, Any]
+_uncached = partial(task, cache_policy=NO_CACHE)
 
-
-def embed_inputs(run: Run, cluster: Cluster) -> Figures:
-    """Joins the inputs' own tables to the corpus and embeds what is missing; figures for report.json."""
-    figures = {"join": join_tables(run, cluster)} if run.join is not None else {}
-    return figures | {f"embed {name}": embed_input(run, name, cluster) for name in run.inputs}
-
-
-def fuse_inputs(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any], Figures]:
-    """Fits the alignment if it is not fitted, writes the fused features and commits them.
-
-    Returns:
-        The alignment, the manifest, and figures of both stages for report.json.
-    """
-    fitted, aligned = fit_alignment(run, cluster)
-    average, weights = fitted.average
-    manifest, fused = fuse_features(run, cluster, fitted, average, weights)
-    return fitted, manifest, {"align": aligned, "fuse": fused}
+TASKS = Stages(
+    join=_uncached(join_tables, name="join"),
+    embed=_uncached(embed_input, name="embed", task_run_name="embed {name}"),
+    align=_uncached(fit_alignment, name="align"),
+    fuse=_uncached(fuse_features, name="fuse"),
+    train=_uncached(train_head, name="train"),
+    report=_uncached(write_report, name="report"),
+)
+"""The stages as Prefect tasks."""
 
 
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
@@ -47,7 +42,7 @@ def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = Fal
     """Embeds what is missing of every input."""
     run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad)
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
-        return embed_inputs(run, cluster)
+        return TASKS.embed_inputs(run, cluster)
 
 
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
@@ -55,7 +50,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
     run = _embedded(prepared(job_of(job), refit=refit))
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
-        fitted, _ = fit_alignment(run, cluster)
+        fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
 
@@ -64,8 +59,8 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
     run = _embedded(prepared(job_of(job)))
     with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
-        _, manifest, _ = fuse_inputs(run, cluster)
-    return {"number": manifest["number"], "version": manifest["version"], "rows": manifest["rows"]}
+        _, manifest, _ = TASKS.fuse_inputs(run, cluster)
+    return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 
 
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
@@ -73,7 +68,7 @@ def train(job: JobParameter = DEMO) -> dict[str, Any]:
     """Trains the head on the newest committed features."""
     run = prepared(job_of(job))
     with bound(run=run.job.name):
-        metrics, _ = train_head(run, _committed(run))
+        metrics, _ = TASKS.train(run, _committed(run))
     return metrics
 
 
@@ -83,23 +78,22 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
     run = _embedded(prepared(job_of(job)))
     with bound(run=run.job.name):
         manifest = _committed(run)
-        alignment = load_alignment(run.storage, manifest["alignment_id"])
-        fitted = Fitted(alignment, manifest["alignment_id"], manifest["alignment"])
-        head = train_head(run, manifest)[0] if run.job.train is not None else None
-        return write_report(run, fitted, manifest, {}, head)
+        alignment = load_alignment(run.storage, manifest.alignment_id)
+        fitted = FittedAlignment(alignment, manifest.alignment_id, manifest.alignment)
+        head = TASKS.train(run, manifest)[0] if run.job.train is not None else None
+        return TASKS.report(run, fitted, manifest, {}, head)
 
 
 def _embedded(run: Run) -> Run:
     if run.unjoined:
         raise RunError("the inputs' own tables are not joined to the corpus; run `barycenter embed` first")
     for name in run.inputs:
-        if left := len(pending(run, name)):
+        if left := len(pending_shards(run, name)):
             raise RunError(f"{left} shard(s) of input {name} are not embedded; run `barycenter embed` first")
     return run
 
 
-def _committed(run: Run) -> dict[str, Any]:
+def _committed(run: Run) -> Manifest:
     if not run.storage.exists("manifest.json"):
         raise RunError(f"{run.job.output.path} holds no committed features; run `barycenter fuse` first")
-    manifest: dict[str, Any] = read_manifest(run.storage)
-    return manifest
+    return read_manifest(run.storage)

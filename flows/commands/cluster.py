@@ -7,7 +7,7 @@ import typer
 
 from barycenter.flows.commands.jobs import load
 from barycenter.flows.console import Debug, JobPath, Overrides, app, report_errors
-from barycenter.flows.session import LOCAL_API, answers
+from barycenter.flows.server import LOCAL_API, answers
 from barycenter.fusion.errors import JobError, RunError
 
 
@@ -27,7 +27,7 @@ def submit(
 
         job = load(job_path, overrides)
         flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--debug": debug}
-        code = submit_job(address, job, [flag for flag, given in flags.items() if given], tell=_tell)
+        code = submit_job(address, job, [flag for flag, given in flags.items() if given], tell=_print_log)
     if code:
         raise typer.Exit(code)
 
@@ -71,6 +71,6 @@ def serve(
             )
 
 
-def _tell(text: str) -> None:
+def _print_log(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()

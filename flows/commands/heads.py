@@ -35,8 +35,8 @@ def predict(
         if head is not None and "/" in head:
             trained, inside = Storage(head, endpoint_url), ""
         else:
-            trained, inside = storage, find_head(storage, manifest["version"], head)
-        sink, path = storage, default_path(inside or f"head/{manifest['version']}/predicted")
+            trained, inside = storage, find_head(storage, manifest.version, head)
+        sink, path = storage, default_path(inside or f"head/{manifest.version}/predicted")
         if out_path is not None:
             parent, _, path = out_path.rpartition("/")
             sink = Storage(parent or ("/" if out_path.startswith("/") else "."), endpoint_url)

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from barycenter.flows.console import Debug, JobPath, Overrides, app, out, report_errors
-from barycenter.flows.session import run_flow
+from barycenter.flows.server import run_flow
 from barycenter.infra.job.models import Job
 
 if TYPE_CHECKING:
@@ -116,13 +116,13 @@ def _hand_over(run: "Run") -> None:
 
 def _note(prepared: "Run") -> None:
     """Says before the work what the target was taken for, and what is left out of it."""
-    from barycenter.tasks.data.targets import found_target, target_notes
+    from barycenter.tasks.data.targets import inspect_target, target_notes
     from barycenter.tasks.planning.plan import listing_line
 
     if (line := listing_line(prepared)) is not None:
         print(line, file=sys.stderr, flush=True)
     if prepared.job.train is not None:
-        for line in [found_target(prepared).said(), *target_notes(prepared)]:
+        for line in [inspect_target(prepared).said(), *target_notes(prepared)]:
             print(line, file=sys.stderr, flush=True)
 
 
@@ -152,7 +152,7 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     plan = describe_plan(prepared)
     title = f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['files']:,} file(s)"
     table = Table(title=title + ("; the inputs' own tables are yet to be joined to them" if plan["unjoined"] else ""))
-    for column in ("input", "encoder id", "width", "shards done", "shards left", "rows left", "about"):
+    for column in ("input", "encoder id", "width", "shards done", "shards left", "rows left", "estimated time"):
         table.add_column(column, justify="left" if column in ("input", "encoder id") else "right")
     for name, figures in plan["inputs"].items():
         seconds = figures["seconds_left"]

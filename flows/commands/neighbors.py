@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import JobError, RunError
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def neighbors(
 
 
 def _encoded(
-    folder: str, endpoint_url: str | None, manifest: dict[str, Any], text: str | None, image: Path | None
+    folder: str, endpoint_url: str | None, manifest: Manifest, text: str | None, image: Path | None
 ) -> "NDArray[np.floating]":
     """(dim,) the fused vector of a text, a picture or both; what is not given counts as missing."""
     values: dict[str, list[Any]] = {}
@@ -75,8 +76,8 @@ def _encoded(
     return vector
 
 
-def _only_input(manifest: dict[str, Any], kind: str) -> str:
-    names = [name for name, entry in manifest["inputs"].items() if entry["kind"] == kind]
+def _only_input(manifest: Manifest, kind: str) -> str:
+    names = [name for name, entry in manifest.inputs.items() if entry["kind"] == kind]
     if len(names) != 1:
         inputs_there = f"several {kind} inputs ({', '.join(names)})" if names else f"no {kind} input"
         raise JobError(f"--{kind}", f"this data set has {inputs_there}; look up by --key")

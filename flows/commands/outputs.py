@@ -6,6 +6,7 @@ import typer
 from rich.table import Table
 
 from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 
 
@@ -42,7 +43,7 @@ def inspect(
                 out.print(problem, markup=False, soft_wrap=True)
             if problems:
                 raise RunError(f"{len(problems)} file(s) differ from the manifest; run the job again to repair them")
-            out.print(f"{len(manifest['files'])} file(s) match the manifest")
+            out.print(f"{len(manifest.files)} file(s) match the manifest")
 
 
 @app.command()
@@ -58,7 +59,7 @@ def rollback(
         from barycenter.infra.versions.history import roll_back
 
         manifest = roll_back(Storage(folder, endpoint_url), version)
-        out.print(f"version {manifest['number']} is what version {version} was: {manifest['version']}")
+        out.print(f"version {manifest.number} is what version {version} was: {manifest.version}")
 
 
 @app.command()
@@ -80,21 +81,21 @@ def gc(
         out.print(f"{len(removed)} file(s) {'would be deleted' if dry_run else 'deleted'}")
 
 
-def _show_manifest(folder: str, manifest: dict[str, Any], versions: list[str]) -> None:
+def _show_manifest(folder: str, manifest: Manifest, versions: list[str]) -> None:
     table = Table(title=folder, show_header=False)
-    rows = manifest["rows"]
+    rows = manifest.rows
     facts = {
-        "version": f"{manifest['version']} (manifest {manifest['number']} of {len(versions)})",
+        "version": f"{manifest.version} (manifest {manifest.number} of {len(versions)})",
         "rows": f"{rows['written']:,} written, {rows['rejected']:,} rejected of {rows['read']:,}",
         "missing": ", ".join(f"{name} {count:,}" for name, count in rows["missing"].items()),
-        "files": f"{len(manifest['files']):,}, {sum(file['bytes'] for file in manifest['files']) / 1e6:,.1f} MB",
-        "fused": f"{manifest['dim']} x {manifest['dtype']}",
-        "alignment": f"{manifest['alignment']['method']} {manifest['alignment_id']}",
-        "average": manifest["average"]["method"],
+        "files": f"{len(manifest.files):,}, {sum(file.bytes for file in manifest.files) / 1e6:,.1f} MB",
+        "fused": f"{manifest.dim} x {manifest.dtype}",
+        "alignment": f"{manifest.alignment['method']} {manifest.alignment_id}",
+        "average": manifest.average["method"],
     }
     facts |= {
         f"input {name}": f"{entry['encoder'] or 'the vectors as they are'} ({entry['dim']}), {entry['encoder_id']}"
-        for name, entry in manifest["inputs"].items()
+        for name, entry in manifest.inputs.items()
     }
     facts |= _lineage(manifest)
     for name, value in facts.items():
@@ -102,20 +103,20 @@ def _show_manifest(folder: str, manifest: dict[str, Any], versions: list[str]) -
     out.print(table)
 
 
-def _show_versions(folder: str, manifests: list[dict[str, Any]]) -> None:
+def _show_versions(folder: str, manifests: list[Manifest]) -> None:
     table = Table(title=folder)
     for column in ("version", "features", "rows", "rejected", "files", "alignment", "built on", "remarks"):
         table.add_column(column, justify="right" if column in ("version", "rows", "rejected", "files") else "left")
     for manifest in manifests:
-        rows, back = manifest["rows"], manifest.get("rolled_back_to")
+        rows, back = manifest.rows, manifest.others.get("rolled_back_to")
         table.add_row(
-            str(manifest["number"]),
-            manifest["version"],
+            str(manifest.number),
+            manifest.version,
             f"{rows['written']:,}",
             f"{rows['rejected']:,}",
-            f"{len(manifest['files']):,}",
-            manifest["alignment_id"],
-            str(manifest.get("parent") or ""),
+            f"{len(manifest.files):,}",
+            manifest.alignment_id,
+            str(manifest.parent or ""),
             f"rolled back to {back}" if back else "",
         )
     out.print(table)
@@ -139,13 +140,13 @@ def _show_comparison(numbers: tuple[int, int], comparison: dict[str, Any]) -> No
         out.print(f"{kind}: {counts}", markup=False, soft_wrap=True)
 
 
-def _lineage(manifest: dict[str, Any]) -> dict[str, str]:
+def _lineage(manifest: Manifest) -> dict[str, str]:
     """What the version was made from, and by what."""
-    sources = manifest["sources"]
+    sources = manifest.sources
     named = ", ".join(source["relative"] for source in sources[:5]) + (", ..." if len(sources) > 5 else "")
     read = sum(source["rows"] for source in sources)
     return {
-        "sources": f"{len(sources):,} file(s), {read:,} rows in {len(manifest['shards']):,} shard(s): {named}",
-        "built on": f"version {manifest['parent']}" if manifest.get("parent") else "nothing before",
-        "made by": f"job {manifest['job']}, barycenter {manifest['code']}",
+        "sources": f"{len(sources):,} file(s), {read:,} rows in {len(manifest.shards):,} shard(s): {named}",
+        "built on": f"version {manifest.parent}" if manifest.parent else "nothing before",
+        "made by": f"job {manifest.job}, barycenter {manifest.code}",
     }

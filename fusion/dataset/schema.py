@@ -1,8 +1,8 @@
 """The feature format: the Parquet schema of fused vectors, how they are encoded, and the manifest that lists them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Literal, Self
 
@@ -160,44 +160,60 @@ class FeatureFile:
     partition: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What one version of a fused data set consists of; readers believe only what it lists.
 
     Attributes:
-        number: Running number of the version.
-        version: Its hash, which names the features folder.
+        version: The version's hash, which names the features folder.
+        name: Name of the job.
+        job: Hash of the job.
         key: Name of the key column.
+        kept: Kept columns, those the files are partitioned by included.
+        partition_by: Names of the columns that the files are partitioned by.
+        partition_types: Their Arrow types.
         dim: Width of the fused vectors.
         dtype: Their element type.
-        inputs: ``{name: {kind, encoder, encoder_id, dim}}``, in order.
-        files: The feature files, in row order.
-        kept: Kept columns, those the files are partitioned by included.
-        rows: Counts: read, written, rejected and more.
-        parent: Number of the version this one was built on.
-        created: When, ISO 8601.
+        inputs: ``{name: {kind, encoder, encoder_id, embedding_id, dim, fingerprint, spec}}``, in order.
         alignment_id: Which alignment.
         alignment: Its method, dim and how it was chosen.
         average: Method and weights.
-        partition_types: Arrow types of the columns that the files are partitioned by.
-        others: Every other key as it stood.
+        rows: Counts: read, written, rejected, missing by input, bad by reason.
+        files: The feature files, in row order.
+        rejects: Paths of the files of rejects.
+        shards: Ids of the shards, in corpus order.
+        sources: The files of the corpus.
+        listing: How many files were taken and passed over.
+        join: Which join of the inputs' own tables, if any.
+        code: Version of the package.
+        parent: Number of the version this one was built on.
+        number: Running number of the version; 0 before it is committed.
+        others: Every other key of the JSON form.
     """
 
-    number: int
     version: str
+    name: str = ""
+    job: str = ""
     key: str
+    kept: tuple[str, ...] = ()
+    partition_by: tuple[str, ...] = ()
+    partition_types: dict[str, str] = field(default_factory=dict)
     dim: int
     dtype: str
     inputs: dict[str, dict[str, Any]]
-    files: tuple[FeatureFile, ...]
-    kept: tuple[str, ...] = ()
-    rows: dict[str, Any] = field(default_factory=dict)
-    parent: int | None = None
-    created: str | None = None
-    alignment_id: str | None = None
+    alignment_id: str = ""
     alignment: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
-    partition_types: dict[str, str] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+    files: tuple[FeatureFile, ...]
+    rejects: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
+    sources: tuple[dict[str, Any], ...] = ()
+    listing: dict[str, Any] = field(default_factory=dict)
+    join: str | None = None
+    code: str = ""
+    parent: int | None = None
+    number: int = 0
     others: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -208,20 +224,38 @@ class Manifest:
             RunError: If something that every manifest has is not there.
         """
         known = {entry.name for entry in fields(cls)} - {"others"}
-        given = {name: value for name, value in values.items() if name in known}
         try:
+            given: dict[str, Any] = {
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in values.items()
+                if name in known
+            }
             given["files"] = tuple(_file(entry) for entry in values["files"])
-            given["kept"] = tuple(values.get("kept", ()))
             return cls(**given, others={name: value for name, value in values.items() if name not in known})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"not a manifest of fused features: {error}") from error
+
+    @classmethod
+    def from_json(cls, content: bytes) -> Self:
+        """A manifest of the bytes of its file.
+
+        Raises:
+            RunError: If they are no JSON, or no manifest.
+        """
+        try:
+            return cls.from_dict(json.loads(content))
+        except ValueError as error:
+            raise RunError(f"not a manifest ({error})") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; :meth:`from_dict` reads it back."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "others"}
-        values["files"] = [{entry.name: getattr(file, entry.name) for entry in fields(file)} for file in self.files]
-        values["kept"] = list(self.kept)
-        return values | self.others
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        return plain | {"files": [asdict(file) for file in self.files]} | self.others
+
+    def to_json(self) -> bytes:
+        """The bytes of its file."""
+        return json.dumps(self.to_dict(), indent=1).encode() + b"\n"
 
     @classmethod
     def read(cls, source: str | Path | IO[bytes]) -> Self:
@@ -232,20 +266,11 @@ class Manifest:
         """
         name = str(getattr(source, "name", "manifest")) if hasattr(source, "read") else str(source)
         try:
-            content = source.read() if hasattr(source, "read") else Path(source).read_bytes()
-            values = json.loads(content)
+            return cls.from_json(source.read() if hasattr(source, "read") else Path(source).read_bytes())
         except FileNotFoundError as error:
             raise RunError(f"{name}: no manifest here; nothing has been committed") from error
-        except ValueError as error:
-            raise RunError(f"{name}: not a manifest ({error})") from error
-        if not isinstance(values, dict):
-            raise RunError(f"{name}: not a manifest")
-        return cls.from_dict(values)
-
-    @property
-    def partition_columns(self) -> tuple[str, ...]:
-        """The columns that the files are partitioned by."""
-        return tuple(self.partition_types)
+        except RunError as error:
+            raise RunError(f"{name}: {error}") from error
 
 
 def partition_scalar(value: str | float | bool | None, kind: str) -> pa.Scalar:
@@ -272,8 +297,3 @@ def partition_type(kind: str) -> pa.DataType:
 def _file(entry: Mapping[str, Any]) -> FeatureFile:
     known = {column.name for column in fields(FeatureFile)}
     return FeatureFile(**{name: value for name, value in entry.items() if name in known})
-
-
-def total_rows(files: Iterable[FeatureFile]) -> int:
-    """Rows of all files."""
-    return sum(file.rows for file in files)

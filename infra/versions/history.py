@@ -1,10 +1,12 @@
 """The versions of an output beside each other: listed, compared, rolled back."""
 
+from dataclasses import replace
 from typing import Any
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.manifests import Manifest, commit_manifest, point_to_newest, read_manifest, versions
+from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest, versions
 
 _LINEAGE = ("version", "job", "alignment_id", "average", "dim", "dtype", "key", "kept", "partition_by", "code")
 
@@ -27,8 +29,8 @@ def find_version(storage: Storage, version: str) -> Manifest | None:
     if not there:
         return None
     manifests = (read_manifest(storage, number) for number in reversed(versions(storage)))
-    found = next((manifest for manifest in manifests if manifest["version"] == version), None)
-    return found if found is not None and {file["path"] for file in found["files"]} <= there else None
+    found = next((manifest for manifest in manifests if manifest.version == version), None)
+    return found if found is not None and {file.path for file in found.files} <= there else None
 
 
 def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
@@ -42,14 +44,14 @@ def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
     old, new = _stamps(before), _stamps(after)
     facts, now = _facts(before), _facts(after)
     return {
-        "rows": {name: [before["rows"][name], after["rows"][name]] for name in ("read", "written", "rejected")},
+        "rows": {name: [before.rows[name], after.rows[name]] for name in ("read", "written", "rejected")},
         "sources": {
             "added": sorted(new.keys() - old.keys()),
             "removed": sorted(old.keys() - new.keys()),
             "changed": sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
         },
-        "shards": _moved(set(before["shards"]), set(after["shards"])),
-        "files": _moved({file["path"] for file in before["files"]}, {file["path"] for file in after["files"]}),
+        "shards": _moved(set(before.shards), set(after.shards)),
+        "files": _moved({file.path for file in before.files}, {file.path for file in after.files}),
         "changed": {name: [facts.get(name), now.get(name)] for name in facts | now if facts.get(name) != now.get(name)},
     }
 
@@ -63,19 +65,20 @@ def roll_back(storage: Storage, number: int) -> Manifest:
     parent = point_to_newest(storage)
     wanted = read_manifest(storage, number)
     there = storage.sizes("features")
-    if gone := [file["path"] for file in wanted["files"] if file["path"] not in there]:
+    if gone := [file.path for file in wanted.files if file.path not in there]:
         raise RunError(f"version {number} cannot come back: {len(gone)} of its files are gone, such as {gone[0]}")
-    manifest = {**wanted, "parent": parent, "rolled_back_to": number}
-    return manifest | {"number": commit_manifest(storage, manifest)}
+    manifest = replace(wanted, parent=parent, others=wanted.others | {"rolled_back_to": number})
+    return replace(manifest, number=commit_manifest(storage, manifest))
 
 
 def _stamps(manifest: Manifest) -> dict[str, tuple[int, str]]:
-    return {source["relative"]: (source["size"], source["stamp"]) for source in manifest["sources"]}
+    return {source["relative"]: (source["size"], source["stamp"]) for source in manifest.sources}
 
 
 def _facts(manifest: Manifest) -> dict[str, Any]:
-    encoders = {f"encoder of {name}": about["encoder_id"] for name, about in manifest["inputs"].items()}
-    return {name: manifest.get(name) for name in _LINEAGE} | encoders
+    encoders = {f"encoder of {name}": about["encoder_id"] for name, about in manifest.inputs.items()}
+    values = manifest.to_dict()
+    return {name: values[name] for name in _LINEAGE} | encoders
 
 
 def _moved(before: set[str], after: set[str]) -> dict[str, int]:

@@ -1,14 +1,12 @@
 """Versions of an output: manifests made once, the pointer to the newest, verification, garbage."""
 
-import json
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import replace
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage.storage import MissingFileError, Storage
 from barycenter.infra.versions.embedding_files import embedding_path, gather_repairs, is_repair_note
-
-Manifest = dict[str, Any]
 
 POINTER = "manifest.json"
 _FOLDER = "manifests"
@@ -38,17 +36,14 @@ def read_manifest(storage: Storage, version: int | None = None) -> Manifest:
     """
     path = POINTER if version is None else manifest_path(version)
     try:
-        manifest = json.loads(storage.read(path))
+        return Manifest.from_json(storage.read(path))
     except MissingFileError as error:
         if version is None:
             raise RunError(f"{storage.uri(path)}: nothing has been committed here yet") from error
         there = ", ".join(map(str, versions(storage))) or "none"
         raise RunError(f"{storage.uri(path)}: there is no version {version} (there are: {there})") from error
-    except ValueError as error:
-        raise RunError(f"{storage.uri(path)}: not a manifest ({error}); commit again or restore it") from error
-    if not isinstance(manifest, dict):
-        raise RunError(f"{storage.uri(path)}: not a manifest; commit again or restore it")
-    return manifest
+    except RunError as error:
+        raise RunError(f"{storage.uri(path)}: {error}; commit again or restore it") from error
 
 
 def commit_manifest(storage: Storage, manifest: Manifest) -> int:
@@ -59,8 +54,7 @@ def commit_manifest(storage: Storage, manifest: Manifest) -> int:
 
     Args:
         storage: The run's output; everything the manifest lists must be there already.
-        manifest: JSON-ready; ``parent`` is the number of the version this one was built on (absent, None or 0: the
-            first); ``number`` is set here.
+        manifest: With the number of the version that it was built on, if any; its own number is set here.
 
     Returns:
         The version's number.
@@ -68,13 +62,13 @@ def commit_manifest(storage: Storage, manifest: Manifest) -> int:
     Raises:
         RunError: Another run committed since the parent was read.
     """
-    parent = int(manifest.get("parent") or 0)
+    parent = manifest.parent or 0
     newest = max(versions(storage), default=0)
     if newest and _same(manifest, read_manifest(storage, newest)):
         point_to_newest(storage)
         return newest
     number = parent + 1
-    body = _encode({**manifest, "number": number, "parent": parent or None})
+    body = replace(manifest, number=number, parent=parent or None).to_json()
     if newest != parent or not storage.create(manifest_path(number), body):
         winner = max(versions(storage), default=newest)
         raise RunError(
@@ -108,21 +102,20 @@ def verify(storage: Storage, manifest: Manifest) -> list[str]:
     """
     sizes = storage.sizes("features")
     problems: list[str] = []
-    for entry in manifest.get("files", []):
-        path = str(entry["path"])
+    for file in manifest.files:
+        path = file.path
         if path not in sizes and not storage.exists(path):
             problems.append(f"{path}: missing")
             continue
-        size = sizes.get(path, entry["bytes"])
-        if size != entry["bytes"]:
-            problems.append(f"{path}: {size} bytes, the manifest says {entry['bytes']}")
-        elif storage.sha256(path) != entry["sha256"]:
+        size = sizes.get(path, file.bytes)
+        if size != file.bytes:
+            problems.append(f"{path}: {size} bytes, the manifest says {file.bytes}")
+        elif storage.sha256(path) != file.sha256:
             problems.append(f"{path}: content differs from the manifest (SHA-256)")
-        elif (rows := storage.parquet_metadata(path).num_rows) != entry["rows"]:
-            problems.append(f"{path}: {rows} rows, the manifest says {entry['rows']}")
-    rejects = set(storage.walk("rejects")) if manifest.get("rejects") else set()
-    problems += [f"{path}: missing" for path in map(_path, manifest.get("rejects", [])) if path not in rejects]
-    return problems
+        elif (rows := storage.parquet_metadata(path).num_rows) != file.rows:
+            problems.append(f"{path}: {rows} rows, the manifest says {file.rows}")
+    rejects = set(storage.walk("rejects")) if manifest.rejects else set()
+    return problems + [f"{path}: missing" for path in manifest.rejects if path not in rejects]
 
 
 def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[str]:
@@ -170,35 +163,19 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
     files: set[str] = set()
     folders: set[str] = set()
     for manifest in manifests:
-        files.update(map(_path, [*manifest.get("files", []), *manifest.get("rejects", [])]))
-        files.update(_embeddings(manifest))
-        folders.add(f"head/{manifest.get('version')}")
-        files.update(f"index/{manifest.get('version')}{end}" for end in (".faiss", ".keys.parquet"))
-        if alignment := manifest.get("alignment_id"):
-            folders.add(f"alignment/{alignment}")
-        if join := manifest.get("join"):
-            folders.add(f"corpus/{join}")
+        files.update([*(file.path for file in manifest.files), *manifest.rejects, *_embeddings(manifest)])
+        files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
+        folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
     return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path)
 
 
 def _embeddings(manifest: Manifest) -> Iterator[str]:
-    for name, about in manifest.get("inputs", {}).items():
-        for shard_id in manifest.get("shards", []):
-            yield embedding_path(name, str(about["embedding_id"]), str(shard_id))
-
-
-def _path(entry: Any) -> str:
-    return str(entry["path"] if isinstance(entry, dict) else entry)
+    for name, about in manifest.inputs.items():
+        for shard_id in manifest.shards:
+            yield embedding_path(name, about["embedding_id"], shard_id)
 
 
 def _same(one: Manifest, other: Manifest) -> bool:
     """Whether two manifests describe the same data, whoever wrote them and when."""
-
-    def data(manifest: Manifest) -> bytes:
-        return _encode({name: manifest.get(name) or None for name in ("version", "files", "rejects", "shards")})
-
-    return data(one) == data(other)
-
-
-def _encode(value: Any) -> bytes:
-    return json.dumps(value, indent=1).encode() + b"\n"
+    first, second = ((each.version, each.files, each.rejects, each.shards) for each in (one, other))
+    return first == second

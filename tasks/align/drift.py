@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import Alignment
-from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import done_shards, embedding_path
+from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
@@ -27,7 +28,7 @@ _ROUNDING = 1e-6
 Views = dict[str, NDArray[np.float32]]
 
 
-def note_fitted_shards(run: Run, alignment_id: str) -> None:
+def record_fitted_shards(run: Run, alignment_id: str) -> None:
     """Keeps, beside an alignment, which shards it was fitted on."""
     shards = json.dumps([shard.id for shard in run.shards])
     run.storage.write(_fitted_path(alignment_id), shards.encode())
@@ -59,9 +60,9 @@ def check_drift(
         known = set(fitted)
         new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
     else:
-        manifest = json.loads(fitted_on.read("manifest.json"))
-        fitted = list(manifest["shards"])
-        theirs = {name: str(manifest["inputs"][name]["embedding_id"]) for name in ours}
+        manifest = read_manifest(fitted_on)
+        fitted = list(manifest.shards)
+        theirs = {name: str(manifest.inputs[name]["embedding_id"]) for name in ours}
         new = [shard.id for shard in run.shards]
     there = [done_shards(fitted_on or run.storage, name, folder) for name, folder in theirs.items()]
     fitted = [shard_id for shard_id in fitted if all(shard_id in done for done in there)]
@@ -132,13 +133,8 @@ def _correlations(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArr
 def _views(storage: Storage, folders: Mapping[str, str], shard_ids: Sequence[str]) -> Views:
     views: Views = {}
     for name, embedding_id in folders.items():
-        parts = []
-        for shard_id in shard_ids:
-            table = storage.read_table(embedding_path(name, embedding_id, shard_id), columns=["vector", "ok"])
-            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
-            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
-            parts.append(vectors)
-        views[name] = np.concatenate(parts)
+        paths = [embedding_path(name, embedding_id, shard_id) for shard_id in shard_ids]
+        views[name] = np.concatenate([read_embeddings(storage, path, [])[0] for path in paths])
     return views
 
 

@@ -34,9 +34,9 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
         return
     if method == "kernel-cca" and job.alignment.regularization == 0:
         raise JobError("alignment.regularization", "must be above 0 for `kernel-cca`; use auto")
-    if job.explicit("alignment.dim") and dim > widest(method, widths):
+    if job.explicit("alignment.dim") and dim > max_dim(method, widths):
         raise JobError(
-            "alignment.dim", f"{dim} is above the {widest(method, widths)} that `{method}` allows ({described_widths})"
+            "alignment.dim", f"{dim} is above the {max_dim(method, widths)} that `{method}` allows ({described_widths})"
         )
 
 
@@ -59,7 +59,7 @@ def check_output(storage: Storage) -> None:
         )
 
 
-def widest(method: str, widths: dict[str, int]) -> int:
+def max_dim(method: str, widths: dict[str, int]) -> int:
     """The largest dim that a method can give for these widths."""
     total, largest, smallest = sum(widths.values()), max(widths.values()), min(widths.values())
     shared = total - largest

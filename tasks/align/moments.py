@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.corpus import Shard
 from barycenter.infra.dispatch.api import Work, run_all
-from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path, repairs
@@ -18,6 +16,7 @@ from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, blocks_of
 from barycenter.tasks.run.digest import digest
 from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.workers import block_workers
 
 BLOCK_ROWS = 262_144
 LEAST_BLOCK_ROWS = 32_768
@@ -47,17 +46,21 @@ def reduce_rows(
     shards = run.shards if shards is None else shards
     rows = sum(shard.rows for shard in shards)
     blocks = blocks_of(shards, min(max(rows // 4, LEAST_BLOCK_ROWS), BLOCK_ROWS))
-    merged = _InOrder(base)
+    merged = _OrderedMerge(base)
 
     def done(work: Work, part: FoldMoments) -> None:
         merged.add(int(work.id), part)
         if progress is not None:
             progress.advance(work.rows)
 
-    workers = block_workers(run, cluster, len(blocks))
     run_all(
         [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
-        cluster.executor(MomentsWorker, (RowReader.of(run), reduction), workers, f"{run.job.name}-fit"),
+        cluster.executor(
+            MomentsWorker,
+            (RowReader.of(run), reduction),
+            block_workers(cluster, run.job.ray, len(blocks)),
+            f"{run.job.name}-fit",
+        ),
         what="moments of block",
         on_done=done,
     )
@@ -65,7 +68,7 @@ def reduce_rows(
     return merged.whole
 
 
-def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
+def stored_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
     """As :func:`reduce_rows`, but kept in the storage: a later run with more shards reads only those that are new.
 
     Moments that grew differ in their last bits from those of one pass, so ``--refit`` takes none that did.
@@ -78,7 +81,7 @@ def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, pro
         progress: Called with the rows of every block.
     """
     folder = f"alignment/moments/{key}"
-    marks = _marks(run)
+    marks = _shard_fingerprints(run)
     path, found = f"{folder}/{digest(sorted(marks))}", _largest(run.storage, folder, marks, whole=run.refit)
     if found == path:
         return read_moments(run.storage, f"{path}.safetensors")
@@ -95,7 +98,7 @@ def kept_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, pro
     return moments
 
 
-def _marks(run: Run) -> list[str]:
+def _shard_fingerprints(run: Run) -> list[str]:
     """A name for the content of every shard's embeddings, in order."""
     repaired = repairs(run.storage)
     if not repaired:
@@ -121,7 +124,7 @@ def _largest(storage: Storage, folder: str, marks: Iterable[str], *, whole: bool
     return best
 
 
-class _InOrder:
+class _OrderedMerge:
     """Merges parts in the order of their numbers, however they arrive, and keeps none that is merged."""
 
     def __init__(self, base: FoldMoments | None) -> None:
@@ -134,9 +137,3 @@ class _InOrder:
         while (following := self._waiting.pop(self._next, None)) is not None:
             self.whole = following if self.whole is None else self.whole.merge(following)
             self._next += 1
-
-
-def block_workers(run: Run, cluster: Cluster, blocks: int) -> WorkerAllocation:
-    """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
-    plan = cluster.allocate_workers(run.job.ray.workers, 1, 0)
-    return replace(plan, workers=max(1, min(plan.workers, blocks)))

@@ -5,12 +5,10 @@ import logging
 import sys
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
@@ -20,13 +18,14 @@ from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
-from barycenter.tasks.align.drift import check_drift, note_fitted_shards
-from barycenter.tasks.align.limits import widest
-from barycenter.tasks.align.moments import kept_moments
-from barycenter.tasks.align.worker import OfInputs
-from barycenter.tasks.data.alignment_files import load_alignment, save_alignment
+from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.align.drift import check_drift, record_fitted_shards
+from barycenter.tasks.align.limits import max_dim
+from barycenter.tasks.align.moments import stored_moments
+from barycenter.tasks.align.worker import InputMoments
+from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment, save_alignment
 from barycenter.tasks.data.rows import RowReader, sample_shards
-from barycenter.tasks.data.targets import learnt
+from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
@@ -38,22 +37,7 @@ KEPT = "alignment {} is kept, it was fitted on other rows than these; --refit fi
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A fitted alignment and what is reported of it."""
-
-    alignment: Alignment
-    alignment_id: str
-    summary: dict[str, Any]
-
-    @property
-    def average(self) -> tuple[str, dict[str, float] | None]:
-        """How aligned inputs are averaged: the method, and the weights where it has some."""
-        return self.summary["average"], self.summary["weights"]
-
-
-@task(name="align", cache_policy=NO_CACHE)
-def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
+def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str, Any]]:
     """Fits the alignment of the job, or finds it fitted.
 
     Returns:
@@ -67,23 +51,23 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[Fitted, dict[str, Any]]:
         _say_if_kept(summary)
         found = load_alignment(run.storage, summary["alignment_id"])
         summary = check_drift(run, found, summary)
-        return Fitted(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+        return FittedAlignment(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     with StageProgress("fit", run.rows, storage=run.storage) as progress:
         alignment, summary = _fit(run, cluster, lambda: fold_moments(run, cluster, progress))
         figures = progress.figures()
     alignment_id = save_alignment(run.storage, alignment)
-    note_fitted_shards(run, alignment_id)
+    record_fitted_shards(run, alignment_id)
     summary |= {"alignment_id": alignment_id, "settings_key": alignment_settings(run)}
     summary |= {"fitted_on": embeddings_key(run), "kept": False}
     run.storage.write(record, json.dumps(summary, indent=1).encode())
-    return Fitted(alignment, alignment_id, summary), figures
+    return FittedAlignment(alignment, alignment_id, summary), figures
 
 
 def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
-    folds, target = run.job.alignment.folds, learnt(run)
+    folds, target = run.job.alignment.folds, learnable_target(run)
     key = digest(moments_parts(run), asdict(target) if target else None)
-    both = kept_moments(run, cluster, OfInputs(run.widths, folds, target), key, progress)
+    both = stored_moments(run, cluster, InputMoments(run.widths, folds, target), key, progress)
     return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
 
 
@@ -125,7 +109,7 @@ def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, 
     choice = alignments.choose(
         moments,
         read_sample(run),
-        dim=min(settings.dim, widest(settings.method, run.widths)),
+        dim=min(settings.dim, max_dim(settings.method, run.widths)),
         regularization=settings.regularization,
         methods=alignments.CHOICES if settings.method == "auto" else (settings.method,),
         average="auto" if job.average.method == "auto" else "mean",
@@ -140,7 +124,7 @@ def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, 
 def read_sample(run: Run) -> Sample:
     """Training rows of evenly spaced shards, with their labels where there is a target."""
     rows = RowReader.of(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
-    target, labels = learnt(run), None
+    target, labels = learnable_target(run), None
     if target is not None:
         labels = target.labels(rows.kept.column(target.column).filter(pa.array(rows.training)).to_pylist())
     return Sample(rows.train, rows.train_groups, labels, target.task if target is not None else "auto")
@@ -152,38 +136,38 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
     summary: dict[str, Any] = {"chosen_by": "job file", "average": average, "weights": weights}
     if run.job.alignment.method == "none":
         return alignments.Identity(folds=run.job.alignment.folds).fit_moments(moments()), summary
-    from barycenter.tasks.align.trained import learn  # imports torch
+    from barycenter.tasks.align.trained import fit_feature_alignment  # imports torch
 
-    alignment, features = learn(run, cluster, moments, fit_key(run))
-    if learnt(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
+    alignment, features = fit_feature_alignment(run, cluster, moments, fit_key(run))
+    if learnable_target(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
         summary["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
     return alignment, summary
 
 
-def _borrowed(run: Run) -> Fitted:
+def _borrowed(run: Run) -> FittedAlignment:
     source = Storage(str(run.job.alignment.from_), run.job.storage.endpoint_url)
     if not source.exists("manifest.json"):
         raise JobError(
             "alignment.from", f"{run.job.alignment.from_} holds no manifest.json; name the output of a finished run"
         )
-    manifest = json.loads(source.read("manifest.json"))
-    theirs = {name: entry["encoder_id"] for name, entry in manifest["inputs"].items()}
+    manifest = read_manifest(source)
+    theirs = {name: entry["encoder_id"] for name, entry in manifest.inputs.items()}
     ours = {name: run.encoders[name].encoder_id for name in run.inputs}
     if theirs != ours:
         differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
         raise JobError(
             "alignment.from", f"was fitted on other encoders of {', '.join(differing)}; embed with the same ones"
         )
-    alignment = load_alignment(source, manifest["alignment_id"])
+    alignment = load_alignment(source, manifest.alignment_id)
     alignment_id = save_alignment(run.storage, alignment)
-    summary = manifest["alignment"] | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
+    summary = manifest.alignment | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
     for theirs_alone in ("settings_key", "fitted_on"):
         summary.pop(theirs_alone, None)
-    average = manifest["average"]
+    average = manifest.average
     if run.job.average.method != "auto":
         average = dict(zip(("method", "weights"), given_average(run.job), strict=True))
     summary |= {"average": average["method"], "weights": average["weights"]}
-    return Fitted(alignment, alignment_id, check_drift(run, alignment, summary, source))
+    return FittedAlignment(alignment, alignment_id, check_drift(run, alignment, summary, source))
 
 
 def _found(run: Run, record: str) -> dict[str, Any] | None:
@@ -195,7 +179,7 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
         return summary
     if not run.storage.exists("manifest.json"):
         return None
-    committed: dict[str, Any] = json.loads(run.storage.read("manifest.json"))["alignment"]
+    committed = read_manifest(run.storage).alignment
     if committed.get("settings_key") != alignment_settings(run):
         return None
     return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}

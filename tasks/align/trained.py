@@ -18,20 +18,20 @@ from barycenter.fusion.training import Checkpoint, Place
 from barycenter.infra.corpus import Shard
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
-from barycenter.infra.ray.training import train as train_on_workers
-from barycenter.tasks.align.limits import FEATURES, widest
+from barycenter.tasks.align.limits import FEATURES, max_dim
 from barycenter.tasks.align.moments import reduce_rows
-from barycenter.tasks.align.worker import OfFeatures
+from barycenter.tasks.align.worker import FeatureMoments
 from barycenter.tasks.data.rows import RowReader, sample_shards
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
+from barycenter.tasks.run.workers import train as train_on_workers
 
 EPOCH_ROWS = 1_000_000
 HELD_OUT_ROWS = 20_000
 SHUFFLED_ROWS = 65_536
 
 
-def learn(
+def fit_feature_alignment(
     run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: str
 ) -> tuple[FeatureAlignment, FoldMoments]:
     """Fits kernel-cca, autoencoder or contrastive on the training rows.
@@ -55,7 +55,7 @@ def learn(
         else:
             assert isinstance(alignment, TrainedAlignment)
             _train(run, cluster, alignment, moments(), key)
-        folds = reduce_rows(run, cluster, OfFeatures(alignment))
+        folds = reduce_rows(run, cluster, FeatureMoments(alignment))
         return alignment.fit_moments(folds), folds
     except ValueError as error:
         raise RunError(f"alignment.method {run.job.alignment.method}: {error}") from error
@@ -65,7 +65,7 @@ def new_alignment(run: Run) -> FeatureAlignment:
     """The unfitted alignment that the job asks for."""
     settings = run.job.alignment
     params: dict[str, Any] = {
-        "dim": min(settings.dim, widest(settings.method, run.widths)),
+        "dim": min(settings.dim, max_dim(settings.method, run.widths)),
         "regularization": settings.regularization,
         "folds": settings.folds,
         "seed": run.job.seed,
@@ -93,6 +93,7 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
     def on_workers(learner: Learner, settings: Settings, rows: int, hold: bool) -> Checkpoint:
         data = ShardBatches(reader, run.shards, folds, size, run.job.seed, plan.workers, hold)
         return train_on_workers(
+            cluster,
             train_on_shards,
             {
                 "learner": learner,

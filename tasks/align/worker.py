@@ -10,7 +10,7 @@ from barycenter.fusion.alignment import FeatureAlignment
 from barycenter.fusion.heads.labels import Reading
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.corpus import Shard
-from barycenter.tasks.data.rows import RowReader, Rows, gathered
+from barycenter.tasks.data.rows import RowReader, Rows, regroup
 
 _UPDATE_ROWS = 16_384
 
@@ -29,7 +29,7 @@ class Reduction(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class OfInputs:
+class InputMoments:
     """Moments of the inputs as they are: the folds of rows with a label (or no target), then those of the others."""
 
     widths: dict[str, int]
@@ -59,7 +59,7 @@ class OfInputs:
 
 
 @dataclass(frozen=True, slots=True)
-class OfFeatures:
+class FeatureMoments:
     """Moments of the features that an alignment makes of the inputs."""
 
     alignment: FeatureAlignment
@@ -87,6 +87,6 @@ class MomentsWorker:
     def run(self, payload: Sequence[Shard]) -> FoldMoments:
         """Moments of one block of shards."""
         total = self.reduction.empty()
-        for rows in gathered(self.reader.each(payload), _UPDATE_ROWS):
+        for rows in regroup(self.reader.each(payload), _UPDATE_ROWS):
             self.reduction.add(total, rows)
         return total

@@ -1,20 +1,17 @@
 """Aligned vectors of feature rows: as written, or from the embeddings through the alignment."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import Alignment
-from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.alignment_files import load_alignment
-
-Vectors = NDArray[np.float32]
+from barycenter.tasks.data.embeddings import Vectors, read_embeddings
 
 
 class AlignedRows:
@@ -28,13 +25,13 @@ class AlignedRows:
         manifest: Of the version read.
     """
 
-    def __init__(self, storage: Storage, manifest: dict[str, Any]) -> None:
+    def __init__(self, storage: Storage, manifest: Manifest) -> None:
         self._storage, self._manifest = storage, manifest
         self._alignment: Alignment | None = None
-        self._shards = iter(manifest["shards"])
+        self._shards = iter(manifest.shards)
         self._held: dict[str, dict[str, Vectors]] = {}
-        self._columns = [f"aligned_{name}" for name in manifest["inputs"]]
-        self._written = bool(manifest["files"]) and self._is_written(manifest["files"][0]["path"])
+        self._columns = [f"aligned_{name}" for name in manifest.inputs]
+        self._written = bool(manifest.files) and self._is_written(manifest.files[0].path)
 
     @property
     def columns(self) -> list[str]:
@@ -53,16 +50,16 @@ class AlignedRows:
         Raises:
             RunError: If the embeddings that the features were made of are gone.
         """
-        names = list(self._manifest["inputs"])
+        names = list(self._manifest.inputs)
         if self._written:
             columns = {name: array_to_vectors(table.column(f"aligned_{name}")) for name in names}
             return {name: np.asarray(column, dtype=np.float32) for name, column in columns.items()}
-        keys: Sequence[str] = table.column(self._manifest["key"]).to_pylist()
+        keys: Sequence[str] = table.column(self._manifest.key).to_pylist()
         missing = {key for key in keys if key not in self._held}
         while missing:
             missing -= self._read_shard().keys()
         rows = [self._held.pop(key) for key in keys]
-        dim = self._manifest["dim"]
+        dim = self._manifest.dim
         return {
             name: np.stack([row[name] for row in rows]) if rows else np.zeros((0, dim), np.float32) for name in names
         }
@@ -73,19 +70,17 @@ class AlignedRows:
             raise RunError("the embeddings no longer hold every row of the features; run the job again")
         views: dict[str, Vectors] = {}
         keys: list[str | None] = []
-        for name, entry in self._manifest["inputs"].items():
+        for name, entry in self._manifest.inputs.items():
             path = embedding_path(name, entry["embedding_id"], shard)
             if not self._storage.exists(path):
                 raise RunError(
                     f"{self._storage.uri(path)} is gone, and the features hold no aligned vectors; run the job again, "
                     "or with output.keep_aligned"
                 )
-            table = self._storage.read_table(path, columns=["key", "vector", "ok"])
-            vectors = np.array(array_to_vectors(table.column("vector")), dtype=np.float32)
-            vectors[~table.column("ok").to_numpy(zero_copy_only=False).astype(bool)] = np.nan
-            views[name], keys = vectors, table.column("key").to_pylist()
+            views[name], table = read_embeddings(self._storage, path, ["key"])
+            keys = table.column("key").to_pylist()
         if self._alignment is None:
-            self._alignment = load_alignment(self._storage, self._manifest["alignment_id"])
+            self._alignment = load_alignment(self._storage, self._manifest.alignment_id)
         aligned = self._alignment.transform(views)
         read = {
             key: {name: aligned[name][row] for name in aligned}

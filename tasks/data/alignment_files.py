@@ -1,13 +1,35 @@
 """Alignments and moments as files of the output folder."""
 
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import barycenter.fusion.alignment as alignments
 from barycenter.fusion.alignment import Alignment
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.storage import Storage
 from barycenter.tasks.run.digest import digest
+
+
+@dataclass(frozen=True, slots=True)
+class FittedAlignment:
+    """A fitted alignment as it is stored.
+
+    Attributes:
+        alignment: The alignment.
+        alignment_id: Hash of its files, which names its folder.
+        summary: What is reported of it, such as the method, the dimension and how both were chosen.
+    """
+
+    alignment: Alignment
+    alignment_id: str
+    summary: dict[str, Any]
+
+    @property
+    def average(self) -> tuple[str, dict[str, float] | None]:
+        """How aligned inputs are averaged: the method, and the weights where it has some."""
+        return self.summary["average"], self.summary["weights"]
 
 
 def save_alignment(storage: Storage, alignment: Alignment) -> str:

@@ -21,7 +21,7 @@ _ENTRY = np.dtype([("hash", np.uint64), ("row", np.int64)])
 Entries = NDArray[np.void]
 
 
-def duplicates(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
+def repeated_keys(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
     """Rows whose key stands in an earlier row: {shard id: row numbers}; the first row of a key is kept.
 
     Reads the 64-bit hashes of all keys once. Those of more than a million rows are spilled by their range into

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.fusion.dataset.schema import array_to_vectors, partition_scalar
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, array_to_vectors, partition_scalar
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
 from barycenter.fusion.splits import stable_hash
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.aligned_vectors import AlignedRows
-from barycenter.tasks.data.rows import grouped, sides_by_hash, sides_by_name
+from barycenter.tasks.data.embeddings import Vectors
+from barycenter.tasks.data.rows import group_labels, split_by_hash, split_by_name
 from barycenter.tasks.data.targets import split_notes
 
 MOST_ROWS = 500_000
@@ -24,8 +25,6 @@ MOST_ROWS = 500_000
 
 _MOST_CLASSES = 1_000_000
 _SALT = "labelled"
-
-Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Survey:
 
     Attributes:
         target: How the target is read.
-        sides: Labelled rows by side of the split.
+        parts: Labelled rows by part of the split: train, test, other.
         classes: Different labels among the training rows, counted up to a million.
         left_out: Values of the target that are there but are no labels.
         split: Name of the split column, or None.
@@ -76,7 +75,7 @@ class Survey:
     """
 
     target: Reading
-    sides: Counter[str]
+    parts: Counter[str]
     classes: int
     left_out: Counter[str]
     split: str | None
@@ -85,7 +84,7 @@ class Survey:
     @property
     def share(self) -> float:
         """The share of the labelled rows that is used."""
-        used = self.sides["train"] + self.sides["test"]
+        used = self.parts["train"] + self.parts["test"]
         return min(1.0, MOST_ROWS / used) if used else 1.0
 
     @property
@@ -97,7 +96,7 @@ class Survey:
         """What metrics.json says of the rows."""
         facts = {
             "task": self.target.task,
-            "labelled": dict(self.sides),
+            "labelled": dict(self.parts),
             "left_out": dict(self.left_out.most_common(20)),
         }
         return facts | {"n_train": 0, "n_test": 0, "notes": self.notes()}
@@ -106,21 +105,21 @@ class Survey:
         """Sentences for a user."""
         column, notes = self.target.column, []
         if not self.learnable:
-            why = f"all have the same `{column}`" if self.sides["train"] else f"none has a `{column}`"
+            why = f"all have the same `{column}`" if self.parts["train"] else f"none has a `{column}`"
             notes.append(f"no head was trained: of the training rows {why}; there is nothing to learn")
         elif self.target.task == "classification":
-            notes += class_notes(column, self.classes, self.sides["train"])
+            notes += class_notes(column, self.classes, self.parts["train"])
         if self.left_out:
             notes.append(f"train.target: rows whose `{column}` is no label are left out: {counted(self.left_out)}")
         if self.split is not None and self.learnable:
             notes += split_notes(self.split, self.names)
         if self.share < 1:
-            used = self.sides["train"] + self.sides["test"]
+            used = self.parts["train"] + self.parts["test"]
             notes.append(f"the head saw {MOST_ROWS:,} of {used:,} labelled rows, drawn by a hash of their keys")
         return notes
 
 
-def survey(storage: Storage, manifest: dict[str, Any], train: TrainJob, target: Reading | None = None) -> Survey:
+def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Reading | None = None) -> Survey:
     """Reads the columns of the target and the split once, without the vectors.
 
     Args:
@@ -135,27 +134,27 @@ def survey(storage: Storage, manifest: dict[str, Any], train: TrainJob, target: 
     columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
     if target is None:
         target = _reading(storage, manifest, train)
-    sides: Counter[str] = Counter()
+    parts: Counter[str] = Counter()
     left_out: Counter[str] = Counter()
     names: Counter[str] = Counter()
     seen: set[str] = set()
-    for file in manifest["files"]:
-        table = read_file(storage, manifest, file, [manifest["key"], *columns])
+    for file in manifest.files:
+        table = read_file(storage, manifest, file, [manifest.key, *columns])
         values = table.column(train.target).to_pylist()
         labels = target.labels(values)
         left_out.update(target.left_out(values))
-        side = _sides(table, manifest, train)
+        part_of = _split(table, manifest, train)
         labelled = [row for row, label in enumerate(labels) if label is not None]
-        sides.update(str(side[row]) for row in labelled)
+        parts.update(str(part_of[row]) for row in labelled)
         if train.split is not None:
             split = table.column(train.split).to_pylist()
             names.update("" if split[row] is None else str(split[row]) for row in labelled)
         if len(seen) < _MOST_CLASSES:
-            seen.update(repr(labels[row]) for row in labelled if side[row] == "train")
-    return Survey(target, sides, len(seen), left_out, train.split, names)
+            seen.update(repr(labels[row]) for row in labelled if part_of[row] == "train")
+    return Survey(target, parts, len(seen), left_out, train.split, names)
 
 
-def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob, chosen: Survey) -> Labelled:
+def read_labelled(storage: Storage, manifest: Manifest, train: TrainJob, chosen: Survey) -> Labelled:
     """Labelled rows of the feature files, in order, with what the head reads besides the fused vectors.
 
     Of more than :data:`MOST_ROWS` those are taken whose key's hash is lowest, so that every file has its share.
@@ -163,17 +162,17 @@ def read_labelled(storage: Storage, manifest: dict[str, Any], train: TrainJob, c
     parts: list[Labelled] = []
     columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
     reader = HeadInputs(storage, manifest, train.head)
-    for file in manifest["files"]:
-        table = read_file(storage, manifest, file, [manifest["key"], "fused", *columns, *reader.columns])
-        keys = table.column(manifest["key"]).to_pylist()
+    for file in manifest.files:
+        table = read_file(storage, manifest, file, [manifest.key, "fused", *columns, *reader.columns])
+        keys = table.column(manifest.key).to_pylist()
         target = np.empty(table.num_rows, dtype=object)
         target[:] = chosen.target.labels(table.column(train.target).to_pylist())
-        side = _sides(table, manifest, train)
-        used = np.array([label is not None for label in target], dtype=bool) & (side != "other")
+        part_of = _split(table, manifest, train)
+        used = np.array([label is not None for label in target], dtype=bool) & (part_of != "other")
         if chosen.share < 1:
             used &= stable_hash(keys, _SALT) < np.uint64(chosen.share * 2.0**64)
         fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
-        part = Labelled(keys, fused, reader.of(table), target, _groups(table, manifest, train), side == "test")
+        part = Labelled(keys, fused, reader.of(table), target, _groups(table, manifest, train), part_of == "test")
         parts.append(part.take(used))
     return _joined(parts)
 
@@ -189,21 +188,21 @@ def _joined(parts: list[Labelled]) -> Labelled:
     )
 
 
-def _groups(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> list[str]:
-    keys: list[str] = table.column(manifest["key"]).to_pylist()
+def _groups(table: pa.Table, manifest: Manifest, train: TrainJob) -> list[str]:
+    keys: list[str] = table.column(manifest.key).to_pylist()
     if train.group_by is None:
         return keys
-    return grouped(keys, table.column(train.group_by).to_pylist())
+    return group_labels(keys, table.column(train.group_by).to_pylist())
 
 
-def _sides(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> NDArray[np.str_]:
+def _split(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
     if train.split is not None:
-        return sides_by_name(table.column(train.split).to_pylist())
-    return sides_by_hash(_groups(table, manifest, train))
+        return split_by_name(table.column(train.split).to_pylist())
+    return split_by_hash(_groups(table, manifest, train))
 
 
-def _reading(storage: Storage, manifest: dict[str, Any], train: TrainJob) -> Reading:
-    columns = [read_file(storage, manifest, file, [train.target]).column(train.target) for file in manifest["files"]]
+def _reading(storage: Storage, manifest: Manifest, train: TrainJob) -> Reading:
+    columns = [read_file(storage, manifest, file, [train.target]).column(train.target) for file in manifest.files]
     kind = next((column.type for column in columns if not pa.types.is_null(column.type)), pa.null())
     try:
         found = find_reading(train.target, kind, [v for column in columns for v in column.to_pylist()], train.task)
@@ -219,8 +218,8 @@ class HeadInputs:
         columns: Columns to read for it.
     """
 
-    def __init__(self, storage: Storage, manifest: dict[str, Any], kind: str) -> None:
-        self._names, self._kind = list(manifest["inputs"]), kind
+    def __init__(self, storage: Storage, manifest: Manifest, kind: str) -> None:
+        self._names, self._kind = list(manifest.inputs), kind
         self._rows: AlignedRows | None = None
         self.columns: list[str] = []
         if kind == "mlp":
@@ -239,13 +238,13 @@ class HeadInputs:
         return {name: np.where(has, 0.0, np.nan).astype(np.float32)[:, None] for name, has in there.items()}
 
 
-def read_file(storage: Storage, manifest: dict[str, Any], file: dict[str, Any], columns: list[str]) -> pa.Table:
+def read_file(storage: Storage, manifest: Manifest, file: FeatureFile, columns: list[str]) -> pa.Table:
     """Some columns of one feature file, its partition values put back."""
-    inside = [column for column in dict.fromkeys(columns) if column not in manifest["partition_by"]]
-    with storage.open(file["path"]) as source:
-        table = pq.read_table(source, columns=inside) if inside else pa.table({"": pa.nulls(file["rows"])})
+    inside = [column for column in dict.fromkeys(columns) if column not in manifest.partition_by]
+    with storage.open(file.path) as source:
+        table = pq.read_table(source, columns=inside) if inside else pa.table({"": pa.nulls(file.rows)})
     for column in dict.fromkeys(columns):
-        if column in manifest["partition_by"]:
-            value = partition_scalar(file["partition"][column], manifest["partition_types"][column])
+        if column in manifest.partition_by:
+            value = partition_scalar(file.partition[column], manifest.partition_types[column])
             table = table.append_column(column, pa.repeat(value, table.num_rows))
     return table

@@ -1,8 +1,6 @@
 """Nearest rows of a fused data set: one index a version, stored beside its features."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +8,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from barycenter.fusion.dataset.neighbors import NeighborIndex
-from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labelled_rows import read_file
@@ -60,14 +58,14 @@ class Neighborhood:
         return self.rows.take(pa.array(numbers[0])).add_column(1, SIMILARITY, pa.array(similarity[0]))
 
 
-def open_neighborhood(storage: Storage, manifest: Mapping[str, Any]) -> Neighborhood:
+def open_neighborhood(storage: Storage, manifest: Manifest) -> Neighborhood:
     """The index of a version, built on first use and stored under ``index/``.
 
     Args:
         storage: The output folder.
         manifest: Manifest of the version.
     """
-    index_path, rows_path = index_paths(manifest["version"])
+    index_path, rows_path = index_paths(manifest.version)
     if storage.exists(index_path):
         return Neighborhood(NeighborIndex.from_bytes(storage.read(index_path)), storage.read_table(rows_path))
     built = _build(storage, manifest)
@@ -81,12 +79,12 @@ def index_paths(version: str) -> tuple[str, str]:
     return f"index/{version}.faiss", f"index/{version}.keys.parquet"
 
 
-def _build(storage: Storage, manifest: Mapping[str, Any]) -> Neighborhood:
-    index = NeighborIndex(manifest["dim"])
-    columns = [manifest["key"], *(name for name in manifest["kept"] if name != manifest["key"])]
+def _build(storage: Storage, manifest: Manifest) -> Neighborhood:
+    index = NeighborIndex(manifest.dim)
+    columns = [manifest.key, *(name for name in manifest.kept if name != manifest.key)]
     tables = []
-    for file in manifest["files"]:
-        table = read_file(storage, dict(manifest), file, [*columns, "fused"])
+    for file in manifest.files:
+        table = read_file(storage, manifest, file, [*columns, "fused"])
         index.add(array_to_vectors(table.column("fused")))
         tables.append(table.select(columns))
     return Neighborhood(index, pa.concat_tables(tables, promote_options="default"))

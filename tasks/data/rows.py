@@ -1,4 +1,4 @@
-"""Rows as the later stages read them: embeddings of every input, kept columns, and the side of the split."""
+"""Rows as the later stages read them: embeddings of every input, kept columns, and the part of the split."""
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,17 +13,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.fusion.heads.labels import side_of
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import is_test
 from barycenter.infra.corpus import Corpus, Shard, misfits_of
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.run.context import TEST_FRACTION, Run
 from barycenter.tasks.run.identities import embedding_ids
 
-_UNREAD = ("key_hash", "source_size", "source_stamp")
 _SPREAD = 64
 
 
@@ -50,7 +49,7 @@ class Rows:
         views: {input: (n, d) float32}, all-NaN rows where the input is missing; perhaps read-only.
         status: {input: table of key, ok, reason, detail, source and, for several values a row, count and rejects}.
         kept: The kept columns.
-        sides: The columns that say which side of the split a row is on and what it is grouped by.
+        split_columns: The columns that say which part of the split a row is in and what it is grouped by.
         split: Name of the split column, or None.
         group_by: Name of the group column, or None.
         misfits: Values of the kept columns, the others of the job and the key that do not fit their columns' types.
@@ -60,7 +59,7 @@ class Rows:
     views: dict[str, NDArray[np.float32]]
     status: dict[str, pa.Table]
     kept: pa.Table
-    sides: pa.Table
+    split_columns: pa.Table
     split: str | None = None
     group_by: str | None = None
     misfits: tuple[Misfit, ...] = ()
@@ -95,23 +94,23 @@ class Rows:
         """What may not cross a split or fold."""
         if self.group_by is None:
             return self.keys
-        return grouped(self.keys, self.sides.column(self.group_by).to_pylist())
+        return group_labels(self.keys, self.split_columns.column(self.group_by).to_pylist())
 
     @cached_property
     def test(self) -> NDArray[np.bool_]:
         """(n,) True where the row is held out."""
-        return np.asarray(self._side == "test")
+        return np.asarray(self._part == "test")
 
     @cached_property
     def training(self) -> NDArray[np.bool_]:
-        """(n,) True where the row is learnt from; a split may have rows, for validation say, that are on no side."""
-        return np.asarray(self._side == "train")
+        """(n,) True where the row is trained on; a split may have rows, for validation say, in neither part."""
+        return np.asarray(self._part == "train")
 
     @cached_property
-    def _side(self) -> NDArray[np.str_]:
+    def _part(self) -> NDArray[np.str_]:
         if self.split is None:
-            return sides_by_hash(self.groups)
-        return sides_by_name(self.sides.column(self.split).to_pylist())
+            return split_by_hash(self.groups)
+        return split_by_name(self.split_columns.column(self.split).to_pylist())
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
@@ -124,21 +123,21 @@ class Rows:
         return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
 
 
-def grouped(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
+def group_labels(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
     """What no split divides: the value of the group column, or the key where there is none.
 
-    >>> grouped(["k0", "k1", "k2"], ["a", None, float("nan")])
+    >>> group_labels(["k0", "k1", "k2"], ["a", None, float("nan")])
     ['a', 'k1', 'k2']
     """
     return [key if is_empty(value) else str(value) for key, value in zip(keys, values, strict=True)]
 
 
-def sides_by_name(values: Iterable[object]) -> NDArray[np.str_]:
+def split_by_name(values: Iterable[object]) -> NDArray[np.str_]:
     """(n,) ``train``, ``test`` or ``other``, by the values of a split column."""
     return np.array([side_of(value) for value in values], dtype="U5")
 
 
-def sides_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
+def split_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
     """(n,) ``train`` or ``test``, by a hash of what no split divides."""
     return np.where(is_test(groups, TEST_FRACTION), "test", "train")
 
@@ -178,20 +177,15 @@ class RowReader:
         views: dict[str, NDArray[np.float32]] = {}
         status: dict[str, pa.Table] = {}
         for name, embedding_id in self.embedding_ids.items():
-            with self.storage.parquet(embedding_path(name, embedding_id, shard.id)) as file:
-                columns = [column for column in file.schema_arrow.names if column not in _UNREAD]
-                table = file.read(columns=columns, use_threads=False)
-            whole, table = table.num_rows <= shard.rows, table.slice(0, shard.rows)
-            vectors = _present(array_to_vectors(table.column("vector")), table.column("ok"))
-            views[name] = vectors if whole else vectors.copy()
-            status[name] = table.drop_columns(["vector"])
-        sides = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
-        columns = list(dict.fromkeys([*self.keep, *sides]))
+            path = embedding_path(name, embedding_id, shard.id)
+            views[name], status[name] = read_embeddings(self.storage, path, rows=shard.rows)
+        split_columns = list(dict.fromkeys(filter(None, [self.split, self.group_by])))
+        columns = list(dict.fromkeys([*self.keep, *split_columns]))
         rows = next(iter(status.values())).num_rows
         read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
         kept, misfits = read.select(list(self.keep)), _misfits(read) if columns else ()
         origins = ((0, shard.source, shard.start),)
-        return Rows(views, status, kept, read.select(sides), self.split, self.group_by, misfits, origins)
+        return Rows(views, status, kept, read.select(split_columns), self.split, self.group_by, misfits, origins)
 
     def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
         """The rows of every shard, the next one read while one is worked on."""
@@ -218,15 +212,6 @@ def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
     )
 
 
-def _present(vectors: NDArray[np.float32], ok: pa.ChunkedArray) -> NDArray[np.float32]:
-    good = ok.to_numpy().astype(bool)
-    if good.all():
-        return vectors
-    vectors = np.array(vectors)
-    vectors[~good] = np.nan
-    return vectors
-
-
 def concatenate(parts: Sequence[Rows]) -> Rows:
     """Rows of several shards as one."""
     first = parts[0]
@@ -237,7 +222,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         {name: np.concatenate([part.views[name] for part in parts]) for name in first.views},
         {name: pa.concat_tables([part.status[name] for part in parts]) for name in first.status},
         pa.concat_tables([part.kept for part in parts]),
-        pa.concat_tables([part.sides for part in parts]),
+        pa.concat_tables([part.split_columns for part in parts]),
         first.split,
         first.group_by,
         tuple(
@@ -253,7 +238,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def gathered(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
+def regroup(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
     """The same rows in fewer parts, each of ``rows`` rows or somewhat more."""
     held: list[Rows] = []
     for part in parts:

@@ -21,19 +21,19 @@ def check_target(run: Run) -> None:
         JobError: Naming ``train.target`` or ``train.split``.
     """
     if run.job.train is not None:
-        found_target(run)
+        inspect_target(run)
         if run.job.train.split is not None:
             _check_split(run, run.job.train.split)
 
 
-def found_target(run: Run) -> Found:
+def inspect_target(run: Run) -> Found:
     """What the target is, by its type and rows of evenly spaced shards; read once.
 
     Raises:
         JobError: On ``train.target``: no head can learn it.
     """
     if run.target is None:
-        train, corpus = run.job.train, run.sides[0].corpus
+        train, corpus = run.job.train, run.tables[0].corpus
         assert train is not None
         if train.target == run.job.corpus.key:
             raise JobError("train.target", f"`{train.target}` is the key, of which no two rows have the same")
@@ -46,11 +46,11 @@ def found_target(run: Run) -> Found:
     return run.target
 
 
-def learnt(run: Run) -> Reading | None:
+def learnable_target(run: Run) -> Reading | None:
     """How the target is read; None without a target, or where there is nothing to learn from it."""
     if run.job.train is None:
         return None
-    found = found_target(run)
+    found = inspect_target(run)
     return found.reading if found.learnable else None
 
 
@@ -58,7 +58,7 @@ def target_notes(run: Run) -> list[str]:
     """What a user should know of the target and the split."""
     if run.job.train is None:
         return []
-    notes = found_target(run).notes()
+    notes = inspect_target(run).notes()
     if run.job.train.split is not None:
         notes += split_notes(run.job.train.split, _split_names(run, run.job.train.split))
     return notes
@@ -70,19 +70,19 @@ def split_notes(split: str, names: Mapping[str, int]) -> list[str]:
     >>> split_notes("fold", {"train": 80, "test": 10, "dev": 10})
     ["train.split: rows whose `fold` is 'dev' 10 are neither trained on nor tested"]
     """
-    sides = {name: side_of(name) for name in names}
-    others = {name: count for name, count in names.items() if sides[name] == "other"}
+    parts = {name: side_of(name) for name in names}
+    others = {name: count for name, count in names.items() if parts[name] == "other"}
     notes = []
     if others:
         notes.append(f"train.split: rows whose `{split}` is {counted(others)} are neither trained on nor tested")
-    if "test" not in sides.values():
+    if "test" not in parts.values():
         notes.append(f"train.split: no `{split}` is 'test', so nothing is scored; it holds {counted(names)}")
     return notes
 
 
 def _check_split(run: Run, split: str) -> None:
     names = _split_names(run, split)
-    whole = sum(names.values()) == _rows(run.sides[0].corpus)
+    whole = sum(names.values()) == _rows(run.tables[0].corpus)
     if whole and "train" not in map(side_of, names):
         why = "so there is nothing to learn from"
         raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {counted(names)}")
@@ -104,7 +104,7 @@ def _rows(corpus: Corpus) -> int:
 
 def _sample(run: Run, column: str) -> Iterator[pa.ChunkedArray]:
     """A column in evenly spaced shards of the corpus, before the inputs' own tables are joined to it."""
-    corpus: Corpus = run.sides[0].corpus
+    corpus: Corpus = run.tables[0].corpus
     shards = corpus.shards(run.job.corpus.rows_per_shard)
     for shard in sample_shards(shards, _SAMPLE_ROWS):
         yield corpus.read(shard, [column]).column(column)

@@ -29,10 +29,10 @@ ADVICE: dict[Reason, str] = {
 }
 
 
-def described(counts: Mapping[str, int], examples: Mapping[str, str], most: int = 4) -> str:
+def describe_reasons(counts: Mapping[str, int], examples: Mapping[str, str], most: int = 4) -> str:
     """Reasons with their counts, one example each and what to do, the most frequent first.
 
-    >>> described({"poisoned": 3}, {"poisoned": "row r1"})
+    >>> describe_reasons({"poisoned": 3}, {"poisoned": "row r1"})
     'poisoned 3 (row r1; the rows crash the model)'
     """
     parts = []

@@ -8,7 +8,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.infra.versions.manifests import read_manifest
-from barycenter.tasks.embed.advice import described
+from barycenter.tasks.embed.advice import describe_reasons
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
@@ -17,7 +17,7 @@ _FILES_READ = 200
 _DETAIL = 160
 
 
-def check_losses(run: Run, name: str, known: Counter[str] | None = None, just_done: Iterable[str] = ()) -> None:
+def check_bad_fraction(run: Run, name: str, known: Counter[str] | None = None, just_done: Iterable[str] = ()) -> None:
     """Stops a run of which too many rows lack one input.
 
     Args:
@@ -42,7 +42,7 @@ def check_losses(run: Run, name: str, known: Counter[str] | None = None, just_do
     share = f"{bad:,} of {run.rows:,} rows ({bad / run.rows:.0%})"
     raise RunError(
         f"input {name}: {share} cannot be used, and limits.max_bad_fraction is {allowed:g}: "
-        f"{described(counts, examples)}; nothing was committed; mend it and run again with --retry-bad"
+        f"{describe_reasons(counts, examples)}; nothing was committed; mend it and run again with --retry-bad"
     )
 
 
@@ -68,8 +68,8 @@ def _committed(run: Run, name: str) -> set[str]:
     if not run.storage.exists("manifest.json"):
         return set()
     manifest = read_manifest(run.storage)
-    entry = manifest["inputs"].get(name)
-    return set(manifest["shards"]) if entry and entry["embedding_id"] == embedding_ids(run)[name] else set()
+    entry = manifest.inputs.get(name)
+    return set(manifest.shards) if entry and entry["embedding_id"] == embedding_ids(run)[name] else set()
 
 
 def _reasons(run: Run, name: str) -> tuple[Counter[str], dict[str, str]]:

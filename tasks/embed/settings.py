@@ -34,19 +34,19 @@ class Execution:
     compiled: bool = False
 
 
-def execution(run: Run, name: str, workers: WorkerAllocation) -> Execution:
+def find_execution(run: Run, name: str, workers: WorkerAllocation) -> Execution:
     """The execution of an input as plan.json has it; without one, as the job and the machine have it.
 
     A plan made for another encoder, device, or other settings of the job does not count.
     """
     asked = run.job.inputs[name].batch
-    if fixed := _fixed(run, name, workers):
+    if fixed := _pinned(run, name, workers):
         return fixed
     batch = fixed_batch(run.specs[name]) if asked == "auto" else asked
     return Execution(batch, workers.threads, run.specs[name].dtype, _device(workers))
 
 
-def fix(run: Run, name: str, workers: WorkerAllocation, chosen: Execution) -> Execution:
+def pin_batch_settings(run: Run, name: str, workers: WorkerAllocation, chosen: Execution) -> Execution:
     """Writes the execution of an input to plan.json, beside what the other inputs have.
 
     Returns:
@@ -55,13 +55,13 @@ def fix(run: Run, name: str, workers: WorkerAllocation, chosen: Execution) -> Ex
     entry = {name: asdict(chosen) | _key(run, name, workers)}
     if run.storage.create(PLAN, _encoded(entry)):
         return chosen
-    if fixed := _fixed(run, name, workers):
+    if fixed := _pinned(run, name, workers):
         return fixed
     run.storage.write(PLAN, _encoded(_read(run).get("inputs", {}) | entry))
     return chosen
 
 
-def _fixed(run: Run, name: str, workers: WorkerAllocation) -> Execution | None:
+def _pinned(run: Run, name: str, workers: WorkerAllocation) -> Execution | None:
     """What plan.json has, if that was made for the same encoder, device and settings."""
     fixed, key = _read(run).get("inputs", {}).get(name, {}), _key(run, name, workers)
     if {part: fixed.get(part) for part in key} != key:

@@ -7,8 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow.compute as pc
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Pictures, Shard
@@ -16,18 +14,17 @@ from barycenter.infra.dispatch.api import Quarantined, Work, dispatch
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
-from barycenter.tasks.embed.bad_inputs import check_losses
-from barycenter.tasks.embed.settings import Execution, execution, fix
+from barycenter.tasks.embed.bad_inputs import check_bad_fraction
+from barycenter.tasks.embed.settings import Execution, find_execution, pin_batch_settings
 from barycenter.tasks.embed.worker import CALIBRATION_ROWS, Calibration, EmbedSetting, EmbedWorker, ShardJob
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, storage_options
 from barycenter.tasks.run.identities import embedding_ids
-from barycenter.tasks.run.input_values import Columns, Members
+from barycenter.tasks.run.input_values import Columns, InputValues
 
 _READERS = 16
 
 
-@task(name="embed", task_run_name="embed {name}", cache_policy=NO_CACHE)
 def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     """Embeds what is not yet embedded of one input.
 
@@ -35,10 +32,10 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         Figures for report.json: rows, seconds, rows_per_s, shards, seconds of each part, what limited the stage, the
         batch and the least one that memory allowed, seconds until the first worker was ready and the batch found.
     """
-    shards = pending(run, name)
+    shards = pending_shards(run, name)
     rows = sum(shard.rows for shard in shards)
     if not shards:
-        check_losses(run, name)
+        check_bad_fraction(run, name)
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
     ray = run.job.ray
     workers = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
@@ -46,11 +43,11 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     mended = _announce_repairs(run, name, shards)
     stage = _Stage(run, name, cluster, workers, mended)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
-        progress.employs(stage.workers, cluster.gpus)
+        progress.report_workers(stage.workers, cluster.gpus)
         stage.work(shards, progress)
         progress.note(stage.limited_by())
     mended.settle()
-    check_losses(run, name, stage.bad, {shard.id for shard in shards})
+    check_bad_fraction(run, name, stage.bad, {shard.id for shard in shards})
     figures: dict[str, Any] = progress.figures()
     return figures | {
         "shards": len(shards),
@@ -65,7 +62,7 @@ class _Stage:
     def __init__(self, run: Run, name: str, cluster: Cluster, workers: WorkerAllocation, mended: Repairs) -> None:
         self._run, self._name, self._cluster, self._mended = run, name, cluster, mended
         self._embedding_id = embedding_ids(run)[name]
-        self.execution = execution(run, name, workers)
+        self.execution = find_execution(run, name, workers)
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
@@ -79,12 +76,12 @@ class _Stage:
         if self.execution.batch is None:
             first = _calibrations(shards)
         else:
-            self._fix(self.execution.batch)
+            self._pin_batch(self.execution.batch)
 
         def done(work: Work, result: dict[str, Any]) -> None:
             if isinstance(work.payload, Calibration):
                 self._start_seconds = progress.seconds
-                self._fix(result["batch"])
+                self._pin_batch(result["batch"])
                 return
             self._count(result)
             progress.advance(work.rows, result["seconds"])
@@ -127,9 +124,9 @@ class _Stage:
             again = embedding_path(self._name, self._embedding_id, shard.id) in self._mended
             yield Work(shard.id, ShardJob(shard, self.execution.batch, again), shard.rows)
 
-    def _fix(self, batch: int) -> None:
+    def _pin_batch(self, batch: int) -> None:
         chosen = replace(self.execution, batch=batch)
-        self.execution = replace(chosen, batch=fix(self._run, self._name, self.workers, chosen).batch)
+        self.execution = replace(chosen, batch=pin_batch_settings(self._run, self._name, self.workers, chosen).batch)
 
     def _count(self, result: dict[str, Any]) -> None:
         self._encoded += result["encoded"]
@@ -183,7 +180,7 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
     )
 
 
-def pending(run: Run, name: str) -> list[Shard]:
+def pending_shards(run: Run, name: str) -> list[Shard]:
     """Shards of one input without an embedding file (or whose pictures changed, or that held bad rows, if asked)."""
     if run.unjoined:
         return []
@@ -200,7 +197,7 @@ def pending(run: Run, name: str) -> list[Shard]:
 
 def _stale(run: Run, name: str, shard: Shard, path: str) -> bool:
     recheck = run.recheck and run.specs[name].kind == "image"
-    rejects = ["rejects"] if run.several(name) else []
+    rejects = ["rejects"] if run.is_multi_value(name) else []
     table = run.storage.read_table(path, columns=["ok", *rejects, *(["source_stamp"] if recheck else [])])
     if run.retry_bad and not pc.all(table.column("ok"), min_count=0).as_py():
         return True
@@ -209,8 +206,8 @@ def _stale(run: Run, name: str, shard: Shard, path: str) -> bool:
     if not recheck:
         return False
     columns = input_columns(run, name)
-    members = Members(run.corpus.read(shard, columns.names), columns, shard.folder)
-    changed: bool = members.stamps() != table.column("source_stamp").to_pylist()
+    inputs = InputValues(run.corpus.read(shard, columns.names), columns, shard.folder)
+    changed: bool = inputs.stamps() != table.column("source_stamp").to_pylist()
     return changed
 
 
@@ -238,7 +235,7 @@ def input_columns(run: Run, name: str) -> Columns:
         kind=kind,
         names=tuple(names),
         weights=run.weights_column(name),
-        several=run.several(name),
+        multi_value=run.is_multi_value(name),
         pictures=pictures_of(run, name) if kind == "image" else None,
     )
 

@@ -14,7 +14,7 @@ from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_of
 from barycenter.infra.corpus.pictures.http import check_answered
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
-from barycenter.tasks.run.input_values import Columns, Members
+from barycenter.tasks.run.input_values import Columns, InputValues
 
 CALIBRATION_ROWS = 512
 EMBEDDING_PARQUET: dict[str, Any] = {
@@ -85,8 +85,8 @@ class EmbedWorker:
     def try_rows(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
         table = self.setting.corpus.read(payload.shard, self._columns()).take(list(rows))
-        members = Members(table, self.setting.columns, payload.shard.folder)
-        members.embed(self.pipeline, batch=payload.batch)
+        inputs = InputValues(table, self.setting.columns, payload.shard.folder)
+        inputs.embed(self.pipeline, batch=payload.batch)
 
     def _embedded(self, job: ShardJob) -> dict[str, Any]:
         setting, began = self.setting, time.perf_counter()
@@ -101,19 +101,19 @@ class EmbedWorker:
             if misfit is not None and misfit[0] != setting.corpus.key:
                 refused[row] = BadInputError(Reason.WRONG_TYPE, "column {}: {}".format(*misfit))
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
-        members = Members(table, setting.columns, job.shard.folder, refused)
+        inputs = InputValues(table, setting.columns, job.shard.folder, refused)
         seconds = Counter({"read": time.perf_counter() - began})
         begun = time.monotonic()
-        result = members.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
+        result = inputs.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         details = [*result.details, *(bad.detail for bad in result.bad)]
-        check_answered(job.shard.source, details, len(members.values), begun)
+        check_answered(job.shard.source, details, len(inputs.values), begun)
         if result.batch < job.batch:
             self._fits = min(result.batch, self._fits or result.batch)
         began = time.perf_counter()
         path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
         write = setting.storage.write_table if job.replace else setting.storage.create_table
-        write(path, members.table(keys, result), **EMBEDDING_PARQUET)
+        write(path, inputs.table(keys, result), **EMBEDDING_PARQUET)
         seconds.update(result.seconds)
         return {
             "rows": job.shard.rows,
@@ -127,8 +127,8 @@ class EmbedWorker:
         if job.sample is None:
             return {"batch": int(find_batch(self.pipeline, [], rows=job.rows))}
         table = self.setting.corpus.read(job.sample, self._columns())
-        members = Members(table, self.setting.columns, job.sample.folder)
-        values = [value for value in members.values if value is not None][:CALIBRATION_ROWS]
+        inputs = InputValues(table, self.setting.columns, job.sample.folder)
+        values = [value for value in inputs.values if value is not None][:CALIBRATION_ROWS]
         return {"batch": int(find_batch(self.pipeline, values, rows=job.rows))}
 
     def _columns(self) -> list[str]:

@@ -23,7 +23,7 @@ _SPLIT = "(?:train|training|validation|valid|dev|val|test|testing|eval|evaluatio
 _OF_A_SPLIT = re.compile(rf"(?<=[-._ 0-9]){_SPLIT}(?=[-._ 0-9]|$)")
 """What Hugging Face's datasets take for the name of a split, and then read that split's folders alone."""
 
-Stored = str | int | float | bool | None
+PartitionValue = str | int | float | bool | None
 """A partition value as the manifest holds it."""
 
 
@@ -129,7 +129,7 @@ def text_of(value: object) -> str:
     return value.isoformat() if isinstance(value, date) else str(value)
 
 
-def stored(value: Any) -> Stored:
+def stored(value: Any) -> PartitionValue:
     """A partition value as JSON can hold it; ``partition_scalar`` of the dataset's schema makes it the value again."""
     if isinstance(value, float):
         return value + 0.0 if math.isfinite(value) else text_of(value)

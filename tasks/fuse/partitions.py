@@ -2,16 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow as pa
 
+from barycenter.fusion.dataset.schema import FeatureFile
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.fuse.folders import (
     MAX_PARTITIONS,
-    Stored,
+    PartitionValue,
     column_problem,
     empty_problem,
     file_type,
@@ -77,9 +77,7 @@ def sample_partitions(run: Run) -> Partitions:
     return sampled
 
 
-def check_folders(
-    storage: Storage, files: Sequence[dict[str, Any]], types: dict[str, str], inside: Sequence[str]
-) -> None:
+def check_folders(storage: Storage, files: Sequence[FeatureFile], types: dict[str, str], inside: Sequence[str]) -> None:
     """Checks, before a commit, what only all values that were written show together.
 
     Args:
@@ -92,7 +90,7 @@ def check_folders(
         RunError: Two values are one folder on the output's file system, or readers would change the values.
     """
     for name, kind in types.items():
-        values: list[Stored] = list(dict.fromkeys(file["partition"][name] for file in files))
+        values: list[PartitionValue] = list(dict.fromkeys(file.partition[name] for file in files))
         texts = [None if value is None else text_of(value) for value in values]
         problem = _problem(name, pa.type_for_alias(kind), texts, storage)
         problem = problem or empty_problem(name, pa.type_for_alias(kind), texts)

@@ -3,25 +3,22 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version as package_version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
-from barycenter.fusion.dataset.schema import feature_schema
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, feature_schema
 from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest
-from barycenter.tasks.align.moments import block_workers
-from barycenter.tasks.align.stage import Fitted
-from barycenter.tasks.data.duplicates import duplicates
+from barycenter.tasks.data.alignment_files import FittedAlignment
+from barycenter.tasks.data.duplicates import repeated_keys
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.fuse.kept_columns import kept_type
 from barycenter.tasks.fuse.partitions import Partitions, check_folders, sample_partitions
@@ -30,15 +27,15 @@ from barycenter.tasks.observability.artifacts import dataset_committed
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids, version_id
+from barycenter.tasks.run.workers import block_workers
 
 _FILE_BYTES = 256 * 2**20
 _LEAST_FILE_BYTES = 64 * 2**20
 
 
-@task(name="fuse", cache_policy=NO_CACHE)
 def fuse_features(
-    run: Run, cluster: Cluster, fitted: Fitted, average: str, weights: dict[str, float] | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
+    run: Run, cluster: Cluster, fitted: FittedAlignment, average: str, weights: dict[str, float] | None
+) -> tuple[Manifest, dict[str, Any]]:
     """Writes features/<version> and commits its manifest, or finds it committed.
 
     Returns:
@@ -48,16 +45,16 @@ def fuse_features(
     setting = _setting(run, fitted, average, weights, partitions)
     parent = point_to_newest(run.storage)
     newest = read_manifest(run.storage, parent) if parent else None
-    if newest is not None and newest["version"] == setting.version:
+    if newest is not None and newest.version == setting.version:
         _remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
-        record = known["rows"] | {name: known[name] for name in ("files", "rejects")}
+        record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         manifest = _commit(run, setting, partitions, fitted, [record], parent)
         return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
     blocks = run.blocks(_rows_per_block(run.rows, _row_bytes(run, fitted), partitions.count))
-    repeated = duplicates(setting.reader, run.shards)
+    repeated = repeated_keys(setting.reader, run.shards)
     todo = [
         Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
         for index, shards in enumerate(blocks)
@@ -70,10 +67,11 @@ def fuse_features(
             records[int(work.id)] = record
             progress.advance(work.rows)
 
-        workers = block_workers(run, cluster, len(todo))
         run_all(
             [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo],
-            cluster.executor(FuseWorker, (setting,), workers, f"{run.job.name}-fuse"),
+            cluster.executor(
+                FuseWorker, (setting,), block_workers(cluster, run.job.ray, len(todo)), f"{run.job.name}-fuse"
+            ),
             what="fusing block",
             on_done=done,
         )
@@ -83,7 +81,7 @@ def fuse_features(
     return _commit(run, setting, partitions, fitted, done_records, parent), figures
 
 
-def _check_embeddings(run: Run, fitted: Fitted, setting: FuseSetting) -> None:
+def _check_embeddings(run: Run, fitted: FittedAlignment, setting: FuseSetting) -> None:
     """Refuses features during whose writing another run made embeddings again: they may be of both."""
     if version_id(run, fitted.alignment_id, setting.average, setting.weights) != setting.version:
         run.storage.remove(run.storage.list(f"features/{setting.version}/_blocks"))
@@ -94,22 +92,22 @@ def _commit(
     run: Run,
     setting: FuseSetting,
     partitions: Partitions,
-    fitted: Fitted,
+    fitted: FittedAlignment,
     records: Sequence[dict[str, Any]],
     parent: int | None,
-) -> dict[str, Any]:
-    manifest = _manifest(run, setting, partitions, fitted, records)
-    _check_loss(run, manifest["rows"])
+) -> Manifest:
+    manifest = _manifest(run, setting, partitions, fitted, records, parent)
+    _check_loss(run, manifest.rows)
     inside = [field.name for field in partitions.fields]
-    check_folders(run.storage, manifest["files"], partitions.types, inside)
-    _remove_strays(run.storage, setting.version, manifest)
-    manifest["number"] = commit_manifest(run.storage, manifest | {"parent": parent})
+    check_folders(run.storage, manifest.files, partitions.types, inside)
+    _remove_unlisted(run.storage, setting.version, manifest.files)
+    manifest = replace(manifest, number=commit_manifest(run.storage, manifest))
     _remove_records(run.storage, setting.version)
     dataset_committed(run, manifest)
     return manifest
 
 
-def _row_bytes(run: Run, fitted: Fitted) -> int:
+def _row_bytes(run: Run, fitted: FittedAlignment) -> int:
     return fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
 
 
@@ -127,7 +125,7 @@ def _rows_per_block(rows: int, row_bytes: int, partitions: int) -> int:
 
 
 def _setting(
-    run: Run, fitted: Fitted, average: str, weights: dict[str, float] | None, sampled: Partitions
+    run: Run, fitted: FittedAlignment, average: str, weights: dict[str, float] | None, sampled: Partitions
 ) -> FuseSetting:
     job = run.job
     key = job.corpus.key or "key"
@@ -141,7 +139,7 @@ def _setting(
     made_of = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": package_version("barycenter")}
     schema = feature_schema(
         key, kept, fitted.alignment.dim_, job.output.dtype, list(run.inputs), job.output.keep_aligned,
-        {"barycenter": json.dumps(made_of, sort_keys=True)}, [name for name in run.inputs if run.several(name)],
+        {"barycenter": json.dumps(made_of, sort_keys=True)}, [name for name in run.inputs if run.is_multi_value(name)],
     )  # fmt: skip
     return FuseSetting(
         RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version,
@@ -155,8 +153,13 @@ def _records(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
 
 
 def _manifest(
-    run: Run, setting: FuseSetting, partitions: Partitions, fitted: Fitted, records: Sequence[dict[str, Any]]
-) -> dict[str, Any]:
+    run: Run,
+    setting: FuseSetting,
+    partitions: Partitions,
+    fitted: FittedAlignment,
+    records: Sequence[dict[str, Any]],
+    parent: int | None,
+) -> Manifest:
     missing: Counter[str] = Counter(dict.fromkeys(run.inputs, 0))
     bad: Counter[str] = Counter()
     for record in records:
@@ -166,17 +169,17 @@ def _manifest(
     if counts["read"] != counts["written"] + counts["rejected"] or counts["read"] != run.rows:
         raise RunError(f"rows do not add up: {counts}, corpus {run.rows}; nothing was committed")
     job = run.job
-    return {
-        "version": setting.version,
-        "name": job.name,
-        "job": job.fingerprint(),
-        "key": setting.key,
-        "kept": list(job.corpus.keep),
-        "partition_by": list(setting.partition_by),
-        "partition_types": partitions.types,
-        "dim": fitted.alignment.dim_,
-        "dtype": job.output.dtype,
-        "inputs": {
+    return Manifest(
+        version=setting.version,
+        name=job.name,
+        job=job.fingerprint(),
+        key=setting.key,
+        kept=tuple(job.corpus.keep),
+        partition_by=setting.partition_by,
+        partition_types=partitions.types,
+        dim=fitted.alignment.dim_,
+        dtype=job.output.dtype,
+        inputs={
             name: {
                 "kind": run.specs[name].kind,
                 "encoder": job.inputs[name].encoder,
@@ -188,18 +191,19 @@ def _manifest(
             }
             for name, embedding_id in embedding_ids(run).items()
         },
-        "alignment_id": fitted.alignment_id,
-        "alignment": {name: value for name, value in fitted.summary.items() if name != "warnings"},
-        "average": {"method": setting.average, "weights": setting.weights},
-        "rows": counts | {"missing": dict(missing), "bad": dict(bad)},
-        "files": [file for record in records for file in record["files"]],
-        "rejects": [path for record in records for path in record["rejects"]],
-        "shards": [shard.id for shard in run.shards],
-        "sources": [asdict(source) for source in run.sources],
-        "listing": run.listing,
-        "join": run.join.id if run.join is not None else None,
-        "code": package_version("barycenter"),
-    }
+        alignment_id=fitted.alignment_id,
+        alignment={name: value for name, value in fitted.summary.items() if name != "warnings"},
+        average={"method": setting.average, "weights": setting.weights},
+        rows=counts | {"missing": dict(missing), "bad": dict(bad)},
+        files=tuple(FeatureFile(**file) for record in records for file in record["files"]),
+        rejects=tuple(path for record in records for path in record["rejects"]),
+        shards=tuple(shard.id for shard in run.shards),
+        sources=tuple(asdict(source) for source in run.sources),
+        listing=run.listing,
+        join=run.join.id if run.join is not None else None,
+        code=package_version("barycenter"),
+        parent=parent,
+    )
 
 
 def _check_loss(run: Run, rows: dict[str, Any]) -> None:
@@ -216,12 +220,12 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
         )
 
 
-def _remove_strays(storage: Storage, version: str, manifest: dict[str, Any]) -> None:
+def _remove_unlisted(storage: Storage, version: str, files: Sequence[FeatureFile]) -> None:
     """Removes the files that a killed run left, before readers see the version; temporary ones may be a live run's.
 
     The records of the blocks stay until the version is committed: a run that another one was faster than goes on there.
     """
-    listed = {file["path"] for file in manifest["files"]}
+    listed = {file.path for file in files}
     records = f"{_records_folder(version)}/"
     paths = [path for path in storage.list(f"features/{version}") if not path.startswith(records)]
     storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -89,7 +89,7 @@ class FuseWorker:
                 writers.write(self.table(rows, kept, written), kept)
                 _count(record, rows, bad, written)
                 rejects.append(bad)
-        record["files"] = writers.files
+        record["files"] = [asdict(file) for file in writers.files]
         record["rejects"] = _write_rejects(setting, block.index, pa.concat_tables(rejects))
         setting.storage.write(record_path(setting.version, block.index), json.dumps(record).encode())
         return record

@@ -10,10 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, parquet_options
+from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, FeatureFile, parquet_options
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
-from barycenter.tasks.fuse.folders import MAX_PARTITIONS, Stored, folder, stored, too_many_partitions, value_problem
+from barycenter.tasks.fuse.folders import (
+    MAX_PARTITIONS,
+    PartitionValue,
+    folder,
+    stored,
+    too_many_partitions,
+    value_problem,
+)
 
 _BUFFERED_BYTES = 256 * 2**20
 
@@ -34,7 +41,7 @@ class FeatureWriters:
     def __init__(
         self, storage: Storage, folder: str, index: int, schema: pa.Schema, partition_by: tuple[str, ...]
     ) -> None:
-        self.files: list[dict[str, Any]] = []
+        self.files: list[FeatureFile] = []
         self._storage, self._folder, self._index = storage, folder, index
         self._schema, self._names = schema, partition_by
         self._open: dict[str, _File] = {}
@@ -67,7 +74,7 @@ class FeatureWriters:
         with self._stack:
             for file in self._open.values():
                 file.close()
-        self.files = [file.record() for file in self._open.values()]
+        self.files = [file.entry() for file in self._open.values()]
 
     def _file(self, place: str, value: Values) -> "_File":
         if place not in self._open:
@@ -86,7 +93,7 @@ class FeatureWriters:
 class _File:
     """One Parquet file: rows are held until they fill row groups."""
 
-    def __init__(self, path: str, partition: dict[str, Stored], sink: BinaryIO, schema: pa.Schema) -> None:
+    def __init__(self, path: str, partition: dict[str, PartitionValue], sink: BinaryIO, schema: pa.Schema) -> None:
         self._path, self._partition = path, partition
         self._sink = _Hashed(sink)
         self._writer = pq.ParquetWriter(self._sink, schema, **parquet_options(schema))
@@ -115,14 +122,10 @@ class _File:
         self._sink.abandoned = True
         self._writer.close()
 
-    def record(self) -> dict[str, Any]:
-        return {
-            "path": self._path,
-            "rows": self._written,
-            "bytes": self._sink.size,
-            "sha256": self._sink.digest.hexdigest(),
-            "partition": self._partition,
-        }
+    def entry(self) -> FeatureFile:
+        return FeatureFile(
+            self._path, self._written, self._sink.size, self._sink.digest.hexdigest(), dict(self._partition)
+        )
 
     def _write(self, rows: int) -> None:
         whole = pa.concat_tables(self._held)

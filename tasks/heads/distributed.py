@@ -1,24 +1,27 @@
 """Heads that are trained by gradient descent, on Ray's workers."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from math import ceil
 from typing import Any
 
 from barycenter.fusion.average import resolve
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training import Checkpoint, Place
 from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.connection import connect
-from barycenter.infra.ray.training import train as train_on_ray
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labelled_rows import Survey, read_labelled
+from barycenter.tasks.run.workers import train as train_on_workers
 
 _ROWS_WORTH_A_RANK = 100_000
 
 
-def descended(
+def train_neural_head(
     source: Storage,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     train: TrainJob,
     chosen: Survey,
     ray: RayJob,
@@ -27,6 +30,7 @@ def descended(
     *,
     seed: int,
     name: str,
+    cluster: Cluster | None = None,
 ) -> NeuralHead:
     """A head trained data parallel, on one rank for every hundred thousand rows at most.
 
@@ -40,19 +44,26 @@ def descended(
         folder: The head's.
         seed: Of everything random.
         name: Of the training, in Ray.
+        cluster: Where it is trained; by default a connection of its own.
     """
-    average = manifest["average"]
-    inputs = tuple(manifest["inputs"])
+    average = manifest.average
+    inputs = tuple(manifest.inputs)
     _, shares = resolve(average["method"], average.get("weights"), inputs)
     settings = {"inputs": inputs, "shares": shares, "task": chosen.target.task, "seed": seed}
     config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
     config["chosen"] = chosen
-    rows = chosen.sides["train"] * chosen.share
-    with connect(ray.address) as cluster:
-        plan = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
-        plan = replace(plan, workers=min(plan.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
-        trained = train_on_ray(
-            head_loop, config, allocation=plan, storage=sink, folder=f"{folder}/training", name=f"{name}-train"
+    rows = chosen.parts["train"] * chosen.share
+    with nullcontext(cluster) if cluster is not None else connect(ray.address) as on:
+        allocation = on.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
+        allocation = replace(allocation, workers=min(allocation.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
+        trained = train_on_workers(
+            on,
+            head_loop,
+            config,
+            allocation=allocation,
+            storage=sink,
+            folder=f"{folder}/training",
+            name=f"{name}-train",
         )
     return NeuralHead.restore(trained.state, trained.tensors)
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.infra.storage import Storage
@@ -18,7 +18,7 @@ _PREDICTIONS = "all-rows.parquet"
 
 
 def predict(
-    storage: Storage, manifest: dict[str, Any], head: tuple[Storage, str], sink: Storage, path: str
+    storage: Storage, manifest: Manifest, head: tuple[Storage, str], sink: Storage, path: str
 ) -> dict[str, Any]:
     """Writes key, prediction and probability of every row, in the order of the features; one file's rows in memory.
 
@@ -40,14 +40,14 @@ def predict(
     inputs = HeadInputs(storage, manifest, kind)
     rows, writer = 0, None
     with sink.writing(path) as stream:
-        for file in manifest["files"]:
-            table = read_file(storage, manifest, file, [manifest["key"], "fused", *inputs.columns])
+        for file in manifest.files:
+            table = read_file(storage, manifest, file, [manifest.key, "fused", *inputs.columns])
             fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
             try:
                 scores = scores_of(model, fused, inputs.of(table))
             except ValueError as error:
                 raise RunError(f"the head does not fit these features: {error}") from error
-            made = predictions(model, table.column(manifest["key"]).to_pylist(), scores)
+            made = predictions(model, table.column(manifest.key).to_pylist(), scores)
             if writer is None:
                 writer = pq.ParquetWriter(stream, made.schema, compression="zstd")
             writer.write_table(made)

@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.heads as heads
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.labels import Reading
 from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import Vectors, read_labelled, survey
-from barycenter.tasks.data.targets import found_target
+from barycenter.tasks.data.embeddings import Vectors
+from barycenter.tasks.data.labelled_rows import read_labelled, survey
+from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import head_folder
@@ -28,25 +29,29 @@ if TYPE_CHECKING:
     from barycenter.fusion.heads import Head
 
 
-@task(name="train", cache_policy=NO_CACHE)
-def train_head(run: Run, manifest: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def train_head(run: Run, manifest: Manifest, cluster: Cluster | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits the job's head on the features that the manifest lists and saves it with its metrics and predictions.
+
+    Args:
+        run: Its job has a train section.
+        manifest: Of the features.
+        cluster: Where heads other than ``linear`` are trained; by default they connect to Ray themselves.
 
     Returns:
         metrics.json as a dict, and figures for report.json.
     """
     if run.job.train is None:
         raise JobError("train", "the job file has no train section; add one with a target")
-    folder = head_folder(manifest["version"], run.job.train, run.job.seed)
+    folder = head_folder(manifest.version, run.job.train, run.job.seed)
     return fit_head(
         run.storage, manifest, run.job.train, run.job.ray, run.storage, folder,
-        seed=run.job.seed, name=run.job.name, target=found_target(run).reading,
+        seed=run.job.seed, name=run.job.name, target=inspect_target(run).reading, cluster=cluster,
     )  # fmt: skip
 
 
 def fit_head(
     source: Storage,
-    manifest: dict[str, Any],
+    manifest: Manifest,
     train: TrainJob,
     ray: RayJob,
     sink: Storage,
@@ -55,6 +60,7 @@ def fit_head(
     seed: int,
     name: str,
     target: Reading | None = None,
+    cluster: Cluster | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits a head on one version of a fused data set, or finds it fitted.
 
@@ -68,6 +74,7 @@ def fit_head(
         seed: Of everything random.
         name: Of the training, in Ray.
         target: How the target is read; by default its values in the data set decide.
+        cluster: As in :func:`train_head`.
 
     Returns:
         metrics.json as a dict, and figures. Where there is nothing to learn, no head is written and the metrics only
@@ -77,7 +84,7 @@ def fit_head(
         metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     _check_columns(manifest, train)
-    with StageProgress("train", manifest["rows"]["written"], storage=sink) as progress, threadpool_limits(1):
+    with StageProgress("train", manifest.rows["written"], storage=sink) as progress, threadpool_limits(1):
         chosen = survey(source, manifest, train, target)
         metrics = {"head": train.head, **chosen.facts()}
         if not chosen.learnable:
@@ -89,9 +96,11 @@ def fit_head(
             linear = LinearHead(task=chosen.target.task, seed=seed)
             head: Head = linear.fit(learned.fused, learned.target, learned.groups)
         else:
-            from barycenter.tasks.heads.distributed import descended
+            from barycenter.tasks.heads.distributed import train_neural_head
 
-            head = descended(source, manifest, train, chosen, ray, sink, folder, seed=seed, name=name)
+            head = train_neural_head(
+                source, manifest, train, chosen, ray, sink, folder, seed=seed, name=name, cluster=cluster
+            )
         tested = rows.take(rows.test)
         metrics |= {"n_train": len(learned.keys), "n_test": len(tested.keys)}
         if tested.keys:
@@ -161,12 +170,12 @@ def load_head(storage: Storage, folder: str) -> "Head":
             raise RunError(f"{storage.uri(folder)}: {error}") from error
 
 
-def _check_columns(manifest: dict[str, Any], train: TrainJob) -> None:
+def _check_columns(manifest: Manifest, train: TrainJob) -> None:
     for key in ("target", "split", "group_by"):
         column = getattr(train, key)
-        if column is not None and column not in (*manifest["kept"], manifest["key"]):
+        if column is not None and column not in (*manifest.kept, manifest.key):
             raise JobError(
-                f"train.{key}", f"{column!r} is no column of the features; they keep {', '.join(manifest['kept'])}"
+                f"train.{key}", f"{column!r} is no column of the features; they keep {', '.join(manifest.kept)}"
             )
 
 

@@ -3,13 +3,11 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill_path
@@ -18,10 +16,11 @@ from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.join.worker import BucketWorker, SpillWorker
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import block_workers
 
 
 @dataclass
-class _Joining:
+class _Join:
     """One join under way."""
 
     run: Run
@@ -59,13 +58,11 @@ class _Joining:
         return [written[number] for number in range(self.join.buckets)]
 
     def _run(self, work: list[Work], worker: Any, args: tuple[Any, ...], done: Any) -> None:
-        plan = self.cluster.allocate_workers(self.run.job.ray.workers, 1, 0)
-        workers = replace(plan, workers=max(1, min(plan.workers, len(work))))
+        workers = block_workers(self.cluster, self.run.job.ray, len(work))
         executor = self.cluster.executor(worker, args, workers, f"{self.run.job.name}-join")
         run_all(work, executor, what="joining", on_done=done)
 
 
-@task(name="join", cache_policy=NO_CACHE)
 def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
     """Joins the inputs' own tables to the corpus, or finds them joined, and gives the run its shards.
 
@@ -78,7 +75,7 @@ def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
         return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0} | _matches(run, run.join)
     total = sum(shard.rows for unit in run.join.units() for shard in unit.shards)
     with StageProgress("join", total, storage=run.storage) as progress:
-        joining = _Joining(run, run.join, cluster, progress)
+        joining = _Join(run, run.join, cluster, progress)
         spilled = joining.spill()
         written = joining.buckets(spilled)
         record = {

@@ -17,6 +17,7 @@ from prefect.artifacts import (
 from prefect.context import FlowRunContext
 from prefect.events import emit_event
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.clock import current_clock
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.run.context import Run
@@ -38,7 +39,7 @@ class ProgressArtifact:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._id: UUID | None = None
-        self._told = -1.0
+        self._shown = -1.0
         self._next = 0.0
         self._gone = FlowRunContext.get() is None
 
@@ -46,9 +47,9 @@ class ProgressArtifact:
         """Reports how much is done; a server that does not answer never fails the stage."""
         share = 100.0 * done / total if total else 100.0
         now = current_clock().monotonic()
-        if self._gone or share == self._told or (now < self._next and not at_once):
+        if self._gone or share == self._shown or (now < self._next and not at_once):
             return
-        self._next, self._told = now + _PROGRESS_EVERY, share
+        self._next, self._shown = now + _PROGRESS_EVERY, share
         try:
             if self._id is None:
                 key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
@@ -61,7 +62,7 @@ class ProgressArtifact:
             self._gone = True
 
 
-def show_results(run: Run, manifest: dict[str, Any], report: str) -> None:
+def show_results(run: Run, manifest: Manifest, report: str) -> None:
     """Shows the report, the rejects by reason and the lineage as artifacts of the flow run, if there is one."""
     if FlowRunContext.get() is None:
         return
@@ -80,13 +81,13 @@ def show_results(run: Run, manifest: dict[str, Any], report: str) -> None:
     ))  # fmt: skip
     _courtesy(lambda: create_table_artifact(
         lineage(run, manifest), key="barycenter-lineage",
-        description=f"What version {manifest['version']} of {run.job.name} was made from",
+        description=f"What version {manifest.version} of {run.job.name} was made from",
     ))  # fmt: skip
 
 
-def rejects_by_reason(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def rejects_by_reason(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
     """Bad inputs counted by input and reason, most frequent first, with the keys of a few."""
-    tables = [run.storage.read_table(path, columns=["key", "input", "reason"]) for path in manifest["rejects"]]
+    tables = [run.storage.read_table(path, columns=["key", "input", "reason"]) for path in manifest.rejects]
     if not tables:
         return []
     table = pa.concat_tables(tables)
@@ -103,12 +104,12 @@ def rejects_by_reason(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]
     return sorted(rows, key=lambda row: (-row["rows"], row["input"], row["reason"]))
 
 
-def lineage(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
+def lineage(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
     """From the sources to the head: what stands where, and what it was made with."""
-    storage, version = run.storage, manifest["version"]
+    storage, version = run.storage, manifest.version
     sources = [
         {"what": "source", "id": source["relative"], "where": source.get("uri") or run.job.corpus.path}
-        for source in manifest["sources"][:20]
+        for source in manifest.sources[:20]
     ]
     embeddings = [
         {
@@ -116,27 +117,27 @@ def lineage(run: Run, manifest: dict[str, Any]) -> list[dict[str, Any]]:
             "id": f"{entry['encoder']} {entry['encoder_id']}",
             "where": storage.uri(embedding_path(name, entry["embedding_id"], "x").rpartition("/")[0]),
         }
-        for name, entry in manifest["inputs"].items()
+        for name, entry in manifest.inputs.items()
     ]
-    alignment = manifest["alignment_id"]
+    alignment = manifest.alignment_id
     return [
         *sources,
         *embeddings,
         {
-            "what": f"alignment {manifest['alignment']['method']}",
+            "what": f"alignment {manifest.alignment['method']}",
             "id": alignment,
             "where": storage.uri(f"alignment/{alignment}"),
         },
         {"what": "features", "id": version, "where": storage.uri(f"features/{version}")},
         {
             "what": "manifest",
-            "id": str(manifest["number"]),
-            "where": storage.uri(f"manifests/{manifest['number']}.json"),
+            "id": str(manifest.number),
+            "where": storage.uri(f"manifests/{manifest.number}.json"),
         },
     ]
 
 
-def dataset_committed(run: Run, manifest: dict[str, Any]) -> None:
+def dataset_committed(run: Run, manifest: Manifest) -> None:
     """Emits ``barycenter.dataset.committed``: its resource is the output, its related resources are the sources."""
     if FlowRunContext.get() is None:
         return
@@ -144,14 +145,14 @@ def dataset_committed(run: Run, manifest: dict[str, Any]) -> None:
     _courtesy(lambda: emit_event(
         COMMITTED,
         resource={"prefect.resource.id": output, "prefect.resource.name": run.job.name,
-                  "barycenter.version": manifest["version"]},
+                  "barycenter.version": manifest.version},
         related=[
             {"prefect.resource.id": run.job.corpus.path, "prefect.resource.role": "corpus"},
             *({"prefect.resource.id": entry["encoder"] or name, "prefect.resource.role": "encoder"}
-              for name, entry in manifest["inputs"].items()),
+              for name, entry in manifest.inputs.items()),
         ],
-        payload={"number": manifest["number"], "rows": manifest["rows"], "dim": manifest["dim"],
-                 "alignment_id": manifest["alignment_id"]},
+        payload={"number": manifest.number, "rows": manifest.rows, "dim": manifest.dim,
+                 "alignment_id": manifest.alignment_id},
     ))  # fmt: skip
 
 

@@ -81,7 +81,7 @@ class StageProgress:
         """Seconds since the stage began."""
         return current_clock().monotonic() - self.started
 
-    def employs(self, workers: WorkerAllocation, cluster_gpus: float) -> None:
+    def report_workers(self, workers: WorkerAllocation, cluster_gpus: float) -> None:
         """Reports how many workers the stage has, and what share of the cluster's GPUs they hold."""
         self._metrics.reserved(workers.workers, workers.workers * workers.gpus_per_worker, cluster_gpus)
 

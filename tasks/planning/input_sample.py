@@ -14,12 +14,12 @@ from barycenter.infra.corpus.join.partition import Side
 from barycenter.infra.job.models import InputJob
 from barycenter.infra.versions.embedding_files import done_shards
 from barycenter.tasks.data.rows import sample_shards
-from barycenter.tasks.embed.advice import described
+from barycenter.tasks.embed.advice import describe_reasons
 from barycenter.tasks.embed.stage import pictures_of
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 from barycenter.tasks.run.input_tables import inputs_of
-from barycenter.tasks.run.input_values import Columns, Members, is_several
+from barycenter.tasks.run.input_values import Columns, InputValues, is_multi_value
 
 _VALUES, _SHARDS, _ROWS = 24, 8, 200
 _ABSENT = (Reason.NULL, Reason.EMPTY)
@@ -33,20 +33,20 @@ def check_inputs(run: Run) -> None:
     Raises:
         JobError: Naming ``inputs.<name>.column`` or ``inputs.<name>.weights_column``.
     """
-    for side in run.sides:
-        for name in inputs_of(side, run.job):
+    for table in run.tables:
+        for name in inputs_of(table, run.job):
             part = run.job.inputs[name]
-            _check_weights(name, part, side)
+            _check_weights(name, part, table)
             if part.kind == "vector" or done_shards(run.storage, name, embedding_ids(run)[name]):
                 continue
-            _check_types(name, part, side)
+            _check_types(name, part, table)
             if run.job.limits.max_bad_fraction < 1:
-                _check_values(run, name, side)
+                _check_values(run, name, table)
 
 
-def _check_weights(name: str, part: InputJob, side: Side) -> None:
+def _check_weights(name: str, part: InputJob, table: Side) -> None:
     if part.weights_column is not None:
-        kind = _value_type(side.corpus.columns[part.weights_column])
+        kind = _value_type(table.corpus.columns[part.weights_column])
         tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
         if not any(test(kind) for test in tests):
             raise JobError(
@@ -55,9 +55,9 @@ def _check_weights(name: str, part: InputJob, side: Side) -> None:
             )
 
 
-def _check_types(name: str, part: InputJob, side: Side) -> None:
+def _check_types(name: str, part: InputJob, table: Side) -> None:
     for column in part.columns:
-        kind = _value_type(side.corpus.columns[column])
+        kind = _value_type(table.corpus.columns[column])
         if part.kind == "text" and not (_is_text(kind) or len(part.columns) > 1):
             raise JobError(
                 f"inputs.{name}.column", f"`{column}` is {kind}, and kind: text reads text; name another column"
@@ -69,11 +69,11 @@ def _check_types(name: str, part: InputJob, side: Side) -> None:
             )
 
 
-def _check_values(run: Run, name: str, side: Side) -> None:
+def _check_values(run: Run, name: str, table: Side) -> None:
     """Tries evenly spaced values; nulls and empty ones, which a sparse column has, do not count."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for attempt in _attempts(run, name, side):
+    for attempt in _attempts(run, name, table):
         try:
             attempt()
         except BadInputError as error:
@@ -88,22 +88,23 @@ def _check_values(run: Run, name: str, side: Side) -> None:
         kind = run.job.inputs[name].kind
         what = "a text" if kind == "text" else "a picture that can be read"
         raise JobError(
-            f"inputs.{name}.column", f"none of {counts.total()} values tried is {what}: {described(counts, examples)}"
+            f"inputs.{name}.column",
+            f"none of {counts.total()} values tried is {what}: {describe_reasons(counts, examples)}",
         )
 
 
-def _attempts(run: Run, name: str, side: Side) -> Iterator[Callable[[], object]]:
+def _attempts(run: Run, name: str, table: Side) -> Iterator[Callable[[], object]]:
     """Reads and decodes one value each; a picture behind http(s) counts as good."""
-    part, corpus, limits = run.job.inputs[name], side.corpus, run.job.limits
-    several = any(is_several(corpus.columns[column], vector=False) for column in part.columns)
+    part, corpus, limits = run.job.inputs[name], table.corpus, run.job.limits
+    several = any(is_multi_value(corpus.columns[column], vector=False) for column in part.columns)
     pictures: Pictures | None = pictures_of(run, name) if part.kind == "image" else None
     columns = Columns(part.kind, tuple(part.columns), None, several, pictures)
     shards = sample_shards(corpus.shards(run.job.corpus.rows_per_shard), run.job.corpus.rows_per_shard * _SHARDS)
     for shard in shards[:: max(1, len(shards) // _SHARDS)]:
-        table = corpus.read(shard, part.columns)
-        rows = np.linspace(0, table.num_rows - 1, min(_ROWS, table.num_rows)).astype(int)
-        members = Members(table.take(pa.array(np.unique(rows))), columns, shard.folder)
-        there = [value for value in members.values if value is not None][:: max(1, len(members.values) // _VALUES)]
+        sampled = corpus.read(shard, part.columns)
+        rows = np.linspace(0, sampled.num_rows - 1, min(_ROWS, sampled.num_rows)).astype(int)
+        found = InputValues(sampled.take(pa.array(np.unique(rows))), columns, shard.folder)
+        there = [value for value in found.values if value is not None][:: max(1, len(found.values) // _VALUES)]
         for value in there[:_VALUES]:
             yield _text(value) if pictures is None else _picture(value, limits.formats, limits.max_pixels)
 
@@ -123,7 +124,7 @@ def _picture(value: object, formats: list[str], max_pixels: int) -> Callable[[],
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
     """The type of one value: of lists, and of what is encoded by a dictionary, that inside."""
-    while is_several(kind, vector=False) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
+    while is_multi_value(kind, vector=False) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
         kind = kind.value_type
     return kind
 

@@ -9,8 +9,8 @@ from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.formats.detection import spoken
 from barycenter.infra.job.models import Job
 from barycenter.tasks.align.limits import check_alignment, check_output
-from barycenter.tasks.data.targets import check_target, found_target, target_notes
-from barycenter.tasks.embed.stage import pending
+from barycenter.tasks.data.targets import check_target, inspect_target, target_notes
+from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.fuse.kept_columns import check_kept
 from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
@@ -89,7 +89,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
     rates = _measured_rates(run)
     inputs: dict[str, dict[str, Any]] = {}
     for name in run.inputs:
-        left = pending(run, name)
+        left = pending_shards(run, name)
         rows = run.rows if run.unjoined else sum(shard.rows for shard in left)
         rate = rates.get(f"embed {name}")
         inputs[name] = {
@@ -107,7 +107,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "files": len(run.corpus.sources),
         "listing": run.listing,
         "unjoined": run.unjoined,
-        "target": found_target(run).said() if run.job.train is not None else None,
+        "target": inspect_target(run).said() if run.job.train is not None else None,
         "notes": target_notes(run),
         "inputs": inputs,
         "later_seconds": later,

@@ -20,7 +20,7 @@ from barycenter.infra.corpus import Shard
 from barycenter.infra.job.models import LimitsJob
 from barycenter.tasks.embed.stage import input_columns
 from barycenter.tasks.run.context import Run
-from barycenter.tasks.run.input_values import Columns, Members
+from barycenter.tasks.run.input_values import Columns, InputValues
 
 _MAP_ROWS, _QUERIES, _NEAREST, _CASES = 2000, 400, 5, 4
 _THUMBNAIL, _QUALITY = 112, 80
@@ -51,7 +51,7 @@ class ShownRows:
     queries: NDArray[np.bool_]
 
 
-def plane(shown: ShownRows) -> dict[str, Any]:
+def project_to_plane(shown: ShownRows) -> dict[str, Any]:
     """Evenly spaced rows in the plane, by UMAP where it is installed, else by their principal components.
 
     Returns:
@@ -67,7 +67,7 @@ def plane(shown: ShownRows) -> dict[str, Any]:
         from umap import UMAP
 
         method, points = "UMAP", UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(vectors)
-    labels = [None] * len(rows) if shown.labels is None else [_told(shown.labels[row]) for row in rows]
+    labels = [None] * len(rows) if shown.labels is None else [_label_text(shown.labels[row]) for row in rows]
     x, y = (np.round(points[:, axis], 4).tolist() for axis in (0, 1))
     return {"x": x, "y": y, "label": labels, "method": method}
 
@@ -81,7 +81,7 @@ def _principal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return points * np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
 
 
-def gallery(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Rows with their nearest neighbours by cosine similarity; near-copies, of the same group, are not counted.
 
     With a target, as many rows whose neighbours share it (good) as rows whose neighbours do not (bad), each evenly
@@ -177,7 +177,7 @@ def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict
         for row, text, picture in zip(mine, texts, pictures, strict=True):
             values = {
                 "key": shown.keys[row],
-                "label": None if shown.labels is None else _told(shown.labels[row]),
+                "label": None if shown.labels is None else _label_text(shown.labels[row]),
                 "text": str(text)[:_TEXT] if isinstance(text, str) else None,
                 "thumbnail": thumbnail(picture, run.job.limits),
             }
@@ -193,9 +193,9 @@ def _columns(run: Run, name: str) -> tuple[str, Columns]:
 def _first_values(table: pa.Table, columns: Columns | None, folder: str) -> list[Any]:
     if columns is None:
         return [None] * table.num_rows
-    members = Members(table, columns, folder)
-    starts, stops = members.offsets[:-1].tolist(), members.offsets[1:].tolist()
-    return [members.values[start] if stop > start else None for start, stop in zip(starts, stops, strict=True)]
+    found = InputValues(table, columns, folder)
+    starts, stops = found.offsets[:-1].tolist(), found.offsets[1:].tolist()
+    return [found.values[start] if stop > start else None for start, stop in zip(starts, stops, strict=True)]
 
 
 def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None:
@@ -212,7 +212,7 @@ def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _told(label: Any) -> str | None:
+def _label_text(label: Any) -> str | None:
     if is_empty(label):
         return None
     if isinstance(label, list | tuple | np.ndarray):

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from prefect import task
-from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 from barycenter.fusion.alignment import (
@@ -26,18 +24,19 @@ from barycenter.fusion.alignment import (
 )
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.alignment.significance import significance_held_out
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.evaluation.dimensions import dimension_curve
 from barycenter.fusion.evaluation.probe import as_labels, cross_validated_probe, nothing_to_score, probe
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.corpus import Shard
-from barycenter.tasks.align.stage import Fitted
+from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
-from barycenter.tasks.data.targets import learnt
+from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.artifacts import show_results
 from barycenter.tasks.observability.progress import StageProgress
-from barycenter.tasks.report.examples import ShownRows, gallery, plane
+from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
 from barycenter.tasks.report.rendering import html, markdown
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import report_id
@@ -55,9 +54,8 @@ LINEAGE = ("number", "version", "alignment_id", "job", "code")
 Views = dict[str, NDArray[np.float32]]
 
 
-@task(name="report", cache_policy=NO_CACHE)
 def write_report(
-    run: Run, fitted: Fitted, manifest: dict[str, Any], speed: dict[str, Any], head: dict[str, Any] | None
+    run: Run, fitted: FittedAlignment, manifest: Manifest, speed: dict[str, Any], head: dict[str, Any] | None
 ) -> dict[str, Any]:
     """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
 
@@ -75,13 +73,13 @@ def write_report(
         folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
         report: dict[str, Any] = {
             "name": run.job.name,
-            "version": manifest["version"],
-            "rows": manifest["rows"],
+            "version": manifest.version,
+            "rows": manifest.rows,
             "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": list(fitted.summary.get("warnings", [])),
         }
-        if learnt(run) is not None:
+        if learnable_target(run) is not None:
             report["probe"] = _probe(run, fitted, rows, folds, report["warnings"])
         if run.job.train is not None:
             report["head"] = head
@@ -96,8 +94,8 @@ def write_report(
     return report
 
 
-def _lineage(run: Run, fitted: Fitted, manifest: dict[str, Any]) -> dict[str, Any]:
-    lineage_of_manifest = {name: manifest[name] for name in LINEAGE}
+def _lineage(run: Run, fitted: FittedAlignment, manifest: Manifest) -> dict[str, Any]:
+    lineage_of_manifest = {name: getattr(manifest, name) for name in LINEAGE}
     return lineage_of_manifest | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
 
 
@@ -109,7 +107,7 @@ def _unchanged(run: Run, lineage: dict[str, Any]) -> dict[str, Any] | None:
     return known if known.get("lineage", {}).get("report_id") == lineage["report_id"] else None
 
 
-def _rewritten(run: Run, manifest: dict[str, Any], report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
+def _rewritten(run: Run, manifest: Manifest, report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
     report |= {"name": run.job.name, "listing": run.listing}
     report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
     _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
@@ -140,9 +138,9 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
     return result
 
 
-def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
+def _probe(run: Run, fitted: FittedAlignment, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
     """The probe; of too few rows for it none, and a note that says why."""
-    target = learnt(run)
+    target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     labels = as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
@@ -173,13 +171,13 @@ def _probe(run: Run, fitted: Fitted, rows: Rows, folds: FoldMoments, notes: list
 
 
 def _cross_validated(
-    run: Run, fitted: Fitted, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
+    run: Run, fitted: FittedAlignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
 ) -> dict[str, Any]:
     """The probe out of fold: alignment and imputation fitted again inside each training part.
 
     Method, gamma and weights stay those that were chosen once, on the training rows of the run.
     """
-    target = learnt(run)
+    target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
     settings = alignment.get_params() | {"regularization": alignment.regularization_}
@@ -240,7 +238,9 @@ def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]) -> dict[str, Any]:
+def _samples(
+    run: Run, fitted: FittedAlignment, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]
+) -> dict[str, Any]:
     """The map and the gallery; adds the dimension curve and the neighbours' agreement to the report."""
     alignment, (average, weights) = fitted.alignment, fitted.average
     stacked = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
@@ -248,7 +248,7 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
     fused = np.full((len(rows.keys), alignment.dim_), np.nan, np.float32)
     given = {name: view[there] for name, view in rows.views.items()}
     fused[there] = alignment.fuse(given, average=average, weights=weights)
-    target = learnt(run)
+    target = learnable_target(run)
     labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
     if (
         labels is not None
@@ -262,8 +262,8 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
             report["probe"]["task"],
         )  # fmt: skip
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
-    neighbors, report["neighbors"] = gallery(run, shown)
-    return {"map": plane(shown), "neighbors": neighbors}
+    neighbors, report["neighbors"] = neighbor_examples(run, shown)
+    return {"map": project_to_plane(shown), "neighbors": neighbors}
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
@@ -280,7 +280,7 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     return speed
 
 
-def _write(run: Run, manifest: dict[str, Any], report: dict[str, Any], samples: dict[str, Any]) -> None:
+def _write(run: Run, manifest: Manifest, report: dict[str, Any], samples: dict[str, Any]) -> None:
     from barycenter.tasks.report.rendering.figures import (
         plots,  # a second of matplotlib that other stages need not wait for
     )

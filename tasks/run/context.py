@@ -17,9 +17,9 @@ from barycenter.infra.corpus.join.partition import Join
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import load_block
-from barycenter.tasks.run.encoder_cache import described
-from barycenter.tasks.run.input_tables import inputs_of, open_sides
-from barycenter.tasks.run.input_values import is_several
+from barycenter.tasks.run.encoder_cache import cached_description
+from barycenter.tasks.run.input_tables import inputs_of, open_tables
+from barycenter.tasks.run.input_values import is_multi_value
 
 TEST_FRACTION = 0.2
 
@@ -48,16 +48,16 @@ class Run:
             load_block(job.storage.credentials_block)
         self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
-        self.sides = open_sides(job, storage_options(job))
-        self._sides_of = {name: side.corpus for side in self.sides for name in inputs_of(side, job)}
-        self.corpus: Corpus = self.sides[0].corpus
+        self.tables = open_tables(job, storage_options(job))
+        self._table_of = {name: table.corpus for table in self.tables for name in inputs_of(table, job)}
+        self.corpus: Corpus = self.tables[0].corpus
         self.join: Join | None = None
         self.partitions: Any = None
         self.shards: tuple[Shard, ...] = ()
         self.target: Found | None = None
         self.split_names: dict[str, int] | None = None
-        if len(self.sides) > 1:
-            self.join = Join.of(str(job.corpus.key), self.sides, job.corpus, job.limits.join_memory_mb << 20)
+        if len(self.tables) > 1:
+            self.join = Join.of(str(job.corpus.key), self.tables, job.corpus, job.limits.join_memory_mb << 20)
             self.open_joined()
         else:
             self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
@@ -75,12 +75,12 @@ class Run:
     @property
     def sources(self) -> list[Source]:
         """The files of the corpus and of the inputs' own tables."""
-        return [source for side in self.sides for source in side.corpus.sources]
+        return [source for table in self.tables for source in table.corpus.sources]
 
     @property
     def listing(self) -> dict[str, Any]:
         """``Corpus.listing`` of the corpus and the inputs' own tables together."""
-        listings = [side.corpus.listing for side in self.sides]
+        listings = [table.corpus.listing for table in self.tables]
         passed_over: Counter[str] = Counter()
         for seen in listings:
             passed_over.update(seen["files"]["passed_over"])
@@ -91,7 +91,7 @@ class Run:
 
     def picture_root(self, name: str) -> str:
         """The folder that an input's picture paths may not leave: that of the table which names them."""
-        return self._sides_of[name].root
+        return self._table_of[name].root
 
     @property
     def unjoined(self) -> bool:
@@ -103,10 +103,10 @@ class Run:
         columns = self.job.inputs[name].columns
         return columns if self.join is None else [f"{name}.{column}" for column in columns]
 
-    def several(self, name: str) -> bool:
+    def is_multi_value(self, name: str) -> bool:
         """Whether rows have several values of an input, to be averaged: a list column, or a table of its own."""
         vector = self.specs[name].kind == "vector"
-        return any(is_several(self.corpus.columns[column], vector) for column in self.columns(name))
+        return any(is_multi_value(self.corpus.columns[column], vector) for column in self.columns(name))
 
     def weights_column(self, name: str) -> str | None:
         """The column of weights for an input's several values, if any."""
@@ -153,7 +153,7 @@ class Run:
 
     def _vector_width(self, name: str) -> int:
         column = self.job.inputs[name].columns[0]
-        corpus = self._sides_of[name]
+        corpus = self._table_of[name]
         declared = corpus.columns[column]
         while pa.types.is_list(declared) and pa.types.is_nested(declared.value_type):
             declared = declared.value_type
@@ -198,7 +198,7 @@ def storage_options(job: Job) -> dict[str, Any]:
 
 def _described(name: str, spec: EncoderSpec) -> Description:
     try:
-        return described(spec)
+        return cached_description(spec)
     except JobError as error:
         raise error.under(f"inputs.{name}") from None
 

@@ -19,7 +19,7 @@ _LIBRARIES = ("torch", "torchvision", "transformers", "tokenizers", "numpy", "pi
 log = logging.getLogger(__name__)
 
 
-def described(spec: EncoderSpec) -> Description:
+def cached_description(spec: EncoderSpec) -> Description:
     """As :func:`barycenter.fusion.encoders.describe`, from the cache where the encoder's files are the same as then.
 
     The same are name, size and time of every file, and the versions of the libraries. Encoders of the hub are not kept:

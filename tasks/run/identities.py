@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from importlib.metadata import version as package_version
 from typing import Any
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.job.models import CorpusJob, OutputJob, TrainJob
 from barycenter.infra.versions.embedding_files import embedding_path, repairs
 from barycenter.tasks.run.context import Run
@@ -148,20 +149,20 @@ def head_folder(version: str, train: TrainJob, seed: int) -> str:
     return f"head/{version}/{digest(head_parts(train, seed))}"
 
 
-def report_parts(run: Run, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> Parts:
+def report_parts(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> Parts:
     """What is computed for a report; the job's name, the lineage and the speed are written anew each time."""
     train = run.job.train
     return {
         "layout": LAYOUTS["report"],
         "code": package_version("barycenter"),
-        "version": manifest["version"],
+        "version": manifest.version,
         "alignment": {part: value for part, value in summary.items() if part != "warnings"},
         "folds": run.job.alignment.folds,
         "head": head_parts(train, run.job.seed) if train is not None else None,
     }
 
 
-def report_id(run: Run, manifest: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def report_id(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> str:
     """Identity of a report."""
     return digest(report_parts(run, manifest, summary))
 

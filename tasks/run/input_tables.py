@@ -11,11 +11,11 @@ from barycenter.infra.corpus.overlap import check_apart, check_sources
 from barycenter.infra.job.models import CorpusJob, InputJob, Job
 
 
-def open_sides(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
+def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
     """Opens the corpus and every input's own table.
 
     Returns:
-        The corpus first; then one side for each input with a table of its own.
+        The corpus first; then one table for each input with a table of its own.
 
     Raises:
         JobError: Naming the key of the job file that is wrong.
@@ -28,16 +28,16 @@ def open_sides(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
         return [Side(None, corpus, {}, frozenset())]
     if job.corpus.key is None:
         raise JobError("corpus.key", f"is missing; inputs.{next(iter(own))}.corpus is joined on it")
-    sides = [_side(None, corpus, {name: name for name in job.corpus.keep}, shared)]
+    tables = [_table(None, corpus, {name: name for name in job.corpus.keep}, shared)]
     for name, part in own.items():
-        sides.append(_side(name, _open_own(name, part, job, storage_options), {}, {name: part}))
-    return sides
+        tables.append(_table(name, _open_own(name, part, job, storage_options), {}, {name: part}))
+    return tables
 
 
-def inputs_of(side: Side, job: Job) -> list[str]:
+def inputs_of(table: Side, job: Job) -> list[str]:
     """The inputs whose columns stand in a table."""
-    if side.input is not None:
-        return [side.input]
+    if table.input is not None:
+        return [table.input]
     return [name for name, part in job.inputs.items() if part.corpus is None]
 
 
@@ -67,7 +67,7 @@ def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str,
     return corpus
 
 
-def _side(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]) -> Side:
+def _table(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]) -> Side:
     columns = dict(kept)
     paths = set()
     for name, part in inputs.items():

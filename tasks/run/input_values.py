@@ -29,21 +29,21 @@ class Columns:
         kind: text, image or vector.
         names: The columns; several only for text.
         weights: Column of weights for several values a row, or None.
-        several: Whether the columns hold lists of values.
+        multi_value: Whether the columns hold lists of values.
         pictures: Finds pictures; None for other kinds.
     """
 
     kind: str
     names: tuple[str, ...]
     weights: str | None
-    several: bool
+    multi_value: bool
     pictures: Pictures | None
 
 
-def is_several(kind: pa.DataType, vector: bool) -> bool:
+def is_multi_value(kind: pa.DataType, vector: bool) -> bool:
     """Whether a column's values are lists of an input's values.
 
-    >>> is_several(pa.list_(pa.float32()), vector=True), is_several(pa.list_(pa.string()), vector=False)
+    >>> is_multi_value(pa.list_(pa.float32()), vector=True), is_multi_value(pa.list_(pa.string()), vector=False)
     (False, True)
     """
     return bool(pa.types.is_list(kind) and (not vector or pa.types.is_nested(kind.value_type)))
@@ -54,7 +54,7 @@ def hash_keys(keys: Sequence[str | None]) -> NDArray[np.uint64]:
     return stable_hash(("\0", row) if key is None else key for row, key in enumerate(keys))
 
 
-class Members:
+class InputValues:
     """The values of one input in some rows.
 
     Args:
@@ -79,7 +79,7 @@ class Members:
             rows = _texts(table, columns) if columns.kind == "text" else table.column(columns.names[0]).to_pylist()
             for row in self.refused:
                 rows[row] = None
-            if columns.several:
+            if columns.multi_value:
                 rows = self._flat(rows)
             self.values = rows if columns.pictures is None else self._pictures(rows, columns.pictures, folder)
         self.weights = self._weights(table)
@@ -109,7 +109,7 @@ class Members:
             "source_size": pa.array([size for _, size, _ in sources], pa.int64()),
             "source_stamp": pa.array([stamp for _, _, stamp in sources], pa.string()),
         }
-        if self.columns.several:
+        if self.columns.multi_value:
             columns["count"] = pa.array(result.counts, pa.int32())
             columns["rejects"] = self._rejects(result)
         fields = [pa.field(name, array.type, nullable=name not in _ALWAYS) for name, array in columns.items()]
@@ -156,9 +156,9 @@ class Members:
     def _vectors(self, table: pa.Table) -> pa.Array:
         column = table.column(self.columns.names[0])
         column = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
-        if not self.columns.several:
+        if not self.columns.multi_value:
             return column
-        while is_several(column.type, vector=True):
+        while is_multi_value(column.type, vector=True):
             lengths = column.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
             if not (lengths > 0).all():
                 filler = pa.array([[None]], column.type)
@@ -244,7 +244,7 @@ def _texts(table: pa.Table, columns: Columns) -> list[object]:
     parts = [table.column(name).to_pylist() for name in columns.names]
     if len(parts) == 1:
         return list(parts[0])
-    if not columns.several:
+    if not columns.multi_value:
         return [_joined(row) for row in zip(*parts, strict=True)]
     return [_joined_lists(row) for row in zip(*parts, strict=True)]
 

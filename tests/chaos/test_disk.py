@@ -57,20 +57,20 @@ def test_a_full_disk_is_one_line_in_every_stage_and_resumed(small_disk, tmp_path
     with connect() as cluster:
 
         def fuse():
-            fitted = fit_alignment.fn(run, cluster)[0]
+            fitted = fit_alignment(run, cluster)[0]
             known["fitted"] = fitted
-            known["manifest"], _ = fuse_features.fn(run, cluster, fitted, "mean", None)
+            known["manifest"], _ = fuse_features(run, cluster, fitted, "mean", None)
 
         def report():
-            return write_report.fn(run, known["fitted"], known["manifest"], {}, known["head"])
+            return write_report(run, known["fitted"], known["manifest"], {}, known["head"])
 
         def train():
-            known["head"], _ = train_head.fn(run, known["manifest"])
+            known["head"], _ = train_head(run, known["manifest"])
 
         stages = {
-            "embed text": lambda: embed_input.fn(run, "text", cluster),
-            "embed vec": lambda: embed_input.fn(run, "vec", cluster),
-            "fit": lambda: fit_alignment.fn(run, cluster),
+            "embed text": lambda: embed_input(run, "text", cluster),
+            "embed vec": lambda: embed_input(run, "vec", cluster),
+            "fit": lambda: fit_alignment(run, cluster),
             "fuse": fuse,
             "train": train,
             "report": report,

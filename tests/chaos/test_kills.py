@@ -106,7 +106,7 @@ def test_two_runs_at_once_leave_one_whole_version(place):
         assert verify(storage, read_manifest(storage, number)) == []
     run_pipeline(data)
     assert verify(storage, read_manifest(storage)) == []
-    version = read_manifest(storage)["version"]
+    version = read_manifest(storage).version
     assert {path: content for path, content in digests(out).items() if version in path} == expected
 
 

@@ -34,7 +34,7 @@ def job(corpus, out, url=None):
 
 def features(storage):
     """Content of the feature files in the manifest's order; their folder is named by the shards, which differ."""
-    return [storage.read(file["path"]) for file in read_manifest(storage)["files"]]
+    return [storage.read(file.path) for file in read_manifest(storage).files]
 
 
 def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_server, s3_bucket):
@@ -76,7 +76,7 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
     assert gone
     assert flaky.faults > 20
     there = Storage(f"s3://{s3_bucket}/out", s3_server)
-    assert report["rows"] == read_manifest(Storage(str(folder / "out")))["rows"]
+    assert report["rows"] == read_manifest(Storage(str(folder / "out"))).rows
     assert features(there) == features(Storage(str(folder / "out")))
     assert verify(there, read_manifest(there)) == []
     changed = next(path for path in sorted(corpus.parent.rglob("*.png")) if path.stat().st_size > 100)

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 
 from barycenter.fusion.alignment import CHOICES
-from tests.flows.corpora import (
-    output,
-    read_features,
-    run_pipeline,
-    text_and_vector_job,
-    text_and_vector_rows,
-    vectors,
-    write_lines,
-)
+from tests.flows import corpora
 
 pytestmark = pytest.mark.usefixtures("ray_session", "prefect_server")
 
@@ -24,15 +16,15 @@ def chosen(tmp_path_factory, ray_session, prefect_server):
     """A job with a third input of pure noise, run with every choice left to `auto`."""
     folder = tmp_path_factory.mktemp("chosen")
     rng = np.random.default_rng(0)
-    rows = text_and_vector_rows(240)
+    rows = corpora.text_and_vector_rows(240)
     for row in rows:
         row["noise"] = rng.normal(size=12).tolist()
     rows[3]["label"] = ""
-    corpus = write_lines(folder / "rows.jsonl", rows)
-    job = text_and_vector_job(corpus, folder / "out", "chosen", train={"target": "label"})
+    corpus = corpora.write_lines(folder / "rows.jsonl", rows)
+    job = corpora.text_and_vector_job(corpus, folder / "out", "chosen", train={"target": "label"})
     job["inputs"]["noise"] = {"kind": "vector", "column": "noise", "batch": 16}
     job["corpus"]["rows_per_shard"] = 120
-    return job, run_pipeline(job)
+    return job, corpora.run_pipeline(job)
 
 
 def test_the_report_says_what_was_tried_and_what_won(chosen):
@@ -61,19 +53,19 @@ def test_gaps_have_intervals(chosen):
 
 def test_another_run_borrows_alignment_and_average(chosen, tmp_path):
     job, report = chosen
-    rows = text_and_vector_rows(40, first=1000)
+    rows = corpora.text_and_vector_rows(40, first=1000)
     for row in rows:
         row["noise"] = [0.0] * 12
     other = json.loads(json.dumps(job))
     other |= {"name": "borrowed", "output": {"path": str(tmp_path / "out")}}
-    other["corpus"]["path"] = str(write_lines(tmp_path / "rows.jsonl", rows))
+    other["corpus"]["path"] = str(corpora.write_lines(tmp_path / "rows.jsonl", rows))
     other["alignment"] = {"from": job["output"]["path"]}
     del other["train"]
-    borrowed = run_pipeline(other)
+    borrowed = corpora.run_pipeline(other)
     assert borrowed["alignment"]["chosen_by"] == "alignment.from"
     for key in ("method", "dim", "average", "weights"):
         assert borrowed["alignment"][key] == report["alignment"][key]
-    theirs, ours = (json.loads(output(each).read("manifest.json")) for each in (job, other))
+    theirs, ours = (json.loads(corpora.output(each).read("manifest.json")) for each in (job, other))
     assert ours["average"] == theirs["average"]
     assert ours["alignment_id"] == theirs["alignment_id"]
-    assert vectors(read_features(other)).shape == (40, theirs["dim"])
+    assert corpora.vectors(corpora.read_features(other)).shape == (40, theirs["dim"])

@@ -182,7 +182,7 @@ def test_every_odd_and_broken_picture_is_embedded_or_rejected_with_a_reason(shar
     assert all(features.column("has_text").to_pylist())
     seen = dict(zip(names, features.column("has_image").to_pylist(), strict=True))
     manifest = read_manifest(output(data))
-    rejects = pa.concat_tables(output(data).read_table(path) for path in manifest["rejects"]).to_pylist()
+    rejects = pa.concat_tables(output(data).read_table(path) for path in manifest.rejects).to_pylist()
     reasons = {row["key"]: row["reason"] for row in rejects}
     assert reasons.keys() == {name for name, there in seen.items() if not there}
     assert all(row["input"] == "image" and row["reason"] and row["source"] for row in rejects)

@@ -50,7 +50,7 @@ def test_aligned_vectors_are_those_that_the_average_is_made_of(trained):
     storage = Storage(str(out))
     manifest = read_manifest(storage)
     inputs = HeadInputs(storage, manifest, "gated")
-    for file in manifest["files"]:
+    for file in manifest.files:
         table = read_file(storage, manifest, file, ["id", "fused", "has_text", "has_vec"])
         aligned = inputs.of(table)
         fused = np.stack(table.column("fused").to_numpy())

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from barycenter.flows.console import out
 from barycenter.flows.environment import _reach_this_machine_directly
-from barycenter.flows.session import _check_home, _start_server
+from barycenter.flows.server import _check_home, _start_server
 from barycenter.fusion.errors import RunError
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")

@@ -30,13 +30,13 @@ def job_path(tmp_path):
 def opened(monkeypatch):
     """How often a corpus was opened."""
     calls = []
-    original = barycenter.tasks.run.context.open_sides
+    original = barycenter.tasks.run.context.open_tables
 
-    def open_sides(*args):
+    def open_tables(*args):
         calls.append(args)
         return original(*args)
 
-    monkeypatch.setattr(barycenter.tasks.run.context, "open_sides", open_sides)
+    monkeypatch.setattr(barycenter.tasks.run.context, "open_tables", open_tables)
     return calls
 
 

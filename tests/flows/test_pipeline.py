@@ -135,7 +135,7 @@ def test_rows_add_up_and_every_reader_counts_them(catalogue):
 
 def test_bad_inputs_are_listed_with_their_reason(catalogue):
     job, report = catalogue
-    rejects = pa.concat_tables(output(job).read_table(path) for path in read_manifest(output(job))["rejects"])
+    rejects = pa.concat_tables(output(job).read_table(path) for path in read_manifest(output(job)).rejects)
     assert set(rejects.column_names) >= {"key", "input", "reason", "detail", "source"}
     assert rejects.num_rows == sum(report["rows"]["bad"].values())
     lines = [json.loads(line) for line in Path(job["corpus"]["path"]).read_text().splitlines()]
@@ -166,8 +166,8 @@ def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
     storage = output(job)
     manifest = read_manifest(storage)
     assert verify(storage, manifest) == []
-    assert read_manifest(storage, 1)["files"] == manifest["files"]
-    path = Path(job["output"]["path"]) / manifest["files"][0]["path"]
+    assert read_manifest(storage, 1).files == manifest.files
+    path = Path(job["output"]["path"]) / manifest.files[0].path
     content = path.read_bytes()
     try:
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
@@ -179,11 +179,11 @@ def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
 def test_feature_metadata_says_no_path_and_no_time(catalogue):
     job, _ = catalogue
     folder = Path(job["output"]["path"])
-    metadata = pq.read_schema(folder / read_manifest(output(job))["files"][0]["path"]).metadata
+    metadata = pq.read_schema(folder / read_manifest(output(job)).files[0].path).metadata
     text = b" ".join(metadata.values())
     assert str(folder).encode() not in text
     assert job["corpus"]["path"].encode() not in text
-    assert read_manifest(output(job))["alignment_id"].encode() in text
+    assert read_manifest(output(job)).alignment_id.encode() in text
 
 
 def test_pages_and_pictures_of_the_report_are_there(catalogue):

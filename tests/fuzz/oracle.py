@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.tasks.run.context import Run
 from tests.fuzz.case import Case
 from tests.fuzz.compare import canonical
@@ -29,7 +30,7 @@ class Expected:
     misfits: set[tuple[int, str]]
 
 
-def expected(case: Case, run: Run, out: Path, manifest: dict[str, Any]) -> Expected:
+def expected(case: Case, run: Run, out: Path, manifest: Manifest) -> Expected:
     """What is to be found, once keys and rejects were checked."""
     keys: list[str | None] = []
     for shard in run.shards:
@@ -77,14 +78,14 @@ def _is_text(case: Case) -> bool:
 
 
 def check_rejects(
-    case: Case, out: Path, manifest: dict[str, Any], keys: list[str | None], written: set[int]
+    case: Case, out: Path, manifest: Manifest, keys: list[str | None], written: set[int]
 ) -> set[tuple[int, str]]:
     """Every row that is not written has a line that says why, every line of a value that does not fit is of one.
 
     Returns:
         (row, column) of the values that do not fit.
     """
-    lines = [line for path in manifest["rejects"] for line in pq.read_table(out / path).to_pylist()]
+    lines = [line for path in manifest.rejects for line in pq.read_table(out / path).to_pylist()]
     reasons = Counter(line["reason"] for line in lines)
     known = [key for key in keys if key is not None]
     assert reasons["null_key"] == len(keys) - len(known), (reasons, keys)

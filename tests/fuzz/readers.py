@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from barycenter.fusion.dataset import FusedDataset, FusedRows
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders.builtin import HashingEncoder
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labelled_rows import read_file
@@ -21,10 +22,10 @@ from tests.fuzz.oracle import Expected
 from tests.fuzz.tables import usable
 
 
-def check_fused(case: Case, out: Path, expected: Expected, manifest: dict[str, Any], storage: Storage) -> None:
+def check_fused(case: Case, out: Path, expected: Expected, manifest: Manifest, storage: Storage) -> None:
     """Our own readers: exact values of every column, in batches and as Arrow; and the vectors."""
     table = FusedRows(out)._source.arrow().to_table()
-    keys = table.column(manifest["key"]).to_pylist()
+    keys = table.column(manifest.key).to_pylist()
     for name in others(case):
         same(case, name, table.column(name).to_pylist(), keys, expected)
     check_vectors(case, table, [expected.rows[key] for key in keys])
@@ -35,9 +36,9 @@ def check_fused(case: Case, out: Path, expected: Expected, manifest: dict[str, A
             values = [value for batch in batches for value in _values(batch[name])]
             same(case, name, values, keys, expected, missing=True)
     if case.target is not None:
-        parts = [read_file(storage, manifest, file, [manifest["key"], case.target]) for file in manifest["files"]]
+        parts = [read_file(storage, manifest, file, [manifest.key, case.target]) for file in manifest.files]
         target = pa.concat_tables(parts)
-        found = target.column(manifest["key"]).to_pylist()
+        found = target.column(manifest.key).to_pylist()
         same(case, case.target, target.column(case.target).to_pylist(), found, expected)
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from pydantic import ValidationError
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import BarycenterError, JobError, RunError
 from barycenter.infra.storage import Storage
 from barycenter.tasks.run.context import Run
@@ -83,7 +83,7 @@ def check(case: Case, tally: Tally, folder: Path) -> None:
         check_refusal(case, folder, outcome, tally)
         return
     run, manifest = outcome
-    counts = manifest["rows"]
+    counts = manifest.rows
     assert counts["read"] == case.rows == counts["written"] + counts["rejected"]
     tally.ends["written"] += 1
     tally.rows.update({"read": counts["read"], "written": counts["written"], "rejected": counts["rejected"]})
@@ -95,8 +95,8 @@ def check(case: Case, tally: Tally, folder: Path) -> None:
     _read(case, tally, folder, run, manifest, wanted)
 
 
-def _read(case: Case, tally: Tally, folder: Path, run: Run, manifest: dict[str, Any], wanted: Expected) -> None:
-    features, turn = folder / "out" / "features" / manifest["version"], case.turn
+def _read(case: Case, tally: Tally, folder: Path, run: Run, manifest: Manifest, wanted: Expected) -> None:
+    features, turn = folder / "out" / "features" / manifest.version, case.turn
     check_fused(case, folder / "out", wanted, manifest, run.storage)
     check_pandas(case, features, wanted)
     tally.readers.update(["FusedDataset", "pandas", "pyarrow"])
@@ -111,7 +111,7 @@ def _read(case: Case, tally: Tally, folder: Path, run: Run, manifest: dict[str, 
         tally.readers["datasets"] += 1
 
 
-def _outcome(case: Case, folder: Path) -> tuple[Run, dict[str, Any]] | Exception:
+def _outcome(case: Case, folder: Path) -> tuple[Run, Manifest] | Exception:
     try:
         return run_stages(job_of(case, folder), case.sample)
     except (BarycenterError, ValidationError) as error:

@@ -10,10 +10,11 @@ from unittest import mock
 import numpy as np
 
 from barycenter.fusion.alignment import Alignment, Identity
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import builtin
 from barycenter.infra.corpus import corpus as opening
 from barycenter.infra.job.models import Job
-from barycenter.tasks.align.stage import Fitted
+from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.settings import Execution
 from barycenter.tasks.embed.stage import embed_setting
 from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
@@ -21,6 +22,7 @@ from barycenter.tasks.fuse import stage as fuse
 from barycenter.tasks.fuse import worker as fusing
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import THIS_PROCESS
 from tests.fuzz.case import Case
 from tests.fuzz.files import write_files
 from tests.fuzz.tables import WIDTH
@@ -63,7 +65,7 @@ def job_of(case: Case, folder: Path) -> Job:
     return Job.model_validate(values)
 
 
-def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
+def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
     """Embeds and fuses; the manifest.
 
     Args:
@@ -79,15 +81,13 @@ def run_stages(job: Job, sample: int) -> tuple[Run, dict[str, Any]]:
             for shard in run.shards:
                 worker.run(ShardJob(shard, 64))
     fit = alignment(run.inputs)
-    fitted = Fitted(fit, "none", {"average": "mean", "weights": None})
+    fitted = FittedAlignment(fit, "none", {"average": "mean", "weights": None})
     with (
-        mock.patch.object(fuse, "dispatch", _here),
         mock.patch.object(fusing, "load_alignment", return_value=fit),
         mock.patch.object(fuse, "StageProgress", _Progress),
-        mock.patch.object(fuse, "block_workers", return_value=None),
         mock.patch.object(fuse, "dataset_committed", return_value=None),
     ):
-        manifest, _ = fuse.fuse_features.fn(run, None, fitted, "mean", None)
+        manifest, _ = fuse.fuse_features(run, THIS_PROCESS, fitted, "mean", None)
     return run, manifest
 
 
@@ -120,11 +120,3 @@ class _Progress:
 
     def figures(self) -> dict[str, Any]:
         return {}
-
-
-def _here(units: Any, *, worker: Any, args: Any, on_done: Any, **_: Any) -> list[Any]:
-    """Dispatches to a worker in this process."""
-    made = worker(*args)
-    for unit in units:
-        on_done(unit, made.run(unit.payload))
-    return []

@@ -1,4 +1,4 @@
-"""Whole jobs in this process, without Ray and Prefect: stage after stage, their workers called in turn."""
+"""Whole jobs in this process, without Ray and Prefect."""
 
 import json
 import shutil
@@ -7,28 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from barycenter.fusion.encoders import load
-from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.cluster import Cluster, Node
-from barycenter.tasks.align.stage import fit_alignment
-from barycenter.tasks.embed.stage import embed_input
-from barycenter.tasks.fuse.stage import fuse_features
-from barycenter.tasks.heads.stage import read_labelled, train_head
+from barycenter.tasks import pipeline
 from barycenter.tasks.join.stage import join_tables
 from barycenter.tasks.planning.plan import prepare
-from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.digest import digest
+from barycenter.tasks.run.workers import THIS_PROCESS
 
-CLUSTER = Cluster("this process", (Node(2.0, 0.0),))
 HISTORY = ("number", "job")
 """Of the lineage: which commit of this output it was, and which job made that first."""
 
 
 def in_this_process(monkeypatch):
-    """Calls what would be sent to workers; encoders are loaded once, and nothing is drawn."""
-    for module in ("embed.stage", "join.stage", "align.moments", "fuse.stage"):
-        monkeypatch.setattr(f"barycenter.tasks.{module}.dispatch", dispatched)
-    monkeypatch.setattr("barycenter.tasks.heads.distributed.descended", descended)
+    """Encoders are loaded once, and nothing is drawn."""
     monkeypatch.setattr("barycenter.tasks.report.rendering.figures.plots", lambda *_: {})
     monkeypatch.setattr("barycenter.tasks.report.stage.html", lambda *_: "")
     monkeypatch.setattr("barycenter.tasks.embed.worker.load", _load)
@@ -46,32 +37,10 @@ def _load(spec, device):
     return _loaded[repr(spec)]
 
 
-def dispatched(work, *, worker, args=(), on_done, first=(), **_):
-    made = worker(*args)
-    for each in first[:1]:
-        on_done(each, made.run(each.payload))
-    for each in work:
-        on_done(each, made.run(each.payload))
-    return []
-
-
-def descended(source, manifest, train, chosen, ray, sink, folder, *, seed, name):
-    learned = read_labelled(source, manifest, train, chosen)
-    learned = learned.take(~learned.test)
-    head = NeuralHead(train.head, inputs=tuple(manifest["inputs"]), task=chosen.target.task, seed=seed)
-    return head.fit(learned.fused, learned.target, learned.aligned, groups=learned.groups)
-
-
 def run_job(data: dict[str, Any], **flags: bool) -> dict[str, Any]:
     """The report of a whole job."""
     run = prepare(Job.model_validate(data), **flags)
-    speed = {"join": join_tables.fn(run, CLUSTER)} if run.join is not None else {}
-    speed |= {f"embed {name}": embed_input.fn(run, name, CLUSTER) for name in run.inputs}
-    fitted, speed["align"] = fit_alignment.fn(run, CLUSTER)
-    manifest, speed["fuse"] = fuse_features.fn(run, CLUSTER, fitted, *fitted.average)
-    head, speed["train"] = train_head.fn(run, manifest)
-    report: dict[str, Any] = write_report.fn(run, fitted, manifest, speed, head)
-    return report
+    return pipeline.run_job(run, THIS_PROCESS)
 
 
 @dataclass
@@ -105,7 +74,7 @@ class Outputs:
         data = data | {"output": data["output"] | {"path": str(self._place("joined", data))}}
         run = prepare(Job.model_validate(data))
         if run.join is not None and run.unjoined:
-            join_tables.fn(run, CLUSTER)
+            join_tables(run, THIS_PROCESS)
         return data
 
     def rerun(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[Result, Result, Result]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from barycenter.fusion.dataset import FusedRows
-from barycenter.fusion.dataset.schema import feature_schema, vectors_to_array
+from barycenter.fusion.dataset.schema import Manifest, feature_schema, vectors_to_array
 from barycenter.infra.storage import Storage
 from barycenter.tasks.fuse.folders import file_type, text_of
 from barycenter.tasks.fuse.partitions import check_folders
@@ -45,11 +45,11 @@ def write(out, columns, blocks=1):
         files += writers.files
     types = {name: str(table.schema.field(name).type) for name in names}
     check_folders(storage, files, types, [field.name for field in fields])
-    manifest = {
-        "number": 1, "version": "v", "key": "id", "dim": 2, "dtype": "float32", "inputs": {"a": {}},
-        "files": files, "partition_types": types, "kept": list(names),
-    }  # fmt: skip
-    storage.write("manifest.json", json.dumps(manifest).encode())
+    manifest = Manifest(
+        number=1, version="v", key="id", dim=2, dtype="float32", inputs={"a": {}}, files=tuple(files),
+        partition_types=types, kept=tuple(names),
+    )  # fmt: skip
+    storage.write("manifest.json", manifest.to_json())
     return manifest
 
 
@@ -105,10 +105,10 @@ TEXTS = {
 @pytest.mark.parametrize("values", TEXTS.values(), ids=TEXTS)
 def test_texts_are_the_same_through_every_reader(tmp_path, values, monkeypatch):
     manifest = write(tmp_path, {"label": pa.array(values, pa.string())})
-    assert len(manifest["files"]) == len(set(values))
+    assert len(manifest.files) == len(set(values))
     assert fused_values(tmp_path, "label") == values
     assert FusedRows(tmp_path).read()["label"] == [
-        value for file in manifest["files"] for value in [file["partition"]["label"]] * file["rows"]
+        value for file in manifest.files for value in [file.partition["label"]] * file.rows
     ]
     assert pandas_values(tmp_path, "label") == values
     assert polars_values(tmp_path, "label") == values
@@ -158,9 +158,9 @@ def test_other_types_are_the_same_through_ours_and_no_row_is_lost_by_pandas(tmp_
 
     array = pa.array([np.float16(v) if kind == pa.float16() and v is not None else v for v in values], kind)
     manifest = write(tmp_path, {"p": array}, blocks=2)
-    assert sum(file["rows"] for file in manifest["files"]) == len(values)
-    assert sum(pq.read_metadata(tmp_path / file["path"]).num_rows for file in manifest["files"]) == len(values)
-    assert json.loads(json.dumps(manifest, allow_nan=False))
+    assert sum(file.rows for file in manifest.files) == len(values)
+    assert sum(pq.read_metadata(tmp_path / file.path).num_rows for file in manifest.files) == len(values)
+    assert json.loads(json.dumps(manifest.to_dict(), allow_nan=False))
     found = fused_values(tmp_path, "p")
     assert [str(value) for value in found] == [
         str(value + 0.0 if value == 0 and value is not False and pa.types.is_floating(kind) else value)

@@ -5,11 +5,12 @@ import json
 import pytest
 
 from barycenter.fusion.errors import RunError
+from barycenter.infra.dispatch.api import run_all
 from barycenter.infra.versions.embedding_files import Repairs, embedding_path
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.run.identities import embedding_ids
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
-from tests.tasks.identity_runs import dispatched, in_this_process, run_job
+from tests.tasks.identity_runs import in_this_process, run_job
 
 
 @pytest.fixture
@@ -33,15 +34,14 @@ def mend(data):
 
 
 def test_features_of_embeddings_before_and_after_a_repair_are_not_committed(data, monkeypatch):
-    def mending(work, **options):
-        dispatched(work, **options)
+    def mending(*args, **options):
+        run_all(*args, **options)
         mend(data)
-        return []
 
-    monkeypatch.setattr("barycenter.tasks.fuse.stage.dispatch", mending)
-    with pytest.raises(RunError, match="another run made embeddings again"):
-        run_job(data)
-    monkeypatch.setattr("barycenter.tasks.fuse.stage.dispatch", dispatched)
+    with monkeypatch.context() as patch:
+        patch.setattr("barycenter.tasks.fuse.stage.run_all", mending)
+        with pytest.raises(RunError, match="another run made embeddings again"):
+            run_job(data)
     report = run_job(data)
     assert report["rows"]["written"] == 60
 

@@ -16,8 +16,8 @@ from barycenter.infra.corpus.pictures.http import NO_ANSWER, Hosts
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
 from barycenter.infra.versions.embedding_files import embedding_path
-from barycenter.tasks.embed.settings import execution
-from barycenter.tasks.embed.stage import embed_setting, pending
+from barycenter.tasks.embed.settings import find_execution
+from barycenter.tasks.embed.stage import embed_setting, pending_shards
 from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
@@ -53,7 +53,7 @@ def prepared(folder: Path, **flags: bool) -> tuple[Run, EmbedWorker]:
         "limits": {"http": True, "http_timeout": 5},
     }
     run = Run(Job.model_validate(job), **flags)
-    return run, EmbedWorker(embed_setting(run, "image", execution(run, "image", WorkerAllocation(1, 1))))
+    return run, EmbedWorker(embed_setting(run, "image", find_execution(run, "image", WorkerAllocation(1, 1))))
 
 
 def written(run: Run, *columns: str) -> list[list[object]]:
@@ -98,11 +98,11 @@ def test_one_dead_host_rejects_its_rows_and_retry_bad_tries_them_again(
     assert ok == [row % 2 == 0 for row in range(ROWS)]
     assert all(str(detail).startswith(NO_ANSWER) for detail, good in zip(details, ok, strict=True) if not good)
     assert set(reasons) == {None, "http_error"}
-    assert pending(run, "image") == []
+    assert pending_shards(run, "image") == []
 
     monkeypatch.setattr(fetching, "HOSTS", Hosts())
     again, worker = prepared(tmp_path, retry_bad=True)
-    assert [shard.id for shard in pending(again, "image")] == [run.shards[0].id]
+    assert [shard.id for shard in pending_shards(again, "image")] == [run.shards[0].id]
     assert not worker.run(ShardJob(again.shards[0], 16, replace=True))["bad"]
     assert written(again, "ok") == [[True] * ROWS]
 
@@ -118,7 +118,7 @@ def test_of_several_pictures_a_row_those_that_failed_are_tried_again(
     assert all(ok)
     assert all(line is not None for line in rejects)
     again, _ = prepared(tmp_path, retry_bad=True)
-    assert len(pending(again, "image")) == 1
+    assert len(pending_shards(again, "image")) == 1
 
 
 def test_where_nothing_can_be_fetched_the_run_stops_and_nothing_is_written(tmp_path: Path) -> None:
@@ -126,4 +126,4 @@ def test_where_nothing_can_be_fetched_the_run_stops_and_nothing_is_written(tmp_p
     run, worker = prepared(tmp_path)
     with pytest.raises(RunError, match=r"rows.jsonl: none of 20 pictures could be fetched .* run the job again"):
         worker.run(ShardJob(run.shards[0], 16))
-    assert len(pending(run, "image")) == 1
+    assert len(pending_shards(run, "image")) == 1

@@ -10,7 +10,7 @@ from barycenter.fusion.splits import fold_of
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
 from barycenter.tasks.data.rows import RowReader
-from barycenter.tasks.embed.settings import execution
+from barycenter.tasks.embed.settings import find_execution
 from barycenter.tasks.embed.stage import embed_setting
 from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
 from barycenter.tasks.run.context import Run
@@ -46,7 +46,7 @@ def embedded(corpus, out, group_by):
         "train": {"target": "label", "group_by": group_by},
     }  # fmt: skip
     run = Run(Job.model_validate(job))
-    worker = EmbedWorker(embed_setting(run, "image", execution(run, "image", WorkerAllocation(1, 1))))
+    worker = EmbedWorker(embed_setting(run, "image", find_execution(run, "image", WorkerAllocation(1, 1))))
     encoded = [worker.run(ShardJob(shard, 16))["encoded"] for shard in run.shards]
     return RowReader.of(run).read_all(run.shards), encoded
 

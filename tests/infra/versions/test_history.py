@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from barycenter.fusion.errors import RunError
@@ -12,11 +14,12 @@ def storage(tmp_path):
     """Two versions, the second of another source and one shard more."""
     storage = Storage(str(tmp_path))
     rows = {"read": 3, "written": 3, "rejected": 0}
-    first = output(storage, "v1") | {"rows": rows, "sources": [source("a.jsonl"), source("b.jsonl")], "dim": 8}
+    first = replace(output(storage, "v1"), rows=rows, sources=(source("a.jsonl"), source("b.jsonl")))
     second = output(storage, "v2", parent=1, shards=("s1", "s2"), encoder="e2")
-    second |= {"rows": rows | {"read": 5, "rejected": 2}, "sources": [source("a.jsonl", "2"), source("c.jsonl")]}
+    rows = rows | {"read": 5, "rejected": 2}
+    second = replace(second, rows=rows, sources=(source("a.jsonl", "2"), source("c.jsonl")), dim=16)
     commit_manifest(storage, first)
-    commit_manifest(storage, second | {"dim": 16})
+    commit_manifest(storage, second)
     return storage
 
 
@@ -25,7 +28,7 @@ def source(relative, stamp="1"):
 
 
 def test_versions_are_listed_and_compared(storage, tmp_path):
-    assert [manifest["number"] for manifest in history(storage)] == [1, 2]
+    assert [manifest.number for manifest in history(storage)] == [1, 2]
     comparison = compare(storage, 1, 2)
     assert comparison["rows"] == {"read": [3, 5], "written": [3, 3], "rejected": [0, 2]}
     assert comparison["sources"] == {"added": ["c.jsonl"], "removed": ["b.jsonl"], "changed": ["a.jsonl"]}
@@ -42,20 +45,20 @@ def test_versions_are_listed_and_compared(storage, tmp_path):
 
 def test_a_rollback_points_a_new_version_at_old_files_and_gc_keeps_them(storage):
     manifest = roll_back(storage, 1)
-    assert (manifest["number"], manifest["parent"], manifest["rolled_back_to"]) == (3, 2, 1)
+    assert (manifest.number, manifest.parent, manifest.others["rolled_back_to"]) == (3, 2, 1)
     assert read_manifest(storage) == manifest
     assert versions(storage) == [1, 2, 3]
-    assert roll_back(storage, 3)["number"] == 3
-    assert find_version(storage, "v2")["number"] == 2
+    assert roll_back(storage, 3).number == 3
+    assert find_version(storage, "v2").number == 2
     removed = collect_garbage(storage, keep=1)
     assert "features/v2/label=1/part-0.parquet" in removed
     assert verify(storage, read_manifest(storage)) == []
     assert find_version(storage, "v2") is None
-    assert find_version(storage, "v1")["number"] == 3
+    assert find_version(storage, "v1").number == 3
 
 
 def test_a_version_without_its_files_does_not_come_back(storage):
-    storage.remove([read_manifest(storage, 1)["files"][0]["path"]])
+    storage.remove([read_manifest(storage, 1).files[0].path])
     with pytest.raises(RunError, match="1 of its files are gone"):
         roll_back(storage, 1)
     assert find_version(storage, "v1") is None

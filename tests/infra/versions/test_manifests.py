@@ -1,9 +1,11 @@
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
 
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
@@ -37,15 +39,18 @@ def output(storage, version, parent=None, shards=("s1",), encoder="e1"):
     for shard in shards:
         storage.write(embedding_path("text", encoder, shard), b"vectors")
     size = storage.sizes("features")[path]
-    return {
-        "parent": parent,
-        "version": version,
-        "files": [{"path": path, "rows": 3, "bytes": size, "sha256": storage.sha256(path)}],
-        "rejects": [rejects],
-        "alignment_id": f"al-{version}",
-        "inputs": {"text": {"encoder_id": encoder, "embedding_id": encoder}},
-        "shards": list(shards),
-    }
+    return Manifest(
+        version=version,
+        key="key",
+        dim=8,
+        dtype="float32",
+        inputs={"text": {"encoder_id": encoder, "embedding_id": encoder}},
+        alignment_id=f"al-{version}",
+        files=(FeatureFile(path, 3, size, storage.sha256(path)),),
+        rejects=(rejects,),
+        shards=tuple(shards),
+        parent=parent,
+    )
 
 
 def test_versions_follow_each_other_and_stay_readable(storage):
@@ -53,9 +58,9 @@ def test_versions_follow_each_other_and_stay_readable(storage):
     assert commit_manifest(storage, output(storage, "v1")) == 1
     assert commit_manifest(storage, output(storage, "v2", parent=1)) == 2
     assert versions(storage) == [1, 2]
-    assert read_manifest(storage)["version"] == "v2"
-    assert read_manifest(storage)["number"] == 2
-    assert read_manifest(storage, 1)["version"] == "v1"
+    assert read_manifest(storage).version == "v2"
+    assert read_manifest(storage).number == 2
+    assert read_manifest(storage, 1).version == "v1"
     with pytest.raises(RunError, match=r"no version 7 \(there are: 1, 2\)"):
         read_manifest(storage, 7)
 
@@ -73,7 +78,7 @@ def test_of_two_runs_on_one_parent_the_second_refuses(storage):
     with pytest.raises(RunError, match="another run committed version 1"):
         commit_manifest(storage, second)
     assert versions(storage) == [1]
-    assert read_manifest(storage)["version"] == "v1"
+    assert read_manifest(storage).version == "v1"
 
 
 def test_a_race_has_one_winner_and_the_pointer_names_it(storage):
@@ -89,13 +94,16 @@ def test_a_race_has_one_winner_and_the_pointer_names_it(storage):
         results = list(pool.map(race, manifests))
     assert results.count(1) == 1
     assert sum("another run committed version 1" in str(result) for result in results) == 5
-    assert read_manifest(storage)["version"] == manifests[results.index(1)]["version"]
+    assert read_manifest(storage).version == manifests[results.index(1)].version
+
+
+EMPTY = Manifest(version="", key="key", dim=8, dtype="float32", inputs={}, files=())
 
 
 def _race(root, number, results):
     storage = Storage(root)
     try:
-        results.put(commit_manifest(storage, {"version": f"v{number}", "files": [], "parent": 0}))
+        results.put(commit_manifest(storage, replace(EMPTY, version=f"v{number}")))
     except RunError:
         results.put(0)
 
@@ -115,16 +123,16 @@ def test_a_race_of_processes_has_one_winner(tmp_path):
 def test_committing_the_same_again_makes_no_version(storage):
     manifest = output(storage, "v1")
     assert commit_manifest(storage, manifest) == 1
-    assert commit_manifest(storage, {**manifest, "created": "later"}) == 1
-    assert commit_manifest(storage, {**manifest, "parent": 1}) == 1
+    assert commit_manifest(storage, replace(manifest, others={"created": "later"})) == 1
+    assert commit_manifest(storage, replace(manifest, parent=1)) == 1
     assert versions(storage) == [1]
 
 
 def test_a_rollback_is_a_new_version_with_old_content(storage):
     commit_manifest(storage, output(storage, "v1"))
     commit_manifest(storage, output(storage, "v2", parent=1))
-    assert commit_manifest(storage, {**read_manifest(storage, 1), "parent": 2}) == 3
-    assert read_manifest(storage)["version"] == "v1"
+    assert commit_manifest(storage, replace(read_manifest(storage, 1), parent=2)) == 3
+    assert read_manifest(storage).version == "v1"
     assert verify(storage, read_manifest(storage)) == []
 
 
@@ -134,7 +142,7 @@ def test_a_kill_between_commit_and_pointer_is_mended(storage):
     commit_manifest(storage, output(storage, "v2", parent=1))
     storage.write(POINTER, stale)
     assert point_to_newest(storage) == 2
-    assert read_manifest(storage)["version"] == "v2"
+    assert read_manifest(storage).version == "v2"
     storage.remove([POINTER])
     assert commit_manifest(storage, output(storage, "v2", parent=1)) == 2
     assert storage.read(POINTER) == storage.read(manifest_path(2))
@@ -148,11 +156,11 @@ def test_a_damaged_manifest_is_one_line(storage):
 
 def test_verify_names_every_kind_of_damage(storage):
     manifest = output(storage, "v1")
-    path = manifest["files"][0]["path"]
+    path = manifest.files[0].path
     assert verify(storage, manifest) == []
-    entry = manifest["files"][0]
+    longer = replace(manifest.files[0], rows=4)
     assert "4 rows" not in str(verify(storage, manifest))
-    assert verify(storage, {**manifest, "files": [{**entry, "rows": 4}]}) == [f"{path}: 3 rows, the manifest says 4"]
+    assert verify(storage, replace(manifest, files=(longer,))) == [f"{path}: 3 rows, the manifest says 4"]
     whole = storage.read(path)
     storage.write(path, bytes([whole[0] ^ 1]) + whole[1:])
     assert verify(storage, manifest) == [f"{path}: content differs from the manifest (SHA-256)"]

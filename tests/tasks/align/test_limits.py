@@ -5,7 +5,7 @@ import pytest
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
-from barycenter.tasks.align.limits import check_alignment, check_output, widest
+from barycenter.tasks.align.limits import check_alignment, check_output, max_dim
 
 WIDTHS = {"text": 6, "image": 9, "sound": 4}
 
@@ -23,7 +23,7 @@ def job(**alignment):
 
 @pytest.mark.parametrize(("method", "dim"), [("pca", 4), ("procrustes", 4), ("cca", 10), ("joint", 19), ("auto", 19)])
 def test_the_widest_dim_is_allowed_and_one_more_is_not(method, dim):
-    assert widest(method, WIDTHS) == dim
+    assert max_dim(method, WIDTHS) == dim
     check_alignment(job(method=method, dim=dim), WIDTHS)
     with pytest.raises(JobError, match=rf"alignment\.dim: {dim + 1} .* {dim} .*text 6, image 9, sound 4"):
         check_alignment(job(method=method, dim=dim + 1), WIDTHS)

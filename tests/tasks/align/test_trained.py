@@ -11,10 +11,10 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.ray.training import train
 from barycenter.tasks.align.limits import check_alignment
-from barycenter.tasks.align.moments import kept_moments, reduce_rows
+from barycenter.tasks.align.moments import reduce_rows, stored_moments
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.align.trained import ShardBatches, new_alignment, train_on_shards
-from barycenter.tasks.align.worker import OfInputs
+from barycenter.tasks.align.worker import InputMoments
 from barycenter.tasks.data.alignment_files import load_alignment
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.embed.stage import embed_input
@@ -58,14 +58,14 @@ def embedded(tmp_path_factory, ray_session):
     run = Run(job_of(folder))
     with connect("local") as cluster:
         for name in run.inputs:
-            embed_input.fn(run, name, cluster)
+            embed_input(run, name, cluster)
     return folder
 
 
 def fitted(folder, method, **alignment):
     run = Run(job_of(folder, method, **alignment))
     with connect("local") as cluster:
-        return run, fit_alignment.fn(run, cluster)[0]
+        return run, fit_alignment(run, cluster)[0]
 
 
 def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
@@ -98,7 +98,7 @@ def test_two_ranks_train_on_their_own_shards(embedded):
     run = Run(job_of(embedded, "autoencoder", dim=2, folds=3))
     alignment = new_alignment(run).set_params(epochs=2)
     with connect("local") as cluster:
-        moments = FoldMoments(reduce_rows(run, cluster, OfInputs(run.widths, 3))[:3])
+        moments = FoldMoments(reduce_rows(run, cluster, InputMoments(run.widths, 3))[:3])
     data = ShardBatches(RowReader.of(run), run.shards, 3, 32, 0, ranks=2)
     parts = [np.concatenate([b.groups for b in data.training(rank, 0)]) for rank in (0, 1)]
     held = np.concatenate([b.groups for rank in (0, 1) for b in data.held_out(rank)])
@@ -134,7 +134,7 @@ def test_more_shards_cost_only_themselves(embedded):
         run.shards = shards
         progress = StageProgress("fit", 400)
         with connect("local") as cluster:
-            found = kept_moments(run, cluster, OfInputs(WIDTHS, 3), key, progress)
+            found = stored_moments(run, cluster, InputMoments(WIDTHS, 3), key, progress)
         read.append(progress.done)
         return found
 

@@ -3,6 +3,7 @@
 import json
 import pickle
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import barycenter.tasks.data.labelled_rows
-from barycenter.fusion.dataset.schema import vectors_to_array
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, vectors_to_array
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.neural import NeuralHead
@@ -40,12 +41,12 @@ def data_set(folder, kind=None, partition_by=(), **columns):
                 table[name] = pa.array([value(n) for n in numbers], kind)
         path = f"features/v/part-{file}.parquet"
         storage.write_table(path, pa.table(table))
-        files.append({"path": path, "rows": ROWS, "partition": partition})
-    manifest = {
-        "version": "v", "key": "id", "kept": list(columns), "partition_by": list(partition_by), "files": files,
-        "partition_types": dict.fromkeys(partition_by, "string"),
-        "inputs": {"text": {}}, "rows": {"written": ROWS * FILES},
-    }  # fmt: skip
+        files.append(FeatureFile(path, ROWS, partition=partition))
+    manifest = Manifest(
+        version="v", key="id", kept=tuple(columns), partition_by=tuple(partition_by), files=tuple(files),
+        partition_types=dict.fromkeys(partition_by, "string"), dim=3, dtype="float32",
+        inputs={"text": {}}, rows={"written": ROWS * FILES},
+    )  # fmt: skip
     return storage, manifest
 
 
@@ -144,7 +145,7 @@ def test_a_target_that_no_head_learns_is_refused(tmp_path):
 def test_predictions_of_every_file_fit_together(tmp_path, label, kind):
     storage, manifest = data_set(tmp_path, kind if pa.types.is_uint64(kind) else None, label=label)
     fitted(storage, manifest)
-    manifest["files"].reverse()
+    manifest = replace(manifest, files=manifest.files[::-1])
     summary = predict(storage, manifest, (storage, "head/v/x"), storage, "all.parquet")
     made = pq.read_table(tmp_path / "all.parquet")
     assert summary["rows"] == made.num_rows == ROWS * FILES
@@ -161,7 +162,7 @@ def test_predictions_where_the_first_file_has_none(tmp_path):
         head.save(tmp_path / "head")
         far = np.zeros((ROWS, 3), np.float32)
         storage.write_table(
-            manifest["files"][0]["path"],
+            manifest.files[0].path,
             pa.table({"id": [f"k{n}" for n in range(ROWS)], "fused": vectors_to_array(far)}),
         )
         predict(storage, manifest, (Storage(str(tmp_path / "head")), ""), storage, "all.parquet")

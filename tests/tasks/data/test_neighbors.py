@@ -1,4 +1,5 @@
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import faiss
@@ -9,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
-from barycenter.fusion.dataset.schema import vectors_to_array
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, vectors_to_array
 from barycenter.fusion.metrics import unit_rows
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import collect_garbage, commit_manifest, read_manifest
@@ -32,11 +33,11 @@ def committed(request, tmp_path):
         path = f"features/v1/shop={shop}/part-0.parquet"
         columns = {"id": [f"k{row}" for row in rows], "label": [f"c{row % 3}" for row in rows]}
         storage.write_table(path, pa.table(columns | {"fused": vectors_to_array(VECTORS[rows.start : rows.stop])}))
-        files.append({"path": path, "rows": 45, "partition": {"shop": shop}})
-    manifest = {
-        "version": "v1", "key": "id", "kept": ["label", "shop"], "partition_by": ["shop"], "dim": 16,
-        "partition_types": {"shop": "string"}, "inputs": INPUTS, "files": files, "rejects": [], "shards": [],
-    }  # fmt: skip
+        files.append(FeatureFile(path, 45, partition={"shop": shop}))
+    manifest = Manifest(
+        version="v1", key="id", kept=("label", "shop"), partition_by=("shop",), dim=16, dtype="float32",
+        partition_types={"shop": "string"}, inputs=INPUTS, files=tuple(files),
+    )  # fmt: skip
     commit_manifest(storage, manifest)
     return storage
 
@@ -62,12 +63,12 @@ def test_the_index_is_built_once_and_goes_with_its_version(committed):
     first = open_neighborhood(committed, manifest)
     paths = index_paths("v1")
     assert all(committed.exists(path) for path in paths)
-    committed.remove([file["path"] for file in manifest["files"]])
+    committed.remove([file.path for file in manifest.files])
     again = open_neighborhood(committed, manifest)
     assert again.rows.equals(first.rows)
     assert again.of_key("k7", 9).equals(first.of_key("k7", 9))
     assert collect_garbage(committed, keep=1, dry_run=True) == []
-    commit_manifest(committed, manifest | {"version": "v2", "files": [], "parent": 1})
+    commit_manifest(committed, replace(manifest, version="v2", files=(), parent=1))
     assert set(paths) <= set(collect_garbage(committed, keep=1, dry_run=True))
 
 
@@ -119,9 +120,8 @@ def test_the_command_looks_up_keys_texts_and_pictures(committed, monkeypatch, tm
 def test_a_wrong_flag_is_one_line(tmp_path, arguments, message):
     storage = Storage(str(tmp_path / "out"))
     storage.write_table("features/v1/p.parquet", pa.table({"id": ["a"], "fused": vectors_to_array(VECTORS[:1])}))
-    files = [{"path": "features/v1/p.parquet", "rows": 1, "partition": {}}]
-    manifest = {"version": "v1", "key": "id", "kept": [], "partition_by": [], "dim": 16, "inputs": INPUTS}
-    commit_manifest(storage, manifest | {"files": files})
+    files = (FeatureFile("features/v1/p.parquet", 1),)
+    commit_manifest(storage, Manifest(version="v1", key="id", dim=16, dtype="float32", inputs=INPUTS, files=files))
     result = CliRunner().invoke(app, ["neighbors", storage.uri(), *arguments])
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1

@@ -12,9 +12,9 @@ from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.rows import RowReader, sample_shards
-from barycenter.tasks.embed.advice import ADVICE, described
-from barycenter.tasks.embed.bad_inputs import bad_rows, check_losses
-from barycenter.tasks.embed.settings import execution
+from barycenter.tasks.embed.advice import ADVICE, describe_reasons
+from barycenter.tasks.embed.bad_inputs import bad_rows, check_bad_fraction
+from barycenter.tasks.embed.settings import find_execution
 from barycenter.tasks.embed.stage import embed_setting
 from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
 from barycenter.tasks.run.context import Run
@@ -37,14 +37,14 @@ def embedded(tmp_path, texts, **limits):
             }
         )
     )
-    worker = EmbedWorker(embed_setting(run, "text", execution(run, "text", WorkerAllocation(1, 1))))
+    worker = EmbedWorker(embed_setting(run, "text", find_execution(run, "text", WorkerAllocation(1, 1))))
     return run, sum((worker.run(ShardJob(shard, 8))["bad"] for shard in run.shards), Counter())
 
 
 def test_reasons_are_counted_with_a_row_of_each_and_what_to_do(tmp_path):
     run, bad = embedded(tmp_path, [None if n % 3 else " " for n in range(ROWS - 2)] + ["good", "good"])
     with pytest.raises(RunError) as stopped:
-        check_losses(run, "text", bad, {shard.id for shard in run.shards})
+        check_bad_fraction(run, "text", bad, {shard.id for shard in run.shards})
     line = str(stopped.value)
     assert line.startswith(
         "input text: 58 of 60 rows (97%) cannot be used, and limits.max_bad_fraction is 0.5: "
@@ -56,7 +56,7 @@ def test_reasons_are_counted_with_a_row_of_each_and_what_to_do(tmp_path):
 def test_what_an_earlier_run_embedded_counts(tmp_path):
     run, _ = embedded(tmp_path, [None] * 40 + ["good"] * 20)
     with pytest.raises(RunError, match="40 of 60 rows"):
-        check_losses(run, "text")
+        check_bad_fraction(run, "text")
     first, last = run.shards[0], run.shards[-1]
     identity = embedding_ids(run)["text"]
     assert bad_rows(run.storage, embedding_path("text", identity, first.id)) == 20
@@ -67,14 +67,14 @@ def test_what_an_earlier_run_embedded_counts(tmp_path):
 def test_as_many_as_are_allowed_pass(tmp_path, allowed):
     bad_texts = int(ROWS * allowed)
     run, bad = embedded(tmp_path, [None] * bad_texts + ["good"] * (ROWS - bad_texts), max_bad_fraction=allowed)
-    check_losses(run, "text", bad, {shard.id for shard in run.shards})
-    check_losses(run, "text")
+    check_bad_fraction(run, "text", bad, {shard.id for shard in run.shards})
+    check_bad_fraction(run, "text")
 
 
 def test_every_reason_of_an_input_has_its_advice():
     of_rows = {Reason.NULL_KEY, Reason.DUPLICATE_KEY, getattr(Reason, "WRONG_TYPE", None)}
     assert set(ADVICE) >= set(Reason) - of_rows
-    assert described({"a new word": 2}, {}) == "a new word 2"
+    assert describe_reasons({"a new word": 2}, {}) == "a new word 2"
 
 
 def test_the_beginning_of_a_shard_is_read_as_such(tmp_path):

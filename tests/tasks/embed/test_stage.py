@@ -13,7 +13,7 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed import settings
-from barycenter.tasks.embed.stage import embed_input, limited_by, pending
+from barycenter.tasks.embed.stage import embed_input, limited_by, pending_shards
 from barycenter.tasks.embed.worker import EmbedWorker
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
@@ -62,17 +62,17 @@ def test_every_row_is_embedded_where_memory_runs_out_and_the_report_says_the_bat
     run = run_of(tmp_path, batch=64)
     monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", Crowded)
     with connect("local") as cluster:
-        figures = embed_input.fn(run, "text", cluster)
+        figures = embed_input(run, "text", cluster)
     assert (figures["rows"], figures["batch"], figures["least_batch"]) == (ROWS, 64, FITS)
     assert len(np.unique(vectors(run), axis=0)) == ROWS
-    assert pending(run, "text") == []
+    assert pending_shards(run, "text") == []
 
 
 def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "fixed_batch", lambda _: None)
     run = run_of(tmp_path)
     with connect("local") as cluster:
-        figures = embed_input.fn(run, "text", cluster)
+        figures = embed_input(run, "text", cluster)
         plan = json.loads(run.storage.read("plan.json"))
         assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
         assert set(plan["inputs"]["text"]) == {
@@ -83,7 +83,7 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
         assert 0 < figures["start_seconds"] < figures["seconds"]
         first = vectors(run)
         run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
-        again = embed_input.fn(run, "text", cluster)
+        again = embed_input(run, "text", cluster)
     assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
     assert json.loads(run.storage.read("plan.json")) == plan
     assert np.array_equal(vectors(run), first)
@@ -149,7 +149,7 @@ def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_
     monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", worker)
     run = run_of(tmp_path)
     with connect("local") as cluster:
-        figures = embed_input.fn(run, "text", cluster)
+        figures = embed_input(run, "text", cluster)
     assert figures["rows"] == ROWS
     assert figures["batch"] > 0
-    assert pending(run, "text") == []
+    assert pending_shards(run, "text") == []

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from barycenter.fusion.dataset.schema import FeatureFile
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
@@ -92,7 +93,7 @@ class Folding(Storage):
 
 
 def files(*values):
-    return [{"partition": {"p": value}} for value in values]
+    return [FeatureFile("", 0, partition={"p": value}) for value in values]
 
 
 def test_values_that_differ_in_case_meet_on_some_file_systems_only(tmp_path, monkeypatch):

@@ -4,10 +4,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from barycenter.fusion.dataset.schema import feature_schema
+from barycenter.fusion.dataset.schema import FeatureFile, feature_schema
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
-from barycenter.tasks.fuse.stage import _records, _remove_records, _remove_strays, _rows_per_block
+from barycenter.tasks.fuse.stage import _records, _remove_records, _remove_unlisted, _rows_per_block
 from barycenter.tasks.fuse.worker import FuseWorker, record_path
 from tests.tasks.fuse.test_worker import NAN, rows, setting_of
 
@@ -36,7 +36,7 @@ def test_records_stay_until_the_version_is_committed(tmp_path):
     storage = Storage(str(tmp_path))
     for path in ("features/v/p=a/part-0.parquet", "features/v/p=a/part-9.parquet", record_path("v", 0)):
         storage.write(path, b"{}")
-    _remove_strays(storage, "v", {"files": [{"path": "features/v/p=a/part-0.parquet"}]})
+    _remove_unlisted(storage, "v", [FeatureFile("features/v/p=a/part-0.parquet", 1)])
     assert storage.list("features/v") == [record_path("v", 0), "features/v/p=a/part-0.parquet"]
     _remove_records(storage, "v")
     assert storage.list("features/v") == ["features/v/p=a/part-0.parquet"]

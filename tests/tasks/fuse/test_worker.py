@@ -8,7 +8,7 @@ import pytest
 
 from barycenter.fusion.dataset.schema import feature_schema
 from barycenter.infra.corpus import Shard
-from barycenter.tasks.data.duplicates import duplicates
+from barycenter.tasks.data.duplicates import repeated_keys
 from barycenter.tasks.data.rows import Misfit, Rows, concatenate
 from barycenter.tasks.fuse.worker import FuseSetting, bad_inputs, rows_written
 from barycenter.tasks.run.input_values import REJECT
@@ -78,7 +78,7 @@ def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
     several = rows(["a", "b"], image=[1, 2])
     rejects = [None, [{"reason": "truncated", "detail": "value 2: cut", "source": "x.png"}]]
     status = several.status["image"].append_column("rejects", pa.array(rejects, pa.list_(REJECT)))
-    several = Rows(several.views, {"image": status}, several.kept, several.sides)
+    several = Rows(several.views, {"image": status}, several.kept, several.split_columns)
     assert bad_inputs(several, ()).to_pylist() == [
         {"key": "b", "input": "image", "reason": "truncated", "detail": "value 2: cut", "source": "x.png"}
     ]
@@ -88,7 +88,7 @@ def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
 def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
     misfit = Misfit(1, "score", "'many' is not a number")
     one = rows(["a", "b"], text=[1, 2])
-    one = Rows(one.views, one.status, one.kept, one.sides, misfits=(misfit,), origins=((0, "a.jsonl", 5),))
+    one = Rows(one.views, one.status, one.kept, one.split_columns, misfits=(misfit,), origins=((0, "a.jsonl", 5),))
     before = rows(["x", "y", "z"], text=[1, 2, 3])
     both = concatenate([replace(before, origins=((0, "0.jsonl", 0),)), one])
     assert bad_inputs(both, ()).to_pylist() == [
@@ -117,8 +117,8 @@ def test_repeated_keys_are_found_across_shards(monkeypatch):
     parts = [[5, 7, 5], [8], [7, 9, 8, 9]]
     shards = [Shard(str(i), i, "s", "u", 0, len(part)) for i, part in enumerate(parts)]
     monkeypatch.setattr("barycenter.tasks.data.duplicates._ROWS_IN_MEMORY", 3)
-    assert duplicates(Hashes(parts), shards) == {"0": (2,), "2": (0, 2, 3)}
-    assert duplicates(Hashes([[1], [2], [3]]), shards[:1]) == {}
+    assert repeated_keys(Hashes(parts), shards) == {"0": (2,), "2": (0, 2, 3)}
+    assert repeated_keys(Hashes([[1], [2], [3]]), shards[:1]) == {}
 
 
 def setting_of(schema, keep_aligned=True):

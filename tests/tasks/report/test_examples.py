@@ -7,7 +7,7 @@ from PIL import Image
 
 from barycenter.infra.job.models import Job
 from barycenter.tasks.planning.plan import prepare
-from barycenter.tasks.report.examples import ShownRows, gallery, plane
+from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
 from tests.flows.corpora import write_lines
 
 
@@ -51,7 +51,7 @@ def shown(run):
 
 
 def test_good_and_bad_cases_are_reported_apart(run, shown):
-    cases, figures = gallery(run, shown)
+    cases, figures = neighbor_examples(run, shown)
     assert figures["n"] == 20
     assert (figures["good"], figures["bad"]) == (18, 2)
     assert figures["share"] == pytest.approx(0.9, abs=0.03)
@@ -60,7 +60,7 @@ def test_good_and_bad_cases_are_reported_apart(run, shown):
 
 
 def test_neighbours_are_the_nearest_of_other_groups(run, shown):
-    cases, _ = gallery(run, shown)
+    cases, _ = neighbor_examples(run, shown)
     unit = shown.fused / np.linalg.norm(shown.fused, axis=1, keepdims=True)
     for case in cases:
         row = int(case["key"][1:])
@@ -74,7 +74,7 @@ def test_neighbours_are_the_nearest_of_other_groups(run, shown):
 
 
 def test_thumbnails_are_small_pictures_of_their_row(run, shown):
-    cases, _ = gallery(run, shown)
+    cases, _ = neighbor_examples(run, shown)
     for row in [row for case in cases for row in (case, *case["neighbors"])]:
         if row["key"] == "k7":
             assert "thumbnail" not in row
@@ -88,25 +88,25 @@ def test_thumbnails_are_small_pictures_of_their_row(run, shown):
 
 def test_without_a_target_no_case_is_good_or_bad(run, shown):
     without = ShownRows(shown.shards, shown.keys, shown.fused, None, shown.groups, shown.queries)
-    cases, figures = gallery(run, without)
+    cases, figures = neighbor_examples(run, without)
     assert len(cases) == 4
     assert all("good" not in case and "label" not in case for case in cases)
     assert figures == {"n": 20}
 
 
 def test_the_map_holds_rows_that_have_a_vector(shown):
-    found = plane(shown)
+    found = project_to_plane(shown)
     assert found["method"] in ("PCA", "UMAP")
     assert len(found["x"]) == len(found["y"]) == len(found["label"]) == 59
     assert found["label"].count(None) == 1
-    assert found == plane(shown)
+    assert found == project_to_plane(shown)
 
 
 def test_one_dimension_and_two_rows_are_drawn_or_left_out(run, shown):
     line = ShownRows(shown.shards, shown.keys, shown.fused[:, :1], shown.labels, shown.groups, shown.queries)
-    assert len(plane(line)["y"]) == 59
+    assert len(project_to_plane(line)["y"]) == 59
     few = np.full_like(shown.fused, np.nan)
     few[:2] = shown.fused[:2]
     empty = ShownRows(shown.shards, shown.keys, few, shown.labels, shown.groups, shown.queries)
-    assert plane(empty) == {}
-    assert gallery(run, empty) == ([], {"n": 0})
+    assert project_to_plane(empty) == {}
+    assert neighbor_examples(run, empty) == ([], {"n": 0})

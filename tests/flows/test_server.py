@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from barycenter.flows import session
 from barycenter.flows.cli import app
-from barycenter.flows.session import answers
+from barycenter.flows.server import answers
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 

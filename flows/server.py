@@ -55,9 +55,9 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
             stack.enter_context(connect(job.ray.address))
         flow = getattr(importing.result(), name)
         server_ready()
-        watch = _Watch()
-        stack.enter_context(watch.until_over())
-        result: Result = flow.with_options(on_running=[watch.follow])(job, **flags)
+        watcher = _CancellationWatcher()
+        stack.enter_context(watcher.until_over())
+        result: Result = flow.with_options(on_running=[watcher.start])(job, **flags)
         return result
 
 
@@ -165,7 +165,7 @@ def answers(api: str) -> bool:
         return False
 
 
-class _Watch:
+class _CancellationWatcher:
     """Heeds a cancellation asked for in Prefect's UI or command line, which no worker sees to for this process."""
 
     def __init__(self) -> None:
@@ -173,11 +173,11 @@ class _Watch:
         self._run_id: UUID | None = None
         self._asked = False
 
-    def follow(self, flow: object, flow_run: Any, state: object) -> None:
+    def start(self, flow: object, flow_run: Any, state: object) -> None:
         """A hook for the flow's start: looks every two seconds whether the run is to be cancelled."""
         del flow, state
         self._run_id = flow_run.id
-        threading.Thread(target=self._look, args=(self._run_id,), daemon=True).start()
+        threading.Thread(target=self._poll, args=(self._run_id,), daemon=True).start()
 
     @contextmanager
     def until_over(self) -> Iterator[None]:
@@ -192,7 +192,7 @@ class _Watch:
         finally:
             self._over.set()
 
-    def _look(self, run_id: UUID) -> None:
+    def _poll(self, run_id: UUID) -> None:
         from prefect.client.orchestration import get_client
 
         with get_client(sync_client=True) as client:

@@ -1,0 +1,40 @@
+"""The one reader of embedding files: vectors, NaN where an input could not be used, beside the other columns."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from barycenter.fusion.dataset.schema import array_to_vectors
+from barycenter.infra.storage import Storage
+
+Vectors = NDArray[np.float32]
+
+_UNREAD = ("key_hash", "source_size", "source_stamp")
+
+
+def read_embeddings(
+    storage: Storage, path: str, columns: Sequence[str] | None = None, rows: int | None = None
+) -> tuple[Vectors, pa.Table]:
+    """Reads one embedding file, or its beginning.
+
+    Args:
+        storage: The output of a run.
+        path: Of the file, see :func:`barycenter.infra.versions.embedding_files.embedding_path`.
+        columns: Further columns; by default all that later stages use.
+        rows: How many rows from the first; by default all.
+
+    Returns:
+        (n, d) vectors, all-NaN in rows that are not ``ok`` and perhaps read-only; and the other columns with ``ok``.
+    """
+    with storage.parquet(path) as file:
+        others = file.schema_arrow.names if columns is None else ["vector", "ok", *columns]
+        table = file.read(columns=[name for name in others if name not in _UNREAD], use_threads=False)
+    beginning = table.slice(0, rows)
+    vectors, good = array_to_vectors(beginning.column("vector")), beginning.column("ok").to_numpy().astype(bool)
+    if not good.all():
+        vectors = np.where(good[:, None], vectors, np.float32(np.nan))
+    elif beginning.num_rows < table.num_rows:
+        vectors = vectors.copy()  # lets go of the rest of the file
+    return vectors, beginning.drop_columns(["vector"])
