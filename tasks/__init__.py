@@ -1,1 +1,1 @@
-"""The stages of a run, as plain functions; ``pipeline`` calls them in order, ``run`` and ``data`` are what they share."""
+"""The stages of a run, as plain functions; ``pipeline`` calls them in order, all share ``run`` and ``data``."""
