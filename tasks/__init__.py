@@ -1,1 +1,1 @@
-"""The stages of a run: each a Prefect task over Ray workers; ``run`` and ``data`` are what all of them share."""
+"""The stages of a run, as plain functions; ``pipeline`` calls them in order, all share ``run`` and ``data``."""

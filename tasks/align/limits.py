@@ -1,11 +1,7 @@
-"""What a job asks of its alignment and of its output, checked before anything starts."""
-
-import os
-from pathlib import Path
+"""What a job asks of its alignment, checked before anything starts."""
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.models import Job
-from barycenter.infra.storage import Storage
 from barycenter.tasks.run.context import describe_widths
 
 FEATURES = 4000
@@ -37,25 +33,6 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
     if job.explicit("alignment.dim") and dim > max_dim(method, widths):
         raise JobError(
             "alignment.dim", f"{dim} is above the {max_dim(method, widths)} that `{method}` allows ({described_widths})"
-        )
-
-
-def check_output(storage: Storage) -> None:
-    """Refuses an output folder on this machine that cannot be one.
-
-    Raises:
-        JobError: On ``output.path``: it is a file, lies below one, or may not be written to.
-    """
-    if not storage.is_local:
-        return
-    folder = Path(storage.root)
-    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not existing.is_dir():
-        what = "is a file" if existing == folder else f"lies below {existing}, which is no folder"
-        raise JobError("output.path", f"{folder} {what}; name a folder, which need not exist")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise JobError(
-            "output.path", f"{existing} may not be written to; name another folder or change its permissions"
         )
 
 

@@ -2,13 +2,16 @@
 
 import json
 import logging
+import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.formats.detection import spoken
 from barycenter.infra.job.models import Job
-from barycenter.tasks.align.limits import check_alignment, check_output
+from barycenter.infra.storage import Storage
+from barycenter.tasks.align.limits import check_alignment
 from barycenter.tasks.data.targets import check_target, inspect_target, target_notes
 from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.fuse.kept_columns import check_kept
@@ -38,6 +41,25 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     for note in target_notes(run):
         log.info("%s", note)
     return run
+
+
+def check_output(storage: Storage) -> None:
+    """Refuses an output folder on this machine that cannot be one.
+
+    Raises:
+        JobError: On ``output.path``: it is a file, lies below one, or may not be written to.
+    """
+    if not storage.is_local:
+        return
+    folder = Path(storage.root)
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
+        what = "is a file" if existing == folder else f"lies below {existing}, which is no folder"
+        raise JobError("output.path", f"{folder} {what}; name a folder, which need not exist")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise JobError(
+            "output.path", f"{existing} may not be written to; name another folder or change its permissions"
+        )
 
 
 _opened: list[Run] = []

@@ -158,7 +158,7 @@ def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
     chance = number(section(report, "retrieval").get("chance_r10"))
     if rows and chance is not None:
         rows.append(("chance", "", "", shown("r10", chance), ""))
-    return Sheet("Retrieval on held-out rows", ("", "R@1, %", "in 5, %", "in 10, %", "MRR"), rows)
+    return Sheet("Retrieval on held-out rows", ("", "R@1, %", "R@5, %", "R@10, %", "MRR"), rows)
 
 
 def rows_sheet(report: Mapping[str, Any]) -> Sheet:

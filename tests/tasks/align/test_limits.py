@@ -1,11 +1,8 @@
-import os
-
 import pytest
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.models import Job
-from barycenter.infra.storage import Storage
-from barycenter.tasks.align.limits import check_alignment, check_output, max_dim
+from barycenter.tasks.align.limits import check_alignment, max_dim
 
 WIDTHS = {"text": 6, "image": 9, "sound": 4}
 
@@ -42,22 +39,6 @@ def test_none_wants_equal_widths_and_their_dim():
         check_alignment(job(method="none", dim=4), equal)
     with pytest.raises(JobError, match=r"alignment\.method: .*text 6, image 9, sound 4"):
         check_alignment(job(method="none"), WIDTHS)
-
-
-def test_an_output_that_is_a_file_or_below_one_is_refused(tmp_path):
-    (tmp_path / "file").write_text("")
-    check_output(Storage(str(tmp_path / "new" / "folder")))
-    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
-    with pytest.raises(JobError, match=r"output\.path: .*/file is a file; name a folder"):
-        check_output(Storage(str(tmp_path / "file")))
-    with pytest.raises(JobError, match=r"output\.path: .*lies below .*/file, which is no folder"):
-        check_output(Storage(str(tmp_path / "file" / "out")))
-
-
-def test_an_output_that_may_not_be_written_to_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(JobError, match=r"output\.path: .* may not be written to"):
-        check_output(Storage(str(tmp_path / "out")))
 
 
 def test_weights_that_no_average_heeds_are_refused():
