@@ -2,6 +2,7 @@
 
 import pytest
 
+from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.job.models import NOT_IN_THE_JOB_HASH, Job
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
@@ -47,7 +48,11 @@ def identities(data):
         "settings": alignment_settings(run) if not run.unjoined else None,
         "version": version,
         "head": head_folder(version, given.train, given.seed),
-        "report": report_id(run, {"version": version}, {"alignment_id": "an alignment"}),
+        "report": report_id(
+            run,
+            Manifest(version=version, key="id", dim=1, dtype="float32", inputs={}, files=()),
+            {"alignment_id": "an alignment"},
+        ),
     }
 
 
