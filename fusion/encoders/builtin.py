@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
-from barycenter.fusion.encoders.fingerprint import versions
+from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.image.transforms import Pixels, Transform
-from barycenter.fusion.encoders.values import checked_text
+from barycenter.fusion.encoders.row_values import check_text
 from barycenter.fusion.errors import JobError
 
 HASHING = "builtin/hashing"
@@ -29,9 +29,11 @@ def describe(spec: EncoderSpec) -> Description:
         JobError: No such built-in encoder for this kind of input.
     """
     if spec.encoder == HASHING and spec.kind == "text":
-        return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING, "libraries": versions("scikit-learn")})
+        return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING, "libraries": library_versions("scikit-learn")})
     if spec.encoder == DESCRIPTOR and spec.kind == "image":
-        return Description.of(_DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": versions("numpy", "pillow")})
+        return Description.of(
+            _DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": library_versions("numpy", "pillow")}
+        )
     only = HASHING if spec.kind == "text" else DESCRIPTOR
     raise JobError("encoder", f"no built-in encoder {spec.encoder!r} for {spec.kind} inputs; there is {only}")
 
@@ -69,9 +71,9 @@ class HashingEncoder(Encoder):
         """Checks the text.
 
         Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.values.checked_text`.
+            BadInputError: As :func:`barycenter.fusion.encoders.row_values.check_text`.
         """
-        return checked_text(value)
+        return check_text(value)
 
     def encode(self, batch: Sequence[str]) -> Vectors:
         """Encodes texts: (n, 512) float32, rows of unit length."""

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from barycenter.fusion.encoders import fixed_batch
+from barycenter.fusion.encoders import fixed_batch_size
 from barycenter.infra.ray.connection import WorkerPlan
 from barycenter.tasks.run.context import Run
 
@@ -42,7 +42,7 @@ def execution(run: Run, name: str, workers: WorkerPlan) -> Execution:
     asked = run.job.inputs[name].batch
     if fixed := _fixed(run, name, workers):
         return fixed
-    batch = fixed_batch(run.specs[name]) if asked == "auto" else asked
+    batch = fixed_batch_size(run.specs[name]) if asked == "auto" else asked
     return Execution(batch, workers.threads, run.specs[name].dtype, _device(workers))
 
 

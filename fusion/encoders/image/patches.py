@@ -22,7 +22,7 @@ class PatchTransform(ProcessorTransform):
     """
 
     @classmethod
-    def of_probe(cls, processor: Any, probe: Image.Image) -> "PatchTransform":
+    def of_sample(cls, processor: Any, probe: Image.Image) -> "PatchTransform":
         """Of a processor, with the number and size of patches that it makes of a picture."""
         count, values = np.asarray(processor(images=probe, return_tensors="np")["pixel_values"]).shape[1:]
         return cls.of_size(processor, (count + 1, values // 3))

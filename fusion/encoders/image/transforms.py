@@ -43,7 +43,7 @@ class Transform:
         """Shorter edge below which a reduced decode would lose what the model sees; None: any reduction would."""
         return max(*self.resize, *self.crop) if self.exact else self.resize[0]
 
-    def overridden(self, preprocessing: Preprocessing | None) -> "Transform":
+    def with_overrides(self, preprocessing: Preprocessing | None) -> "Transform":
         """This transform with the job file's sizes and statistics; the filter stays the model's own."""
         if preprocessing is None:
             return self

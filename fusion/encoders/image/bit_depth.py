@@ -16,12 +16,12 @@ _SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B"}
 _SURELY_FULL = 64
 
 
-def is_deep(picture: Image.Image) -> bool:
+def is_deep_gray(picture: Image.Image) -> bool:
     """Whether a picture is grey with more than eight bits."""
     return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
 
 
-def grey_to_rgb(picture: Image.Image) -> Image.Image:
+def deep_gray_to_rgb(picture: Image.Image) -> Image.Image:
     """A deep grey picture as RGB; a transparent value becomes white.
 
     Raises:
@@ -59,7 +59,7 @@ def to_eight_bits(values: NDArray[Any], ranges: Sequence[float] = _RANGES) -> ND
     return np.rint(grey).clip(0, 255).astype(np.uint8)
 
 
-def colours_of_sixteen_bits(picture: Image.Image, encoded: bytes, tiles: Sequence[Any]) -> Image.Image:
+def rescale_sixteen_bits(picture: Image.Image, encoded: bytes, tiles: Sequence[Any]) -> Image.Image:
     """A picture of 16 bits a colour, of which Pillow keeps the upper eight, with those that its values fill.
 
     Args:
@@ -73,7 +73,7 @@ def colours_of_sixteen_bits(picture: Image.Image, encoded: bytes, tiles: Sequenc
     if int(upper[..., :3].max(initial=0)) >= _SURELY_FULL:
         return picture
     with Image.open(io.BytesIO(encoded), formats=[str(picture.format)]) as again:
-        again.tile = [_swapped(tile) for tile in again.tile]
+        again.tile = [_swap_bytes(tile) for tile in again.tile]
         again.load()
         lower = np.asarray(again)
     values = upper[..., :3].astype(np.uint16) * 256 + lower[..., :3]
@@ -88,7 +88,7 @@ def _raw_mode(tile: Any) -> str:
     return mode if isinstance(mode, str) else ""
 
 
-def _swapped(tile: Any) -> Any:
+def _swap_bytes(tile: Any) -> Any:
     """The same tile with the bytes of every colour exchanged, so that Pillow keeps the lower one."""
     mode = _raw_mode(tile)
     other = mode[:-3] + _SWAPPED.get(mode[-3:], mode[-3:])
