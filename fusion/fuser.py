@@ -246,7 +246,7 @@ def _members(kind: str, value: object, joined: bool) -> list[object]:
 
 
 def _value(kind: str, value: object) -> object:
-    """What the encoder reads; pictures are opened on its threads."""
+    """A value as the encoder takes it; pictures become callables, which the pipeline's threads open."""
     if kind == "image" and isinstance(value, str | Path):
         return partial(_read, Path(value))
     if kind == "image" and hasattr(value, "save") and hasattr(value, "mode"):

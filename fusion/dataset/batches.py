@@ -37,14 +37,14 @@ class Column:
 
 
 def batch_columns(
-    manifest: Manifest, schema: pa.Schema, ranges: Mapping[str, ColumnBounds], columns: Sequence[str] | None
+    manifest: Manifest, schema: pa.Schema, bounds: Mapping[str, ColumnBounds], columns: Sequence[str] | None
 ) -> tuple[Column, ...]:
     """The columns to read and where each goes.
 
     Args:
         manifest: Names the key and the inputs.
         schema: Of the files, with partition columns.
-        ranges: What columns of whole numbers and flags hold.
+        bounds: What columns of integers and booleans hold.
         columns: Names to read; ``has`` and ``aligned`` stand for all of theirs. None: everything but aligned vectors.
 
     Raises:
@@ -58,12 +58,12 @@ def batch_columns(
         columns = [name for name in schema.names if name not in groups["aligned"]]
     wanted = [name for given in columns for name in ([given] if given in schema.names else groups.get(given, [given]))]
     return tuple(
-        _column(name, manifest, schema, groups, ranges.get(name, ColumnBounds())) for name in dict.fromkeys(wanted)
+        _column(name, manifest, schema, groups, bounds.get(name, ColumnBounds())) for name in dict.fromkeys(wanted)
     )
 
 
 def _column(
-    name: str, manifest: Manifest, schema: pa.Schema, groups: Mapping[str, list[str]], pending: ColumnBounds
+    name: str, manifest: Manifest, schema: pa.Schema, groups: Mapping[str, list[str]], bounds: ColumnBounds
 ) -> Column:
     if name not in schema.names:
         raise ValueError(f"columns: no column {name!r}; there are {', '.join(schema.names)}")
@@ -77,10 +77,10 @@ def _column(
     if is_vector(kind):
         return Column(name, batch_path, "vector")
     if any(test(kind) for test in _TENSOR_TYPES):
-        beyond = pa.types.is_unsigned_integer(kind) and pending.size >= _INT64_LIMIT
-        if beyond or (pending.nulls and pa.types.is_integer(kind) and pending.size > _FLOAT64_LIMIT):
+        beyond = pa.types.is_unsigned_integer(kind) and bounds.max_abs >= _INT64_LIMIT
+        if beyond or (bounds.has_nulls and pa.types.is_integer(kind) and bounds.max_abs > _FLOAT64_LIMIT):
             return Column(name, batch_path, "object")
-        return Column(name, batch_path, "float" if pending.nulls else "number")
+        return Column(name, batch_path, "float" if bounds.has_nulls else "number")
     return Column(name, batch_path, "object")
 
 
@@ -132,7 +132,7 @@ def to_batch(arrays: Mapping[str, NDArray[Any]], columns: Sequence[Column]) -> B
 
 
 def rebatch(parts: Iterator[Arrays], size: int) -> Iterator[Arrays]:
-    """The same rows in arrays of ``size`` rows, the last shorter; copied only where one crosses two parts."""
+    """Regroups rows into arrays of ``size`` rows, the last shorter; copies only those that cross two parts."""
     pending: list[Arrays] = []
     rows = 0
     for part in parts:

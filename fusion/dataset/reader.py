@@ -31,19 +31,19 @@ _NULLABLE = (pa.types.is_integer, pa.types.is_boolean)
 
 @dataclass(frozen=True, slots=True)
 class ColumnBounds:
-    """What a column of whole numbers or flags holds.
+    """Bounds of a column of integers or booleans.
 
     Attributes:
-        nulls: Whether a value may be null.
-        size: Of the value furthest from 0, or more.
+        has_nulls: Whether a value may be null.
+        max_abs: The largest absolute value, or more.
     """
 
-    nulls: bool = False
-    size: int = 0
+    has_nulls: bool = False
+    max_abs: int = 0
 
     def union(self, other: "ColumnBounds") -> "ColumnBounds":
-        """The range of both."""
-        return ColumnBounds(self.nulls or other.nulls, max(self.size, other.size))
+        """The bounds of both columns together."""
+        return ColumnBounds(self.has_nulls or other.has_nulls, max(self.max_abs, other.max_abs))
 
 
 class FeatureReader:
@@ -69,7 +69,7 @@ class FeatureReader:
         self.files: tuple[FeatureFile, ...] = self.manifest.files
         self.schema = self._schema()
         self._check_filter()
-        self.row_group_file, self.row_group_number, self.row_group_rows, self.ranges = self._read_row_groups()
+        self.row_group_file, self.row_group_number, self.row_group_rows, self.bounds = self._read_row_groups()
 
     @property
     def rows(self) -> int:
@@ -143,14 +143,14 @@ class FeatureReader:
             found = list(pool.map(self._row_groups_of, range(len(self.files))))
         row_groups = [(index, group, rows) for index, (groups, _) in enumerate(found) for group, rows in groups if rows]
         table = np.array(row_groups, dtype=np.int64).reshape(-1, 3)
-        ranges: dict[str, ColumnBounds] = {}
+        bounds: dict[str, ColumnBounds] = {}
         for _, own in found:
             for name, one in own.items():
-                ranges[name] = ranges.get(name, ColumnBounds()).union(one)
-        return table[:, 0], table[:, 1], table[:, 2], ranges
+                bounds[name] = bounds.get(name, ColumnBounds()).union(one)
+        return table[:, 0], table[:, 1], table[:, 2], bounds
 
     def _row_groups_of(self, index: int) -> tuple[list[tuple[int, int]], dict[str, ColumnBounds]]:
-        """(row group, rows that pass the filter) of one file, and what its whole numbers and flags span."""
+        """(row group, rows that pass the filter) of one file, and the bounds of its integer and boolean columns."""
         file = self.files[index]
         fragment = self._fragment(index)
         if self.filter is not None and not list(self._dataset([fragment]).get_fragments(filter=self.filter)):
@@ -162,14 +162,14 @@ class FeatureReader:
         if metadata.num_rows != file.rows:
             raise RunError(f"{self.path(file)}: {metadata.num_rows} rows, the manifest says {file.rows}; fuse again")
         if self.filter is None:
-            return [(group.id, group.num_rows) for group in fragment.row_groups], self._ranges(metadata, file)
+            return [(group.id, group.num_rows) for group in fragment.row_groups], self._column_bounds(metadata, file)
         parts = fragment.split_by_row_group(filter=self.filter, schema=self.schema)
         rows = [(part.row_groups[0].id, self._dataset([part]).count_rows(filter=self.filter)) for part in parts]
-        return rows, self._ranges(metadata, file)
+        return rows, self._column_bounds(metadata, file)
 
-    def _ranges(self, metadata: pq.FileMetaData, file: FeatureFile) -> dict[str, ColumnBounds]:
+    def _column_bounds(self, metadata: pq.FileMetaData, file: FeatureFile) -> dict[str, ColumnBounds]:
         columns = {column.name: column.type for column in self.schema if any(kind(column.type) for kind in _NULLABLE)}
-        ranges = {
+        bounds = {
             name: ColumnBounds(value is None, _magnitude(value))
             for name, value in file.partition.items()
             if name in columns
@@ -179,10 +179,10 @@ class FeatureReader:
                 column = metadata.row_group(group).column(position)
                 name = column.path_in_schema
                 if name in columns and name not in file.partition:
-                    ranges[name] = ranges.get(name, ColumnBounds()).union(
+                    bounds[name] = bounds.get(name, ColumnBounds()).union(
                         _statistics_bounds(column.statistics, columns[name])
                     )
-        return ranges
+        return bounds
 
     def _fragment(self, index: int) -> pads.ParquetFileFragment:
         filesystem = self._current_filesystem()
@@ -217,10 +217,10 @@ def _statistics_bounds(statistics: pq.Statistics | None, kind: pa.DataType) -> C
     largest = 0 if pa.types.is_boolean(kind) else 2 ** (kind.bit_width - pa.types.is_signed_integer(kind))
     if statistics is None:
         return ColumnBounds(True, largest)
-    nulls = not statistics.has_null_count or statistics.null_count > 0
+    has_nulls = not statistics.has_null_count or statistics.null_count > 0
     if not statistics.has_min_max:
-        return ColumnBounds(nulls, 0 if statistics.num_values == 0 else largest)
-    return ColumnBounds(nulls, max(_magnitude(statistics.min), _magnitude(statistics.max)))
+        return ColumnBounds(has_nulls, 0 if statistics.num_values == 0 else largest)
+    return ColumnBounds(has_nulls, max(_magnitude(statistics.min), _magnitude(statistics.max)))
 
 
 def _magnitude(value: Any) -> int:

@@ -105,7 +105,7 @@ class FusedDataset(IterableDataset[Batch]):
         self.batch_size, self.shuffle, self.seed, self.even = batch_size, shuffle, seed, even
         self._block_rows = -(-buffer // batch_size) * batch_size
         self._reader = FeatureReader(source, version, filesystem, filter)
-        self._columns = batch_columns(self.manifest, self._reader.schema, self._reader.ranges, columns)
+        self._columns = batch_columns(self.manifest, self._reader.schema, self._reader.bounds, columns)
         # The epoch, and whether it was set: workers see both.
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._resume_state: dict[str, Any] | None = None
@@ -290,7 +290,7 @@ class FusedRows(Dataset[Batch]):
         cached_row_groups: int = 256,
     ) -> None:
         self._reader = FeatureReader(source, version, filesystem, filter)
-        self._columns = batch_columns(self._reader.manifest, self._reader.schema, self._reader.ranges, columns)
+        self._columns = batch_columns(self._reader.manifest, self._reader.schema, self._reader.bounds, columns)
         self._ends = np.cumsum(self._reader.row_group_rows)
         self._cache: OrderedDict[int, Arrays] = OrderedDict()
         self._max_cached = max(1, cached_row_groups)

@@ -54,7 +54,7 @@ class PooledResult:
             self.vectors = self.vectors.copy()
         self.vectors[row], self.ok[row], self.counts[row] = 0.0, False, 0
         self.reasons[row], self.details[row] = str(error.reason), error.detail
-        self.bad = [position for position in self.bad if position.row != row]
+        self.bad = [value for value in self.bad if value.row != row]
 
 
 def embed_unique(

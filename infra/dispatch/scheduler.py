@@ -96,7 +96,7 @@ class Driver:
         self._actors: dict[str, _Actor] = {}
         self._owner: dict[Any, _Actor] = {}
         self._started = 0
-        self._heard = self._checked = time.monotonic()
+        self._last_answer = self._checked = time.monotonic()
         self._fruitless = 0
         self._slowest: float | None = None
         self._quarantined: list[Quarantined] = []
@@ -207,7 +207,7 @@ class Driver:
             self._lose(actor, _why_lost(error))
             return
         del self._owner[ref]
-        self._heard = time.monotonic()
+        self._last_answer = time.monotonic()
         if actor.loading is not None:
             actor.loading = None
             if isinstance(outcome, Failure):
@@ -215,8 +215,8 @@ class Driver:
             return
         item = next(item for item, held in actor.held if held == ref)
         actor.held.remove((item, ref))
-        took = self._heard - actor.since
-        actor.since = self._heard
+        took = self._last_answer - actor.since
+        actor.since = self._last_answer
         if isinstance(outcome, Failure):
             if outcome.job_key is not None:
                 raise outcome.error()
@@ -346,10 +346,10 @@ class Driver:
         here = ray.get_runtime_context().get_node_id()
         if not any(node["Alive"] and node["NodeID"] == here for node in ray.nodes()):
             raise RunError("the Ray node of this driver died; run again, what is done stays done")
-        if now - self._heard >= self._limits.start:
+        if now - self._last_answer >= self._limits.start:
             has = ray.cluster_resources()
             raise RunError(
-                f"no worker started within {now - self._heard:.0f} s: each needs {self._plan.cpus:g} CPUs and "
+                f"no worker started within {now - self._last_answer:.0f} s: each needs {self._plan.cpus:g} CPUs and "
                 f"{self._plan.gpus_per_worker:g} GPUs, the cluster has {has.get('CPU', 0):g} and "
                 f"{has.get('GPU', 0):g}; wait until it is free or ask for less under ray:"
             )

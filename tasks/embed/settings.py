@@ -86,6 +86,7 @@ def _device(workers: WorkerPlan) -> str:
 
 
 def _read(run: Run) -> dict[str, Any]:
+    """The content of plan.json, empty where there is none."""
     plan: dict[str, Any] = json.loads(run.storage.read(PLAN)) if run.storage.exists(PLAN) else {}
     return plan
 

@@ -67,7 +67,7 @@ def plane(shown: ShownRows) -> dict[str, Any]:
         from umap import UMAP
 
         method, points = "UMAP", UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(vectors)
-    labels = [None] * len(rows) if shown.labels is None else [_told(shown.labels[row]) for row in rows]
+    labels = [None] * len(rows) if shown.labels is None else [_label_text(shown.labels[row]) for row in rows]
     x, y = (np.round(points[:, axis], 4).tolist() for axis in (0, 1))
     return {"x": x, "y": y, "label": labels, "method": method}
 
@@ -156,7 +156,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _spaced(rows: Sequence[int], count: int) -> list[int]:
-    """At most so many of some rows, evenly spaced."""
+    """At most ``count`` of the rows, evenly spaced."""
     return [rows[int(at)] for at in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
 
 
@@ -177,7 +177,7 @@ def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict
         for row, text, picture in zip(mine, texts, pictures, strict=True):
             values = {
                 "key": shown.keys[row],
-                "label": None if shown.labels is None else _told(shown.labels[row]),
+                "label": None if shown.labels is None else _label_text(shown.labels[row]),
                 "text": str(text)[:_TEXT] if isinstance(text, str) else None,
                 "thumbnail": thumbnail(picture, run.job.limits),
             }
@@ -212,7 +212,7 @@ def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _told(label: Any) -> str | None:
+def _label_text(label: Any) -> str | None:
     if is_empty(label):
         return None
     if isinstance(label, list | tuple | np.ndarray):

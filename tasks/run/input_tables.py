@@ -35,7 +35,7 @@ def open_sides(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
 
 
 def inputs_of(side: Side, job: Job) -> list[str]:
-    """The inputs whose columns stand in a table."""
+    """The inputs whose columns are in an input table."""
     if side.input is not None:
         return [side.input]
     return [name for name, part in job.inputs.items() if part.corpus is None]

@@ -50,7 +50,7 @@ def is_several(kind: pa.DataType, vector: bool) -> bool:
 
 
 def hash_keys(keys: Sequence[str | None]) -> NDArray[np.uint64]:
-    """(n,) the hashes by which repeated keys are found; a null key is like no key."""
+    """(n,) hashes of keys, to find repeated ones; a null key equals no other."""
     return stable_hash(("\0", row) if key is None else key for row, key in enumerate(keys))
 
 

@@ -62,7 +62,7 @@ def _pooler_is_stored(model: nn.Module, folder: Path) -> bool:
 
 
 def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
-    """Asks for the pooling layer where a model's class leaves it out and the checkpoint has it."""
+    """``{"add_pooling_layer": True}`` if the class leaves the layer out by default and the checkpoint has it, else {}."""
     kind = transformers.MODEL_MAPPING.get(type(config), None) if auto is transformers.AutoModel else auto
     option = inspect.signature(kind.__init__).parameters.get("add_pooling_layer") if inspect.isclass(kind) else None
     if option is None or option.default is not False:

@@ -57,7 +57,7 @@ class Transform:
         )
 
     def as_json(self) -> dict[str, JSON]:
-        """Everything the pixels depend on, for the fingerprint."""
+        """The settings that the pixels depend on, as JSON for the encoder's fingerprint."""
         given = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if not self.floor:
             del given["floor"]

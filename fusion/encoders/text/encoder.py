@@ -232,7 +232,7 @@ class TextEncoder(Encoder):
         return self.tokenizer.max_length if self._pad_to_max_length else len(prepared)
 
     def window_rows(self, batch_size: int) -> int:
-        """Rows sorted by length together: enough that neighbours are nearly equally long."""
+        """Rows that are sorted by length together, so many that neighbors are nearly equally long."""
         del batch_size
         return _WINDOW
 

@@ -1,0 +1,32 @@
+"""Words that no file of this repository uses: code, docs and messages speak the language of their field."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# In two halves each, so that this file does not hold them.
+WORDS = ("to" "ld", "tel" "ls", "hea" "rd", "looks wi" "th", "in pea" "ce", "stands the" "re", "lives o" "n", "goes on with" "out")  # fmt: skip
+
+
+def tracked_files() -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def test_no_file_uses_words_that_are_not_of_the_field():
+    pattern = re.compile(rf"(?<![a-z])({'|'.join(WORDS)})(?![a-z])".encode(), re.IGNORECASE)
+    found = []
+    for path in tracked_files():
+        content = path.read_bytes()
+        if b"\0" not in content[:8192]:
+            found += [
+                f"{path.relative_to(ROOT)}:{number}: {match[0].decode()}"
+                for number, line in enumerate(content.splitlines(), 1)
+                if (match := pattern.search(line))
+            ]
+    assert not found, "\n".join(found)
