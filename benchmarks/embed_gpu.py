@@ -52,7 +52,7 @@ THREADS = os.cpu_count() or 1
 ROUNDS = 3
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = 30_000 if GPU else 2_000
-# Deciles of tokens a text, by MiniLM's tokeniser.
+# Deciles of tokens a text, by MiniLM's tokenizer.
 LENGTHS = {
     "banking77": (9, 10, 11, 12, 13, 14, 16, 18, 24, 60),
     "recipes": (140, 210, 270, 330, 390, 450, 512, 512, 512, 512),

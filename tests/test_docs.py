@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*/README.md")])  # fmt: skip
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("docs/*.md")),
+    *sorted(ROOT.glob("examples/*/README.md")),
+]
+FOLDERS = "flows|tasks|infra|fusion|tests|benchmarks|examples|docs"
 
 
 def names_of(pages: list[Path], pattern: str) -> list[str]:
@@ -42,11 +48,7 @@ def test_names_of_modules_exist(name):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_files_exist(page):
     text = page.read_text(encoding="utf-8")
-    names = set(
-        re.findall(
-            r"(?<![\w/.*{<])((?:flows|tasks|infra|fusion|tests|benchmarks|examples|docs)/[\w./-]*\w/?)(?![\w*-])", text
-        )
-    )
+    names = set(re.findall(rf"(?<![\w/.*{{<])((?:{FOLDERS})/[\w./-]*\w/?)(?![\w*-])", text))
     names |= {f"{page.parent.relative_to(ROOT)}/{name}" for name in re.findall(r"\]\((?!https?:)([\w./-]+)\)", text)}
     assert not sorted(name for name in names if not (ROOT / name).exists())
 

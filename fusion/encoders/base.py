@@ -28,7 +28,7 @@ class Preprocessing:
 
     Attributes:
         resize: Shorter edge after resizing, pixels.
-        crop: Edge of the square cut from the centre, pixels.
+        crop: Edge of the square cut from the center, pixels.
         mean: Per-channel mean of values in 0..1.
         std: Per-channel standard deviation of values in 0..1.
     """

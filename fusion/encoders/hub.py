@@ -96,7 +96,7 @@ def encoder_errors(key: str, what: str) -> Iterator[None]:
         yield
     except JobError:
         raise
-    except Exception as error:  # noqa: BLE001 - configurations and tokenisers raise anything on odd folders
+    except Exception as error:  # noqa: BLE001 - configurations and tokenizers raise anything on odd folders
         line = _ESCAPES.sub("", str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if isinstance(error, KeyError):
             line = f"there is no {line}"

@@ -16,7 +16,7 @@ _READERS = 8
 
 @dataclass(slots=True)
 class PreparedChunk:
-    """Neighbouring rows, prepared.
+    """Neighboring rows, prepared.
 
     Attributes:
         rows: Numbers of the good ones.

@@ -15,7 +15,7 @@ def is_null(value: object) -> bool:
 
 
 def check_text(value: object) -> str:
-    """The value as text that every tokeniser can read.
+    """The value as text that every tokenizer can read.
 
     Raises:
         BadInputError: NULL, NOT_TEXT, EMPTY (or only white space) or INVALID_TEXT (lone surrogates).

@@ -61,7 +61,7 @@ class SentenceConfig:
 
     Attributes:
         transformer: Folder of the transformer itself.
-        max_length: Its own limit in tokens, or None to use the tokeniser's and the model's.
+        max_length: Its own limit in tokens, or None to use the tokenizer's and the model's.
         lowercase: Whether texts are lower-cased first.
         pooling_modes: Poolings over tokens, concatenated; empty when the folder names none.
         prompt: Put before every text.
@@ -186,7 +186,7 @@ def _requested_output(config: Mapping[str, Any], clip: bool) -> tuple[ModelOutpu
 
 
 def _processing(config: Mapping[str, Any]) -> tuple[int | None, bool, str | None]:
-    """Length and padding that a folder asks of its tokeniser, or which of its settings is not supported."""
+    """Length and padding that a folder asks of its tokenizer, or which of its settings is not supported."""
     given = {key: config[key] for key in _ARGUMENTS if config.get(key)}
     for key, values in given.items():
         limits = {"model_max_length"} if key in ("tokenizer_args", "processor_kwargs") else set()

@@ -94,7 +94,7 @@ def _tried(name: str) -> Found:
 
 
 def _saved(name: str, config: Any, folder: Path) -> Any:
-    """Saves a random model of a configuration with a tokeniser; the library on it."""
+    """Saves a random model of a configuration with a tokenizer; the library on it."""
     from transformers import AutoModel
 
     model = tiny.build(AutoModel, config, folder)
@@ -105,7 +105,7 @@ def _saved(name: str, config: Any, folder: Path) -> Any:
         library = library_of(folder)
         library.encode(TEXTS[0])
         return library
-    except Exception:  # noqa: BLE001 - it wants a processor of pictures or sounds beside the tokeniser, or knows it not
+    except Exception:  # noqa: BLE001 - it wants a processor of pictures or sounds beside the tokenizer, or knows it not
         return Plain(folder)
 
 

@@ -1,4 +1,4 @@
-"""Picture models: decode on threads, stack channels last, standardise on the device, run."""
+"""Picture models: decode on threads, stack channels last, standardize on the device, run."""
 
 from collections.abc import Sequence
 
@@ -43,7 +43,7 @@ class Standardize(nn.Module):
 
 
 class ImageEncoder(Encoder):
-    """A model from standardised pictures (n, 3, h, w) to vectors (n, dim).
+    """A model from standardized pictures (n, 3, h, w) to vectors (n, dim).
 
     Attributes:
         model: The module; in eval mode on its device.

@@ -1,4 +1,4 @@
-"""Which format a picture is in, recognised by its first bytes."""
+"""Which format a picture is in, recognized by its first bytes."""
 
 import re
 from collections.abc import Sequence

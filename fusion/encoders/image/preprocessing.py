@@ -20,7 +20,7 @@ from barycenter.fusion.encoders.image.transforms import Pixels, ProcessorTransfo
 from barycenter.fusion.errors import JobError
 
 _AGREEMENT = 1e-4
-"""Largest difference of a standardised value."""
+"""Largest difference of a standardized value."""
 
 _INTERPOLATION = {
     0: InterpolationMode.NEAREST_EXACT,
@@ -59,7 +59,7 @@ class LibraryTransform(ProcessorTransform):
     """
 
     def pixels(self, picture: Image.Image) -> Pixels:
-        """(height, width, 3) float32, standardised."""
+        """(height, width, 3) float32, standardized."""
         return np.ascontiguousarray(_processed(self.processor, picture).transpose(1, 2, 0))
 
 
@@ -122,7 +122,7 @@ def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
     values: NDArray[Any] = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
     if values.ndim != 4 or values.shape[:2] != (1, 3):
         name, shape = type(processor).__name__, "x".join(map(str, values.shape))
-        raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colours")
+        raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colors")
     return np.asarray(values[0], np.float32)
 
 
@@ -133,7 +133,7 @@ def _agree(transform: Transform, picture: Image.Image, theirs: NDArray[np.float3
 
 @cache
 def _sample_pictures() -> tuple[Image.Image, ...]:
-    """A smooth picture, wider than high, whose colours differ everywhere; noise: high, of odd edges, and small."""
+    """A smooth picture, wider than high, whose colors differ everywhere; noise: high, of odd edges, and small."""
     y, x = np.mgrid[0:300, 0:400] / 400.0
     waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 7 * y)], axis=-1)
     noise = np.random.default_rng(0).integers(0, 256, (501, 333, 3), np.uint8)
@@ -170,8 +170,8 @@ def _from_processor(processor: Any) -> Transform | None:
         crop = cut[:2]
     elif not exact:
         return None
-    normalised = bool(getattr(processor, "do_normalize", False))
-    mean = tuple(processor.image_mean) if normalised else (0.0, 0.0, 0.0)
-    std = tuple(processor.image_std) if normalised else (1.0, 1.0, 1.0)
+    normalized = bool(getattr(processor, "do_normalize", False))
+    mean = tuple(processor.image_mean) if normalized else (0.0, 0.0, 0.0)
+    std = tuple(processor.image_std) if normalized else (1.0, 1.0, 1.0)
     resample = getattr(processor, "resample", None)
     return Transform((height, width), exact, crop, 2 if resample is None else int(resample), mean, std, floor=True)

@@ -62,7 +62,7 @@ def _pooler_is_stored(model: nn.Module, folder: Path) -> bool:
 
 
 def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
-    """``{"add_pooling_layer": True}`` if the class leaves the layer out by default and the checkpoint has it, else {}."""
+    """``{"add_pooling_layer": True}`` if the class leaves it out by default and the checkpoint has it, else {}."""
     kind = transformers.MODEL_MAPPING.get(type(config), None) if auto is transformers.AutoModel else auto
     option = inspect.signature(kind.__init__).parameters.get("add_pooling_layer") if inspect.isclass(kind) else None
     if option is None or option.default is not False:
@@ -175,7 +175,7 @@ def load(spec: EncoderSpec, device: str) -> ImageEncoder:
 
 
 def _sample_inputs(size: tuple[int, int]) -> list[Pixels]:
-    """Prepared pictures that differ: noise, a ramp, one colour."""
+    """Prepared pictures that differ: noise, a ramp, one color."""
     rng = np.random.default_rng(0)
     ramp = np.broadcast_to(np.linspace(0, 255, size[1])[None, :, None], (*size, 3))
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8), ramp.astype(np.uint8), np.full((*size, 3), 90, np.uint8)]

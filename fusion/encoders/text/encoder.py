@@ -111,10 +111,10 @@ def describe(spec: EncoderSpec) -> Description:
 
 
 def load(spec: EncoderSpec, device: str) -> Encoder:
-    """A transformers text model with its tokeniser, ready to encode.
+    """A transformers text model with its tokenizer, ready to encode.
 
     A sentence-transformers folder is used as its ``modules.json`` says. A plain folder's last hidden states are
-    averaged over the tokens, without normalisation. CLIP and SigLIP give their projected text embedding.
+    averaged over the tokens, without normalization. CLIP and SigLIP give their projected text embedding.
 
     Raises:
         JobError: As :func:`describe`, or weights are missing.
@@ -151,7 +151,7 @@ class TextEncoder(Encoder):
 
     Attributes:
         model: The transformer in eval mode on its device.
-        tokenizer: Its tokeniser.
+        tokenizer: Its tokenizer.
         unpadded: Runs the model without padding (variable-length attention); None where it cannot, or on a CPU.
         pooled: Whether the model itself gives one vector a text.
         batching: Which texts of a batch the model is run on at once, so that no vector depends on the others:
@@ -269,7 +269,7 @@ class TextEncoder(Encoder):
     def _padded(self, batch: Sequence[list[int]]) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Ids padded to the longest, and their mask; no mask where nothing was padded.
 
-        Padding that is attended to stands where the tokeniser puts it, any other at the end.
+        Padding that is attended to stands where the tokenizer puts it, any other at the end.
         """
         lengths = np.fromiter(map(len, batch), np.int64, len(batch))
         longest = self.tokenizer.max_length if self._pad_to_max_length else max(int(lengths.max()), 1)

@@ -60,7 +60,7 @@ def _other_towers(model: nn.Module) -> tuple[str, ...]:
 
 
 def first_id_without_embedding(tokenizer: Any, model: nn.Module, name: str) -> int | None:
-    """The first id that the model has no embedding for, where the tokeniser has special tokens beyond its matrix.
+    """The first id that the model has no embedding for, where the tokenizer has special tokens beyond its matrix.
 
     Args:
         tokenizer: The folder's.
@@ -81,7 +81,7 @@ def first_id_without_embedding(tokenizer: Any, model: nn.Module, name: str) -> i
     if ordinary := sorted(token for token in beyond if token not in special):
         raise JobError(
             "encoder",
-            f"{name}: its tokeniser has {len(tokenizer)} tokens, but its model embeds {rows} ({ordinary[0]!r} has no "
+            f"{name}: its tokenizer has {len(tokenizer)} tokens, but its model embeds {rows} ({ordinary[0]!r} has no "
             "embedding); the folder mixes files of two models, or the matrix was not resized after tokens were added",
         )
     return rows if beyond else None

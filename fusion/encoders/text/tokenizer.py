@@ -21,7 +21,7 @@ _UNLIMITED = 8192
 
 
 def configured_max_length(settings: SentenceConfig, tokenizer: Any, config: Any) -> int:
-    """Tokens a folder asks to be read: its own limit, else the least of the tokeniser's and the configured positions.
+    """Tokens a folder asks to be read: its own limit, else the least of the tokenizer's and the configured positions.
 
     Models that number positions from after the padding token (RoBERTa's family) hold that many fewer.
     """
@@ -38,7 +38,7 @@ def configured_max_length(settings: SentenceConfig, tokenizer: Any, config: Any)
 
 
 class Tokenizer:
-    """A tokeniser with its limit.
+    """A tokenizer with its limit.
 
     Args:
         settings: Of the folder.
@@ -50,14 +50,14 @@ class Tokenizer:
         max_length: Most tokens of a text, special ones included; never more than the model has positions for.
         pad_id: The padding token.
         min_length: Fewest tokens that the model can read.
-        pads_left: Whether the tokeniser puts padding before a text.
+        pads_left: Whether the tokenizer puts padding before a text.
 
     Raises:
-        JobError: There is no usable tokeniser, or it is another model's.
+        JobError: There is no usable tokenizer, or it is another model's.
     """
 
     def __init__(self, settings: SentenceConfig, config: Any, spec: EncoderSpec, model: nn.Module) -> None:
-        with encoder_errors("encoder", f"{spec.encoder} has no usable tokeniser"):
+        with encoder_errors("encoder", f"{spec.encoder} has no usable tokenizer"):
             self._tokenizer = AutoTokenizer.from_pretrained(
                 settings.transformer, trust_remote_code=spec.trust_remote_code
             )
@@ -115,10 +115,10 @@ class Tokenizer:
         """Consecutive parts of a text, each of about as many tokens as fit; a part ends between words where it can.
 
         Raises:
-            JobError: The tokeniser does not tell where its tokens stand.
+            JobError: The tokenizer does not tell where its tokens stand.
         """
         if self._fast is None:
-            raise JobError("long_text", "window-mean needs a fast tokeniser (tokenizer.json), which this model lacks")
+            raise JobError("long_text", "window-mean needs a fast tokenizer (tokenizer.json), which this model lacks")
         whole = self._fast.encode(text)
         if not whole.overflowing:
             return [text]

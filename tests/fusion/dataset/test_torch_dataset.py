@@ -73,8 +73,8 @@ def test_no_warning_about_read_only_memory(out, recwarn):
 def test_columns_are_chosen_and_unknown_ones_named(out):
     assert set(next(iter(FusedDataset(out, columns=["fused", "has"])))) == {"fused", "has"}
     assert list(next(iter(FusedDataset(out, columns=["has_image"])))["has"]) == ["image"]
-    with pytest.raises(ValueError, match="no column 'colour'; there are id, label"):
-        FusedDataset(out, columns=["colour"])
+    with pytest.raises(ValueError, match="no column 'color'; there are id, label"):
+        FusedDataset(out, columns=["color"])
     with pytest.raises(TypeError, match=r"columns must be a list of names, not 'fused'"):
         FusedDataset(out, columns="fused")
     with pytest.raises(ValueError, match="rank 0 is not within a world of 0"):
@@ -127,7 +127,7 @@ def test_a_filter_that_nothing_passes_gives_no_batch(out):
     dataset = FusedDataset(out, filter=[("label", "==", "nowhere")], shuffle=True)
     assert (list(dataset), len(dataset), len(FusedRows(out, filter=[("count", "<", 0)]))) == ([], 0, 0)
     with pytest.raises(ValueError, match="filter: No match for FieldRef"):
-        FusedDataset(out, filter=[("colour", "==", "red")])
+        FusedDataset(out, filter=[("color", "==", "red")])
 
 
 def test_shuffling_keeps_rows_whole_and_changes_with_the_epoch(out):

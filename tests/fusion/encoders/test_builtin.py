@@ -22,7 +22,7 @@ def test_related_texts_are_nearer():
     assert cosine(vectors[0], vectors[1]) > cosine(vectors[0], vectors[2]) + 0.2
 
 
-def test_descriptor_separates_colour_and_direction():
+def test_descriptor_separates_color_and_direction():
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::8] = stripes[:, 1::8] = 255
     across, down = Image.fromarray(stripes), Image.fromarray(stripes.transpose(1, 0, 2))

@@ -5,7 +5,7 @@ from torchvision import models
 from barycenter.fusion.encoders.device import fuse_conv_bn, to_device, to_host_async
 
 
-def test_folding_keeps_the_vectors_and_drops_the_normalisations():
+def test_folding_keeps_the_vectors_and_drops_the_normalizations():
     torch.manual_seed(0)
     model = models.mobilenet_v2(weights=None).eval()
     for module in model.modules():

@@ -143,7 +143,7 @@ def test_texts_that_are_too_short_for_the_model_are_refused_and_the_others_read(
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_that_is_read_stands_where_the_tokeniser_puts_it(side, tmp_path):
+def test_padding_that_is_read_stands_where_the_tokenizer_puts_it(side, tmp_path):
     parts = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     text = parts | {"vocab_size": 200, "max_position_embeddings": 16, "projection_size": 32}
     torch.manual_seed(0)

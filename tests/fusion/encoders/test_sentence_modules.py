@@ -109,7 +109,7 @@ def test_settings_that_are_not_supported_are_refused_by_name(settings, words, tm
     assert words in refused(folder)
 
 
-def test_a_shorter_length_for_the_tokeniser(tmp_path, tiny_bert):
+def test_a_shorter_length_for_the_tokenizer(tmp_path, tiny_bert):
     folder = saved(tmp_path / "m", tiny_bert)
     changed(
         folder / "sentence_bert_config.json", processing_kwargs={"text": {"max_length": 9, "padding": "max_length"}}

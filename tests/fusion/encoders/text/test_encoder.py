@@ -46,7 +46,7 @@ def test_pooling_equals_sentence_transformers(mode, tmp_path, tiny_bert):
     np.testing.assert_allclose(ours(folder), theirs(folder), atol=1e-5)
 
 
-def test_dense_layernorm_normalise_and_length(tmp_path, tiny_bert):
+def test_dense_layernorm_normalize_and_length(tmp_path, tiny_bert):
     torch.manual_seed(1)
     dense = parts.Dense(24, 10, activation_function=torch.nn.GELU())
     folder = save(tmp_path / "m", tiny_bert, dense, parts.LayerNorm(10), parts.Normalize(), length=16)

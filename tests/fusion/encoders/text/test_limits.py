@@ -71,7 +71,7 @@ def test_texts_are_cut_at_the_last_position_that_the_model_has(family, settings,
         (folder / "modules.json").write_text(json.dumps(entries))
     assert load(EncoderSpec("text", str(folder))).tokenizer.max_length == limit
     assert describe(EncoderSpec("text", str(folder))).fingerprint["max_length"] == limit
-    if family != "Esm":  # its own tokeniser hides tokens
+    if family != "Esm":  # its own tokenizer hides tokens
         agrees(folder, LONG, limit)
 
 
@@ -80,10 +80,10 @@ def test_positions_without_a_table_do_not_cut(tmp_path):
     assert load(EncoderSpec("text", str(folder))).tokenizer.max_length == 64
 
 
-def test_a_tokeniser_of_more_tokens_than_the_matrix_is_refused(tmp_path):
+def test_a_tokenizer_of_more_tokens_than_the_matrix_is_refused(tmp_path):
     folder = tiny(tmp_path, "Bert", vocab_size=20)
     for run in (describe, load):
-        with pytest.raises(JobError, match=r"its tokeniser has [0-9]+ tokens, but its model embeds 20") as caught:
+        with pytest.raises(JobError, match=r"its tokenizer has [0-9]+ tokens, but its model embeds 20") as caught:
             run(EncoderSpec("text", str(folder)))
         assert caught.value.key == "encoder"
 
