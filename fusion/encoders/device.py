@@ -1,4 +1,4 @@
-"""Between the processor and the model's device: copies that overlap with computing, and layers that are folded."""
+"""Between the processor and the model's device: copies that overlap with computing, and fused layers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ _AGREEMENT = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class PendingVectors:
-    """Vectors on their way to the processor.
+    """Vectors that are being copied to host memory.
 
     Attributes:
         host: (n, dim) float32 on the processor, filled once ``copied`` has happened.
@@ -35,13 +35,13 @@ class PendingVectors:
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:
-    """An array on the device; a GPU goes on computing meanwhile."""
+    """Copies an array to the device; on a GPU the copy is asynchronous."""
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def to_host_async(outputs: torch.Tensor) -> PendingVectors:
-    """Starts the copy of vectors to the processor, behind what the device computes now and before what comes next."""
+    """Starts an asynchronous copy of (n, dim) outputs to host memory as float32."""
     values = outputs.float()
     if values.device.type != "cuda":
         return PendingVectors(values.cpu(), None)
@@ -53,10 +53,10 @@ def to_host_async(outputs: torch.Tensor) -> PendingVectors:
 
 
 def fuse_conv_bn(model: nn.Module, size: tuple[int, int]) -> nn.Module:
-    """A picture model in eval mode with every batch normalization folded into the convolution before it.
+    """A picture model in eval mode with every batch normalization fused into the convolution before it.
 
     MobileNetV2 on two cores ran 1.9 times as fast for it, faster than compiled. A model that torch.fx cannot trace, or
-    whose folded form gives other vectors, is returned as it is.
+    whose fused form gives other vectors, is returned as it is.
 
     Args:
         model: From (n, 3, h, w) to (n, dim), in eval mode, float32, on the processor.

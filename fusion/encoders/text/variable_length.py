@@ -58,7 +58,7 @@ AttentionMaskInterface.register(_ATTENTION_NAME, lambda *_, **__: None)
 
 
 class VariableLengthModel:
-    """Runs a text model on packed rows.
+    """Runs a text model without padding, with variable-length attention.
 
     Args:
         model: A transformers text model, on its device.
@@ -71,7 +71,7 @@ class VariableLengthModel:
 
     @classmethod
     def of(cls, model: nn.Module, pad_id: int) -> "VariableLengthModel | None":
-        """The model's packed form, or None where it gives other states than the padded one.
+        """The model without padding, or None where its states differ from those with padding.
 
         Models number positions from 0, or (RoBERTa's family) from after the padding token. On a GPU the kernel needs a
         half-precision format.
