@@ -112,8 +112,8 @@ def _refit(views: dict[str, NDArray[np.float64]], held: NDArray[np.bool_], ridge
     bases, means, scalings = [], [], []
     for values in views.values():
         means.append(values[~held].mean(axis=0))
-        centred = (values[~held] - means[-1]) / np.sqrt((~held).sum() - 1)
-        left, singular, right = scipy.linalg.svd(centred, full_matrices=False)
+        centered = (values[~held] - means[-1]) / np.sqrt((~held).sum() - 1)
+        left, singular, right = scipy.linalg.svd(centered, full_matrices=False)
         shrunk = np.sqrt(singular**2 + ridge * (singular**2).sum() / len(singular))
         bases.append(left * (singular / shrunk))
         scalings.append(right.T / shrunk)

@@ -1,6 +1,6 @@
 """Does the embed stage run at the speed of the bare model, and ahead of what a user would pick instead?
 
-The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenised or decoded, a
+The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenized or decoded, a
 batch by all cores or a batch a core, whichever is faster (the ceiling), the whole embed stage over Ray with its files
 written, sentence-transformers, Ray Data's map_batches recipe, torch's DataLoader, and Daft's embed_text where it works.
 Start-up and model load are not in the rates (but for Daft, about a second); the stage shows its own. The ceiling of

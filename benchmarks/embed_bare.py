@@ -8,7 +8,7 @@ import torch
 Run = Callable[[Sequence[Callable[[], object]]], None]
 
 
-def together(steps: Sequence[Callable[[], object]]) -> None:
+def batching(steps: Sequence[Callable[[], object]]) -> None:
     """One step after the other, each by all cores."""
     for step in steps:
         step()

@@ -43,7 +43,7 @@ from transformers import (
 )
 
 from barycenter.fusion.encoders import EncoderSpec, Preprocessing, load
-from barycenter.fusion.encoders.batch_size import find_batch
+from barycenter.fusion.encoders.batch_size import find_batch_size
 from barycenter.fusion.encoders.pipeline import Pipeline
 
 GPU = torch.cuda.is_available()
@@ -52,7 +52,7 @@ THREADS = os.cpu_count() or 1
 ROUNDS = 3
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = 30_000 if GPU else 2_000
-# Deciles of tokens a text, by MiniLM's tokeniser.
+# Deciles of tokens a text, by MiniLM's tokenizer.
 LENGTHS = {
     "banking77": (9, 10, 11, 12, 13, 14, 16, 18, 24, 60),
     "recipes": (140, 210, 270, 330, 390, 450, 512, 512, 512, 512),
@@ -117,14 +117,14 @@ def synthetic_texts(lengths: tuple[int, ...], count: int) -> list[str]:
 def texts(folder: Path, top: float) -> dict[str, Any]:
     config = bert(folder)
     encoder: Any = load(EncoderSpec("text", str(folder), dtype=DTYPE), device=DEVICE)
-    harness.note(f"texts run {'without' if encoder.packed else 'with'} padding")
+    harness.note(f"texts run {'without' if encoder.unpadded else 'with'} padding")
     found: dict[str, Any] = {}
     for name, lengths in LENGTHS.items():
         rows = synthetic_texts(lengths, TEXTS[name])
         with Pipeline(encoder, THREADS) as pipeline:
-            batch = find_batch(pipeline, rows[:512])
-            pipeline.embed(rows[:256], batch=batch)
-            speed = rate(len(rows), lambda p=pipeline, r=rows, b=batch: p.embed(r, batch=b))
+            batch = find_batch_size(pipeline, rows[:512])
+            pipeline.embed(rows[:256], batch_size=batch)
+            speed = rate(len(rows), lambda p=pipeline, r=rows, b=batch: p.embed(r, batch_size=b))
         operations = sum(transformer_operations(config, length) for length in lengths) / len(lengths)
         figures = {"rows_per_s": speed, "batch": batch, "mfu": speed * operations / top}
         found[name] = figures | {f"vs_{peer}": speed / theirs for peer, theirs in peers(folder, rows).items()}
@@ -191,10 +191,10 @@ def images(folder: Path, top: float) -> dict[str, Any]:
         encoder: Any = load(spec, device=DEVICE)
         sample = [encoder.prepare(data) for data in jpegs[:64]]
         with Pipeline(encoder, THREADS) as pipeline:
-            batch = find_batch(pipeline, jpegs[:64])
+            batch = find_batch_size(pipeline, jpegs[:64])
             pixels = rate(PIXELS, lambda p=pipeline, b=batch, s=sample: from_pixels(p, s, b))
             values = [jpegs[i % len(jpegs)] for i in range(JPEGS)]
-            files = rate(JPEGS, lambda p=pipeline, v=values, b=batch: p.embed(v, batch=b))
+            files = rate(JPEGS, lambda p=pipeline, v=values, b=batch: p.embed(v, batch_size=b))
         decode = THREADS * 64 / timed(lambda e=encoder: [e.prepare(data) for data in jpegs[:64]])
         found[name] = {
             "from_pixels_per_s": pixels, "from_jpegs_per_s": files, "decode_per_s": decode, "batch": batch,
@@ -209,7 +209,7 @@ def from_pixels(pipeline: Pipeline, sample: list[Any], batch: int) -> None:
     rows, under_way = [sample[i % len(sample)] for i in range(batch)], deque()
     for _ in range(max(1, PIXELS // batch)):
         under_way.append(pipeline.launch(rows))
-        while len(under_way) >= 2 * pipeline.launchers:
+        while len(under_way) >= 2 * pipeline.model_threads:
             pipeline.encoder.fetch(under_way.popleft().result().value)
     for launched in under_way:
         pipeline.encoder.fetch(launched.result().value)

@@ -19,7 +19,7 @@ from torchvision.transforms._presets import ImageClassification
 from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.image.decoding import decode
 from benchmarks import harness
-from benchmarks.embed_bare import Run, a_core_each, together
+from benchmarks.embed_bare import Run, a_core_each, batching
 from benchmarks.embed_ray_data import embed_files
 from benchmarks.embed_stage import Stage
 
@@ -65,7 +65,7 @@ class Pictures:
         self._model.classifier = torch.nn.Identity()
         self._model = self._model.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         self.compile_seconds: float | None = None
-        self._eager_batch = _best_batch("bare model", self._model, BATCHES, together)
+        self._eager_batch = _best_batch("bare model", self._model, BATCHES, batching)
         self._own_core = a_core_each(cores)
         self._core_batch = _best_batch("bare model, a batch a core", self._model, BATCHES, self._own_core)
         self._compiled, self._compiled_batch = self._compile()
@@ -76,11 +76,11 @@ class Pictures:
         """Rows a second of each."""
         compiled = self._compiled
         bare = {
-            "bare model, eager": lambda: _model_rate(self._model, self._eager_batch, _SECONDS, together),
+            "bare model, eager": lambda: _model_rate(self._model, self._eager_batch, _SECONDS, batching),
             "bare model, a batch a core": lambda: _model_rate(self._model, self._core_batch, _SECONDS, self._own_core),
         }
         if compiled is not None:
-            bare["bare model, compiled"] = lambda: _model_rate(compiled, self._compiled_batch, _SECONDS, together)
+            bare["bare model, compiled"] = lambda: _model_rate(compiled, self._compiled_batch, _SECONDS, batching)
         return bare | {
             "own model": self._own_model,
             "decode, one core": lambda: _decode_rate(self._encoder.prepare, self._encoded, _SECONDS / 2),
@@ -112,7 +112,7 @@ class Pictures:
         begun = time.perf_counter()
         try:
             compiled = torch.compile(self._model, dynamic=False)
-            batch = _best_batch("bare model, compiled", compiled, COMPILED_BATCHES, together)
+            batch = _best_batch("bare model, compiled", compiled, COMPILED_BATCHES, batching)
         except Exception as error:  # noqa: BLE001 - the compiler's own
             harness.note(f"the model cannot be compiled here: {str(error).splitlines()[0][:160]}")
             return None, 0

@@ -1,7 +1,7 @@
 """Ray Data's recipes for batch inference, as its documentation has them: actors that hold the model, map_batches.
 
 Rates leave out start-up: each batch notes when the model began and ended it, and the rate is over the span of all. What
-was preprocessed while the model was loading counts for nothing, in the recipe's favour.
+was preprocessed while the model was loading counts for nothing, in the recipe's favor.
 """
 
 import time

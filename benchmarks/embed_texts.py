@@ -14,7 +14,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 from benchmarks import harness
-from benchmarks.embed_bare import a_core_each, together
+from benchmarks.embed_bare import a_core_each, batching
 from benchmarks.embed_ray_data import embed_column
 from benchmarks.embed_stage import Stage
 
@@ -55,7 +55,7 @@ class Texts:
         self._sorted = sorted(ids, key=len, reverse=True)
         self._peer = SentenceTransformer(str(self._model_folder), device="cpu")
         self._expected: Any = None
-        self._ways = {"bare model": together, "bare model, a batch a core": a_core_each(cores)}
+        self._ways = {"bare model": batching, "bare model, a batch a core": a_core_each(cores)}
         self._budgets = {name: self._best_budget(name) for name in self._ways}
 
     def contenders(self) -> dict[str, Callable[[], float]]:

@@ -31,10 +31,10 @@ def emojitwo() -> tuple[Views, NDArray[np.object_], list[str]]:
 def _embed(data: Path, rows: list[dict[str, str]], kept: Path) -> None:
     weights = str(shared("weights/mobilenet_v2/mobilenet_v2.safetensors"))
     note("embedding", len(rows), "rows, once")
-    text = embed(load(EncoderSpec("text", str(minilm()))), [row["text"] for row in rows], batch=2048, threads=1)
+    text = embed(load(EncoderSpec("text", str(minilm()))), [row["text"] for row in rows], batch_size=2048, threads=1)
     pictures = [(data / "images" / row["image"]).read_bytes for row in rows]
     image = embed(
-        load(EncoderSpec("image", "torchvision/mobilenet_v2", weights=weights)), pictures, batch=16, threads=1
+        load(EncoderSpec("image", "torchvision/mobilenet_v2", weights=weights)), pictures, batch_size=16, threads=1
     )
     if not (text.ok.all() and image.ok.all()):
         missing(f"{int((~text.ok).sum())} texts and {int((~image.ok).sum())} pictures cannot be embedded")

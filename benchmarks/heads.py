@@ -116,7 +116,7 @@ def demo() -> Corpus:
         }
         views = {}
         for kind, encoder in (("text", "builtin/hashing"), ("image", "builtin/descriptor")):
-            made = embed(load(EncoderSpec(kind, encoder)), values[kind], batch=256, threads=1)
+            made = embed(load(EncoderSpec(kind, encoder)), values[kind], batch_size=256, threads=1)
             views[kind] = np.where(made.ok[:, None], made.vectors, np.nan).astype(np.float32)
     some = np.flatnonzero(~np.isnan(views["text"][:, 0]) | ~np.isnan(views["image"][:, 0]))
     labels = np.array([row["label"] or None for row in rows], dtype=object)
@@ -135,14 +135,14 @@ def mobilenet_noise(n: int) -> NDArray[np.float32]:
         weights = str(shared("weights/mobilenet_v2/mobilenet_v2.safetensors"))
         encoder = load(EncoderSpec("image", "torchvision/mobilenet_v2", weights=weights))
         kept.parent.mkdir(parents=True, exist_ok=True)
-        np.save(kept, embed(encoder, _noise(n), batch=16, threads=1).vectors)
+        np.save(kept, embed(encoder, _noise(n), batch_size=16, threads=1).vectors)
     found: NDArray[np.float32] = np.load(kept)
     return found
 
 
 def descriptor_noise(n: int) -> NDArray[np.float32]:
     """The built-in descriptor's vectors of n pictures of uniform noise."""
-    return embed(load(EncoderSpec("image", "builtin/descriptor")), _noise(n), batch=256, threads=1).vectors
+    return embed(load(EncoderSpec("image", "builtin/descriptor")), _noise(n), batch_size=256, threads=1).vectors
 
 
 def noise_vectors(real: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -34,7 +34,7 @@ ALLOWED = -0.005
 
 
 def digits(names: tuple[str, ...]) -> tuple[dict[str, NDArray[np.float32]], list[str]]:
-    """The views, their columns standardised, and the digit of every row."""
+    """The views, their columns standardized, and the digit of every row."""
     tables = {
         name: np.loadtxt(shared(f"data/uci_mfeat/mfeat-{name}.csv"), delimiter=",", skiprows=1, dtype=np.float32)
         for name in names

@@ -35,7 +35,7 @@ class Model:
         self.encoder = load(EncoderSpec(kind="text", encoder=folder), device="cpu")
     def embed(self, texts):
         from barycenter.fusion.encoders.pipeline import embed
-        return len(embed(self.encoder, texts, batch=1024, threads=2).vectors)
+        return len(embed(self.encoder, texts, batch_size=1024, threads=2).vectors)
 
 texts = open(sys.argv[2]).read().splitlines()
 assert ray.get(Model.remote(sys.argv[1]).embed.remote(texts)) == len(texts)

@@ -74,7 +74,7 @@ def main(out: str) -> None:
 
 
 def rows(out: str, manifest: Manifest) -> tuple[dict[str, Tensor], Any, Any, list[str]]:
-    """The encoders' vectors (NaN where missing), the written features, labels and groups of the labelled rows."""
+    """The encoders' vectors (NaN where missing), the written features, labels and groups of the labeled rows."""
     written = FusedRows(out, columns=[manifest.key, "fused", LABEL, GROUP]).read()
     shards = manifest.shards
     place: dict[str, int] = {}
@@ -87,12 +87,12 @@ def rows(out: str, manifest: Manifest) -> tuple[dict[str, Tensor], Any, Any, lis
         for row, key in enumerate(table.column("key").to_pylist()):
             place.setdefault(key, row)
         views[name] = vectors
-    labelled = [row for row, label in enumerate(written[LABEL]) if label]
-    order = [place[written["key"][row]] for row in labelled]
-    labels = np.array([written[LABEL][row] for row in labelled])
-    groups = [str(written[GROUP][row] or written["key"][row]) for row in labelled]
+    labeled = [row for row, label in enumerate(written[LABEL]) if label]
+    order = [place[written["key"][row]] for row in labeled]
+    labels = np.array([written[LABEL][row] for row in labeled])
+    groups = [str(written[GROUP][row] or written["key"][row]) for row in labeled]
     tensors = {name: torch.from_numpy(vectors[order]) for name, vectors in views.items()}
-    return tensors, written["fused"].numpy()[labelled], labels, groups
+    return tensors, written["fused"].numpy()[labeled], labels, groups
 
 
 def trained(

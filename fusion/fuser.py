@@ -25,8 +25,8 @@ from barycenter.fusion.alignment import Alignment
 from barycenter.fusion.dataset.reader import find_manifest, open_location
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
-from barycenter.fusion.encoders.given_values import rows_of
-from barycenter.fusion.encoders.multiple_values import Pooled, pool
+from barycenter.fusion.encoders.input_validation import check_input_values
+from barycenter.fusion.encoders.multiple_values import PooledResult, pool_values
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason, RunError
 
@@ -121,7 +121,7 @@ class Fuser:
             fused[some] = self.alignment.fuse(here, average=average["method"], weights=average.get("weights"))
         return fused
 
-    def embed(self, inputs: Values) -> dict[str, Pooled]:
+    def embed(self, inputs: Values) -> dict[str, PooledResult]:
         """Every input's own vectors, and why a row has none."""
         rows = self._checked(inputs)
         return {name: self._embed(name, values) for name, values in rows.items()}
@@ -151,7 +151,9 @@ class Fuser:
         if unknown := [str(name) for name in inputs if name not in self.specs]:
             raise ValueError(f"unknown input {', '.join(unknown)}; the inputs are {known}")
         rows = {
-            name: rows_of(name, self.specs[name].kind, values, self.manifest.inputs[name]["dim"], self._is_joined(name))
+            name: check_input_values(
+                name, self.specs[name].kind, values, self.manifest.inputs[name]["dim"], self._is_joined(name)
+            )
             for name, values in inputs.items()
         }
         lengths = {name: len(values) for name, values in rows.items()}
@@ -170,15 +172,15 @@ class Fuser:
             if name not in self._encoders:
                 self._encoders[name] = load(self.specs[name], device=self._device)
             if name not in self._pipelines:
-                self._pipelines[name] = Pipeline(self._encoders[name], _cores(), launchers=1)
+                self._pipelines[name] = Pipeline(self._encoders[name], _cores(), model_threads=1)
             return self._pipelines[name]
 
-    def _embed(self, name: str, values: Sequence[object]) -> Pooled:
+    def _embed(self, name: str, values: Sequence[object]) -> PooledResult:
         spec = self.specs[name]
         rows = [_members(spec.kind, value, self._is_joined(name)) for value in values]
         flat = [_value(spec.kind, member) for members in rows for member in members]
         offsets = np.cumsum([0, *map(len, rows)])
-        return pool(self._pipeline(name).embed(flat, batch=_BATCHES[spec.kind]), len(flat), offsets)
+        return pool_values(self._pipeline(name).embed(flat, batch_size=_BATCHES[spec.kind]), len(flat), offsets)
 
 
 def _cores() -> int:
@@ -244,7 +246,7 @@ def _members(kind: str, value: object, joined: bool) -> list[object]:
 
 
 def _value(kind: str, value: object) -> object:
-    """What the encoder reads; pictures are opened on its threads."""
+    """A value as the encoder takes it; pictures become callables, which the pipeline's threads open."""
     if kind == "image" and isinstance(value, str | Path):
         return partial(_read, Path(value))
     if kind == "image" and hasattr(value, "save") and hasattr(value, "mode"):

@@ -148,6 +148,7 @@ class KernelCCA(FeatureAlignment):
         return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
 
     def _ridges(self, _folds: FoldMoments) -> list[float]:
+        """The ridges to compare."""
         return list(_RIDGES) if self.regularization == "auto" else [float(self.regularization)]
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:

@@ -206,6 +206,7 @@ class LinearAlignment(Alignment):
         return [float(self.regularization)]
 
     def _finish(self, total: Moments, weights: Weights) -> None:
+        """Sets the fitted attributes (means, correlations, projection) from the moments of all rows and the weights."""
         self.means_ = {name: total.mean[columns].copy() for name, columns in total.columns.items()}
         for name, block in weights.items():
             if not (np.abs(block) < np.finfo(np.float32).max).all():

@@ -68,10 +68,10 @@ class NeighborIndex:
         """
         if top < 1:
             raise ValueError(f"top must be at least 1, not {top}")
-        asked = unit_rows(self._checked("queries", queries))
+        queries = unit_rows(self._checked("queries", queries))
         if not len(self):
-            return np.zeros((len(asked), 0), np.float32), np.zeros((len(asked), 0), np.int64)
-        similarity, rows = self._index.search(asked, min(top, len(self)))
+            return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
+        similarity, rows = self._index.search(queries, min(top, len(self)))
         return similarity, rows
 
     def _checked(self, name: str, vectors: object) -> FloatArray:

@@ -17,7 +17,7 @@ import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.fusion.dataset.row_plan import Piece
+from barycenter.fusion.dataset.row_ranges import RowRange
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, partition_scalar, partition_type
 from barycenter.fusion.errors import RunError
 
@@ -30,23 +30,23 @@ _NULLABLE = (pa.types.is_integer, pa.types.is_boolean)
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """What a column of whole numbers or flags holds.
+class ColumnBounds:
+    """Bounds of a column of integers or booleans.
 
     Attributes:
-        nulls: Whether a value may be null.
-        size: Of the value furthest from 0, or more.
+        has_nulls: Whether a value may be null.
+        max_abs: The largest absolute value, or more.
     """
 
-    nulls: bool = False
-    size: int = 0
+    has_nulls: bool = False
+    max_abs: int = 0
 
-    def joined(self, other: "Range") -> "Range":
-        """The range of both."""
-        return Range(self.nulls or other.nulls, max(self.size, other.size))
+    def union(self, other: "ColumnBounds") -> "ColumnBounds":
+        """The bounds of both columns together."""
+        return ColumnBounds(self.has_nulls or other.has_nulls, max(self.max_abs, other.max_abs))
 
 
-class Source:
+class FeatureReader:
     """A version of a fused data set: which row groups there are and how many rows of each pass the filter.
 
     Args:
@@ -65,16 +65,16 @@ class Source:
         self._root, self.manifest = find_manifest(self._filesystem, path, version)
         self._pid = os.getpid()
         self._fragments: dict[int, pads.ParquetFileFragment] = {}
-        self.filter = None if filter is None else _expression(filter)
+        self.filter = None if filter is None else _to_expression(filter)
         self.files: tuple[FeatureFile, ...] = self.manifest.files
         self.schema = self._schema()
         self._check_filter()
-        self.unit_file, self.unit_group, self.unit_rows, self.ranges = self._units()
+        self.row_group_file, self.row_group_number, self.row_group_rows, self.bounds = self._read_row_groups()
 
     @property
     def rows(self) -> int:
         """Rows that pass the filter."""
-        return int(self.unit_rows.sum())
+        return int(self.row_group_rows.sum())
 
     def path(self, file: FeatureFile) -> str:
         """Where a file lies on its filesystem."""
@@ -86,31 +86,35 @@ class Source:
         return self._dataset(fragments)
 
     def _dataset(self, fragments: list[pads.ParquetFileFragment]) -> pads.FileSystemDataset:
-        return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._live())
+        return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._current_filesystem())
 
-    def scan(self, pieces: Iterator[Piece], columns: Sequence[str], threads: bool = True) -> Iterator[pa.RecordBatch]:
+    def scan(
+        self, row_ranges: Iterator[RowRange], columns: Sequence[str], threads: bool = True
+    ) -> Iterator[pa.RecordBatch]:
         """Record batches that hold exactly the rows of the pieces, in their order."""
-        while some := list(islice(pieces, _FRAGMENTS_AT_ONCE)):
+        while some := list(islice(row_ranges, _FRAGMENTS_AT_ONCE)):
             yield from self._scan(some, columns, threads)
 
-    def _scan(self, pieces: list[Piece], columns: Sequence[str], threads: bool) -> Iterator[pa.RecordBatch]:
+    def _scan(self, row_ranges: list[RowRange], columns: Sequence[str], threads: bool) -> Iterator[pa.RecordBatch]:
         fragments = [
-            self._fragment(int(self.unit_file[piece.unit])).subset(row_group_ids=[int(self.unit_group[piece.unit])])
-            for piece in pieces
+            self._fragment(int(self.row_group_file[row_range.row_group])).subset(
+                row_group_ids=[int(self.row_group_number[row_range.row_group])]
+            )
+            for row_range in row_ranges
         ]
         batches = self._dataset(fragments).to_batches(columns=list(columns), filter=self.filter, use_threads=threads)
-        waiting = iter(pieces)
-        piece, seen = next(waiting), 0
+        waiting = iter(row_ranges)
+        row_range, seen = next(waiting), 0
         for batch in batches:
             while len(batch):
-                rows = int(self.unit_rows[piece.unit])
+                rows = int(self.row_group_rows[row_range.row_group])
                 here = min(len(batch), rows - seen)
-                first, last = max(piece.start - seen, 0), min(piece.stop - seen, here)
+                first, last = max(row_range.start - seen, 0), min(row_range.stop - seen, here)
                 if first < last:
                     yield batch.slice(first, last - first)
                 batch, seen = batch.slice(here), seen + here
                 if seen == rows:
-                    piece, seen = next(waiting, piece), 0
+                    row_range, seen = next(waiting, row_range), 0
 
     def _schema(self) -> pa.Schema:
         if not self.files:
@@ -118,7 +122,7 @@ class Source:
         try:
             physical = self._fragment(0).physical_schema
         except FileNotFoundError as error:
-            raise _missing(self.path(self.files[0])) from error
+            raise _file_missing(self.path(self.files[0])) from error
         for name, kind in self.manifest.partition_types.items():
             field = pa.field(name, partition_type(kind))
             place = physical.get_field_index(name)
@@ -132,19 +136,21 @@ class Source:
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise ValueError(f"filter: {str(error).splitlines()[0]}") from error
 
-    def _units(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], dict[str, Range]]:
+    def _read_row_groups(
+        self,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], dict[str, ColumnBounds]]:
         with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-            found = list(pool.map(self._row_groups, range(len(self.files))))
-        units = [(index, group, rows) for index, (groups, _) in enumerate(found) for group, rows in groups if rows]
-        table = np.array(units, dtype=np.int64).reshape(-1, 3)
-        ranges: dict[str, Range] = {}
+            found = list(pool.map(self._row_groups_of, range(len(self.files))))
+        row_groups = [(index, group, rows) for index, (groups, _) in enumerate(found) for group, rows in groups if rows]
+        table = np.array(row_groups, dtype=np.int64).reshape(-1, 3)
+        bounds: dict[str, ColumnBounds] = {}
         for _, own in found:
             for name, one in own.items():
-                ranges[name] = ranges.get(name, Range()).joined(one)
-        return table[:, 0], table[:, 1], table[:, 2], ranges
+                bounds[name] = bounds.get(name, ColumnBounds()).union(one)
+        return table[:, 0], table[:, 1], table[:, 2], bounds
 
-    def _row_groups(self, index: int) -> tuple[list[tuple[int, int]], dict[str, Range]]:
-        """(row group, rows that pass the filter) of one file, and what its whole numbers and flags span."""
+    def _row_groups_of(self, index: int) -> tuple[list[tuple[int, int]], dict[str, ColumnBounds]]:
+        """(row group, rows that pass the filter) of one file, and the bounds of its integer and boolean columns."""
         file = self.files[index]
         fragment = self._fragment(index)
         if self.filter is not None and not list(self._dataset([fragment]).get_fragments(filter=self.filter)):
@@ -152,28 +158,34 @@ class Source:
         try:
             metadata = fragment.metadata
         except FileNotFoundError as error:
-            raise _missing(self.path(file)) from error
+            raise _file_missing(self.path(file)) from error
         if metadata.num_rows != file.rows:
             raise RunError(f"{self.path(file)}: {metadata.num_rows} rows, the manifest says {file.rows}; fuse again")
         if self.filter is None:
-            return [(group.id, group.num_rows) for group in fragment.row_groups], self._ranges(metadata, file)
+            return [(group.id, group.num_rows) for group in fragment.row_groups], self._column_bounds(metadata, file)
         parts = fragment.split_by_row_group(filter=self.filter, schema=self.schema)
         rows = [(part.row_groups[0].id, self._dataset([part]).count_rows(filter=self.filter)) for part in parts]
-        return rows, self._ranges(metadata, file)
+        return rows, self._column_bounds(metadata, file)
 
-    def _ranges(self, metadata: pq.FileMetaData, file: FeatureFile) -> dict[str, Range]:
+    def _column_bounds(self, metadata: pq.FileMetaData, file: FeatureFile) -> dict[str, ColumnBounds]:
         columns = {column.name: column.type for column in self.schema if any(kind(column.type) for kind in _NULLABLE)}
-        ranges = {name: Range(value is None, _size(value)) for name, value in file.partition.items() if name in columns}
+        bounds = {
+            name: ColumnBounds(value is None, _magnitude(value))
+            for name, value in file.partition.items()
+            if name in columns
+        }
         for group in range(metadata.num_row_groups):
             for position in range(metadata.num_columns):
                 column = metadata.row_group(group).column(position)
                 name = column.path_in_schema
                 if name in columns and name not in file.partition:
-                    ranges[name] = ranges.get(name, Range()).joined(_range(column.statistics, columns[name]))
-        return ranges
+                    bounds[name] = bounds.get(name, ColumnBounds()).union(
+                        _statistics_bounds(column.statistics, columns[name])
+                    )
+        return bounds
 
     def _fragment(self, index: int) -> pads.ParquetFileFragment:
-        filesystem = self._live()
+        filesystem = self._current_filesystem()
         if index not in self._fragments:
             file = self.files[index]
             guarantee = None
@@ -186,7 +198,7 @@ class Source:
             )
         return self._fragments[index]
 
-    def _live(self) -> pafs.FileSystem:
+    def _current_filesystem(self) -> pafs.FileSystem:
         """The filesystem, made anew in a forked process: connections do not survive a fork."""
         if self._pid != os.getpid():
             self._filesystem = pickle.loads(pickle.dumps(self._filesystem))  # noqa: S301
@@ -200,26 +212,26 @@ class Source:
         self.__dict__.update(state | {"_pid": os.getpid()})
 
 
-def _range(statistics: pq.Statistics | None, kind: pa.DataType) -> Range:
+def _statistics_bounds(statistics: pq.Statistics | None, kind: pa.DataType) -> ColumnBounds:
     """What a column chunk spans; without statistics, the most that its type may."""
     largest = 0 if pa.types.is_boolean(kind) else 2 ** (kind.bit_width - pa.types.is_signed_integer(kind))
     if statistics is None:
-        return Range(True, largest)
-    nulls = not statistics.has_null_count or statistics.null_count > 0
+        return ColumnBounds(True, largest)
+    has_nulls = not statistics.has_null_count or statistics.null_count > 0
     if not statistics.has_min_max:
-        return Range(nulls, 0 if statistics.num_values == 0 else largest)
-    return Range(nulls, max(_size(statistics.min), _size(statistics.max)))
+        return ColumnBounds(has_nulls, 0 if statistics.num_values == 0 else largest)
+    return ColumnBounds(has_nulls, max(_magnitude(statistics.min), _magnitude(statistics.max)))
 
 
-def _size(value: Any) -> int:
+def _magnitude(value: Any) -> int:
     return abs(int(value)) if isinstance(value, int) else 0
 
 
-def _missing(path: str) -> RunError:
+def _file_missing(path: str) -> RunError:
     return RunError(f"{path}: listed in the manifest but not there; restore it or fuse again")
 
 
-def _expression(given: Filter) -> pc.Expression:
+def _to_expression(given: Filter) -> pc.Expression:
     return given if isinstance(given, pc.Expression) else pq.filters_to_expression(list(given))
 
 

@@ -24,12 +24,21 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset, IterableDataset, get_worker_info
 
-from barycenter.fusion.dataset.batches import Arrays, Batch, layout, no_arrays, rebatch, shuffled, to_arrays, to_batch
-from barycenter.fusion.dataset.reader import Filter, Source
-from barycenter.fusion.dataset.row_plan import Even, Line, Piece, rank_range, worker_range
+from barycenter.fusion.dataset.batches import (
+    Arrays,
+    Batch,
+    batch_columns,
+    empty_arrays,
+    rebatch,
+    shuffle_block,
+    to_arrays,
+    to_batch,
+)
+from barycenter.fusion.dataset.reader import FeatureReader, Filter
+from barycenter.fusion.dataset.row_ranges import Even, RowGroupSequence, RowRange, rank_range, worker_range
 from barycenter.fusion.dataset.schema import Manifest
 
-_EVENS = ("drop", "pad", "none")
+_EVEN_OPTIONS = ("drop", "pad", "none")
 
 
 class FusedDataset(IterableDataset[Batch]):
@@ -91,37 +100,37 @@ class FusedDataset(IterableDataset[Batch]):
             raise ValueError(f"rank {self.rank} is not within a world of {self.world_size}")
         if batch_size < 1 or buffer < 1:
             raise ValueError(f"batch_size ({batch_size}) and buffer ({buffer}) must be at least 1")
-        if even not in _EVENS:
-            raise ValueError(f"even must be one of {', '.join(_EVENS)}, not {even!r}")
+        if even not in _EVEN_OPTIONS:
+            raise ValueError(f"even must be one of {', '.join(_EVEN_OPTIONS)}, not {even!r}")
         self.batch_size, self.shuffle, self.seed, self.even = batch_size, shuffle, seed, even
-        self._block = -(-buffer // batch_size) * batch_size
-        self._source = Source(source, version, filesystem, filter)
-        self._columns = layout(self.manifest, self._source.schema, self._source.ranges, columns)
+        self._block_rows = -(-buffer // batch_size) * batch_size
+        self._reader = FeatureReader(source, version, filesystem, filter)
+        self._columns = batch_columns(self.manifest, self._reader.schema, self._reader.bounds, columns)
         # The epoch, and whether it was set: workers see both.
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
-        self._start: dict[str, Any] | None = None
-        self._delivered = 0
-        self._running = 0
-        self._ended = False
+        self._resume_state: dict[str, Any] | None = None
+        self._batches_delivered = 0
+        self._running_epoch = 0
+        self._epoch_ended = False
 
     @property
     def manifest(self) -> Manifest:
         """The manifest that is read."""
-        return self._source.manifest
+        return self._reader.manifest
 
     @property
     def files(self) -> list[str]:
         """Paths of the feature files on their filesystem; the filter is not applied."""
-        return [self._source.path(file) for file in self._source.files]
+        return [self._reader.path(file) for file in self._reader.files]
 
     @property
     def rows(self) -> int:
         """Rows that pass the filter, over all ranks."""
-        return self._source.rows
+        return self._reader.rows
 
     def arrow(self) -> pads.FileSystemDataset:
         """The files as a pyarrow dataset, partition columns included; the filter is not applied."""
-        return self._source.arrow()
+        return self._reader.arrow()
 
     def __len__(self) -> int:
         """Batches that this rank reads in an epoch, whatever the number of workers."""
@@ -135,70 +144,70 @@ class FusedDataset(IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Sets the epoch; workers that are already there see it at their next iteration."""
-        if self._start is not None and self._start["epoch"] != epoch:
-            self._start = None
+        if self._resume_state is not None and self._resume_state["epoch"] != epoch:
+            self._resume_state = None
         self._epoch[0], self._epoch[1] = epoch, 1
 
     def __iter__(self) -> Iterator[Batch]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
-        start, self._start = self._start, None
-        self._delivered = 0
+        start, self._resume_state = self._resume_state, None
+        self._batches_delivered = 0
         if start is not None:
             if start["workers"] != workers:
                 raise ValueError(f"the saved state has {start['workers']} workers, this loader {workers}; use as many")
-            self._delivered = int(start["batches"])
-        self._running, self._ended = self.epoch, False
-        return self._batches(self._running, worker, workers, self._delivered, info is None)
+            self._batches_delivered = int(start["batches"])
+        self._running_epoch, self._epoch_ended = self.epoch, False
+        return self._batches(self._running_epoch, worker, workers, self._batches_delivered, info is None)
 
-    def _span(self, worker: int, workers: int) -> tuple[int, int]:
+    def _worker_positions(self, worker: int, workers: int) -> tuple[int, int]:
         """The positions that a worker reads in an epoch."""
         whole = rank_range(self.rows, self.rank, self.world_size, self.even)
         return worker_range(*whole, worker, workers, self.batch_size)
 
     def _batches(self, epoch: int, worker: int, workers: int, skip: int, threads: bool) -> Iterator[Batch]:
-        line = Line(self._source.unit_rows, (self.seed, epoch) if self.shuffle else None)
-        first, last = self._span(worker, workers)
+        sequence = RowGroupSequence(self._reader.row_group_rows, (self.seed, epoch) if self.shuffle else None)
+        first, last = self._worker_positions(worker, workers)
         begin = first + skip * self.batch_size
-        parts = self._sequential(line, begin, last, threads)
+        parts = self._sequential(sequence, begin, last, threads)
         if self.shuffle:
-            parts = self._shuffled(line, (first, begin, last), (epoch, worker), threads)
+            parts = self._shuffled(sequence, (first, begin, last), (epoch, worker), threads)
         for arrays in parts:
-            self._delivered += 1
+            self._batches_delivered += 1
             yield to_batch(arrays, self._columns)
-        self._ended = True
+        self._epoch_ended = True
 
-    def _read(self, pieces: Iterator[Piece], threads: bool) -> Iterator[Arrays]:
+    def _read(self, row_ranges: Iterator[RowRange], threads: bool) -> Iterator[Arrays]:
         names = [column.name for column in self._columns]
-        return (to_arrays(batch, self._columns) for batch in self._source.scan(pieces, names, threads))
+        return (to_arrays(batch, self._columns) for batch in self._reader.scan(row_ranges, names, threads))
 
-    def _sequential(self, line: Line, begin: int, last: int, threads: bool) -> Iterator[Arrays]:
-        return rebatch(self._read(line.pieces(begin, last), threads), self.batch_size)
+    def _sequential(self, sequence: RowGroupSequence, begin: int, last: int, threads: bool) -> Iterator[Arrays]:
+        return rebatch(self._read(sequence.row_ranges(begin, last), threads), self.batch_size)
 
     def _shuffled(
-        self, line: Line, span: tuple[int, int, int], who: tuple[int, int], threads: bool
+        self, sequence: RowGroupSequence, span: tuple[int, int, int], entropy: tuple[int, int], threads: bool
     ) -> Iterator[Arrays]:
         """Block after block; every block is a run of positions with a random order of its own."""
         first, begin, last = span
         if begin >= last:
             return
-        number = (begin - first) // self._block
-        at = first + number * self._block
+        number = (begin - first) // self._block_rows
+        at = first + number * self._block_rows
         skip = (begin - at) // self.batch_size
-        rows = _Rows(self._read(line.pieces(at, last), threads))
+        rows = _RowStream(self._read(sequence.row_ranges(at, last), threads))
         while at < last:
-            size = min(self._block, last - at)
-            order = np.random.default_rng((self.seed, *who, self.rank, number)).permutation(size)
-            yield from islice(shuffled(rows.take(size), size, self.batch_size, order), skip, None)
+            size = min(self._block_rows, last - at)
+            order = np.random.default_rng((self.seed, *entropy, self.rank, number)).permutation(size)
+            yield from islice(shuffle_block(rows.take(size), size, self.batch_size, order), skip, None)
             at, number, skip = at + size, number + 1, 0
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same for a saved position to mean the same rows."""
         return {
             "version": self.manifest.version,
-            "filter": None if self._source.filter is None else str(self._source.filter),
+            "filter": None if self._reader.filter is None else str(self._reader.filter),
             "batch_size": self.batch_size,
-            "buffer": self._block if self.shuffle else None,
+            "buffer": self._block_rows if self.shuffle else None,
             "seed": self.seed if self.shuffle else None,
             "rank": self.rank,
             "world_size": self.world_size,
@@ -209,10 +218,10 @@ class FusedDataset(IterableDataset[Batch]):
         """Where this rank (in a worker: this worker) stands; JSON-ready. torchdata's StatefulDataLoader calls it."""
         info = get_worker_info()
         workers = 1 if info is None else info.num_workers
-        if self._start is not None:
-            return dict(self._start)
-        epoch, batches = self._running, self._delivered
-        if self._ended and self.epoch != epoch:
+        if self._resume_state is not None:
+            return dict(self._resume_state)
+        epoch, batches = self._running_epoch, self._batches_delivered
+        if self._epoch_ended and self.epoch != epoch:
             epoch, batches = self.epoch, 0
         return {"epoch": epoch, "batches": batches, "workers": workers, "of": self._identity()}
 
@@ -234,15 +243,15 @@ class FusedDataset(IterableDataset[Batch]):
         if chosen and epoch != state["epoch"] and self._is_end(state):
             return
         self._epoch[0] = int(state["epoch"])
-        self._start = dict(state)
+        self._resume_state = dict(state)
 
     def _is_end(self, state: dict[str, Any]) -> bool:
         info = get_worker_info()
-        first, last = self._span(0 if info is None else info.id, int(state["workers"]))
+        first, last = self._worker_positions(0 if info is None else info.id, int(state["workers"]))
         return int(state["batches"]) * self.batch_size >= last - first
 
 
-class _Rows:
+class _RowStream:
     """A stream of arrays from which runs of exactly so many rows are taken."""
 
     def __init__(self, parts: Iterator[Arrays]) -> None:
@@ -280,14 +289,14 @@ class FusedRows(Dataset[Batch]):
         filesystem: Any = None,
         cached_row_groups: int = 256,
     ) -> None:
-        self._source = Source(source, version, filesystem, filter)
-        self._columns = layout(self._source.manifest, self._source.schema, self._source.ranges, columns)
-        self._ends = np.cumsum(self._source.unit_rows)
+        self._reader = FeatureReader(source, version, filesystem, filter)
+        self._columns = batch_columns(self._reader.manifest, self._reader.schema, self._reader.bounds, columns)
+        self._ends = np.cumsum(self._reader.row_group_rows)
         self._cache: OrderedDict[int, Arrays] = OrderedDict()
-        self._cached = max(1, cached_row_groups)
+        self._max_cached = max(1, cached_row_groups)
 
     def __len__(self) -> int:
-        return self._source.rows
+        return self._reader.rows
 
     def read(self) -> Batch:
         """All rows as one batch."""
@@ -302,17 +311,17 @@ class FusedRows(Dataset[Batch]):
         wanted = np.asarray(rows, dtype=np.int64)
         if len(wanted) and not (wanted.min() >= 0 and wanted.max() < len(self)):
             raise IndexError(f"row {wanted.min() if wanted.min() < 0 else wanted.max()} of {len(self)}")
-        units = np.searchsorted(self._ends, wanted, side="right")
+        row_groups = np.searchsorted(self._ends, wanted, side="right")
         result: Arrays = {}
-        for unit in np.unique(units):
-            here = np.flatnonzero(units == unit)
-            arrays = self._unit(int(unit))
-            inside = wanted[here] - (self._ends[unit] - self._source.unit_rows[unit])
+        for row_group in np.unique(row_groups):
+            here = np.flatnonzero(row_groups == row_group)
+            arrays = self._row_group(int(row_group))
+            inside = wanted[here] - (self._ends[row_group] - self._reader.row_group_rows[row_group])
             for name, values in arrays.items():
                 if name not in result:
                     result[name] = np.empty((len(wanted), *values.shape[1:]), values.dtype)
                 result[name][here] = values[inside]
-        return to_batch(result or no_arrays(self._source.schema, self._columns), self._columns)
+        return to_batch(result or empty_arrays(self._reader.schema, self._columns), self._columns)
 
     def __getitem__(self, row: int) -> Batch:
         row = row + len(self) if row < 0 else row
@@ -323,16 +332,16 @@ class FusedRows(Dataset[Batch]):
         batch = self.take(rows)
         return [_row(batch, position) for position in range(len(rows))]
 
-    def _unit(self, unit: int) -> Arrays:
-        if unit not in self._cache:
-            whole = Piece(unit, 0, int(self._source.unit_rows[unit]))
-            parts = self._source.scan(iter([whole]), [column.name for column in self._columns], threads=False)
+    def _row_group(self, row_group: int) -> Arrays:
+        if row_group not in self._cache:
+            whole = RowRange(row_group, 0, int(self._reader.row_group_rows[row_group]))
+            parts = self._reader.scan(iter([whole]), [column.name for column in self._columns], threads=False)
             arrays = next(rebatch((to_arrays(part, self._columns) for part in parts), whole.rows))
-            self._cache[unit] = arrays
-            if len(self._cache) > self._cached:
+            self._cache[row_group] = arrays
+            if len(self._cache) > self._max_cached:
                 self._cache.popitem(last=False)
-        self._cache.move_to_end(unit)
-        return self._cache[unit]
+        self._cache.move_to_end(row_group)
+        return self._cache[row_group]
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_cache": OrderedDict()}

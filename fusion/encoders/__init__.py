@@ -9,7 +9,7 @@ from typing import Protocol, cast
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
 from barycenter.fusion.errors import JobError
 
-__all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "fixed_batch", "load"]
+__all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "fixed_batch_size", "load"]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _MODULES = {
@@ -73,10 +73,10 @@ def describe(spec: EncoderSpec) -> Description:
     return _family(spec).describe(spec)
 
 
-def fixed_batch(spec: EncoderSpec) -> int | None:
+def fixed_batch_size(spec: EncoderSpec) -> int | None:
     """Rows a batch where there is nothing to try because no model is run; else None.
 
-    >>> fixed_batch(EncoderSpec("text", "builtin/hashing")), fixed_batch(EncoderSpec("text", "some/model"))
+    >>> fixed_batch_size(EncoderSpec("text", "builtin/hashing")), fixed_batch_size(EncoderSpec("text", "some/model"))
     (256, None)
     """
     return _ROWS_WITHOUT_TORCH if _check(spec) in _WITHOUT_TORCH else None

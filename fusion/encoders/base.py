@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Vectors: TypeAlias = NDArray[np.float32]
 
-IMPLEMENTATION = 5
+IMPLEMENTATION_VERSION = 5
 """Part of every encoder id; raised whenever this package would compute different vectors from the same files."""
 
 DEFAULT_FORMATS = (
@@ -28,7 +28,7 @@ class Preprocessing:
 
     Attributes:
         resize: Shorter edge after resizing, pixels.
-        crop: Edge of the square cut from the centre, pixels.
+        crop: Edge of the square cut from the center, pixels.
         mean: Per-channel mean of values in 0..1.
         std: Per-channel standard deviation of values in 0..1.
     """
@@ -91,7 +91,7 @@ class Description:
         >>> a.encoder_id == Description.of(3, {"kind": "vector"}).encoder_id, len(a.encoder_id)
         (True, 20)
         """
-        whole: dict[str, JSON] = {**fingerprint, "dim": dim, "implementation": IMPLEMENTATION}
+        whole: dict[str, JSON] = {**fingerprint, "dim": dim, "implementation": IMPLEMENTATION_VERSION}
         canonical = json.dumps(whole, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return cls(dim, whole, hashlib.sha256(canonical.encode()).hexdigest()[:20])
 
@@ -101,12 +101,12 @@ class Encoder(ABC):
 
     Attributes:
         dim: Width of the vectors.
-        trials: Batch sizes worth trying, ascending, in units of :meth:`cost`.
+        batch_sizes: Batch sizes worth trying, ascending, in units of :meth:`cost`.
         parallel: Whether batches may be launched on several threads at once, a core for each.
     """
 
     dim: int
-    trials: tuple[int, ...] = (256,)
+    batch_sizes: tuple[int, ...] = (256,)
     parallel: bool = False
 
     @abstractmethod
@@ -122,9 +122,9 @@ class Encoder(ABC):
         del prepared
         return 1
 
-    def window(self, batch: int) -> int:
+    def window_rows(self, batch_size: int) -> int:
         """Rows that are prepared together before they are divided into batches."""
-        return batch
+        return batch_size
 
     def launch(self, batch: Sequence[Any]) -> Any:
         """Starts the model on prepared rows; on a GPU it returns before the vectors are there."""

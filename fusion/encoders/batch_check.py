@@ -12,37 +12,37 @@ TOLERANCE = 1e-4
 """Largest difference between two vectors of one row, relative to their length, in float32."""
 
 
-def difference(some: Vectors, others: Vectors) -> float:
+def relative_difference(first: Vectors, second: Vectors) -> float:
     """The largest difference of two vectors of a row, relative to the length of the first.
 
     Rows that hold no finite numbers on either side are left out; those that do on one side only differ infinitely.
 
     Args:
-        some: (n, d).
-        others: (n, d).
+        first: (n, d) float32.
+        second: (n, d) float32.
 
-    >>> a = np.array([[3.0, 4.0], [np.nan, 1.0]], np.float32)
-    >>> difference(a, a), difference(a, a + np.float32([0.0, 0.5]))
+    >>> x = np.array([[3.0, 4.0], [np.nan, 1.0]], np.float32)
+    >>> relative_difference(x, x), relative_difference(x, x + np.float32([0.0, 0.5]))
     (0.0, 0.1)
     """
-    first, second = np.isfinite(some).all(axis=1), np.isfinite(others).all(axis=1)
-    if (first != second).any():
+    first_finite, second_finite = np.isfinite(first).all(axis=1), np.isfinite(second).all(axis=1)
+    if (first_finite != second_finite).any():
         return float("inf")
-    a, b = some[first].astype(np.float64), others[first].astype(np.float64)
-    gaps = np.linalg.norm(a - b, axis=1) / np.maximum(np.linalg.norm(a, axis=1), np.finfo(np.float32).tiny)
+    x, y = first[first_finite].astype(np.float64), second[first_finite].astype(np.float64)
+    gaps = np.linalg.norm(x - y, axis=1) / np.maximum(np.linalg.norm(x, axis=1), np.finfo(np.float32).tiny)
     return float(gaps.max(initial=0.0))
 
 
-def alone(encoder: Encoder, rows: Sequence[Any]) -> Vectors:
+def encode_one_by_one(encoder: Encoder, rows: Sequence[Any]) -> Vectors:
     """Each prepared row encoded by itself: (n, dim)."""
     return np.concatenate([encoder.encode([row]) for row in rows])
 
 
 def depends_on_batch(encoder: Encoder, rows: Sequence[Any], tolerance: float = TOLERANCE) -> bool:
     """Whether rows get other vectors in one batch, in either order, than each by itself."""
-    single = alone(encoder, rows)
+    single = encode_one_by_one(encoder, rows)
     together, reverse = encoder.encode(rows), encoder.encode(rows[::-1])[::-1]
-    return max(difference(single, together), difference(single, reverse)) > tolerance
+    return max(relative_difference(single, together), relative_difference(single, reverse)) > tolerance
 
 
 def check_independence(encoder: Encoder, rows: Sequence[Any], name: str) -> None:
@@ -56,12 +56,12 @@ def check_independence(encoder: Encoder, rows: Sequence[Any], name: str) -> None
     Raises:
         JobError: It depends on one of them, or the vectors of all rows hold values that are not finite.
     """
-    first = alone(encoder, rows)
+    first = encode_one_by_one(encoder, rows)
     if not np.isfinite(first).all(axis=1).any():
         raise JobError(
             "encoder", f"{name} gives NaN or infinite values for every row that was tried; are its weights damaged?"
         )
-    again = difference(first, alone(encoder, rows))
+    again = relative_difference(first, encode_one_by_one(encoder, rows))
     if again > TOLERANCE:
         raise JobError(
             "encoder",

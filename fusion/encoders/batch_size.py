@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
-from barycenter.fusion.encoders.pipeline import Pipeline, fitting, out_of_memory
+from barycenter.fusion.encoders.pipeline import Pipeline, out_of_memory, rows_that_fit
 from barycenter.fusion.encoders.prefetch import prepare
 
 _MARGIN = 1.03
@@ -16,7 +16,7 @@ _START = 1
 _TRIAL_SECONDS = 0.1
 
 
-def find_batch(pipeline: Pipeline, sample: Sequence[object], *, rows: int | None = None) -> int:
+def find_batch_size(pipeline: Pipeline, sample: Sequence[object], *, rows: int | None = None) -> int:
     """Tries the encoder's batch sizes on a sample and returns the fastest.
 
     The search climbs from a small size while that pays, then descends from it. Of sizes within 3 % of the best the
@@ -31,16 +31,16 @@ def find_batch(pipeline: Pipeline, sample: Sequence[object], *, rows: int | None
     Returns:
         Rows (image, vector) or tokens (text) a batch.
     """
-    encoder, trials = pipeline.encoder, pipeline.encoder.trials
-    start = min(_START, len(trials) - 1)
-    ordered = sorted(prepare(encoder, sample), key=encoder.cost, reverse=True) if len(trials) > 1 else []
+    encoder, batch_sizes = pipeline.encoder, pipeline.encoder.batch_sizes
+    start = min(_START, len(batch_sizes) - 1)
+    ordered = sorted(prepare(encoder, sample), key=encoder.cost, reverse=True) if len(batch_sizes) > 1 else []
     if not ordered:
-        return trials[start]
+        return batch_sizes[start]
     total = sum(map(encoder.cost, ordered)) / len(ordered) * (rows or 0)
     encoder.encode(ordered[-1:])
     rates: dict[int, float] = {}
     began = time.perf_counter()
-    for direction in (range(start, len(trials)), range(start - 1, -1, -1)):
+    for direction in (range(start, len(batch_sizes)), range(start - 1, -1, -1)):
         worse = 0
         for number in direction:
             best = max(rates.values(), default=0.0)
@@ -48,30 +48,30 @@ def find_batch(pipeline: Pipeline, sample: Sequence[object], *, rows: int | None
             if worse == 2 or (rates and time.perf_counter() - began > patience):
                 break
             try:
-                rates[trials[number]] = _rate(pipeline, ordered, trials[number])
+                rates[batch_sizes[number]] = _throughput(pipeline, ordered, batch_sizes[number])
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 break
-            worse = worse + 1 if rates[trials[number]] < best else 0
+            worse = worse + 1 if rates[batch_sizes[number]] < best else 0
     best = max(rates.values(), default=0.0)
-    return min((batch for batch, rate in rates.items() if rate * _MARGIN >= best), default=trials[0])
+    return min((size for size, rate in rates.items() if rate * _MARGIN >= best), default=batch_sizes[0])
 
 
-def _rate(pipeline: Pipeline, ordered: list[Any], batch: int) -> float:
+def _throughput(pipeline: Pipeline, ordered: list[Any], batch_size: int) -> float:
     """Cost per second of the quickest of some batches of the rows at which half of the whole cost is reached.
 
     All threads of the model work, for they share caches and memory.
     """
-    encoder, launchers = pipeline.encoder, pipeline.launchers
+    encoder, model_threads = pipeline.encoder, pipeline.model_threads
     reached = list(accumulate(map(encoder.cost, ordered)))
     typical = ordered[bisect_left(reached, reached[-1] / 2) :]
-    count = fitting(encoder.cost(typical[0]), batch, batch)
+    count = rows_that_fit(encoder.cost(typical[0]), batch_size, batch_size)
     rows = [typical[i % len(typical)] for i in range(count)]
     times: list[float] = []
     while len(times) < 2 or sum(times) < _TRIAL_SECONDS:
         start = time.perf_counter()
-        for launched in [pipeline.launch(rows) for _ in range(launchers)]:
+        for launched in [pipeline.launch(rows) for _ in range(model_threads)]:
             encoder.fetch(launched.result().value)
         times.append(time.perf_counter() - start)
-    return launchers * sum(map(encoder.cost, rows)) / max(min(times), 1e-9)
+    return model_threads * sum(map(encoder.cost, rows)) / max(min(times), 1e-9)

@@ -1,4 +1,4 @@
-"""Encoders without weights: hashed n-grams for text, colour and gradient statistics for pictures."""
+"""Encoders without weights: hashed n-grams for text, color and gradient statistics for pictures."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
-from barycenter.fusion.encoders.fingerprint import versions
+from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.image.transforms import Pixels, Transform
-from barycenter.fusion.encoders.values import checked_text
+from barycenter.fusion.encoders.row_values import check_text
 from barycenter.fusion.errors import JobError
 
 HASHING = "builtin/hashing"
@@ -29,9 +29,11 @@ def describe(spec: EncoderSpec) -> Description:
         JobError: No such built-in encoder for this kind of input.
     """
     if spec.encoder == HASHING and spec.kind == "text":
-        return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING, "libraries": versions("scikit-learn")})
+        return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING, "libraries": library_versions("scikit-learn")})
     if spec.encoder == DESCRIPTOR and spec.kind == "image":
-        return Description.of(_DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": versions("numpy", "pillow")})
+        return Description.of(
+            _DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": library_versions("numpy", "pillow")}
+        )
     only = HASHING if spec.kind == "text" else DESCRIPTOR
     raise JobError("encoder", f"no built-in encoder {spec.encoder!r} for {spec.kind} inputs; there is {only}")
 
@@ -69,9 +71,9 @@ class HashingEncoder(Encoder):
         """Checks the text.
 
         Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.values.checked_text`.
+            BadInputError: As :func:`barycenter.fusion.encoders.row_values.check_text`.
         """
-        return checked_text(value)
+        return check_text(value)
 
     def encode(self, batch: Sequence[str]) -> Vectors:
         """Encodes texts: (n, 512) float32, rows of unit length."""
@@ -91,11 +93,11 @@ def _unit(rows: Vectors) -> Vectors:
 
 
 class DescriptorEncoder(Encoder):
-    """Colour and gradient statistics of a picture squeezed to 96 x 96.
+    """Color and gradient statistics of a picture squeezed to 96 x 96.
 
-    Mean and deviation of each colour over a 4 x 4 grid (96 values, divided by 4 so that they do not outweigh the rest),
-    the square root of a 4 x 4 x 4 colour histogram (64), and histograms of gradient orientation over a 6 x 6 grid,
-    clipped and normalised over the picture after Dalal and Triggs 2005 (324).
+    Mean and deviation of each color over a 4 x 4 grid (96 values, divided by 4 so that they do not outweigh the rest),
+    the square root of a 4 x 4 x 4 color histogram (64), and histograms of gradient orientation over a 6 x 6 grid,
+    clipped and normalized over the picture after Dalal and Triggs 2005 (324).
     """
 
     dim = _DESCRIPTOR_DIM
@@ -118,7 +120,7 @@ class DescriptorEncoder(Encoder):
             return np.zeros((0, self.dim), np.float32)
         pixels: NDArray[np.uint8] = np.stack([picture.transpose(2, 0, 1) for picture in batch])
         values = pixels.astype(np.float32) / 255.0
-        parts = [_cell_moments(values), _colour_histogram(pixels), _gradient_histograms(values.mean(axis=1))]
+        parts = [_cell_moments(values), _color_histogram(pixels), _gradient_histograms(values.mean(axis=1))]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
 
@@ -130,19 +132,19 @@ def _cell_moments(values: Vectors) -> Vectors:
     return moments
 
 
-def _colour_histogram(pixels: NDArray[np.uint8]) -> Vectors:
+def _color_histogram(pixels: NDArray[np.uint8]) -> Vectors:
     n = pixels.shape[0]
     levels = (pixels // (256 // _LEVELS)).astype(np.int64).reshape(n, 3, -1)
-    colour = (levels[:, 0] * _LEVELS + levels[:, 1]) * _LEVELS + levels[:, 2]
+    color = (levels[:, 0] * _LEVELS + levels[:, 1]) * _LEVELS + levels[:, 2]
     bins = _LEVELS**3
-    counts = np.bincount((colour + bins * np.arange(n)[:, None]).ravel(), minlength=n * bins)
-    histogram: Vectors = np.sqrt(counts.reshape(n, bins) / colour.shape[1]).astype(np.float32)
+    counts = np.bincount((color + bins * np.arange(n)[:, None]).ravel(), minlength=n * bins)
+    histogram: Vectors = np.sqrt(counts.reshape(n, bins) / color.shape[1]).astype(np.float32)
     return histogram
 
 
-def _gradient_histograms(grey: Vectors) -> Vectors:
-    n, step = grey.shape[0], _SIDE // _CELLS
-    dy, dx = np.gradient(grey, axis=(1, 2))
+def _gradient_histograms(gray: Vectors) -> Vectors:
+    n, step = gray.shape[0], _SIDE // _CELLS
+    dy, dx = np.gradient(gray, axis=(1, 2))
     strength = np.hypot(dx, dy)
     turn = np.mod(np.arctan2(dy, dx), np.pi) * (_ORIENTATIONS / np.pi)
     orientation = np.minimum(turn.astype(np.int64), _ORIENTATIONS - 1)

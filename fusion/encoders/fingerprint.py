@@ -30,7 +30,7 @@ def files_digest(folder: Path, files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
-def versions(*packages: str) -> dict[str, JSON]:
+def library_versions(*packages: str) -> dict[str, JSON]:
     """Installed versions of the named distributions; an absent one is None."""
     found: dict[str, JSON] = {}
     for package in packages:

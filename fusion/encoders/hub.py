@@ -20,13 +20,13 @@ from barycenter.fusion.errors import JobError
 logging.set_verbosity_error()
 logging.disable_progress_bar()
 
-_READ = (
+_MODEL_FILES = (
     "*config*.json", "modules.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json",
     "added_tokens.json", "*.model", "*.safetensors", "*.safetensors.index.json",
 )  # fmt: skip
-_OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
+_PICKLED_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
-_ELSEWHERE = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
+_OTHER_RUNTIMES = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.h5", "*.msgpack", "*.ot"]
 
 
 def model_folder(spec: EncoderSpec) -> Path:
@@ -38,15 +38,22 @@ def model_folder(spec: EncoderSpec) -> Path:
     name = spec.encoder or ""
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _with_config(folder)
+        return _check_model_folder(folder)
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
         raise JobError("encoder", f"no such folder: {name}")
     code = ["*.py"] if spec.trust_remote_code else []
     try:
         fetched = snapshot_download(
             name,
-            allow_patterns=[*_READ, *_OLD_WEIGHTS, *code, "*/*.json", "*/*.safetensors", "*/pytorch_model.bin"],
-            ignore_patterns=_ELSEWHERE,
+            allow_patterns=[
+                *_MODEL_FILES,
+                *_PICKLED_WEIGHTS,
+                *code,
+                "*/*.json",
+                "*/*.safetensors",
+                "*/pytorch_model.bin",
+            ],
+            ignore_patterns=_OTHER_RUNTIMES,
         )
     except RepositoryNotFoundError:
         raise JobError("encoder", f"{name!r} is neither a local folder nor a model that the hub shows you") from None
@@ -58,10 +65,10 @@ def model_folder(spec: EncoderSpec) -> Path:
             f"the hub cannot be reached for {name!r} ({type(error).__name__}) and it is not in the local cache; "
             "download the model elsewhere and give the path of its folder",
         ) from None
-    return _with_config(Path(fetched))
+    return _check_model_folder(Path(fetched))
 
 
-def _with_config(folder: Path) -> Path:
+def _check_model_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         raise JobError("encoder", f"{folder} holds neither config.json nor modules.json: not a model folder")
     return folder
@@ -69,15 +76,15 @@ def _with_config(folder: Path) -> Path:
 
 def model_digest(folder: Path, trust_remote_code: bool) -> str:
     """Digest of every file that a model's vectors can depend on."""
-    patterns = [*_READ, *(["*.py"] if trust_remote_code else [])]
+    patterns = [*_MODEL_FILES, *(["*.py"] if trust_remote_code else [])]
     files = {path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()}
     stored = {path.parent for path in files if path.suffix == ".safetensors"}
-    old = {path for pattern in _OLD_WEIGHTS for path in folder.rglob(pattern)}
+    old = {path for pattern in _PICKLED_WEIGHTS for path in folder.rglob(pattern)}
     files |= {path for path in old if path.parent not in stored}
     kept = [
         path
         for path in files
-        if not any(path.match(pattern) for pattern in _ELSEWHERE) and "/." not in str(path.relative_to(folder))
+        if not any(path.match(pattern) for pattern in _OTHER_RUNTIMES) and "/." not in str(path.relative_to(folder))
     ]
     return files_digest(folder, kept)
 
@@ -89,7 +96,7 @@ def encoder_errors(key: str, what: str) -> Iterator[None]:
         yield
     except JobError:
         raise
-    except Exception as error:  # noqa: BLE001 - configurations and tokenisers raise anything on odd folders
+    except Exception as error:  # noqa: BLE001 - configurations and tokenizers raise anything on odd folders
         line = _ESCAPES.sub("", str(error).strip() or type(error).__name__).splitlines()[0][:200]
         if isinstance(error, KeyError):
             line = f"there is no {line}"
@@ -108,7 +115,9 @@ def read_config(folder: Path, spec: EncoderSpec) -> Any:
         return AutoConfig.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
 
 
-def blank_model(auto: Any, config: Any, spec: EncoderSpec, device: str = "meta", **arguments: Any) -> nn.Module:
+def model_without_weights(
+    auto: Any, config: Any, spec: EncoderSpec, device: str = "meta", **arguments: Any
+) -> nn.Module:
     """The model's modules on the meta device: shapes without weights. On another device weights are drawn.
 
     Args:
@@ -125,9 +134,9 @@ def blank_model(auto: Any, config: Any, spec: EncoderSpec, device: str = "meta",
     return model.eval()
 
 
-def unloaded_width(auto: Any, spec: EncoderSpec, config: Any) -> tuple[nn.Module, int]:
+def hidden_size_without_weights(auto: Any, spec: EncoderSpec, config: Any) -> tuple[nn.Module, int]:
     """The model's modules without weights, and the width of its states as its configuration has it."""
-    model = blank_model(auto, config, spec)
+    model = model_without_weights(auto, config, spec)
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     return model, int(text.hidden_size)
 
@@ -143,7 +152,7 @@ def fits_memory(folder: Path) -> bool:
     return 2 * sum(path.stat().st_size for path in files) <= free // 2
 
 
-def starts_anew(model: Any) -> Callable[[int], None] | None:
+def attention_reset(model: Any) -> Callable[[int], None] | None:
     """Undoes, before a run on texts of a length, what a model settled for good on a shorter one; None: nothing to do.
 
     BigBird leaves its sparse attention for ever once it has read one short text.
@@ -158,7 +167,7 @@ def starts_anew(model: Any) -> Callable[[int], None] | None:
     return lambda length: switching.set_attention_type("block_sparse") if length > least else None
 
 
-def changes_itself(model: nn.Module, spec: EncoderSpec) -> bool:
+def is_stateful(model: nn.Module, spec: EncoderSpec) -> bool:
     """Whether running the model may change it, so that two threads must not.
 
     Code of its own can do anything; some rotary embeddings follow the longest text read so far; recurrent layers keep
@@ -166,10 +175,10 @@ def changes_itself(model: nn.Module, spec: EncoderSpec) -> bool:
     """
     if spec.trust_remote_code or getattr(getattr(model, "config", None), "model_type", None) == "recurrent_gemma":
         return True
-    return bool(rotary_kinds(model) & {"dynamic", "longrope"})
+    return bool(rope_types(model) & {"dynamic", "longrope"})
 
 
-def rotary_kinds(model: nn.Module) -> set[str]:
+def rope_types(model: nn.Module) -> set[str]:
     """How a model's rotary embeddings follow the length of what is read; those of ``longrope`` that of the batch."""
     kinds = [getattr(module, "rope_type", None) for module in model.modules()]
     named = [name for kind in kinds for name in (kind.values() if isinstance(kind, dict) else (kind,))]
@@ -201,11 +210,7 @@ def load_model(
         arguments["trust_remote_code"] = spec.trust_remote_code
     with encoder_errors("encoder", f"{spec.encoder} cannot be loaded"):
         model, report = auto.from_pretrained(
-            folder,
-            dtype=getattr(torch, spec.dtype),
-            output_loading_info=True,
-            weights_only=True,
-            **arguments,
+            folder, dtype=getattr(torch, spec.dtype), output_loading_info=True, weights_only=True, **arguments
         )
     missing = set(report["missing_keys"])
     needed = sorted(key for key in missing if not any(part in key for part in optional))
@@ -214,11 +219,11 @@ def load_model(
         raise JobError(
             "encoder", f"{spec.encoder} lacks weights its config.json asks for: {', '.join((needed + wrong)[:3])}"
         )
-    _settle(model.config)
+    _set_output_options(model.config)
     return model.eval().requires_grad_(False), missing
 
 
-def _settle(config: Any) -> None:
+def _set_output_options(config: Any) -> None:
     """Outputs are read by name, whatever the folder says, and keys and values are of no use after a run.
 
     Some models refuse to keep those of a text that is not generated.
@@ -229,4 +234,4 @@ def _settle(config: Any) -> None:
         config.use_cache = False
     for name in getattr(config, "sub_configs", ()):
         if getattr(config, name, None) is not None:
-            _settle(getattr(config, name))
+            _set_output_options(getattr(config, name))

@@ -8,22 +8,22 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from barycenter.fusion.encoders.base import Encoder, Vectors
-from barycenter.fusion.encoders.pipeline import Embedded, Pipeline
+from barycenter.fusion.encoders.pipeline import EmbeddingResult, Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
 
 
 @dataclass(frozen=True, slots=True)
-class BadMember:
+class BadValue:
     """One of a row's several values that could not be encoded; the row is kept with the others."""
 
     row: int
-    member: int
+    position: int
     reason: str
     detail: str | None
 
 
 @dataclass(slots=True)
-class Pooled:
+class PooledResult:
     """What came of n rows.
 
     Attributes:
@@ -35,7 +35,7 @@ class Pooled:
         bad: Values left out of the mean of a row that is ok, and those after the first of one that is not.
         encoded: Values that went through the encoder; the others equal one of them.
         seconds: As for :class:`barycenter.fusion.encoders.pipeline.Embedded`.
-        batch: See there; 0 where nothing was batched.
+        batch_size: See there; 0 where nothing was batched.
     """
 
     vectors: Vectors
@@ -43,30 +43,30 @@ class Pooled:
     reasons: list[str | None]
     details: list[str | None]
     counts: NDArray[np.int32]
-    bad: list[BadMember]
+    bad: list[BadValue]
     encoded: int
     seconds: dict[str, float]
-    batch: int
+    batch_size: int
 
-    def refuse(self, row: int, error: BadInputError) -> None:
+    def reject_row(self, row: int, error: BadInputError) -> None:
         """Takes a row out as a whole."""
         if not self.vectors.flags.writeable:
             self.vectors = self.vectors.copy()
         self.vectors[row], self.ok[row], self.counts[row] = 0.0, False, 0
         self.reasons[row], self.details[row] = str(error.reason), error.detail
-        self.bad = [member for member in self.bad if member.row != row]
+        self.bad = [value for value in self.bad if value.row != row]
 
 
-def embed_once(
-    pipeline: Pipeline, values: Sequence[object], identities: Sequence[Hashable], *, batch: int
-) -> tuple[Embedded, int]:
+def embed_unique(
+    pipeline: Pipeline, values: Sequence[object], identities: Sequence[Hashable], *, batch_size: int
+) -> tuple[EmbeddingResult, int]:
     """Encodes values, those with equal identities once.
 
     Args:
         pipeline: With the encoder.
         values: n raw values or callables, as for :meth:`Pipeline.embed`.
         identities: n; None is like no other.
-        batch: See there.
+        batch_size: See there.
 
     Returns:
         What came of the n values, and how many were encoded.
@@ -80,21 +80,21 @@ def embed_once(
             chosen.append(number)
         inverse[number] = place
     if len(chosen) == len(values):
-        return pipeline.embed(values, batch=batch), len(values)
-    once = pipeline.embed([values[number] for number in chosen], batch=batch)
+        return pipeline.embed(values, batch_size=batch_size), len(values)
+    once = pipeline.embed([values[number] for number in chosen], batch_size=batch_size)
     places = inverse.tolist()
-    spread = Embedded(
+    spread = EmbeddingResult(
         once.vectors[inverse],
         once.ok[inverse],
         [once.reasons[place] for place in places],
         [once.details[place] for place in places],
         once.seconds,
-        once.batch,
+        once.batch_size,
     )
     return spread, len(chosen)
 
 
-def embed_vectors(encoder: Encoder, column: pa.Array) -> Embedded:
+def embed_vectors(encoder: Encoder, column: pa.Array) -> EmbeddingResult:
     """Takes a column of vectors as it is; those that cannot be taken whole go through the encoder's own checks.
 
     Args:
@@ -106,52 +106,52 @@ def embed_vectors(encoder: Encoder, column: pa.Array) -> Embedded:
     """
     n, dim = len(column), encoder.dim
     vectors = np.zeros((n, dim), np.float32)
-    good = np.zeros(n, np.bool_)
+    has_value = np.zeros(n, np.bool_)
     if pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         lengths = pa.compute.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
-        good = np.asarray(lengths == dim)
-        flat = column.flatten() if good.all() else column.filter(pa.array(good)).flatten()
-        if flat.null_count or not (pa.types.is_floating(flat.type) or pa.types.is_integer(flat.type)):
-            good[:] = False
+        has_value = np.asarray(lengths == dim)
+        values = column.flatten() if has_value.all() else column.filter(pa.array(has_value)).flatten()
+        if values.null_count or not (pa.types.is_floating(values.type) or pa.types.is_integer(values.type)):
+            has_value[:] = False
         else:
             with np.errstate(over="ignore", invalid="ignore"):
-                taken = flat.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
+                taken = values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(-1, dim)
                 finite = np.isfinite(taken @ np.ones(dim, np.float32))
-            if good.all() and finite.all():
+            if has_value.all() and finite.all():
                 vectors = taken
             else:
-                good[np.flatnonzero(good)[~finite]] = False
-                vectors[good] = taken[finite]
+                has_value[np.flatnonzero(has_value)[~finite]] = False
+                vectors[has_value] = taken[finite]
     reasons: list[str | None] = [None] * n
     details: list[str | None] = [None] * n
-    for row in np.flatnonzero(~good).tolist():
+    for row in np.flatnonzero(~has_value).tolist():
         try:
             vectors[row] = encoder.encode([encoder.prepare(column[row].as_py())])[0]
-            good[row] = True
+            has_value[row] = True
         except BadInputError as error:
             reasons[row], details[row] = str(error.reason), error.detail
-    return Embedded(vectors, good, reasons, details, {}, 0)
+    return EmbeddingResult(vectors, has_value, reasons, details, {}, 0)
 
 
-def _scaled(share: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
+def _rescale_weights(scaled_weights: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Weights divided, row by row, by the power of two that brings the largest near 1: exact, and no sum overflows.
 
-    >>> _scaled(np.array([1e308, 1e308, 3.0]), np.array([0, 2, 3])).round(2).tolist()
+    >>> _rescale_weights(np.array([1e308, 1e308, 3.0]), np.array([0, 2, 3])).round(2).tolist()
     [0.56, 0.56, 0.75]
     """
-    _, exponents = np.frexp(np.maximum.reduceat(share, offsets[:-1]))
-    scaled: NDArray[np.float64] = np.ldexp(share, -np.repeat(exponents, np.diff(offsets)))
+    _, exponents = np.frexp(np.maximum.reduceat(scaled_weights, offsets[:-1]))
+    scaled: NDArray[np.float64] = np.ldexp(scaled_weights, -np.repeat(exponents, np.diff(offsets)))
     return scaled
 
 
-def pool(
-    flat: Embedded, encoded: int, offsets: NDArray[np.int64], weights: NDArray[np.float64] | None = None
-) -> Pooled:
+def pool_values(
+    values: EmbeddingResult, encoded: int, offsets: NDArray[np.int64], weights: NDArray[np.float64] | None = None
+) -> PooledResult:
     """Averages the values of each row.
 
     Args:
-        flat: What came of m values.
-        encoded: See :class:`Pooled`.
+        values: What came of m values.
+        encoded: See :class:`PooledResult`.
         offsets: (n + 1,) where the values of each row begin; every row has at least one.
         weights: (m,) weight of each value; those that are negative or not finite make their value a bad one.
 
@@ -159,35 +159,41 @@ def pool(
         The rows.
     """
     n = len(offsets) - 1
-    if n == len(flat.ok) and weights is None:
-        counts = flat.ok.astype(np.int32)
-        same = (flat.vectors, flat.ok, flat.reasons, flat.details)
-        return Pooled(*same, counts, [], encoded, flat.seconds, flat.batch)
-    reasons, details, ok = list(flat.reasons), list(flat.details), flat.ok.copy()
-    share = ok.astype(np.float64)
+    if n == len(values.ok) and weights is None:
+        counts = values.ok.astype(np.int32)
+        same = (values.vectors, values.ok, values.reasons, values.details)
+        return PooledResult(*same, counts, [], encoded, values.seconds, values.batch_size)
+    reasons, details, ok = list(values.reasons), list(values.details), values.ok.copy()
+    scaled_weights = ok.astype(np.float64)
     if weights is not None:
-        for member in np.flatnonzero(ok & ~(np.isfinite(weights) & (weights >= 0))).tolist():
-            ok[member], reasons[member] = False, str(Reason.NOT_NUMERIC)
-            details[member] = f"its weight is {weights[member]}"
-        share = np.where(ok, weights, 0.0)
+        for position in np.flatnonzero(ok & ~(np.isfinite(weights) & (weights >= 0))).tolist():
+            ok[position], reasons[position] = False, str(Reason.NOT_NUMERIC)
+            details[position] = f"its weight is {weights[position]}"
+        scaled_weights = np.where(ok, weights, 0.0)
     starts = offsets[:-1]
     if weights is not None and n:
-        share = _scaled(share, offsets)
+        scaled_weights = _rescale_weights(scaled_weights, offsets)
     counts = np.add.reduceat(ok.astype(np.int32), starts) if n else np.zeros(0, np.int32)
-    total = np.add.reduceat(share, starts) if n else np.zeros(0)
-    good = total > 0
-    sums = np.add.reduceat(flat.vectors * share[:, None], starts, axis=0) if n else np.zeros((0, flat.vectors.shape[1]))
-    means = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=good[:, None]).astype(np.float32)
-    left = np.where(good, counts, 0).astype(np.int32)
-    pooled = Pooled(means, good, [None] * n, [None] * n, left, [], encoded, flat.seconds, flat.batch)
+    total = np.add.reduceat(scaled_weights, starts) if n else np.zeros(0)
+    has_value = total > 0
+    sums = (
+        np.add.reduceat(values.vectors * scaled_weights[:, None], starts, axis=0)
+        if n
+        else np.zeros((0, values.vectors.shape[1]))
+    )
+    means = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=has_value[:, None]).astype(np.float32)
+    left = np.where(has_value, counts, 0).astype(np.int32)
+    pooled = PooledResult(
+        means, has_value, [None] * n, [None] * n, left, [], encoded, values.seconds, values.batch_size
+    )
     row_of = np.repeat(np.arange(n), np.diff(offsets))
-    for row in np.flatnonzero(~good & (counts > 0)).tolist():
+    for row in np.flatnonzero(~has_value & (counts > 0)).tolist():
         pooled.reasons[row], pooled.details[row] = str(Reason.NOT_NUMERIC), "its weights sum to 0"
-    for member in np.flatnonzero(~ok).tolist():
-        row = int(row_of[member])
-        if good[row] or pooled.reasons[row] is not None:
-            number = member - int(starts[row])
-            pooled.bad.append(BadMember(row, number, str(reasons[member]), details[member]))
+    for position in np.flatnonzero(~ok).tolist():
+        row = int(row_of[position])
+        if has_value[row] or pooled.reasons[row] is not None:
+            number = position - int(starts[row])
+            pooled.bad.append(BadValue(row, number, str(reasons[position]), details[position]))
         else:
-            pooled.reasons[row], pooled.details[row] = reasons[member], details[member]
+            pooled.reasons[row], pooled.details[row] = reasons[position], details[position]
     return pooled

@@ -19,7 +19,7 @@ _TOLERANCE = 1e-4
 _OPS: Any = torch.ops.mkldnn
 
 
-class PrepackedLinear(nn.Module):
+class OneDNNLinear(nn.Module):
     """A linear layer of an eval model, perhaps with the exact GELU after it.
 
     Args:
@@ -31,21 +31,24 @@ class PrepackedLinear(nn.Module):
         super().__init__()
         self._packed = _OPS._reorder_linear_weight(linear.weight.detach(), _TOKENS)
         self._bias = None if linear.bias is None else linear.bias.detach()
-        self._then: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
+        self._activation: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
         # Code that looks at these sees type and shape; they are no tensors, for torch computes rubbish with meta ones.
-        self.weight, self.bias = _about(linear.weight), None if linear.bias is None else _about(linear.bias)
+        self.weight, self.bias = (
+            _type_and_shape(linear.weight),
+            None if linear.bias is None else _type_and_shape(linear.bias),
+        )
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        out: torch.Tensor = _OPS._linear_pointwise(values, self._packed, self._bias, *self._then)
+        out: torch.Tensor = _OPS._linear_pointwise(values, self._packed, self._bias, *self._activation)
         return out
 
 
-def _about(tensor: torch.Tensor) -> SimpleNamespace:
+def _type_and_shape(tensor: torch.Tensor) -> SimpleNamespace:
     return SimpleNamespace(dtype=tensor.dtype, device=tensor.device, shape=tensor.shape)
 
 
-def prepack(model: nn.Module, trial: Callable[[], NDArray[np.floating]]) -> bool:
+def use_onednn_linear(model: nn.Module, trial: Callable[[], NDArray[np.floating]]) -> bool:
     """Replaces the linear layers of a model in place, or leaves it as it was where that cannot be.
 
     Args:
@@ -55,12 +58,12 @@ def prepack(model: nn.Module, trial: Callable[[], NDArray[np.floating]]) -> bool
     Returns:
         Whether they were replaced.
     """
-    found = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
-    linear = [(parent, name, child) for parent, name, child in found if type(child) is nn.Linear]
+    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    linear = [(parent, name, child) for parent, name, child in children if type(child) is nn.Linear]
     weights = [child.weight for _, _, child in linear]
     plain = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
-    known = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
-    if not (linear and plain and known):
+    supported = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
+    if not (linear and plain and supported):
         return False
     before = trial()
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
@@ -71,7 +74,7 @@ def prepack(model: nn.Module, trial: Callable[[], NDArray[np.floating]]) -> bool
                 replaced.append((parent, "intermediate_act_fn", parent.get_submodule("intermediate_act_fn")))
                 parent.intermediate_act_fn = nn.Identity()
             replaced.append((parent, name, child))
-            setattr(parent, name, PrepackedLinear(child, gelu))
+            setattr(parent, name, OneDNNLinear(child, gelu))
     try:
         same = np.allclose(trial(), before, atol=_TOLERANCE * float(np.abs(before).max(initial=0.0)), equal_nan=True)
     except Exception:  # noqa: BLE001 - a model that does more with its layers than to call them

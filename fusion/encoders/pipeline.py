@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.encoders.base import Encoder, Vectors
-from barycenter.fusion.encoders.prefetch import Ahead, Chunk, Threads
+from barycenter.fusion.encoders.prefetch import Prefetcher, PrefetchThreads, PreparedChunk
 from barycenter.fusion.errors import Reason
 
 
 @dataclass(slots=True)
-class Embedded:
+class EmbeddingResult:
     """What came of n rows.
 
     Attributes:
@@ -30,7 +30,7 @@ class Embedded:
         details: What the library said about it.
         seconds: ``read``, ``prepare`` and ``model``, each summed over its threads; ``waiting``: those of the model had
             no prepared rows.
-        batch: Batch size in use at the end; smaller than asked where the device ran out of memory.
+        batch_size: Batch size in use at the end; smaller than asked where the device ran out of memory.
     """
 
     vectors: Vectors
@@ -38,7 +38,7 @@ class Embedded:
     reasons: list[str | None]
     details: list[str | None]
     seconds: dict[str, float]
-    batch: int
+    batch_size: int
 
 
 class Pipeline:
@@ -52,18 +52,20 @@ class Pipeline:
     Args:
         encoder: A loaded encoder.
         threads: Threads that prepare; on a CPU also those that run the model.
-        launchers: Threads that run the model, where they are to be fewer.
+        model_threads: Threads that run the model, where they are to be fewer.
     """
 
-    def __init__(self, encoder: Encoder, threads: int, launchers: int | None = None) -> None:
+    def __init__(self, encoder: Encoder, threads: int, model_threads: int | None = None) -> None:
         self.encoder = encoder
-        self.launchers = launchers or (max(threads, 1) if encoder.parallel else 1)
-        self._threads = Threads(encoder, max(threads, 1))
+        self.model_threads = model_threads or (max(threads, 1) if encoder.parallel else 1)
+        self._threads = PrefetchThreads(encoder, max(threads, 1))
         self._model = ThreadPoolExecutor(
-            self.launchers, thread_name_prefix="model", initializer=_alone if self.launchers > 1 else None
+            self.model_threads,
+            thread_name_prefix="model",
+            initializer=_use_one_torch_thread if self.model_threads > 1 else None,
         )
-        self._turn = threading.Lock()
-        self._torch = sys.modules.get("torch") if self.launchers > 1 else None
+        self._feeding = threading.Lock()
+        self._torch = sys.modules.get("torch") if self.model_threads > 1 else None
         self._torch_threads = self._torch.get_num_threads() if self._torch else 0
 
     def __enter__(self) -> "Pipeline":
@@ -77,19 +79,19 @@ class Pipeline:
         if self._torch:
             self._torch.set_num_threads(self._torch_threads)  # later threads take over what was set last
 
-    def embed(self, values: Sequence[object], *, batch: int) -> Embedded:
+    def embed(self, values: Sequence[object], *, batch_size: int) -> EmbeddingResult:
         """Encodes values with reading, preparing and the model overlapped.
 
         Rows are prepared in windows; within a window they are sorted by cost, longest first, and cut into batches whose
-        padded cost stays within ``batch``. The same values, batch size and device give the same batches, whatever the
-        threads, unless memory runs out. Memory holds about three windows of prepared rows and two batches a thread of
-        the model beside the vectors, for each call.
+        padded cost stays within ``batch_size``. The same values, batch size and device give the same batches,
+        whatever the threads, unless memory runs out. Memory holds about three windows of prepared rows and two batches
+        a thread of the model beside the vectors, for each call.
 
         Calls may overlap: one reads and prepares ahead while another has the model, and its batches follow at once.
 
         Args:
             values: n raw values, or callables without arguments that read one (run on reading threads).
-            batch: Tokens (text) or rows (others) a batch may hold.
+            batch_size: Tokens (text) or rows (others) a batch may hold.
 
         Returns:
             Vectors, and what was wrong with the rows that have none.
@@ -99,82 +101,82 @@ class Pipeline:
                 row.
             torch.OutOfMemoryError: A single row does not fit the device.
         """
-        result = Embedded(
+        result = EmbeddingResult(
             np.zeros((len(values), self.encoder.dim), np.float32),
             np.zeros(len(values), np.bool_),
             [None] * len(values),
             [None] * len(values),
             {"read": 0.0, "prepare": 0.0, "model": 0.0, "waiting": 0.0},
-            batch,
+            batch_size,
         )
-        ahead = Ahead(self._threads, values, max(self.encoder.window(batch), 1))
-        call = _Call(self, result)
+        prefetcher = Prefetcher(self._threads, values, max(self.encoder.window_rows(batch_size), 1))
+        call = _EmbedCall(self, result)
         try:
-            with self._turn:
-                call.feed(ahead)
+            with self._feeding:
+                call.feed(prefetcher)
             call.finish()
         finally:
-            ahead.close()
+            prefetcher.close()
             call.close()
         return result
 
-    def launch(self, batch: Sequence[Any]) -> "Future[_Launched]":
+    def launch(self, batch: Sequence[Any]) -> "Future[_LaunchResult]":
         """Runs the model on a batch on one of its threads."""
         return self._model.submit(_launch, self.encoder, batch)
 
 
-def embed(encoder: Encoder, values: Sequence[object], *, batch: int, threads: int) -> Embedded:
+def embed(encoder: Encoder, values: Sequence[object], *, batch_size: int, threads: int) -> EmbeddingResult:
     """Encodes values once, as :meth:`Pipeline.embed`, on threads that end with it."""
     with Pipeline(encoder, threads) as pipeline:
-        return pipeline.embed(values, batch=batch)
+        return pipeline.embed(values, batch_size=batch_size)
 
 
-def _alone() -> None:
+def _use_one_torch_thread() -> None:
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
 
 
 @dataclass(slots=True)
-class _Launched:
+class _LaunchResult:
     """What the encoder's ``launch`` returned, and the seconds it took."""
 
     value: Any
     seconds: float
 
 
-def _launch(encoder: Encoder, batch: Sequence[Any]) -> _Launched:
+def _launch(encoder: Encoder, batch: Sequence[Any]) -> _LaunchResult:
     start = time.perf_counter()
     try:
         value = encoder.launch(batch)
     except RuntimeError as error:
         clear_frames(error.__traceback__)  # they hold what the failed batch had on the device
         raise
-    return _Launched(value, time.perf_counter() - start)
+    return _LaunchResult(value, time.perf_counter() - start)
 
 
 @dataclass(slots=True)
-class _Batch:
+class _ModelBatch:
     """Rows that the model reads together."""
 
     rows: list[int]
     prepared: list[Any]
 
 
-class _Call:
+class _EmbedCall:
     """One call's batches on their way through the model, two for each of its threads at a time."""
 
-    def __init__(self, pipeline: Pipeline, result: Embedded) -> None:
+    def __init__(self, pipeline: Pipeline, result: EmbeddingResult) -> None:
         self._pipeline, self._encoder, self._result = pipeline, pipeline.encoder, result
-        self._batches: deque[_Batch] = deque()
-        self._launched: deque[tuple[_Batch, Future[_Launched]]] = deque()
+        self._batches: deque[_ModelBatch] = deque()
+        self._launched: deque[tuple[_ModelBatch, Future[_LaunchResult]]] = deque()
 
-    def feed(self, ahead: Ahead) -> None:
+    def feed(self, prefetcher: Prefetcher) -> None:
         """Launches everything; the last batches are still under way when it returns."""
-        while (chunks := ahead.next_window(self._meanwhile)) is not None:
+        while (chunks := prefetcher.next_window(self._collect_until)) is not None:
             for chunk in chunks:
-                self._note(chunk)
+                self._record(chunk)
             rows = [row for chunk in chunks for row in chunk.rows]
-            self._cut(rows, [item for chunk in chunks for item in chunk.prepared])
+            self._add_batches(rows, [item for chunk in chunks for item in chunk.prepared])
             while self._batches:
                 self._step()
 
@@ -187,30 +189,30 @@ class _Call:
         """After a failure: drops what has not begun and waits for the rest."""
         wait([future for _, future in self._launched if not future.cancel()])
 
-    def _meanwhile(self, chunk: "Future[Chunk]") -> None:
+    def _collect_until(self, chunk: "Future[PreparedChunk]") -> None:
         """Brings in batches until a chunk is prepared; with none left, the model waits."""
         while self._launched and not chunk.done():
             self._collect()
         before = time.perf_counter()
         wait([chunk])
-        self._result.seconds["waiting"] += (time.perf_counter() - before) * self._pipeline.launchers
+        self._result.seconds["waiting"] += (time.perf_counter() - before) * self._pipeline.model_threads
 
-    def _note(self, chunk: Chunk) -> None:
+    def _record(self, chunk: PreparedChunk) -> None:
         for row, error in chunk.errors:
             self._result.reasons[row], self._result.details[row] = str(error.reason), error.detail
         self._result.seconds["read"] += chunk.read
         self._result.seconds["prepare"] += chunk.prepare
 
-    def _cut(self, rows: list[int], prepared: list[Any]) -> None:
+    def _add_batches(self, rows: list[int], prepared: list[Any]) -> None:
         costs = [self._encoder.cost(item) for item in prepared]
         order = sorted(range(len(rows)), key=lambda i: (-costs[i], i))
         while order:
-            count = fitting(costs[order[0]], self._result.batch, len(order))
-            chosen, order = order[:count], order[count:]
-            self._batches.append(_Batch([rows[i] for i in chosen], [prepared[i] for i in chosen]))
+            count = rows_that_fit(costs[order[0]], self._result.batch_size, len(order))
+            batch_rows, order = order[:count], order[count:]
+            self._batches.append(_ModelBatch([rows[i] for i in batch_rows], [prepared[i] for i in batch_rows]))
 
     def _step(self) -> None:
-        if self._batches and len(self._launched) < 2 * self._pipeline.launchers:
+        if self._batches and len(self._launched) < 2 * self._pipeline.model_threads:
             batch = self._batches.popleft()
             self._launched.append((batch, self._pipeline.launch(batch.prepared)))
         else:
@@ -224,13 +226,13 @@ class _Call:
         except RuntimeError as error:
             if len(batch.rows) == 1 or not out_of_memory(error):
                 raise
-            self._halve(batch)
+            self._split(batch)
             return
         start = time.perf_counter()
-        self._take(batch.rows, self._encoder.fetch(launched.value))
+        self._store(batch.rows, self._encoder.fetch(launched.value))
         self._result.seconds["model"] += launched.seconds + time.perf_counter() - start
 
-    def _take(self, rows: list[int], vectors: Vectors) -> None:
+    def _store(self, rows: list[int], vectors: Vectors) -> None:
         """Notes a batch's vectors; one with a value that is not finite is a bad input, with a reason."""
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         self._result.vectors[rows] = np.where(finite[:, None], vectors, np.float32(0))
@@ -239,13 +241,15 @@ class _Call:
             self._result.reasons[rows[place]] = str(Reason.NOT_FINITE)
             self._result.details[rows[place]] = "the encoder gives NaN or infinite values for it"
 
-    def _halve(self, batch: _Batch) -> None:
+    def _split(self, batch: _ModelBatch) -> None:
         size = max(map(self._encoder.cost, batch.prepared)) * len(batch.rows)
-        if size <= self._result.batch:
-            self._result.batch = max(size // 2, 1)
+        if size <= self._result.batch_size:
+            self._result.batch_size = max(size // 2, 1)
         again = [batch, *self._batches]
         self._batches.clear()
-        self._cut([row for each in again for row in each.rows], [item for each in again for item in each.prepared])
+        self._add_batches(
+            [row for each in again for row in each.rows], [item for each in again for item in each.prepared]
+        )
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -258,10 +262,10 @@ def out_of_memory(error: RuntimeError) -> bool:
     return True
 
 
-def fitting(largest: int, batch: int, available: int) -> int:
+def rows_that_fit(largest: int, batch_size: int, available: int) -> int:
     """Rows whose padded cost stays within the batch, at least one.
 
-    >>> fitting(largest=10, batch=64, available=100), fitting(largest=100, batch=64, available=5)
+    >>> rows_that_fit(largest=10, batch_size=64, available=100), rows_that_fit(largest=100, batch_size=64, available=5)
     (6, 1)
     """
-    return max(1, min(available, batch // max(largest, 1)))
+    return max(1, min(available, batch_size // max(largest, 1)))

@@ -15,8 +15,8 @@ _READERS = 8
 
 
 @dataclass(slots=True)
-class Chunk:
-    """Neighbouring rows, prepared.
+class PreparedChunk:
+    """Neighboring rows, prepared.
 
     Attributes:
         rows: Numbers of the good ones.
@@ -34,7 +34,7 @@ class Chunk:
 
 
 @dataclass(slots=True)
-class _Values:
+class _ReadValues:
     """What was read for some rows, or why it could not be, and the seconds it took."""
 
     values: list[object]
@@ -46,11 +46,11 @@ class _Pending:
     """Rows up to ``stop`` on their way through the threads."""
 
     stop: int
-    reading: "Future[_Values] | None"
-    preparing: "Future[Chunk]"
+    read_future: "Future[_ReadValues] | None"
+    prepared_future: "Future[PreparedChunk]"
 
 
-class Threads:
+class PrefetchThreads:
     """Threads that read, which wait for storage, and threads that prepare, which compute.
 
     Args:
@@ -69,7 +69,7 @@ class Threads:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-class Ahead:
+class Prefetcher:
     """Prepared rows in order, read and prepared at most two windows before they are asked for.
 
     Args:
@@ -78,10 +78,10 @@ class Ahead:
         window: Rows that are asked for together.
     """
 
-    def __init__(self, threads: Threads, values: Sequence[object], window: int) -> None:
+    def __init__(self, threads: PrefetchThreads, values: Sequence[object], window: int) -> None:
         self._threads, self._values, self._window = threads, values, window
         size = max(1, min(_CHUNK, window // (8 * threads.threads)))
-        self._spans = iter(
+        self._row_ranges = iter(
             [
                 (first, min(first + size, last_of_window))
                 for start in range(0, len(values), window)
@@ -89,24 +89,24 @@ class Ahead:
                 for first in range(start, last_of_window, size)
             ]
         )
-        self._most = 2 * -(-window // size) + threads.threads
+        self._max_pending = 2 * -(-window // size) + threads.threads
         self._pending: deque[_Pending] = deque()
         self._refill()
 
-    def next_window(self, meanwhile: Callable[[Future[Chunk]], None]) -> list[Chunk] | None:
+    def next_window(self, while_waiting: Callable[[Future[PreparedChunk]], None]) -> list[PreparedChunk] | None:
         """The next window's rows, or None after the last.
 
         Args:
-            meanwhile: Called with a chunk that may not be done yet, before it is waited for.
+            while_waiting: Called with a chunk that may not be done yet, before it is waited for.
 
         Raises:
             Exception: Whatever a value's callable raises except BadInputError.
         """
-        chunks: list[Chunk] = []
+        chunks: list[PreparedChunk] = []
         while self._pending:
             pending = self._pending.popleft()
-            meanwhile(pending.preparing)
-            chunks.append(pending.preparing.result())
+            while_waiting(pending.prepared_future)
+            chunks.append(pending.prepared_future.result())
             self._refill()
             if pending.stop % self._window == 0:
                 break
@@ -114,21 +114,21 @@ class Ahead:
 
     def close(self) -> None:
         """Drops what was not asked for and waits for what the threads are at."""
-        futures: list[Future[Any]] = [pending.preparing for pending in self._pending]
-        futures += [pending.reading for pending in self._pending if pending.reading is not None]
+        futures: list[Future[Any]] = [pending.prepared_future for pending in self._pending]
+        futures += [pending.read_future for pending in self._pending if pending.read_future is not None]
         wait([future for future in futures if not future.cancel()])
 
     def _refill(self) -> None:
-        while len(self._pending) < self._most and (span := next(self._spans, None)) is not None:
-            first, last = span
+        while len(self._pending) < self._max_pending and (row_range := next(self._row_ranges, None)) is not None:
+            first, last = row_range
             values = self._values[first:last]
-            reading = self._threads.readers.submit(_read, values) if any(map(callable, values)) else None
-            source = reading or _Values(list(values), 0.0)
-            preparing = self._threads.preparers.submit(_prepare, self._threads.encoder, first, source)
-            self._pending.append(_Pending(last, reading, preparing))
+            read_future = self._threads.readers.submit(_read, values) if any(map(callable, values)) else None
+            source = read_future or _ReadValues(list(values), 0.0)
+            prepared_future = self._threads.preparers.submit(_prepare, self._threads.encoder, first, source)
+            self._pending.append(_Pending(last, read_future, prepared_future))
 
 
-def _read(values: Sequence[object]) -> _Values:
+def _read(values: Sequence[object]) -> _ReadValues:
     start = time.perf_counter()
     read: list[object] = []
     for value in values:
@@ -136,12 +136,12 @@ def _read(values: Sequence[object]) -> _Values:
             read.append(value() if callable(value) else value)
         except BadInputError as error:
             read.append(error)
-    return _Values(read, time.perf_counter() - start)
+    return _ReadValues(read, time.perf_counter() - start)
 
 
-def _prepare(encoder: Encoder, first: int, source: "_Values | Future[_Values]") -> Chunk:
+def _prepare(encoder: Encoder, first: int, source: "_ReadValues | Future[_ReadValues]") -> PreparedChunk:
     read = source.result() if isinstance(source, Future) else source
-    chunk = Chunk([], [], [], read.seconds, 0.0)
+    chunk = PreparedChunk([], [], [], read.seconds, 0.0)
     start = time.perf_counter()
     for row, value in enumerate(read.values, first):
         try:

@@ -24,8 +24,8 @@ _SUPPORTED = (
 _HARMLESS = frozenset({"torch_dtype", "dtype", "attn_implementation", "device_map", "trust_remote_code", "use_cache"})
 _ARGUMENTS = ("model_args", "model_kwargs", "tokenizer_args", "processor_kwargs", "config_args", "config_kwargs")
 
-TOKENS = "token_embeddings"
-SENTENCE = "sentence_embedding"
+TOKEN_EMBEDDINGS = "token_embeddings"
+SENTENCE_EMBEDDING = "sentence_embedding"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ModelOutput:
     """Which of a model's outputs a folder takes for a text.
 
     Attributes:
@@ -51,42 +51,42 @@ class Reading:
     pooled: bool
 
 
-STATES = Reading("forward", ("last_hidden_state",), False)
-TOWER = Reading("get_text_features", ("pooler_output",), True)
+LAST_HIDDEN_STATE = ModelOutput("forward", ("last_hidden_state",), False)
+PROJECTED_EMBEDDING = ModelOutput("get_text_features", ("pooler_output",), True)
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class SentenceConfig:
     """How a text folder wants to be used.
 
     Attributes:
         transformer: Folder of the transformer itself.
-        max_length: Its own limit in tokens, or None to use the tokeniser's and the model's.
+        max_length: Its own limit in tokens, or None to use the tokenizer's and the model's.
         lowercase: Whether texts are lower-cased first.
-        modes: Poolings over tokens, concatenated; empty when the folder names none.
+        pooling_modes: Poolings over tokens, concatenated; empty when the folder names none.
         prompt: Put before every text.
-        pool_prompt: Whether the prompt's tokens take part in pooling.
+        include_prompt: Whether the prompt's tokens take part in pooling.
         steps: (module type, its folder) after the transformer, in order; Pooling among them.
         truncate_dim: Numbers kept of each vector; None: all.
-        reading: What is read of the model; None where the folder leaves it to the model's kind.
-        fill: Whether the folder pads texts to the limit; it matters to models alone that are shown no mask (SigLIP).
-        refusal: Why texts cannot be encoded as the folder asks, though its pictures might; else None.
+        model_output: What is read of the model; None where the folder leaves it to the model's kind.
+        pad_to_max_length: Whether the folder pads texts to the limit; only models without a mask (SigLIP) see it.
+        unsupported: Why texts cannot be encoded as the folder asks, though its pictures might; else None.
     """
 
     transformer: Path
     max_length: int | None = None
     lowercase: bool = False
-    modes: tuple[str, ...] = ()
+    pooling_modes: tuple[str, ...] = ()
     prompt: str = ""
-    pool_prompt: bool = True
+    include_prompt: bool = True
     steps: tuple[tuple[str, Path], ...] = ()
     truncate_dim: int | None = None
-    reading: Reading | None = None
-    fill: bool = False
-    refusal: str | None = None
+    model_output: ModelOutput | None = None
+    pad_to_max_length: bool = False
+    unsupported: str | None = None
 
 
-def read_recipe(folder: Path) -> Recipe:
+def read_sentence_config(folder: Path) -> SentenceConfig:
     """Reads ``modules.json`` and what it refers to; a folder without it is pooled by mean.
 
     Raises:
@@ -94,11 +94,11 @@ def read_recipe(folder: Path) -> Recipe:
     """
     listing = folder / "modules.json"
     if not listing.is_file():
-        return Recipe(folder)
-    modes: tuple[str, ...] = ()
+        return SentenceConfig(folder)
+    pooling_modes: tuple[str, ...] = ()
     steps: list[tuple[str, Path]] = []
     first: str | None = None
-    transformer, pool_prompt = folder, True
+    transformer, include_prompt = folder, True
     for entry in json.loads(listing.read_text("utf-8")):
         package, _, kind = str(entry["type"]).rpartition(".")
         path = _module_folder(folder, str(entry["path"]))
@@ -108,30 +108,30 @@ def read_recipe(folder: Path) -> Recipe:
         elif ours and first is not None and kind in _KINDS:
             steps.append((kind, path))
             if kind == "Pooling":
-                modes, pool_prompt = read_pooling(path)
+                pooling_modes, include_prompt = read_pooling(path)
         elif not (ours and kind == "Dropout"):
             raise JobError("encoder", f"{folder.name} has a {entry['type']} module here; {_SUPPORTED}")
     config = next((c for c in (read_json(p) for p in sorted(transformer.glob("sentence_*_config.json"))) if c), {})
     whole = read_json(folder / "config_sentence_transformers.json")
     prompt = _prompt(folder, whole)
-    reading, refusal = _reading(config, first == "CLIPModel")
-    length, fill, unknown = _processing(config)
+    model_output, unsupported = _requested_output(config, first == "CLIPModel")
+    length, pad_to_max_length, unknown = _processing(config)
     length = config.get("max_seq_length") if length is None else length
     for key, value in {"max_seq_length": length, "truncate_dim": whole.get("truncate_dim")}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not value):
             raise JobError("encoder", f"{folder.name} has {key} {value!r}, which is no number of tokens or of columns")
-    return Recipe(
+    return SentenceConfig(
         transformer,
         length,
         bool(config.get("do_lower_case")),
-        modes,
+        pooling_modes,
         prompt,
-        pool_prompt,
+        include_prompt,
         tuple(steps),
         whole.get("truncate_dim"),
-        reading,
-        fill,
-        refusal or unknown or _missing_pooling(reading, steps),
+        model_output,
+        pad_to_max_length,
+        unsupported or unknown or _missing_pooling(model_output, steps),
     )
 
 
@@ -159,13 +159,13 @@ def _prompt(folder: Path, whole: Mapping[str, Any]) -> str:
     return str(prompts.get(name) or "")
 
 
-def _reading(config: Mapping[str, Any], clip: bool) -> tuple[Reading | None, str | None]:
+def _requested_output(config: Mapping[str, Any], clip: bool) -> tuple[ModelOutput | None, str | None]:
     """What the transformer's own settings ask to be read for a text, or why that cannot be done."""
     task = config.get("transformer_task", "feature-extraction")
     if task != "feature-extraction":
         return None, f"its transformer_task is {task!r}; supported is 'feature-extraction'"
     if "modality_config" not in config:
-        return TOWER if clip else STATES, None
+        return PROJECTED_EMBEDDING if clip else LAST_HIDDEN_STATE, None
     modalities = config["modality_config"]
     if "message" in modalities:
         return None, (
@@ -177,13 +177,16 @@ def _reading(config: Mapping[str, Any], clip: bool) -> tuple[Reading | None, str
     names = modalities["text"].get("method_output_name")
     output = (names,) if isinstance(names, str) else tuple(names or ())
     made = config.get("module_output_name")
-    if made not in (TOKENS, SENTENCE):
-        return None, f"its module_output_name is {made!r}; supported are '{TOKENS}' and '{SENTENCE}'"
-    return Reading(modalities["text"].get("method", "forward"), output, made == SENTENCE), None
+    if made not in (TOKEN_EMBEDDINGS, SENTENCE_EMBEDDING):
+        return (
+            None,
+            f"its module_output_name is {made!r}; supported are '{TOKEN_EMBEDDINGS}' and '{SENTENCE_EMBEDDING}'",
+        )
+    return ModelOutput(modalities["text"].get("method", "forward"), output, made == SENTENCE_EMBEDDING), None
 
 
 def _processing(config: Mapping[str, Any]) -> tuple[int | None, bool, str | None]:
-    """Length and padding that a folder asks of its tokeniser, or which of its settings is not supported."""
+    """Length and padding that a folder asks of its tokenizer, or which of its settings is not supported."""
     given = {key: config[key] for key in _ARGUMENTS if config.get(key)}
     for key, values in given.items():
         limits = {"model_max_length"} if key in ("tokenizer_args", "processor_kwargs") else set()
@@ -200,9 +203,9 @@ def _processing(config: Mapping[str, Any]) -> tuple[int | None, bool, str | None
     return text.get("max_length", length), text.get("padding") == "max_length", None
 
 
-def _missing_pooling(reading: Reading | None, steps: list[tuple[str, Path]]) -> str | None:
+def _missing_pooling(model_output: ModelOutput | None, steps: list[tuple[str, Path]]) -> str | None:
     pooling = any(kind == "Pooling" for kind, _ in steps)
-    if reading is None or reading.pooled != pooling:
+    if model_output is None or model_output.pooled != pooling:
         return None
     if pooling:
         return "its transformer gives one vector a text (module_output_name), which a Pooling module cannot pool"
@@ -220,10 +223,10 @@ def read_pooling(path: Path) -> tuple[tuple[str, ...], bool]:
         raise JobError("encoder", f"the Pooling module in {path.name} has no config.json")
     if other := sorted(key for key in config if key.startswith("pooling_mode_") and key not in _LEGACY_MODES):
         raise JobError("encoder", f"the Pooling module in {path.name} has an unknown setting {other[0]!r}")
-    modes = config.get("pooling_mode")
-    if modes is None:
-        modes = [mode for key, mode in _LEGACY_MODES.items() if config.get(key)] or ["mean"]
-    chosen = (modes,) if isinstance(modes, str) else tuple(modes)
+    pooling_modes = config.get("pooling_mode")
+    if pooling_modes is None:
+        pooling_modes = [mode for key, mode in _LEGACY_MODES.items() if config.get(key)] or ["mean"]
+    chosen = (pooling_modes,) if isinstance(pooling_modes, str) else tuple(pooling_modes)
     if unknown := [mode for mode in chosen if mode not in _MODES]:
         raise JobError("encoder", f"pooling {unknown[0]!r} is not supported; there are {', '.join(sorted(_MODES))}")
     return chosen, bool(config.get("include_prompt", True))

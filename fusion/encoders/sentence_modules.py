@@ -10,7 +10,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from barycenter.fusion.encoders.sentence_config import SENTENCE, TOKENS, Recipe, read_json, read_pooling
+from barycenter.fusion.encoders.sentence_config import (
+    SENTENCE_EMBEDDING,
+    TOKEN_EMBEDDINGS,
+    SentenceConfig,
+    read_json,
+    read_pooling,
+)
 from barycenter.fusion.errors import JobError
 
 Features = dict[str, torch.Tensor]
@@ -20,7 +26,7 @@ MASK = "mask"
 POOLED_MASK = "pooled_mask"
 
 
-def pool(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]) -> torch.Tensor:
+def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]) -> torch.Tensor:
     """Pools token states to one vector a text.
 
     Args:
@@ -32,7 +38,7 @@ def pool(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]) -> to
         (n, width x number of modes) float32.
 
     >>> tokens = torch.tensor([[[1.0], [3.0], [9.0]]])
-    >>> pool(tokens, torch.tensor([[1, 1, 0]]), ("mean", "max", "cls", "lasttoken")).tolist()
+    >>> pool_tokens(tokens, torch.tensor([[1, 1, 0]]), ("mean", "max", "cls", "lasttoken")).tolist()
     [[2.0, 3.0, 1.0, 3.0]]
     """
     states, weights = tokens.float(), mask.unsqueeze(-1).float()
@@ -59,18 +65,18 @@ class _Pooling(nn.Module):
         self.modes, self.mask = modes, MASK if include_prompt else POOLED_MASK
 
     def forward(self, features: Features) -> None:
-        tokens, mask = features[TOKENS], features[self.mask]
+        tokens, mask = features[TOKEN_EMBEDDINGS], features[self.mask]
         if mask.shape[1] != tokens.shape[1]:  # the model gives more or fewer states than it read tokens
             mask = mask.new_ones(tokens.shape[:2])
-        features[SENTENCE] = pool(tokens, mask, self.modes)
+        features[SENTENCE_EMBEDDING] = pool_tokens(tokens, mask, self.modes)
 
 
-class _Named(nn.Module):
+class _NamedModule(nn.Module):
     """A module that reads one feature and writes one; a feature that is not there is an error of the folder."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
-        self.source = config.get("module_input_name") or SENTENCE
+        self.source = config.get("module_input_name") or SENTENCE_EMBEDDING
         self.target = config.get("module_output_name") or self.source
 
     def forward(self, features: Features) -> None:
@@ -80,7 +86,7 @@ class _Named(nn.Module):
         raise NotImplementedError
 
 
-class _Normalise(_Named):
+class _Normalize(_NamedModule):
     def forward(self, features: Features) -> None:
         if self.source in features:
             super().forward(features)
@@ -89,7 +95,7 @@ class _Normalise(_Named):
         return nn.functional.normalize(values, dim=-1)
 
 
-class _Dense(_Named):
+class _Dense(_NamedModule):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         width, out = config["in_features"], config["out_features"]
@@ -106,7 +112,7 @@ class _Dense(_Named):
         return activated + (self.residual(values) if hasattr(self, "residual") else values)
 
 
-class _LayerNorm(_Named):
+class _LayerNorm(_NamedModule):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__({})
         self.norm = nn.LayerNorm(config["dimension"])
@@ -124,7 +130,7 @@ def _activation(path: str) -> nn.Module:
     return activation
 
 
-class Steps(nn.Module):
+class ModuleSequence(nn.Module):
     """The modules after the transformer, in order.
 
     Args:
@@ -139,28 +145,28 @@ class Steps(nn.Module):
 
     def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """From one vector a row, (n, width), to the folder's vectors, (n, dim)."""
-        return self.run({SENTENCE: vectors})
+        return self.run({SENTENCE_EMBEDDING: vectors})
 
     def run(self, features: Features) -> torch.Tensor:
         """From what the transformer gives to the folder's vectors, (n, dim)."""
         for step in self.steps:
             step(features)
-        return features[SENTENCE][:, : self.truncate_dim]
+        return features[SENTENCE_EMBEDDING][:, : self.truncate_dim]
 
 
-def read_steps(recipe: Recipe) -> Steps:
+def load_modules(settings: SentenceConfig) -> ModuleSequence:
     """The modules after the transformer with their weights; mean pooling where a plain folder has none.
 
     Raises:
         JobError: A module's settings or weights are not supported or missing.
     """
-    modules = [_module(kind, path) for kind, path in recipe.steps]
-    return Steps(modules, recipe.truncate_dim).eval().requires_grad_(False)
+    modules = [_module(kind, path) for kind, path in settings.steps]
+    return ModuleSequence(modules, settings.truncate_dim).eval().requires_grad_(False)
 
 
-def mean_pooling() -> Steps:
+def mean_pooling() -> ModuleSequence:
     """What a folder of a transformer alone gets: the mean over its tokens."""
-    return Steps([_Pooling(("mean",), include_prompt=True)], None)
+    return ModuleSequence([_Pooling(("mean",), include_prompt=True)], None)
 
 
 def _module(kind: str, path: Path) -> nn.Module:
@@ -168,7 +174,7 @@ def _module(kind: str, path: Path) -> nn.Module:
     if kind == "Pooling":
         return _Pooling(*read_pooling(path))
     if kind == "Normalize":
-        return _Normalise(config)
+        return _Normalize(config)
     module = _Dense(config) if kind == "Dense" else _LayerNorm(config)
     try:
         module.load_state_dict(_weights(path))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
-from barycenter.fusion.encoders.values import is_null
+from barycenter.fusion.encoders.row_values import is_null
 from barycenter.fusion.errors import BadInputError, JobError, Reason
 
 

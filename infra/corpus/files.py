@@ -53,7 +53,7 @@ class Files:
         except (ImportError, ValueError) as error:
             raise JobError(_KEY, f"{path}: {_first_line(error)}") from None
         except Exception as error:
-            raise JobError(_KEY, _unreadable(error, path)) from error
+            raise JobError(_KEY, _error_message(error, path)) from error
 
     def stat(self, uri: str) -> tuple[int, str]:
         """Size and stamp of a file now."""
@@ -174,7 +174,7 @@ def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     return int(info.get("size") or 0), text.strip('"')
 
 
-def _unreadable(error: Exception, path: str) -> str:
+def _error_message(error: Exception, path: str) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return f"{path}: there is no such file or folder"
     if isinstance(error, PermissionError):

@@ -39,7 +39,7 @@ def name_problems(
 
 
 def _twins(columns: Iterable[str]) -> Iterator[Problem]:
-    """Columns whose names differ by case alone, of which DuckDB gives one another name."""
+    """Columns whose names differ by case alone; DuckDB renames one of them."""
     seen: dict[str, str] = {}
     for column in columns:
         first = seen.setdefault(column.lower(), column)

@@ -148,6 +148,7 @@ def _choose_folder() -> None:
 
 
 def _fits(folder: str) -> bool:
+    """Whether the path is short enough for Ray's sockets and may be written to."""
     inside = Path(folder, "ray")
     there = [folder, str(inside)] if inside.exists() else [folder]
     return len(os.fsencode(folder)) <= _LONGEST_FOLDER and all(os.access(path, os.W_OK | os.X_OK) for path in there)

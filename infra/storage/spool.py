@@ -13,7 +13,7 @@ _held = 0
 
 
 def held() -> int:
-    """Bytes that open files hold in memory now."""
+    """Bytes that all open spooled files hold in memory now."""
     return _held
 
 

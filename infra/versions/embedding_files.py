@@ -64,9 +64,9 @@ class Repairs:
         return path in self._firsts
 
     def settle(self) -> None:
-        """Notes what the files hold now that all of them are made again.
+        """Records the hash of each repaired file, once all are written again.
 
-        What came out as it was at first is forgotten, unless another run's notes say something of it.
+        A file with the same content as before its repair is left out, unless another run recorded one of its repairs.
         """
         if not self._firsts:
             return
@@ -104,7 +104,7 @@ def repairs(storage: Storage) -> dict[str, str]:
 
 
 def gather_repairs(storage: Storage) -> None:
-    """Makes one note of all; only while no run writes here."""
+    """Merges the repair records of all runs into one file; only while no run writes here."""
     notes = _notes(storage)
     firsts, changed = _firsts(notes), repairs(storage)
     if len(notes) > 1 or any(now is None for note in notes.values() for _, now in note.values()):
@@ -124,7 +124,7 @@ def _encoded(note: Mapping[str, Sequence[str | None]]) -> bytes:
 
 
 def _notes(storage: Storage) -> dict[str, dict[str, tuple[str, str | None]]]:
-    """{path of a note: {path of an embedding file: (content at first, content now or None)}}, by path."""
+    """Repair records: {path of the record: {embedding file: (hash before, hash after or None)}}, sorted by path."""
     notes = {}
     for path in sorted(storage.walk(_NOTES)):
         if storage.is_temporary(path):

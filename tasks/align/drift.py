@@ -29,7 +29,7 @@ Views = dict[str, NDArray[np.float32]]
 
 
 def record_fitted_shards(run: Run, alignment_id: str) -> None:
-    """Keeps, beside an alignment, which shards it was fitted on."""
+    """Writes, beside an alignment, the ids of the shards it was fitted on."""
     shards = json.dumps([shard.id for shard in run.shards])
     run.storage.write(_fitted_path(alignment_id), shards.encode())
 

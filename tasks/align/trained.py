@@ -77,6 +77,7 @@ def new_alignment(run: Run) -> FeatureAlignment:
 
 
 def _sample(run: Run) -> dict[str, NDArray[np.float32]]:
+    """At most ``SAMPLE_ROWS`` training rows, drawn by the job's seed: ``{input: (n, d)}``."""
     from barycenter.fusion.alignment.kernel import SAMPLE_ROWS
 
     rows = RowReader.of(run).read_all(sample_shards(run.shards, 2 * SAMPLE_ROWS)).train

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
-from barycenter.fusion.encoders import fixed_batch
+from barycenter.fusion.encoders import fixed_batch_size
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.tasks.run.context import Run
 
@@ -42,7 +42,7 @@ def find_execution(run: Run, name: str, workers: WorkerAllocation) -> Execution:
     asked = run.job.inputs[name].batch
     if fixed := _pinned(run, name, workers):
         return fixed
-    batch = fixed_batch(run.specs[name]) if asked == "auto" else asked
+    batch = fixed_batch_size(run.specs[name]) if asked == "auto" else asked
     return Execution(batch, workers.threads, run.specs[name].dtype, _device(workers))
 
 
@@ -86,6 +86,7 @@ def _device(workers: WorkerAllocation) -> str:
 
 
 def _read(run: Run) -> dict[str, Any]:
+    """The content of plan.json, empty where there is none."""
     plan: dict[str, Any] = json.loads(run.storage.read(PLAN)) if run.storage.exists(PLAN) else {}
     return plan
 

@@ -259,6 +259,7 @@ def _without_rows(work: Work, rows: Sequence[int]) -> Work:
 
 
 def _refuse(name: str, quarantined: Sequence[Quarantined]) -> None:
+    """Raises RunError if a shard failed for good."""
     if quarantined:
         first = quarantined[0]
         raise RunError(

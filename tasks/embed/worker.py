@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barycenter.fusion.encoders import EncoderSpec, load
-from barycenter.fusion.encoders.batch_size import find_batch
+from barycenter.fusion.encoders.batch_size import find_batch_size
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_of
@@ -107,8 +107,8 @@ class EmbedWorker:
         result = inputs.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         details = [*result.details, *(bad.detail for bad in result.bad)]
         check_answered(job.shard.source, details, len(inputs.values), begun)
-        if result.batch < job.batch:
-            self._fits = min(result.batch, self._fits or result.batch)
+        if result.batch_size < job.batch:
+            self._fits = min(result.batch_size, self._fits or result.batch_size)
         began = time.perf_counter()
         path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
@@ -120,16 +120,16 @@ class EmbedWorker:
             "encoded": result.encoded,
             "bad": Counter(reason for reason in result.reasons if reason is not None),
             "seconds": dict(seconds) | {"write": time.perf_counter() - began},
-            "batch": result.batch,
+            "batch": result.batch_size,
         }
 
     def _calibrated(self, job: Calibration) -> dict[str, Any]:
         if job.sample is None:
-            return {"batch": int(find_batch(self.pipeline, [], rows=job.rows))}
+            return {"batch": int(find_batch_size(self.pipeline, [], rows=job.rows))}
         table = self.setting.corpus.read(job.sample, self._columns())
         inputs = InputValues(table, self.setting.columns, job.sample.folder)
         values = [value for value in inputs.values if value is not None][:CALIBRATION_ROWS]
-        return {"batch": int(find_batch(self.pipeline, values, rows=job.rows))}
+        return {"batch": int(find_batch_size(self.pipeline, values, rows=job.rows))}
 
     def _columns(self) -> list[str]:
         setting = self.setting

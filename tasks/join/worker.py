@@ -18,7 +18,7 @@ class SpillWorker:
         self.join, self.storage = join, storage
 
     def run(self, payload: Unit) -> NDArray[np.int64]:
-        """Bytes that the unit puts into each bucket."""
+        """Writes the unit's rows into their buckets and returns the bytes put into each."""
         return spill(self.join, self.storage, payload)
 
 

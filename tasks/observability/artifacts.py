@@ -39,7 +39,7 @@ class ProgressArtifact:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         self._id: UUID | None = None
-        self._shown = -1.0
+        self._last_share = -1.0
         self._next = 0.0
         self._gone = FlowRunContext.get() is None
 
@@ -47,9 +47,9 @@ class ProgressArtifact:
         """Reports how much is done; a server that does not answer never fails the stage."""
         share = 100.0 * done / total if total else 100.0
         now = current_clock().monotonic()
-        if self._gone or share == self._shown or (now < self._next and not at_once):
+        if self._gone or share == self._last_share or (now < self._next and not at_once):
             return
-        self._next, self._shown = now + _PROGRESS_EVERY, share
+        self._next, self._last_share = now + _PROGRESS_EVERY, share
         try:
             if self._id is None:
                 key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from barycenter.fusion.encoders.image.decoding import decode
-from barycenter.fusion.encoders.values import checked_text
+from barycenter.fusion.encoders.row_values import check_text
 from barycenter.fusion.errors import BadInputError, JobError, Reason, RunError
 from barycenter.infra.corpus import Pictures
 from barycenter.infra.corpus.join.partition import Side
@@ -110,7 +110,7 @@ def _attempts(run: Run, name: str, table: Side) -> Iterator[Callable[[], object]
 
 
 def _text(value: object) -> Callable[[], object]:
-    return lambda: checked_text(value)
+    return lambda: check_text(value)
 
 
 def _picture(value: object, formats: list[str], max_pixels: int) -> Callable[[], object]:

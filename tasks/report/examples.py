@@ -156,7 +156,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _spaced(rows: Sequence[int], count: int) -> list[int]:
-    """At most so many of some rows, evenly spaced."""
+    """At most ``count`` of the rows, evenly spaced."""
     return [rows[int(at)] for at in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
 
 

@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from barycenter.fusion.encoders import Description, EncoderSpec, describe
-from barycenter.fusion.encoders.base import IMPLEMENTATION
-from barycenter.fusion.encoders.fingerprint import versions
+from barycenter.fusion.encoders.base import IMPLEMENTATION_VERSION
+from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.tasks.run.digest import digest
@@ -31,7 +31,7 @@ def cached_description(spec: EncoderSpec) -> Description:
     files = _files(spec)
     if files is None:
         return describe(spec)
-    known = [asdict(spec), files, versions(*_LIBRARIES), IMPLEMENTATION, platform.python_version()]
+    known = [asdict(spec), files, library_versions(*_LIBRARIES), IMPLEMENTATION_VERSION, platform.python_version()]
     path = f"{digest(*known)}.json"
     cache = Storage(str(_folder()))
     try:

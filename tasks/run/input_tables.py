@@ -35,7 +35,7 @@ def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
 
 
 def inputs_of(table: Side, job: Job) -> list[str]:
-    """The inputs whose columns stand in a table."""
+    """The inputs whose columns are in an input table."""
     if table.input is not None:
         return [table.input]
     return [name for name, part in job.inputs.items() if part.corpus is None]

@@ -11,7 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from barycenter.fusion.dataset.schema import vectors_to_array
-from barycenter.fusion.encoders.multiple_values import Pooled, embed_once, embed_vectors, pool
+from barycenter.fusion.encoders.multiple_values import PooledResult, embed_unique, embed_vectors, pool_values
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
 from barycenter.fusion.splits import stable_hash
@@ -50,7 +50,7 @@ def is_multi_value(kind: pa.DataType, vector: bool) -> bool:
 
 
 def hash_keys(keys: Sequence[str | None]) -> NDArray[np.uint64]:
-    """(n,) the hashes by which repeated keys are found; a null key is like no key."""
+    """(n,) hashes of keys, to find repeated ones; a null key equals no other."""
     return stable_hash(("\0", row) if key is None else key for row, key in enumerate(keys))
 
 
@@ -84,18 +84,18 @@ class InputValues:
             self.values = rows if columns.pictures is None else self._pictures(rows, columns.pictures, folder)
         self.weights = self._weights(table)
 
-    def embed(self, pipeline: Pipeline, *, batch: int) -> Pooled:
+    def embed(self, pipeline: Pipeline, *, batch: int) -> PooledResult:
         """Encodes the values, equal ones once, and averages those of each row."""
         if self.vectors is not None:
             flat, encoded = embed_vectors(pipeline.encoder, self.vectors), len(self.vectors)
         else:
-            flat, encoded = embed_once(pipeline, self.values, self._identities(), batch=batch)
-        pooled = pool(flat, encoded, self.offsets, self.weights)
+            flat, encoded = embed_unique(pipeline, self.values, self._identities(), batch_size=batch)
+        pooled = pool_values(flat, encoded, self.offsets, self.weights)
         for row, error in self.refused.items():
-            pooled.refuse(row, error)
+            pooled.reject_row(row, error)
         return pooled
 
-    def table(self, keys: Sequence[str | None], result: Pooled) -> pa.Table:
+    def table(self, keys: Sequence[str | None], result: PooledResult) -> pa.Table:
         """The embedding file's rows."""
         sources = self._row_sources()
         columns: dict[str, pa.Array] = {
@@ -143,12 +143,12 @@ class InputValues:
         pictures = self.columns.pictures
         return pictures.place(picture.uri) if picture is not None and pictures is not None else None
 
-    def _rejects(self, result: Pooled) -> pa.Array:
+    def _rejects(self, result: PooledResult) -> pa.Array:
         lines: list[list[dict[str, str | None]]] = [[] for _ in result.reasons]
         starts = self.offsets.tolist()
         for bad in result.bad:
-            picture = self.sources[starts[bad.row] + bad.member] if self.sources else None
-            detail = f"value {bad.member + 1}: {bad.detail}" if bad.detail else f"value {bad.member + 1}"
+            picture = self.sources[starts[bad.row] + bad.position] if self.sources else None
+            detail = f"value {bad.position + 1}: {bad.detail}" if bad.detail else f"value {bad.position + 1}"
             source = self._place(picture)
             lines[bad.row].append({"reason": bad.reason, "detail": detail, "source": source})
         return pa.array([line or None for line in lines], pa.list_(REJECT))

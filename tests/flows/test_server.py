@@ -15,7 +15,7 @@ from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write
 
 
 @pytest.fixture
-def server():
+def health_server():
     """Something that answers like Prefect's health check, with a status of choice."""
 
     class Health(BaseHTTPRequestHandler):
@@ -36,13 +36,13 @@ def server():
 
 
 @pytest.fixture
-def nowhere(server):
+def nowhere(health_server):
     """An address where nobody answers."""
     return "http://127.0.0.1:1/api"
 
 
-def test_a_server_answers_or_not(server, nowhere):
-    address, health = server
+def test_a_server_answers_or_not(health_server, nowhere):
+    address, health = health_server
     assert answers(address)
     assert answers(address + "/")
     health.status = 401
@@ -53,8 +53,8 @@ def test_a_server_answers_or_not(server, nowhere):
     assert not answers("no address")
 
 
-def test_one_that_answers_on_this_machine_is_taken(server, nowhere, monkeypatch):
-    address, _ = server
+def test_one_that_answers_on_this_machine_is_taken(health_server, nowhere, monkeypatch):
+    address, _ = health_server
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         monkeypatch.setattr(server, "LOCAL_API", address)
         with server._server() as ready:

@@ -29,7 +29,7 @@ def write(folder, average, dtype="float32"):
     """What a run leaves behind, but for the features."""
     specs = {"text": EncoderSpec("text", "builtin/hashing"), "image": EncoderSpec("image", "builtin/descriptor")}
     values = {"text": TEXTS, "image": PICTURES}
-    views = {name: embed(load(spec), values[name], batch=64, threads=1).vectors for name, spec in specs.items()}
+    views = {name: embed(load(spec), values[name], batch_size=64, threads=1).vectors for name, spec in specs.items()}
     alignment = Joint(dim=6).fit(views)
     alignment.save(folder / "alignment" / "a1")
     inputs = {}

@@ -24,7 +24,7 @@ from tests.fuzz.tables import usable
 
 def check_fused(case: Case, out: Path, expected: Expected, manifest: Manifest, storage: Storage) -> None:
     """Our own readers: exact values of every column, in batches and as Arrow; and the vectors."""
-    table = FusedRows(out)._source.arrow().to_table()
+    table = FusedRows(out)._reader.arrow().to_table()
     keys = table.column(manifest.key).to_pylist()
     for name in others(case):
         same(case, name, table.column(name).to_pylist(), keys, expected)

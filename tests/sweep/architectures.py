@@ -13,7 +13,7 @@ import torch
 
 import tests.sweep.tiny as tiny
 from barycenter.fusion.encoders import EncoderSpec, describe, load
-from barycenter.fusion.encoders.batch_check import difference
+from barycenter.fusion.encoders.batch_check import relative_difference
 from barycenter.fusion.encoders.pipeline import embed
 from barycenter.fusion.encoders.text.architecture import _ENCODERS as ENCODERS
 from barycenter.fusion.errors import JobError
@@ -94,7 +94,7 @@ def _tried(name: str) -> Found:
 
 
 def _saved(name: str, config: Any, folder: Path) -> Any:
-    """Saves a random model of a configuration with a tokeniser; the library on it."""
+    """Saves a random model of a configuration with a tokenizer; the library on it."""
     from transformers import AutoModel
 
     model = tiny.build(AutoModel, config, folder)
@@ -105,7 +105,7 @@ def _saved(name: str, config: Any, folder: Path) -> Any:
         library = library_of(folder)
         library.encode(TEXTS[0])
         return library
-    except Exception:  # noqa: BLE001 - it wants a processor of pictures or sounds beside the tokeniser, or knows it not
+    except Exception:  # noqa: BLE001 - it wants a processor of pictures or sounds beside the tokenizer, or knows it not
         return Plain(folder)
 
 
@@ -180,7 +180,7 @@ class Plain:
 
 def compare(name: str, folder: Path, alone: np.ndarray, together: np.ndarray) -> Found:
     """Ours beside the library's vectors of each text by itself: alone, and in batches of several sizes."""
-    steady = difference(alone, together) <= TOLERANCE
+    steady = relative_difference(alone, together) <= TOLERANCE
     spec = EncoderSpec("text", str(folder))
     try:
         described = describe(spec)
@@ -191,8 +191,8 @@ def compare(name: str, folder: Path, alone: np.ndarray, together: np.ndarray) ->
         return Found(name, "differs", f"fails: {line(error)}", steady)
     gaps = []
     for batch in (1, 24, 100_000):
-        result = embed(encoder, list(TEXTS), batch=batch, threads=1)
-        gaps.append(difference(alone, np.where(result.ok[:, None], result.vectors, np.nan)))
+        result = embed(encoder, list(TEXTS), batch_size=batch, threads=1)
+        gaps.append(relative_difference(alone, np.where(result.ok[:, None], result.vectors, np.nan)))
     if described.dim != alone.shape[1] or max(gaps) > TOLERANCE:
         return Found(name, "differs", f"by {max(gaps):.1e} of a vector's length", steady)
     return Found(name, "equal", str(described.fingerprint.get("together", "padded")), steady)

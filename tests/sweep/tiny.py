@@ -1,4 +1,4 @@
-"""Tiny random models of any architecture of transformers, with a tokeniser of a few words."""
+"""Tiny random models of any architecture of transformers, with a tokenizer of a few words."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ _PARAMETERS = 90_000_000
 
 
 def save_tokenizer(folder: Path, *, lowercase: bool = True) -> None:
-    """A word-level tokeniser with [CLS] and [SEP]."""
+    """A word-level tokenizer with [CLS] and [SEP]."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

@@ -11,7 +11,7 @@ from torch import nn
 
 import barycenter.fusion.torch_compat  # noqa: F401 - first: torchvision's import needs it
 from barycenter.fusion.encoders import EncoderSpec, Preprocessing, describe, load
-from barycenter.fusion.encoders.image.batches import PictureEncoder, Standardise
+from barycenter.fusion.encoders.image.encoder import ImageEncoder, Standardize
 from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 from tests.sweep.vision import DIFFERS, EQUAL, NOT_BUILT, REFUSED, TOLERANCE, Row, gap
@@ -62,9 +62,9 @@ def _compared(name: str, model: nn.Module, file: Path) -> Row:
         described, encoder = describe(spec), load(spec)
     except JobError as error:
         return Row(f"torchvision/{name}", REFUSED, str(error))
-    assert isinstance(encoder, PictureEncoder)
+    assert isinstance(encoder, ImageEncoder)
     prepared = [encoder.prepare(encoded(drawn(150 + 9 * i, 180 - 9 * i, i))) for i in range(3)]
-    pixels = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared))).contiguous()
+    pixels = Standardize(encoder.transform)(torch.from_numpy(np.stack(prepared))).contiguous()
     theirs = np.concatenate([_penultimate(model, pixels[i : i + 1]) for i in range(len(pixels))])
     gaps = [gap(theirs, encoder.encode(prepared)), gap(theirs, np.concatenate([encoder.encode([p]) for p in prepared]))]
     equal = max(gaps) <= TOLERANCE and described.dim == theirs.shape[1]

@@ -12,7 +12,7 @@ from torch import nn
 
 import barycenter.fusion.torch_compat  # noqa: F401 - first: transformers' import needs it
 from barycenter.fusion.encoders import EncoderSpec, Preprocessing, describe, load
-from barycenter.fusion.encoders.image.batches import PictureEncoder, Standardise
+from barycenter.fusion.encoders.image.encoder import ImageEncoder, Standardize
 from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 from tests.sweep import tiny_vision
@@ -81,9 +81,9 @@ def _compared(kind: str, folder: Path, given: Preprocessing | None) -> Row:
         encoder = load(spec)
     except JobError as error:
         return Row(kind, REFUSED, str(error).replace(str(folder), "it"))
-    assert isinstance(encoder, PictureEncoder)
+    assert isinstance(encoder, ImageEncoder)
     prepared = [encoder.prepare(encoded(picture)) for picture in _PICTURES]
-    ours = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared)))
+    ours = Standardize(encoder.transform)(torch.from_numpy(np.stack(prepared)))
     pixels = _pixels(folder) if given is None else ours
     theirs, part = reference(folder, pixels)
     part = f"{described.fingerprint['features']}" if part is None else part

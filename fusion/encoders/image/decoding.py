@@ -10,9 +10,9 @@ from typing import TypeVar
 from PIL import Image, ImageCms, UnidentifiedImageError
 from PIL.IcoImagePlugin import IcoFile
 
-from barycenter.fusion.encoders.image.depth import colours_of_sixteen_bits, grey_to_rgb, is_deep
-from barycenter.fusion.encoders.image.formats import candidates, is_icon, unidentified
-from barycenter.fusion.encoders.values import is_null
+from barycenter.fusion.encoders.image.bit_depth import deep_gray_to_rgb, is_deep_gray, rescale_sixteen_bits
+from barycenter.fusion.encoders.image.formats import candidate_formats, is_icon, unidentified_error
+from barycenter.fusion.encoders.row_values import is_null
 from barycenter.fusion.errors import BadInputError, Reason
 
 # The limit that counts is max_pixels, checked here before decoding; Pillow's own warning would repeat it for each file.
@@ -83,9 +83,9 @@ def _guarded(step: Callable[[], _T]) -> _T:
 
 def _open(encoded: bytes, formats: Sequence[str]) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(encoded), formats=candidates(encoded, formats))
+        return Image.open(io.BytesIO(encoded), formats=candidate_formats(encoded, formats))
     except UnidentifiedImageError:
-        raise unidentified(encoded, formats) from None
+        raise unidentified_error(encoded, formats) from None
 
 
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
@@ -109,7 +109,7 @@ def _upright_rgb(picture: Image.Image, encoded: bytes, target: int | None) -> Im
         picture.draft(None, (target, target))
     tiles = tuple(getattr(picture, "tile", ()))
     picture.load()
-    flat = _to_rgb(colours_of_sixteen_bits(picture, encoded, tiles))
+    flat = _to_rgb(rescale_sixteen_bits(picture, encoded, tiles))
     turn = _orientation(picture)
     return flat if turn is None else flat.transpose(turn)
 
@@ -132,8 +132,8 @@ def _orientation(picture: Image.Image) -> Image.Transpose | None:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if is_deep(picture):
-        return grey_to_rgb(picture)
+    if is_deep_gray(picture):
+        return deep_gray_to_rgb(picture)
     if picture.mode == "LAB":
         return _lab_to_rgb(picture)
     if not picture.has_transparency_data:

@@ -1,4 +1,4 @@
-"""Which format a picture is in, recognised by its first bytes."""
+"""Which format a picture is in, recognized by its first bytes."""
 
 import re
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ _JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _XPM = re.compile(rb"\s*(/\* XPM \*/|! XPM2|#define\s+\w*_format\b)")
 
-_SURE = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PSD", "QOI", "DDS")
+_UNMISTAKABLE = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "AVIF", "JPEG2000", "PSD", "QOI", "DDS")
 _BITMAP = re.compile(rb"BM.{4}\0\0\0\0", re.DOTALL)
 _PORTABLE = re.compile(rb"P[1-6fy]\s")
 
 
-def candidates(encoded: bytes, formats: Sequence[str]) -> list[str]:
+def candidate_formats(encoded: bytes, formats: Sequence[str]) -> list[str]:
     r"""The formats among ``formats`` that a picture may be in, the likeliest first.
 
     Those whose first bytes it has come before those that have none of their own (TGA), whatever their order in the job
     file: a TGA begins with any bytes, an icon's among them.
 
-    >>> candidates(b"\0\0\1\0\1\0", ["TGA", "PNG", "ICO"]), candidates(b"\0\0\2\0", ["TGA", "PNG"])
+    >>> candidate_formats(b"\0\0\1\0\1\0", ["TGA", "PNG", "ICO"]), candidate_formats(b"\0\0\2\0", ["TGA", "PNG"])
     (['ICO'], ['TGA'])
     """
     Image.init()
@@ -40,9 +40,9 @@ def is_icon(encoded: bytes) -> bool:
     return encoded.startswith(_ICON) and encoded[4:6] not in (b"", b"\0", b"\0\0")
 
 
-def unidentified(encoded: bytes, formats: Sequence[str]) -> BadInputError:
+def unidentified_error(encoded: bytes, formats: Sequence[str]) -> BadInputError:
     """Why no format of a list reads a picture: another format, a broken header, or no picture at all."""
-    named = _foreign(encoded) or next((name for name in Image.ID if _begins_like(name, encoded)), None)
+    named = _unsupported_format(encoded) or next((name for name in Image.ID if _begins_like(name, encoded)), None)
     if named is None:
         return BadInputError(Reason.NOT_AN_IMAGE, f"{len(encoded)} bytes beginning {encoded[:8]!r}")
     if named in formats:
@@ -55,7 +55,7 @@ def _begins_like(name: str, encoded: bytes) -> bool:
     return accept is not None and accept(encoded[:_PREFIX]) is True
 
 
-def _foreign(encoded: bytes) -> str | None:
+def _unsupported_format(encoded: bytes) -> str | None:
     """Formats that Pillow does not read, or takes for another of its own."""
     if encoded.startswith(_JPEG_XL):
         return "JPEG XL"
@@ -78,4 +78,8 @@ def begins_like_picture(encoded: bytes) -> bool:
     Image.init()
     if encoded.startswith((b"BM", b"P")):
         return _BITMAP.match(encoded) is not None or _PORTABLE.match(encoded) is not None
-    return is_icon(encoded) or _foreign(encoded) is not None or any(_begins_like(name, encoded) for name in _SURE)
+    return (
+        is_icon(encoded)
+        or _unsupported_format(encoded) is not None
+        or any(_begins_like(name, encoded) for name in _UNMISTAKABLE)
+    )

@@ -22,13 +22,13 @@ class PatchTransform(ProcessorTransform):
     """
 
     @classmethod
-    def of_probe(cls, processor: Any, probe: Image.Image) -> "PatchTransform":
+    def of_sample(cls, processor: Any, probe: Image.Image) -> "PatchTransform":
         """Of a processor, with the number and size of patches that it makes of a picture."""
         count, values = np.asarray(processor(images=probe, return_tensors="np")["pixel_values"]).shape[1:]
         return cls.of_size(processor, (count + 1, values // 3))
 
     def pixels(self, picture: Image.Image) -> Pixels:
-        """(patches + 1, values / 3, 3) float32, standardised; the last row holds how many patches are high and wide."""
+        """(patches + 1, values / 3, 3) float32, standardized; the last row holds how many patches are high and wide."""
         made = self.processor(images=picture, return_tensors="np")
         rows = np.zeros((self.crop[0], self.crop[1] * 3), np.float32)
         rows[:-1] = made["pixel_values"][0]

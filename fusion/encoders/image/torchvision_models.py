@@ -18,8 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from barycenter.fusion.encoders.base import Description, EncoderSpec
-from barycenter.fusion.encoders.fingerprint import file_digest, versions
-from barycenter.fusion.encoders.image.batches import PictureEncoder
+from barycenter.fusion.encoders.fingerprint import file_digest, library_versions
+from barycenter.fusion.encoders.image.encoder import ImageEncoder
 from barycenter.fusion.encoders.image.transforms import Transform
 from barycenter.fusion.errors import JobError
 
@@ -42,21 +42,21 @@ class _EmptyOnMeta(TorchFunctionMode):
 
 
 @dataclass(frozen=True, slots=True)
-class Anatomy:
-    """Where an architecture's classifier is.
+class ClassifierLayer:
+    """The layer of an architecture that gives the class scores, and what is cut off with it.
 
     Attributes:
-        classifier: Path of the layer that produces the class scores.
+        name: Path of the layer that produces the class scores.
         dim: Width of what reaches it, as the network without it returns.
         unused: Top-level parts that inference never runs (auxiliary classifiers).
     """
 
-    classifier: str
+    name: str
     dim: int
     unused: tuple[str, ...]
 
 
-def _skeleton(architecture: str, classes: int, size: tuple[int, int]) -> nn.Module:
+def _build_without_weights(architecture: str, classes: int, size: tuple[int, int]) -> nn.Module:
     options: dict[str, Any] = {"init_weights": False} if architecture in ("googlenet", "inception_v3") else {}
     if architecture.startswith("vit_"):
         options["image_size"] = size[0]
@@ -66,7 +66,7 @@ def _skeleton(architecture: str, classes: int, size: tuple[int, int]) -> nn.Modu
 
 
 @lru_cache(maxsize=64)
-def anatomy(architecture: str, size: tuple[int, int]) -> Anatomy:
+def find_classifier(architecture: str, size: tuple[int, int]) -> ClassifierLayer:
     """Finds the classifier of an architecture by running it once without data.
 
     The last linear or convolutional layer that runs gives the class scores; put the identity in its place and the
@@ -80,7 +80,7 @@ def anatomy(architecture: str, size: tuple[int, int]) -> Anatomy:
         JobError: The layer that runs last does not give one score a class.
     """
     classes = 1000
-    model = _skeleton(architecture, classes, size).to("meta")
+    model = _build_without_weights(architecture, classes, size).to("meta")
     executed: list[str] = []
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _m, _i, _o, name=name: executed.append(name))
@@ -98,25 +98,25 @@ def anatomy(architecture: str, size: tuple[int, int]) -> Anatomy:
     )
     model.set_submodule(classifier, nn.Identity())
     features: torch.Tensor = model(blank)
-    return Anatomy(classifier, int(features.flatten(1).shape[1]), unused)
+    return ClassifierLayer(classifier, int(features.flatten(1).shape[1]), unused)
 
 
 @dataclass(frozen=True, slots=True)
-class _Choice:
+class _Resolved:
     """An architecture with the file its weights come from and the preprocessing that belongs to them."""
 
     architecture: str
     file: Path
     transform: Transform
-    anatomy: Anatomy
+    classifier: ClassifierLayer
 
 
-def _choose(spec: EncoderSpec) -> _Choice:
+def _resolve(spec: EncoderSpec) -> _Resolved:
     architecture = (spec.encoder or "").removeprefix(_PREFIX)
     known = models.list_models(module=models)
     if architecture not in known:
         raise JobError(
-            "encoder", f"torchvision has no classification architecture {architecture!r}{_near(architecture, known)}"
+            "encoder", f"torchvision has no classification architecture {architecture!r}{_suggest(architecture, known)}"
         )
     library = models.get_model_weights(architecture)
     if spec.weights is None:
@@ -127,15 +127,15 @@ def _choose(spec: EncoderSpec) -> _Choice:
         file = Path(spec.weights).expanduser()
         if not file.is_file():
             raise JobError("weights", f"no such file: {spec.weights}")
-    transform = _from_preset(preset.transforms()).overridden(spec.preprocessing)
+    transform = _from_preset(preset.transforms()).with_overrides(spec.preprocessing)
     try:
-        return _Choice(architecture, file, transform, anatomy(architecture, transform.crop))
+        return _Resolved(architecture, file, transform, find_classifier(architecture, transform.crop))
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(map(str, transform.crop))
         raise JobError("preprocessing", f"{spec.encoder} cannot read {size} pictures: {_first_line(error)}") from None
 
 
-def _near(name: str, known: list[str]) -> str:
+def _suggest(name: str, known: list[str]) -> str:
     close = get_close_matches(name, known, n=3, cutoff=0.5)
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
@@ -200,18 +200,18 @@ def _unwrapped(loaded: Any, file: Path) -> dict[str, torch.Tensor]:
     return {key.removeprefix(_PARALLEL_PREFIX): value for key, value in loaded.items()}
 
 
-def _fitted(choice: _Choice, state: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+def _match_weights(resolved: _Resolved, state: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """A skeleton with the checkpoint's number of classes, and the part of the checkpoint that inference reads.
 
     Raises:
         JobError: A key is missing, unknown or of another shape; the first ones are named.
     """
-    scores = state.get(f"{choice.anatomy.classifier}.weight")
+    scores = state.get(f"{resolved.classifier.name}.weight")
     classes = int(scores.shape[0]) if scores is not None and scores.ndim else 1000
-    model = _skeleton(choice.architecture, classes, choice.transform.crop)
-    for part in choice.anatomy.unused:
+    model = _build_without_weights(resolved.architecture, classes, resolved.transform.crop)
+    for part in resolved.classifier.unused:
         model.set_submodule(part, nn.Identity())
-    kept = {key: value for key, value in state.items() if key.split(".")[0] not in choice.anatomy.unused}
+    kept = {key: value for key, value in state.items() if key.split(".")[0] not in resolved.classifier.unused}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     optional = {key for key in expected if key.endswith("num_batches_tracked")}
     problems = [f"lacks {key}" for key in expected if key not in kept and key not in optional]
@@ -225,7 +225,7 @@ def _fitted(choice: _Choice, state: dict[str, torch.Tensor]) -> tuple[nn.Module,
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise JobError(
             "weights",
-            f"{choice.file.name} does not fit torchvision/{choice.architecture}: {', '.join(problems[:3])}{more}",
+            f"{resolved.file.name} does not fit torchvision/{resolved.architecture}: {', '.join(problems[:3])}{more}",
         )
     return model, kept
 
@@ -236,37 +236,37 @@ def describe(spec: EncoderSpec) -> Description:
     Raises:
         JobError: Unknown architecture, or weights that are missing, unreadable or do not fit.
     """
-    choice = _choose(spec)
-    _fitted(choice, _read(choice.file, shapes_only=True))
+    resolved = _resolve(spec)
+    _match_weights(resolved, _read(resolved.file, shapes_only=True))
     return Description.of(
-        choice.anatomy.dim,
+        resolved.classifier.dim,
         {
             "kind": "image",
             "encoder": spec.encoder,
-            "weights": file_digest(choice.file),
-            "transform": choice.transform.as_json(),
+            "weights": file_digest(resolved.file),
+            "transform": resolved.transform.as_json(),
             "features": "penultimate",
             "dtype": spec.dtype,
-            "libraries": versions("torch", "torchvision", "pillow"),
+            "libraries": library_versions("torch", "torchvision", "pillow"),
         },
     )
 
 
-def load_classifier(spec: EncoderSpec) -> tuple[nn.Module, Transform, Anatomy]:
+def load_classifier(spec: EncoderSpec) -> tuple[nn.Module, Transform, ClassifierLayer]:
     """The whole network with its weights, classifier included, and its preprocessing.
 
     Raises:
         JobError: As :func:`describe`.
     """
-    choice = _choose(spec)
-    model, state = _fitted(choice, _read(choice.file, shapes_only=False))
+    resolved = _resolve(spec)
+    model, state = _match_weights(resolved, _read(resolved.file, shapes_only=False))
     ready = OrderedDict((k, v.float() if v.is_floating_point() else v) for k, v in state.items())
     ready._metadata = model.state_dict()._metadata  # type: ignore[attr-defined] # layers read their version from it
     model.load_state_dict(ready, strict=False, assign=True)
-    return model.requires_grad_(False), choice.transform, choice.anatomy
+    return model.requires_grad_(False), resolved.transform, resolved.classifier
 
 
-class _Flat(nn.Module):
+class _Flatten(nn.Module):
     """A network whose output is flattened to one vector a picture."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -278,12 +278,12 @@ class _Flat(nn.Module):
         return output.flatten(1)
 
 
-def load(spec: EncoderSpec, device: str) -> PictureEncoder:
+def load(spec: EncoderSpec, device: str) -> ImageEncoder:
     """A torchvision network without its classifier, ready to encode.
 
     Raises:
         JobError: As :func:`describe`.
     """
     model, transform, found = load_classifier(spec)
-    model.set_submodule(found.classifier, nn.Identity())
-    return PictureEncoder(_Flat(model), transform, found.dim, spec, device)
+    model.set_submodule(found.name, nn.Identity())
+    return ImageEncoder(_Flatten(model), transform, found.dim, spec, device)

@@ -13,22 +13,22 @@ from torch import nn
 
 from barycenter.fusion.encoders.base import Description, EncoderSpec
 from barycenter.fusion.encoders.batch_check import check_independence
-from barycenter.fusion.encoders.fingerprint import versions
+from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.hub import (
-    blank_model,
     encoder_errors,
     load_model,
     model_digest,
     model_folder,
+    model_without_weights,
     read_config,
 )
-from barycenter.fusion.encoders.image.batches import PictureEncoder
-from barycenter.fusion.encoders.image.features import Features, Network, reads_patches
+from barycenter.fusion.encoders.image.encoder import ImageEncoder
 from barycenter.fusion.encoders.image.patches import PatchTransform
-from barycenter.fusion.encoders.image.processing import read_transform
+from barycenter.fusion.encoders.image.preprocessing import read_transform
 from barycenter.fusion.encoders.image.transforms import Pixels, Transform
-from barycenter.fusion.encoders.sentence_config import Recipe, read_json, read_recipe
-from barycenter.fusion.encoders.sentence_modules import read_steps
+from barycenter.fusion.encoders.image.vision_output import VisionModel, VisionModelWithModules, reads_patches
+from barycenter.fusion.encoders.sentence_config import SentenceConfig, read_json, read_sentence_config
+from barycenter.fusion.encoders.sentence_modules import load_modules
 from barycenter.fusion.errors import JobError
 
 _POOLER = "pooler."
@@ -62,7 +62,7 @@ def _pooler_is_stored(model: nn.Module, folder: Path) -> bool:
 
 
 def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
-    """Asks for the pooling layer where a model's class leaves it out and the checkpoint has it."""
+    """``{"add_pooling_layer": True}`` if the class leaves it out by default and the checkpoint has it, else {}."""
     kind = transformers.MODEL_MAPPING.get(type(config), None) if auto is transformers.AutoModel else auto
     option = inspect.signature(kind.__init__).parameters.get("add_pooling_layer") if inspect.isclass(kind) else None
     if option is None or option.default is not False:
@@ -71,36 +71,38 @@ def _pooling_layer(folder: Path, auto: Any, config: Any) -> dict[str, Any]:
     return {"add_pooling_layer": True} if stored else {}
 
 
-def _dry_run(folder: Path, config: Any, spec: EncoderSpec, transform: Transform, recipe: Recipe) -> tuple[int, str]:
+def _dry_run(
+    folder: Path, config: Any, spec: EncoderSpec, transform: Transform, settings: SentenceConfig
+) -> tuple[int, str]:
     """Width of a model's vectors and which part of its output they are, by a run without weights.
 
     A model that cannot run on the meta device runs on the CPU with weights drawn at random.
     """
     auto, size = _auto_class(config), transform.crop
     layer = _pooling_layer(folder, auto, config)
-    model = blank_model(auto, config, spec, **layer)
+    model = model_without_weights(auto, config, spec, **layer)
     if reads_patches(model) != isinstance(transform, PatchTransform):
         reads = "patches" if reads_patches(model) else "whole pictures"
         raise JobError("encoder", f"{spec.encoder} reads {reads}, and its image processor gives something else")
     trusted = _pooler_is_stored(model, folder)
     try:
-        return _outcome(model, trusted, torch.empty(1, 3, *size, device="meta"), recipe)
+        return _output_width(model, trusted, torch.empty(1, 3, *size, device="meta"), settings)
     except JobError:
         raise
     except Exception:  # noqa: BLE001 - whatever a model's code raises where tensors have no values
         with encoder_errors("encoder", f"{spec.encoder} does not read pictures of {size[0]}x{size[1]}"):
-            model = blank_model(auto, config, spec, device="cpu", **layer)
-            return _outcome(model, trusted, torch.zeros(1, 3, *size), recipe)
+            model = model_without_weights(auto, config, spec, device="cpu", **layer)
+            return _output_width(model, trusted, torch.zeros(1, 3, *size), settings)
 
 
 @torch.inference_mode()
-def _outcome(model: nn.Module, trusted: bool, blank: torch.Tensor, recipe: Recipe) -> tuple[int, str]:
-    features = Features(model, trust_pooler=trusted)
-    if not recipe.modes:
+def _output_width(model: nn.Module, trusted: bool, blank: torch.Tensor, settings: SentenceConfig) -> tuple[int, str]:
+    features = VisionModel(model, trust_pooler=trusted)
+    if not settings.pooling_modes:
         width = int(features(blank).shape[1])
-        return int(read_steps(recipe)(torch.zeros(1, width)).shape[1]), features.used
-    network = Network(features, recipe).to(blank.device)
-    return int(network(blank).shape[1]), features.used
+        return int(load_modules(settings)(torch.zeros(1, width)).shape[1]), features.used_output
+    network = VisionModelWithModules(features, settings).to(blank.device)
+    return int(network(blank).shape[1]), features.used_output
 
 
 def describe(spec: EncoderSpec) -> Description:
@@ -110,10 +112,10 @@ def describe(spec: EncoderSpec) -> Description:
         JobError: The folder or hub id cannot be used for pictures.
     """
     whole = model_folder(spec)
-    recipe = _recipe(whole, spec)
-    config = read_config(recipe.transformer, spec)
-    transform = read_transform(recipe.transformer, spec)
-    width, used = _dry_run(recipe.transformer, config, spec, transform, recipe)
+    settings = _read_sentence_config(whole, spec)
+    config = read_config(settings.transformer, spec)
+    transform = read_transform(settings.transformer, spec)
+    width, used_output = _dry_run(settings.transformer, config, spec, transform, settings)
     return Description.of(
         width,
         {
@@ -121,66 +123,66 @@ def describe(spec: EncoderSpec) -> Description:
             "model": config.model_type,
             "files": model_digest(whole, spec.trust_remote_code),
             "transform": transform.as_json(),
-            "features": used,
-            "then": [kind for kind, _ in recipe.steps],
+            "features": used_output,
+            "then": [kind for kind, _ in settings.steps],
             "dtype": spec.dtype,
-            "libraries": versions("torch", "transformers", "pillow"),
+            "libraries": library_versions("torch", "transformers", "pillow"),
         },
     )
 
 
-def _recipe(whole: Path, spec: EncoderSpec) -> Recipe:
+def _read_sentence_config(whole: Path, spec: EncoderSpec) -> SentenceConfig:
     with encoder_errors("encoder", f"{spec.encoder} has settings that cannot be read"):
-        recipe = read_recipe(whole)
-        config = next((c for c in map(read_json, sorted(recipe.transformer.glob("sentence_*_config.json"))) if c), {})
+        settings = read_sentence_config(whole)
+        config = next((c for c in map(read_json, sorted(settings.transformer.glob("sentence_*_config.json"))) if c), {})
     modalities = config.get("modality_config", {"image": {}})
     if "image" not in modalities:
         raise JobError("encoder", f"{spec.encoder} reads no pictures: its modality_config has {', '.join(modalities)}")
     entry = modalities["image"]
     asked = (entry.get("method", "get_image_features"), entry.get("method_output_name") or "pooler_output")
-    known = ("forward", "last_hidden_state") if recipe.modes else ("get_image_features", "pooler_output")
+    known = ("forward", "last_hidden_state") if settings.pooling_modes else ("get_image_features", "pooler_output")
     if asked not in (known, ("get_image_features", "pooler_output")):
         raise JobError("encoder", f"{spec.encoder} takes {asked[1]} of {asked[0]} for pictures, which is not supported")
-    return recipe
+    return settings
 
 
-def load(spec: EncoderSpec, device: str) -> PictureEncoder:
+def load(spec: EncoderSpec, device: str) -> ImageEncoder:
     """A transformers vision model ready to encode.
 
     Raises:
         JobError: As :func:`describe`, weights are missing, or a picture's vector depends on more than the picture.
     """
-    recipe = _recipe(model_folder(spec), spec)
-    config = read_config(recipe.transformer, spec)
-    transform = read_transform(recipe.transformer, spec)
+    settings = _read_sentence_config(model_folder(spec), spec)
+    config = read_config(settings.transformer, spec)
+    transform = read_transform(settings.transformer, spec)
     auto = _auto_class(config)
-    layer = _pooling_layer(recipe.transformer, auto, config)
-    model, missing = load_model(auto, recipe.transformer, spec, (_POOLER, "position_ids"), **layer)
+    layer = _pooling_layer(settings.transformer, auto, config)
+    model, missing = load_model(auto, settings.transformer, spec, (_POOLER, "position_ids"), **layer)
     if hasattr(model, "get_image_features") and hasattr(model, "text_model"):
         del model.text_model
     trusted = not any(key.startswith(_POOLER) for key in missing)
-    features = Features(model, trust_pooler=trusted)
+    features = VisionModel(model, trust_pooler=trusted)
     _refuse_missing(features, missing, transform.crop, spec)
-    plain = not recipe.steps and recipe.truncate_dim is None
-    network = features if plain else Network(features, recipe)
+    plain = not settings.steps and settings.truncate_dim is None
+    network = features if plain else VisionModelWithModules(features, settings)
     with torch.inference_mode():
         probe = torch.zeros(1, 3, *transform.crop, dtype=getattr(torch, spec.dtype))
         dim = int(network.eval().to(probe.dtype)(probe).shape[1])
-    encoder = PictureEncoder(network, transform, dim, spec, device)
+    encoder = ImageEncoder(network, transform, dim, spec, device)
     if spec.dtype == "float32":
-        check_independence(encoder, _tried(transform.crop), str(spec.encoder))
+        check_independence(encoder, _sample_inputs(transform.crop), str(spec.encoder))
     return encoder
 
 
-def _tried(size: tuple[int, int]) -> list[Pixels]:
-    """Prepared pictures that differ: noise, a ramp, one colour."""
+def _sample_inputs(size: tuple[int, int]) -> list[Pixels]:
+    """Prepared pictures that differ: noise, a ramp, one color."""
     rng = np.random.default_rng(0)
     ramp = np.broadcast_to(np.linspace(0, 255, size[1])[None, :, None], (*size, 3))
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8), ramp.astype(np.uint8), np.full((*size, 3), 90, np.uint8)]
 
 
 @torch.inference_mode()
-def _refuse_missing(features: Features, missing: set[str], size: tuple[int, int], spec: EncoderSpec) -> None:
+def _refuse_missing(features: VisionModel, missing: set[str], size: tuple[int, int], spec: EncoderSpec) -> None:
     """Weights that were not in the folder, and were drawn at random, must not reach the vectors.
 
     Raises:

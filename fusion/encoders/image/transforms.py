@@ -1,4 +1,4 @@
-"""The one way pictures become model input: resize and cut the centre, as each model's weights ask."""
+"""The one way pictures become model input: resize and cut the center, as each model's weights ask."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, TypeAlias
@@ -23,7 +23,7 @@ class Transform:
     Attributes:
         resize: (height, width) when ``exact``, else (shorter edge, shorter edge).
         exact: Whether the aspect ratio is given up.
-        crop: (height, width) cut from the centre; also the model's input size.
+        crop: (height, width) cut from the center; also the model's input size.
         resample: Pillow's number of the filter (2 bilinear, 3 bicubic).
         mean: Subtracted from values in 0..1, per channel.
         std: Divides after that, per channel.
@@ -43,7 +43,7 @@ class Transform:
         """Shorter edge below which a reduced decode would lose what the model sees; None: any reduction would."""
         return max(*self.resize, *self.crop) if self.exact else self.resize[0]
 
-    def overridden(self, preprocessing: Preprocessing | None) -> "Transform":
+    def with_overrides(self, preprocessing: Preprocessing | None) -> "Transform":
         """This transform with the job file's sizes and statistics; the filter stays the model's own."""
         if preprocessing is None:
             return self
@@ -57,14 +57,14 @@ class Transform:
         )
 
     def as_json(self) -> dict[str, JSON]:
-        """Everything the pixels depend on, for the fingerprint."""
+        """The settings that the pixels depend on, as JSON for the encoder's fingerprint."""
         given = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
         if not self.floor:
             del given["floor"]
         return given
 
     def pixels(self, picture: Image.Image) -> Pixels:
-        """Resizes an RGB picture and cuts its centre.
+        """Resizes an RGB picture and cuts its center.
 
         Sizes are rounded as torchvision's ``Resize`` rounds them, offsets as its ``CenterCrop`` or (``floor``) as
         transformers' processors; where the cut is larger than the resized picture, black fills the rest.
@@ -112,7 +112,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorTransform(Transform):
-    """Base of what hands each picture, whole, to a model's own image processor, which standardises it.
+    """Base of what hands each picture, whole, to a model's own image processor, which standardizes it.
 
     Attributes:
         processor: From a picture to the model's arguments.
@@ -136,7 +136,7 @@ class ProcessorTransform(Transform):
 
 
 def _offset(size: int, crop: int, floor: bool = False) -> int:
-    """Where a centre cut begins; negative where black is put before the picture.
+    """Where a center cut begins; negative where black is put before the picture.
 
     >>> _offset(256, 224), _offset(20, 23), _offset(51, 32), _offset(51, 32, floor=True)
     (16, -1, 10, 9)

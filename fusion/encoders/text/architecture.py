@@ -10,7 +10,12 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from barycenter.fusion.encoders.batch_check import TOLERANCE
-from barycenter.fusion.encoders.sentence_config import STATES, TOWER, Reading, Recipe
+from barycenter.fusion.encoders.sentence_config import (
+    LAST_HIDDEN_STATE,
+    PROJECTED_EMBEDDING,
+    ModelOutput,
+    SentenceConfig,
+)
 from barycenter.fusion.errors import JobError
 
 _ENCODERS = {
@@ -28,15 +33,15 @@ _ENCODERS = {
 """Encoders of models of both, whose decoder has no part in a text's vector, as sentence-transformers choose them."""
 
 
-def auto_class(config: Any, recipe: Recipe) -> Any:
+def auto_class(config: Any, settings: SentenceConfig) -> Any:
     """The class that holds the text part of a model: its own for projecting towers, encoders only of T5's kind.
 
     Args:
         config: Of the model.
-        recipe: Of its folder; a plain one leaves the choice to the architecture that is named in the config.
+        settings: Of its folder; a plain one leaves the choice to the architecture that is named in the config.
     """
     architecture = (getattr(config, "architectures", None) or [""])[0]
-    if recipe.reading is None and architecture.endswith(("TextModelWithProjection", "DPRContextEncoder")):
+    if settings.model_output is None and architecture.endswith(("TextModelWithProjection", "DPRContextEncoder")):
         return getattr(transformers, architecture, transformers.AutoModel)
     name = _ENCODERS.get(config.model_type)
     if name is not None:
@@ -50,72 +55,74 @@ def auto_class(config: Any, recipe: Recipe) -> Any:
     )
 
 
-def reading_of(recipe: Recipe, model: nn.Module, config: Any) -> Reading:
+def text_output(settings: SentenceConfig, model: nn.Module, config: Any) -> ModelOutput:
     """What is read of a model: what the folder asks for, else a tower's projected embedding, else the last states."""
-    if recipe.reading is not None:
-        return recipe.reading
+    if settings.model_output is not None:
+        return settings.model_output
     if hasattr(model, "get_text_features"):
-        return TOWER
+        return PROJECTED_EMBEDDING
     if type(model).__name__.endswith("TextModelWithProjection"):
-        return Reading("forward", ("text_embeds",), True)
+        return ModelOutput("forward", ("text_embeds",), True)
     if config.model_type in ("clip_text_model", "siglip_text_model", "dpr"):
-        return Reading("forward", ("pooler_output",), True)
-    return STATES
+        return ModelOutput("forward", ("pooler_output",), True)
+    return LAST_HIDDEN_STATE
 
 
-class Reader:
+class TextModel:
     """Runs a model on token ids and takes the output that stands for the texts.
 
     Args:
         model: In eval mode.
-        reading: What is taken.
+        model_output: What is taken.
 
     Attributes:
-        masked: Whether the model can be shown what is padding.
-        always: Whether it must be shown that nothing is: without a mask it guesses from the ids.
+        accepts_mask: Whether the model can be shown what is padding.
+        needs_mask: Whether it must be shown that nothing is: without a mask it guesses from the ids.
     """
 
-    def __init__(self, model: nn.Module, reading: Reading) -> None:
-        method = getattr(model, reading.method, None)
+    def __init__(self, model: nn.Module, model_output: ModelOutput) -> None:
+        method = getattr(model, model_output.method, None)
         if method is None:
-            raise JobError("encoder", f"{type(model).__name__} has no {reading.method}, which its folder asks for")
-        self._model, self._reading = model, reading
+            raise JobError("encoder", f"{type(model).__name__} has no {model_output.method}, which its folder asks for")
+        self._model, self._output = model, model_output
         self._half = next(model.parameters()).dtype != torch.float32
         parameters = signature(method).parameters
-        self.masked = "attention_mask" in parameters or any(
+        self.accepts_mask = "attention_mask" in parameters or any(
             parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()
         )
-        self.pooled, self.always = reading.pooled, False
+        self.pooled, self.needs_mask = model_output.pooled, False
         kind = getattr(getattr(model, "config", None), "model_type", None)
-        self._first = reading == TOWER and kind == "flava"  # projects every token, and is trained on the first
-        self._given: dict[str, Any] = {"output_hidden_states": True} if "hidden_states" in reading.output else {}
+        self._first_token_only = (
+            model_output == PROJECTED_EMBEDDING and kind == "flava"
+        )  # projects every token, and is trained on the first
+        self._given: dict[str, Any] = {"output_hidden_states": True} if "hidden_states" in model_output.output else {}
 
     @torch.inference_mode()
-    def settle(self, ids: torch.Tensor) -> None:
-        """Finds :attr:`always` from a run on (1, length) ids: not set where a mask of ones changes nothing."""
-        if not self.masked:
+    def detect_required_mask(self, ids: torch.Tensor) -> None:
+        """Finds :attr:`needs_mask` from a run on (1, length) ids: not set where a mask of ones changes nothing."""
+        if not self.accepts_mask:
             return
         try:
             without = self(ids, None).float()
         except Exception:  # noqa: BLE001 - some models read the mask without asking whether there is one
-            self.always = True
+            self.needs_mask = True
             return
         shown = self(ids, torch.ones_like(ids)).float()
         gap = torch.linalg.norm(without - shown) / torch.linalg.norm(shown).clamp(min=1e-30)
-        self.always = float(gap) > (0.1 if self._half else TOLERANCE)
+        self.needs_mask = float(gap) > (0.1 if self._half else TOLERANCE)
 
     def __call__(self, ids: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """States (n, length, width) of (n, length) ids, or (n, width) where the model gives one vector a text."""
-        run: Any = getattr(self._model, self._reading.method)
-        if mask is None and self.always:
+        run: Any = getattr(self._model, self._output.method)
+        if mask is None and self.needs_mask:
             mask = torch.ones_like(ids)
-        given = {"attention_mask": mask} if self.masked else {}
+        given = {"attention_mask": mask} if self.accepts_mask else {}
         output = run(input_ids=ids, **given, **self._given)
-        for key in self._reading.output:
+        for key in self._output.output:
             if isinstance(output, torch.Tensor):
                 break
             output = output[int(key)] if isinstance(output, tuple) else getattr(output, key, None)
-        if self._first and isinstance(output, torch.Tensor) and output.ndim == 3:
+        if self._first_token_only and isinstance(output, torch.Tensor) and output.ndim == 3:
             output = output[:, 0]
         if not isinstance(output, torch.Tensor) or output.ndim != (2 if self.pooled else 3):
             raise JobError("encoder", f"{type(self._model).__name__} gives no text embedding")

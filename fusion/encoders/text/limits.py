@@ -9,7 +9,7 @@ from barycenter.fusion.errors import JobError
 _RELATIVE = ("rel_", "relative", "bias")
 
 
-def embedding_rows(model: nn.Module) -> int | None:
+def vocabulary_size(model: nn.Module) -> int | None:
     """Token ids that a model has embeddings for, or None where it does not look ids up in a matrix."""
     for part in (model, getattr(model, "text_model", None)):
         try:
@@ -21,7 +21,7 @@ def embedding_rows(model: nn.Module) -> int | None:
     return None
 
 
-def position_rows(model: nn.Module) -> int | None:
+def position_table_size(model: nn.Module) -> int | None:
     """Tokens that a model's learned tables of absolute positions hold, or None where it has none.
 
     Tables whose rows up to the padding's are not for tokens (RoBERTa's family, data2vec, ESM) and those that leave out
@@ -59,8 +59,8 @@ def _other_towers(model: nn.Module) -> tuple[str, ...]:
     return tuple(f"{name}." for name, own in parts if hasattr(own, "get_text_config") and type(own) not in texts)
 
 
-def unreadable_ids(tokenizer: Any, model: nn.Module, name: str) -> int | None:
-    """The first id that the model has no embedding for, where the tokeniser has special tokens beyond its matrix.
+def first_id_without_embedding(tokenizer: Any, model: nn.Module, name: str) -> int | None:
+    """The first id that the model has no embedding for, where the tokenizer has special tokens beyond its matrix.
 
     Args:
         tokenizer: The folder's.
@@ -73,7 +73,7 @@ def unreadable_ids(tokenizer: Any, model: nn.Module, name: str) -> int | None:
     Raises:
         JobError: Ordinary tokens lie beyond the matrix, so that texts could not be read.
     """
-    rows = embedding_rows(model)
+    rows = vocabulary_size(model)
     if rows is None or len(tokenizer) <= rows:
         return None
     special = set(tokenizer.all_special_tokens)
@@ -81,7 +81,7 @@ def unreadable_ids(tokenizer: Any, model: nn.Module, name: str) -> int | None:
     if ordinary := sorted(token for token in beyond if token not in special):
         raise JobError(
             "encoder",
-            f"{name}: its tokeniser has {len(tokenizer)} tokens, but its model embeds {rows} ({ordinary[0]!r} has no "
+            f"{name}: its tokenizer has {len(tokenizer)} tokens, but its model embeds {rows} ({ordinary[0]!r} has no "
             "embedding); the folder mixes files of two models, or the matrix was not resized after tokens were added",
         )
     return rows if beyond else None

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from barycenter.fusion.encoders.base import Encoder, Vectors
+from barycenter.fusion.encoders.row_values import check_text
 from barycenter.fusion.encoders.text.encoder import TextEncoder
-from barycenter.fusion.encoders.values import checked_text
 
 _TOKENS_A_LAUNCH = 16_384
 
 
-class Windowed(Encoder):
+class WindowedTextEncoder(Encoder):
     """A text encoder that reads the whole of every text; one that fits the model gives the same vector as without it.
 
     Args:
@@ -20,24 +20,24 @@ class Windowed(Encoder):
 
     def __init__(self, encoder: TextEncoder) -> None:
         self._encoder = encoder
-        self.dim, self.trials, self.parallel = encoder.dim, encoder.trials, encoder.parallel
+        self.dim, self.batch_sizes, self.parallel = encoder.dim, encoder.batch_sizes, encoder.parallel
 
     def prepare(self, value: object) -> list[list[int]]:
         """Token ids of every window.
 
         Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.values.checked_text`.
+            BadInputError: As :func:`barycenter.fusion.encoders.row_values.check_text`.
         """
-        tokens = self._encoder.tokens
-        return tokens(tokens.windows(checked_text(value)))
+        tokenizer = self._encoder.tokenizer
+        return tokenizer(tokenizer.windows(check_text(value)))
 
     def cost(self, prepared: list[list[int]]) -> int:
         """Tokens of all windows, each padded to the longest."""
         return len(prepared) * max(map(self._encoder.cost, prepared))
 
-    def window(self, batch: int) -> int:
+    def window_rows(self, batch_size: int) -> int:
         """As the encoder of one window has it."""
-        return self._encoder.window(batch)
+        return self._encoder.window_rows(batch_size)
 
     def encode(self, batch: Sequence[list[list[int]]]) -> Vectors:
         """Means over windows: (n, dim) float32."""

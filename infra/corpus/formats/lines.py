@@ -210,7 +210,7 @@ def _stream(files: Files, uri: str, size: int = _CHUNK) -> Iterator[bytes]:
         yield from files.chunks(uri, size)
         return
     with _decompressed(files, uri) as stream:
-        while chunk := _told(lambda: stream.read(size)):
+        while chunk := _read_or_raise(lambda: stream.read(size)):
             yield chunk
 
 
@@ -218,7 +218,7 @@ def _decompressed(files: Files, uri: str) -> pa.NativeFile:
     return pa.CompressedInputStream(pa.PythonFile(files.open(uri), mode="r"), _compression(uri))
 
 
-def _told(read: Callable[[], bytes]) -> bytes:
+def _read_or_raise(read: Callable[[], bytes]) -> bytes:
     try:
         return read()
     except OSError as error:

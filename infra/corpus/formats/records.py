@@ -74,6 +74,7 @@ def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: 
 
 
 def _spans(buffer: bytes, newlines: NDArray[np.intp], final: bool) -> Spans:
+    """Begin and end of each line that is not blank, and how many bytes of the buffer are used up."""
     ends = newlines.astype(np.int64)
     if final and len(buffer) > (ends[-1] + 1 if len(ends) else 0):
         ends = np.append(ends, len(buffer))

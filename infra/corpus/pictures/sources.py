@@ -174,7 +174,7 @@ class Pictures:
             candidates = candidates if not value.startswith("/") else [os.path.normpath(value)]
         asked, value = value, self._placed(value)
         for path in candidates:
-            with _told(value):
+            with _picture_errors(value):
                 self._check_inside(path, value)
                 try:
                     status = os.stat(path)  # noqa: PTH116 - once a picture
@@ -226,7 +226,7 @@ class Pictures:
             if not self._outside_corpus and not self._is_below(uri):
                 raise _outside(value)
             try:
-                with _told(value):
+                with _picture_errors(value):
                     size, stamp = self._files.stat_file(uri)
             except BadInputError as error:
                 if error.reason is Reason.FILE_MISSING:
@@ -243,7 +243,7 @@ class Pictures:
         return bool(path.startswith(root + "/"))
 
     def _read_remote(self, uri: str, size: int, value: str) -> bytes:
-        with _told(value):
+        with _picture_errors(value):
             return self._files.read(uri, 0, size)
 
 
@@ -268,8 +268,8 @@ def _outside(value: str, *, linked: bool = False) -> BadInputError:
 
 
 @contextmanager
-def _told(value: str) -> Iterator[None]:
-    """What is wrong with one picture becomes its reason; everything else, such as a server's fault, is passed on."""
+def _picture_errors(value: str) -> Iterator[None]:
+    """Turns errors that concern one picture into BadInputError; others, such as a server's, pass through."""
     try:
         yield
     except (FileNotFoundError, NotADirectoryError):
@@ -289,5 +289,5 @@ def _told(value: str) -> Iterator[None]:
 
 
 def _read_local(path: str, value: str) -> bytes:
-    with _told(value):
+    with _picture_errors(value):
         return Path(path).read_bytes()

@@ -201,6 +201,7 @@ def _gap_table(source: Mapping[str, Any], scores: Scores) -> dict[str, Any] | No
 
 
 def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The table of alignment settings that ``auto`` compared; None where there was no choice."""
     tried = dictionaries(section(report, "alignment"), "tried")
     columns = list(dict.fromkeys(key for setting in tried for key in setting if key != "chosen"))
     if not columns:

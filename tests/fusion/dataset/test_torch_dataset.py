@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from barycenter.fusion.dataset import FusedDataset, FusedRows
-from barycenter.fusion.dataset.row_plan import Line, rank_range, worker_range
+from barycenter.fusion.dataset.row_ranges import RowGroupSequence, rank_range, worker_range
 from barycenter.fusion.errors import RunError
 from tests.fusion.features_on_disk import write_features
 
@@ -73,8 +73,8 @@ def test_no_warning_about_read_only_memory(out, recwarn):
 def test_columns_are_chosen_and_unknown_ones_named(out):
     assert set(next(iter(FusedDataset(out, columns=["fused", "has"])))) == {"fused", "has"}
     assert list(next(iter(FusedDataset(out, columns=["has_image"])))["has"]) == ["image"]
-    with pytest.raises(ValueError, match="no column 'colour'; there are id, label"):
-        FusedDataset(out, columns=["colour"])
+    with pytest.raises(ValueError, match="no column 'color'; there are id, label"):
+        FusedDataset(out, columns=["color"])
     with pytest.raises(TypeError, match=r"columns must be a list of names, not 'fused'"):
         FusedDataset(out, columns="fused")
     with pytest.raises(ValueError, match="rank 0 is not within a world of 0"):
@@ -127,7 +127,7 @@ def test_a_filter_that_nothing_passes_gives_no_batch(out):
     dataset = FusedDataset(out, filter=[("label", "==", "nowhere")], shuffle=True)
     assert (list(dataset), len(dataset), len(FusedRows(out, filter=[("count", "<", 0)]))) == ([], 0, 0)
     with pytest.raises(ValueError, match="filter: No match for FieldRef"):
-        FusedDataset(out, filter=[("colour", "==", "red")])
+        FusedDataset(out, filter=[("color", "==", "red")])
 
 
 def test_shuffling_keeps_rows_whole_and_changes_with_the_epoch(out):
@@ -205,10 +205,12 @@ def test_workers_divide_a_rank_without_gap(total, world_size, workers, batch_siz
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=8), st.integers(0, 60), st.integers(0, 60))
 def test_the_line_wraps_and_visits_every_position_in_order(rows, start, length):
-    line = Line(np.array(rows), None)
+    sequence = RowGroupSequence(np.array(rows), None)
     ends = np.cumsum(rows)
     visited = [
-        int(ends[p.unit]) - rows[p.unit] + i for p in line.pieces(start, start + length) for i in range(p.start, p.stop)
+        int(ends[p.row_group]) - rows[p.row_group] + i
+        for p in sequence.row_ranges(start, start + length)
+        for i in range(p.start, p.stop)
     ]
     assert visited == [position % sum(rows) for position in range(start, start + length)]
 

@@ -32,7 +32,7 @@ def drawn(width: int = 200, height: int = 150, seed: int = 0) -> Image.Image:
 
 
 def save_tokenizer(folder: Path, *, lowercase: bool = True, max_length: int = 64) -> int:
-    """Saves a word tokeniser with BERT's special tokens; returns its vocabulary's size."""
+    """Saves a word tokenizer with BERT's special tokens; returns its vocabulary's size."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 

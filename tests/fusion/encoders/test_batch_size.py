@@ -4,14 +4,14 @@ import time
 import pytest
 import torch
 
-from barycenter.fusion.encoders.batch_size import find_batch
+from barycenter.fusion.encoders.batch_size import find_batch_size
 from barycenter.fusion.encoders.pipeline import Pipeline
 from tests.fusion.encoders.test_pipeline import Lengths
 
 
 def found(encoder, sample, **rows):
     with Pipeline(encoder, 1) as pipeline:
-        return find_batch(pipeline, sample, **rows)
+        return find_batch_size(pipeline, sample, **rows)
 
 
 class Paced(Lengths):
@@ -29,7 +29,7 @@ class Paced(Lengths):
 
 def test_it_stays_within_memory_and_skips_bad_rows():
     assert found(Lengths(memory=8), ["ab", "", "cd", "abc"]) in (1, 2, 4, 8)
-    assert found(Lengths(), [""]) in Lengths.trials
+    assert found(Lengths(), [""]) in Lengths.batch_sizes
     assert found(Lengths(memory=1), ["a"]) == 1
 
 
@@ -54,7 +54,7 @@ def test_every_thread_of_the_model_takes_part():
     encoder = Crowded(slow=0.0)
     encoder.lock = threading.Lock()
     with Pipeline(encoder, 3) as pipeline:
-        assert find_batch(pipeline, ["a"] * 64) >= 4
+        assert find_batch_size(pipeline, ["a"] * 64) >= 4
     assert encoder.most == 3
 
 

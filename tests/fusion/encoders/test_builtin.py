@@ -17,18 +17,18 @@ def cosine(a, b):
 
 def test_related_texts_are_nearer():
     texts = ["a red crab on the beach", "the red crabs at the beach", "quarterly invoice for services", "🦀", "?!"]
-    vectors = embed(load(TEXT), texts, batch=8, threads=1).vectors
+    vectors = embed(load(TEXT), texts, batch_size=8, threads=1).vectors
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert cosine(vectors[0], vectors[1]) > cosine(vectors[0], vectors[2]) + 0.2
 
 
-def test_descriptor_separates_colour_and_direction():
+def test_descriptor_separates_color_and_direction():
     stripes = np.zeros((96, 96, 3), np.uint8)
     stripes[:, ::8] = stripes[:, 1::8] = 255
     across, down = Image.fromarray(stripes), Image.fromarray(stripes.transpose(1, 0, 2))
     shifted = Image.fromarray(np.roll(stripes, 4, axis=1))
     encoder = load(PICTURE)
-    vectors = embed(encoder, [encoded(p) for p in (across, shifted, down)], batch=3, threads=1).vectors
+    vectors = embed(encoder, [encoded(p) for p in (across, shifted, down)], batch_size=3, threads=1).vectors
     assert cosine(vectors[0], vectors[1]) > cosine(vectors[0], vectors[2]) + 0.1
     red, blue = (encoder.encode([encoder.prepare(encoded(Image.new("RGB", (50, 50), c)))])[0] for c in ("red", "blue"))
     assert np.isfinite(red).all()
@@ -38,7 +38,7 @@ def test_descriptor_separates_colour_and_direction():
 @pytest.mark.parametrize("spec", [TEXT, PICTURE], ids=["text", "image"])
 def test_deterministic_whatever_the_batch(spec):
     values = ["a b c", "crab", "boat boat"] if spec.kind == "text" else [encoded(drawn(seed=s)) for s in range(3)]
-    one, many = (embed(load(spec), values, batch=b, threads=t).vectors for b, t in ((1, 1), (3, 2)))
+    one, many = (embed(load(spec), values, batch_size=b, threads=t).vectors for b, t in ((1, 1), (3, 2)))
     assert np.array_equal(one, many)
     assert one.shape[1] == describe(spec).dim
 

@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from barycenter.fusion.encoders import EncoderSpec, describe, load
-from barycenter.fusion.encoders.batch_check import difference
+from barycenter.fusion.encoders.batch_check import relative_difference
 from barycenter.fusion.encoders.pipeline import embed
 from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import SENTENCES, save_tokenizer
@@ -38,7 +38,7 @@ def sentence(tiny_bert, tmp_path) -> Path:
 
 
 def vectors(folder: Path) -> np.ndarray:
-    return embed(load(EncoderSpec("text", str(folder))), SENTENCES, batch=64, threads=1).vectors
+    return embed(load(EncoderSpec("text", str(folder))), SENTENCES, batch_size=64, threads=1).vectors
 
 
 def outside(folder: Path, path: str) -> None:
@@ -119,7 +119,7 @@ def test_mpt_reads_as_many_tokens_as_it_has_biases_for(tmp_path):
     with torch.inference_mode():
         expected = np.stack([model(input_ids=row).last_hidden_state.mean(dim=1)[0].numpy() for row in ids])
     assert describe(EncoderSpec("text", str(tmp_path))).dim == 24
-    assert difference(expected, vectors(tmp_path)) < 1e-4
+    assert relative_difference(expected, vectors(tmp_path)) < 1e-4
 
 
 def test_texts_that_are_too_short_for_the_model_are_refused_and_the_others_read(tmp_path):
@@ -136,14 +136,14 @@ def test_texts_that_are_too_short_for_the_model_are_refused_and_the_others_read(
     with torch.inference_mode():
         expected = np.stack([model(input_ids=row).last_hidden_state.mean(dim=1)[0].numpy() for row in ids])
     encoder = load(EncoderSpec("text", str(tmp_path)))
-    result = embed(encoder, ["boat", *texts], batch=24, threads=1)
-    assert difference(expected, result.vectors[1:]) < 1e-4
+    result = embed(encoder, ["boat", *texts], batch_size=24, threads=1)
+    assert relative_difference(expected, result.vectors[1:]) < 1e-4
     assert result.ok.tolist() == [False] + [True] * len(texts)
     assert "texts of 5 tokens or more, this one has 3" in str(result)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_padding_that_is_read_stands_where_the_tokeniser_puts_it(side, tmp_path):
+def test_padding_that_is_read_stands_where_the_tokenizer_puts_it(side, tmp_path):
     parts = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
     text = parts | {"vocab_size": 200, "max_position_embeddings": 16, "projection_size": 32}
     torch.manual_seed(0)
@@ -156,5 +156,5 @@ def test_padding_that_is_read_stands_where_the_tokeniser_puts_it(side, tmp_path)
     ids = tokenizer(SENTENCES, padding="max_length", truncation=True, return_tensors="pt")["input_ids"]
     with torch.inference_mode():
         expected = model.get_text_features(input_ids=ids).pooler_output.numpy()
-    ours = embed(load(EncoderSpec("text", str(tmp_path))), SENTENCES, batch=24, threads=1).vectors
-    assert difference(expected, ours) < 1e-4
+    ours = embed(load(EncoderSpec("text", str(tmp_path))), SENTENCES, batch_size=24, threads=1).vectors
+    assert relative_difference(expected, ours) < 1e-4

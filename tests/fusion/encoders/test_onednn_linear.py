@@ -11,7 +11,7 @@ from transformers import (
     T5EncoderModel,
 )
 
-from barycenter.fusion.encoders.onednn_linear import PrepackedLinear, prepack
+from barycenter.fusion.encoders.onednn_linear import OneDNNLinear, use_onednn_linear
 
 IDS = torch.randint(5, 100, (3, 11), generator=torch.Generator().manual_seed(0))
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 128}
@@ -34,7 +34,7 @@ def kinds(model):
 def test_a_text_model_gives_the_same_vectors_and_gelu_is_part_of_the_layer():
     model = bert()
     before = states(model)
-    assert prepack(model, lambda: states(model).numpy())
+    assert use_onednn_linear(model, lambda: states(model).numpy())
     assert nn.Linear not in kinds(model)
     layer = model.encoder.layer[0].intermediate
     assert isinstance(layer.intermediate_act_fn, nn.Identity)
@@ -48,7 +48,7 @@ def test_a_text_model_gives_the_same_vectors_and_gelu_is_part_of_the_layer():
 def test_another_activation_stays_where_it_is(activation):
     model = bert(hidden_act=activation)
     before = states(model)
-    assert prepack(model, lambda: states(model).numpy())
+    assert use_onednn_linear(model, lambda: states(model).numpy())
     assert not isinstance(model.encoder.layer[0].intermediate.intermediate_act_fn, nn.Identity)
     torch.testing.assert_close(states(model), before, atol=1e-5, rtol=0)
 
@@ -58,7 +58,7 @@ def test_models_that_look_at_their_weights():
     config = T5Config(vocab_size=100, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4)
     model = T5EncoderModel(config).eval()
     before = states(model)
-    assert prepack(model, lambda: states(model).numpy())
+    assert use_onednn_linear(model, lambda: states(model).numpy())
     torch.testing.assert_close(states(model), before, atol=1e-5, rtol=0)
 
 
@@ -80,7 +80,7 @@ def test_pictures(make):
     pixels = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         before = run(pixels)
-        assert prepack(model, lambda: run(pixels).numpy())
+        assert use_onednn_linear(model, lambda: run(pixels).numpy())
         torch.testing.assert_close(run(pixels), before, atol=1e-5, rtol=0)
 
 
@@ -99,13 +99,13 @@ def test_a_model_that_computes_with_its_weights_is_left_as_it_was():
     model = Peeks().eval()
     values = torch.randn(2, 8)
     before = model(values)
-    assert not prepack(model, lambda: model(values).detach().numpy())
+    assert not use_onednn_linear(model, lambda: model(values).detach().numpy())
     assert type(model.dense) is nn.Linear
     assert torch.equal(model(values), before)
 
 
 def test_what_is_not_float32_or_has_no_layers_is_left_alone():
     model = bert().to(torch.bfloat16)
-    assert not prepack(model, lambda: pytest.fail("nothing was replaced"))
-    assert PrepackedLinear not in kinds(model)
-    assert not prepack(nn.Conv2d(3, 3, 1), lambda: pytest.fail("nothing was replaced"))
+    assert not use_onednn_linear(model, lambda: pytest.fail("nothing was replaced"))
+    assert OneDNNLinear not in kinds(model)
+    assert not use_onednn_linear(nn.Conv2d(3, 3, 1), lambda: pytest.fail("nothing was replaced"))

@@ -18,7 +18,7 @@ class Lengths(Encoder):
     """Encodes a word as its length and first letter; notes its batches; has memory for so much."""
 
     dim = 2
-    trials = (1, 2, 4, 8, 16, 32)
+    batch_sizes = (1, 2, 4, 8, 16, 32)
 
     def __init__(self, memory: int = 10**9, window: int = 7) -> None:
         self.memory, self._window = memory, window
@@ -33,7 +33,7 @@ class Lengths(Encoder):
     def cost(self, prepared):
         return len(prepared)
 
-    def window(self, batch):
+    def window_rows(self, batch):
         return self._window
 
     def encode(self, batch):
@@ -51,7 +51,7 @@ WORDS = st.lists(st.text("abcdef", max_size=9), max_size=60)
 @given(words=WORDS, batch=st.integers(1, 40), threads=st.integers(1, 3), window=st.integers(1, 20))
 def test_every_row_is_accounted_for_in_order(words, batch, threads, window):
     encoder = Lengths(window=window)
-    result = embed(encoder, words, batch=batch, threads=threads)
+    result = embed(encoder, words, batch_size=batch, threads=threads)
     for row, word in enumerate(words):
         assert result.ok[row] == bool(word)
         assert result.vectors[row].tolist() == ([len(word), ord(word[0])] if word else [0, 0])
@@ -60,7 +60,7 @@ def test_every_row_is_accounted_for_in_order(words, batch, threads, window):
     again, beside = Lengths(window=window), Lengths(window=window)
     beside.parallel = True
     for other in (again, beside):
-        embed(other, words, batch=batch, threads=4 - threads)
+        embed(other, words, batch_size=batch, threads=4 - threads)
     assert again.batches == encoder.batches
     assert sorted(beside.batches) == sorted(encoder.batches)
     assert len(encoder.threads) <= 1
@@ -70,16 +70,16 @@ def test_every_row_is_accounted_for_in_order(words, batch, threads, window):
 @given(words=WORDS, memory=st.integers(9, 40))
 def test_out_of_memory_halves_the_batch_and_loses_nothing(words, memory):
     encoder = Lengths(memory=memory, window=30)
-    result = embed(encoder, words, batch=200, threads=2)
+    result = embed(encoder, words, batch_size=200, threads=2)
     assert result.ok.tolist() == [bool(word) for word in words]
     assert result.vectors[:, 0].tolist() == [len(word) for word in words]
-    assert result.batch == 200 or (result.batch < 200 and max(map(len, words)) * len(words) > memory)
+    assert result.batch_size == 200 or (result.batch_size < 200 and max(map(len, words)) * len(words) > memory)
 
 
 def test_out_of_memory_is_reported_and_remembered():
     encoder = Lengths(memory=16, window=100)
-    result = embed(encoder, ["abcd"] * 64, batch=128, threads=1)
-    assert result.batch == 16
+    result = embed(encoder, ["abcd"] * 64, batch_size=128, threads=1)
+    assert result.batch_size == 16
     assert {len(b) for b in encoder.batches} == {4}
 
 
@@ -117,13 +117,13 @@ def test_what_a_failed_batch_held_is_free_for_the_next(rows, parallel):
     lock = threading.Lock()
     encoder = Activations(window=rows)
     encoder.parallel = parallel
-    result = embed(encoder, ["a"] * rows, batch=64, threads=2)
-    assert (result.batch, result.ok.all()) == (32, True)
+    result = embed(encoder, ["a"] * rows, batch_size=64, threads=2)
+    assert (result.batch_size, result.ok.all()) == (32, True)
 
 
 def test_a_single_row_too_large_is_the_machines_failure():
     with pytest.raises(torch.OutOfMemoryError):
-        embed(Lengths(memory=3), ["abcd"], batch=64, threads=1)
+        embed(Lengths(memory=3), ["abcd"], batch_size=64, threads=1)
 
 
 def test_values_are_read_on_the_threads():
@@ -138,7 +138,7 @@ def test_values_are_read_on_the_threads():
 
         return reader
 
-    result = embed(Lengths(), [read("abc"), read("bad"), "de"], batch=8, threads=2)
+    result = embed(Lengths(), [read("abc"), read("bad"), "de"], batch_size=8, threads=2)
     assert result.ok.tolist() == [True, False, True]
     assert result.reasons[1] == "file_missing"
     assert threading.get_ident() not in seen
@@ -150,7 +150,7 @@ def test_storage_failures_are_not_the_rows_fault():
 
     before = threading.active_count()
     with pytest.raises(ConnectionResetError):
-        embed(Lengths(), ["abc", reader, *["abc"] * 500], batch=8, threads=2)
+        embed(Lengths(), ["abc", reader, *["abc"] * 500], batch_size=8, threads=2)
     assert threading.active_count() == before
 
 
@@ -171,7 +171,7 @@ def test_prepared_rows_stay_bounded():
                 alive -= len(batch)
             return super().encode(batch)
 
-    embed(Counting(window=10), ["ab"] * 1000, batch=20, threads=2)
+    embed(Counting(window=10), ["ab"] * 1000, batch_size=20, threads=2)
     assert most <= 3 * 10 + 2 * 10 + 2
 
 
@@ -198,7 +198,7 @@ def test_a_model_on_a_cpu_runs_on_every_thread_by_itself():
     before = torch.get_num_threads()
     for parallel, most, inner in ((True, 3, 1), (False, 1, before)):
         encoder = Working(parallel)
-        result = embed(encoder, ["ab"] * 60, batch=8, threads=3)
+        result = embed(encoder, ["ab"] * 60, batch_size=8, threads=3)
         assert result.ok.all()
         assert (len(encoder.batches), encoder.most, encoder.inner) == (15, most, {inner})
     assert torch.get_num_threads() == before
@@ -211,10 +211,10 @@ def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn(parallel
     encoder = Working(parallel)
     words = [[letter * n for n in range(1, 20)] for letter in "abc"]
     with Pipeline(encoder, 2) as pipeline, ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda part: pipeline.embed(part, batch=16), words))
+        together = list(pool.map(lambda part: pipeline.embed(part, batch_size=16), words))
     for part, result in zip(words, together, strict=True):
-        alone = embed(Lengths(window=8), part, batch=16, threads=1)
-        assert np.array_equal(alone.vectors, result.vectors)
+        encode_one_by_one = embed(Lengths(window=8), part, batch_size=16, threads=1)
+        assert np.array_equal(encode_one_by_one.vectors, result.vectors)
     assert encoder.most == (2 if parallel else 1)
     assert sum(result.seconds["model"] for result in together) > 0.2
 
@@ -225,8 +225,8 @@ def test_a_call_that_fails_leaves_the_threads_to_the_others():
 
     with Pipeline(Working(True), 2) as pipeline:
         with pytest.raises(ConnectionResetError):
-            pipeline.embed([*["ab"] * 40, reader, *["ab"] * 40], batch=8)
-        assert pipeline.embed(["ab"] * 40, batch=8).ok.all()
+            pipeline.embed([*["ab"] * 40, reader, *["ab"] * 40], batch_size=8)
+        assert pipeline.embed(["ab"] * 40, batch_size=8).ok.all()
 
 
 def test_vectors_that_are_not_finite_are_bad_inputs_with_a_reason():
@@ -237,7 +237,7 @@ def test_vectors_that_are_not_finite_are_bad_inputs_with_a_reason():
             vectors[[place for place, word in enumerate(batch) if word == "inf"], 0] = -np.inf
             return vectors
 
-    result = embed(Broken(), ["a", "nan", "b", "inf"], batch=6, threads=2)
+    result = embed(Broken(), ["a", "nan", "b", "inf"], batch_size=6, threads=2)
     assert result.ok.tolist() == [True, False, True, False]
     assert result.reasons == [None, "not_finite", None, "not_finite"]
     assert all("NaN or infinite" in result.details[row] for row in (1, 3))

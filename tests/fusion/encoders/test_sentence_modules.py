@@ -18,7 +18,7 @@ from sentence_transformers import models as parts  # noqa: E402
 
 def agrees(folder: Path) -> np.ndarray:
     spec = EncoderSpec("text", str(folder))
-    result = embed(load(spec), SENTENCES, batch=64, threads=1)
+    result = embed(load(spec), SENTENCES, batch_size=64, threads=1)
     library = SentenceTransformer(str(folder), device="cpu")
     theirs = np.stack([library.encode(text) for text in SENTENCES])
     np.testing.assert_allclose(result.vectors, theirs, atol=1e-5)
@@ -109,13 +109,13 @@ def test_settings_that_are_not_supported_are_refused_by_name(settings, words, tm
     assert words in refused(folder)
 
 
-def test_a_shorter_length_for_the_tokeniser(tmp_path, tiny_bert):
+def test_a_shorter_length_for_the_tokenizer(tmp_path, tiny_bert):
     folder = saved(tmp_path / "m", tiny_bert)
     changed(
         folder / "sentence_bert_config.json", processing_kwargs={"text": {"max_length": 9, "padding": "max_length"}}
     )
     agrees(folder)
-    assert load(EncoderSpec("text", str(folder))).tokens.limit == 9
+    assert load(EncoderSpec("text", str(folder))).tokenizer.max_length == 9
 
 
 def test_modules_of_other_packages_and_in_another_order_are_refused(tmp_path, tiny_bert):

@@ -10,7 +10,7 @@ SPEC = EncoderSpec("vector", None, width=3)
 
 def test_vectors_pass_unchanged():
     rows = [[1, 2, 3], np.array([0.5, 0.25, 0.125]), (1.5, -2, 1e-30)]
-    result = embed(load(SPEC), rows, batch=2, threads=1)
+    result = embed(load(SPEC), rows, batch_size=2, threads=1)
     assert result.ok.all()
     assert np.array_equal(result.vectors, np.array([list(r) for r in rows], np.float32))
 

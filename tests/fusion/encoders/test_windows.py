@@ -15,23 +15,23 @@ def sentence(words, seed=0):
 
 
 def test_a_text_that_fits_gives_the_same_vector(both):
-    plain, windowed = (embed(encoder, ["a crab", sentence(20)], batch=256, threads=1).vectors for encoder in both)
+    plain, windowed = (embed(encoder, ["a crab", sentence(20)], batch_size=256, threads=1).vectors for encoder in both)
     assert np.array_equal(plain, windowed)
 
 
 def test_a_long_text_is_the_mean_of_its_windows(both):
     plain, windowed = both
     text = sentence(1500)
-    parts = plain.tokens.windows(text)
-    lengths = [len(ids) for ids in plain.tokens(parts)]
+    parts = plain.tokenizer.windows(text)
+    lengths = [len(ids) for ids in plain.tokenizer(parts)]
     assert "".join(parts) == text
     assert len(parts) > 3
-    assert max(lengths) <= plain.tokens.limit
-    assert min(lengths[:-1]) > plain.tokens.limit // 2
-    expected = embed(plain, parts, batch=4096, threads=1).vectors.mean(axis=0)
-    found = embed(windowed, [text, "short"], batch=4096, threads=1).vectors
+    assert max(lengths) <= plain.tokenizer.max_length
+    assert min(lengths[:-1]) > plain.tokenizer.max_length // 2
+    expected = embed(plain, parts, batch_size=4096, threads=1).vectors.mean(axis=0)
+    found = embed(windowed, [text, "short"], batch_size=4096, threads=1).vectors
     assert np.abs(found[0] - expected).max() < 1e-6
-    assert np.abs(found[1] - embed(plain, ["short"], batch=1, threads=1).vectors[0]).max() < 1e-6
+    assert np.abs(found[1] - embed(plain, ["short"], batch_size=1, threads=1).vectors[0]).max() < 1e-6
 
 
 def test_windows_make_another_encoder(minilm):

@@ -69,7 +69,7 @@ def test_every_row_is_embedded_where_memory_runs_out_and_the_report_says_the_bat
 
 
 def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, "fixed_batch", lambda _: None)
+    monkeypatch.setattr(settings, "fixed_batch_size", lambda _: None)
     run = run_of(tmp_path)
     with connect("local") as cluster:
         figures = embed_input(run, "text", cluster)
@@ -145,7 +145,7 @@ class NeverCalibrated(Uncalibrated):
 def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_embedded(
     ray_session, tmp_path, monkeypatch, worker
 ):
-    monkeypatch.setattr(settings, "fixed_batch", lambda _: None)
+    monkeypatch.setattr(settings, "fixed_batch_size", lambda _: None)
     monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", worker)
     run = run_of(tmp_path)
     with connect("local") as cluster:

@@ -81,7 +81,7 @@ def test_deep_pictures_keep_their_range():
 
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 @pytest.mark.parametrize("format_", ["PNG", "TIFF"])
-def test_deep_grey_is_scaled_by_the_bits_it_fills(bits, format_):
+def test_deep_gray_is_scaled_by_the_bits_it_fills(bits, format_):
     values = (np.linspace(0, 1, 256).reshape(16, 16) * (2**bits - 1)).astype(np.uint16)
     expected = np.rint(values * (255 / (2**bits - 1)))
     for deep in (values, values.astype(np.int32)) if format_ == "TIFF" else (values,):
@@ -98,7 +98,7 @@ def test_formats_that_say_their_range_keep_it():
 
 @pytest.mark.parametrize("bits", [10, 12, 14, 16])
 @pytest.mark.parametrize("channels", [3, 4])
-def test_deep_colours_are_scaled_by_the_bits_they_fill(bits, channels):
+def test_deep_colors_are_scaled_by_the_bits_they_fill(bits, channels):
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2**bits, (20, 20, channels)).astype(np.uint16)
     values[..., 3:] = 65535
@@ -108,7 +108,7 @@ def test_deep_colours_are_scaled_by_the_bits_they_fill(bits, channels):
     assert np.array_equal(ours, expected)
 
 
-def test_deep_colours_in_tiff():
+def test_deep_colors_in_tiff():
     values = np.random.default_rng(0).integers(0, 4096, (6, 5, 3)).astype("<u2")
     values[0, 0] = 4095
     body = values.tobytes()
@@ -122,7 +122,7 @@ def test_deep_colours_in_tiff():
 
 
 def deep_png(values):
-    """A PNG of 16 bits a colour, which Pillow cannot write."""
+    """A PNG of 16 bits a color, which Pillow cannot write."""
     height, width, channels = values.shape
 
     def chunk(kind, body):
@@ -133,7 +133,7 @@ def deep_png(values):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
-def test_transparent_sixteen_bit_grey():
+def test_transparent_sixteen_bit_gray():
     out = io.BytesIO()
     Image.fromarray(np.full((4, 4), 9000, np.uint16)).save(out, "PNG", transparency=9000)
     assert opened(out.getvalue()).getpixel((0, 0)) == (255, 255, 255)
@@ -147,7 +147,7 @@ def test_cmyk_lab_and_bilevel():
 
 
 def test_animation_gives_its_first_frame():
-    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
     for format_ in ("GIF", "WEBP"):
         data = encoded(frames[0], format_, save_all=True, append_images=frames[1:])
         red, _, blue = opened(data).getpixel((4, 4))

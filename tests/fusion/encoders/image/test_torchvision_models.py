@@ -6,8 +6,8 @@ from safetensors.torch import save_file
 from torchvision import models
 
 from barycenter.fusion.encoders import EncoderSpec, Preprocessing, describe, load
-from barycenter.fusion.encoders.image.batches import Standardise
-from barycenter.fusion.encoders.image.torchvision_models import anatomy, load_classifier
+from barycenter.fusion.encoders.image.encoder import Standardize
+from barycenter.fusion.encoders.image.torchvision_models import find_classifier, load_classifier
 from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 
@@ -40,8 +40,8 @@ def saved(tmp_path):
     ],
 )  # fmt: skip
 def test_the_classifier_is_found(architecture, classifier, dim):
-    found = anatomy(architecture, (299, 299) if architecture == "inception_v3" else (224, 224))
-    assert (found.classifier, found.dim) == (classifier, dim)
+    found = find_classifier(architecture, (299, 299) if architecture == "inception_v3" else (224, 224))
+    assert (found.name, found.dim) == (classifier, dim)
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ def test_features_times_classifier_are_the_scores(architecture, saved):
     encoder = load(spec)
     pictures = [encoder.prepare(encoded(drawn(120, 90, seed))) for seed in range(3)]
     with torch.inference_mode():
-        scores = model(Standardise(encoder.transform)(torch.from_numpy(np.stack(pictures))))
-        ours = model.get_submodule(anatomy(architecture, (75, 75)).classifier)(
+        scores = model(Standardize(encoder.transform)(torch.from_numpy(np.stack(pictures))))
+        ours = model.get_submodule(find_classifier(architecture, (75, 75)).name)(
             torch.from_numpy(encoder.encode(pictures))
         )
     assert describe(spec).dim == encoder.dim == encoder.encode(pictures).shape[1]
@@ -82,9 +82,9 @@ def test_pth_with_wrappings_gives_the_same_vectors(saved, tmp_path):
 
 def test_identity_follows_weights_and_preprocessing_not_the_path(saved, tmp_path):
     _, spec = saved("shufflenet_v2_x0_5")
-    moved = tmp_path / "elsewhere.safetensors"
-    moved.write_bytes((tmp_path / "shufflenet_v2_x0_5.safetensors").read_bytes())
-    assert describe(EncoderSpec("image", spec.encoder, weights=str(moved))) == describe(spec)
+    to_device = tmp_path / "elsewhere.safetensors"
+    to_device.write_bytes((tmp_path / "shufflenet_v2_x0_5.safetensors").read_bytes())
+    assert describe(EncoderSpec("image", spec.encoder, weights=str(to_device))) == describe(spec)
     assert str(tmp_path) not in str(describe(spec))
     resized = EncoderSpec("image", spec.encoder, weights=spec.weights, preprocessing=SMALL)
     assert describe(resized).encoder_id != describe(spec).encoder_id
@@ -147,7 +147,7 @@ def test_mobilenet_names_the_photographs(shared):
     for name in ("parrot", "cat_720p", "hot_dog"):
         pixels = encoder.prepare((shared / f"data/smoke_photos/{name}.jpg").read_bytes())
         with torch.inference_mode():
-            read = Standardise(transform)(torch.from_numpy(pixels[None]))
+            read = Standardize(transform)(torch.from_numpy(pixels[None]))
             named[name] = labels[int(classifier.eval()(read).argmax())].lower()
     assert "macaw" in named["parrot"] or "parrot" in named["parrot"] or "lorikeet" in named["parrot"]
     assert "cat" in named["cat_720p"]

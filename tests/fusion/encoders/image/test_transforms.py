@@ -8,8 +8,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from barycenter.fusion.encoders.base import EncoderSpec, Preprocessing
-from barycenter.fusion.encoders.image.batches import Standardise
-from barycenter.fusion.encoders.image.processing import read_transform
+from barycenter.fusion.encoders.image.encoder import Standardize
+from barycenter.fusion.encoders.image.preprocessing import read_transform
 from barycenter.fusion.encoders.image.transforms import Transform
 from tests.fusion.encoders.conftest import drawn
 
@@ -29,9 +29,9 @@ def test_equals_torchvision(width, height, resize, crop, bicubic):
     ours = Transform((resize, resize), False, (crop, crop), 3 if bicubic else 2, MEAN, STD)
     pixels = ours.pixels(picture)
     assert pixels.dtype == np.uint8
-    difference = (Standardise(ours)(torch.from_numpy(pixels[None]))[0] - theirs).abs()
-    assert difference.max() < 3 / 255 / 0.22
-    assert difference.mean() < (0.3 if resize >= 32 else 0.4) / 255 / 0.22
+    relative_difference = (Standardize(ours)(torch.from_numpy(pixels[None]))[0] - theirs).abs()
+    assert relative_difference.max() < 3 / 255 / 0.22
+    assert relative_difference.mean() < (0.3 if resize >= 32 else 0.4) / 255 / 0.22
 
 
 def test_exact_gives_up_the_aspect():
@@ -47,9 +47,9 @@ def test_slivers_fill_the_whole_input(size):
 
 def test_override_keeps_the_filter():
     base = Transform((40, 40), True, (40, 40), 3, MEAN, STD)
-    changed = base.overridden(Preprocessing(64, 48, (0, 0, 0), (1, 1, 1)))
+    changed = base.with_overrides(Preprocessing(64, 48, (0, 0, 0), (1, 1, 1)))
     assert changed == Transform((64, 64), False, (48, 48), 3, (0, 0, 0), (1, 1, 1))
-    assert base.overridden(None) is base
+    assert base.with_overrides(None) is base
 
 
 @pytest.mark.parametrize("asked", [
@@ -65,6 +65,6 @@ def test_a_processor_cuts_where_its_library_does(asked, size, tmp_path):
     processor.save_pretrained(tmp_path)
     transform = read_transform(tmp_path, EncoderSpec("image", str(tmp_path)))
     picture = drawn(*size)
-    ours = Standardise(transform)(torch.from_numpy(transform.pixels(picture)[None]))[0].numpy()
+    ours = Standardize(transform)(torch.from_numpy(transform.pixels(picture)[None]))[0].numpy()
     theirs = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"][0])
     assert np.abs(ours - theirs).mean() < 0.02

@@ -7,7 +7,7 @@ import torch
 from transformers import LlamaConfig, LlamaModel
 
 from barycenter.fusion.encoders import EncoderSpec, describe, load
-from barycenter.fusion.encoders.hub import changes_itself
+from barycenter.fusion.encoders.hub import is_stateful
 from barycenter.fusion.encoders.pipeline import embed
 from barycenter.fusion.errors import BadInputError, JobError, Reason
 from tests.fusion.encoders.conftest import SENTENCES, save_tokenizer
@@ -18,7 +18,7 @@ from sentence_transformers import models as parts  # noqa: E402
 
 def ours(folder: Path, texts=SENTENCES, batch: int = 64) -> np.ndarray:
     encoder = load(EncoderSpec("text", str(folder)))
-    result = embed(encoder, texts, batch=batch, threads=2)
+    result = embed(encoder, texts, batch_size=batch, threads=2)
     assert result.ok.all()
     assert encoder.dim == describe(EncoderSpec("text", str(folder))).dim == result.vectors.shape[1]
     return result.vectors
@@ -46,7 +46,7 @@ def test_pooling_equals_sentence_transformers(mode, tmp_path, tiny_bert):
     np.testing.assert_allclose(ours(folder), theirs(folder), atol=1e-5)
 
 
-def test_dense_layernorm_normalise_and_length(tmp_path, tiny_bert):
+def test_dense_layernorm_normalize_and_length(tmp_path, tiny_bert):
     torch.manual_seed(1)
     dense = parts.Dense(24, 10, activation_function=torch.nn.GELU())
     folder = save(tmp_path / "m", tiny_bert, dense, parts.LayerNorm(10), parts.Normalize(), length=16)
@@ -166,7 +166,7 @@ def test_bad_texts(value, reason, tiny_bert):
 
 def test_huge_texts_give_the_same_tokens_as_their_beginning(tiny_bert):
     encoder = load(EncoderSpec("text", str(tiny_bert)))
-    assert encoder.tokens.limit == 48
+    assert encoder.tokenizer.max_length == 48
     beginning = encoder.prepare("red crab " * 100)
     assert len(beginning) == 48
     assert encoder.prepare("red crab " * 1_200_000) == beginning
@@ -235,7 +235,9 @@ def test_identity_follows_content(tmp_path, tiny_bert):
 
 def test_half_precision_stays_close(tiny_bert):
     full = ours(tiny_bert)
-    half = embed(load(EncoderSpec("text", str(tiny_bert), dtype="bfloat16")), SENTENCES, batch=64, threads=1).vectors
+    half = embed(
+        load(EncoderSpec("text", str(tiny_bert), dtype="bfloat16")), SENTENCES, batch_size=64, threads=1
+    ).vectors
     cosine = (full * half).sum(1) / np.linalg.norm(full, axis=1) / np.linalg.norm(half, axis=1)
     assert half.dtype == np.float32
     assert cosine.min() > 0.99
@@ -252,7 +254,7 @@ def test_minilm_equals_sentence_transformers(shared, minilm):
 def test_the_threads_change_no_bit(tiny_bert):
     encoder = load(EncoderSpec("text", str(tiny_bert)))
     texts = [f"{SENTENCES[n % len(SENTENCES)]} {'again ' * (n % 13)}" for n in range(300)]
-    two, three, many = (embed(encoder, texts, batch=128, threads=threads) for threads in (2, 3, 8))
+    two, three, many = (embed(encoder, texts, batch_size=128, threads=threads) for threads in (2, 3, 8))
     assert encoder.parallel
     assert two.vectors.tobytes() == three.vectors.tobytes() == many.vectors.tobytes()
 
@@ -274,7 +276,7 @@ class Rotary(torch.nn.Module):
 )
 def test_a_model_that_may_change_while_it_runs_is_known(rope_type, code, changes):
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Sequential(Rotary(rope_type)))
-    assert changes_itself(model, EncoderSpec("text", "any", trust_remote_code=code)) is changes
+    assert is_stateful(model, EncoderSpec("text", "any", trust_remote_code=code)) is changes
 
 
 def test_transformers_tell_their_rotary_embeddings_as_we_read_them():
@@ -282,4 +284,4 @@ def test_transformers_tell_their_rotary_embeddings_as_we_read_them():
     for kind in ("default", "dynamic"):
         rotary = {"rope_type": kind, "rope_theta": 1e4, "factor": 2.0}
         model = LlamaModel(LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=9, rope_parameters=rotary))
-        assert changes_itself(model, EncoderSpec("text", "any")) is (kind == "dynamic")
+        assert is_stateful(model, EncoderSpec("text", "any")) is (kind == "dynamic")

@@ -9,7 +9,7 @@ import torch
 import transformers
 
 from barycenter.fusion.encoders import EncoderSpec, describe, load
-from barycenter.fusion.encoders.batch_check import difference
+from barycenter.fusion.encoders.batch_check import relative_difference
 from barycenter.fusion.encoders.pipeline import embed
 from barycenter.fusion.errors import BadInputError, JobError, Reason
 from tests.fusion.encoders.conftest import SENTENCES, save_tokenizer
@@ -29,7 +29,7 @@ def tiny(folder: Path, family: str, *, length: int = 512, **settings: object) ->
     return folder
 
 
-def alone(folder: Path, texts=SENTENCES, limit: int = 512) -> np.ndarray:
+def encode_one_by_one(folder: Path, texts=SENTENCES, limit: int = 512) -> np.ndarray:
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder).eval()
     ids = [torch.tensor([tokenizer(text, truncation=True, max_length=limit)["input_ids"]]) for text in texts]
@@ -39,10 +39,10 @@ def alone(folder: Path, texts=SENTENCES, limit: int = 512) -> np.ndarray:
 
 def agrees(folder: Path, texts=SENTENCES, limit: int = 512, batches=(1, 40, 4096)) -> None:
     spec = EncoderSpec("text", str(folder))
-    encoder, expected = load(spec), alone(folder, texts, limit)
+    encoder, expected = load(spec), encode_one_by_one(folder, texts, limit)
     assert describe(spec).dim == expected.shape[1]
     for batch in batches:
-        assert difference(expected, embed(encoder, texts, batch=batch, threads=2).vectors) < 1e-4
+        assert relative_difference(expected, embed(encoder, texts, batch_size=batch, threads=2).vectors) < 1e-4
 
 
 LONG = [*SENTENCES, "crab " * 40, "sun boat " * 30]
@@ -69,21 +69,21 @@ def test_texts_are_cut_at_the_last_position_that_the_model_has(family, settings,
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
         entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
         (folder / "modules.json").write_text(json.dumps(entries))
-    assert load(EncoderSpec("text", str(folder))).tokens.limit == limit
+    assert load(EncoderSpec("text", str(folder))).tokenizer.max_length == limit
     assert describe(EncoderSpec("text", str(folder))).fingerprint["max_length"] == limit
-    if family != "Esm":  # its own tokeniser hides tokens
+    if family != "Esm":  # its own tokenizer hides tokens
         agrees(folder, LONG, limit)
 
 
 def test_positions_without_a_table_do_not_cut(tmp_path):
     folder = tiny(tmp_path, "T5", length=64, d_model=16, d_kv=8, d_ff=20, num_layers=2, num_heads=2, n_positions=16)
-    assert load(EncoderSpec("text", str(folder))).tokens.limit == 64
+    assert load(EncoderSpec("text", str(folder))).tokenizer.max_length == 64
 
 
-def test_a_tokeniser_of_more_tokens_than_the_matrix_is_refused(tmp_path):
+def test_a_tokenizer_of_more_tokens_than_the_matrix_is_refused(tmp_path):
     folder = tiny(tmp_path, "Bert", vocab_size=20)
     for run in (describe, load):
-        with pytest.raises(JobError, match=r"its tokeniser has [0-9]+ tokens, but its model embeds 20") as caught:
+        with pytest.raises(JobError, match=r"its tokenizer has [0-9]+ tokens, but its model embeds 20") as caught:
             run(EncoderSpec("text", str(folder)))
         assert caught.value.key == "encoder"
 
@@ -123,7 +123,7 @@ def test_encoders_of_both(family, tmp_path):
         vocab_size=size, d_model=16, d_kv=8, d_ff=20, num_layers=2, num_heads=2, pad_token_id=0
     )
     getattr(transformers, f"{family}EncoderModel")(config).eval().save_pretrained(tmp_path)
-    vectors = embed(load(EncoderSpec("text", str(tmp_path))), SENTENCES, batch=64, threads=1).vectors
+    vectors = embed(load(EncoderSpec("text", str(tmp_path))), SENTENCES, batch_size=64, threads=1).vectors
     assert describe(EncoderSpec("text", str(tmp_path))).dim == vectors.shape[1] == 16
 
 
@@ -138,12 +138,12 @@ def test_encoders_of_both(family, tmp_path):
 def test_padding_that_a_model_does_not_mask_is_left_out(family, settings, tmp_path):
     folder = tiny(tmp_path, family, **settings)
     encoder = load(EncoderSpec("text", str(folder)))
-    assert encoder.together == "equal lengths"
+    assert encoder.batching == "equal lengths"
     assert describe(EncoderSpec("text", str(folder))).fingerprint["together"] == "equal lengths"
     agrees(folder)
-    encoder.together = "padded"
+    encoder.batching = "padded"
     rows = [encoder.prepare(text) for text in SENTENCES]
-    assert difference(alone(folder), encoder.encode(rows)) > 1e-3
+    assert relative_difference(encode_one_by_one(folder), encoder.encode(rows)) > 1e-3
 
 
 def test_sparse_attention_is_not_left_for_good_after_a_short_text(tmp_path):
@@ -157,10 +157,10 @@ def test_sparse_attention_is_not_left_for_good_after_a_short_text(tmp_path):
     )
     short, long = "a red crab", "crab boat sun sky house " * 20
     fresh = [load(EncoderSpec("text", str(folder))) for _ in range(2)]
-    expected = alone(folder, [long])
+    expected = encode_one_by_one(folder, [long])
     for encoder, texts in zip(fresh, ([long, short], [short, long]), strict=True):
         vectors = np.concatenate([encoder.encode([encoder.prepare(text)]) for text in texts])
-        assert difference(expected, vectors[[texts.index(long)]]) < 1e-4
+        assert relative_difference(expected, vectors[[texts.index(long)]]) < 1e-4
     agrees(folder, [long, short], batches=(4096,))
 
 
@@ -194,5 +194,5 @@ def test_a_tower_of_pictures_does_not_shorten_texts(tmp_path):
     config = transformers.LlavaConfig(text_config=text, vision_config=vision, image_token_id=size - 1)
     transformers.LlavaModel(config).eval().save_pretrained(tmp_path)
     encoder = load(EncoderSpec("text", str(tmp_path)))
-    assert encoder.tokens.limit == 100  # its pictures have five positions
+    assert encoder.tokenizer.max_length == 100  # its pictures have five positions
     agrees(tmp_path, LONG, 100)

@@ -40,7 +40,7 @@ def test_one_type_for_a_column(values: list[object], kind: pa.DataType) -> None:
         ([True, 0], pa.bool_(), [True, None], {1}),
     ],
 )
-def test_what_does_not_fit_is_null_and_told(
+def test_what_does_not_fit_is_null_and_reported(
     values: list[object], kind: pa.DataType, kept: list[object], wrong: set[int]
 ) -> None:
     array, problems = column_of(values, kind)

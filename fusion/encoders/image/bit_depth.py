@@ -1,4 +1,4 @@
-"""Pictures of more than eight bits a colour to eight, by the range that their values fill."""
+"""Pictures of more than eight bits a color to eight, by the range that their values fill."""
 
 import io
 from collections.abc import Sequence
@@ -16,13 +16,13 @@ _SWAPPED = {"16B": "16L", "16L": "16B", "16N": "16B"}
 _SURELY_FULL = 64
 
 
-def is_deep(picture: Image.Image) -> bool:
-    """Whether a picture is grey with more than eight bits."""
+def is_deep_gray(picture: Image.Image) -> bool:
+    """Whether a picture is gray with more than eight bits."""
     return picture.mode in ("I", "F") or picture.mode.startswith("I;16")
 
 
-def grey_to_rgb(picture: Image.Image) -> Image.Image:
-    """A deep grey picture as RGB; a transparent value becomes white.
+def deep_gray_to_rgb(picture: Image.Image) -> Image.Image:
+    """A deep gray picture as RGB; a transparent value becomes white.
 
     Raises:
         BadInputError: All pixels are NaN or infinite.
@@ -30,11 +30,11 @@ def grey_to_rgb(picture: Image.Image) -> Image.Image:
     values = np.asarray(picture)
     if values.dtype.kind == "f" and not np.isfinite(values).any():
         raise BadInputError(Reason.DECODE_ERROR, "no pixel holds a number")
-    grey = to_eight_bits(values, (65535.0,) if picture.format in _SCALED else _RANGES)
+    gray = to_eight_bits(values, (65535.0,) if picture.format in _SCALED else _RANGES)
     transparent = picture.info.get("transparency")
     if isinstance(transparent, int):
-        grey = np.where(values == transparent, np.uint8(255), grey)
-    return Image.fromarray(grey).convert("RGB")
+        gray = np.where(values == transparent, np.uint8(255), gray)
+    return Image.fromarray(gray).convert("RGB")
 
 
 def to_eight_bits(values: NDArray[Any], ranges: Sequence[float] = _RANGES) -> NDArray[np.uint8]:
@@ -48,19 +48,19 @@ def to_eight_bits(values: NDArray[Any], ranges: Sequence[float] = _RANGES) -> ND
     >>> to_eight_bits(np.array([[0.0, 0.5]], np.float32)).tolist()
     [[0, 128]]
     """
-    grey = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(grey.min()), float(grey.max())
+    gray = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(gray.min()), float(gray.max())
     if low < 0 or high > 65535:
-        grey = (grey - low) * (255.0 / max(high - low, 1e-12))
+        gray = (gray - low) * (255.0 / max(high - low, 1e-12))
     elif values.dtype.kind == "f" and high <= 1:
-        grey *= 255.0
+        gray *= 255.0
     else:
-        grey /= next(most for most in ranges if high <= most) / 255.0
-    return np.rint(grey).clip(0, 255).astype(np.uint8)
+        gray /= next(most for most in ranges if high <= most) / 255.0
+    return np.rint(gray).clip(0, 255).astype(np.uint8)
 
 
-def colours_of_sixteen_bits(picture: Image.Image, encoded: bytes, tiles: Sequence[Any]) -> Image.Image:
-    """A picture of 16 bits a colour, of which Pillow keeps the upper eight, with those that its values fill.
+def rescale_sixteen_bits(picture: Image.Image, encoded: bytes, tiles: Sequence[Any]) -> Image.Image:
+    """A picture of 16 bits a color, of which Pillow keeps the upper eight, with those that its values fill.
 
     Args:
         picture: As Pillow decoded it.
@@ -73,7 +73,7 @@ def colours_of_sixteen_bits(picture: Image.Image, encoded: bytes, tiles: Sequenc
     if int(upper[..., :3].max(initial=0)) >= _SURELY_FULL:
         return picture
     with Image.open(io.BytesIO(encoded), formats=[str(picture.format)]) as again:
-        again.tile = [_swapped(tile) for tile in again.tile]
+        again.tile = [_swap_bytes(tile) for tile in again.tile]
         again.load()
         lower = np.asarray(again)
     values = upper[..., :3].astype(np.uint16) * 256 + lower[..., :3]
@@ -88,8 +88,8 @@ def _raw_mode(tile: Any) -> str:
     return mode if isinstance(mode, str) else ""
 
 
-def _swapped(tile: Any) -> Any:
-    """The same tile with the bytes of every colour exchanged, so that Pillow keeps the lower one."""
+def _swap_bytes(tile: Any) -> Any:
+    """The same tile with the bytes of every color exchanged, so that Pillow keeps the lower one."""
     mode = _raw_mode(tile)
     other = mode[:-3] + _SWAPPED.get(mode[-3:], mode[-3:])
     return tile._replace(args=other if isinstance(tile.args, str) else (other, *tile.args[1:]))

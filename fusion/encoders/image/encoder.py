@@ -1,4 +1,4 @@
-"""Picture models: decode on threads, stack channels last, standardise on the device, run."""
+"""Picture models: decode on threads, stack channels last, standardize on the device, run."""
 
 from collections.abc import Sequence
 
@@ -7,16 +7,16 @@ import torch
 from torch import nn
 
 from barycenter.fusion.encoders.base import Encoder, EncoderSpec, Vectors
-from barycenter.fusion.encoders.device import Launched, folded, moved, returned
-from barycenter.fusion.encoders.hub import changes_itself
+from barycenter.fusion.encoders.device import PendingVectors, fuse_conv_bn, to_device, to_host_async
+from barycenter.fusion.encoders.hub import is_stateful
 from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.image.transforms import Pixels, Transform
-from barycenter.fusion.encoders.onednn_linear import prepack
+from barycenter.fusion.encoders.onednn_linear import use_onednn_linear
 
 _WINDOW = 64
 
 
-class Standardise(nn.Module):
+class Standardize(nn.Module):
     """Pixels as they are decoded to what a vision model reads.
 
     Works on whole lines of pixels: a mean a channel would be broadcast along an axis of three, which is slow.
@@ -42,8 +42,8 @@ class Standardise(nn.Module):
         return lines.to(self._dtype).view(pixels.shape).permute(0, 3, 1, 2)
 
 
-class PictureEncoder(Encoder):
-    """A model from standardised pictures (n, 3, h, w) to vectors (n, dim).
+class ImageEncoder(Encoder):
+    """A model from standardized pictures (n, 3, h, w) to vectors (n, dim).
 
     Attributes:
         model: The module; in eval mode on its device.
@@ -55,15 +55,15 @@ class PictureEncoder(Encoder):
         self.transform = transform
         self.device = torch.device(device)
         cpu = self.device.type == "cpu"
-        self.parallel = cpu and not changes_itself(model, spec)
+        self.parallel = cpu and not is_stateful(model, spec)
         dtype = getattr(torch, spec.dtype)
-        self.model = folded(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
+        self.model = fuse_conv_bn(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._network = nn.Sequential(Standardise(transform, dtype).to(self.device), self.model)
+        self._network = nn.Sequential(Standardize(transform, dtype).to(self.device), self.model)
         if cpu:
-            prepack(self.model, lambda: self.encode([np.zeros((*transform.crop, 3), np.uint8)]))
+            use_onednn_linear(self.model, lambda: self.encode([np.zeros((*transform.crop, 3), np.uint8)]))
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
-        self.trials = (1, 2, 4, 8, 16, 32, 64) if cpu else (32, 64, 128, 256, 512)
+        self.batch_sizes = (1, 2, 4, 8, 16, 32, 64) if cpu else (32, 64, 128, 256, 512)
 
     def prepare(self, value: object) -> Pixels:
         """Decodes, resizes and cuts one encoded picture: (h, w, 3) uint8.
@@ -74,16 +74,16 @@ class PictureEncoder(Encoder):
         picture = decode(value, formats=self._formats, max_pixels=self._max_pixels, target=self.transform.target)
         return self.transform.pixels(picture)
 
-    def window(self, batch: int) -> int:
+    def window_rows(self, batch_size: int) -> int:
         """Whole batches, enough of them that reading ahead hides what storage takes to answer."""
-        return batch * max(1, _WINDOW // batch)
+        return batch_size * max(1, _WINDOW // batch_size)
 
     @torch.inference_mode()
-    def launch(self, batch: Sequence[Pixels]) -> Launched:
+    def launch(self, batch: Sequence[Pixels]) -> PendingVectors:
         """Starts the model on prepared pictures."""
-        return returned(self._network(moved(np.stack(batch), self.device)))
+        return to_host_async(self._network(to_device(np.stack(batch), self.device)))
 
-    def fetch(self, launched: Launched) -> Vectors:
+    def fetch(self, launched: PendingVectors) -> Vectors:
         """Waits for the vectors: (n, dim) float32."""
         return launched.vectors()
 

@@ -8,14 +8,14 @@ import torch
 from torch import nn
 
 from barycenter.fusion.encoders.image.patches import as_patches
-from barycenter.fusion.encoders.sentence_config import TOKENS, Recipe
-from barycenter.fusion.encoders.sentence_modules import MASK, POOLED_MASK, read_steps
+from barycenter.fusion.encoders.sentence_config import TOKEN_EMBEDDINGS, SentenceConfig
+from barycenter.fusion.encoders.sentence_modules import MASK, POOLED_MASK, load_modules
 from barycenter.fusion.errors import JobError
 
 _CLASS_TOKENS = ("cls_token", "class_embedding", "class_token")
 
 
-class Features(nn.Module):
+class VisionModel(nn.Module):
     """A vision model that returns one vector a picture.
 
     Towers give their projected embedding. Other models give their pooled output where the checkpoint has all its
@@ -24,7 +24,7 @@ class Features(nn.Module):
     A model that hides patches at random (masked autoencoders) is shown all of them, in order.
 
     Attributes:
-        used: After a run, which part of the model's output the vectors were.
+        used_output: After a run, which part of the model's output the vectors were.
 
     Args:
         model: A vision model, or one with a picture tower (``get_image_features``), in eval mode.
@@ -34,13 +34,13 @@ class Features(nn.Module):
     def __init__(self, model: nn.Module, *, trust_pooler: bool) -> None:
         super().__init__()
         self.model = model
-        self.used = ""
+        self.used_output = ""
         self.tower = hasattr(model, "get_image_features")
         self.trust_pooler = trust_pooler or self.tower
         self.class_token = _has_class_token(model)
         self.mean_pooling = bool(getattr(getattr(model, "config", None), "use_mean_pooling", False))
-        self.patches = _shown_patches(model)
-        self.shaped = reads_patches(model)
+        self.patches = _disable_random_masking(model)
+        self.takes_patches = reads_patches(model)
 
     def forward(self, pictures: torch.Tensor) -> torch.Tensor:
         """(n, 3, h, w) to (n, dim)."""
@@ -56,19 +56,19 @@ class Features(nn.Module):
         states = output.pooler_output if self.tower else output.last_hidden_state
         if not isinstance(states, torch.Tensor) or states.ndim != 3:
             raise JobError("encoder", f"its Pooling module needs tokens and {type(self.model).__name__} gives none")
-        self.used = "tokens"
+        self.used_output = "tokens"
         return states
 
     def _run(self, pictures: torch.Tensor) -> Any:
         run: Any = self.model.get_image_features if self.tower else self.model
-        if self.shaped:
+        if self.takes_patches:
             return run(**as_patches(pictures))
         if self.patches is None:
             return run(pixel_values=pictures)
         order = torch.arange(self.patches, dtype=torch.float32, device=pictures.device)
         return run(pixel_values=pictures, noise=order.expand(pictures.shape[0], -1))
 
-    def _kind(self, output: Any) -> str:
+    def _choose_output(self, output: Any) -> str:
         """Which part of a model's output is its vector, a fixed word.
 
         Raises:
@@ -92,36 +92,36 @@ class Features(nn.Module):
         return "mean without class token" if self.mean_pooling else "class token"
 
     def _vector(self, output: Any) -> torch.Tensor:
-        self.used = kind = self._kind(output)
+        self.used_output = kind = self._choose_output(output)
         if kind == "embedding":
-            return _one(output if isinstance(output, torch.Tensor) else output.image_embeds)
+            return _to_one_vector(output if isinstance(output, torch.Tensor) else output.image_embeds)
         if kind == "class token beside the map":
-            return _one(output.cls_token_value)
+            return _to_one_vector(output.cls_token_value)
         if kind == "mean of the last map":
-            return _one(output.feature_maps[-1])
+            return _to_one_vector(output.feature_maps[-1])
         values: torch.Tensor = output.pooler_output if kind.startswith("pooled") else output.last_hidden_state
         if kind == "pooled" and values.ndim == 4:
             return values.flatten(1)
         if kind == "mean without class token":
             return values[:, 1:].mean(dim=1)
-        return values[:, 0] if kind.endswith("class token") else _one(values)
+        return values[:, 0] if kind.endswith("class token") else _to_one_vector(values)
 
 
-class Network(nn.Module):
+class VisionModelWithModules(nn.Module):
     """Features followed by the modules of a sentence encoder's folder, which compute in float32.
 
     Args:
         features: Of a picture.
-        recipe: Of the folder.
+        settings: Of the folder.
     """
 
-    def __init__(self, features: Features, recipe: Recipe) -> None:
+    def __init__(self, features: VisionModel, settings: SentenceConfig) -> None:
         super().__init__()
         self.features = features
-        self.steps = read_steps(recipe)
-        self.pooling = bool(recipe.modes)
+        self.steps = load_modules(settings)
+        self.pooling = bool(settings.pooling_modes)
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "Network":
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "VisionModelWithModules":
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self.steps.float()
         return self
@@ -132,9 +132,9 @@ class Network(nn.Module):
             return cast(torch.Tensor, self.steps(self.features(pictures)))
         tokens = self.features.tokens(pictures)
         mask = torch.ones(tokens.shape[:2], dtype=torch.long, device=tokens.device)
-        if self.features.shaped:
+        if self.features.takes_patches:
             mask = as_patches(pictures)["pixel_attention_mask"]
-        return self.steps.run({TOKENS: tokens, MASK: mask, POOLED_MASK: mask})
+        return self.steps.run({TOKEN_EMBEDDINGS: tokens, MASK: mask, POOLED_MASK: mask})
 
 
 def reads_patches(model: nn.Module) -> bool:
@@ -149,7 +149,7 @@ def _has_class_token(model: nn.Module) -> bool:
     return any(parts[-1] in _CLASS_TOKENS and "backbone" not in parts for parts in names)
 
 
-def _one(values: torch.Tensor) -> torch.Tensor:
+def _to_one_vector(values: torch.Tensor) -> torch.Tensor:
     """(n, dim) as it is, the mean over tokens of (n, t, dim), the mean over the map of (n, dim, h, w)."""
     if not isinstance(values, torch.Tensor) or values.ndim not in (2, 3, 4):
         raise JobError("encoder", "the model gives neither one vector a picture nor states that have a mean")
@@ -158,7 +158,7 @@ def _one(values: torch.Tensor) -> torch.Tensor:
     return values.mean(dim=(2, 3)) if values.ndim == 4 else values
 
 
-def _shown_patches(model: nn.Module) -> int | None:
+def _disable_random_masking(model: nn.Module) -> int | None:
     """How many patches there are, in a model that hides some at random; it is set to hide none. Else None."""
     config: Any = getattr(model, "config", None)
     if getattr(config, "mask_ratio", None) is None or "noise" not in inspect.signature(model.forward).parameters:

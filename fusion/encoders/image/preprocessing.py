@@ -14,13 +14,13 @@ from transformers import AutoImageProcessor
 
 from barycenter.fusion.encoders.base import JSON, EncoderSpec
 from barycenter.fusion.encoders.hub import encoder_errors
-from barycenter.fusion.encoders.image.batches import Standardise
+from barycenter.fusion.encoders.image.encoder import Standardize
 from barycenter.fusion.encoders.image.patches import PatchTransform
 from barycenter.fusion.encoders.image.transforms import Pixels, ProcessorTransform, Transform
 from barycenter.fusion.errors import JobError
 
 _AGREEMENT = 1e-4
-"""Largest difference of a standardised value."""
+"""Largest difference of a standardized value."""
 
 _INTERPOLATION = {
     0: InterpolationMode.NEAREST_EXACT,
@@ -29,7 +29,7 @@ _INTERPOLATION = {
     3: InterpolationMode.BICUBIC,
 }
 _UNSET = Transform((224, 224), False, (224, 224), 3, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_GIVE = "give preprocessing: {resize, crop, mean, std}"
+_ADVICE = "give preprocessing: {resize, crop, mean, std}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class LibraryTransform(ProcessorTransform):
     """
 
     def pixels(self, picture: Image.Image) -> Pixels:
-        """(height, width, 3) float32, standardised."""
+        """(height, width, 3) float32, standardized."""
         return np.ascontiguousarray(_processed(self.processor, picture).transpose(1, 2, 0))
 
 
@@ -71,7 +71,7 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
     """
     if not any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
         if spec.preprocessing is not None:
-            return _UNSET.overridden(spec.preprocessing)
+            return _UNSET.with_overrides(spec.preprocessing)
         raise JobError("preprocessing", f"{spec.encoder} has no preprocessor_config.json; give resize, crop, mean, std")
     with encoder_errors("preprocessing", f"{spec.encoder} has preprocessing that cannot be read"):
         processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=spec.trust_remote_code)
@@ -79,16 +79,18 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
         return _patches(processor, spec)
     transform = _from_processor(processor)
     if spec.preprocessing is not None:
-        return (transform or _UNSET).overridden(spec.preprocessing)
-    with encoder_errors("preprocessing", f"{spec.encoder} has preprocessing that cannot be run; {_GIVE}"):
-        theirs = [_processed(processor, picture) for picture in _probes()]
+        return (transform or _UNSET).with_overrides(spec.preprocessing)
+    with encoder_errors("preprocessing", f"{spec.encoder} has preprocessing that cannot be run; {_ADVICE}"):
+        theirs = [_processed(processor, picture) for picture in _sample_pictures()]
     for ours in (TensorTransform, Transform):
         same = transform and ours(**{field.name: getattr(transform, field.name) for field in fields(transform)})
-        if same and all(_agree(same, picture, values) for picture, values in zip(_probes(), theirs, strict=True)):
+        if same and all(
+            _agree(same, picture, values) for picture, values in zip(_sample_pictures(), theirs, strict=True)
+        ):
             return same
     if len({values.shape for values in theirs}) > 1:
         name = type(processor).__name__
-        raise JobError("preprocessing", f"{name} leaves pictures in different sizes; {_GIVE}")
+        raise JobError("preprocessing", f"{name} leaves pictures in different sizes; {_ADVICE}")
     return LibraryTransform.of_size(processor, theirs[0].shape[1:])
 
 
@@ -104,11 +106,11 @@ def _patches(processor: Any, spec: EncoderSpec) -> Transform:
             "preprocessing", f"{name} keeps a picture's aspect ratio, which no resize and crop can; leave it out"
         )
     with encoder_errors("preprocessing", f"{spec.encoder} has preprocessing that cannot be run"):
-        made = processor(images=_probes()[0], return_tensors="np")
+        made = processor(images=_sample_pictures()[0], return_tensors="np")
         shapes = np.asarray(made["spatial_shapes"]).shape
         if np.ndim(made["pixel_values"]) != 3 or shapes != (1, 2):
             raise JobError("encoder", f"{name} cuts a picture into several, which is not supported")
-        return PatchTransform.of_probe(processor, _probes()[0])
+        return PatchTransform.of_sample(processor, _sample_pictures()[0])
 
 
 def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
@@ -120,18 +122,18 @@ def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
     values: NDArray[Any] = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
     if values.ndim != 4 or values.shape[:2] != (1, 3):
         name, shape = type(processor).__name__, "x".join(map(str, values.shape))
-        raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colours")
+        raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colors")
     return np.asarray(values[0], np.float32)
 
 
 def _agree(transform: Transform, picture: Image.Image, theirs: NDArray[np.float32]) -> bool:
-    ours = Standardise(transform)(torch.from_numpy(transform.pixels(picture)[None]))[0].numpy()
+    ours = Standardize(transform)(torch.from_numpy(transform.pixels(picture)[None]))[0].numpy()
     return ours.shape == theirs.shape and float(np.abs(ours - theirs).max()) <= _AGREEMENT
 
 
 @cache
-def _probes() -> tuple[Image.Image, ...]:
-    """A smooth picture, wider than high, whose colours differ everywhere; noise: high, of odd edges, and small."""
+def _sample_pictures() -> tuple[Image.Image, ...]:
+    """A smooth picture, wider than high, whose colors differ everywhere; noise: high, of odd edges, and small."""
     y, x = np.mgrid[0:300, 0:400] / 400.0
     waves = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * x + 7 * y)], axis=-1)
     noise = np.random.default_rng(0).integers(0, 256, (501, 333, 3), np.uint8)
@@ -168,8 +170,8 @@ def _from_processor(processor: Any) -> Transform | None:
         crop = cut[:2]
     elif not exact:
         return None
-    normalised = bool(getattr(processor, "do_normalize", False))
-    mean = tuple(processor.image_mean) if normalised else (0.0, 0.0, 0.0)
-    std = tuple(processor.image_std) if normalised else (1.0, 1.0, 1.0)
+    normalized = bool(getattr(processor, "do_normalize", False))
+    mean = tuple(processor.image_mean) if normalized else (0.0, 0.0, 0.0)
+    std = tuple(processor.image_std) if normalized else (1.0, 1.0, 1.0)
     resample = getattr(processor, "resample", None)
     return Transform((height, width), exact, crop, 2 if resample is None else int(resample), mean, std, floor=True)

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
-from barycenter.fusion.encoders.given_values import rows_of
+from barycenter.fusion.encoders.input_validation import check_input_values
 
 
 @pytest.mark.parametrize(
@@ -34,21 +34,21 @@ from barycenter.fusion.encoders.given_values import rows_of
 )
 def test_wrong_arguments_are_named(kind, values, error, message):
     with pytest.raises(error, match=f"^mine: .*{message}|^mine: {message}"):
-        rows_of("mine", kind, values, 3)
+        check_input_values("mine", kind, values, 3)
 
 
 def test_columns_of_every_library_are_taken():
     for column in (["a", None], pd.Series(["a", pd.NA], dtype="string"), pa.array(["a", None]), np.array(["a", None])):
-        assert rows_of("text", "text", column, 0) == ["a", None]
+        assert check_input_values("text", "text", column, 0) == ["a", None]
     matrix = np.arange(6, dtype=np.float32).reshape(2, 3)
     for column in (matrix, matrix.tolist(), torch.from_numpy(matrix), pa.array(matrix.tolist()), list(matrix)):
-        assert np.array_equal(np.stack(rows_of("v", "vector", column, 3)), matrix)
+        assert np.array_equal(np.stack(check_input_values("v", "vector", column, 3)), matrix)
 
 
 def test_missing_and_several_values():
-    assert rows_of("v", "vector", [None, [np.nan] * 3, float("nan")], 3) == [None, None, None]
-    first, second = rows_of("v", "vector", [[[1, 2, 3], None]], 3)[0]
+    assert check_input_values("v", "vector", [None, [np.nan] * 3, float("nan")], 3) == [None, None, None]
+    first, second = check_input_values("v", "vector", [[[1, 2, 3], None]], 3)[0]
     assert first.tolist() == [1, 2, 3]
     assert second is None
-    assert rows_of("t", "text", [["a", None], []], 0) == [["a", None], []]
-    assert rows_of("t", "text", [["a", 3]], 0, joined=True) == [["a", 3]]
+    assert check_input_values("t", "text", [["a", None], []], 0) == [["a", None], []]
+    assert check_input_values("t", "text", [["a", 3]], 0, joined=True) == [["a", 3]]

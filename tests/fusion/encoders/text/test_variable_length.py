@@ -3,7 +3,7 @@ import torch
 from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
 
 from barycenter.fusion.encoders.text.encoder import TextEncoder
-from barycenter.fusion.encoders.text.unpadded import Packed
+from barycenter.fusion.encoders.text.variable_length import VariableLengthModel
 
 SIZES = {"vocab_size": 40, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32}
 SIZES |= {"max_position_embeddings": 48, "initializer_range": 0.3}
@@ -21,12 +21,12 @@ def test_states_equal_those_with_padding(build, settings):
     torch.manual_seed(0)
     config = settings(**SIZES)
     model = build(config, add_pooling_layer=False).eval()
-    packed = Packed.of(model, config.pad_token_id)
-    assert packed is not None
+    unpadded = VariableLengthModel.of(model, config.pad_token_id)
+    assert unpadded is not None
     ids, mask = batch(config.pad_token_id)
     with torch.inference_mode():
         before = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
-        states = packed.states(ids, mask)
+        states = unpadded.states(ids, mask)
         after = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
     torch.testing.assert_close(states[mask], before[mask], rtol=1e-4, atol=1e-5)
     assert not states[~mask].any()
@@ -35,7 +35,7 @@ def test_states_equal_those_with_padding(build, settings):
 
 def test_a_model_with_attention_of_its_own_keeps_its_padding():
     model = MPNetModel(MPNetConfig(**SIZES), add_pooling_layer=False).eval()
-    assert Packed.of(model, 1) is None
+    assert VariableLengthModel.of(model, 1) is None
 
 
 def test_an_encoder_gives_the_same_vectors_packed_and_padded(tiny_bert):
@@ -45,6 +45,6 @@ def test_an_encoder_gives_the_same_vectors_packed_and_padded(tiny_bert):
     assert isinstance(encoder, TextEncoder)
     rows = [encoder.prepare(text) for text in ("a red crab", "sun", "the boat is near a large house " * 3)]
     padded = encoder.encode(rows)
-    encoder.packed = Packed.of(encoder.model, encoder.tokens.pad_id)
-    assert encoder.packed is not None
+    encoder.unpadded = VariableLengthModel.of(encoder.model, encoder.tokenizer.pad_id)
+    assert encoder.unpadded is not None
     torch.testing.assert_close(torch.from_numpy(encoder.encode(rows)), torch.from_numpy(padded), rtol=1e-4, atol=1e-5)

@@ -7,17 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from barycenter.fusion.encoders.values import is_null
+from barycenter.fusion.encoders.row_values import is_null
 
 _ONE_VALUE = (str, bytes, bytearray, Path, Mapping)
-_EXPECTED = {
-    "text": "a text",
-    "image": "a path, encoded bytes or a PIL image",
-    "vector": "a list of numbers",
-}
+_EXPECTED = {"text": "a text", "image": "a path, encoded bytes or a PIL image", "vector": "a list of numbers"}
 
 
-def rows_of(name: str, kind: str, values: Any, width: int, joined: bool = False) -> list[object]:
+def check_input_values(name: str, kind: str, values: Any, width: int, joined: bool = False) -> list[object]:
     """The n values of an input; what stands for a missing one becomes None.
 
     Args:

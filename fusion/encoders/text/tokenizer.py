@@ -11,8 +11,8 @@ from transformers import AutoTokenizer
 
 from barycenter.fusion.encoders.base import EncoderSpec
 from barycenter.fusion.encoders.hub import encoder_errors
-from barycenter.fusion.encoders.sentence_config import Recipe
-from barycenter.fusion.encoders.text.limits import position_rows, unreadable_ids
+from barycenter.fusion.encoders.sentence_config import SentenceConfig
+from barycenter.fusion.encoders.text.limits import first_id_without_embedding, position_table_size
 from barycenter.fusion.errors import BadInputError, JobError, Reason
 
 _CHARACTERS_A_TOKEN = 32
@@ -20,13 +20,13 @@ _NO_LIMIT = 1_000_000
 _UNLIMITED = 8192
 
 
-def max_length(recipe: Recipe, tokenizer: Any, config: Any) -> int:
-    """Tokens a folder asks to be read: its own limit, else the least of the tokeniser's and the configured positions.
+def configured_max_length(settings: SentenceConfig, tokenizer: Any, config: Any) -> int:
+    """Tokens a folder asks to be read: its own limit, else the least of the tokenizer's and the configured positions.
 
     Models that number positions from after the padding token (RoBERTa's family) hold that many fewer.
     """
-    if recipe.max_length:
-        return int(recipe.max_length)
+    if settings.max_length:
+        return int(settings.max_length)
     limit = tokenizer.model_max_length if tokenizer.model_max_length < _NO_LIMIT else _UNLIMITED
     text = config.get_text_config() if hasattr(config, "get_text_config") else config
     positions = getattr(text, "max_position_embeddings", None)
@@ -37,54 +37,54 @@ def max_length(recipe: Recipe, tokenizer: Any, config: Any) -> int:
     return int(limit)
 
 
-class Tokens:
-    """A tokeniser with its limit.
+class Tokenizer:
+    """A tokenizer with its limit.
 
     Args:
-        recipe: Of the folder.
+        settings: Of the folder.
         config: Of the model.
         spec: For messages and trust.
         model: With its modules, whose tables bound what can be read.
 
     Attributes:
-        limit: Most tokens of a text, special ones included; never more than the model has positions for.
+        max_length: Most tokens of a text, special ones included; never more than the model has positions for.
         pad_id: The padding token.
-        least: Fewest tokens that the model can read.
-        pads_ahead: Whether the tokeniser puts padding before a text.
+        min_length: Fewest tokens that the model can read.
+        pads_left: Whether the tokenizer puts padding before a text.
 
     Raises:
-        JobError: There is no usable tokeniser, or it is another model's.
+        JobError: There is no usable tokenizer, or it is another model's.
     """
 
-    def __init__(self, recipe: Recipe, config: Any, spec: EncoderSpec, model: nn.Module) -> None:
-        with encoder_errors("encoder", f"{spec.encoder} has no usable tokeniser"):
+    def __init__(self, settings: SentenceConfig, config: Any, spec: EncoderSpec, model: nn.Module) -> None:
+        with encoder_errors("encoder", f"{spec.encoder} has no usable tokenizer"):
             self._tokenizer = AutoTokenizer.from_pretrained(
-                recipe.transformer, trust_remote_code=spec.trust_remote_code
+                settings.transformer, trust_remote_code=spec.trust_remote_code
             )
-        asked, held = max_length(recipe, self._tokenizer, config), position_rows(model)
-        self.limit = asked if held is None else min(asked, held)
+        configured, positions = (configured_max_length(settings, self._tokenizer, config), position_table_size(model))
+        self.max_length = configured if positions is None else min(configured, positions)
         specials = int(self._tokenizer.num_special_tokens_to_add(pair=False))
-        if self.limit <= specials:
+        if self.max_length <= specials:
             raise JobError(
                 "encoder",
-                f"{spec.encoder} reads {self.limit} tokens of a text, and its {specials} special tokens fill them; "
-                "raise max_seq_length (sentence_bert_config.json) or model_max_length (tokenizer_config.json)",
+                f"{spec.encoder} reads {self.max_length} tokens of a text, and its {specials} special tokens fill "
+                "them; raise max_seq_length (sentence_bert_config.json) or model_max_length (tokenizer_config.json)",
             )
-        self._beyond = unreadable_ids(self._tokenizer, model, str(spec.encoder))
-        self.least = 1
-        self.pads_ahead = self._tokenizer.padding_side == "left"
+        self._first_unembedded_id = first_id_without_embedding(self._tokenizer, model, str(spec.encoder))
+        self.min_length = 1
+        self.pads_left = self._tokenizer.padding_side == "left"
         padding = int(self._tokenizer.pad_token_id or 0)
-        self.pad_id = padding if self._beyond is None or padding < self._beyond else 0
-        self._prompt = recipe.prompt
+        self.pad_id = padding if self._first_unembedded_id is None or padding < self._first_unembedded_id else 0
+        self._prompt = settings.prompt
         self._lock = threading.Lock()
-        self._fast = self._set_up_fast(recipe) if self._tokenizer.is_fast else None
-        self.prompt_length = 0 if recipe.pool_prompt or not recipe.prompt else self._length_of_prompt()
+        self._fast = self._set_up_fast(settings) if self._tokenizer.is_fast else None
+        self.prompt_length = 0 if settings.include_prompt or not settings.prompt else self._length_of_prompt()
 
-    def _set_up_fast(self, recipe: Recipe) -> Any:
+    def _set_up_fast(self, settings: SentenceConfig) -> Any:
         fast = self._tokenizer.backend_tokenizer
         fast.no_padding()
-        fast.enable_truncation(self.limit, direction=self._tokenizer.truncation_side)
-        if recipe.lowercase and "lowercase" not in str(fast.normalizer).lower().replace("lowercase=false", ""):
+        fast.enable_truncation(self.max_length, direction=self._tokenizer.truncation_side)
+        if settings.lowercase and "lowercase" not in str(fast.normalizer).lower().replace("lowercase=false", ""):
             fast.normalizer = Normalizers([Lowercase(), *([fast.normalizer] if fast.normalizer else [])])
         return fast
 
@@ -93,19 +93,20 @@ class Tokens:
         return len(ids) - (1 if ids and ids[-1] in self._tokenizer.all_special_ids else 0)
 
     def __call__(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of each text, at most ``limit`` of them; texts must have been checked.
+        """Token ids of each text, at most ``max_length`` of them; texts must have been checked.
 
         Raises:
             BadInputError: A text has fewer tokens than the model can read, or spells a special token that the model
                 has no embedding for.
         """
         rows = self._encode([self._prompt + text for text in texts])
-        if shortest := min((len(ids) for ids in rows if len(ids) < self.least), default=0):
+        if shortest := min((len(ids) for ids in rows if len(ids) < self.min_length), default=0):
             raise BadInputError(
-                Reason.INVALID_TEXT, f"the model reads texts of {self.least} tokens or more, this one has {shortest}"
+                Reason.INVALID_TEXT,
+                f"the model reads texts of {self.min_length} tokens or more, this one has {shortest}",
             )
-        if self._beyond is not None:
-            for number in (number for ids in rows for number in ids if number >= self._beyond):
+        if self._first_unembedded_id is not None:
+            for number in (number for ids in rows for number in ids if number >= self._first_unembedded_id):
                 token = self._tokenizer.convert_ids_to_tokens(number)
                 raise BadInputError(Reason.INVALID_TEXT, f"the model has no embedding for its token {token!r}")
         return rows
@@ -114,10 +115,10 @@ class Tokens:
         """Consecutive parts of a text, each of about as many tokens as fit; a part ends between words where it can.
 
         Raises:
-            JobError: The tokeniser does not tell where its tokens stand.
+            JobError: The tokenizer does not tell where its tokens stand.
         """
         if self._fast is None:
-            raise JobError("long_text", "window-mean needs a fast tokeniser (tokenizer.json), which this model lacks")
+            raise JobError("long_text", "window-mean needs a fast tokenizer (tokenizer.json), which this model lacks")
         whole = self._fast.encode(text)
         if not whole.overflowing:
             return [text]
@@ -129,14 +130,14 @@ class Tokens:
             if not special
         ]
         prompt = len(self._fast.encode(self._prompt).ids) - specials if self._prompt else 0
-        return _cut(text, [begin for begin, _ in spans], max(1, self.limit - specials - prompt))
+        return _split_between_words(text, [begin for begin, _ in spans], max(1, self.max_length - specials - prompt))
 
     def _encode(self, texts: list[str]) -> list[list[int]]:
         if self._fast is None:
             with self._lock:
-                encoded = self._tokenizer(texts, truncation=True, max_length=self.limit)["input_ids"]
+                encoded = self._tokenizer(texts, truncation=True, max_length=self.max_length)["input_ids"]
             return [list(ids) for ids in encoded]
-        longest = self.limit * _CHARACTERS_A_TOKEN
+        longest = self.max_length * _CHARACTERS_A_TOKEN
         if self._tokenizer.truncation_side == "right" and any(len(text) > longest for text in texts):
             return [self._encode_long(text) for text in texts]
         return [encoding.ids for encoding in self._fast.encode_batch_fast(texts)]
@@ -147,21 +148,21 @@ class Tokens:
         The cut falls on white space, so that no word is split, and well after the last token that is kept.
         """
         assert self._fast is not None
-        size = self.limit * _CHARACTERS_A_TOKEN
+        size = self.max_length * _CHARACTERS_A_TOKEN
         while size < len(text):
             beginning = text[:size]
             cut = max(beginning.rfind(" "), beginning.rfind("\n"))
             encoding = self._fast.encode(beginning[:cut] if cut > size // 2 else beginning)
-            if sum(len(rest.ids) for rest in encoding.overflowing) > self.limit // 8 + 8:
+            if sum(len(rest.ids) for rest in encoding.overflowing) > self.max_length // 8 + 8:
                 return list(encoding.ids)
             size *= 2
         return list(self._fast.encode(text).ids)
 
 
-def _cut(text: str, begins: list[int], size: int) -> list[str]:
+def _split_between_words(text: str, begins: list[int], size: int) -> list[str]:
     """The text in parts of at most ``size`` tokens that begin at ``begins``, cut where a word begins if one does.
 
-    >>> _cut("one two three", [0, 4, 8, 10], 3)
+    >>> _split_between_words("one two three", [0, 4, 8, 10], 3)
     ['one two ', 'three']
     """
     parts: list[str] = []

@@ -14,13 +14,13 @@ def is_null(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def checked_text(value: object) -> str:
-    """The value as text that every tokeniser can read.
+def check_text(value: object) -> str:
+    """The value as text that every tokenizer can read.
 
     Raises:
         BadInputError: NULL, NOT_TEXT, EMPTY (or only white space) or INVALID_TEXT (lone surrogates).
 
-    >>> checked_text("a crab")
+    >>> check_text("a crab")
     'a crab'
     """
     if is_null(value):

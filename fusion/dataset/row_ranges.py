@@ -11,10 +11,10 @@ Even = Literal["drop", "pad", "none"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class RowRange:
     """Rows ``start`` to ``stop`` of one row group."""
 
-    unit: int
+    row_group: int
     start: int
     stop: int
 
@@ -51,7 +51,7 @@ def worker_range(start: int, stop: int, worker: int, workers: int, batch_size: i
     return min(start + first * batch_size, stop), min(start + last * batch_size, stop)
 
 
-class Line:
+class RowGroupSequence:
     """Row groups one after another, in file order or shuffled.
 
     Args:
@@ -64,7 +64,7 @@ class Line:
         self._ends = np.cumsum(rows[self._order])
         self.total = int(self._ends[-1]) if len(rows) else 0
 
-    def pieces(self, start: int, stop: int) -> Iterator[Piece]:
+    def row_ranges(self, start: int, stop: int) -> Iterator[RowRange]:
         """What to read for positions ``start`` to ``stop``, in order, wrapping at the end of the line."""
         while start < stop:
             at = start % self.total
@@ -75,5 +75,5 @@ class Line:
                 end = int(self._ends[place])
                 first = int(self._ends[place - 1]) if place else 0
                 taken = min(end, upto)
-                yield Piece(int(self._order[place]), at - first, taken - first)
+                yield RowRange(int(self._order[place]), at - first, taken - first)
                 at, place = taken, place + 1

@@ -14,20 +14,20 @@ from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.masking_utils import AttentionMaskInterface
 
-_NAME = "packed"
+_ATTENTION_NAME = "variable_length"
 _AGREEMENT = 0.99
 _TRIED_LENGTHS = (7, 3, 12)
 
 
 @dataclass(frozen=True, slots=True)
-class _Bounds:
+class _Offsets:
     """Where each text begins in the row: n + 1 offsets on the device, and the longest text's length."""
 
     offsets: torch.Tensor
     longest: int
 
 
-_bounds: ContextVar[_Bounds] = ContextVar("bounds")
+_current_offsets: ContextVar[_Offsets] = ContextVar("bounds")
 
 
 def _attention(
@@ -40,25 +40,25 @@ def _attention(
     **__: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention of (1, heads, tokens, width) within the bounds of each text: (1, tokens, heads, width)."""
-    bounds, causal = _bounds.get(), bool(getattr(module, "is_causal", False))
+    offsets, causal = _current_offsets.get(), bool(getattr(module, "is_causal", False))
     if query.device.type == "cuda":
         q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
-        ends, most = bounds.offsets, bounds.longest
+        ends, most = offsets.offsets, offsets.longest
         reach = (-1, 0) if causal else (-1, -1)
         attended: Any = varlen_attn(q, k, v, ends, ends, most, most, scale=scaling, window_size=reach)
         return attended[None], None
-    lengths: list[int] = bounds.offsets.diff().tolist()
+    lengths: list[int] = offsets.offsets.diff().tolist()
     parts = zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True)
     texts = [scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scaling) for q, k, v in parts]
     return torch.cat(texts, dim=2).transpose(1, 2), None
 
 
-AttentionInterface.register(_NAME, _attention)
-AttentionMaskInterface.register(_NAME, lambda *_, **__: None)
+AttentionInterface.register(_ATTENTION_NAME, _attention)
+AttentionMaskInterface.register(_ATTENTION_NAME, lambda *_, **__: None)
 
 
-class Packed:
-    """Runs a text model on packed rows.
+class VariableLengthModel:
+    """Runs a text model without padding, with variable-length attention.
 
     Args:
         model: A transformers text model, on its device.
@@ -66,12 +66,12 @@ class Packed:
     """
 
     def __init__(self, model: nn.Module, first: int) -> None:
-        self._model, self._first = model, first
+        self._model, self._first_position = model, first
         self._typed = "token_type_ids" in signature(model.forward).parameters
 
     @classmethod
-    def of(cls, model: nn.Module, pad_id: int) -> "Packed | None":
-        """The model's packed form, or None where it gives other states than the padded one.
+    def of(cls, model: nn.Module, pad_id: int) -> "VariableLengthModel | None":
+        """The model without padding, or None where its states differ from those with padding.
 
         Models number positions from 0, or (RoBERTa's family) from after the padding token. On a GPU the kernel needs a
         half-precision format.
@@ -84,13 +84,13 @@ class Packed:
         with torch.inference_mode():
             padded = run(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask]
             for first in (0, pad_id + 1):
-                packed = cls(model, first)
+                unpadded = cls(model, first)
                 try:
-                    states = packed.states(ids, mask)[mask]
+                    states = unpadded.states(ids, mask)[mask]
                 except (RuntimeError, TypeError, ValueError, IndexError, KeyError, LookupError):
                     return None
                 if float(cosine_similarity(states.float(), padded.float(), dim=-1).min()) >= _AGREEMENT:
-                    return packed
+                    return unpadded
         return None
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -105,10 +105,12 @@ class Packed:
         """
         lengths = mask.sum(dim=1)
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
-        positions = (torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)[mask] + self._first)[None]
+        positions = (torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)[mask] + self._first_position)[
+            None
+        ]
         given = {"token_type_ids": torch.zeros_like(positions)} if self._typed else {}
         run: Any = self._model
-        with _packing(run, _Bounds(offsets, mask.shape[1])):
+        with _variable_length_attention(run, _Offsets(offsets, mask.shape[1])):
             flat = run(input_ids=ids[mask][None], position_ids=positions, **given).last_hidden_state[0]
         states: torch.Tensor = flat.new_zeros(*mask.shape, flat.shape[-1])
         states[mask] = flat
@@ -116,12 +118,12 @@ class Packed:
 
 
 @contextmanager
-def _packing(model: Any, bounds: _Bounds) -> Iterator[None]:
+def _variable_length_attention(model: Any, offsets: _Offsets) -> Iterator[None]:
     before = model.config._attn_implementation
-    token = _bounds.set(bounds)
-    model.set_attn_implementation(_NAME)
+    token = _current_offsets.set(offsets)
+    model.set_attn_implementation(_ATTENTION_NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
-        _bounds.reset(token)
+        _current_offsets.reset(token)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from barycenter.fusion.encoders import EncoderSpec, describe, load
-from barycenter.fusion.encoders.image.batches import Standardise
+from barycenter.fusion.encoders.image.encoder import Standardize
 from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import drawn, encoded
 from tests.fusion.encoders.image.test_transformers_models import VIT, add_processor, save
@@ -21,14 +21,14 @@ def ours(folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     encoder = load(EncoderSpec("image", str(folder)))
     prepared = [encoder.prepare(picture) for picture in PICTURES]
     vectors = encoder.encode(prepared)
-    alone = np.concatenate([encoder.encode([one]) for one in prepared])
-    np.testing.assert_allclose(alone, vectors, rtol=1e-4, atol=1e-5)
+    encode_one_by_one = np.concatenate([encoder.encode([one]) for one in prepared])
+    np.testing.assert_allclose(encode_one_by_one, vectors, rtol=1e-4, atol=1e-5)
     assert vectors.shape[1] == describe(EncoderSpec("image", str(folder))).dim
-    pixels = Standardise(encoder.transform)(torch.from_numpy(np.stack(prepared)))
+    pixels = Standardize(encoder.transform)(torch.from_numpy(np.stack(prepared)))
     return pixels.contiguous(), torch.from_numpy(vectors)
 
 
-def used(folder: Path) -> object:
+def used_output(folder: Path) -> object:
     return describe(EncoderSpec("image", str(folder))).fingerprint["features"]
 
 
@@ -46,7 +46,7 @@ def test_a_masked_autoencoder_is_shown_every_patch(tmp_path: Path) -> None:
     plain = ViTModel(ViTConfig(**VIT, layer_norm_eps=masked.config.layer_norm_eps), add_pooling_layer=False).eval()
     plain.load_state_dict(masked.state_dict())
     torch.testing.assert_close(vectors, plain(pixels).last_hidden_state[:, 0], rtol=1e-4, atol=1e-5)
-    assert used(folder) == "class token"
+    assert used_output(folder) == "class token"
 
 
 @torch.inference_mode()
@@ -59,7 +59,7 @@ def test_a_model_without_class_token_gives_the_mean_of_its_patches(tmp_path: Pat
     stored = any(name.startswith("pooler.") for name in IJepaModel.from_pretrained(folder).state_dict())
     assert not stored
     torch.testing.assert_close(vectors, model(pixels).last_hidden_state.mean(dim=1), rtol=1e-4, atol=1e-5)
-    assert used(folder) == "mean"
+    assert used_output(folder) == "mean"
     (tmp_path / "classifier").mkdir()
     classifier = IJepaForImageClassification(model.config).eval()
     classifier.save_pretrained(tmp_path / "classifier")
@@ -90,7 +90,7 @@ def test_the_classifier_of_the_same_checkpoint_reads_these_features(
     classifier.save_pretrained(tmp_path)
     pixels, vectors = ours(add_processor(tmp_path, "ViT"))
     torch.testing.assert_close(classifier.get_submodule(head)(vectors), classifier(pixels).logits, rtol=1e-4, atol=1e-5)
-    assert used(tmp_path) == part
+    assert used_output(tmp_path) == part
 
 
 @torch.inference_mode()
