@@ -3,7 +3,10 @@
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
+
+from threadpoolctl import threadpool_limits
 
 from barycenter.infra.dispatch.api import Quarantined, Work, Worker
 from barycenter.infra.dispatch.api import dispatch as dispatch_on_ray
@@ -47,11 +50,12 @@ def dispatch(
             without_rows=without_rows,
             first=first,
         )
-    instance = worker(*args)
-    for unit in first[:1]:
-        on_done(unit, instance.run(unit.payload))
-    for unit in work:
-        on_done(unit, instance.run(unit.payload))
+    with threadpool_limits(plan.threads):
+        instance = worker(*args)
+    for unit in chain(first[:1], work):
+        with threadpool_limits(plan.threads):
+            result = instance.run(unit.payload)
+        on_done(unit, result)
     return []
 
 
@@ -73,7 +77,8 @@ def train(
     if cluster == THIS_PROCESS:
         from barycenter.fusion.training import InProcess
 
-        return loop(InProcess(), config)
+        with threadpool_limits(plan.threads):
+            return loop(InProcess(), config)
     from barycenter.infra.ray.training import train as train_on_ray  # imports torch
 
     return train_on_ray(loop, config, plan=plan, storage=storage, folder=folder, name=name)
