@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import current_clock
 from barycenter.infra.dispatch.executor import Outcome, StartedWorker, outcome_of
@@ -25,12 +27,13 @@ class InProcessExecutor:
     Args:
         worker: The worker class.
         args: What it is constructed with.
+        threads: Threads of the numerical libraries while a call runs.
     """
 
     workers = concurrency = 1
 
-    def __init__(self, worker: type[Worker], args: tuple[Any, ...]) -> None:
-        self._worker, self._args = worker, pickle.dumps(args)
+    def __init__(self, worker: type[Worker], args: tuple[Any, ...], threads: int) -> None:
+        self._worker, self._args, self._threads = worker, pickle.dumps(args), threads
 
     def start(self) -> StartedWorker:
         """A worker that is made when its loading is waited for."""
@@ -48,7 +51,8 @@ class InProcessExecutor:
         ended = next((call for call in calls if call.outcome is not None), None)
         if ended is None and calls and seconds:
             ended = calls[0]
-            ended.outcome = outcome_of(ended.function)
+            with threadpool_limits(self._threads):
+                ended.outcome = outcome_of(ended.function)
         return [ended] if ended is not None else []
 
     def outcome(self, call: _Call) -> Outcome:

@@ -4,6 +4,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from threadpoolctl import threadpool_limits
+
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.in_process import InProcessExecutor
 from barycenter.infra.dispatch.units import Worker
@@ -23,11 +25,11 @@ class ThisProcess(Cluster):
         self,
         worker: type[Worker],
         args: tuple[Any, ...],
-        allocation: WorkerAllocation,  # noqa: ARG002 - one worker whatever is asked for
-        name: str,  # noqa: ARG002
+        allocation: WorkerAllocation,
+        name: str,  # noqa: ARG002 - a worker in this process needs none
     ) -> Executor:
-        """One worker in the calling process."""
-        return InProcessExecutor(worker, args)
+        """One worker in the calling process, whatever the allocation; its threads are kept to."""
+        return InProcessExecutor(worker, args, allocation.threads)
 
 
 THIS_PROCESS = ThisProcess("this process", (Node(float(os.cpu_count() or 1), 0.0),))
@@ -51,7 +53,8 @@ def train(
     if isinstance(cluster, ThisProcess):
         from barycenter.fusion.training import InProcess
 
-        return loop(InProcess(), config)
+        with threadpool_limits(allocation.threads):
+            return loop(InProcess(), config)
     from barycenter.infra.ray.training import train as train_on_ray  # imports torch
 
     return train_on_ray(loop, config, allocation=allocation, storage=storage, folder=folder, name=name)

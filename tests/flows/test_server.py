@@ -8,7 +8,7 @@ import ray
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from typer.testing import CliRunner
 
-from barycenter.flows import server
+from barycenter.flows import server as flow_server
 from barycenter.flows.cli import app
 from barycenter.flows.server import answers
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
@@ -56,8 +56,8 @@ def test_a_server_answers_or_not(health_server, nowhere):
 def test_one_that_answers_on_this_machine_is_taken(health_server, nowhere, monkeypatch):
     address, _ = health_server
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
-        monkeypatch.setattr(server, "LOCAL_API", address)
-        with server._server() as ready:
+        monkeypatch.setattr(flow_server, "LOCAL_API", address)
+        with flow_server._server() as ready:
             ready()
             assert PREFECT_API_URL.value() == address
         assert PREFECT_API_URL.value() is None
