@@ -12,7 +12,7 @@ from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
-    from barycenter.fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
 
 Float64 = NDArray[np.float64]
 _COMPLETION_RIDGE = 0.1
@@ -82,7 +82,7 @@ class Autoencoder(TrainedAlignment):
         if not 0 <= self.input_dropout < 1:
             raise ValueError(f"input_dropout must be from 0 to below 1, not {self.input_dropout}")
 
-    def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
+    def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
         from barycenter.fusion.alignment.networks import AutoencoderNet
 
         names = moments.names

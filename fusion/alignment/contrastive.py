@@ -10,7 +10,7 @@ from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
-    from barycenter.fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
 
 
 class Contrastive(TrainedAlignment):
@@ -83,7 +83,7 @@ class Contrastive(TrainedAlignment):
         strength = np.clip(np.where(np.isnan(found), start.correlations_, found), 0.05, None)
         return {name: block * np.sqrt(strength) for name, block in start.weights_.items()}
 
-    def _learner(self, heads: "list[Head]", _weights: Weights, _moments: Moments) -> "Learner":
+    def _network(self, heads: "list[Projection]", _weights: Weights, _moments: Moments) -> "AlignmentNetwork":
         from barycenter.fusion.alignment.networks import ContrastiveNet
 
         return ContrastiveNet(heads, self.temperature, self.feature_dropout)

@@ -20,9 +20,9 @@ from barycenter.fusion.validation import FloatArray, Views, as_views, common_row
 if TYPE_CHECKING:
     from torch import nn
 
-    from barycenter.fusion.alignment.networks import Head, Learner
-    from barycenter.fusion.alignment.training_loop import Settings
-    from barycenter.fusion.training import Checkpoint
+    from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
+    from barycenter.fusion.training.context import Checkpoint
+    from barycenter.fusion.training.loop import TrainingSettings
 
 HELD_OUT_FOLD = 0
 
@@ -98,7 +98,7 @@ class TrainedAlignment(FeatureAlignment):
         self.seed, self.device = seed, device
 
     @abstractmethod
-    def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
+    def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
         """The network around heads that stand at the linear start."""
 
     def _start_weights(self, start: LinearAlignment) -> Weights:
@@ -115,8 +115,8 @@ class TrainedAlignment(FeatureAlignment):
         Raises:
             ValueError: See :meth:`LinearAlignment.fit`; also with too few rows to hold a fold out.
         """
-        from barycenter.fusion.alignment.training_loop import batches_of, train
-        from barycenter.fusion.training import InProcess
+        from barycenter.fusion.alignment.network_training import batches_of, train_alignment_network
+        from barycenter.fusion.training.context import LocalContext
 
         arrays = as_views(views)
         rows = common_rows(arrays)
@@ -125,13 +125,15 @@ class TrainedAlignment(FeatureAlignment):
         fold, codes = fold_of(keys, self.folds), stable_hash(keys).view(np.int64)
         held = np.flatnonzero(fold == HELD_OUT_FOLD)
 
-        def run(learner: "Learner", settings: "Settings", rows: NDArray[np.int64], judged: bool) -> "Checkpoint":
-            return train(
-                InProcess(device=self._device()),
-                learner,
+        def run(
+            network: "AlignmentNetwork", settings: "TrainingSettings", rows: NDArray[np.int64], validate: bool
+        ) -> "Checkpoint":
+            return train_alignment_network(
+                LocalContext(device=self._device()),
+                network,
                 settings,
                 lambda epoch: batches_of(arrays, codes, rows, self.batch_size, [self.seed, epoch]),
-                lambda _: batches_of(arrays, codes, held, self.batch_size) if judged else (),
+                (lambda: batches_of(arrays, codes, held, self.batch_size)) if validate else None,
                 max(1, round(len(rows) / self.batch_size)),
             )
 
@@ -153,33 +155,35 @@ class TrainedAlignment(FeatureAlignment):
             )
         return FoldMoments(moments[HELD_OUT_FOLD + 1 :])
 
-    def start(self, moments: FoldMoments) -> "Learner":
+    def start(self, moments: FoldMoments) -> "AlignmentNetwork":
         """The network at its linear start, fitted on these folds."""
-        from barycenter.fusion.alignment.networks import Head, LearnedFeatures
-        from barycenter.fusion.training import apart, reseed
+        from barycenter.fusion.alignment.networks import LearnedFeatures, Projection
+        from barycenter.fusion.training.context import preserve_random_state, reseed
 
         total = moments.total
         start = self.start_method(self.dim, self.regularization, self.folds, self.precision).fit_moments(moments)
         weights = self._start_weights(start)
         self.widths_ = dict(total.dims)
         self.feature_dims_ = {name: width + self.width for name, width in self.widths_.items()}
-        with apart("cpu"):
+        with preserve_random_state("cpu"):
             reseed(self.seed)
             heads = [
-                Head(LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name])
+                Projection(
+                    LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name]
+                )
                 for name, columns in total.columns.items()
             ]
-            return self._learner(heads, weights, total)
+            return self._network(heads, weights, total)
 
-    def settings(self, found: "Checkpoint | None" = None) -> "Settings":
+    def settings(self, found: "Checkpoint | None" = None) -> "TrainingSettings":
         """What the training loop is to do: find the number of epochs, or run as many as it found."""
-        from barycenter.fusion.alignment.training_loop import Settings
+        from barycenter.fusion.training.loop import TrainingSettings
 
         epochs, patience = self.epochs, self.patience
         if found is not None:
             epochs = int(np.nanargmin(found.state["history"]))
             patience = epochs + 1
-        return Settings(epochs, patience, self.learning_rate, self.weight_decay, self.seed)
+        return TrainingSettings(epochs, patience, self.learning_rate, self.weight_decay, self.seed)
 
     def take(self, found: "Checkpoint", trained: "Checkpoint") -> None:
         """Takes the outcome of training, held-out figures and parameters; the moments of the features come next."""

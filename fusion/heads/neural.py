@@ -13,8 +13,8 @@ from sklearn.exceptions import NotFittedError
 
 from barycenter.fusion.average import resolve
 from barycenter.fusion.heads._calibration import Scores
-from barycenter.fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
 from barycenter.fusion.heads._ridge import Float64, Floats
+from barycenter.fusion.heads._training import HeadRows, predict_logits, steps_per_epoch, train_head_network
 from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.heads.linear import LinearHead, features
 from barycenter.fusion.heads.networks import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
@@ -22,7 +22,8 @@ from barycenter.fusion.heads.targets import Targets, Task
 from barycenter.fusion.parameters import check_number, check_whole
 from barycenter.fusion.serialization import dumps
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.training import InProcess, Place, apart, reseed
+from barycenter.fusion.training.context import LocalContext, TrainingContext, preserve_random_state, reseed
+from barycenter.fusion.training.loop import TrainingSettings
 from barycenter.fusion.validation import as_matrix, as_views, present_rows
 
 Kind = Literal["mlp", "gated", "attention"]
@@ -49,7 +50,7 @@ class NeuralHead:
         task: ``classification``, ``multilabel`` or ``regression``; ``auto`` follows from the targets.
         class_weight: ``balanced``, or ``{class: weight}``; classification only.
         hidden: Width of the hidden layer.
-        batch_size: Rows of a step, over all ranks.
+        batch_size: HeadRows of a step, over all ranks.
         learning_rate: Of Adam.
         weight_decay: Of what the linear head does not have.
         epochs: At most.
@@ -115,10 +116,10 @@ class NeuralHead:
         y: Sequence[Any] | NDArray[Any],
         aligned: Aligned,
         groups: Iterable[object] | None = None,
-        place: Place | None = None,
+        context: TrainingContext | None = None,
         save_every: int = 200,
     ) -> Self:
-        """Trains the head, going on from the place's newest checkpoint.
+        """Trains the head, from the context's newest checkpoint.
 
         Args:
             X: (n, dim) fused vectors.
@@ -126,16 +127,16 @@ class NeuralHead:
             aligned: ``{input: (n, dim)}``, all-NaN rows where it is missing, as is an absent name; ``mlp`` reads only
                 that, so any width will do.
             groups: n values; rows with equal ones fall on one side of the held-out part.
-            place: Where it runs; by default this process. Each of several ranks is given all the rows.
+            context: Where it runs; by default this process. Each of several ranks is given all the rows.
             save_every: Steps between checkpoints.
 
         Raises:
             ValueError: If rows differ in number, there are none, a feature is not finite, or an aligned row is partly
                 NaN or infinite.
         """
-        place = place or InProcess()
-        with apart(place.device):
-            return self._fit(X, y, aligned, groups, place, save_every)
+        context = context or LocalContext()
+        with preserve_random_state(context.device):
+            return self._fit(X, y, aligned, groups, context, save_every)
 
     def _fit(
         self,
@@ -143,7 +144,7 @@ class NeuralHead:
         y: Sequence[Any] | NDArray[Any],
         aligned: Aligned,
         groups: Iterable[object] | None,
-        place: Place,
+        context: TrainingContext,
         save_every: int,
     ) -> Self:
         X = features(X)
@@ -155,15 +156,14 @@ class NeuralHead:
         self.task_ = linear.task_
         targets = linear.scores_.targets
         rows = self._rows(X, aligned, targets.encode(y), targets)
-        settings = self._settings(save_every)
         out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
-        self._device = place.device
-        first = settings.epochs * steps_per_epoch(len(rows), settings) + 1
+        self._device = context.device
+        second_training = self.epochs * steps_per_epoch(len(rows), self.batch_size) + 1
         found: dict[str, Any] | None = None
-        if (saved := place.newest()) is not None and saved.step >= first:
+        if (saved := context.latest_checkpoint()) is not None and saved.step >= second_training:
             found = saved.state["searched"]
         elif out.any() and not out.all():
-            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, settings, place)
+            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, context, save_every)
         if found is None:
             self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
         else:
@@ -171,8 +171,14 @@ class NeuralHead:
             self.scores_ = Scores(targets, np.array(found["slope"]), np.array(found["offset"]))
         self._module = self._started(linear, rows)
         if self.steps_:
-            extra_state = {"searched": found}
-            descend(self._module, rows, settings, place, steps=self.steps_, first=first, extra_state=extra_state)
+            self._train(
+                rows,
+                context,
+                save_every,
+                steps=self.steps_,
+                first_checkpoint=second_training,
+                extra_state={"searched": found},
+            )
         self._module.cpu().eval()
         return self
 
@@ -182,7 +188,7 @@ class NeuralHead:
             raise NotFittedError("this NeuralHead is not fitted; call fit first")
         X = features(X)
         rows = self._rows(X, aligned, np.zeros((len(X), 0)), None)
-        found = [part for _, part in outputs(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
+        found = [part for _, part in predict_logits(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
         scores = torch.cat(found) if found else torch.zeros(0, len(self._offset))
         return np.asarray(scores.double().numpy() * self._unit + self._offset)
 
@@ -287,12 +293,12 @@ class NeuralHead:
     def _search(
         self,
         given: tuple[Floats, NDArray[Any], list[object]],
-        rows: Rows,
+        rows: HeadRows,
         out: NDArray[np.bool_],
         ridge: float,
         targets: Targets,
-        settings: Settings,
-        place: Place,
+        context: TrainingContext,
+        save_every: int,
     ) -> dict[str, Any]:
         """Trains on the rows that are not held out; how many steps are best, and the calibration on the held-out."""
         X, y, keys = given
@@ -301,8 +307,8 @@ class NeuralHead:
         part.fit(X[kept], y[kept], groups=[keys[row] for row in kept])
         within, without = rows.take(torch.from_numpy(kept)), rows.take(torch.from_numpy(rest))
         self._module = self._started(part, rows, targets)
-        steps = descend(self._module, within, settings, place, held_out=without)
-        found = [block for _, block in outputs(self._module, without, torch.arange(len(rest)), place.device)]
+        steps = self._train(within, context, save_every, held_out=without)
+        found = [block for _, block in predict_logits(self._module, without, torch.arange(len(rest)), context.device)]
         scores = torch.cat(found).double().numpy() * self._unit + self._offset
         read = Scores.calibrated(targets, scores, targets.encode(y[rest]), without.weight.double().numpy())
         steps = round(steps * len(rows) / len(within))
@@ -313,7 +319,7 @@ class NeuralHead:
             "offset": read.offset.tolist(),
         }
 
-    def _started(self, linear: LinearHead, rows: Rows, targets: Targets | None = None) -> LinearOnAverage:
+    def _started(self, linear: LinearHead, rows: HeadRows, targets: Targets | None = None) -> LinearOnAverage:
         """A new module that says what the linear head says, its classes put where ``targets`` has them."""
         slope, offset = linear.scores_.slope, linear.scores_.offset
         coefficients, intercepts = linear.coef_ * slope, linear.intercept_ * slope + offset
@@ -336,14 +342,21 @@ class NeuralHead:
             dim, outputs_, inputs=len(self.inputs), hidden=self.hidden, shares=[self.shares[n] for n in self.inputs]
         )
 
-    def _settings(self, save_every: int) -> Settings:
-        return Settings(
-            self.task_, self.batch_size, self.learning_rate, self.weight_decay, self.epochs, self.patience, self.seed,
-            save_every,
-        )  # fmt: skip
+    def _train(self, rows: HeadRows, context: TrainingContext, save_every: int, **options: Any) -> int:
+        settings = TrainingSettings(self.epochs, self.patience, self.learning_rate, self.weight_decay, self.seed)
+        return train_head_network(
+            self._module,
+            rows,
+            self.task_,
+            settings,
+            context,
+            batch_size=self.batch_size,
+            save_every=save_every,
+            **options,
+        )
 
-    def _rows(self, X: Floats, aligned: Aligned, Y: Float64, targets: Targets | None) -> Rows:
-        """Rows as tensors; with ``targets``, also what turns outputs into values (regression)."""
+    def _rows(self, X: Floats, aligned: Aligned, Y: Float64, targets: Targets | None) -> HeadRows:
+        """HeadRows as tensors; with ``targets``, also what turns outputs into values (regression)."""
         X = features(X)
         if targets is None and X.shape[1] != self._module.output.in_features:
             raise ValueError(f"the head was fitted on {self._module.output.in_features} features, got {X.shape[1]}")
@@ -360,7 +373,7 @@ class NeuralHead:
                 self._unit, self._offset = np.maximum(Y.std(axis=0), 1e-12), Y.mean(axis=0)
                 Y = (Y - self._offset) / self._unit
         arrays = (X.astype(np.float32, copy=False), values, present, Y.astype(np.float32), weight.astype(np.float32))
-        return Rows(*(torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays))
+        return HeadRows(*(torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays))
 
     def _stacked(self, aligned: Aligned) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, inputs, dim) values, zeros where missing, and (n, inputs) presence."""

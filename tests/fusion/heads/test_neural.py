@@ -8,7 +8,7 @@ import barycenter.fusion.heads as heads
 from barycenter.fusion.heads import LinearHead, NeuralHead
 from barycenter.fusion.heads.networks import KINDS
 from barycenter.fusion.metrics import expected_calibration_error
-from barycenter.fusion.training import InProcess
+from barycenter.fusion.training.context import LocalContext
 
 NAMES = ("text", "image")
 ALL = sorted(KINDS)
@@ -35,7 +35,7 @@ class Killed(BaseException):
     pass
 
 
-class Mortal(InProcess):
+class Mortal(LocalContext):
     """Keeps every checkpoint and dies at one."""
 
     def __init__(self, checkpoint=None, die_after=None):
@@ -89,18 +89,18 @@ def test_every_head_begins_as_the_linear_head_and_masks_what_is_missing(kind):
 def test_a_killed_training_goes_on_as_if_nothing_had_been(die_after):
     X, y, aligned, _ = liars(n=400)
     settings = {"hidden": 16, "batch_size": 64, "epochs": 6, "patience": 99, "learning_rate": 5e-3}
-    place = Mortal()
-    whole = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, place=place, save_every=4)
+    whole_context = Mortal()
+    whole = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=whole_context, save_every=4)
     assert whole.steps_ > 0
-    assert len(place.saved) > 9
-    assert any(step % 5 for step in place.saved), "some of the checkpoints are in the middle of an epoch"
+    assert len(whole_context.saved) > 9
+    assert any(step % 5 for step in whole_context.saved), "some of the checkpoints are in the middle of an epoch"
     killed = Mortal(die_after=die_after)
     with pytest.raises(Killed):
-        NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, place=killed, save_every=4)
+        NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=killed, save_every=4)
     torch.rand(17)
     resumed = Mortal(copy.deepcopy(killed.checkpoint))
-    again = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, place=resumed, save_every=4)
-    assert killed.saved + resumed.saved == place.saved, "it went on, it did not begin anew"
+    again = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=resumed, save_every=4)
+    assert killed.saved + resumed.saved == whole_context.saved, "it went on, it did not begin anew"
     torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=1e-6)
     np.testing.assert_allclose(again.scores_.slope, whole.scores_.slope, rtol=1e-6)
 

@@ -106,7 +106,7 @@ def test_two_ranks_train_on_their_own_shards(embedded):
     trained = train(
         train_on_shards,
         {
-            "learner": alignment.start(alignment.inner(moments)),
+            "network": alignment.start(alignment.inner(moments)),
             "settings": alignment.settings(),
             "data": data,
             "steps": 4,
