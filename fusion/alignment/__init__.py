@@ -6,12 +6,13 @@ from barycenter.fusion.alignment.contrastive import Contrastive
 from barycenter.fusion.alignment.features import FeatureAlignment
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.kernel import KernelCCA
-from barycenter.fusion.alignment.linear import CCA, PCA, Identity, LinearAlignment, Procrustes
+from barycenter.fusion.alignment.linear import CCA, PCA, Identity, Procrustes
+from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.retrieval import RetrievalSpace, best_space
 from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.alignment.search import CHOICES, Choice, choose, labelled_moments
 from barycenter.fusion.alignment.significance import Significance, significance
-from barycenter.fusion.alignment.target_fill import fill_for_target, head_fill_ridges
+from barycenter.fusion.alignment.target_fill import head_fill_ridges
 from barycenter.fusion.alignment.trained import TrainedAlignment
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "TrainedAlignment",
     "best_space",
     "choose",
-    "fill_for_target",
     "head_fill_ridges",
     "labelled_moments",
     "load",

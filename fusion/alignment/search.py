@@ -29,10 +29,11 @@ from barycenter.fusion.alignment._pairs import PairTrials
 from barycenter.fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Scores
 from barycenter.fusion.alignment.eigenproblems import Weights, pair_correlations, spectrum
 from barycenter.fusion.alignment.joint import Joint
-from barycenter.fusion.alignment.linear import CCA, PCA, LinearAlignment, Procrustes
+from barycenter.fusion.alignment.linear import CCA, PCA, Procrustes
+from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample, Target
 from barycenter.fusion.alignment.significance import Significance, significance
-from barycenter.fusion.alignment.target_fill import fill_for_target, head_fill_ridges
+from barycenter.fusion.alignment.target_fill import head_fill_ridges
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.validation import FloatArray, Views
 
@@ -301,7 +302,7 @@ class _Search:
             alignment.set_params(fill_ridges=ridges, regularization=_RIDGE)
         fitted, ridge = self._fitted(alignment), 0.0
         if self.target and len(self.all_names) > 1:
-            ridge = fill_for_target(fitted, self.all_folds.total, self.whole, weights)
+            ridge = fitted.fill_for_target(self.all_folds.total, self.whole, weights)
         ordered = sorted(self.tried, key=lambda trial: -trial.scores.mean)
         tried = [trial.to_dict() | ({"chosen": True} if trial is self.best else {}) for trial in ordered]
         lead = self._lead(self.best, self.simplest)
@@ -320,16 +321,11 @@ class _Search:
         if not isinstance(alignment, Joint) or alignment.regularization == "auto" or len(self.names) < 2:
             return alignment.fit_moments(self.all_folds)
         target = self.whole.target() if alignment.target_share else None
-        fitted = alignment.fit_moments([self.all_folds.total], target)
-        found = [
+        held_out = [
             pair_correlations(self.folds[number], _solved(alignment, train, its_target))
             for number, train, its_target in self.trials.training()
         ]
-        fitted.heldout_correlations_ = np.zeros(fitted.dim_)
-        for correlations in found:
-            kept = correlations[: fitted.dim_]
-            fitted.heldout_correlations_[: len(kept)] += kept / len(found)
-        return fitted
+        return alignment.fit_moments([self.all_folds.total], target, held_out)
 
     def _criterion(self, found: Significance | None) -> str:
         if self.target:

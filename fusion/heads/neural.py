@@ -23,7 +23,7 @@ from barycenter.fusion.parameters import check_number, check_whole
 from barycenter.fusion.serialization import dumps
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.training import InProcess, Place, apart, reseed
-from barycenter.fusion.validation import as_matrix, as_views, present_rows
+from barycenter.fusion.validation import as_matrix, check_views, present_rows
 
 Kind = Literal["mlp", "gated", "attention"]
 Aligned = Mapping[str, NDArray[Any]]
@@ -364,7 +364,7 @@ class NeuralHead:
 
     def _stacked(self, aligned: Aligned) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, inputs, dim) values, zeros where missing, and (n, inputs) presence."""
-        given = as_views(aligned)
+        given = check_views(aligned)
         if unknown := [name for name in given if name not in self.inputs]:
             raise ValueError(f"{', '.join(unknown)}: unknown input; the head reads {', '.join(self.inputs)}")
         arrays = {name: as_matrix(name, values) for name, values in given.items()}

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
-from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, fill_for_target, labelled_moments
+from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labelled_moments
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
@@ -156,7 +156,7 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
 
     alignment, features = learn(run, cluster, moments, fit_key(run))
     if learnt(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
-        summary["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
+        summary["probe_ridge"] = alignment.fill_for_target(features.total, read_sample(run), weights)
     return alignment, summary
 
 

@@ -17,7 +17,6 @@ from barycenter.fusion.alignment import (
     Sample,
     best_space,
     choose,
-    fill_for_target,
     load,
 )
 from barycenter.fusion.heads.linear import LinearHead
@@ -158,7 +157,7 @@ def test_a_weight_of_zero_leaves_rows_without_that_input_finite():
     sample = Sample(views, None, (z[:, 0] > 0).tolist())
     folds, weights = FoldMoments.of(views), {"text": 1.0, "image": 0.0}
     fitted = Joint(3).fit_moments(folds)
-    fill_for_target(fitted, folds.total, sample, weights)
+    fitted.fill_for_target(folds.total, sample, weights)
     for present in views:
         assert np.isfinite(fitted.fuse({present: views[present]}, "weighted", weights)).all()
     without = fitted.fuse({"text": views["text"]}, "weighted", weights)

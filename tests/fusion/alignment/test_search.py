@@ -9,7 +9,6 @@ from barycenter.fusion.alignment import (
     KernelCCA,
     Sample,
     choose,
-    fill_for_target,
     labelled_moments,
     load,
 )
@@ -227,7 +226,7 @@ def test_alignments_with_features_fill_in_for_a_target_too():
     before = head.score(alignment.fuse({"image": test["image"]}), held)
     features = alignment.feature_moments(train)
     whole = alignment.fuse(test)
-    assert fill_for_target(alignment, features.total, Sample(train, None, y.tolist())) > 0
+    assert alignment.fill_for_target(features.total, Sample(train, None, y.tolist())) > 0
     assert np.array_equal(alignment.fuse(test), whole), "complete rows stay as they are"
     after = head.score(alignment.fuse({"image": test["image"]}), held)
     alone = LinearHead().fit(train["image"], y).score(test["image"], held)
