@@ -1,5 +1,6 @@
 """Alignments: embedding spaces brought into one."""
 
+from barycenter.fusion.alignment._stepwise import CHOICES
 from barycenter.fusion.alignment.autoencoder import Autoencoder
 from barycenter.fusion.alignment.base import METHODS, Alignment, load
 from barycenter.fusion.alignment.contrastive import Contrastive
@@ -10,7 +11,7 @@ from barycenter.fusion.alignment.linear import CCA, PCA, Identity, Procrustes
 from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.retrieval import RetrievalSpace, best_space
 from barycenter.fusion.alignment.sample import Sample
-from barycenter.fusion.alignment.search import CHOICES, Choice, choose, labelled_moments
+from barycenter.fusion.alignment.search import AlignmentSearch, labelled_moments
 from barycenter.fusion.alignment.significance import Significance, significance
 from barycenter.fusion.alignment.target_fill import head_fill_ridges
 from barycenter.fusion.alignment.trained import TrainedAlignment
@@ -21,8 +22,8 @@ __all__ = [
     "CCA",
     "PCA",
     "Alignment",
+    "AlignmentSearch",
     "Autoencoder",
-    "Choice",
     "Contrastive",
     "FeatureAlignment",
     "Identity",
@@ -35,7 +36,6 @@ __all__ = [
     "Significance",
     "TrainedAlignment",
     "best_space",
-    "choose",
     "head_fill_ridges",
     "labelled_moments",
     "load",
