@@ -73,18 +73,27 @@ def as_array(name: str, values: object) -> NDArray[Any]:
     """A two-dimensional array of numbers, of whatever type they are; nothing is copied that need not be.
 
     Raises:
+        TypeError: On a sparse matrix.
         ValueError: If the values are not a matrix of numbers; names the input.
     """
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name}: sparse data is not supported; use .toarray()")
     try:
         array = _to_numpy(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected an (n, d) array of numbers: {error}") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported")
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected an (n, d) array of numbers, got {_kind(values, array)}")
     if array.ndim != 2:
-        raise ValueError(f"{name}: expected an (n, d) array, got shape {array.shape}")
+        advice = "" if array.ndim != 1 else "; Reshape your data, to (-1, 1) for one column or (1, -1) for one row"
+        raise ValueError(f"{name}: expected an (n, d) array, got shape {array.shape}{advice}")
     if not array.shape[1]:
-        raise ValueError(f"{name}: expected at least one column, got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected at least one column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is "
+            "required."
+        )
     return array
 
 

@@ -62,7 +62,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         if "method" in cls.__dict__:
             METHODS[cls.method] = cls
 
-    def fit(self, X: Views, y: Any = None, *, groups: Iterable[object] | None = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, groups: Iterable[object] | None = None) -> Self:
         """Fits on in-memory (or memory-mapped) views.
 
         Args:
@@ -108,7 +108,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
     def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
         """A differentiable module that does what :meth:`fuse` does."""
 
-    def transform(self, X: Views) -> Any:
+    def transform(self, X: Any) -> Any:
         """Projects every input into the common space; of one matrix of all inputs, the fused vectors.
 
         Args:
@@ -133,7 +133,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             )
         return out
 
-    def fuse(self, X: Views, average: str = "auto", weights: Mapping[str, float] | None = None) -> FloatArray:
+    def fuse(self, X: Any, average: str = "auto", weights: Mapping[str, float] | None = None) -> FloatArray:
         """One vector a row: the average of the aligned inputs, missing ones replaced by their expectation.
 
         Args:
@@ -183,7 +183,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         chosen = self._default_average() if average == "auto" and weights is None else weights
         return average, chosen
 
-    def _prepare(self, X: Views) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
+    def _prepare(self, X: Any) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
         check_is_fitted(self)
         given = {}
         for name, values in check_views(X, self.widths).items():

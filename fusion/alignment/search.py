@@ -21,7 +21,7 @@ from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.heads.targets import Task
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.parameters import check_whole
-from barycenter.fusion.validation import FloatArray, Views, check_views
+from barycenter.fusion.validation import FloatArray, check_views
 
 _TESTED = {"dim": 16, "leading": 128, "rows": 5000}
 # An input counts as soon as it shares anything; that is tested for each input, so at a lower level.
@@ -88,7 +88,7 @@ class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.dim, self.regularization, self.methods, self.average = dim, regularization, methods, average
         self.half_dim, self.folds, self.task, self.widths = half_dim, folds, task, widths
 
-    def fit(self, X: Views, y: Any = None, *, groups: Iterable[object] | None = None) -> Self:
+    def fit(self, X: Any, y: Any = None, *, groups: Iterable[object] | None = None) -> Self:
         """Searches and fits.
 
         Args:
@@ -148,12 +148,12 @@ class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.best_score_ = best.scores.mean if best else float("nan")
         self.best_params_ = best.params if best else candidate_params(search.first, self.average_weights_)
 
-    def transform(self, X: Views) -> Any:
+    def transform(self, X: Any) -> Any:
         """``{name: (n, dim)}`` in the common space; of one matrix of all inputs, the fused vectors."""
         check_is_fitted(self)
         return self.best_estimator_.transform(X) if isinstance(X, Mapping) else self.fuse(X)
 
-    def fuse(self, X: Views) -> FloatArray:
+    def fuse(self, X: Any) -> FloatArray:
         """(n, dim) fused vectors, missing inputs filled in."""
         check_is_fitted(self)
         return self.best_estimator_.fuse(
