@@ -1,5 +1,6 @@
 """An autoencoder with one bottleneck for all inputs, from which every one is decoded, whichever are there."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -43,6 +44,7 @@ class Autoencoder(TrainedAlignment):
         feature_dropout: Probability with which a feature is.
         seed: Of everything random.
         device: ``auto``, ``cpu``, ``cuda``.
+        widths: ``{name: columns}`` of the inputs, for one matrix of all of them.
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 2))
@@ -70,10 +72,11 @@ class Autoencoder(TrainedAlignment):
         feature_dropout: float = 0.1,
         seed: int = 0,
         device: str = "auto",
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(
             dim, regularization, folds, precision, width, epochs, patience, batch_size, learning_rate, weight_decay,
-            feature_dropout, seed, device,
+            feature_dropout, seed, device, widths,
         )  # fmt: skip
         self.input_dropout = input_dropout
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment.eigenproblems import imputation_scores, spectrum, stacked, units
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.parameters import check_number
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
+from barycenter.fusion.validation import FloatArray, Views, as_matrix, check_views, common_rows, present_rows
 
 Float64 = NDArray[np.float64]
 
@@ -108,7 +108,7 @@ class Imputer:
         Raises:
             ValueError: On unknown names, wrong shapes, and partly NaN or infinite rows.
         """
-        given = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+        given = {name: as_matrix(name, values) for name, values in check_views(views).items()}
         n, dims = common_rows(given), self.moments.dims
         for name, values in given.items():
             if values.shape[1] != dims.get(name):

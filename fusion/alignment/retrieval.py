@@ -14,7 +14,7 @@ import numpy as np
 from barycenter.fusion.alignment import eigenproblems as _solvers
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.kernel import FEATURES_A_ROW, KernelCCA
-from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Float64, Sample
 from barycenter.fusion.metrics import match_ranks, unit_rows
 from barycenter.fusion.moments import FoldMoments, Moments

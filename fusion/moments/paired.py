@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from barycenter.fusion.moments.sums import Float64, Sums
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, check_rows, common_rows, present_rows
+from barycenter.fusion.validation import (
+    FloatArray,
+    Views,
+    as_matrix,
+    check_rows,
+    check_views,
+    common_rows,
+    present_rows,
+)
 
 BLOCK_ROWS = 8192
 _FORMAT = "barycenter-moments"
@@ -67,7 +75,7 @@ class Moments:
             TypeError: If the views are no mapping.
             ValueError: On unequal rows, wrong shapes, and partly NaN or infinite rows, named by input and index.
         """
-        arrays = as_views(views)
+        arrays = check_views(views)
         moments = cls(dims or {name: values.shape[1] for name, values in arrays.items()}, precision)
         moments.update(arrays)
         return moments
@@ -159,7 +167,7 @@ class Moments:
         Raises:
             ValueError: See :meth:`of`.
         """
-        arrays = as_views(views)
+        arrays = check_views(views)
         self._check(arrays)
         check_rows(arrays, first)
         return arrays

@@ -73,7 +73,7 @@ def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
     rows = RowReader.of(run).read_all(run.shards)
     params = found.alignment.get_params()
     assert params["n_features"] == 100
-    memory = KernelCCA(**params).fit(rows.train, rows.train_groups)
+    memory = KernelCCA(**params).fit(rows.train, groups=rows.train_groups)
     assert found.summary["method"] == "kernel-cca"
     assert found.summary["heldout_correlations"][0] > 0.8
     np.testing.assert_allclose(found.alignment.fuse(rows.train), memory.fuse(rows.train), atol=1e-3)
