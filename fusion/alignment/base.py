@@ -1,20 +1,17 @@
 """What every alignment is: fitted on views, it projects them into one space, fuses them, and can be saved."""
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from barycenter.fusion.average import resolve
-from barycenter.fusion.serialization import dumps
+from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.validation import (
     FloatArray,
     Views,
@@ -31,8 +28,7 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 16384
 FORMAT = "barycenter-alignment"
 VERSION = 1
-ARRAYS_FILE = "alignment.safetensors"
-HEADER_FILE = "alignment.json"
+_FILES = "alignment"
 
 METHODS: dict[str, type["Alignment"]] = {}
 
@@ -214,10 +210,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
 
     def save(self, directory: str | Path) -> None:
         """Writes ``alignment.safetensors`` and ``alignment.json``: the same fit gives the same bytes."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
         (values, arrays), params = self._state(), self.get_params(deep=False)
-        payload = safetensors.numpy.save(arrays)
         header = {
             "format": FORMAT,
             "version": VERSION,
@@ -226,11 +219,8 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             "inputs": self.n_features_in_,
             "dim": self.dim_,
             "fitted": values,
-            "sha256": hashlib.sha256(payload).hexdigest(),
         }
-        text = dumps(header)
-        (folder / ARRAYS_FILE).write_bytes(payload)
-        (folder / HEADER_FILE).write_text(text + "\n", encoding="utf-8")
+        save_estimator(directory, _FILES, header, arrays, checksum=True)
 
 
 def load(directory: str | Path) -> Alignment:
@@ -239,25 +229,14 @@ def load(directory: str | Path) -> Alignment:
     Raises:
         ValueError: If the folder holds no alignment, a foreign or newer one, or a damaged one; says why.
     """
-    folder = Path(directory)
-    try:
-        header = json.loads((folder / HEADER_FILE).read_text(encoding="utf-8"))
-        payload = (folder / ARRAYS_FILE).read_bytes()
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder}: no readable alignment: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{folder}: {HEADER_FILE} is not of format {FORMAT}")
-    if header.get("version") != VERSION:
-        raise ValueError(f"{folder}: format version {header.get('version')}; this code reads {VERSION}")
+    header, arrays = load_estimator(directory, _FILES, FORMAT, VERSION)
     if header.get("method") not in METHODS:
-        raise ValueError(f"{folder}: unknown method {header.get('method')!r}; known: {', '.join(METHODS)}")
-    if hashlib.sha256(payload).hexdigest() != header.get("sha256"):
-        raise ValueError(f"{folder}: {ARRAYS_FILE} is damaged or not the one that {HEADER_FILE} describes")
+        raise ValueError(f"{directory}: unknown method {header.get('method')!r}; known: {', '.join(METHODS)}")
     try:
         alignment = METHODS[header["method"]](**header["params"])
         alignment.n_features_in_ = {name: int(width) for name, width in header["inputs"].items()}
         alignment.dim_ = int(header["dim"])
-        alignment._restore(header["fitted"], safetensors.numpy.load(payload))
+        alignment._restore(header["fitted"], arrays)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder}: {HEADER_FILE} is damaged: {error!r}") from error
+        raise ValueError(f"{directory}: {_FILES}.json is damaged: {error!r}") from error
     return alignment

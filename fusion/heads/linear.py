@@ -1,12 +1,10 @@
 """The linear head: closed-form ridge regression on classes, label sets or values, calibrated on held-out rows."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
 
 from barycenter.fusion.heads._calibration import Scores
@@ -15,7 +13,7 @@ from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets, check_scale, checked_targets
 from barycenter.fusion.heads.targets import Targets, Task
 from barycenter.fusion.parameters import check_whole, is_number
-from barycenter.fusion.serialization import dumps
+from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.splits import fold_of
 
 RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
@@ -113,17 +111,12 @@ class LinearHead(Head):
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         arrays = {
             "coef": self.coef_,
             "intercept": self.intercept_,
             "slope": self.scores_.slope,
             "offset": self.scores_.offset,
         }
-        safetensors.numpy.save_file(
-            {name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / "head.safetensors"
-        )
         weight = self.class_weight
         about = {
             "format": self.FORMAT,
@@ -136,7 +129,7 @@ class LinearHead(Head):
             "params": self.get_params()
             | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
         }
-        (folder / "head.json").write_text(dumps(about), encoding="utf-8")
+        save_estimator(folder, "head", about, arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -145,14 +138,11 @@ class LinearHead(Head):
         Raises:
             ValueError: If the folder holds something else.
         """
-        about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-        if about.get("format") != cls.FORMAT or about.get("version") != 1:
-            raise ValueError(f"{folder}: not a linear head of this version")
+        about, arrays = load_estimator(folder, "head", cls.FORMAT, 1)
         params = about["params"]
         if isinstance(params["class_weight"], list):
             params["class_weight"] = dict(params["class_weight"])
         head = cls(**params)
-        arrays = safetensors.numpy.load_file(Path(folder) / "head.safetensors")
         head.coef_, head.intercept_ = arrays["coef"], arrays["intercept"]
         head.n_features_in_ = len(head.coef_)
         head.task_, head.ridge_ = about["task"], about["ridge"]

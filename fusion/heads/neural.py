@@ -1,13 +1,11 @@
 """Heads trained by gradient descent: ``mlp``, ``gated`` and ``attention``, each starting from the linear head."""
 
 import inspect
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
 
@@ -21,7 +19,7 @@ from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.heads.networks import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
 from barycenter.fusion.heads.targets import Targets, Task
 from barycenter.fusion.parameters import check_number, check_whole
-from barycenter.fusion.serialization import dumps
+from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.training.context import LocalContext, TrainingContext, preserve_random_state, reseed
 from barycenter.fusion.training.loop import TrainingSettings
@@ -248,11 +246,8 @@ class NeuralHead(Head):
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         about, tensors = self.state()
-        (folder / "head.safetensors").write_bytes(safetensors.torch.save(tensors))
-        (folder / "head.json").write_text(dumps(about), encoding="utf-8")
+        save_estimator(folder, "head", about, {name: tensor.numpy() for name, tensor in tensors.items()})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -261,10 +256,8 @@ class NeuralHead(Head):
         Raises:
             ValueError: If the folder holds something else.
         """
-        about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-        if about.get("format") != cls.FORMAT or about.get("version") != 1:
-            raise ValueError(f"{folder}: not a neural head of this version")
-        return cls.restore(about, safetensors.torch.load((Path(folder) / "head.safetensors").read_bytes()))
+        about, arrays = load_estimator(folder, "head", cls.FORMAT, 1)
+        return cls.restore(about, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _search(
         self,

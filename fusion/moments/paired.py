@@ -15,9 +15,9 @@ from typing import Any, Literal, Self
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from barycenter.fusion.moments.sums import Float64, Sums
+from barycenter.fusion.serialization import load_arrays
 from barycenter.fusion.validation import (
     FloatArray,
     Views,
@@ -283,18 +283,6 @@ class Moments:
 def _sums(arrays: Mapping[str, NDArray[Any]], prefix: str, width: int) -> Sums:
     n = int(arrays[prefix + "n"][0])
     return Sums(n, arrays[prefix + "mean"], arrays[prefix + "m2"]) if n else Sums.zeros(width)
-
-
-def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    try:
-        return dict(safetensors.numpy.load_file(str(path)))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file: {error}") from error
 
 
 def merge_all(parts: Iterable[Moments]) -> Moments:
