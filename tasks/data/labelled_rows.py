@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from barycenter.fusion.dataset.schema import array_to_vectors, partition_scalar
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
-from barycenter.fusion.splits import stable_hash
+from barycenter.fusion.splits import split_rows, stable_hash
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.aligned_vectors import AlignedRows
-from barycenter.tasks.data.rows import grouped, sides_by_hash, sides_by_name
+from barycenter.tasks.data.rows import grouped
 from barycenter.tasks.data.targets import split_notes
 
 MOST_ROWS = 500_000
@@ -197,9 +197,8 @@ def _groups(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> list[
 
 
 def _sides(table: pa.Table, manifest: dict[str, Any], train: TrainJob) -> NDArray[np.str_]:
-    if train.split is not None:
-        return sides_by_name(table.column(train.split).to_pylist())
-    return sides_by_hash(_groups(table, manifest, train))
+    names = None if train.split is None else table.column(train.split).to_pylist()
+    return split_rows(_groups(table, manifest, train), names)
 
 
 def _reading(storage: Storage, manifest: dict[str, Any], train: TrainJob) -> Reading:

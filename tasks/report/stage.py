@@ -249,12 +249,7 @@ def _samples(run: Run, fitted: Fitted, rows: Rows, shards: Sequence[Shard], repo
     fused[there] = alignment.fuse(given, average=average, weights=weights)
     target = learnt(run)
     labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
-    if (
-        labels is not None
-        and "probe" in report
-        and hasattr(alignment, "truncate")
-        and report["alignment"]["method"] != "none"
-    ):
+    if labels is not None and "probe" in report and report["alignment"]["method"] != "none":
         labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
         report["probe"]["dimensions"] = dimension_curve(
             fused, labels, rows.groups, labelled & there & rows.training, labelled & complete & rows.test,
