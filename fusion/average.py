@@ -9,7 +9,8 @@ from numbers import Real
 import numpy as np
 
 from barycenter.fusion._posterior import FactorModel
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, check_views, constant_columns, present_rows
+from barycenter.fusion.arrays import FloatArray
+from barycenter.fusion.validation import Views, as_matrix, check_views, constant_columns, present_rows
 
 METHODS = ("mean", "weighted", "spherical", "posterior")
 

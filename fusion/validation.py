@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.parameters import check_whole
 
-FloatArray = NDArray[np.floating]
 Views = Mapping[str, FloatArray]
 
 _CHECKED_ROWS = 8192

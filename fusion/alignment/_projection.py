@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 from barycenter.fusion._posterior import FactorModel
 from barycenter.fusion.alignment.eigenproblems import Weights, stacked
 from barycenter.fusion.alignment.imputation import regression
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import combine
 from barycenter.fusion.moments import Moments
-from barycenter.fusion.validation import FloatArray
-
-Float64 = NDArray[np.float64]
 
 
 class Projection:

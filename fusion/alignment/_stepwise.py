@@ -21,7 +21,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from sklearn.base import clone
 
 from barycenter.fusion.alignment._pairs import PairTrials
@@ -32,9 +31,8 @@ from barycenter.fusion.alignment.linear import CCA, PCA, Procrustes
 from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample, Target
 from barycenter.fusion.alignment.target_fill import head_fill_ridges
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import FoldMoments, Moments
-
-Float64 = NDArray[np.float64]
 
 _TIMES = (0.25, 0.5, 2.0, 4.0)
 _GAMMAS = (0.1, 0.02)

@@ -5,17 +5,16 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, stacked
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.trained import TrainedAlignment
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
     from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
 
-Float64 = NDArray[np.float64]
 _COMPLETION_RIDGE = 0.1
 
 

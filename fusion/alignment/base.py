@@ -10,17 +10,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.average import resolve
 from barycenter.fusion.serialization import load_estimator, save_estimator
-from barycenter.fusion.validation import (
-    FloatArray,
-    Views,
-    as_matrix,
-    check_views,
-    column_names,
-    common_rows,
-    present_rows,
-)
+from barycenter.fusion.validation import Views, as_matrix, check_views, column_names, common_rows, present_rows
 
 if TYPE_CHECKING:
     import torch

@@ -10,11 +10,10 @@ from itertools import combinations
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments
 
-Float64 = NDArray[np.float64]
 Weights = dict[str, Float64]
 
 # A direction whose variance is below this share of what its columns hold is rounding of the products, not data.

@@ -10,14 +10,12 @@ from typing import Self
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.eigenproblems import imputation_scores, spectrum, stacked, units
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.parameters import check_number
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, check_views, common_rows, present_rows
-
-Float64 = NDArray[np.float64]
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, present_rows
 
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 

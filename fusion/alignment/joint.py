@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import eigenproblems as _solvers
 from barycenter.fusion.alignment.eigenproblems import Supervision, Weights
-from barycenter.fusion.alignment.linear_base import Float64, LinearAlignment
+from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import is_number

@@ -13,14 +13,14 @@ from sklearn.utils.extmath import randomized_svd
 
 from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import check_whole
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, check_views, common_rows, present_rows
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, present_rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-Float64 = NDArray[np.float64]
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000

@@ -7,7 +7,8 @@ import numpy as np
 from barycenter.fusion.alignment import eigenproblems as _solvers
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.imputation import RIDGES
-from barycenter.fusion.alignment.linear_base import Float64, LinearAlignment
+from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import FoldMoments, Moments
 
 

@@ -21,14 +21,14 @@ from barycenter.fusion.alignment.eigenproblems import Weights, pair_correlations
 from barycenter.fusion.alignment.imputation import choose_regularization
 from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.alignment.target_fill import maps_for_target
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import check_whole, is_number
-from barycenter.fusion.validation import FloatArray, Views
+from barycenter.fusion.validation import Views
 
 if TYPE_CHECKING:
     import torch
 
-Float64 = NDArray[np.float64]
 _FALLBACK_RIDGE = 0.1
 
 

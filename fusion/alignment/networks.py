@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-Float64 = NDArray[np.float64]
+from barycenter.fusion.arrays import Float64
+
 _MOST_LOG_SCALE = float(np.log(100))
 _VALIDATION_TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads.targets import Targets, Task, infer_task, is_empty
-from barycenter.fusion.validation import FloatArray, as_matrix, check_views, common_rows, present_rows
-
-Float64 = NDArray[np.float64]
+from barycenter.fusion.validation import as_matrix, check_views, common_rows, present_rows
 
 
 @dataclass(frozen=True)

@@ -17,11 +17,12 @@ from barycenter.fusion.alignment.linear import CCA
 from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.alignment.significance import Significance, significance
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.heads.targets import Task
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.parameters import check_whole
-from barycenter.fusion.validation import FloatArray, check_views
+from barycenter.fusion.validation import check_views
 
 _TESTED = {"dim": 16, "leading": 128, "rows": 5000}
 # An input counts as soon as it shares anything; that is tested for each input, so at a lower level.

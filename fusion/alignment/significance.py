@@ -10,19 +10,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import (
-    FloatArray,
-    Views,
-    as_matrix,
-    check_views,
-    common_rows,
-    constant_columns,
-    present_rows,
-)
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, constant_columns, present_rows
 
-Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _ROUNDING = 1e-5

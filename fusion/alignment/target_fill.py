@@ -14,18 +14,15 @@ Complete rows stay as they are.
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment._projection import Projection
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.imputation import regression
 from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import resolve
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.moments import Moments
-from barycenter.fusion.validation import FloatArray
-
-Float64 = NDArray[np.float64]
 
 
 def fused_covariance(moments: Moments, weights: Weights) -> Float64:

@@ -12,10 +12,11 @@ from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
 from barycenter.fusion.alignment.imputation import choose_regularization
 from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision, merge_all
 from barycenter.fusion.parameters import check_whole
 from barycenter.fusion.splits import fold_of, stable_hash
-from barycenter.fusion.validation import FloatArray, Views, common_rows
+from barycenter.fusion.validation import Views, common_rows
 
 if TYPE_CHECKING:
     from torch import nn

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, check_views, constant_columns, present_rows
+from barycenter.fusion.arrays import FloatArray
+from barycenter.fusion.validation import Views, as_matrix, check_views, constant_columns, present_rows
 
 Representation = Callable[[Views], FloatArray]
 """Makes (n, p) of views; a row that it can say nothing about is NaN."""

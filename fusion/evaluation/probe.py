@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.imputation import Imputer
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.evaluation.baselines import Imputes, Representation, presence, rivals, take, withhold
 from barycenter.fusion.evaluation.intervals import evidence
 from barycenter.fusion.heads.linear import LinearHead
@@ -23,7 +24,7 @@ from barycenter.fusion.heads.targets import infer_task, is_empty
 from barycenter.fusion.metrics import correct
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, check_views, common_rows
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows
 
 Task = Literal["auto", "classification", "multilabel", "regression"]
 Rows = NDArray[np.int64]

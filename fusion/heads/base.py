@@ -11,8 +11,8 @@ from sklearn.utils import ClassifierTags, RegressorTags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads._calibration import Scores
-from barycenter.fusion.heads._ridge import Float64, Floats
 from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.heads.targets import Task, as_array
 from barycenter.fusion.validation import as_matrix
@@ -43,7 +43,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
     heldout_score_: float
 
     @abstractmethod
-    def raw_scores(self, X: Floats, aligned: Aligned | None = None) -> Float64:
+    def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
         """(n, k) scores, a column for each class, label or value.
 
         Raises:
@@ -57,30 +57,30 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         return as_array(self.scores_.targets.classes)
 
     @available_if(_has_classes)  # type: ignore[untyped-decorator]
-    def decision_function(self, X: Floats, aligned: Aligned | None = None) -> Float64:
+    def decision_function(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
         """(n, k) scores; of two classes (n,), how much the second has more than the first."""
         scores = self.raw_scores(X, aligned)
         if self.task_ == "classification" and scores.shape[1] == 2:
             return np.asarray(scores[:, 1] - scores[:, 0])
         return scores
 
-    def predict(self, X: Floats, aligned: Aligned | None = None) -> NDArray[Any]:
+    def predict(self, X: FloatArray, aligned: Aligned | None = None) -> NDArray[Any]:
         """Targets in the form they were given in: (n,) classes, label lists or values, or an (n, k) matrix."""
         scores = self.raw_scores(X, aligned)
         return self.scores_.decode(scores)
 
     @available_if(_has_classes)  # type: ignore[untyped-decorator]
-    def predict_proba(self, X: Floats, aligned: Aligned | None = None) -> Float64:
+    def predict_proba(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
         """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels."""
         scores = self.raw_scores(X, aligned)
         return self.scores_.probabilities(scores)
 
-    def score(self, X: Floats, y: Sequence[Any] | NDArray[Any], aligned: Aligned | None = None) -> float:
+    def score(self, X: FloatArray, y: Sequence[Any] | NDArray[Any], aligned: Aligned | None = None) -> float:
         """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
         scores = self.raw_scores(X, aligned)
         return self.scores_.score(scores, as_targets(y))
 
-    def _features(self, X: Any, reset: bool = False) -> Floats:
+    def _features(self, X: Any, reset: bool = False) -> FloatArray:
         """(n, d) finite features, as wide as those of :meth:`fit` unless ``reset``."""
         if not reset:
             check_is_fitted(self)
@@ -106,13 +106,13 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         return tags
 
 
-def features(values: Any) -> Floats:
+def features(values: Any) -> FloatArray:
     """(n, d) finite floats, float32 unless they are float64.
 
     Raises:
         ValueError: On another shape, or naming the first row that is not finite.
     """
-    X: Floats = as_matrix("features", values)
+    X: FloatArray = as_matrix("features", values)
     with np.errstate(invalid="ignore", over="ignore"):
         wrong = np.flatnonzero(~np.isfinite(X.sum(axis=1)))
     wrong = wrong[~np.isfinite(X[wrong]).all(axis=1)]

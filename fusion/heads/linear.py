@@ -7,8 +7,9 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads._calibration import Scores
-from barycenter.fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
+from barycenter.fusion.heads._ridge import RidgePath, ridge_path
 from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets, check_scale, checked_targets
 from barycenter.fusion.heads.targets import Targets, Task
@@ -70,7 +71,7 @@ class LinearHead(Head):
     ) -> None:
         self.task, self.ridge, self.folds, self.class_weight, self.seed = task, ridge, folds, class_weight, seed
 
-    def fit(self, X: Floats, y: Any, *, groups: Iterable[object] | None = None) -> Self:
+    def fit(self, X: FloatArray, y: Any, *, groups: Iterable[object] | None = None) -> Self:
         """Fits the head.
 
         Args:
@@ -104,7 +105,7 @@ class LinearHead(Head):
         self.heldout_score_ = self.scores_.score(scores, y) if held_out else float("nan")
         return self
 
-    def raw_scores(self, X: Floats, aligned: Aligned | None = None) -> Float64:  # noqa: ARG002
+    def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:  # noqa: ARG002
         """See :meth:`Head.raw_scores`; aligned inputs are not used."""
         X = self._features(X)
         return np.asarray(X @ self.coef_.astype(X.dtype) + self.intercept_, dtype=np.float64)
@@ -151,7 +152,7 @@ class LinearHead(Head):
         head.scores_ = Scores(targets, arrays["slope"], arrays["offset"])
         return head
 
-    def _check(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> None:
+    def _check(self, X: FloatArray, y: Sequence[Any] | NDArray[Any]) -> None:
         if len(X) != len(y) or not len(X):
             raise ValueError(f"{len(X)} rows of features and {len(y)} targets; both must be as many, at least one")
         if self.ridge != "auto" and not (is_number(self.ridge) and self.ridge > 0):

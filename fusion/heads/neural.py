@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import resolve
 from barycenter.fusion.heads._calibration import Scores
-from barycenter.fusion.heads._ridge import Float64, Floats
 from barycenter.fusion.heads._training import HeadRows, predict_logits, steps_per_epoch, train_head_network
 from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets
@@ -109,7 +109,7 @@ class NeuralHead(Head):
 
     def fit(
         self,
-        X: Floats,
+        X: FloatArray,
         y: Any,
         aligned: Aligned | None = None,
         *,
@@ -139,7 +139,7 @@ class NeuralHead(Head):
 
     def _fit(
         self,
-        X: Floats,
+        X: FloatArray,
         y: Any,
         aligned: Aligned | None,
         groups: Iterable[object] | None,
@@ -181,7 +181,7 @@ class NeuralHead(Head):
         self._module.cpu().eval()
         return self
 
-    def raw_scores(self, X: Floats, aligned: Aligned | None = None) -> Float64:
+    def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
         """See :meth:`Head.raw_scores`."""
         X = self._features(X)
         rows = self._rows(X, aligned, np.zeros((len(X), 0)), None)
@@ -261,7 +261,7 @@ class NeuralHead(Head):
 
     def _search(
         self,
-        given: tuple[Floats, NDArray[Any], list[object]],
+        given: tuple[FloatArray, NDArray[Any], list[object]],
         rows: HeadRows,
         out: NDArray[np.bool_],
         ridge: float,
@@ -324,7 +324,7 @@ class NeuralHead(Head):
             **options,
         )
 
-    def _rows(self, X: Floats, aligned: Aligned | None, Y: Float64, targets: Targets | None) -> HeadRows:
+    def _rows(self, X: FloatArray, aligned: Aligned | None, Y: Float64, targets: Targets | None) -> HeadRows:
         """Rows as tensors; with ``targets``, also what turns outputs into values (regression)."""
         values, present = self._stacked(aligned, len(X))
         if len(values) != len(X):
