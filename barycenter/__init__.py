@@ -1,8 +1,8 @@
 """Barycenter: paired corpora to one fused vector a row.
 
 Start with :class:`FusedDataset`, which reads what a run wrote, and :class:`Fuser`, which makes the same vectors of new
-rows. :func:`choose` fits the alignment that held-out rows prefer; ``CCA``, ``Joint`` and the others are alignments by
-name. A name is imported when it is first asked for.
+rows. :class:`AlignmentSearch` fits the alignment that held-out rows prefer; ``CCA``, ``Joint`` and the others are
+alignments by name. A name is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from barycenter.fusion.alignment import (
         CCA,
         PCA,
+        AlignmentSearch,
         Autoencoder,
         Contrastive,
         Identity,
         Joint,
         KernelCCA,
         Procrustes,
-        choose,
     )
     from barycenter.fusion.average import average
     from barycenter.fusion.dataset import FusedDataset, FusedRows
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CCA",
     "PCA",
+    "AlignmentSearch",
     "Autoencoder",
     "Contrastive",
     "FoldMoments",
@@ -43,7 +44,6 @@ __all__ = [
     "NeuralHead",
     "Procrustes",
     "average",
-    "choose",
 ]
 
 _MODULES = {

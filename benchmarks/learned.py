@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from barycenter.fusion.alignment import CCA, Alignment, Autoencoder, Contrastive, Sample, fill_for_target
+from barycenter.fusion.alignment import CCA, Alignment, Autoencoder, Contrastive, Sample
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.metrics import retrieval
 from barycenter.fusion.splits import fold_of
@@ -85,7 +85,7 @@ def part(task: tuple[str, int]) -> dict[str, Any]:
     alignment = fitted(kind, training, keys)
     if isinstance(alignment, Autoencoder):
         features = alignment.feature_moments(training, keys)
-        fill_for_target(alignment, features.total, Sample(training, keys, labels[inside].tolist()))
+        alignment.fill_for_target(features.total, Sample(training, keys, labels[inside].tolist()))
     found |= {"seconds": time.perf_counter() - start, **meetings(alignment, tested)}
     found["epochs"] = len(getattr(alignment, "history_", [0])) - 1
     conditions = {"complete": tested} | {f"without {m}": {o: v for o, v in tested.items() if o != m} for m in views}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from barycenter.fusion.alignment import Sample, choose
+from barycenter.fusion.alignment import AlignmentSearch, Sample
 from barycenter.fusion.evaluation.probe import cross_validated_probe
 from barycenter.fusion.moments import FoldMoments
 from benchmarks.harness import finish, note, shared, table, versions
@@ -52,7 +52,7 @@ def scored(names: tuple[str, ...]) -> dict[str, Any]:
 
     def fit(part: Any, part_labels: Any, part_groups: Any) -> Any:
         folds = FoldMoments.of(part, 5, part_groups)
-        return choose(folds, Sample(part, part_groups, part_labels, "classification"), dim).fuse
+        return AlignmentSearch(dim).fit_moments(folds, Sample(part, part_groups, part_labels, "classification")).fuse
 
     by = cross_validated_probe(views, labels, None, FOLDS, REPEATS, fit, dim=min(dim, 64))["candidates"]
     missing = [f"without {name}" for name in names]

@@ -1,7 +1,7 @@
 """Is the fused vector ever worse than the best of its rivals? On 2,008 emoji, names beside pictures, and do they meet?
 
 MiniLM (384) and MobileNetV2 (1280), fused to 256 by `auto`. Five folds, three times divided anew, near-copies on one
-side; alignment, weights, ridges and every other choice are made inside each training part. Out-of-fold accuracy of the
+side; alignment, weights, ridges and every other search are made inside each training part. Out-of-fold accuracy of the
 same linear probe for all; gaps with 95 % intervals from resampling groups. Retrieval: three folds.
 """
 
@@ -20,7 +20,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from barycenter.fusion.alignment import Joint, Sample, best_space, choose
+from barycenter.fusion.alignment import AlignmentSearch, Joint, Sample, best_space
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.metrics import bootstrap_gap, retrieval
 from barycenter.fusion.moments import FoldMoments
@@ -49,7 +49,7 @@ def part(task: tuple[int, int]) -> dict[str, Any]:
     given = {name: values[train] for name, values in views.items()}
     asked = {name: values[test] for name, values in views.items()}
     start = time.perf_counter()
-    choice = choose(FoldMoments.of(given, 5, own), Sample(given, own, labels[train]), DIM)
+    search = AlignmentSearch(DIM).fit_moments(FoldMoments.of(given, 5, own), Sample(given, own, labels[train]))
     seconds = time.perf_counter() - start
 
     scale = {name: 1 / np.sqrt(values.var(axis=0).sum()) for name, values in given.items()}
@@ -63,12 +63,12 @@ def part(task: tuple[int, int]) -> dict[str, Any]:
         "without text": {"image": asked["image"]},
         "without image": {"text": asked["text"]},
     }
-    made["fused"] = (choice.fuse(given), {name: choice.fuse(these) for name, these in conditions.items()})
+    made["fused"] = (search.fuse(given), {name: search.fuse(these) for name, these in conditions.items()})
     right = {}
     for name, (training, tested) in made.items():
         head = LinearHead().fit(training, labels[train], groups=own)
         right |= {f"{name} {c}".strip(): head.predict(values) == labels[test] for c, values in tested.items()}
-    chosen = next(trial for trial in choice.tried if trial.get("chosen"))
+    chosen = next(trial for trial in search.tried_ if trial.get("chosen"))
     return {"rows": test, "right": right, "seconds": seconds, "chosen": chosen}
 
 

@@ -54,7 +54,7 @@ def main(out: str) -> None:
     average = (manifest.average["method"], manifest.average.get("weights"))
     names, target = np.unique(labels, return_inverse=True)
     train = np.flatnonzero(~test)
-    frozen = LinearHead().fit(fused[train], target[train], [groups[row] for row in train])
+    frozen = LinearHead().fit(fused[train], target[train], groups=[groups[row] for row in train])
     base = frozen.score(fused[test], target[test])
     print(f"{len(train)} training rows, {test.sum()} test rows, {len(names)} classes")
     print(f"frozen features, linear head   {base:.4f}")
@@ -102,12 +102,12 @@ def trained(
     out = stable_hash(groups, f"stop {seed}") < np.uint64(0.1 * 2.0**64)
     learn, stop = np.flatnonzero(~out), np.flatnonzero(out)
     losses = []
-    model = Model(make(), LinearHead().fit(fused[learn], target[learn], [groups[row] for row in learn]))
+    model = Model(make(), LinearHead().fit(fused[learn], target[learn], groups=[groups[row] for row in learn]))
     for _ in descent(model, take(views, learn), target[learn], EPOCHS, seed):
         with torch.no_grad():
             losses.append(float(nn.functional.cross_entropy(model(take(views, stop)), torch.from_numpy(target[stop]))))
     epochs = int(np.argmin(losses))
-    model = Model(make(), LinearHead().fit(fused, target, groups))
+    model = Model(make(), LinearHead().fit(fused, target, groups=groups))
     for _ in descent(model, views, target, epochs, seed):
         pass
     return model, epochs

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
+from barycenter.fusion.arrays import Float64
 
 _CEILING = 1 - 1e-6
 

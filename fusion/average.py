@@ -9,7 +9,8 @@ from numbers import Real
 import numpy as np
 
 from barycenter.fusion._posterior import FactorModel
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
+from barycenter.fusion.arrays import FloatArray
+from barycenter.fusion.validation import Views, as_matrix, check_views, constant_columns, present_rows
 
 METHODS = ("mean", "weighted", "spherical", "posterior")
 
@@ -84,7 +85,7 @@ def average(aligned: Views, method: str = "mean", weights: Mapping[str, float] |
     >>> average({"a": np.array([[1.0]]), "b": np.array([[4.0]])}, "weighted", {"a": 2, "b": 1}).tolist()
     [[2.0]]
     """
-    arrays = {name: as_matrix(name, values) for name, values in as_views(aligned).items()}
+    arrays = {name: as_matrix(name, values) for name, values in check_views(aligned).items()}
     shapes = {name: values.shape[1] for name, values in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"aligned inputs differ in width: {shapes}")

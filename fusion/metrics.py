@@ -7,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.parameters import check_number
-from barycenter.fusion.validation import FloatArray, as_matrix
+from barycenter.fusion.validation import as_matrix
 
 _BLOCK_BYTES = 64 * 2**20
 _TIE = 1e-6

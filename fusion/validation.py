@@ -10,21 +10,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FloatArray = NDArray[np.floating]
+from barycenter.fusion.arrays import FloatArray
+from barycenter.fusion.parameters import check_whole
+
 Views = Mapping[str, FloatArray]
 
 _CHECKED_ROWS = 8192
 
 
-def as_views(views: Views) -> dict[str, NDArray[Any]]:
+def check_views(views: Any, widths: Mapping[str, int] | None = None) -> dict[str, NDArray[Any]]:
     """The views as two-dimensional arrays of numbers with equal rows, of whatever type the numbers are.
 
+    Args:
+        views: ``{name: (n, d)}`` of arrays, data frames, lists or tensors, or one such matrix of all inputs.
+        widths: ``{name: columns}`` of the inputs in such a matrix, in order.
+
     Raises:
-        TypeError: If this is no mapping of names to arrays, or a name is no text.
-        ValueError: If there is no input, one is not a matrix of numbers, or inputs differ in rows.
+        TypeError: If this is no mapping and there are no widths, or a name is no text.
+        ValueError: If there is no input, one is not a matrix of numbers, or inputs differ in rows; if the widths do not
+            add up to the columns of the matrix.
+
+    >>> check_views([[1, 2, 3]], {"text": 2, "image": 1})
+    {'text': array([[1, 2]]), 'image': array([[3]])}
     """
     if not isinstance(views, Mapping):
-        raise TypeError(f"expected {{input name: (n, d) array}}, got {type(views).__name__}")
+        if widths is None:
+            raise TypeError(
+                f"expected {{input name: (n, d) array}}, or one matrix and its widths={{input name: d}}, "
+                f"got {type(views).__name__}"
+            )
+        matrix = as_array("X", views)
+        return {name: matrix[:, columns] for name, columns in _blocks(widths, matrix.shape[1]).items()}
     if odd := [name for name in views if not isinstance(name, str)]:
         raise TypeError(f"names of inputs must be text, not {odd[0]!r}")
     arrays = {name: as_array(name, values) for name, values in views.items()}
@@ -32,22 +48,52 @@ def as_views(views: Views) -> dict[str, NDArray[Any]]:
     return arrays
 
 
+def column_names(views: Any, widths: Mapping[str, int] | None = None) -> dict[str, list[str]]:
+    """``{name: column names}`` of the views that are data frames whose columns all have text for a name."""
+    columns = list(getattr(views, "columns", ()))
+    if columns and widths is not None:
+        named = {name: columns[block] for name, block in _blocks(widths, len(columns)).items()}
+    elif isinstance(views, Mapping):
+        named = {name: list(getattr(values, "columns", ())) for name, values in views.items()}
+    else:
+        named = {}
+    return {name: own for name, own in named.items() if own and all(isinstance(column, str) for column in own)}
+
+
+def _blocks(widths: Mapping[str, int], total: int) -> dict[str, slice]:
+    for name, width in widths.items():
+        check_whole(f"widths[{name!r}]", width)
+    if sum(widths.values()) != total:
+        raise ValueError(f"widths {dict(widths)} add up to {sum(widths.values())}, but the matrix has {total} columns")
+    ends = np.cumsum([0, *widths.values()])
+    return {name: slice(start, end) for name, start, end in zip(widths, ends[:-1], ends[1:], strict=True)}
+
+
 def as_array(name: str, values: object) -> NDArray[Any]:
     """A two-dimensional array of numbers, of whatever type they are; nothing is copied that need not be.
 
     Raises:
+        TypeError: On a sparse matrix.
         ValueError: If the values are not a matrix of numbers; names the input.
     """
+    if hasattr(values, "toarray"):
+        raise TypeError(f"{name}: sparse data is not supported; use .toarray()")
     try:
         array = _to_numpy(values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{name}: expected an (n, d) array of numbers: {error}") from error
+    if array.dtype.kind == "c":
+        raise ValueError(f"{name}: Complex data not supported")
     if array.dtype.kind not in "fiub":
         raise ValueError(f"{name}: expected an (n, d) array of numbers, got {_kind(values, array)}")
     if array.ndim != 2:
-        raise ValueError(f"{name}: expected an (n, d) array, got shape {array.shape}")
+        advice = "" if array.ndim != 1 else "; Reshape your data, to (-1, 1) for one column or (1, -1) for one row"
+        raise ValueError(f"{name}: expected an (n, d) array, got shape {array.shape}{advice}")
     if not array.shape[1]:
-        raise ValueError(f"{name}: expected at least one column, got shape {array.shape}")
+        raise ValueError(
+            f"{name}: expected at least one column, got 0 feature(s) (shape={array.shape}) while a minimum of 1 is "
+            "required."
+        )
     return array
 
 
@@ -112,7 +158,7 @@ def check_rows(views: Mapping[str, NDArray[Any]], first: int = 0) -> None:
     """Reads all rows of arrays in blocks, so that what is wrong is found before anything is made of them.
 
     Args:
-        views: As :func:`as_views` gives them.
+        views: As :func:`check_views` gives them.
         first: Number of the first row, for the error.
 
     Raises:

@@ -1,17 +1,19 @@
 """Alignments: embedding spaces brought into one."""
 
+from barycenter.fusion.alignment._stepwise import CHOICES
 from barycenter.fusion.alignment.autoencoder import Autoencoder
 from barycenter.fusion.alignment.base import METHODS, Alignment, load
 from barycenter.fusion.alignment.contrastive import Contrastive
 from barycenter.fusion.alignment.features import FeatureAlignment
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.kernel import KernelCCA
-from barycenter.fusion.alignment.linear import CCA, PCA, Identity, LinearAlignment, Procrustes
+from barycenter.fusion.alignment.linear import CCA, PCA, Identity, Procrustes
+from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.retrieval import RetrievalSpace, best_space
 from barycenter.fusion.alignment.sample import Sample
-from barycenter.fusion.alignment.search import CHOICES, Choice, choose, labelled_moments
+from barycenter.fusion.alignment.search import AlignmentSearch, labelled_moments
 from barycenter.fusion.alignment.significance import Significance, significance
-from barycenter.fusion.alignment.target_fill import fill_for_target, head_fill_ridges
+from barycenter.fusion.alignment.target_fill import head_fill_ridges
 from barycenter.fusion.alignment.trained import TrainedAlignment
 
 __all__ = [
@@ -20,8 +22,8 @@ __all__ = [
     "CCA",
     "PCA",
     "Alignment",
+    "AlignmentSearch",
     "Autoencoder",
-    "Choice",
     "Contrastive",
     "FeatureAlignment",
     "Identity",
@@ -34,8 +36,6 @@ __all__ = [
     "Significance",
     "TrainedAlignment",
     "best_space",
-    "choose",
-    "fill_for_target",
     "head_fill_ridges",
     "labelled_moments",
     "load",

@@ -5,17 +5,14 @@ from itertools import permutations
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment._trial import Scores, Solve
 from barycenter.fusion.alignment.eigenproblems import Weights, stacked
 from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.metrics import match_ranks
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import FloatArray
-
-Float64 = NDArray[np.float64]
 
 RETRIEVAL, KEPT = "retrieval", "kept"
 _NEAREST = 10

@@ -1,6 +1,7 @@
 """What a fitted projection is: weights, means, and a map for every pattern of missing inputs."""
 
 from collections.abc import Mapping
+from copy import copy
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -11,11 +12,9 @@ from numpy.typing import NDArray
 from barycenter.fusion._posterior import FactorModel
 from barycenter.fusion.alignment.eigenproblems import Weights, stacked
 from barycenter.fusion.alignment.imputation import regression
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import combine
 from barycenter.fusion.moments import Moments
-from barycenter.fusion.validation import FloatArray
-
-Float64 = NDArray[np.float64]
 
 
 class Projection:
@@ -28,8 +27,7 @@ class Projection:
         agreement: (M dim, M dim) correlations of the aligned components, inputs stacked.
         canonical: (dim,) correlations, where components of two inputs correspond one to one.
         raw: Aligned is the raw input: no centring, no product.
-        maps: Ready maps by pattern of presence, or
-        source: the moments to solve them from when first needed, with
+        source: Moments to solve the maps that fill in missing inputs from, when first needed, with
         ridges: the relative ridge that fills in each input.
     """
 
@@ -41,14 +39,13 @@ class Projection:
         agreement: Float64,
         canonical: Float64 | None = None,
         raw: bool = False,
-        maps: dict[tuple[str, ...], Float64] | None = None,
         source: Moments | None = None,
         ridges: Mapping[str, float] | None = None,
     ) -> None:
         self.weights = {name: np.ascontiguousarray(block) for name, block in weights.items()}
         self.means, self.scales, self.raw = means, scales, raw
         self.agreement, self.canonical = agreement, canonical
-        self._maps = maps or {}
+        self._maps: dict[tuple[str, ...], Float64] = {}
         self._source, self._ridges = source, ridges or {}
 
     @property
@@ -94,11 +91,13 @@ class Projection:
         """The relative ridge at which an input is filled in."""
         return self._ridges[name]
 
-    def replace_map(self, present: tuple[str, ...], coefficients: Float64) -> None:
-        """Fills in otherwise from now on; see :meth:`missing_map`."""
-        self._maps[present] = np.ascontiguousarray(coefficients)
+    def with_maps(self, maps: Mapping[tuple[str, ...], Float64]) -> "Projection":
+        """A copy that fills in missing inputs by these maps; see :meth:`missing_map`."""
+        changed = copy(self)
+        changed._maps = self._maps | {present: np.ascontiguousarray(values) for present, values in maps.items()}
+        return changed
 
-    def settle(self) -> None:
+    def precompute_missing_maps(self) -> None:
         """Solves all maps and lets go of the moments."""
         for present in self.patterns():
             self.missing_map(present)
@@ -147,25 +146,6 @@ class Projection:
             aligned = self.project(name, present[name])
             total = total + (aligned - self.base(name).astype(aligned.dtype)) @ gain.astype(aligned.dtype)
         return np.asarray(total)
-
-    def truncate(self, dim: int) -> "Projection":
-        """The first ``dim`` components."""
-        maps = {}
-        kept = np.flatnonzero(np.arange(len(self.agreement)) % self.dim < dim)
-        for present, values in self._maps.items():
-            parts = values.reshape(len(values), -1, self.dim)[:, :, :dim]
-            maps[present] = np.ascontiguousarray(parts.reshape(len(values), -1))
-        return Projection(
-            {name: np.ascontiguousarray(block[:, :dim]) for name, block in self.weights.items()},
-            self.means,
-            {name: values[:dim] for name, values in self.scales.items()},
-            np.ascontiguousarray(self.agreement[np.ix_(kept, kept)]),
-            None if self.canonical is None else self.canonical[:dim],
-            self.raw,
-            maps,
-            self._source,
-            self._ridges,
-        )
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Everything but names as arrays; solves all maps first."""

@@ -19,12 +19,11 @@ from barycenter.fusion.alignment.eigenproblems import Weights, spectrum
 from barycenter.fusion.alignment.imputation import RIDGES
 from barycenter.fusion.alignment.sample import Sample, Target, target_moments
 from barycenter.fusion.alignment.target_fill import fused_covariance, probe_of
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads.targets import Task
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import FloatArray
 
-Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 PROBE_RIDGES = (1e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)

@@ -1,20 +1,20 @@
 """An autoencoder with one bottleneck for all inputs, from which every one is decoded, whichever are there."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, stacked
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.trained import TrainedAlignment
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
-    from barycenter.fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
 
-Float64 = NDArray[np.float64]
 _COMPLETION_RIDGE = 0.1
 
 
@@ -43,6 +43,7 @@ class Autoencoder(TrainedAlignment):
         feature_dropout: Probability with which a feature is.
         seed: Of everything random.
         device: ``auto``, ``cpu``, ``cuda``.
+        widths: ``{name: columns}`` of the inputs, for one matrix of all of them.
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 2))
@@ -70,10 +71,11 @@ class Autoencoder(TrainedAlignment):
         feature_dropout: float = 0.1,
         seed: int = 0,
         device: str = "auto",
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(
             dim, regularization, folds, precision, width, epochs, patience, batch_size, learning_rate, weight_decay,
-            feature_dropout, seed, device,
+            feature_dropout, seed, device, widths,
         )  # fmt: skip
         self.input_dropout = input_dropout
 
@@ -82,7 +84,7 @@ class Autoencoder(TrainedAlignment):
         if not 0 <= self.input_dropout < 1:
             raise ValueError(f"input_dropout must be from 0 to below 1, not {self.input_dropout}")
 
-    def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
+    def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
         from barycenter.fusion.alignment.networks import AutoencoderNet
 
         names = moments.names

@@ -1,21 +1,19 @@
 """What every alignment is: fitted on views, it projects them into one space, fuses them, and can be saved."""
 
-import hashlib
-import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
 
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.average import resolve
-from barycenter.fusion.serialization import dumps
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
+from barycenter.fusion.serialization import load_estimator, save_estimator
+from barycenter.fusion.validation import Views, as_matrix, check_views, column_names, common_rows, present_rows
 
 if TYPE_CHECKING:
     import torch
@@ -23,25 +21,29 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 16384
 FORMAT = "barycenter-alignment"
 VERSION = 1
-ARRAYS_FILE = "alignment.safetensors"
-HEADER_FILE = "alignment.json"
+_FILES = "alignment"
 
 METHODS: dict[str, type["Alignment"]] = {}
 
 
-class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
-    """Base of all alignments.
+class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
+    """Base of all alignments, a scikit-learn transformer.
 
     A subclass names its ``method``, fits, and defines how rows that share one pattern of presence are projected and
-    fused. Parameters are those of its constructor (``get_params``/``set_params`` as in scikit-learn).
+    fused. Views are ``{name: (n, d)}`` of arrays, data frames, lists or tensors, or one matrix (n, sum of d) whose
+    column blocks the parameter ``widths`` names in order: with a matrix an alignment is a step of a ``Pipeline``, whose
+    output are the fused vectors.
 
     Attributes:
-        dims_: ``{name: width}`` of the inputs seen in fit, in order.
+        n_features_in_: ``{name: width}`` of the inputs seen in fit, in order.
+        feature_names_in_: ``{name: column names}`` of the inputs that were data frames with named columns.
         dim_: Number of components, after clipping to what the data allow.
     """
 
     method: ClassVar[str]
-    dims_: dict[str, int]
+    widths: Mapping[str, int] | None
+    n_features_in_: dict[str, int]
+    feature_names_in_: dict[str, list[str]]
     dim_: int
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -49,9 +51,31 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
         if "method" in cls.__dict__:
             METHODS[cls.method] = cls
 
+    def fit(self, X: Any, y: Any = None, *, groups: Iterable[object] | None = None) -> Self:
+        """Fits on in-memory (or memory-mapped) views.
+
+        Args:
+            X: ``{name: (n, d)}``, or one matrix of all inputs; all-NaN rows of an input are missing.
+            y: n targets, for ``joint`` with a ``target_share``; the others do not read them.
+            groups: n values; rows with equal ones share a fold.
+
+        Raises:
+            TypeError: If this is no mapping and there are no ``widths``, or targets are not one a row.
+            ValueError: On wrong parameters or shapes, partly NaN or infinite rows, or too few complete rows.
+        """
+        self._check_params()
+        views = check_views(X, self.widths)
+        self._fit(views, y, None if groups is None else list(groups))
+        self.feature_names_in_ = column_names(X, self.widths)
+        return self
+
     @abstractmethod
-    def fit(self, views: Views, groups: Iterable[object] | None = None) -> Self:
-        """Fits on ``{name: (n, d)}``; rows with equal groups share a fold."""
+    def _check_params(self) -> None:
+        """Refuses parameters that are out of range, with a ValueError."""
+
+    @abstractmethod
+    def _fit(self, views: Views, y: Any, groups: Sequence[object] | None) -> None:
+        """Fits on checked views."""
 
     @abstractmethod
     def _project(self, name: str, values: FloatArray) -> FloatArray:
@@ -73,19 +97,22 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
     def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
         """A differentiable module that does what :meth:`fuse` does."""
 
-    def transform(self, views: Views) -> dict[str, FloatArray]:
-        """Projects every input into the common space.
+    def transform(self, X: Any) -> Any:
+        """Projects every input into the common space; of one matrix of all inputs, the fused vectors.
 
         Args:
-            views: ``{name: (n, d)}``; some inputs may be absent, all-NaN rows are missing.
+            X: As in :meth:`fit`; some inputs may be absent, all-NaN rows are missing.
 
         Returns:
-            ``{name: (n, dim)}`` for the names given; NaN where a row is missing; float32 unless an input is float64.
+            ``{name: (n, dim)}`` for the names given, NaN where a row is missing, or (n, dim) as :meth:`fuse` gives
+            it, in the container that ``set_output`` asks for; float32 unless an input is float64.
 
         Raises:
             ValueError: On unknown names, wrong widths, and partly NaN or infinite rows.
         """
-        given, there, dtype = self._prepare(views)
+        if not isinstance(X, Mapping):
+            return self.fuse(X)
+        given, there, dtype = self._prepare(X)
         out = {}
         for name, values in given.items():
             rows = np.flatnonzero(there[name])
@@ -95,11 +122,11 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
             )
         return out
 
-    def fuse(self, views: Views, average: str = "auto", weights: Mapping[str, float] | None = None) -> FloatArray:
+    def fuse(self, X: Any, average: str = "auto", weights: Mapping[str, float] | None = None) -> FloatArray:
         """One vector a row: the average of the aligned inputs, missing ones replaced by their expectation.
 
         Args:
-            views: ``{name: (n, d)}``; absent names and all-NaN rows are missing.
+            X: As in :meth:`fit`; absent names and all-NaN rows are missing.
             average: ``mean``, ``weighted``, ``spherical``, ``posterior``; ``auto`` is ``weighted`` when weights are
                 given or the alignment was fitted with some, and ``mean`` otherwise.
             weights: One per input, for ``weighted`` and ``spherical``.
@@ -110,10 +137,10 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
         Raises:
             ValueError: As :meth:`transform`; also for a row with nothing present, named by its index.
         """
-        given, there, dtype = self._prepare(views)
-        method, shares = resolve(*self._average(average, weights), tuple(self.dims_))
+        given, there, dtype = self._prepare(X)
+        method, shares = resolve(*self._average(average, weights), tuple(self.n_features_in_))
         n = common_rows(given)
-        order = tuple(name for name in self.dims_ if name in given)
+        order = tuple(name for name in self.n_features_in_ if name in given)
         present = np.stack([there[name] for name in order], axis=1)
         if not present.any(axis=1).all():
             raise ValueError(f"row {int(np.argmin(present.any(axis=1)))} has no input")
@@ -125,6 +152,18 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
             self._in_blocks(rows, here, dtype, fused, lambda part: self._fuse(part, method, shares))
         return fused
 
+    @property
+    def _n_features_out(self) -> int:
+        return self.dim_
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "dim_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
     def _default_average(self) -> Mapping[str, float] | None:
         """Weights that the fit was made for; None where they are equal."""
         return None
@@ -133,16 +172,19 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
         chosen = self._default_average() if average == "auto" and weights is None else weights
         return average, chosen
 
-    def _prepare(self, views: Views) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
-        if not hasattr(self, "dims_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted; call fit first")
+    def _prepare(self, X: Any) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
+        check_is_fitted(self)
         given = {}
-        for name, values in as_views(views).items():
-            if name not in self.dims_:
-                raise ValueError(f"{name}: unknown input; fitted on {', '.join(self.dims_)}")
+        for name, values in check_views(X, self.widths).items():
+            if name not in self.n_features_in_:
+                raise ValueError(f"{name}: unknown input; fitted on {', '.join(self.n_features_in_)}")
             given[name] = as_matrix(name, values)
-            if given[name].shape[1] != self.dims_[name]:
-                raise ValueError(f"{name}: fitted on {self.dims_[name]} columns, got {given[name].shape[1]}")
+            if given[name].shape[1] != (width := self.n_features_in_[name]):
+                raise ValueError(f"{name}: fitted on {width} columns, got {given[name].shape[1]}")
+        known = getattr(self, "feature_names_in_", {})
+        for name, columns in column_names(X, self.widths).items():
+            if columns != known.get(name, columns):
+                raise ValueError(f"{name}: fitted on columns {', '.join(known[name])}, got {', '.join(columns)}")
         there = {name: present_rows(name, values) for name, values in given.items()}
         return given, there, np.result_type(np.float32, *given.values())
 
@@ -161,23 +203,17 @@ class Alignment(BaseEstimator, ABC):  # type: ignore[misc]
 
     def save(self, directory: str | Path) -> None:
         """Writes ``alignment.safetensors`` and ``alignment.json``: the same fit gives the same bytes."""
-        folder = Path(directory)
-        folder.mkdir(parents=True, exist_ok=True)
-        values, arrays = self._state()
-        payload = safetensors.numpy.save(arrays)
+        (values, arrays), params = self._state(), self.get_params(deep=False)
         header = {
             "format": FORMAT,
             "version": VERSION,
             "method": self.method,
-            "params": self.get_params(deep=False),
-            "inputs": self.dims_,
+            "params": {key: value for key, value in params.items() if key != "widths" or value is not None},
+            "inputs": self.n_features_in_,
             "dim": self.dim_,
             "fitted": values,
-            "sha256": hashlib.sha256(payload).hexdigest(),
         }
-        text = dumps(header)
-        (folder / ARRAYS_FILE).write_bytes(payload)
-        (folder / HEADER_FILE).write_text(text + "\n", encoding="utf-8")
+        save_estimator(directory, _FILES, header, arrays, checksum=True)
 
 
 def load(directory: str | Path) -> Alignment:
@@ -186,25 +222,14 @@ def load(directory: str | Path) -> Alignment:
     Raises:
         ValueError: If the folder holds no alignment, a foreign or newer one, or a damaged one; says why.
     """
-    folder = Path(directory)
-    try:
-        header = json.loads((folder / HEADER_FILE).read_text(encoding="utf-8"))
-        payload = (folder / ARRAYS_FILE).read_bytes()
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{folder}: no readable alignment: {error}") from error
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{folder}: {HEADER_FILE} is not of format {FORMAT}")
-    if header.get("version") != VERSION:
-        raise ValueError(f"{folder}: format version {header.get('version')}; this code reads {VERSION}")
+    header, arrays = load_estimator(directory, _FILES, FORMAT, VERSION)
     if header.get("method") not in METHODS:
-        raise ValueError(f"{folder}: unknown method {header.get('method')!r}; known: {', '.join(METHODS)}")
-    if hashlib.sha256(payload).hexdigest() != header.get("sha256"):
-        raise ValueError(f"{folder}: {ARRAYS_FILE} is damaged or not the one that {HEADER_FILE} describes")
+        raise ValueError(f"{directory}: unknown method {header.get('method')!r}; known: {', '.join(METHODS)}")
     try:
         alignment = METHODS[header["method"]](**header["params"])
-        alignment.dims_ = {name: int(width) for name, width in header["inputs"].items()}
+        alignment.n_features_in_ = {name: int(width) for name, width in header["inputs"].items()}
         alignment.dim_ = int(header["dim"])
-        alignment._restore(header["fitted"], safetensors.numpy.load(payload))
+        alignment._restore(header["fitted"], arrays)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{folder}: {HEADER_FILE} is damaged: {error!r}") from error
+        raise ValueError(f"{directory}: {_FILES}.json is damaged: {error!r}") from error
     return alignment

@@ -1,16 +1,18 @@
 """Projection heads by which the inputs of one row find each other among others."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from barycenter.fusion.alignment.eigenproblems import Weights
-from barycenter.fusion.alignment.linear import CCA, LinearAlignment
+from barycenter.fusion.alignment.linear import CCA
+from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.moments import Moments, Precision
 
 if TYPE_CHECKING:
-    from barycenter.fusion.alignment.networks import Head, Learner
+    from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
 
 
 class Contrastive(TrainedAlignment):
@@ -38,6 +40,7 @@ class Contrastive(TrainedAlignment):
         feature_dropout: Probability with which a feature is withheld in training.
         seed: Of everything random.
         device: ``auto``, ``cpu``, ``cuda``.
+        widths: ``{name: columns}`` of the inputs, for one matrix of all of them.
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 2))
@@ -66,10 +69,11 @@ class Contrastive(TrainedAlignment):
         feature_dropout: float = 0.1,
         seed: int = 0,
         device: str = "auto",
+        widths: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(
             dim, regularization, folds, precision, width, epochs, patience, batch_size, learning_rate, weight_decay,
-            feature_dropout, seed, device,
+            feature_dropout, seed, device, widths,
         )  # fmt: skip
         self.temperature = temperature
 
@@ -83,7 +87,7 @@ class Contrastive(TrainedAlignment):
         strength = np.clip(np.where(np.isnan(found), start.correlations_, found), 0.05, None)
         return {name: block * np.sqrt(strength) for name, block in start.weights_.items()}
 
-    def _learner(self, heads: "list[Head]", _weights: Weights, _moments: Moments) -> "Learner":
+    def _network(self, heads: "list[Projection]", _weights: Weights, _moments: Moments) -> "AlignmentNetwork":
         from barycenter.fusion.alignment.networks import ContrastiveNet
 
         return ContrastiveNet(heads, self.temperature, self.feature_dropout)

@@ -10,11 +10,10 @@ from itertools import combinations
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments
 
-Float64 = NDArray[np.float64]
 Weights = dict[str, Float64]
 
 # A direction whose variance is below this share of what its columns hold is rounding of the products, not data.
@@ -28,8 +27,8 @@ _SQUARE_SAFE = 1e-4
 
 
 @dataclass(frozen=True)
-class Pull:
-    """A target that directions are drawn to.
+class Supervision:
+    """A target that directions are to predict (principal covariates regression).
 
     Attributes:
         cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
@@ -192,7 +191,7 @@ def joint(
     ridge: float,
     dim: int,
     leading: int | None = None,
-    pull: Pull | None = None,
+    supervision: Supervision | None = None,
 ) -> Weights:
     r"""The family between MAXVAR (gamma = 0) and the PCA of the block-scaled concatenation (gamma = 1).
 
@@ -208,7 +207,7 @@ def joint(
         ridge: Relative to each input's mean variance.
         dim: Number of components.
         leading: Look for directions in the leading so many principal ones of each input only.
-        pull: A target; see :func:`_covariate_directions`.
+        supervision: A target; see :func:`_covariate_directions`.
 
     Returns:
         ``{name: (d, dim)}``, scaled so that the average of the aligned vectors with the weights of :func:`shares` (the
@@ -233,18 +232,19 @@ def joint(
     ]
     matrix = np.block(blocks)
     keep = min(dim, len(matrix))
-    if pull is None:
+    if supervision is None:
         vectors = _leading_vectors(matrix, keep)[1]
     else:
         projected = {
-            m: found.vectors.T @ (pull.cross[m] / np.sqrt(mean_variance(moments, m))) for m, found in spectra.items()
+            m: found.vectors.T @ (supervision.cross[m] / np.sqrt(mean_variance(moments, m)))
+            for m, found in spectra.items()
         }
         crossed = np.vstack([scales[m][:, None] * projected[m] for m in names])
         key = ("whole", gamma, tuple(inertia[m] / mean_inertia for m in names), ridge, leading)
         if key not in moments.cache:
             moments.cache[key] = scipy.linalg.eigh(matrix, check_finite=False)
         values, basis = moments.cache[key]
-        vectors = _covariate_directions(values, basis, crossed, pull, keep)
+        vectors = _covariate_directions(values, basis, crossed, supervision, keep)
     weights, start = {}, 0
     share_of = shares(inertia)
     for name, found in spectra.items():
@@ -263,7 +263,9 @@ def _leading_vectors(matrix: Float64, keep: int) -> tuple[Float64, Float64]:
     return values[::-1], vectors[:, ::-1]
 
 
-def _covariate_directions(values: Float64, vectors: Float64, cross: Float64, pull: Pull, keep: int) -> Float64:
+def _covariate_directions(
+    values: Float64, vectors: Float64, cross: Float64, supervision: Supervision, keep: int
+) -> Float64:
     r"""Principal covariates regression (de Jong and Kiers 1992): directions that tell both the inputs and the target.
 
     With M the covariance of the scaled inputs, c theirs with the target, and :math:`M_\kappa = M + \kappa\,
@@ -279,7 +281,7 @@ def _covariate_directions(values: Float64, vectors: Float64, cross: Float64, pul
         values: (r,) eigenvalues of M, and
         vectors: (r, r) its eigenvectors.
         cross: (r, k) c.
-        pull: Share s, ridge kappa and the variance of the target.
+        supervision: Share s, ridge kappa and the variance of the target.
         keep: Number of directions.
 
     Returns:
@@ -287,10 +289,10 @@ def _covariate_directions(values: Float64, vectors: Float64, cross: Float64, pul
     """
     values = np.clip(values, 0, None)
     total = max(float(values.sum()), 1e-300)
-    root = 1 / np.sqrt(values + pull.ridge * total / len(values))
+    root = 1 / np.sqrt(values + supervision.ridge * total / len(values))
     projected = root[:, None] * (vectors.T @ cross)
-    mixed = pull.share / pull.variance * (projected @ projected.T)
-    mixed[np.diag_indices_from(mixed)] += (1 - pull.share) / total * values
+    mixed = supervision.share / supervision.variance * (projected @ projected.T)
+    mixed[np.diag_indices_from(mixed)] += (1 - supervision.share) / total * values
     found, mixing = _leading_vectors(mixed, keep)
     directions = root[:, None] * mixing
     spread = np.sqrt(np.square(directions).T @ values)

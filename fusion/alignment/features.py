@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.moments import BLOCK_ROWS, FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, check_rows, common_rows, present_rows
+from barycenter.fusion.validation import Views, as_matrix, check_rows, check_views, common_rows, present_rows
 
 if TYPE_CHECKING:
     import torch
@@ -24,10 +25,9 @@ class FeatureAlignment(LinearAlignment):
     or anywhere else through :meth:`feature_moments`, give the rest.
 
     Attributes:
-        widths_: ``{name: width}`` of the inputs; ``feature_dims_`` those of their features.
+        feature_dims_: ``{name: width}`` of the features of the inputs.
     """
 
-    widths_: dict[str, int]
     feature_dims_: dict[str, int]
 
     @abstractmethod
@@ -55,7 +55,7 @@ class FeatureAlignment(LinearAlignment):
         Raises:
             ValueError: On groups that do not fit, and partly NaN or infinite rows.
         """
-        arrays = as_views(views)
+        arrays = check_views(views)
         self._check_widths(arrays)
         check_rows(arrays)
         rows, folds = common_rows(arrays), self.empty_moments() if into is None else into
@@ -78,14 +78,16 @@ class FeatureAlignment(LinearAlignment):
         if not hasattr(self, "feature_dims_"):
             raise ValueError(f"{self.method} is fitted from views: its moments are those of features it makes first")
         super().fit_moments(folds)
-        self.projection_.settle()
-        self.dims_ = dict(self.widths_)
+        self.projection_.precompute_missing_maps()
         return self
+
+    def _input_widths(self, _total: Moments) -> dict[str, int]:
+        return self.n_features_in_
 
     def _check_widths(self, views: Views) -> None:
         for name, values in views.items():
-            if values.shape[1] != self.widths_.get(name):
-                expected = self.widths_.get(name, f"no such input but {', '.join(self.widths_)}")
+            if values.shape[1] != self.n_features_in_.get(name):
+                expected = self.n_features_in_.get(name, f"no such input but {', '.join(self.n_features_in_)}")
                 raise ValueError(f"{name}: expected {expected} columns, got {values.shape[1]}")
 
     def _masked(self, name: str, values: FloatArray, index: NDArray[np.int64]) -> FloatArray:

@@ -10,14 +10,12 @@ from typing import Self
 
 import numpy as np
 import scipy.linalg
-from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.eigenproblems import imputation_scores, spectrum, stacked, units
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.parameters import check_number
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
-
-Float64 = NDArray[np.float64]
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, present_rows
 
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
 
@@ -108,7 +106,7 @@ class Imputer:
         Raises:
             ValueError: On unknown names, wrong shapes, and partly NaN or infinite rows.
         """
-        given = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+        given = {name: as_matrix(name, values) for name, values in check_views(views).items()}
         n, dims = common_rows(given), self.moments.dims
         for name, values in given.items():
             if values.shape[1] != dims.get(name):

@@ -7,11 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import eigenproblems as _solvers
-from barycenter.fusion.alignment.eigenproblems import Pull, Weights
-from barycenter.fusion.alignment.linear import LinearAlignment
-from barycenter.fusion.alignment.sample import Target
+from barycenter.fusion.alignment.eigenproblems import Supervision, Weights
+from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.arrays import Float64
+from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import is_number
+from barycenter.fusion.validation import Views
 
 
 class Joint(LinearAlignment):
@@ -24,7 +27,7 @@ class Joint(LinearAlignment):
     where all are equal): an input's weight says how much it counts when directions are sought and, the same, when they
     are averaged; the aligned inputs themselves are equally loud. Components are ordered by theta.
 
-    With a target, a share s of what directions are sought for is how much they tell of it: principal covariates
+    With a target, a share s of what directions are sought for is how well they predict it: principal covariates
     regression (de Jong and Kiers 1992) in the coordinates that B makes.
 
     Args:
@@ -35,8 +38,9 @@ class Joint(LinearAlignment):
         gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
         block_weights: Inertia omega > 0 of each input, on any common scale; ``auto`` is equal.
         fill_ridges: See :class:`LinearAlignment`.
-        target_share: How much the target counts, 0 <= s < 1; above 0, :meth:`fit_moments` needs the target.
+        target_share: How much the target counts, 0 <= s < 1; above 0, :meth:`fit` needs the target.
         target_ridge: Of the regression of the target on the inputs, relative to their mean variance.
+        widths: See :class:`LinearAlignment`.
 
     Attributes:
         gamma_: The gamma in use.
@@ -47,7 +51,7 @@ class Joint(LinearAlignment):
     method = "joint"
     gamma_: float
     block_weights_: dict[str, float]
-    _pull: Pull | None = None
+    _supervision: Supervision | None = None
 
     def __init__(
         self,
@@ -60,25 +64,44 @@ class Joint(LinearAlignment):
         fill_ridges: Mapping[str, float] | None = None,
         target_share: float = 0.0,
         target_ridge: float = 0.03,
+        widths: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(dim, regularization, folds, precision, fill_ridges)
+        super().__init__(dim, regularization, folds, precision, fill_ridges, widths)
         self.gamma = gamma
         self.block_weights = block_weights
         self.target_share = target_share
         self.target_ridge = target_ridge
 
-    def fit_moments(self, folds: Sequence[Moments], target: Target | None = None) -> Self:
+    def _fit(self, views: Views, y: object, groups: Sequence[object] | None) -> None:
+        folds = FoldMoments.of(views, self.folds, groups, self.precision)
+        known = self.target_share > 0 and y is not None
+        self.fit_moments(folds, Sample(views, groups, as_targets(y)).target() if known else None)
+
+    def fit_moments(
+        self, folds: Sequence[Moments], target: Target | None = None, held_out: Sequence[Float64] | None = None
+    ) -> Self:
         """Fits on fold moments; with a target, on all of them at once: no ridge is chosen and nothing held out.
+
+        Args:
+            folds: Moments of each fold.
+            target: Its covariances with the inputs, where ``target_share`` is above 0.
+            held_out: Correlations of each fold, where they are known; their mean becomes the held-out correlations.
 
         Raises:
             ValueError: See :meth:`fit`; also where ``target_share`` is above 0 and there is no target.
         """
-        self._pull = self._pulled(target)
-        if self._pull is not None:
+        self._supervision = self._supervise(target)
+        if self._supervision is not None:
             folds = [(folds if isinstance(folds, FoldMoments) else FoldMoments(folds)).total]
-        return super().fit_moments(folds)
+        super().fit_moments(folds)
+        if held_out is not None:
+            self.heldout_correlations_ = np.zeros(self.dim_)
+            for correlations in held_out:
+                kept = correlations[: self.dim_]
+                self.heldout_correlations_[: len(kept)] += kept / len(held_out)
+        return self
 
-    def _pulled(self, target: Target | None) -> Pull | None:
+    def _supervise(self, target: Target | None) -> Supervision | None:
         if not 0 <= self.target_share < 1 or not 0 < self.target_ridge < np.inf:
             raise ValueError(
                 f"target_share must be at least 0 and below 1 and target_ridge above 0, "
@@ -89,7 +112,9 @@ class Joint(LinearAlignment):
         if target is None:
             raise ValueError(f"target_share {self.target_share} needs a target")
         return (
-            None if target.variance <= 0 else Pull(target.cross, target.variance, self.target_share, self.target_ridge)
+            None
+            if target.variance <= 0
+            else Supervision(target.cross, target.variance, self.target_share, self.target_ridge)
         )
 
     def solve_trial(self, moments: Moments, ridge: float, dim: int, leading: int, target: Target | None) -> Weights:
@@ -99,7 +124,7 @@ class Joint(LinearAlignment):
         given = dict.fromkeys(moments.names, 1.0) if isinstance(blocks, str) else blocks
         if not moments.varying:
             return {name: np.zeros((width, 1)) for name, width in moments.dims.items()}
-        return _solvers.joint(moments, gamma, given, ridge, dim, leading, self._pulled(target))
+        return _solvers.joint(moments, gamma, given, ridge, dim, leading, self._supervise(target))
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
@@ -128,19 +153,22 @@ class Joint(LinearAlignment):
         return None if equal else self.average_weights_
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim, pull=self._pull)
+        return _solvers.joint(moments, self.gamma_, self.block_weights_, ridge, dim, supervision=self._supervision)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()
         values |= {"gamma": self.gamma_, "block_weights": self.block_weights_}
-        if self._pull is not None:
-            values |= {"target_variance": float(self._pull.variance)}
-            arrays |= {f"target.{i}": np.ascontiguousarray(self._pull.cross[name]) for i, name in enumerate(self.dims_)}
+        if self._supervision is not None:
+            values |= {"target_variance": float(self._supervision.variance)}
+            arrays |= {
+                f"target.{i}": np.ascontiguousarray(self._supervision.cross[name])
+                for i, name in enumerate(self.n_features_in_)
+            }
         return values, arrays
 
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(values, arrays)
         self.gamma_, self.block_weights_ = values["gamma"], values["block_weights"]
         if (variance := values.get("target_variance")) is not None:
-            cross = {name: arrays[f"target.{i}"] for i, name in enumerate(self.dims_)}
-            self._pull = Pull(cross, variance, self.target_share, self.target_ridge)
+            cross = {name: arrays[f"target.{i}"] for i, name in enumerate(self.n_features_in_)}
+            self._supervision = Supervision(cross, variance, self.target_share, self.target_ridge)

@@ -13,14 +13,14 @@ from sklearn.utils.extmath import randomized_svd
 
 from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import check_whole
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows, present_rows
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, present_rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-Float64 = NDArray[np.float64]
 
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000
@@ -44,6 +44,7 @@ class KernelCCA(FeatureAlignment):
         n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
+        widths: See :class:`LinearAlignment`.
 
     >>> x = np.random.default_rng(0).normal(size=(600, 1))
     >>> a = KernelCCA(dim=1, n_features=40).fit({"x": x, "y": x**2})
@@ -64,8 +65,9 @@ class KernelCCA(FeatureAlignment):
         n_features: int = 4000,
         bandwidth: float = 1.0,
         seed: int = 0,
+        widths: Mapping[str, int] | None = None,
     ) -> None:
-        super().__init__(dim, regularization, folds, precision)
+        super().__init__(dim, regularization, folds, precision, widths=widths)
         self.n_features = n_features
         self.bandwidth = bandwidth
         self.seed = seed
@@ -75,17 +77,11 @@ class KernelCCA(FeatureAlignment):
         """All but the widest feature space."""
         return sum(widths) - max(widths)
 
-    def fit(self, views: Views, groups: Iterable[object] | None = None) -> Self:
-        """Draws frequencies, gathers the moments of the features in blocks, and solves.
-
-        Raises:
-            ValueError: See :meth:`LinearAlignment.fit`.
-        """
-        arrays = as_views(views)
-        rows = common_rows(arrays)
-        picked = np.sort(np.random.default_rng(self.seed).permutation(rows)[:SAMPLE_ROWS])
-        self.draw({name: values[picked] for name, values in arrays.items()})
-        return self.fit_moments(self.feature_moments(arrays, groups))
+    def _fit(self, views: Views, _y: object, groups: Sequence[object] | None) -> None:
+        """Draws frequencies, gathers the moments of the features in blocks, and solves."""
+        picked = np.sort(np.random.default_rng(self.seed).permutation(common_rows(views))[:SAMPLE_ROWS])
+        self.draw({name: values[picked] for name, values in views.items()})
+        self.fit_moments(self.feature_moments(views, groups))
 
     def draw(self, sample: Views) -> Self:
         """Draws the frequencies, which is all that needs rows before their moments are taken.
@@ -97,12 +93,12 @@ class KernelCCA(FeatureAlignment):
             ValueError: On wrong parameters or rows, and for an input that the sample lacks.
         """
         self._check_params()
-        arrays = as_views(sample)
+        arrays = check_views(sample)
         rng = np.random.default_rng(self.seed)
         count = min(self.n_features, max(2, FEATURES_A_ROW * common_rows(arrays)))
         self.frequencies_ = {name: self._frequencies(name, values, count, rng) for name, values in arrays.items()}
-        self.widths_ = {name: len(values) for name, values in self.frequencies_.items()}
-        self.feature_dims_ = dict.fromkeys(self.widths_, count)
+        self.n_features_in_ = {name: len(values) for name, values in self.frequencies_.items()}
+        self.feature_dims_ = dict.fromkeys(self.n_features_in_, count)
         return self
 
     def _check_params(self) -> None:
@@ -173,8 +169,7 @@ class KernelCCA(FeatureAlignment):
 
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         super()._restore(values, arrays)
-        self.frequencies_ = {name: arrays[f"frequencies.{i}"] for i, name in enumerate(self.dims_)}
-        self.widths_ = dict(self.dims_)
+        self.frequencies_ = {name: arrays[f"frequencies.{i}"] for i, name in enumerate(self.n_features_in_)}
         self.feature_dims_ = {name: 2 * values.shape[1] for name, values in self.frequencies_.items()}
 
 

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-Float64 = NDArray[np.float64]
+from barycenter.fusion.arrays import Float64
+
 _MOST_LOG_SCALE = float(np.log(100))
-_JUDGED_TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+_VALIDATION_TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
-class Batch:
+class ViewBatch:
     """Some rows.
 
     Attributes:
@@ -27,9 +28,9 @@ class Batch:
     views: tuple[Tensor, ...]
     groups: Tensor
 
-    def to(self, device: torch.device) -> "Batch":
+    def to(self, device: torch.device) -> "ViewBatch":
         """The same rows on a device."""
-        return Batch(tuple(values.to(device, non_blocking=True) for values in self.views), self.groups.to(device))
+        return ViewBatch(tuple(values.to(device, non_blocking=True) for values in self.views), self.groups.to(device))
 
 
 class LearnedFeatures(nn.Module):
@@ -69,7 +70,7 @@ class LearnedFeatures(nn.Module):
         return torch.cat([standard, functional.relu(standard @ self.hidden.to(like) + self.bias.to(like))], dim=1)
 
 
-class Head(nn.Module):
+class Projection(nn.Module):
     """A linear map of the features, at first that of a linear alignment.
 
     Args:
@@ -96,7 +97,7 @@ class Head(nn.Module):
         return torch.as_tensor(features @ self.weights)
 
 
-class Learner(nn.Module):
+class AlignmentNetwork(nn.Module):
     """What both networks share: a head per input, and a loss of one batch as its ``forward``.
 
     Args:
@@ -105,21 +106,21 @@ class Learner(nn.Module):
         feature_dropout: Probability with which a feature is.
     """
 
-    def __init__(self, heads: Sequence[Head], input_dropout: float, feature_dropout: float) -> None:
+    def __init__(self, heads: Sequence[Projection], input_dropout: float, feature_dropout: float) -> None:
         super().__init__()
         self.heads = nn.ModuleList(heads)
         self.input_dropout = input_dropout
         self.feature_dropout = feature_dropout
 
-    judged = 1
-    """How many losses :meth:`judge` gives."""
+    validation_losses = 1
+    """How many losses :meth:`validation_loss` gives."""
 
     @property
     def dim(self) -> int:
         """Width of the aligned vectors."""
-        return int(cast(Head, self.heads[0]).weights.shape[1])
+        return int(cast(Projection, self.heads[0]).weights.shape[1])
 
-    def aligned(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+    def aligned(self, batch: ViewBatch) -> tuple[list[Tensor], Tensor]:
         """(n, dim) of every input, zeros where it is missing, and the (n, inputs) mask of what is there."""
         present = torch.stack([~values.isnan().any(dim=1) for values in batch.views], dim=1)
         out = []
@@ -129,7 +130,7 @@ class Learner(nn.Module):
             out.append(torch.where(here, own, 0.0))
         return out, present
 
-    def judge(self, batch: Batch) -> Tensor:
+    def validation_loss(self, batch: ViewBatch) -> Tensor:
         """(k,) held-out losses of a batch; the smallest mean over all batches counts."""
         return torch.as_tensor(self(batch))[None]
 
@@ -142,7 +143,7 @@ class Learner(nn.Module):
         return torch.where(kept.any(dim=1, keepdim=True), kept, chance == chance.amax(dim=1, keepdim=True)) & present
 
 
-class AutoencoderNet(Learner):
+class AutoencoderNet(AlignmentNetwork):
     r"""Heads into one bottleneck, out of which every input is decoded, whatever was withheld.
 
     .. math:: z = \tfrac1M \sum_m a_m, \quad \hat a_q = \tfrac1{|P|} \sum_{p \in P} a_p T_{pq} \text{ for missing } q,
@@ -155,13 +156,13 @@ class AutoencoderNet(Learner):
         completions: ``{(p, q): (dim, dim)}`` regression of aligned input q on p.
         decoders: (dim, d) for every input, in standardised units.
         width: Hidden units of the decoder.
-        input_dropout: See :class:`Learner`.
-        feature_dropout: See :class:`Learner`.
+        input_dropout: See :class:`AlignmentNetwork`.
+        feature_dropout: See :class:`AlignmentNetwork`.
     """
 
     def __init__(
         self,
-        heads: Sequence[Head],
+        heads: Sequence[Projection],
         completions: Mapping[tuple[int, int], Float64],
         decoders: Sequence[Float64],
         width: int,
@@ -178,7 +179,7 @@ class AutoencoderNet(Learner):
         self.hidden = nn.Linear(len(decoders[0]), width)
         self.outputs = nn.ParameterList(nn.Parameter(torch.zeros(width, values.shape[1])) for values in decoders)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: ViewBatch) -> Tensor:
         """The reconstruction error of a batch; out of training the one to be expected over what may be withheld."""
         aligned, there = self.aligned(batch)
         if self.training:
@@ -196,12 +197,12 @@ class AutoencoderNet(Learner):
         kept[:, missing] = False
         return torch.where(kept.any(dim=1, keepdim=True), kept, there)
 
-    def _error(self, batch: Batch, aligned: list[Tensor], there: Tensor, kept: Tensor) -> Tensor:
+    def _error(self, batch: ViewBatch, aligned: list[Tensor], there: Tensor, kept: Tensor) -> Tensor:
         bottleneck = self._bottleneck(aligned, kept)
         hidden = functional.relu(self.hidden(bottleneck))
         loss = bottleneck.new_zeros(())
         for i, (head, values) in enumerate(zip(self.heads, batch.views, strict=True)):
-            target = torch.where(there[:, i : i + 1], cast(Head, head).standard(values), 0.0)
+            target = torch.where(there[:, i : i + 1], cast(Projection, head).standard(values), 0.0)
             error = bottleneck @ self.decoders[i] + hidden @ self.outputs[i] - target
             rows = error.float().square().mean(dim=1) * there[:, i]
             loss = loss + rows.sum() / there[:, i].sum().clamp(min=1)
@@ -219,7 +220,7 @@ class AutoencoderNet(Learner):
         return total / len(aligned)
 
 
-class ContrastiveNet(Learner):
+class ContrastiveNet(AlignmentNetwork):
     """Heads whose outputs of one row find each other among all rows of the batch.
 
     The symmetric cross-entropy of CLIP (Radford et al. 2021), the mean over pairs of inputs. Near-copies of a row are
@@ -228,24 +229,26 @@ class ContrastiveNet(Learner):
     Args:
         heads: One per input.
         temperature: At first; learned.
-        feature_dropout: See :class:`Learner`.
+        feature_dropout: See :class:`AlignmentNetwork`.
     """
 
-    judged = len(_JUDGED_TEMPERATURES)
+    validation_losses = len(_VALIDATION_TEMPERATURES)
 
-    def __init__(self, heads: Sequence[Head], temperature: float, feature_dropout: float) -> None:
+    def __init__(self, heads: Sequence[Projection], temperature: float, feature_dropout: float) -> None:
         super().__init__(heads, 0.0, feature_dropout)
         self.log_scale = nn.Parameter(torch.tensor(-np.log(temperature), dtype=torch.float32))
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: ViewBatch) -> Tensor:
         """The loss of a batch."""
         return self._loss(batch, [self.log_scale.clamp(max=_MOST_LOG_SCALE).exp()])[0]
 
-    def judge(self, batch: Batch) -> Tensor:
+    def validation_loss(self, batch: ViewBatch) -> Tensor:
         """(k,) losses of a batch at several temperatures, so that none seems better by being less sure only."""
-        return self._loss(batch, [self.log_scale.new_tensor(1 / temperature) for temperature in _JUDGED_TEMPERATURES])
+        return self._loss(
+            batch, [self.log_scale.new_tensor(1 / temperature) for temperature in _VALIDATION_TEMPERATURES]
+        )
 
-    def _loss(self, batch: Batch, scales: Sequence[Tensor]) -> Tensor:
+    def _loss(self, batch: ViewBatch, scales: Sequence[Tensor]) -> Tensor:
         aligned, there = self.aligned(batch)
         copies = batch.groups[:, None] == batch.groups[None, :]
         copies.fill_diagonal_(False)

@@ -14,12 +14,13 @@ import numpy as np
 from barycenter.fusion.alignment import eigenproblems as _solvers
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.kernel import FEATURES_A_ROW, KernelCCA
-from barycenter.fusion.alignment.linear import LinearAlignment
-from barycenter.fusion.alignment.sample import Float64, Sample
+from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.alignment.sample import Sample
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.metrics import match_ranks, unit_rows
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import FloatArray, Views
+from barycenter.fusion.validation import Views
 
 # Ridge, and the power of its correlations that a variate is multiplied with.
 _VARIATES = ((0.1, 2.0), (1.0, 1.0), (3.0, 0.5))

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads.targets import Targets, Task, infer_task, is_empty
-from barycenter.fusion.validation import FloatArray, as_matrix, as_views, common_rows, present_rows
-
-Float64 = NDArray[np.float64]
+from barycenter.fusion.validation import as_matrix, check_views, common_rows, present_rows
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Sample:
 
     def complete(self) -> "Sample":
         """The rows that have every input and, where there is a target, a label."""
-        arrays = {name: as_matrix(name, values) for name, values in as_views(self.views).items()}
+        arrays = {name: as_matrix(name, values) for name, values in check_views(self.views).items()}
         for kind, given in (("groups", self.groups), ("labels", self.labels)):
             if given is not None and len(given) != common_rows(arrays):
                 raise ValueError(f"{len(given)} {kind} for {common_rows(arrays)} rows")

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable
-from copy import copy
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,20 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import clone
 
-from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import (
-    FloatArray,
-    Views,
-    as_matrix,
-    as_views,
-    common_rows,
-    constant_columns,
-    present_rows,
-)
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, constant_columns, present_rows
 
-Float64 = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 _ROUNDING = 1e-5
@@ -86,8 +77,6 @@ def significance(
     found = fitted.heldout_correlations_
     if np.isnan(found).any():
         raise ValueError(f"{len(given)} rows have every input; too few for {alignment.folds} folds")
-    null = copy(fitted)
-    null.regularization = fitted.regularization_
     number = fold_of(given, alignment.folds)
     rows = [np.flatnonzero(number == k) for k in range(alignment.folds)]
     labels = np.unique(given, return_inverse=True)[1]
@@ -96,8 +85,8 @@ def significance(
     rng = np.random.default_rng(seed)
     highest = []
     for _ in range(permutations):
-        null._choose(_shuffled(folds, centred, [labels[mine] for mine in rows], rng))
-        highest.append(float(null.heldout_correlations_.max()))
+        shuffled = _shuffled(folds, centred, [labels[mine] for mine in rows], rng)
+        highest.append(float(fitted.correlate_held_out(shuffled, [fitted.regularization_]).max()))
     rank = int(np.ceil((permutations + 1) * (1 - level)))
     edge = sorted(highest)[rank - 1]
     return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
@@ -111,7 +100,7 @@ def _complete(
         raise ValueError("significance needs at least two inputs")
     if (permutations + 1) * level < 1:
         raise ValueError(f"{permutations} permutations cannot tell at level {level}")
-    checked = as_views(views)
+    checked = check_views(views)
     n = common_rows(checked)
     given = np.array([str(group) for group in (range(n) if groups is None else groups)])
     if len(given) != n:

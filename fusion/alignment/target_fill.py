@@ -12,21 +12,17 @@ Complete rows stay as they are.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
+from barycenter.fusion.alignment._projection import Projection
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.imputation import regression
-from barycenter.fusion.alignment.linear import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample, Target
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import resolve
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.moments import Moments
-from barycenter.fusion.validation import FloatArray
-
-Float64 = NDArray[np.float64]
 
 
 def fused_covariance(moments: Moments, weights: Weights) -> Float64:
@@ -65,38 +61,37 @@ def head_fill_ridges(sample: Sample) -> dict[str, float]:
     return {first: head_ridge(rows.views[second], rows), second: head_ridge(rows.views[first], rows)}
 
 
-def fill_for_target(
-    alignment: LinearAlignment,
+def maps_for_target(
+    projection: Projection,
     moments: Moments,
-    sample: Sample,
+    rows: Sample,
     weights: Mapping[str, float] | None = None,
-) -> float:
-    """Changes what a fitted alignment fills in for missing inputs.
+    own_ridges: bool = False,
+) -> tuple[dict[tuple[str, ...], Float64], float]:
+    """What a projection should fill in for missing inputs.
 
     Args:
-        alignment: Fitted on ``moments``. Where it has ``fill_ridges`` they are those of the target, too; else, of two
-            inputs, each is filled in at the ridge of a head on the other.
+        projection: Fitted on ``moments``.
         moments: Of the training rows, or of their features where the alignment makes some.
-        sample: Rows of these, with labels.
+        rows: Complete rows of these, or of their features, with labels.
         weights: Of the average, one per input; equal by default.
+        own_ridges: The ridges that the projection fills in at are those of the target, too; else, of two inputs, each
+            is filled in at the ridge of a head on the other.
 
     Returns:
-        The ridge of the probe, the one that a linear head takes on the fused sample.
+        The maps by pattern of presence, and the ridge of the probe, the one that a linear head takes on the fused rows.
     """
-    rows = sample.complete()
-    rows = replace(rows, views=alignment.columns(rows.views))
-    projection = alignment.projection_
     shares = resolve("auto", weights, projection.names)[1]
     ridges = {name: projection.fill_ridge(name) for name in projection.names}
-    if not alignment.fill_ridges and len(ridges) == 2:
+    if not own_ridges and len(ridges) == 2:
         ridges = head_fill_ridges(rows)
     target, ridge = rows.target(), head_ridge(projection.fuse(rows.views, "weighted", shares), rows)
     blocks = {name: block * shares[name] for name, block in projection.weights.items()}
     covariance = fused_covariance(moments, blocks)
     probe = probe_of(moments, blocks, target, ridge, covariance)
-    moved = probe.T @ covariance
-    pull = np.linalg.pinv(moved @ probe, rcond=1e-8, hermitian=True) @ moved
-    dim = projection.dim
+    along = probe.T @ covariance
+    lift = np.linalg.pinv(along @ probe, rcond=1e-8, hermitian=True) @ along
+    dim, found = projection.dim, {}
     for present in projection.patterns():
         missing = [name for name in projection.names if name not in present]
         left = sum(shares[name] for name in missing)
@@ -108,8 +103,8 @@ def fill_for_target(
         fused = fused + np.sum([part * shares[name] for part, name in zip(filled, missing, strict=True)], axis=0)
         cross = np.vstack([target.cross[name] for name in present])
         expected = regression(moments, max(ridges[name] for name in missing), present, cross)
-        change = (expected - fused @ probe) @ pull / left
+        change = (expected - fused @ probe) @ lift / left
         for part in filled:
             part += change
-        projection.replace_map(present, maps)
-    return ridge
+        found[present] = maps
+    return found, ridge

@@ -1,9 +1,9 @@
 """What autoencoder and contrastive share: a start from a linear alignment, training by batches, then moments."""
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,18 +11,19 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
 from barycenter.fusion.alignment.imputation import choose_regularization
-from barycenter.fusion.alignment.linear import LinearAlignment
+from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision, merge_all
 from barycenter.fusion.parameters import check_whole
 from barycenter.fusion.splits import fold_of, stable_hash
-from barycenter.fusion.validation import FloatArray, Views, as_views, common_rows
+from barycenter.fusion.validation import Views, common_rows
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from barycenter.fusion.alignment.networks import Head, Learner
-    from barycenter.fusion.alignment.training_loop import Settings
-    from barycenter.fusion.training import Checkpoint
+    from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
+    from barycenter.fusion.training.context import Checkpoint
+    from barycenter.fusion.training.loop import TrainingSettings
 
 HELD_OUT_FOLD = 0
 
@@ -65,6 +66,7 @@ class TrainedAlignment(FeatureAlignment):
         feature_dropout: Probability with which a feature is withheld in training.
         seed: Of parameters, order and dropout.
         device: Where :meth:`fit` trains; ``auto`` is a GPU where there is one. Mixed precision on a GPU.
+        widths: See :class:`LinearAlignment`.
 
     Attributes:
         history_: Held-out loss of the linear start and after every epoch.
@@ -90,15 +92,16 @@ class TrainedAlignment(FeatureAlignment):
         feature_dropout: float,
         seed: int,
         device: str,
+        widths: Mapping[str, int] | None,
     ) -> None:
-        super().__init__(dim, regularization, folds, precision)
+        super().__init__(dim, regularization, folds, precision, widths=widths)
         self.width, self.epochs, self.patience, self.batch_size = width, epochs, patience, batch_size
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
         self.feature_dropout = feature_dropout
         self.seed, self.device = seed, device
 
     @abstractmethod
-    def _learner(self, heads: "list[Head]", weights: Weights, moments: Moments) -> "Learner":
+    def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
         """The network around heads that stand at the linear start."""
 
     def _start_weights(self, start: LinearAlignment) -> Weights:
@@ -109,35 +112,31 @@ class TrainedAlignment(FeatureAlignment):
         """As the linear alignment that it starts from."""
         return cls.start_method.dim_limit(widths)
 
-    def fit(self, views: Views, groups: Iterable[object] | None = None) -> Self:
-        """Starts from moments, trains, and takes the moments of what was learned.
+    def _fit(self, views: Views, _y: object, groups: Sequence[object] | None) -> None:
+        """Starts from moments, trains, and takes the moments of what was learned."""
+        from barycenter.fusion.alignment.network_training import batches_of, train_alignment_network
+        from barycenter.fusion.training.context import LocalContext
 
-        Raises:
-            ValueError: See :meth:`LinearAlignment.fit`; also with too few rows to hold a fold out.
-        """
-        from barycenter.fusion.alignment.training_loop import batches_of, train
-        from barycenter.fusion.training import InProcess
-
-        arrays = as_views(views)
-        rows = common_rows(arrays)
-        keys = list(range(rows)) if groups is None else list(groups)
-        moments = FoldMoments.of(arrays, self.folds, keys, self.precision)
+        keys = list(range(common_rows(views))) if groups is None else list(groups)
+        moments = FoldMoments.of(views, self.folds, keys, self.precision)
         fold, codes = fold_of(keys, self.folds), stable_hash(keys).view(np.int64)
         held = np.flatnonzero(fold == HELD_OUT_FOLD)
 
-        def run(learner: "Learner", settings: "Settings", rows: NDArray[np.int64], judged: bool) -> "Checkpoint":
-            return train(
-                InProcess(device=self._device()),
-                learner,
+        def run(
+            network: "AlignmentNetwork", settings: "TrainingSettings", rows: NDArray[np.int64], validate: bool
+        ) -> "Checkpoint":
+            return train_alignment_network(
+                LocalContext(device=self._device()),
+                network,
                 settings,
-                lambda epoch: batches_of(arrays, codes, rows, self.batch_size, [self.seed, epoch]),
-                lambda _: batches_of(arrays, codes, held, self.batch_size) if judged else (),
+                lambda epoch: batches_of(views, codes, rows, self.batch_size, [self.seed, epoch]),
+                (lambda: batches_of(views, codes, held, self.batch_size)) if validate else None,
                 max(1, round(len(rows) / self.batch_size)),
             )
 
         found = run(self.start(self.inner(moments)), self.settings(), np.flatnonzero(fold != HELD_OUT_FOLD), True)
-        self.take(found, run(self.start(moments), self.settings(found), np.arange(rows), False))
-        return self.fit_moments(self.feature_moments(arrays, keys))
+        self.take(found, run(self.start(moments), self.settings(found), np.arange(len(keys)), False))
+        self.fit_moments(self.feature_moments(views, keys))
 
     def inner(self, moments: FoldMoments) -> FoldMoments:
         """All folds but the one held out.
@@ -153,40 +152,42 @@ class TrainedAlignment(FeatureAlignment):
             )
         return FoldMoments(moments[HELD_OUT_FOLD + 1 :])
 
-    def start(self, moments: FoldMoments) -> "Learner":
+    def start(self, moments: FoldMoments) -> "AlignmentNetwork":
         """The network at its linear start, fitted on these folds."""
-        from barycenter.fusion.alignment.networks import Head, LearnedFeatures
-        from barycenter.fusion.training import apart, reseed
+        from barycenter.fusion.alignment.networks import LearnedFeatures, Projection
+        from barycenter.fusion.training.context import preserve_random_state, reseed
 
         total = moments.total
         start = self.start_method(self.dim, self.regularization, self.folds, self.precision).fit_moments(moments)
         weights = self._start_weights(start)
-        self.widths_ = dict(total.dims)
-        self.feature_dims_ = {name: width + self.width for name, width in self.widths_.items()}
-        with apart("cpu"):
+        self.n_features_in_ = dict(total.dims)
+        self.feature_dims_ = {name: width + self.width for name, width in self.n_features_in_.items()}
+        with preserve_random_state("cpu"):
             reseed(self.seed)
             heads = [
-                Head(LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name])
+                Projection(
+                    LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name]
+                )
                 for name, columns in total.columns.items()
             ]
-            return self._learner(heads, weights, total)
+            return self._network(heads, weights, total)
 
-    def settings(self, found: "Checkpoint | None" = None) -> "Settings":
+    def settings(self, found: "Checkpoint | None" = None) -> "TrainingSettings":
         """What the training loop is to do: find the number of epochs, or run as many as it found."""
-        from barycenter.fusion.alignment.training_loop import Settings
+        from barycenter.fusion.training.loop import TrainingSettings
 
         epochs, patience = self.epochs, self.patience
         if found is not None:
             epochs = int(np.nanargmin(found.state["history"]))
             patience = epochs + 1
-        return Settings(epochs, patience, self.learning_rate, self.weight_decay, self.seed)
+        return TrainingSettings(epochs, patience, self.learning_rate, self.weight_decay, self.seed)
 
     def take(self, found: "Checkpoint", trained: "Checkpoint") -> None:
         """Takes the outcome of training, held-out figures and parameters; the moments of the features come next."""
         self.history_ = found.state["history"]
         self.heldout_correlations_ = np.array(found.state["heldout_correlations"])
         self.layers_, self._weights = {}, {}
-        for i, name in enumerate(self.widths_):
+        for i, name in enumerate(self.n_features_in_):
             prefix = f"heads.{i}."
             arrays = {k.removeprefix(prefix): v.numpy() for k, v in trained.tensors.items() if k.startswith(prefix)}
             self.layers_[name] = Layer(
@@ -215,7 +216,7 @@ class TrainedAlignment(FeatureAlignment):
         if not 0 <= self.feature_dropout < 1:
             raise ValueError(f"feature_dropout must be from 0 to below 1, not {self.feature_dropout}")
 
-    def _clipped_dim(self) -> int:
+    def _clipped_dim(self, _total: Moments) -> int:
         return int(next(iter(self._weights.values())).shape[1])
 
     def _rank(self, moments: Moments, name: str) -> int:
@@ -263,7 +264,6 @@ class TrainedAlignment(FeatureAlignment):
         self.history_ = values["history"]
         self.layers_ = {
             name: Layer(arrays[f"layer.{i}.mean"], scale, arrays[f"layer.{i}.hidden"], arrays[f"layer.{i}.bias"])
-            for i, (name, scale) in enumerate(zip(self.dims_, values["scales"], strict=True))
+            for i, (name, scale) in enumerate(zip(self.n_features_in_, values["scales"], strict=True))
         }
-        self.widths_ = dict(self.dims_)
-        self.feature_dims_ = {name: width + self.width for name, width in self.dims_.items()}
+        self.feature_dims_ = {name: width + self.width for name, width in self.n_features_in_.items()}

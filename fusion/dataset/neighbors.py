@@ -6,8 +6,8 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.metrics import finite_rows, unit_rows
-from barycenter.fusion.validation import FloatArray
 
 
 class NeighborIndex:

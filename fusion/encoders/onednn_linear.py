@@ -7,16 +7,16 @@ products of an encoder's layers, and does not write the hidden layer twice to ap
 import platform
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from barycenter.fusion.torch_compat import onednn_linear_operators
+
 _TOKENS = 1024
 _TOLERANCE = 1e-4
-_OPS: Any = torch.ops.mkldnn
 
 
 class OneDNNLinear(nn.Module):
@@ -29,7 +29,11 @@ class OneDNNLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, gelu: bool) -> None:
         super().__init__()
-        self._packed = _OPS._reorder_linear_weight(linear.weight.detach(), _TOKENS)
+        operators = onednn_linear_operators()
+        if operators is None:
+            raise RuntimeError("this torch has no oneDNN linear operators")
+        reorder_weight, self._multiply = operators
+        self._packed = reorder_weight(linear.weight.detach(), _TOKENS)
         self._bias = None if linear.bias is None else linear.bias.detach()
         self._activation: tuple[str, list[float], str] = ("gelu", [], "none") if gelu else ("none", [], "")
         # Code that looks at these sees type and shape; they are no tensors, for torch computes rubbish with meta ones.
@@ -40,8 +44,7 @@ class OneDNNLinear(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """(..., in) to (..., out)."""
-        out: torch.Tensor = _OPS._linear_pointwise(values, self._packed, self._bias, *self._activation)
-        return out
+        return self._multiply(values, self._packed, self._bias, *self._activation)
 
 
 def _type_and_shape(tensor: torch.Tensor) -> SimpleNamespace:
@@ -62,7 +65,7 @@ def use_onednn_linear(model: nn.Module, trial: Callable[[], NDArray[np.floating]
     linear = [(parent, name, child) for parent, name, child in children if type(child) is nn.Linear]
     weights = [child.weight for _, _, child in linear]
     plain = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
-    supported = torch._C._has_mkldnn and platform.machine() in ("x86_64", "AMD64")
+    supported = onednn_linear_operators() is not None and platform.machine() in ("x86_64", "AMD64")
     if not (linear and plain and supported):
         return False
     before = trial()

@@ -7,7 +7,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, constant_columns, present_rows
+from barycenter.fusion.arrays import FloatArray
+from barycenter.fusion.validation import Views, as_matrix, check_views, constant_columns, present_rows
 
 Representation = Callable[[Views], FloatArray]
 """Makes (n, p) of views; a row that it can say nothing about is NaN."""
@@ -63,7 +64,7 @@ def take(views: Views, rows: NDArray[np.generic]) -> dict[str, FloatArray]:
 
 def presence(views: Views) -> dict[str, NDArray[np.bool_]]:
     """(n,) for every input: which rows have it."""
-    return {name: present_rows(name, as_matrix(name, values)) for name, values in as_views(views).items()}
+    return {name: present_rows(name, as_matrix(name, values)) for name, values in check_views(views).items()}
 
 
 def present_part(name: str, values: FloatArray) -> FloatArray:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.imputation import Imputer
+from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.evaluation.baselines import Imputes, Representation, presence, rivals, take, withhold
 from barycenter.fusion.evaluation.intervals import evidence
 from barycenter.fusion.heads.linear import LinearHead
@@ -23,7 +24,7 @@ from barycenter.fusion.heads.targets import infer_task, is_empty
 from barycenter.fusion.metrics import correct
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, common_rows
+from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows
 
 Task = Literal["auto", "classification", "multilabel", "regression"]
 Rows = NDArray[np.int64]
@@ -67,7 +68,7 @@ def probe(
         TypeError: If ``train`` or ``test`` is no mask.
         ValueError: If no training row has a label, or labels, groups or masks are not one a row.
     """
-    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+    views = {name: as_matrix(name, values) for name, values in check_views(views).items()}
     labels = as_labels(labels)
     _check_rows(common_rows(views), labels=labels, groups=groups, train=train, test=test)
     train, test = _mask("train", train), _mask("test", test)
@@ -133,7 +134,7 @@ def cross_validated_probe(
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score, or labels or groups are not one a row.
     """
-    views = {name: as_matrix(name, values) for name, values in as_views(views).items()}
+    views = {name: as_matrix(name, values) for name, values in check_views(views).items()}
     labels = as_labels(labels)
     _check_rows(common_rows(views), labels=labels, groups=groups)
     task = _task(labels, task)

@@ -1,10 +1,10 @@
 """Models trained on fused features. ``NeuralHead`` needs torch, which is imported when it is asked for."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.serialization import load_header
 
 if TYPE_CHECKING:
     from barycenter.fusion.heads.neural import NeuralHead
@@ -20,8 +20,7 @@ def load(folder: str | Path) -> "Head":
     Raises:
         ValueError: If the folder holds no head.
     """
-    about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-    if about.get("format") == LinearHead.FORMAT:
+    if load_header(folder, "head").get("format") == LinearHead.FORMAT:
         return LinearHead.load(folder)
     from barycenter.fusion.heads.neural import NeuralHead
 

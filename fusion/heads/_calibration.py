@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, log_softmax, softmax
 
-from barycenter.fusion.heads._ridge import Float64
+from barycenter.fusion.arrays import Float64
 from barycenter.fusion.heads.targets import Targets, Task, column
 from barycenter.fusion.metrics import accuracy, r2
 

@@ -14,8 +14,8 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-Float64 = NDArray[np.float64]
-Floats = NDArray[np.floating]
+from barycenter.fusion.arrays import Float64, FloatArray
+
 Folds = NDArray[np.int64]
 
 BLOCK_ROWS = 8192
@@ -36,7 +36,7 @@ class RidgePath(Protocol):
         """(d, k) coefficients and (k,) intercepts of the fit to all rows."""
 
 
-def ridge_path(X: Floats, Y: Float64, weights: Float64, fold: Folds, ridges: int) -> RidgePath:
+def ridge_path(X: FloatArray, Y: Float64, weights: Float64, fold: Folds, ridges: int) -> RidgePath:
     """The cheaper of the two ways for this shape.
 
     Args:
@@ -57,7 +57,7 @@ def ridge_path(X: Floats, Y: Float64, weights: Float64, fold: Folds, ridges: int
 class HatPath:
     """All folds from one eigendecomposition, of the Gram or of the kernel matrix."""
 
-    def __init__(self, X: Floats, Y: Float64, weights: Float64, fold: Folds) -> None:
+    def __init__(self, X: FloatArray, Y: Float64, weights: Float64, fold: Folds) -> None:
         n, d = X.shape
         self._Y, self._root = Y, np.sqrt(weights)[:, None]
         self._mean_x, self._mean_y = _means(X, Y, weights)
@@ -95,7 +95,7 @@ class HatPath:
 class GramPath:
     """One eigendecomposition for every training part; rows are read in blocks."""
 
-    def __init__(self, X: Floats, Y: Float64, weights: Float64, fold: Folds) -> None:
+    def __init__(self, X: FloatArray, Y: Float64, weights: Float64, fold: Folds) -> None:
         self._X, self._Y, self._fold = X, Y, fold
         self._shift_x, self._shift_y = _means(X, Y, weights)
         numbers = np.unique(fold)
@@ -160,7 +160,7 @@ def _eigh(matrix: Float64) -> tuple[Float64, Float64]:
     return values[kept], vectors[:, kept]
 
 
-def _means(X: Floats, Y: Float64, weights: Float64) -> tuple[Float64, Float64]:
+def _means(X: FloatArray, Y: Float64, weights: Float64) -> tuple[Float64, Float64]:
     share = weights / weights.sum()
     mean = np.zeros(X.shape[1])
     for start in range(0, len(X), BLOCK_ROWS):

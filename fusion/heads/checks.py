@@ -47,13 +47,16 @@ def as_targets(y: Any) -> Sequence[Any] | NDArray[Any]:
 
     Raises:
         TypeError: If they are not one a row.
+        ValueError: If there are none.
     """
+    if y is None:
+        raise ValueError("a head requires y to be passed, but the target y is None")
     if hasattr(y, "to_pylist"):
         return list(y.to_pylist())
     if hasattr(y, "detach"):
         y = y.detach().cpu().numpy()
-    elif hasattr(y, "to_numpy") and not isinstance(y, np.ndarray):
-        y = y.to_numpy()
+    elif hasattr(y, "__array__"):
+        y = np.asarray(y)
     if isinstance(y, str | bytes | Mapping) or not hasattr(y, "__len__") or (isinstance(y, np.ndarray) and not y.ndim):
         raise TypeError(f"targets: expected one a row in a list or an array, got {type(y).__name__}")
     if not isinstance(y, np.ndarray):

@@ -14,8 +14,6 @@ import pyarrow as pa
 from barycenter.fusion.heads.targets import Task, is_empty
 
 Form = Literal["text", "digits", "number", "flag", "date", "sets"]
-Side = Literal["train", "test", "other"]
-
 MISSING_WORDS = frozenset(
     {"-", "--", "---", ".", "?", "#n/a", "#n/a n/a", "#na", "#null!", "#value!", "<na>", "n/a", "na", "n.a.", "nan",
      "-nan", "nil", "none", "null", "missing", "unknown", "undefined"}
@@ -26,7 +24,6 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _CODE = re.compile(r"0\d+")
 _FEW_VALUES, _ROWS_A_VALUE = 30, 10
 _NUMBERS_A_WORD = 9
-_NAMES: dict[str, Side] = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _SHOWN = 5
 
 
@@ -155,15 +152,6 @@ def class_notes(column: str, classes: int, rows: int) -> list[str]:
         f"train.target: `{column}` has {classes:,} classes among {rows:,} labelled rows, hardly any of them twice; "
         "if they are numbers, write them as such or set train.task to regression"
     ]
-
-
-def side_of(value: object) -> Side:
-    """Which side of a split a row is on: ``train``, ``test``, or neither, as validation rows and rows without a name.
-
-    >>> [side_of(name) for name in ("Train", "test", "validation", None)]
-    ['train', 'test', 'other', 'other']
-    """
-    return _NAMES.get(value.strip().lower(), "other") if isinstance(value, str) else "other"
 
 
 def counted(counts: Mapping[str, int]) -> str:

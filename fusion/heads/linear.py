@@ -1,31 +1,29 @@
 """The linear head: closed-form ridge regression on classes, label sets or values, calibrated on held-out rows."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import safetensors.numpy
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads._calibration import Scores
-from barycenter.fusion.heads._ridge import Float64, Floats, RidgePath, ridge_path
+from barycenter.fusion.heads._ridge import RidgePath, ridge_path
+from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets, check_scale, checked_targets
 from barycenter.fusion.heads.targets import Targets, Task
 from barycenter.fusion.parameters import check_whole, is_number
-from barycenter.fusion.serialization import dumps
+from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import as_matrix
 
 RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
 _STEPS = (10.0, 10.0**0.5)
 _DEFAULT_RIDGE = 1e-2
 
 
-class LinearHead:
-    """Ridge regression on one-hot classes, 0/1 labels or values, in scikit-learn's manners.
+class LinearHead(Head):
+    """Ridge regression on one-hot classes, 0/1 labels or values, a scikit-learn estimator.
 
     The ridge is relative to the mean variance of the features, so rescaling all of them changes nothing. ``auto``
     chooses it by held-out accuracy (classification) or squared error, on a grid of hundredfold steps that is halved
@@ -59,12 +57,9 @@ class LinearHead:
 
     FORMAT: ClassVar[str] = "barycenter-linear-head"
 
-    task_: Task
     ridge_: float
     coef_: Float64
     intercept_: Float64
-    scores_: Scores
-    heldout_score_: float
 
     def __init__(
         self,
@@ -76,23 +71,7 @@ class LinearHead:
     ) -> None:
         self.task, self.ridge, self.folds, self.class_weight, self.seed = task, ridge, folds, class_weight, seed
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:  # noqa: ARG002
-        """The constructor's arguments."""
-        return {name: getattr(self, name) for name in ("task", "ridge", "folds", "class_weight", "seed")}
-
-    def set_params(self, **params: Any) -> Self:
-        """Changes constructor arguments.
-
-        Raises:
-            ValueError: On an unknown name.
-        """
-        for name, value in params.items():
-            if name not in self.get_params():
-                raise ValueError(f"LinearHead has no parameter {name!r}")
-            setattr(self, name, value)
-        return self
-
-    def fit(self, X: Floats, y: Sequence[Any] | NDArray[Any], groups: Iterable[object] | None = None) -> Self:
+    def fit(self, X: FloatArray, y: Any, *, groups: Iterable[object] | None = None) -> Self:
         """Fits the head.
 
         Args:
@@ -105,7 +84,7 @@ class LinearHead:
             ValueError: If rows differ in number, there are none, a feature is not finite, a target is empty or not
                 finite, or a setting is out of range.
         """
-        X = features(X)
+        X = self._features(X, reset=True)
         y = as_targets(y)
         self._check(X, y)
         y, self.task_ = checked_targets(y, self.task)
@@ -126,71 +105,32 @@ class LinearHead:
         self.heldout_score_ = self.scores_.score(scores, y) if held_out else float("nan")
         return self
 
-    @property
-    def classes_(self) -> list[Any]:
-        """Classes or labels, in column order."""
-        return self.scores_.targets.classes
-
-    def decision_function(self, X: Floats) -> Float64:
-        """(n, k) raw scores or values.
-
-        Raises:
-            ValueError: If the width is not that of the training rows.
-        """
-        if not hasattr(self, "coef_"):
-            raise NotFittedError("this LinearHead is not fitted; call fit first")
-        X = features(X)
-        if X.shape[1] != len(self.coef_):
-            raise ValueError(f"the head was fitted on {len(self.coef_)} features, got {X.shape[1]}")
+    def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:  # noqa: ARG002
+        """See :meth:`Head.raw_scores`; aligned inputs are not used."""
+        X = self._features(X)
         return np.asarray(X @ self.coef_.astype(X.dtype) + self.intercept_, dtype=np.float64)
-
-    def predict(self, X: Floats) -> NDArray[Any]:
-        """Targets in the form they were given in: (n,) classes, label lists or values, or an (n, k) matrix."""
-        scores = self.decision_function(X)
-        return self.scores_.decode(scores)
-
-    def predict_proba(self, X: Floats) -> Float64:
-        """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
-
-        Raises:
-            ValueError: For regression.
-        """
-        scores = self.decision_function(X)
-        if self.task_ == "regression":
-            raise ValueError("a regression head has no probabilities")
-        return self.scores_.probabilities(scores)
-
-    def score(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> float:
-        """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
-        scores = self.decision_function(X)
-        return self.scores_.score(scores, as_targets(y))
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         arrays = {
             "coef": self.coef_,
             "intercept": self.intercept_,
             "slope": self.scores_.slope,
             "offset": self.scores_.offset,
         }
-        safetensors.numpy.save_file(
-            {name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / "head.safetensors"
-        )
         weight = self.class_weight
         about = {
             "format": self.FORMAT,
             "version": 1,
             "task": self.task_,
-            "classes": self.classes_,
+            "classes": self.scores_.targets.classes,
             "shape": self.scores_.targets.shape,
             "ridge": self.ridge_,
             "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
             "params": self.get_params()
             | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
         }
-        (folder / "head.json").write_text(dumps(about), encoding="utf-8")
+        save_estimator(folder, "head", about, arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -199,22 +139,20 @@ class LinearHead:
         Raises:
             ValueError: If the folder holds something else.
         """
-        about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-        if about.get("format") != cls.FORMAT or about.get("version") != 1:
-            raise ValueError(f"{folder}: not a linear head of this version")
+        about, arrays = load_estimator(folder, "head", cls.FORMAT, 1)
         params = about["params"]
         if isinstance(params["class_weight"], list):
             params["class_weight"] = dict(params["class_weight"])
         head = cls(**params)
-        arrays = safetensors.numpy.load_file(Path(folder) / "head.safetensors")
         head.coef_, head.intercept_ = arrays["coef"], arrays["intercept"]
+        head.n_features_in_ = len(head.coef_)
         head.task_, head.ridge_ = about["task"], about["ridge"]
         head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
         targets = Targets(about["task"], about["classes"], about["shape"])
         head.scores_ = Scores(targets, arrays["slope"], arrays["offset"])
         return head
 
-    def _check(self, X: Floats, y: Sequence[Any] | NDArray[Any]) -> None:
+    def _check(self, X: FloatArray, y: Sequence[Any] | NDArray[Any]) -> None:
         if len(X) != len(y) or not len(X):
             raise ValueError(f"{len(X)} rows of features and {len(y)} targets; both must be as many, at least one")
         if self.ridge != "auto" and not (is_number(self.ridge) and self.ridge > 0):
@@ -248,18 +186,3 @@ class LinearHead:
         for step in _STEPS:
             best = max(best, quality(best[1] / step), quality(best[1] * step))
         return best[1]
-
-
-def features(values: Any) -> Floats:
-    """(n, d) finite floats, float32 unless they are float64.
-
-    Raises:
-        ValueError: On another shape, or naming the first row that is not finite.
-    """
-    X: Floats = as_matrix("features", values)
-    with np.errstate(invalid="ignore", over="ignore"):
-        wrong = np.flatnonzero(~np.isfinite(X.sum(axis=1)))
-    wrong = wrong[~np.isfinite(X[wrong]).all(axis=1)]
-    if len(wrong):
-        raise ValueError(f"features of row {int(wrong[0])} are not finite; impute or leave out missing rows first")
-    return X

@@ -1,40 +1,34 @@
 """Heads trained by gradient descent: ``mlp``, ``gated`` and ``attention``, each starting from the linear head."""
 
-import json
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
-import safetensors.torch
 import torch
 from numpy.typing import NDArray
-from sklearn.exceptions import NotFittedError
 
+from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import resolve
 from barycenter.fusion.heads._calibration import Scores
-from barycenter.fusion.heads._descent import Rows, Settings, descend, outputs, steps_per_epoch
-from barycenter.fusion.heads._ridge import Float64, Floats
+from barycenter.fusion.heads._training import HeadRows, predict_logits, steps_per_epoch, train_head_network
+from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets
-from barycenter.fusion.heads.linear import LinearHead, features
+from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.heads.networks import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
 from barycenter.fusion.heads.targets import Targets, Task
 from barycenter.fusion.parameters import check_number, check_whole
-from barycenter.fusion.serialization import dumps
+from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.training import InProcess, Place, apart, reseed
-from barycenter.fusion.validation import as_matrix, as_views, present_rows
+from barycenter.fusion.training.context import LocalContext, TrainingContext, preserve_random_state, reseed
+from barycenter.fusion.training.loop import TrainingSettings
+from barycenter.fusion.validation import as_matrix, check_views, present_rows
 
 Kind = Literal["mlp", "gated", "attention"]
-Aligned = Mapping[str, NDArray[Any]]
-
-_PARAMS = (
-    "kind", "inputs", "shares", "task", "class_weight", "hidden", "batch_size", "learning_rate", "weight_decay",
-    "epochs", "patience", "held_out", "seed",
-)  # fmt: skip
 
 
-class NeuralHead:
+class NeuralHead(Head):
     """A head on the fused vector and on the aligned inputs that it is the average of.
 
     It begins as the linear head and is trained twice: on part of the rows, to see after how many steps the loss on the
@@ -44,12 +38,12 @@ class NeuralHead:
     Args:
         kind: ``mlp`` (a hidden layer on the average and on what is missing), ``gated`` (the same on an average of
             its own, weighted row by row) or ``attention`` (over the aligned inputs and the average).
-        inputs: Names of the inputs, in order.
+        inputs: Names of the inputs, in order; by default those of ``aligned``.
         shares: Weight of each input in the average; equal where not given.
         task: ``classification``, ``multilabel`` or ``regression``; ``auto`` follows from the targets.
         class_weight: ``balanced``, or ``{class: weight}``; classification only.
         hidden: Width of the hidden layer.
-        batch_size: Rows of a step, over all ranks.
+        batch_size: HeadRows of a step, over all ranks.
         learning_rate: Of Adam.
         weight_decay: Of what the linear head does not have.
         epochs: At most.
@@ -66,16 +60,15 @@ class NeuralHead:
 
     FORMAT: ClassVar[str] = "barycenter-neural-head"
 
-    task_: Task
+    inputs_: tuple[str, ...]
+    shares_: dict[str, float]
     steps_: int
-    scores_: Scores
-    heldout_score_: float
     _device: torch.device
 
     def __init__(
         self,
-        kind: Kind,
-        inputs: Sequence[str],
+        kind: Kind = "mlp",
+        inputs: Sequence[str] | None = None,
         shares: Mapping[str, float] | None = None,
         task: Task | Literal["auto"] = "auto",
         class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
@@ -88,65 +81,72 @@ class NeuralHead:
         held_out: float = 0.15,
         seed: int = 0,
     ) -> None:
-        if kind not in KINDS:
-            raise ValueError(f"unknown head {kind!r}; expected one of {', '.join(KINDS)}")
-        if not 0 < held_out <= 0.5:
-            raise ValueError(f"held_out must be above 0 and at most 0.5, not {held_out}")
-        if isinstance(inputs, str) or not inputs:
-            raise ValueError(f"inputs must be a list of at least one name, not {inputs!r}")
-        for key, value in {"hidden": hidden, "batch_size": batch_size, "epochs": epochs, "patience": patience}.items():
-            check_whole(key, value)
-        check_number("learning_rate", learning_rate, above_zero=True)
-        check_number("weight_decay", weight_decay)
-        check_whole("seed", seed, least=0)
-        if len(set(inputs)) < len(inputs):
-            raise ValueError(f"inputs names one twice: {', '.join(map(str, inputs))}")
-        if kind == "attention" and hidden % ATTENTION_HEADS:
-            raise ValueError(f"hidden must be a multiple of {ATTENTION_HEADS} for attention, not {hidden}")
-        self.kind, self.inputs, self.task, self.class_weight = kind, tuple(inputs), task, class_weight
-        self.shares = resolve("auto", shares, self.inputs)[1]
+        self.kind, self.inputs, self.shares, self.task, self.class_weight = kind, inputs, shares, task, class_weight
         self.hidden, self.batch_size, self.learning_rate = hidden, batch_size, learning_rate
         self.weight_decay, self.epochs, self.patience = weight_decay, epochs, patience
         self.held_out, self.seed = held_out, seed
 
+    def _check_params(self, names: Sequence[str]) -> None:
+        """Refuses parameters that are out of range; ``names`` are the inputs where the parameters name none."""
+        if self.kind not in KINDS:
+            raise ValueError(f"unknown head {self.kind!r}; expected one of {', '.join(KINDS)}")
+        if not 0 < self.held_out <= 0.5:
+            raise ValueError(f"held_out must be above 0 and at most 0.5, not {self.held_out}")
+        for key in ("hidden", "batch_size", "epochs", "patience"):
+            check_whole(key, getattr(self, key))
+        check_number("learning_rate", self.learning_rate, above_zero=True)
+        check_number("weight_decay", self.weight_decay)
+        check_whole("seed", self.seed, least=0)
+        inputs = names if self.inputs is None else self.inputs
+        if isinstance(inputs, str) or not inputs:
+            raise ValueError(f"inputs must be a list of at least one name, not {inputs!r}")
+        if len(set(inputs)) < len(inputs):
+            raise ValueError(f"inputs names one twice: {', '.join(map(str, inputs))}")
+        if self.kind == "attention" and self.hidden % ATTENTION_HEADS:
+            raise ValueError(f"hidden must be a multiple of {ATTENTION_HEADS} for attention, not {self.hidden}")
+        self.inputs_ = tuple(inputs)
+        self.shares_ = resolve("auto", self.shares, self.inputs_)[1]
+
     def fit(
         self,
-        X: Floats,
-        y: Sequence[Any] | NDArray[Any],
-        aligned: Aligned,
+        X: FloatArray,
+        y: Any,
+        aligned: Aligned | None = None,
+        *,
         groups: Iterable[object] | None = None,
-        place: Place | None = None,
+        context: TrainingContext | None = None,
         save_every: int = 200,
     ) -> Self:
-        """Trains the head, going on from the place's newest checkpoint.
+        """Trains the head, from the context's newest checkpoint.
 
         Args:
             X: (n, dim) fused vectors.
             y: n targets.
             aligned: ``{input: (n, dim)}``, all-NaN rows where it is missing, as is an absent name; ``mlp`` reads only
-                that, so any width will do.
+                that, so any width will do, and without it takes all inputs for present.
             groups: n values; rows with equal ones fall on one side of the held-out part.
-            place: Where it runs; by default this process. Each of several ranks is given all the rows.
+            context: Where it runs; by default this process. Each of several ranks is given all the rows.
             save_every: Steps between checkpoints.
 
         Raises:
             ValueError: If rows differ in number, there are none, a feature is not finite, or an aligned row is partly
                 NaN or infinite.
         """
-        place = place or InProcess()
-        with apart(place.device):
-            return self._fit(X, y, aligned, groups, place, save_every)
+        self._check_params(list(aligned or ["fused"]))
+        context = context or LocalContext()
+        with preserve_random_state(context.device):
+            return self._fit(X, y, aligned, groups, context, save_every)
 
     def _fit(
         self,
-        X: Floats,
-        y: Sequence[Any] | NDArray[Any],
-        aligned: Aligned,
+        X: FloatArray,
+        y: Any,
+        aligned: Aligned | None,
         groups: Iterable[object] | None,
-        place: Place,
+        context: TrainingContext,
         save_every: int,
     ) -> Self:
-        X = features(X)
+        X = self._features(X, reset=True)
         given = None if groups is None else list(groups)
         keys: list[object] = list(range(len(X))) if given is None else given
         y = as_targets(y)
@@ -155,15 +155,14 @@ class NeuralHead:
         self.task_ = linear.task_
         targets = linear.scores_.targets
         rows = self._rows(X, aligned, targets.encode(y), targets)
-        settings = self._settings(save_every)
         out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
-        self._device = place.device
-        first = settings.epochs * steps_per_epoch(len(rows), settings) + 1
+        self._device = context.device
+        second_training = self.epochs * steps_per_epoch(len(rows), self.batch_size) + 1
         found: dict[str, Any] | None = None
-        if (saved := place.newest()) is not None and saved.step >= first:
+        if (saved := context.latest_checkpoint()) is not None and saved.step >= second_training:
             found = saved.state["searched"]
         elif out.any() and not out.all():
-            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, settings, place)
+            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, context, save_every)
         if found is None:
             self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
         else:
@@ -171,41 +170,24 @@ class NeuralHead:
             self.scores_ = Scores(targets, np.array(found["slope"]), np.array(found["offset"]))
         self._module = self._started(linear, rows)
         if self.steps_:
-            extra_state = {"searched": found}
-            descend(self._module, rows, settings, place, steps=self.steps_, first=first, extra_state=extra_state)
+            self._train(
+                rows,
+                context,
+                save_every,
+                steps=self.steps_,
+                first_checkpoint=second_training,
+                extra_state={"searched": found},
+            )
         self._module.cpu().eval()
         return self
 
-    def decision_function(self, X: Floats, aligned: Aligned) -> Float64:
-        """(n, k) scores or values."""
-        if not hasattr(self, "_module"):
-            raise NotFittedError("this NeuralHead is not fitted; call fit first")
-        X = features(X)
+    def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
+        """See :meth:`Head.raw_scores`."""
+        X = self._features(X)
         rows = self._rows(X, aligned, np.zeros((len(X), 0)), None)
-        found = [part for _, part in outputs(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
+        found = [part for _, part in predict_logits(self._module, rows, torch.arange(len(rows)), torch.device("cpu"))]
         scores = torch.cat(found) if found else torch.zeros(0, len(self._offset))
         return np.asarray(scores.double().numpy() * self._unit + self._offset)
-
-    def predict(self, X: Floats, aligned: Aligned) -> NDArray[Any]:
-        """Targets in the form they were given in."""
-        scores = self.decision_function(X, aligned)
-        return self.scores_.decode(scores)
-
-    def predict_proba(self, X: Floats, aligned: Aligned) -> Float64:
-        """(n, k) calibrated probabilities of classes (each row sums to 1) or of labels.
-
-        Raises:
-            ValueError: For regression.
-        """
-        scores = self.decision_function(X, aligned)
-        if self.task_ == "regression":
-            raise ValueError("a regression head has no probabilities")
-        return self.scores_.probabilities(scores)
-
-    def score(self, X: Floats, y: Sequence[Any] | NDArray[Any], aligned: Aligned) -> float:
-        """Accuracy in 0..1 (of whole label sets for multilabel), or R2 for regression."""
-        scores = self.decision_function(X, aligned)
-        return self.scores_.score(scores, as_targets(y))
 
     def gates(self, aligned: Aligned) -> dict[str, NDArray[np.float32]]:
         """The weight that a ``gated`` head gives each input in each row.
@@ -215,15 +197,10 @@ class NeuralHead:
         """
         if not isinstance(self._module, Gated):
             raise ValueError(f"a head of kind {self.kind} has no gates")
-        values, present = self._stacked(aligned)
+        values, present = self._stacked(aligned, 0)
         with torch.no_grad():
             gates = self._module.gates(torch.from_numpy(values), torch.from_numpy(present)).numpy()
-        return {name: gates[:, place] for place, name in enumerate(self.inputs)}
-
-    @property
-    def classes_(self) -> list[Any]:
-        """Classes or labels, in column order."""
-        return self.scores_.targets.classes
+        return {name: gates[:, place] for place, name in enumerate(self.inputs_)}
 
     def state(self) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
         """What JSON can hold and what safetensors can hold of a trained head."""
@@ -235,12 +212,13 @@ class NeuralHead:
             "format": self.FORMAT,
             "version": 1,
             "task": self.task_,
-            "classes": self.classes_,
+            "classes": self.scores_.targets.classes,
             "shape": self.scores_.targets.shape,
             "dim": self._module.output.in_features,
             "steps": self.steps_,
             "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": {name: getattr(self, name) for name in _PARAMS}
+            "params": {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+            | {"inputs": self.inputs_, "shares": self.shares_}
             | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
         }
         return about, tensors
@@ -252,6 +230,8 @@ class NeuralHead:
         if isinstance(params["class_weight"], list):
             params = params | {"class_weight": dict(params["class_weight"])}
         head = cls(**params)
+        head._check_params(())
+        head.n_features_in_ = about["dim"]
         arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith("module.")}
         head.task_, head.steps_ = about["task"], about["steps"]
         head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
@@ -266,11 +246,8 @@ class NeuralHead:
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         about, tensors = self.state()
-        (folder / "head.safetensors").write_bytes(safetensors.torch.save(tensors))
-        (folder / "head.json").write_text(dumps(about), encoding="utf-8")
+        save_estimator(folder, "head", about, {name: tensor.numpy() for name, tensor in tensors.items()})
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -279,20 +256,18 @@ class NeuralHead:
         Raises:
             ValueError: If the folder holds something else.
         """
-        about = json.loads((Path(folder) / "head.json").read_text(encoding="utf-8"))
-        if about.get("format") != cls.FORMAT or about.get("version") != 1:
-            raise ValueError(f"{folder}: not a neural head of this version")
-        return cls.restore(about, safetensors.torch.load((Path(folder) / "head.safetensors").read_bytes()))
+        about, arrays = load_estimator(folder, "head", cls.FORMAT, 1)
+        return cls.restore(about, {name: torch.from_numpy(array) for name, array in arrays.items()})
 
     def _search(
         self,
-        given: tuple[Floats, NDArray[Any], list[object]],
-        rows: Rows,
+        given: tuple[FloatArray, NDArray[Any], list[object]],
+        rows: HeadRows,
         out: NDArray[np.bool_],
         ridge: float,
         targets: Targets,
-        settings: Settings,
-        place: Place,
+        context: TrainingContext,
+        save_every: int,
     ) -> dict[str, Any]:
         """Trains on the rows that are not held out; how many steps are best, and the calibration on the held-out."""
         X, y, keys = given
@@ -301,8 +276,8 @@ class NeuralHead:
         part.fit(X[kept], y[kept], groups=[keys[row] for row in kept])
         within, without = rows.take(torch.from_numpy(kept)), rows.take(torch.from_numpy(rest))
         self._module = self._started(part, rows, targets)
-        steps = descend(self._module, within, settings, place, held_out=without)
-        found = [block for _, block in outputs(self._module, without, torch.arange(len(rest)), place.device)]
+        steps = self._train(within, context, save_every, held_out=without)
+        found = [block for _, block in predict_logits(self._module, without, torch.arange(len(rest)), context.device)]
         scores = torch.cat(found).double().numpy() * self._unit + self._offset
         read = Scores.calibrated(targets, scores, targets.encode(y[rest]), without.weight.double().numpy())
         steps = round(steps * len(rows) / len(within))
@@ -313,13 +288,13 @@ class NeuralHead:
             "offset": read.offset.tolist(),
         }
 
-    def _started(self, linear: LinearHead, rows: Rows, targets: Targets | None = None) -> LinearOnAverage:
+    def _started(self, linear: LinearHead, rows: HeadRows, targets: Targets | None = None) -> LinearOnAverage:
         """A new module that says what the linear head says, its classes put where ``targets`` has them."""
         slope, offset = linear.scores_.slope, linear.scores_.offset
         coefficients, intercepts = linear.coef_ * slope, linear.intercept_ * slope + offset
         outputs_ = rows.target.shape[1]
-        if targets is not None and targets.classes != linear.classes_:
-            place = [targets.classes.index(name) for name in linear.classes_]
+        if targets is not None and targets.classes != linear.scores_.targets.classes:
+            place = [targets.classes.index(name) for name in linear.scores_.targets.classes]
             wide, low = np.zeros((len(coefficients), outputs_)), np.full(outputs_, float(intercepts.min()) - 2.0)
             wide[:, place], low[place] = coefficients, intercepts
             coefficients, intercepts = wide, low
@@ -333,21 +308,25 @@ class NeuralHead:
 
     def _new(self, dim: int, outputs_: int) -> LinearOnAverage:
         return KINDS[self.kind](
-            dim, outputs_, inputs=len(self.inputs), hidden=self.hidden, shares=[self.shares[n] for n in self.inputs]
+            dim, outputs_, inputs=len(self.inputs_), hidden=self.hidden, shares=[self.shares_[n] for n in self.inputs_]
         )
 
-    def _settings(self, save_every: int) -> Settings:
-        return Settings(
-            self.task_, self.batch_size, self.learning_rate, self.weight_decay, self.epochs, self.patience, self.seed,
-            save_every,
-        )  # fmt: skip
+    def _train(self, rows: HeadRows, context: TrainingContext, save_every: int, **options: Any) -> int:
+        settings = TrainingSettings(self.epochs, self.patience, self.learning_rate, self.weight_decay, self.seed)
+        return train_head_network(
+            self._module,
+            rows,
+            self.task_,
+            settings,
+            context,
+            batch_size=self.batch_size,
+            save_every=save_every,
+            **options,
+        )
 
-    def _rows(self, X: Floats, aligned: Aligned, Y: Float64, targets: Targets | None) -> Rows:
+    def _rows(self, X: FloatArray, aligned: Aligned | None, Y: Float64, targets: Targets | None) -> HeadRows:
         """Rows as tensors; with ``targets``, also what turns outputs into values (regression)."""
-        X = features(X)
-        if targets is None and X.shape[1] != self._module.output.in_features:
-            raise ValueError(f"the head was fitted on {self._module.output.in_features} features, got {X.shape[1]}")
-        values, present = self._stacked(aligned)
+        values, present = self._stacked(aligned, len(X))
         if len(values) != len(X):
             raise ValueError(f"{len(values)} rows of aligned inputs for {len(X)} fused vectors")
         if self.kind != "mlp" and values.shape[::2] != X.shape:
@@ -360,21 +339,26 @@ class NeuralHead:
                 self._unit, self._offset = np.maximum(Y.std(axis=0), 1e-12), Y.mean(axis=0)
                 Y = (Y - self._offset) / self._unit
         arrays = (X.astype(np.float32, copy=False), values, present, Y.astype(np.float32), weight.astype(np.float32))
-        return Rows(*(torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays))
+        return HeadRows(*(torch.from_numpy(np.require(array, requirements=["C", "W"])) for array in arrays))
 
-    def _stacked(self, aligned: Aligned) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _stacked(self, aligned: Aligned | None, n: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """(n, inputs, dim) values, zeros where missing, and (n, inputs) presence."""
-        given = as_views(aligned)
-        if unknown := [name for name in given if name not in self.inputs]:
-            raise ValueError(f"{', '.join(unknown)}: unknown input; the head reads {', '.join(self.inputs)}")
+        if aligned is None:
+            if self.kind != "mlp":
+                raise ValueError(f"a head of kind {self.kind} needs the aligned inputs")
+            shape = (n, len(self.inputs_))
+            return np.zeros((*shape, 1), dtype=np.float32), np.ones(shape, dtype=bool)
+        given = check_views(aligned)
+        if unknown := [name for name in given if name not in self.inputs_]:
+            raise ValueError(f"{', '.join(unknown)}: unknown input; the head reads {', '.join(self.inputs_)}")
         arrays = {name: as_matrix(name, values) for name, values in given.items()}
         widths = {name: values.shape[1] for name, values in arrays.items()}
         if len(set(widths.values())) > 1:
             raise ValueError(f"aligned inputs differ in width: {widths}")
         shape = next(iter(arrays.values())).shape
-        values = np.zeros((shape[0], len(self.inputs), shape[1]), dtype=np.float32)
+        values = np.zeros((shape[0], len(self.inputs_), shape[1]), dtype=np.float32)
         present = np.zeros(values.shape[:2], dtype=bool)
-        for place, name in enumerate(self.inputs):
+        for place, name in enumerate(self.inputs_):
             if name in arrays:
                 there = present_rows(name, arrays[name])
                 present[:, place], values[there, place] = there, arrays[name][there]

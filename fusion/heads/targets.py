@@ -117,14 +117,14 @@ class Targets:
             predictions: (n, k): class scores, label probabilities, or values.
         """
         if self.task == "classification":
-            best: NDArray[Any] = _objects(self.classes)[predictions.argmax(axis=1)]
+            best: NDArray[Any] = as_array(self.classes)[predictions.argmax(axis=1)]
             return best
         if self.task == "regression":
             return predictions if self.shape == "matrix" else predictions[:, 0]
         chosen = predictions > 0.5
         if self.shape == "matrix":
             return chosen.astype(np.int64)
-        return _objects([[self.classes[column] for column in np.flatnonzero(row)] for row in chosen])
+        return as_array([[self.classes[column] for column in np.flatnonzero(row)] for row in chosen])
 
 
 def _plain(value: Any) -> Any:
@@ -135,7 +135,7 @@ def _sorted(values: set[Any]) -> list[Any]:
     return sorted(values, key=lambda value: (type(value).__name__, value))
 
 
-def _objects(values: list[Any]) -> NDArray[Any]:
+def as_array(values: list[Any]) -> NDArray[Any]:
     """An array of plain values where they are of one simple type, else of objects."""
     kinds = {type(value) for value in values}
     if len(kinds) == 1 and kinds <= {int, float, bool, str}:

@@ -12,9 +12,10 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from barycenter.fusion.moments.paired import BLOCK_ROWS, Moments, Precision, load_arrays, merge_all
+from barycenter.fusion.moments.paired import BLOCK_ROWS, Moments, Precision, merge_all
+from barycenter.fusion.serialization import load_arrays
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import Views, as_views, common_rows
+from barycenter.fusion.validation import Views, check_views, common_rows
 
 __all__ = ["BLOCK_ROWS", "FoldMoments", "Moments", "Precision", "merge_all"]
 
@@ -56,7 +57,7 @@ class FoldMoments(Sequence[Moments]):
         Raises:
             ValueError: See :meth:`Moments.of`; also if groups and rows differ in number.
         """
-        arrays = as_views(views)
+        arrays = check_views(views)
         dims = {name: values.shape[1] for name, values in arrays.items()}
         moments = cls(Moments(dims, precision) for _ in range(folds))
         moments.update(arrays, groups)

@@ -15,10 +15,11 @@ from typing import Any, Literal, Self
 import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
-from barycenter.fusion.moments.sums import Float64, Sums
-from barycenter.fusion.validation import FloatArray, Views, as_matrix, as_views, check_rows, common_rows, present_rows
+from barycenter.fusion.arrays import Float64, FloatArray
+from barycenter.fusion.moments.sums import Sums
+from barycenter.fusion.serialization import load_arrays
+from barycenter.fusion.validation import Views, as_matrix, check_rows, check_views, common_rows, present_rows
 
 BLOCK_ROWS = 8192
 _FORMAT = "barycenter-moments"
@@ -67,7 +68,7 @@ class Moments:
             TypeError: If the views are no mapping.
             ValueError: On unequal rows, wrong shapes, and partly NaN or infinite rows, named by input and index.
         """
-        arrays = as_views(views)
+        arrays = check_views(views)
         moments = cls(dims or {name: values.shape[1] for name, values in arrays.items()}, precision)
         moments.update(arrays)
         return moments
@@ -159,7 +160,7 @@ class Moments:
         Raises:
             ValueError: See :meth:`of`.
         """
-        arrays = as_views(views)
+        arrays = check_views(views)
         self._check(arrays)
         check_rows(arrays, first)
         return arrays
@@ -275,18 +276,6 @@ class Moments:
 def _sums(arrays: Mapping[str, NDArray[Any]], prefix: str, width: int) -> Sums:
     n = int(arrays[prefix + "n"][0])
     return Sums(n, arrays[prefix + "mean"], arrays[prefix + "m2"]) if n else Sums.zeros(width)
-
-
-def load_arrays(path: str | Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a safetensors file.
-
-    Raises:
-        ValueError: If it is none.
-    """
-    try:
-        return dict(safetensors.numpy.load_file(str(path)))
-    except SafetensorError as error:
-        raise ValueError(f"{path}: not a safetensors file: {error}") from error
 
 
 def merge_all(parts: Iterable[Moments]) -> Moments:

@@ -6,10 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.validation import FloatArray, constant_columns
-
-Float64 = NDArray[np.float64]
-
+from barycenter.fusion.arrays import Float64, FloatArray
+from barycenter.fusion.validation import constant_columns
 
 # What is left of a column's sum of squares below this share may be rounding only: the column is looked at again.
 _CANCELLED = 1e-3

@@ -29,14 +29,14 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from barycenter.fusion.errors import BarycenterError, RunError
-from barycenter.fusion.training import Checkpoint, Place
+from barycenter.fusion.training.context import Checkpoint, TrainingContext
 from barycenter.infra.dispatch.executor import Failure, WorkerAllocation
 from barycenter.infra.names import identifier
 from barycenter.infra.ray.private import placement_errors
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import in_environment
 
-Loop: TypeAlias = Callable[[Place, dict[str, Any]], Checkpoint]
+Loop: TypeAlias = Callable[[TrainingContext, dict[str, Any]], Checkpoint]
 """Runs on every rank with the same config; what rank 0 returns is the result."""
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def train(
 
     Args:
         loop: A function at the top of a module; it and ``config`` are sent to the workers.
-        config: What it is called with, beside its :class:`~barycenter.fusion.training.Place`.
+        config: What it is called with, beside its :class:`~barycenter.fusion.training.context.TrainingContext`.
         allocation: How many workers, and what each reserves; as many ranks train data parallel.
         storage: Where checkpoints lie.
         folder: In the storage; the caller names it by everything that the result depends on.
@@ -166,14 +166,14 @@ def _on_worker(arguments: dict[str, Any]) -> None:
     work: _Work = arguments["work"]
     os.environ.update(work.credentials)
     torch.set_num_threads(work.threads)
-    place = _Worker(work.store)
+    context = _WorkerContext(work.store)
     try:
         with threadpool_limits(work.threads):
-            result = work.loop(place, work.config)
+            result = work.loop(context, work.config)
     except Exception as error:  # noqa: BLE001 - reported to the driver
-        by_peer = place.world_size > 1 and not isinstance(error, BarycenterError) and _is_broken_group(error)
+        by_peer = context.world_size > 1 and not isinstance(error, BarycenterError) and _is_broken_group(error)
         raise _LoopError(Failure.of(error), by_peer) from None
-    if place.rank == 0:
+    if context.rank == 0:
         work.store.finish(result)
 
 
@@ -186,8 +186,8 @@ def _is_broken_group(error: Exception) -> bool:
     )
 
 
-class _Worker:
-    """One rank; a :class:`~barycenter.fusion.training.Place`."""
+class _WorkerContext:
+    """One rank; a :class:`~barycenter.fusion.training.context.TrainingContext`."""
 
     def __init__(self, store: "CheckpointStore") -> None:
         context = ray.train.get_context()
@@ -195,7 +195,7 @@ class _Worker:
         self.device = ray.train.torch.get_device()
         self._store = store
 
-    def newest(self) -> Checkpoint | None:
+    def latest_checkpoint(self) -> Checkpoint | None:
         found = self._store.newest()
         self._meet()
         return found
@@ -204,14 +204,14 @@ class _Worker:
         if self.rank == 0:
             self._store.save(checkpoint)
 
-    def parallel(self, module: nn.Module) -> nn.Module:
+    def prepare_module(self, module: nn.Module) -> nn.Module:
         module = module.to(self.device)
         if self.world_size == 1:
             return module
         devices = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(module, device_ids=devices)
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         if self.world_size == 1:
             return values
         summed = values.detach().clone().to(self.device)

@@ -12,7 +12,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
-from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, fill_for_target, labelled_moments
+from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labelled_moments
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
@@ -106,19 +106,17 @@ def given_average(job: Job) -> tuple[str, dict[str, float] | None]:
 def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, Any]]:
     """What a held-out criterion chooses among the methods that the job allows."""
     job, settings = run.job, run.job.alignment
-    choice = alignments.choose(
-        moments,
-        read_sample(run),
+    search = alignments.AlignmentSearch(
         dim=min(settings.dim, max_dim(settings.method, run.widths)),
         regularization=settings.regularization,
         methods=alignments.CHOICES if settings.method == "auto" else (settings.method,),
         average="auto" if job.average.method == "auto" else "mean",
-        shorter=not job.explicit("alignment.dim"),
-    )
+        half_dim=not job.explicit("alignment.dim"),
+    ).fit_moments(moments, read_sample(run))
     average, weights = given_average(job)
-    if job.average.method == "auto" and choice.average == "weighted":
-        average, weights = "weighted", choice.weights
-    return choice.alignment, choice.to_dict() | {"average": average, "weights": weights}
+    if job.average.method == "auto" and search.average_ == "weighted":
+        average, weights = "weighted", search.average_weights_
+    return search.best_estimator_, search.to_dict() | {"average": average, "weights": weights}
 
 
 def read_sample(run: Run) -> Sample:
@@ -140,7 +138,7 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
 
     alignment, features = fit_feature_alignment(run, cluster, moments, fit_key(run))
     if learnable_target(run) is not None and average in ("mean", "weighted") and len(run.inputs) > 1:
-        summary["probe_ridge"] = fill_for_target(alignment, features.total, read_sample(run), weights)
+        summary["probe_ridge"] = alignment.fill_for_target(features.total, read_sample(run), weights)
     return alignment, summary
 
 

@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import Autoencoder, Contrastive, FeatureAlignment, KernelCCA, TrainedAlignment
-from barycenter.fusion.alignment.networks import Batch, Learner
+from barycenter.fusion.alignment.network_training import batches_of, train_alignment_network
+from barycenter.fusion.alignment.networks import AlignmentNetwork, ViewBatch
 from barycenter.fusion.alignment.trained import HELD_OUT_FOLD
-from barycenter.fusion.alignment.training_loop import Settings, batches_of, train
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of, stable_hash
-from barycenter.fusion.training import Checkpoint, Place
+from barycenter.fusion.training.context import Checkpoint, TrainingContext
+from barycenter.fusion.training.loop import TrainingSettings
 from barycenter.infra.corpus import Shard
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
@@ -91,13 +92,13 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
     plan = _ranks(run, cluster)
     reader, folds, size = RowReader.of(run), alignment.folds, alignment.batch_size
 
-    def on_workers(learner: Learner, settings: Settings, rows: int, hold: bool) -> Checkpoint:
+    def on_workers(network: AlignmentNetwork, settings: TrainingSettings, rows: int, hold: bool) -> Checkpoint:
         data = ShardBatches(reader, run.shards, folds, size, run.job.seed, plan.workers, hold)
         return train_on_workers(
             cluster,
             train_on_shards,
             {
-                "learner": learner,
+                "network": network,
                 "settings": settings,
                 "data": data,
                 "steps": max(1, round(min(EPOCH_ROWS, rows) / size / plan.workers)),
@@ -122,14 +123,17 @@ def _ranks(run: Run, cluster: Cluster) -> WorkerAllocation:
     return WorkerAllocation(1, 1, cpus_per_worker=min(1.0, plan.cpus))
 
 
-def train_on_shards(place: Place, config: dict[str, Any]) -> Checkpoint:
+def train_on_shards(context: TrainingContext, config: dict[str, Any]) -> Checkpoint:
     """The loop of every rank: its share of the shards, streamed."""
-    learner: Learner = config["learner"]
-    settings: Settings = config["settings"]
     data: ShardBatches = config["data"]
-    held = list(data.held_out(place.rank))
-    return train(
-        place, learner, settings, lambda epoch: data.training(place.rank, epoch), lambda _: held, config["steps"]
+    held_out = list(data.held_out(context.rank))
+    return train_alignment_network(
+        context,
+        config["network"],
+        config["settings"],
+        lambda epoch: data.training(context.rank, epoch),
+        (lambda: held_out) if data.hold else None,
+        config["steps"],
     )
 
 
@@ -155,7 +159,7 @@ class ShardBatches:
     ranks: int
     hold: bool = True
 
-    def training(self, rank: int, epoch: int) -> Iterator[Batch]:
+    def training(self, rank: int, epoch: int) -> Iterator[ViewBatch]:
         """This rank's batches in an epoch; of all shards where its own hold no row to train on."""
         order = [self.shards[i] for i in np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))]
         some = False
@@ -165,7 +169,7 @@ class ShardBatches:
         if not some:
             yield from self._shuffled(order, [self.seed, epoch, rank])
 
-    def held_out(self, rank: int) -> Iterator[Batch]:
+    def held_out(self, rank: int) -> Iterator[ViewBatch]:
         """This rank's part of a sample of the held-out fold."""
         if not self.hold:
             return
@@ -173,7 +177,7 @@ class ShardBatches:
         for views, codes in self._windows(sample[rank :: self.ranks], held=True):
             yield from batches_of(views, codes, np.arange(len(codes)), self.size)
 
-    def _shuffled(self, shards: Iterable[Shard], seed: list[int]) -> Iterator[Batch]:
+    def _shuffled(self, shards: Iterable[Shard], seed: list[int]) -> Iterator[ViewBatch]:
         for number, (views, codes) in enumerate(self._windows(shards, held=False)):
             yield from batches_of(views, codes, np.arange(len(codes)), self.size, [*seed, number])
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, array_to_vectors, partition_scalar
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
-from barycenter.fusion.splits import stable_hash
+from barycenter.fusion.splits import split_rows, stable_hash
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.aligned_vectors import AlignedRows
 from barycenter.tasks.data.embeddings import Vectors
-from barycenter.tasks.data.rows import group_labels, split_by_hash, split_by_name
+from barycenter.tasks.data.rows import group_labels
 from barycenter.tasks.data.targets import split_notes
 
 MOST_ROWS = 500_000
@@ -196,9 +196,8 @@ def _groups(table: pa.Table, manifest: Manifest, train: TrainJob) -> list[str]:
 
 
 def _split(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
-    if train.split is not None:
-        return split_by_name(table.column(train.split).to_pylist())
-    return split_by_hash(_groups(table, manifest, train))
+    names = None if train.split is None else table.column(train.split).to_pylist()
+    return split_rows(_groups(table, manifest, train), names)
 
 
 def _reading(storage: Storage, manifest: Manifest, train: TrainJob) -> Reading:

@@ -13,14 +13,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from barycenter.fusion.heads.labels import side_of
 from barycenter.fusion.heads.targets import is_empty
-from barycenter.fusion.splits import is_test
+from barycenter.fusion.splits import split_rows
 from barycenter.infra.corpus import Corpus, Shard, misfits_of
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.embeddings import read_embeddings
-from barycenter.tasks.run.context import TEST_FRACTION, Run
+from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
 _SPREAD = 64
@@ -108,9 +107,8 @@ class Rows:
 
     @cached_property
     def _part(self) -> NDArray[np.str_]:
-        if self.split is None:
-            return split_by_hash(self.groups)
-        return split_by_name(self.split_columns.column(self.split).to_pylist())
+        names = None if self.split is None else self.split_columns.column(self.split).to_pylist()
+        return split_rows(self.groups, names)
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
@@ -130,16 +128,6 @@ def group_labels(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
     ['a', 'k1', 'k2']
     """
     return [key if is_empty(value) else str(value) for key, value in zip(keys, values, strict=True)]
-
-
-def split_by_name(values: Iterable[object]) -> NDArray[np.str_]:
-    """(n,) ``train``, ``test`` or ``other``, by the values of a split column."""
-    return np.array([side_of(value) for value in values], dtype="U5")
-
-
-def split_by_hash(groups: Sequence[object]) -> NDArray[np.str_]:
-    """(n,) ``train`` or ``test``, by a hash of what no split divides."""
-    return np.where(is_test(groups, TEST_FRACTION), "test", "train")
 
 
 @dataclass(frozen=True, slots=True)

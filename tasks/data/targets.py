@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 
 from barycenter.fusion.errors import JobError
-from barycenter.fusion.heads.labels import Found, Reading, TargetError, counted, find_reading, side_of
+from barycenter.fusion.heads.labels import Found, Reading, TargetError, counted, find_reading
+from barycenter.fusion.splits import split_of
 from barycenter.infra.corpus import Corpus
 from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.run.context import Run
@@ -70,7 +71,7 @@ def split_notes(split: str, names: Mapping[str, int]) -> list[str]:
     >>> split_notes("fold", {"train": 80, "test": 10, "dev": 10})
     ["train.split: rows whose `fold` is 'dev' 10 are neither trained on nor tested"]
     """
-    parts = {name: side_of(name) for name in names}
+    parts = {name: split_of(name) for name in names}
     others = {name: count for name, count in names.items() if parts[name] == "other"}
     notes = []
     if others:
@@ -83,7 +84,7 @@ def split_notes(split: str, names: Mapping[str, int]) -> list[str]:
 def _check_split(run: Run, split: str) -> None:
     names = _split_names(run, split)
     whole = sum(names.values()) == _rows(run.tables[0].corpus)
-    if whole and "train" not in map(side_of, names):
+    if whole and "train" not in map(split_of, names):
         why = "so there is nothing to learn from"
         raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {counted(names)}")
 

@@ -8,7 +8,7 @@ from typing import Any
 from barycenter.fusion.average import resolve
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.heads.neural import NeuralHead
-from barycenter.fusion.training import Checkpoint, Place
+from barycenter.fusion.training.context import Checkpoint, TrainingContext
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.connection import connect
@@ -68,12 +68,12 @@ def train_neural_head(
     return NeuralHead.restore(trained.state, trained.tensors)
 
 
-def head_loop(place: Place, config: dict[str, Any]) -> Checkpoint:
+def head_loop(context: TrainingContext, config: dict[str, Any]) -> Checkpoint:
     """What every rank runs: reads the rows, trains, and gives the head back as a checkpoint."""
     train = TrainJob.model_validate(config["train"])
     rows = read_labelled(config["source"], config["manifest"], train, config["chosen"])
     rows = rows.take(~rows.test)
     head = NeuralHead(train.head, **config["settings"])  # type: ignore[arg-type]
-    head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, place=place)
+    head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, context=context)
     about, tensors = head.state()
     return Checkpoint(head.steps_, tensors, about)

@@ -11,7 +11,7 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
-from barycenter.tasks.heads.stage import load_head, predictions, scores_of
+from barycenter.tasks.heads.stage import load_head, predictions
 
 _FILE = "head.json"
 _PREDICTIONS = "all-rows.parquet"
@@ -44,7 +44,7 @@ def predict(
             table = read_file(storage, manifest, file, [manifest.key, "fused", *inputs.columns])
             fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
             try:
-                scores = scores_of(model, fused, inputs.of(table))
+                scores = model.raw_scores(fused, inputs.of(table))
             except ValueError as error:
                 raise RunError(f"the head does not fit these features: {error}") from error
             made = predictions(model, table.column(manifest.key).to_pylist(), scores)

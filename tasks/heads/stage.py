@@ -18,7 +18,6 @@ from barycenter.fusion.heads.labels import Reading
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.embeddings import Vectors
 from barycenter.tasks.data.labelled_rows import read_labelled, survey
 from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.progress import StageProgress
@@ -94,7 +93,7 @@ def fit_head(
         learned = rows.take(~rows.test)
         if train.head == "linear":
             linear = LinearHead(task=chosen.target.task, seed=seed)
-            head: Head = linear.fit(learned.fused, learned.target, learned.groups)
+            head: Head = linear.fit(learned.fused, learned.target, groups=learned.groups)
         else:
             from barycenter.tasks.heads.distributed import train_neural_head
 
@@ -104,7 +103,7 @@ def fit_head(
         tested = rows.take(rows.test)
         metrics |= {"n_train": len(learned.keys), "n_test": len(tested.keys)}
         if tested.keys:
-            scores = scores_of(head, tested.fused, tested.aligned)
+            scores = head.raw_scores(tested.fused, tested.aligned)
             metrics["score"] = float(head.scores_.score(scores, tested.target))
             sink.write_table(f"{folder}/predictions.parquet", predictions(head, tested.keys, scores))
         if not isinstance(head, LinearHead):
@@ -113,13 +112,6 @@ def fit_head(
         sink.write(f"{folder}/metrics.json", json.dumps(metrics, indent=1).encode())
         figures = progress.figures()
     return metrics, figures
-
-
-def scores_of(head: "Head", fused: Vectors, aligned: dict[str, Vectors]) -> NDArray[np.float64]:
-    """(n, k) scores of any head."""
-    if isinstance(head, LinearHead):
-        return head.decision_function(fused)
-    return head.decision_function(fused, aligned)
 
 
 def predictions(head: "Head", keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
@@ -143,10 +135,10 @@ def _prediction_type(head: "Head") -> pa.DataType:
     if head.task_ == "regression":
         return pa.float64()
     simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-    kinds = {type(label) for label in head.classes_}
+    kinds = {type(label) for label in head.scores_.targets.classes}
     kind = simple.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
-    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in head.classes_):
-        kind = pa.uint64() if all(0 <= label < 2**64 for label in head.classes_) else pa.string()
+    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in head.scores_.targets.classes):
+        kind = pa.uint64() if all(0 <= label < 2**64 for label in head.scores_.targets.classes) else pa.string()
     if head.task_ == "classification":
         return kind
     return pa.list_(pa.int64() if head.scores_.targets.shape == "matrix" else kind)

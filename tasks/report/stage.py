@@ -18,7 +18,6 @@ from barycenter.fusion.alignment import (
     LinearAlignment,
     Sample,
     best_space,
-    fill_for_target,
     head_fill_ridges,
     labelled_moments,
 )
@@ -185,10 +184,10 @@ def _cross_validated(
     held_out = run.job.alignment.folds if average == "posterior" else 1
 
     def learn(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
-        again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, part_groups)
+        again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, groups=part_groups)
         if for_target and isinstance(again, FeatureAlignment):
             features = again.feature_moments(part, part_groups).total
-            fill_for_target(again, features, Sample(part, part_groups, part_labels, target.task), weights)
+            again.fill_for_target(features, Sample(part, part_groups, part_labels, target.task), weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
@@ -206,7 +205,7 @@ def _cross_validated(
         else:
             again.fit_moments(moments)
         if for_target:
-            fill_for_target(again, moments.total, sample, weights)
+            again.fill_for_target(moments.total, sample, weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     learned = isinstance(alignment, FeatureAlignment)
@@ -250,12 +249,7 @@ def _samples(
     fused[there] = alignment.fuse(given, average=average, weights=weights)
     target = learnable_target(run)
     labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
-    if (
-        labels is not None
-        and "probe" in report
-        and hasattr(alignment, "truncate")
-        and report["alignment"]["method"] != "none"
-    ):
+    if labels is not None and "probe" in report and report["alignment"]["method"] != "none":
         labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
         report["probe"]["dimensions"] = dimension_curve(
             fused, labels, rows.groups, labelled & there & rows.training, labelled & complete & rows.test,

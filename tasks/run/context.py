@@ -21,8 +21,6 @@ from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
 
-TEST_FRACTION = 0.2
-
 
 class Run:
     """A job bound to its corpus, its shards, its encoders and its output; built before Ray or Prefect start.

@@ -14,7 +14,7 @@ from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.infra.storage import Storage
 
 if TYPE_CHECKING:
-    from barycenter.fusion.training import Checkpoint
+    from barycenter.fusion.training.context import Checkpoint
     from barycenter.infra.ray.training import Loop
 
 
@@ -51,10 +51,10 @@ def train(
     checkpoint is kept.
     """
     if isinstance(cluster, ThisProcess):
-        from barycenter.fusion.training import InProcess
+        from barycenter.fusion.training.context import LocalContext
 
         with threadpool_limits(allocation.threads):
-            return loop(InProcess(), config)
+            return loop(LocalContext(), config)
     from barycenter.infra.ray.training import train as train_on_ray  # imports torch
 
     return train_on_ray(loop, config, allocation=allocation, storage=storage, folder=folder, name=name)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from barycenter.fusion.alignment import (
     CCA,
     PCA,
+    AlignmentSearch,
     Autoencoder,
     Contrastive,
     Identity,
@@ -20,7 +21,6 @@ from barycenter.fusion.alignment import (
     KernelCCA,
     Procrustes,
     Sample,
-    choose,
     significance,
 )
 from barycenter.fusion.alignment.imputation import Imputer
@@ -75,7 +75,7 @@ TAKERS = {
     "Imputer.impute": Imputer(Moments.of(VIEWS)).impute,
     "significance": lambda v: significance(CCA(2), v, permutations=19),
     "Sample.complete": lambda v: Sample(v).complete(),
-    "choose": lambda v: choose(FoldMoments.of(VIEWS), Sample(v)),
+    "AlignmentSearch": lambda v: AlignmentSearch().fit_moments(FoldMoments.of(VIEWS), Sample(v)),
     "probe": _probe,
     "NeuralHead.fit": lambda v: NeuralHead("mlp", NAMES, hidden=4, epochs=1).fit(VIEWS["text"], np.array(LABELS), v),
     "NeuralHead.predict_proba": lambda v: HEAD.predict_proba(VIEWS["text"], v),

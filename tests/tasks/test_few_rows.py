@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from barycenter.fusion.alignment import Joint, Sample, choose
+from barycenter.fusion.alignment import AlignmentSearch, Joint, Sample
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.heads.labels import find_reading
 from barycenter.fusion.moments import FoldMoments
@@ -71,8 +71,10 @@ def test_an_input_that_never_varies_has_a_probe():
     groups = [key for key, held in zip(keys, test, strict=True) if not held]
     known = [label for label, held in zip(labels, test, strict=True) if not held]
     folds = FoldMoments.of(train, 5, groups)
-    choice = choose(folds, Sample(train, groups, known), dim=3)
-    fitted = SimpleNamespace(alignment=choice.alignment, average=("weighted", choice.weights), summary=choice.to_dict())
+    search = AlignmentSearch(dim=3).fit_moments(folds, Sample(train, groups, known))
+    fitted = SimpleNamespace(
+        alignment=search.best_estimator_, average=("weighted", search.average_weights_), summary=search.to_dict()
+    )
     job = SimpleNamespace(
         train=SimpleNamespace(target="label", task="classification"), alignment=SimpleNamespace(folds=3)
     )

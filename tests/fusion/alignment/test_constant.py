@@ -8,6 +8,7 @@ import pytest
 from barycenter.fusion.alignment import (
     CCA,
     PCA,
+    AlignmentSearch,
     Autoencoder,
     Contrastive,
     Identity,
@@ -16,8 +17,6 @@ from barycenter.fusion.alignment import (
     Procrustes,
     Sample,
     best_space,
-    choose,
-    fill_for_target,
     load,
 )
 from barycenter.fusion.heads.linear import LinearHead
@@ -76,24 +75,24 @@ def test_the_choice_is_that_of_the_inputs_that_vary(labelled, constants):
     train, y, test, held = halves(*make_views(constants=constants))
     labels = y.tolist() if labelled else None
     with pytest.warns(UserWarning, match="const: the same in every complete row"):
-        choice = choose(FoldMoments.of(train), Sample(train, None, labels), dim=4)
-    assert choice.weights == {"v": 1.0} | dict.fromkeys(constants, 0.0)
+        search = AlignmentSearch(dim=4).fit_moments(FoldMoments.of(train), Sample(train, None, labels))
+    assert search.average_weights_ == {"v": 1.0} | dict.fromkeys(constants, 0.0)
     bare = {"v": train["v"]}
-    without = choose(FoldMoments.of(bare), Sample(bare, None, labels), dim=4)
-    np.testing.assert_allclose(choice.fuse(test), without.fuse({"v": test["v"]}), atol=1e-5)
-    assert np.isfinite(choice.fuse({"const": test["const"]})).all()
-    assert LinearHead().fit(choice.fuse(train), y).score(choice.fuse(test), held) > 0.9
+    without = AlignmentSearch(dim=4).fit_moments(FoldMoments.of(bare), Sample(bare, None, labels))
+    np.testing.assert_allclose(search.fuse(test), without.fuse({"v": test["v"]}), atol=1e-5)
+    assert np.isfinite(search.fuse({"const": test["const"]})).all()
+    assert LinearHead().fit(search.fuse(train), y).score(search.fuse(test), held) > 0.9
 
 
 @pytest.mark.parametrize("method", ["joint", "cca", "procrustes", "pca"])
 def test_a_given_method_and_average_take_constant_inputs(method):
     train, y, test, held = halves(*make_views())
     with pytest.warns(UserWarning, match="const: the same"):
-        choice = choose(
-            FoldMoments.of(train), Sample(train, None, y.tolist()), dim=4, methods=(method,), average="mean"
+        search = AlignmentSearch(dim=4, methods=(method,), average="mean").fit_moments(
+            FoldMoments.of(train), Sample(train, None, y.tolist())
         )
-    assert choice.weights == {"v": 0.5, "const": 0.5}
-    assert LinearHead().fit(choice.fuse(train), y).score(choice.fuse(test), held) > 0.9
+    assert search.average_weights_ == {"v": 0.5, "const": 0.5}
+    assert LinearHead().fit(search.fuse(train), y).score(search.fuse(test), held) > 0.9
 
 
 def test_two_that_vary_beside_one_that_does_not():
@@ -110,9 +109,9 @@ def test_two_that_vary_beside_one_that_does_not():
         for m in "ab":
             np.testing.assert_allclose(aligned[m], expected[m], atol=1e-6)
         assert not aligned["c"].any()
-    choice = choose(FoldMoments.of(views), Sample(views, None, (z[:, 0] > 0).tolist()), dim=3)
-    assert choice.weights["c"] == 0
-    assert np.isfinite(choice.fuse({"c": views["c"]})).all()
+    search = AlignmentSearch(dim=3).fit_moments(FoldMoments.of(views), Sample(views, None, (z[:, 0] > 0).tolist()))
+    assert search.average_weights_["c"] == 0
+    assert np.isfinite(search.fuse({"c": views["c"]})).all()
 
 
 def test_equal_widths_are_averaged_with_constants_too():
@@ -158,7 +157,7 @@ def test_a_weight_of_zero_leaves_rows_without_that_input_finite():
     sample = Sample(views, None, (z[:, 0] > 0).tolist())
     folds, weights = FoldMoments.of(views), {"text": 1.0, "image": 0.0}
     fitted = Joint(3).fit_moments(folds)
-    fill_for_target(fitted, folds.total, sample, weights)
+    fitted.fill_for_target(folds.total, sample, weights)
     for present in views:
         assert np.isfinite(fitted.fuse({present: views[present]}, "weighted", weights)).all()
     without = fitted.fuse({"text": views["text"]}, "weighted", weights)

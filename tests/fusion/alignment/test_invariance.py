@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barycenter.fusion.alignment import CCA, PCA, Joint, KernelCCA, Procrustes, Sample, choose
+from barycenter.fusion.alignment import CCA, PCA, AlignmentSearch, Joint, KernelCCA, Procrustes, Sample
 from barycenter.fusion.evaluation.probe import cross_validated_probe
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.moments import FoldMoments, Moments, merge_all
@@ -75,7 +75,7 @@ def test_few_rows_give_vectors_or_a_plain_answer(n, labelled):
     views = {m: v[:n] for m, v in make_views().items()}
     sample = Sample(views, None, ["a", "b", "a", "b", "a"][:n] if labelled else None)
     for make in (
-        lambda: choose(FoldMoments.of(views), sample).fuse(views),
+        lambda: AlignmentSearch().fit_moments(FoldMoments.of(views), sample).fuse(views),
         lambda: KernelCCA(2).fit(views).fuse(views),
     ):
         if n < 2:
@@ -89,8 +89,8 @@ def test_few_rows_give_vectors_or_a_plain_answer(n, labelled):
 @pytest.mark.parametrize("labels", [["a"] * 60, ["a"] * 59 + ["b"], list(map(str, range(60))), [1.0] * 60, [None] * 60])
 def test_one_class_or_one_row_of_a_class_is_no_trouble(labels):
     views = {m: v[:60] for m, v in make_views().items()}
-    choice = choose(FoldMoments.of(views), Sample(views, None, labels), dim=3)
-    assert np.isfinite(choice.fuse(views)).all()
+    search = AlignmentSearch(dim=3).fit_moments(FoldMoments.of(views), Sample(views, None, labels))
+    assert np.isfinite(search.fuse(views)).all()
 
 
 @QUIET
@@ -99,8 +99,10 @@ def test_a_target_that_is_constant_in_a_fold_still_chooses():
     views = make_views(100)
     y = np.zeros(100)
     y[:6] = views["a"][:6, 0]
-    choice = choose(FoldMoments.of(views, 10), Sample(views, None, y.tolist(), "regression"), dim=3)
-    assert all(-20 < trial["score"] <= 1 for trial in choice.tried)
+    search = AlignmentSearch(dim=3).fit_moments(
+        FoldMoments.of(views, 10), Sample(views, None, y.tolist(), "regression")
+    )
+    assert all(-20 < trial["score"] <= 1 for trial in search.tried_)
 
 
 def test_a_regression_probe_of_few_rows_in_many_folds_has_figures():

@@ -5,17 +5,16 @@ import pytest
 
 from barycenter.fusion.alignment import (
     CHOICES,
+    AlignmentSearch,
     Joint,
     KernelCCA,
     Sample,
-    choose,
-    fill_for_target,
     labelled_moments,
     load,
 )
+from barycenter.fusion.alignment._stepwise import StepwiseSearch
 from barycenter.fusion.alignment._trial import ProbeTrials
 from barycenter.fusion.alignment.eigenproblems import joint
-from barycenter.fusion.alignment.search import _Search
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.metrics import accuracy
 from barycenter.fusion.moments import FoldMoments
@@ -37,7 +36,7 @@ def make_views(n=600, seed=0, noise=0):
 
 
 def chosen(views, labels=None, groups=None, **options):
-    return choose(FoldMoments.of(views, 5, groups), Sample(views, groups, labels), **options)
+    return AlignmentSearch(**options).fit_moments(FoldMoments.of(views, 5, groups), Sample(views, groups, labels))
 
 
 @pytest.fixture(scope="module")
@@ -47,8 +46,8 @@ def with_target():
 
 
 def test_the_account_of_what_was_tried_is_complete_and_ready_for_json(with_target):
-    _, _, choice = with_target
-    summary = json.loads(json.dumps(choice.to_dict()))
+    _, _, search = with_target
+    summary = json.loads(json.dumps(search.to_dict()))
     assert {trial["method"] for trial in summary["tried"]} == set(CHOICES)
     assert sum(trial.get("chosen", False) for trial in summary["tried"]) == 1
     scores = [trial["score"] for trial in summary["tried"]]
@@ -62,14 +61,14 @@ def test_the_account_of_what_was_tried_is_complete_and_ready_for_json(with_targe
 
 
 def test_what_is_chosen_is_fitted_fuses_and_is_saved(with_target, tmp_path):
-    views, _, choice = with_target
-    fused = choice.fuse(views)
-    assert fused.shape == (600, choice.alignment.dim_)
-    choice.alignment.save(tmp_path)
+    views, _, search = with_target
+    fused = search.fuse(views)
+    assert fused.shape == (600, search.best_estimator_.dim_)
+    search.best_estimator_.save(tmp_path)
     back = load(tmp_path)
-    assert back.get_params() == choice.alignment.get_params()
+    assert back.get_params() == search.best_estimator_.get_params()
     for part in (views, {"text": views["text"]}):
-        assert np.array_equal(back.fuse(part), choice.alignment.fuse(part))
+        assert np.array_equal(back.fuse(part), search.best_estimator_.fuse(part))
 
 
 def quiet_label(n=1500, seed=0):
@@ -88,12 +87,12 @@ def test_half_the_columns_keep_what_says_classes_apart():
     views, labels = quiet_label(3000)
     train = {name: values[:1500] for name, values in views.items()}
     test = {name: values[1500:] for name, values in views.items()}
-    choice = chosen(train, labels[:1500], dim=11)
-    assert choice.to_dict()["target_share"] > 0
+    search = chosen(train, labels[:1500], dim=11)
+    assert search.to_dict()["target_share"] > 0
     blind = Joint(dim=11, regularization=0.1).fit(train)
     figures = [
         accuracy(labels[1500:], LinearHead().fit(fuse(train), np.array(labels[:1500])).predict(fuse(test)))
-        for fuse in (choice.fuse, blind.fuse, lambda part: np.hstack(list(part.values())))
+        for fuse in (search.fuse, blind.fuse, lambda part: np.hstack(list(part.values())))
     ]
     assert figures[0] >= figures[2] - 0.01
     assert figures[0] >= figures[1] + 0.1
@@ -102,17 +101,17 @@ def test_half_the_columns_keep_what_says_classes_apart():
 def test_labels_without_meaning_are_not_sought():
     views, labels = quiet_label()
     np.random.default_rng(1).shuffle(labels)
-    choice = chosen(views, labels, dim=11)
-    best = next(trial for trial in choice.tried if trial.get("chosen"))
+    search = chosen(views, labels, dim=11)
+    best = next(trial for trial in search.tried_ if trial.get("chosen"))
     assert best["complete"] == pytest.approx(1 / 3, abs=0.05)
 
 
 def test_trials_foretell_a_head_on_new_rows():
     new, new_labels = make_views(3000)
     first = {name: values[:600] for name, values in new.items()}
-    fitted = choose(FoldMoments.of(first), Sample(first, None, new_labels[:600]), dim=10)
+    fitted = AlignmentSearch(dim=10).fit_moments(FoldMoments.of(first), Sample(first, None, new_labels[:600]))
     head = LinearHead().fit(fitted.fuse(first), np.array(new_labels[:600]))
-    trial = next(trial for trial in fitted.tried if trial.get("chosen"))
+    trial = next(trial for trial in fitted.tried_ if trial.get("chosen"))
     rest = {name: values[600:] for name, values in new.items()}
     assert accuracy(new_labels[600:], head.predict(fitted.fuse(rest))) == pytest.approx(trial["complete"], abs=0.05)
     alone = {"image": rest["image"]}
@@ -142,27 +141,27 @@ def test_a_trial_scores_what_a_fitted_head_would():
 @pytest.mark.parametrize("seed", range(8))
 def test_an_input_of_noise_gets_a_small_weight(seed):
     views, labels = make_views(seed=seed, noise=40)
-    choice = chosen(views, labels, dim=12)
-    assert choice.weights["noise"] <= 0.1
-    assert choice.average == "weighted"
+    search = chosen(views, labels, dim=12)
+    assert search.average_weights_["noise"] <= 0.1
+    assert search.average_ == "weighted"
     without = chosen({name: views[name] for name in ("text", "image")}, labels, dim=12)
-    best, bare = (next(t for t in c.tried if t.get("chosen")) for c in (choice, without))
+    best, bare = (next(t for t in c.tried_ if t.get("chosen")) for c in (search, without))
     assert best["complete"] >= bare["complete"] - 0.05
 
 
 def test_a_given_average_keeps_the_weights_equal():
     views, labels = make_views(300, noise=40)
-    choice = chosen(views, labels, dim=12, average="mean")
-    assert choice.average == "mean"
-    assert len(set(choice.weights.values())) == 1
+    search = chosen(views, labels, dim=12, average="mean")
+    assert search.average_ == "mean"
+    assert len(set(search.average_weights_.values())) == 1
 
 
 def test_one_method_alone():
     views, labels = make_views(300)
     for method in CHOICES:
-        choice = chosen(views, labels, dim=5, methods=(method,))
-        assert choice.alignment.method == method
-        assert {trial["method"] for trial in choice.tried} == {method}
+        search = chosen(views, labels, dim=5, methods=(method,))
+        assert search.best_estimator_.method == method
+        assert {trial["method"] for trial in search.tried_} == {method}
 
 
 @pytest.mark.parametrize("labels", [None, "random"])
@@ -170,24 +169,24 @@ def test_pure_noise_claims_nothing_and_stays_near_the_concatenation(labels):
     rng = np.random.default_rng(0)
     views = {name: rng.normal(size=(1000, 384)).astype(np.float32) for name in ("a", "b")}
     given = None if labels is None else rng.integers(0, 2, 1000).tolist()
-    choice = chosen(views, given, dim=256)
-    assert choice.significance.n_significant == 0
-    assert choice.to_dict()["significant"]["components"] == 0
-    assert choice.alignment.method == "joint"
-    assert choice.alignment.gamma_ == 1.0
+    search = chosen(views, given, dim=256)
+    assert search.significance_.n_significant == 0
+    assert search.to_dict()["significant"]["components"] == 0
+    assert search.best_estimator_.method == "joint"
+    assert search.best_estimator_.gamma_ == 1.0
     if labels is None:
-        assert "no correlation" in choice.chosen_by
-        assert choice.average == "mean"
+        assert "no correlation" in search.chosen_by_
+        assert search.average_ == "mean"
 
 
 def test_without_a_target_inputs_that_correlate():
     views, _ = make_views()
-    choice = chosen(views, dim=8)
-    assert "retrieval" in choice.chosen_by
-    for trial in choice.tried:
+    search = chosen(views, dim=8)
+    assert "retrieval" in search.chosen_by_
+    for trial in search.tried_:
         assert 0 <= trial["retrieval"] <= 1
         assert trial["kept"] <= 1
-    assert choice.significance.n_significant == 3
+    assert search.significance_.n_significant == 3
 
 
 def test_without_an_input_the_head_does_as_well_as_the_other_alone():
@@ -201,11 +200,11 @@ def test_without_an_input_the_head_does_as_well_as_the_other_alone():
     }
     train, test = ({m: v[rows] for m, v in views.items()} for rows in (slice(2000), slice(2000, None)))
     y, held = label[:2000], label[2000:]
-    choice = chosen(train, y.tolist(), dim=7)
-    head = LinearHead().fit(choice.fuse(train), y)
+    search = chosen(train, y.tolist(), dim=7)
+    head = LinearHead().fit(search.fuse(train), y)
     alone = LinearHead().fit(train["image"], y).score(test["image"], held)
     assert alone > 0.6
-    assert head.score(choice.fuse({"image": test["image"]}), held) >= alone - 0.02
+    assert head.score(search.fuse({"image": test["image"]}), held) >= alone - 0.02
     blind = Joint(dim=7, regularization=0.1).fit(train)
     head = LinearHead().fit(blind.fuse(train), y)
     assert head.score(blind.fuse({"image": test["image"]}), held) < alone - 0.02
@@ -227,7 +226,7 @@ def test_alignments_with_features_fill_in_for_a_target_too():
     before = head.score(alignment.fuse({"image": test["image"]}), held)
     features = alignment.feature_moments(train)
     whole = alignment.fuse(test)
-    assert fill_for_target(alignment, features.total, Sample(train, None, y.tolist())) > 0
+    assert alignment.fill_for_target(features.total, Sample(train, None, y.tolist())) > 0
     assert np.array_equal(alignment.fuse(test), whole), "complete rows stay as they are"
     after = head.score(alignment.fuse({"image": test["image"]}), held)
     alone = LinearHead().fit(train["image"], y).score(test["image"], held)
@@ -239,29 +238,29 @@ def test_groups_stay_together():
     groups = np.repeat(np.arange(60), 10)
     views = {m: rng.normal(size=(60, 30))[groups] + 0.01 * rng.normal(size=(600, 30)) for m in ("a", "b")}
     labels = rng.integers(0, 2, 60)[groups].tolist()
-    choice = chosen(views, labels, groups.tolist(), dim=20)
-    assert choice.tried[0]["complete"] < 0.75
+    search = chosen(views, labels, groups.tolist(), dim=20)
+    assert search.tried_[0]["complete"] < 0.75
 
 
 @pytest.mark.parametrize("task", ["regression", "multilabel"])
 def test_other_targets(task):
     views, labels = make_views(400)
     y = views["text"][:, 0].astype(float).tolist() if task == "regression" else [list(set(label)) for label in labels]
-    choice = chosen(views, y, dim=10)
-    best = choice.tried[0]
+    search = chosen(views, y, dim=10)
+    best = search.tried_[0]
     assert 0.3 < best["complete"] <= 1
-    assert choice.alignment.dim_ <= 10
+    assert search.best_estimator_.dim_ <= 10
 
 
 def test_one_input_and_almost_no_rows():
     views, labels = make_views(200)
     one = chosen({"text": views["text"]}, labels, dim=4)
-    assert one.alignment.method == "joint"
-    assert one.weights == {"text": 1.0}
+    assert one.best_estimator_.method == "joint"
+    assert one.average_weights_ == {"text": 1.0}
     few = {name: values[:4] for name, values in views.items()}
     with pytest.warns(UserWarning, match="rank"):
         tiny = chosen(few, None, dim=4)
-    assert "default" in tiny.chosen_by
+    assert "default" in tiny.chosen_by_
     assert np.isfinite(tiny.fuse(few)).all()
 
 
@@ -269,8 +268,8 @@ def test_rows_that_lack_an_input_or_a_label_are_left_out():
     views, labels = make_views(400)
     views["text"][:50] = np.nan
     labels[50:100] = [None] * 50
-    choice = chosen(views, labels, dim=8)
-    assert np.isfinite(choice.fuse(views)).all()
+    search = chosen(views, labels, dim=8)
+    assert np.isfinite(search.fuse(views)).all()
 
 
 def test_labelled_rows_are_fitted_on_where_they_are_the_most():
@@ -284,7 +283,7 @@ def test_labelled_rows_are_fitted_on_where_they_are_the_most():
 def test_a_lead_over_few_groups_is_less_sure():
     views, labels = make_views(200)
     groups = [str(row % 4) for row in range(200)]
-    search = _Search(FoldMoments.of(views, 2, groups), Sample(views, groups, labels), 4, "auto", "mean")
+    search = StepwiseSearch(FoldMoments.of(views, 2, groups), Sample(views, groups, labels), 4, "auto", "mean")
     gap = np.array([float(group) for group in search.trials.groups])
     each = np.array([gap[search.groups == g].mean() for g in range(search.groups.max() + 1)])
     assert search._mean(gap)[1] == pytest.approx(each.std(ddof=1) / np.sqrt(len(each)), rel=1e-6)

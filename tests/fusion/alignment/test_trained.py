@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from barycenter.fusion.alignment import CCA, Autoencoder, Contrastive, Joint
-from barycenter.fusion.alignment.networks import AutoencoderNet, Batch, ContrastiveNet, Head, LearnedFeatures
-from barycenter.fusion.alignment.training_loop import Settings, batches_of, train
+from barycenter.fusion.alignment.network_training import batches_of, train_alignment_network
+from barycenter.fusion.alignment.networks import AutoencoderNet, ContrastiveNet, LearnedFeatures, Projection, ViewBatch
 from barycenter.fusion.moments import FoldMoments
-from barycenter.fusion.training import Checkpoint, InProcess
+from barycenter.fusion.training.context import Checkpoint, LocalContext
+from barycenter.fusion.training.loop import TrainingSettings
 
 
 def make_views(n=600, seed=0):
@@ -134,22 +135,24 @@ def test_three_inputs_float16_and_fewer_rows_than_columns(kind):
 def interrupted(views, codes, rows, held, epochs):
     """A training of so many epochs, in one go or resumed halfway, from the same start."""
 
-    def loop(place, count):
+    def loop(context, count):
         torch.manual_seed(0)
-        heads = [Head(LearnedFeatures(np.zeros(v.shape[1]), 1.0, 8), np.eye(v.shape[1], 2)) for v in views.values()]
-        return train(
-            place,
+        heads = [
+            Projection(LearnedFeatures(np.zeros(v.shape[1]), 1.0, 8), np.eye(v.shape[1], 2)) for v in views.values()
+        ]
+        return train_alignment_network(
+            context,
             ContrastiveNet(heads, 0.1, 0.2),
-            Settings(epochs=count, patience=9, learning_rate=1e-3, weight_decay=0.0, seed=3),
+            TrainingSettings(epochs=count, patience=9, learning_rate=1e-3, weight_decay=0.0, seed=3),
             lambda epoch: batches_of(views, codes, rows, 32, [0, epoch]),
-            lambda _: batches_of(views, codes, held, 32),
-            steps=4,
+            lambda: batches_of(views, codes, held, 32),
+            steps_per_epoch=4,
         )
 
-    place = InProcess()
+    context = LocalContext()
     if epochs[0]:
-        loop(place, epochs[0])
-    return loop(place, epochs[1])
+        loop(context, epochs[0])
+    return loop(context, epochs[1])
 
 
 def test_a_resumed_training_is_the_one_that_never_stopped():
@@ -166,22 +169,22 @@ def test_a_resumed_training_is_the_one_that_never_stopped():
 def test_the_contrastive_loss_is_clip_without_near_copies():
     rng = np.random.default_rng(0)
     x, y = (torch.from_numpy(rng.normal(size=(8, 3)).astype(np.float32)) for _ in range(2))
-    heads = [Head(LearnedFeatures(np.zeros(3), 1.0, 4), np.eye(3)) for _ in range(2)]
+    heads = [Projection(LearnedFeatures(np.zeros(3), 1.0, 4), np.eye(3)) for _ in range(2)]
     net = ContrastiveNet(heads, 0.1, 0.0).eval()
-    loss = net(Batch((x, y), torch.arange(8)))
+    loss = net(ViewBatch((x, y), torch.arange(8)))
     u, v = (torch.nn.functional.normalize(t - t.mean(dim=0), dim=1) for t in (x, y))
     scores, truth = u @ v.T / 0.1, torch.arange(8)
     expected = (
         torch.nn.functional.cross_entropy(scores, truth) + torch.nn.functional.cross_entropy(scores.T, truth)
     ) / 2
     torch.testing.assert_close(loss, expected)
-    assert net(Batch((x, y), torch.zeros(8, dtype=torch.int64))) == 0, "all rows are copies of each other"
+    assert net(ViewBatch((x, y), torch.zeros(8, dtype=torch.int64))) == 0, "all rows are copies of each other"
     y[3] = torch.nan
-    assert torch.isfinite(net(Batch((x, y), torch.arange(8))))
+    assert torch.isfinite(net(ViewBatch((x, y), torch.arange(8))))
 
 
 def test_input_dropout_never_takes_everything():
-    heads = [Head(LearnedFeatures(np.zeros(2), 1.0, 4), np.eye(2)) for _ in range(3)]
+    heads = [Projection(LearnedFeatures(np.zeros(2), 1.0, 4), np.eye(2)) for _ in range(3)]
     completions = {(p, q): np.eye(2) for p in range(3) for q in range(3) if p != q}
     net = AutoencoderNet(heads, completions, [np.eye(2)] * 3, 4, 0.9, 0.0)
     present = torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) < 0.7
@@ -243,12 +246,12 @@ def test_a_first_loss_that_is_not_finite_is_said():
     with torch.no_grad():
         learner.heads[0].weights.fill_(torch.nan)
     with pytest.raises(ValueError, match="loss on held-out rows is nan before any training"):
-        train(
-            InProcess(),
+        train_alignment_network(
+            LocalContext(),
             learner,
             alignment.settings(),
             lambda epoch: batches_of(views, np.arange(60), np.arange(60), 20, [epoch]),
-            lambda _: batches_of(views, np.arange(60), np.arange(60), 20),
+            lambda: batches_of(views, np.arange(60), np.arange(60), 20),
             1,
         )
 

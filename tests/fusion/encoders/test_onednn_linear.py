@@ -11,6 +11,7 @@ from transformers import (
     T5EncoderModel,
 )
 
+from barycenter.fusion import torch_compat
 from barycenter.fusion.encoders.onednn_linear import OneDNNLinear, use_onednn_linear
 
 IDS = torch.randint(5, 100, (3, 11), generator=torch.Generator().manual_seed(0))
@@ -109,3 +110,10 @@ def test_what_is_not_float32_or_has_no_layers_is_left_alone():
     assert not use_onednn_linear(model, lambda: pytest.fail("nothing was replaced"))
     assert OneDNNLinear not in kinds(model)
     assert not use_onednn_linear(nn.Conv2d(3, 3, 1), lambda: pytest.fail("nothing was replaced"))
+
+
+def test_a_torch_without_the_private_operators_keeps_its_own_layers(monkeypatch):
+    monkeypatch.setattr(torch_compat, "_ONEDNN_OPERATORS", ("_reorder_linear_weight", "_no_such_operator"))
+    model = bert()
+    assert not use_onednn_linear(model, lambda: states(model).numpy())
+    assert OneDNNLinear not in kinds(model)

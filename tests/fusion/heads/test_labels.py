@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from barycenter.fusion.heads.labels import Reading, TargetError, find_reading, side_of
+from barycenter.fusion.heads.labels import Reading, TargetError, find_reading
 from barycenter.fusion.heads.targets import Targets
+from barycenter.fusion.splits import split_of
 
 DAY = datetime.date(2024, 1, 1)
 MANY = [f"{n / 4:.2f}" for n in range(60)]
@@ -122,7 +123,7 @@ def test_numbers_that_went_through_text_are_the_same(value):
     [("train", "train"), (" Training", "train"), ("TEST", "test"), ("val", "other"), ("dev", "other"), (None, "other")],
 )
 def test_validation_rows_are_on_no_side(value, side):
-    assert side_of(value) == side
+    assert split_of(value) == side
 
 
 KINDS = [

@@ -61,7 +61,7 @@ def test_classes_are_reported_apart_and_come_back_as_given():
     names = np.array(["ant", "bee", "cow"])[y]
     head = LinearHead().fit(X[:200], names[:200])
     assert head.task_ == "classification"
-    assert head.classes_ == ["ant", "bee", "cow"]
+    assert head.classes_.tolist() == ["ant", "bee", "cow"]
     assert head.score(X[200:], names[200:]) > 0.95
     assert set(head.predict(X[200:]).tolist()) <= {"ant", "bee", "cow"}
     assert LinearHead().fit(X, y).predict(X[:1]).dtype.kind == "i"
@@ -141,7 +141,7 @@ def test_regression_of_one_and_of_several_values():
     assert head.score(X[200:], Y[200:, 0]) > 0.99
     assert head.predict(X).shape == (300,)
     assert LinearHead().fit(X, Y).predict(X).shape == (300, 2)
-    with pytest.raises(ValueError, match="no probabilities"):
+    with pytest.raises(AttributeError, match="no attribute 'predict_proba'"):
         head.predict_proba(X)
 
 
@@ -175,12 +175,13 @@ def test_saved_and_loaded_heads_say_the_same(tmp_path, kind):
     loaded = LinearHead.load(tmp_path / "head")
     assert loaded.predict(X).tolist() == head.predict(X).tolist()
     assert loaded.get_params() == head.get_params()
-    assert (loaded.task_, loaded.ridge_, loaded.classes_) == (head.task_, head.ridge_, head.classes_)
+    assert (loaded.task_, loaded.ridge_) == (head.task_, head.ridge_)
+    assert loaded.classes_.tolist() == head.classes_.tolist()
     if kind != "regression":
         np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
     about = json.loads((tmp_path / "head/head.json").read_text())
     (tmp_path / "head/head.json").write_text(json.dumps(about | {"format": "other"}))
-    with pytest.raises(ValueError, match="not a linear head"):
+    with pytest.raises(ValueError, match="not of format barycenter-"):
         LinearHead.load(tmp_path / "head")
 
 
@@ -243,5 +244,5 @@ def test_a_column_of_targets_is_read_as_its_values():
     X = np.random.default_rng(0).normal(size=(60, 4))
     y = (X[:, :1] > 0).astype(int)
     head = LinearHead().fit(X, y)
-    assert head.classes_ == [0, 1]
+    assert head.classes_.tolist() == [0, 1]
     assert head.predict(X).shape == (60,)

@@ -8,7 +8,7 @@ import barycenter.fusion.heads as heads
 from barycenter.fusion.heads import LinearHead, NeuralHead
 from barycenter.fusion.heads.networks import KINDS
 from barycenter.fusion.metrics import expected_calibration_error
-from barycenter.fusion.training import InProcess
+from barycenter.fusion.training.context import LocalContext
 
 NAMES = ("text", "image")
 ALL = sorted(KINDS)
@@ -35,7 +35,7 @@ class Killed(BaseException):
     pass
 
 
-class Mortal(InProcess):
+class Mortal(LocalContext):
     """Keeps every checkpoint and dies at one."""
 
     def __init__(self, checkpoint=None, die_after=None):
@@ -73,10 +73,10 @@ def test_every_head_begins_as_the_linear_head_and_masks_what_is_missing(kind):
     linear = LinearHead(seed=3).fit(X, y)
     head = NeuralHead(kind, NAMES, epochs=1, learning_rate=1e-12, seed=3).fit(X, y, aligned)
     expected = np.log(linear.predict_proba(X))
-    found = head.decision_function(X, aligned)
+    found = head.raw_scores(X, aligned)
     np.testing.assert_allclose(found - found[:, :1], expected - expected[:, :1], atol=1e-3)
     head = NeuralHead(kind, NAMES, epochs=5, hidden=16, patience=99, learning_rate=0.01).fit(X, y, aligned)
-    before = head.decision_function(X, aligned)
+    before = head.raw_scores(X, aligned)
     assert np.isfinite(before).all()
     stacked = [torch.from_numpy(np.nan_to_num(aligned[name], nan=7.0)) for name in NAMES]
     present = torch.from_numpy(np.stack([~np.isnan(aligned[name][:, 0]) for name in NAMES], axis=1))
@@ -89,18 +89,18 @@ def test_every_head_begins_as_the_linear_head_and_masks_what_is_missing(kind):
 def test_a_killed_training_goes_on_as_if_nothing_had_been(die_after):
     X, y, aligned, _ = liars(n=400)
     settings = {"hidden": 16, "batch_size": 64, "epochs": 6, "patience": 99, "learning_rate": 5e-3}
-    place = Mortal()
-    whole = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, place=place, save_every=4)
+    whole_context = Mortal()
+    whole = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=whole_context, save_every=4)
     assert whole.steps_ > 0
-    assert len(place.saved) > 9
-    assert any(step % 5 for step in place.saved), "some of the checkpoints are in the middle of an epoch"
+    assert len(whole_context.saved) > 9
+    assert any(step % 5 for step in whole_context.saved), "some of the checkpoints are in the middle of an epoch"
     killed = Mortal(die_after=die_after)
     with pytest.raises(Killed):
-        NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, place=killed, save_every=4)
+        NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=killed, save_every=4)
     torch.rand(17)
     resumed = Mortal(copy.deepcopy(killed.checkpoint))
-    again = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, place=resumed, save_every=4)
-    assert killed.saved + resumed.saved == place.saved, "it went on, it did not begin anew"
+    again = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=resumed, save_every=4)
+    assert killed.saved + resumed.saved == whole_context.saved, "it went on, it did not begin anew"
     torch.testing.assert_close(weights(again), weights(whole), rtol=0, atol=1e-6)
     np.testing.assert_allclose(again.scores_.slope, whole.scores_.slope, rtol=1e-6)
 
@@ -169,9 +169,9 @@ def test_a_class_that_only_the_held_out_rows_have_and_other_small_corners():
     alone = {"text": aligned["text"]}
     masked = alone | {"image": np.full_like(aligned["image"], np.nan)}
     head = NeuralHead("gated", NAMES, hidden=8, epochs=2).fit(X, y, alone)
-    assert np.array_equal(head.decision_function(X, alone), head.decision_function(X, masked))
+    assert np.array_equal(head.raw_scores(X, alone), head.raw_scores(X, masked))
     with pytest.raises(ValueError, match="unknown head 'deep'"):
-        NeuralHead("deep", NAMES)
+        NeuralHead("deep", NAMES).fit(X, y, aligned)
 
 
 def test_fitting_leaves_torchs_random_state_alone():
@@ -191,19 +191,20 @@ def test_an_aligned_row_that_is_partly_nan_is_refused():
             work(X, aligned)
     with pytest.raises(ValueError, match="image: row 7 is partly NaN"):
         head.gates(aligned)
-    with pytest.raises(ValueError, match="fitted on 12 features, got 11"):
+    with pytest.raises(ValueError, match="has 11 features, but NeuralHead is expecting 12"):
         head.predict(X[:, :11], cut(aligned, slice(None)))
 
 
 def test_settings_that_do_not_fit_are_named():
+    X, y, aligned, _ = liars(n=60)
     with pytest.raises(ValueError, match="hidden must be a multiple of 4 for attention, not 10"):
-        NeuralHead("attention", NAMES, hidden=10)
+        NeuralHead("attention", NAMES, hidden=10).fit(X, y, aligned)
     with pytest.raises(ValueError, match="epochs must be a whole number, at least 1, not 0"):
-        NeuralHead("mlp", NAMES, epochs=0)
+        NeuralHead("mlp", NAMES, epochs=0).fit(X, y, aligned)
     with pytest.raises(ValueError, match="inputs must be a list"):
-        NeuralHead("mlp", "text")
+        NeuralHead("mlp", "text").fit(X, y, aligned)
     with pytest.raises(ValueError, match="weights must be at least 0"):
-        NeuralHead("gated", NAMES, shares={"text": 0, "image": 0})
+        NeuralHead("gated", NAMES, shares={"text": 0, "image": 0}).fit(X, y, aligned)
 
 
 def test_numpy_parameters_are_saved(tmp_path):

@@ -9,7 +9,7 @@ from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError,
 from ray.train.v2.api.exceptions import ControllerError
 
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.fusion.training import Checkpoint, InProcess, pack, unpack
+from barycenter.fusion.training.context import Checkpoint, LocalContext, load_state, pack_state
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.training import CheckpointStore, _Work, train
 from barycenter.infra.storage import Storage
@@ -17,31 +17,31 @@ from barycenter.infra.storage import Storage
 ONE, TWO = WorkerAllocation(1, 1, cpus_per_worker=0.5), WorkerAllocation(2, 1, cpus_per_worker=0.5)
 
 
-def descend(place, config):
+def descend(context, config):
     """Least squares by SGD on this rank's share of the rows; a mark in ``folder`` kills it once at ``die_at``."""
     torch.manual_seed(0)
     module = torch.nn.Linear(3, 1)
     optimizer = torch.optim.Adam(module.parameters(), lr=0.1)
-    saved = place.newest()
+    saved = context.latest_checkpoint()
     if saved is not None:
-        unpack(saved.tensors, module, optimizer)
-    parallel = place.parallel(module)
-    rows = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))[place.rank :: place.world_size]
+        load_state(saved.tensors, module, optimizer)
+    parallel = context.prepare_module(module)
+    rows = torch.randn(64, 3, generator=torch.Generator().manual_seed(1))[context.rank :: context.world_size]
     began = saved.step if saved else 0
     for step in range(began, config["steps"]):
         mark = Path(config["folder"]) / "died"
-        if step == config.get("die_at") and place.rank == place.world_size - 1 and not mark.exists():
+        if step == config.get("die_at") and context.rank == context.world_size - 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         loss = ((parallel(rows) - rows.sum(dim=1, keepdim=True)) ** 2).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        place.save(Checkpoint(step + 1, pack(module, optimizer), {"began": began}))
-    return Checkpoint(config["steps"], pack(module), {"began": began, "world": place.world_size})
+        context.save(Checkpoint(step + 1, pack_state(module, optimizer), {"began": began}))
+    return Checkpoint(config["steps"], pack_state(module), {"began": began, "world": context.world_size})
 
 
-def wrong_job(place, config):
+def wrong_job(context, config):
     (Path(config["folder"]) / f"try-{os.getpid()}").touch()
     raise JobError("train.target", "nothing to learn")
 
@@ -52,7 +52,7 @@ def weights(checkpoint):
 
 def test_a_killed_worker_goes_on_from_the_newest_checkpoint(ray_session, tmp_path):
     config = {"steps": 30, "folder": str(tmp_path)}
-    alone = descend(InProcess(), config)
+    alone = descend(LocalContext(), config)
     storage = Storage(str(tmp_path / "out"))
     trained = train(descend, config | {"die_at": 20}, allocation=TWO, storage=storage, folder="head/a")
     assert trained.state == {"began": 20, "world": 2}
@@ -75,7 +75,7 @@ def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
         train(descend, config, allocation=ONE, storage=storage, folder="a", attempts=1)
     trained = train(descend, config, allocation=ONE, storage=storage, folder="a")
     assert trained.state["began"] == 7
-    assert torch.equal(weights(trained), weights(descend(InProcess(), config)))
+    assert torch.equal(weights(trained), weights(descend(LocalContext(), config)))
 
 
 def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, monkeypatch):

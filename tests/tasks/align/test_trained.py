@@ -74,7 +74,7 @@ def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
     rows = RowReader.of(run).read_all(run.shards)
     params = found.alignment.get_params()
     assert params["n_features"] == 100
-    memory = KernelCCA(**params).fit(rows.train, rows.train_groups)
+    memory = KernelCCA(**params).fit(rows.train, groups=rows.train_groups)
     assert found.summary["method"] == "kernel-cca"
     assert found.summary["heldout_correlations"][0] > 0.8
     np.testing.assert_allclose(found.alignment.fuse(rows.train), memory.fuse(rows.train), atol=1e-3)
@@ -107,7 +107,7 @@ def test_two_ranks_train_on_their_own_shards(embedded):
     trained = train(
         train_on_shards,
         {
-            "learner": alignment.start(alignment.inner(moments)),
+            "network": alignment.start(alignment.inner(moments)),
             "settings": alignment.settings(),
             "data": data,
             "steps": 4,

@@ -15,7 +15,7 @@ from barycenter.fusion.dataset.schema import FeatureFile, Manifest, vectors_to_a
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.neural import NeuralHead
-from barycenter.fusion.training import InProcess
+from barycenter.fusion.training.context import LocalContext
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labelled_rows import read_labelled, survey
@@ -177,6 +177,6 @@ def test_the_loop_of_every_rank_learns_from_the_same_rows(tmp_path):
     chosen = survey(storage, manifest, train)
     settings = {"inputs": ("text",), "shares": {"text": 1.0}, "task": chosen.target.task, "seed": 0}
     config = {"train": train.model_dump(mode="json"), "source": storage, "manifest": manifest, "chosen": chosen}
-    done = head_loop(InProcess(), pickle.loads(pickle.dumps(config | {"settings": settings})))  # noqa: S301
+    done = head_loop(LocalContext(), pickle.loads(pickle.dumps(config | {"settings": settings})))  # noqa: S301
     head = NeuralHead.restore(done.state, done.tensors)
     assert (head.task_, chosen.left_out["NA"]) == ("regression", 134)

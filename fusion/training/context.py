@@ -1,21 +1,7 @@
-"""What a training loop needs of the place it runs in: who it is, its newest checkpoint, and the other workers.
+"""The context that a training loop runs in: rank, device, checkpoints, and sums over the ranks.
 
-A loop written against :class:`Place` runs in a plain process (:class:`InProcess`) and, unchanged, on several workers of
-a cluster (``barycenter.infra.ray.training``). It saves a :class:`Checkpoint` now and then, begins with the newest, and
-ends with one:
-
-    def loop(place: Place, config: dict[str, Any]) -> Checkpoint:
-        module, optimizer = ...
-        start = 0
-        if (saved := place.newest()) is not None:
-            unpack(saved.tensors, module, optimizer)
-            start = saved.step
-        parallel = place.parallel(module)
-        for step in range(start, config["steps"]):
-            ...
-            if step % 100 == 99:
-                place.save(Checkpoint(step + 1, pack(module, optimizer), {"best": best}))
-        return Checkpoint(config["steps"], pack(module), {})
+:func:`barycenter.fusion.training.loop.train` runs in a plain process (:class:`LocalContext`) and, unchanged, on several
+workers of a cluster (``barycenter.infra.ray.training``).
 """
 
 from collections.abc import Iterator
@@ -34,9 +20,9 @@ class Checkpoint:
     """A state of training.
 
     Attributes:
-        step: How far it is; a later checkpoint has a higher one.
-        tensors: What safetensors can hold.
-        state: What JSON can hold.
+        step: Steps taken; a later checkpoint has a higher one.
+        tensors: Parameters, optimizer and random state; saved as safetensors.
+        state: Everything else; saved as JSON.
     """
 
     step: int
@@ -44,27 +30,33 @@ class Checkpoint:
     state: dict[str, Any] = field(default_factory=dict)
 
 
-class Place(Protocol):
-    """Where a loop runs."""
+class TrainingContext(Protocol):
+    """Where a loop runs.
+
+    Attributes:
+        rank: Number of this worker.
+        world_size: Number of workers.
+        device: Of this worker.
+    """
 
     rank: int
     world_size: int
     device: torch.device
 
-    def newest(self) -> Checkpoint | None:
-        """The newest checkpoint, the same for every rank; None at the very beginning."""
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """The newest checkpoint, the same for every rank; None where there is none yet."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Keeps a checkpoint; called by every rank alike, written by rank 0."""
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """The module on this place's device, its gradients averaged over the ranks."""
+    def prepare_module(self, module: nn.Module) -> nn.Module:
+        """The module on this context's device, its gradients averaged over the ranks."""
 
-    def total(self, values: Tensor) -> Tensor:
-        """The sum over the ranks, the same on each: what all must decide alike (early stopping) is decided by it."""
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """The sum over the ranks, the same on each."""
 
 
-class InProcess:
+class LocalContext:
     """This process alone; keeps the newest checkpoint in memory.
 
     Args:
@@ -79,29 +71,29 @@ class InProcess:
         self.checkpoint = checkpoint
         self.device = torch.device(device)
 
-    def newest(self) -> Checkpoint | None:
-        """See :class:`Place`."""
+    def latest_checkpoint(self) -> Checkpoint | None:
+        """See :class:`TrainingContext`."""
         return self.checkpoint
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """See :class:`Place`."""
+        """See :class:`TrainingContext`."""
         copied = {name: tensor.detach().cpu().clone() for name, tensor in checkpoint.tensors.items()}
         self.checkpoint = Checkpoint(checkpoint.step, copied, dict(checkpoint.state))
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """See :class:`Place`."""
+    def prepare_module(self, module: nn.Module) -> nn.Module:
+        """See :class:`TrainingContext`."""
         return module.to(self.device)
 
-    def total(self, values: Tensor) -> Tensor:
-        """See :class:`Place`."""
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
+        """See :class:`TrainingContext`."""
         return values
 
 
 @contextmanager
-def apart(device: str | torch.device) -> Iterator[None]:
-    """What is drawn inside leaves torch's random states, of the CPU and of the device, as they were."""
-    place = torch.device(device)
-    with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+def preserve_random_state(device: str | torch.device) -> Iterator[None]:
+    """Restores torch's random states, of the CPU and of the device, at the end."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
@@ -113,10 +105,10 @@ def reseed(seed: int, device: str | torch.device = "cpu") -> None:
             torch.cuda.manual_seed(seed)
 
 
-def pack(module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
+def pack_state(module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, Tensor]:
     """The tensors of a module, of its optimizer's moments, and of torch's random state, under names of their own.
 
-    >>> sorted(pack(nn.Linear(2, 1)))
+    >>> sorted(pack_state(nn.Linear(2, 1)))
     ['module.bias', 'module.weight', 'rng']
     """
     tensors = {f"module.{name}": value.detach() for name, value in module.state_dict().items()}
@@ -126,8 +118,8 @@ def pack(module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> d
     return tensors | {_RNG: torch.get_rng_state()}
 
 
-def unpack(tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
-    """Puts back what :func:`pack` took: the next step is the one that would have followed.
+def load_state(tensors: dict[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> None:
+    """Restores what :func:`pack_state` gave, so that the next step is the one that would have followed.
 
     Raises:
         RuntimeError: If the tensors are of another module.
