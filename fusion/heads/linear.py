@@ -124,7 +124,6 @@ class LinearHead(Head):
         safetensors.numpy.save_file(
             {name: np.ascontiguousarray(a) for name, a in arrays.items()}, folder / "head.safetensors"
         )
-        weight = self.class_weight
         about = {
             "format": self.FORMAT,
             "version": 1,
@@ -133,8 +132,7 @@ class LinearHead(Head):
             "shape": self.scores_.targets.shape,
             "ridge": self.ridge_,
             "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": self.get_params()
-            | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
+            "params": self._saved_params(),
         }
         (folder / "head.json").write_text(dumps(about), encoding="utf-8")
 

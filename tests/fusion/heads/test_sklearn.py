@@ -76,7 +76,7 @@ def test_clones_keep_their_parameters_and_nothing_learned():
 
 
 def test_the_task_says_what_kind_of_estimator_it_is():
-    X, y = make_rows()
+    X, _ = make_rows()
     assert is_classifier(LinearHead())
     assert is_regressor(LinearHead(task="regression"))
     assert is_regressor(LinearHead().fit(X, X[:, 0]))
