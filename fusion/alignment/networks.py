@@ -12,7 +12,7 @@ from torch.nn import functional
 
 Float64 = NDArray[np.float64]
 _MOST_LOG_SCALE = float(np.log(100))
-_JUDGED_TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
+_VALIDATION_TEMPERATURES = (0.01, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Learner(nn.Module):
         self.input_dropout = input_dropout
         self.feature_dropout = feature_dropout
 
-    judged = 1
-    """How many losses :meth:`judge` gives."""
+    n_validation_losses = 1
+    """How many losses :meth:`validation_loss` gives."""
 
     @property
     def dim(self) -> int:
@@ -129,7 +129,7 @@ class Learner(nn.Module):
             out.append(torch.where(here, own, 0.0))
         return out, present
 
-    def judge(self, batch: Batch) -> Tensor:
+    def validation_loss(self, batch: Batch) -> Tensor:
         """(k,) held-out losses of a batch; the smallest mean over all batches counts."""
         return torch.as_tensor(self(batch))[None]
 
@@ -231,7 +231,7 @@ class ContrastiveNet(Learner):
         feature_dropout: See :class:`Learner`.
     """
 
-    judged = len(_JUDGED_TEMPERATURES)
+    n_validation_losses = len(_VALIDATION_TEMPERATURES)
 
     def __init__(self, heads: Sequence[Head], temperature: float, feature_dropout: float) -> None:
         super().__init__(heads, 0.0, feature_dropout)
@@ -241,9 +241,11 @@ class ContrastiveNet(Learner):
         """The loss of a batch."""
         return self._loss(batch, [self.log_scale.clamp(max=_MOST_LOG_SCALE).exp()])[0]
 
-    def judge(self, batch: Batch) -> Tensor:
+    def validation_loss(self, batch: Batch) -> Tensor:
         """(k,) losses of a batch at several temperatures, so that none seems better by being less sure only."""
-        return self._loss(batch, [self.log_scale.new_tensor(1 / temperature) for temperature in _JUDGED_TEMPERATURES])
+        return self._loss(
+            batch, [self.log_scale.new_tensor(1 / temperature) for temperature in _VALIDATION_TEMPERATURES]
+        )
 
     def _loss(self, batch: Batch, scales: Sequence[Tensor]) -> Tensor:
         aligned, there = self.aligned(batch)

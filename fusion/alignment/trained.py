@@ -121,13 +121,13 @@ class TrainedAlignment(FeatureAlignment):
         fold, codes = fold_of(keys, self.folds), stable_hash(keys).view(np.int64)
         held = np.flatnonzero(fold == HELD_OUT_FOLD)
 
-        def run(learner: "Learner", settings: "Settings", rows: NDArray[np.int64], judged: bool) -> "Checkpoint":
+        def run(learner: "Learner", settings: "Settings", rows: NDArray[np.int64], validate: bool) -> "Checkpoint":
             return train(
                 InProcess(device=self._device()),
                 learner,
                 settings,
                 lambda epoch: batches_of(views, codes, rows, self.batch_size, [self.seed, epoch]),
-                lambda _: batches_of(views, codes, held, self.batch_size) if judged else (),
+                lambda _: batches_of(views, codes, held, self.batch_size) if validate else (),
                 max(1, round(len(rows) / self.batch_size)),
             )
 

@@ -102,10 +102,10 @@ def _epoch(
 def _loss_of(place: Place, learner: Learner, batches: Iterable[Batch]) -> float:
     """The mean loss over the batches of all ranks, which may differ in number, each weighted by its rows."""
     learner.eval()
-    total = torch.zeros(learner.judged + 1, dtype=torch.float64)
+    total = torch.zeros(learner.n_validation_losses + 1, dtype=torch.float64)
     with torch.no_grad(), _precision(place):
         for batch in batches:
-            losses = learner.judge(batch.to(place.device)).double().cpu()
+            losses = learner.validation_loss(batch.to(place.device)).double().cpu()
             total += torch.cat([losses, torch.ones(1, dtype=torch.float64)]) * len(batch.groups)
     total = place.total(total)
     return float((total[:-1] / total[-1].clamp(min=1)).min())
