@@ -215,7 +215,7 @@ def test_wrong_input_is_named():
         LinearHead().fit(bad, y)
     with pytest.raises(ValueError, match="20 rows of features and 19"):
         LinearHead().fit(X, y[:19])
-    with pytest.raises(ValueError, match="fitted on 12 features, got 5"):
+    with pytest.raises(ValueError, match="X has 5 features, but LinearHead is expecting 12"):
         LinearHead().fit(X, y).predict(X[:, :5])
     for wrong in ({"ridge": 0}, {"folds": 1}, {"class_weight": {0: -1.0}}):
         with pytest.raises(ValueError, match=r"ridge|folds|weights"):
