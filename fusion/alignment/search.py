@@ -115,8 +115,8 @@ class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             ValueError: See :meth:`LinearAlignment.fit_moments`; also on unknown methods.
         """
-        if unknown := [name for name in self.methods if name not in CHOICES] or not self.methods:
-            raise ValueError(f"methods must be some of {', '.join(CHOICES)}, not {unknown or 'none'}")
+        if not self.methods or not set(self.methods) <= set(CHOICES):
+            raise ValueError(f"methods must be some of {', '.join(CHOICES)}, not {', '.join(self.methods) or 'none'}")
         search = StepwiseSearch(folds, sample, self.dim, self.regularization, self.average, self.widths)
         found = _significance(search.folds, search.sample)
 

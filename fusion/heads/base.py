@@ -1,8 +1,9 @@
 """What every head is: a scikit-learn classifier or regressor whose scores have a calibrated meaning."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         n_features_in_: Width of the features; ``feature_names_in_`` are their names, where they have some.
     """
 
-    task: str
+    task: Task | Literal["auto"]
     task_: Task
     scores_: Scores
     heldout_score_: float
@@ -87,6 +88,12 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         checked = features(X)
         validate_data(self, X if hasattr(X, "columns") else checked, reset=reset, skip_check_array=True)
         return checked
+
+    def _saved_params(self) -> dict[str, Any]:
+        """The constructor's arguments in its order, as JSON can hold them."""
+        params = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        weight = params["class_weight"]
+        return params | ({"class_weight": list(weight.items())} if isinstance(weight, Mapping) else {})
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "scores_")

@@ -118,7 +118,6 @@ class LinearHead(Head):
             "slope": self.scores_.slope,
             "offset": self.scores_.offset,
         }
-        weight = self.class_weight
         about = {
             "format": self.FORMAT,
             "version": 1,
@@ -127,8 +126,7 @@ class LinearHead(Head):
             "shape": self.scores_.targets.shape,
             "ridge": self.ridge_,
             "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": self.get_params()
-            | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
+            "params": self._saved_params(),
         }
         save_estimator(folder, "head", about, arrays)
 

@@ -1,6 +1,5 @@
 """Heads trained by gradient descent: ``mlp``, ``gated`` and ``attention``, each starting from the linear head."""
 
-import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
@@ -207,7 +206,6 @@ class NeuralHead(Head):
         arrays = {"slope": self.scores_.slope, "offset": self.scores_.offset, "unit": self._unit, "mean": self._offset}
         tensors = {name: torch.from_numpy(np.array(array, dtype=np.float64)) for name, array in arrays.items()}
         tensors |= {f"module.{name}": value.contiguous() for name, value in self._module.state_dict().items()}
-        weight = self.class_weight
         about = {
             "format": self.FORMAT,
             "version": 1,
@@ -217,9 +215,7 @@ class NeuralHead(Head):
             "dim": self._module.output.in_features,
             "steps": self.steps_,
             "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-            | {"inputs": self.inputs_, "shares": self.shares_}
-            | {"class_weight": list(weight.items()) if isinstance(weight, Mapping) else weight},
+            "params": self._saved_params() | {"inputs": self.inputs_, "shares": self.shares_},
         }
         return about, tensors
 
