@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -116,8 +117,7 @@ def worker_memory() -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
-            name = (status.parent / "cmdline").read_bytes()
-            if not name.startswith(b"ray::") or name.startswith(b"ray::IDLE"):
+            if not re.match(rb"ray::\w+Worker", (status.parent / "cmdline").read_bytes()):
                 continue
             fields = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
             found.append(int(fields["VmHWM"].split()[0]) * 1024)

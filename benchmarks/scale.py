@@ -15,6 +15,7 @@ and 4,000,000 rows, on a real Ray, without Prefect; fewer where disk or time do 
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import sys
@@ -104,9 +105,10 @@ class Peaks:
             for status in Path("/proc").glob("[0-9]*/status"):
                 try:
                     lines = status.read_text().splitlines()
+                    command = (status.parent / "cmdline").read_bytes()
                 except OSError:
                     continue
-                if "ray::" in lines[0] and "ray::IDLE" not in lines[0]:
+                if re.match(rb"ray::\w+Worker", command):
                     peak = next((line for line in lines if line.startswith("VmHWM")), "VmHWM: 0 kB")
                     self.worker_mb = max(self.worker_mb, int(peak.split()[1]) / 1024)
 

@@ -28,7 +28,7 @@ from barycenter.infra.dispatch.api import Work, dispatch
 from barycenter.infra.dispatch.executor import Done, StartedWorker
 from barycenter.infra.job.models import CorpusJob
 from barycenter.tasks.embed.worker import ShardJob
-from barycenter.tasks.run.context import digest
+from barycenter.tasks.run.digest import digest
 from benchmarks.harness import finish, note, table
 
 SHARDS = 1_000_000

@@ -1,4 +1,4 @@
-"""Names of ours as other systems take them: Ray's metrics and actors, job ids, deployments."""
+"""Names as other systems take them: Ray's metrics and actors, job ids, deployments."""
 
 import hashlib
 import re
@@ -6,7 +6,7 @@ import re
 _LONGEST = 60
 
 
-def _marked(plain: str, name: str) -> str:
+def _with_hash(plain: str, name: str) -> str:
     """The plain form of a name; with a piece of the name's hash where the two differ."""
     return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode('utf-8', 'replace')).hexdigest()[:6]}"
 
@@ -17,7 +17,7 @@ def identifier(name: str) -> str:
     >>> identifier("emoji-2"), identifier("Möbel")
     ('emoji-2', 'M-bel-c895b2')
     """
-    return _marked(re.sub(r"[^A-Za-z0-9_-]", "-", name)[:_LONGEST], name)
+    return _with_hash(re.sub(r"[^A-Za-z0-9_-]", "-", name)[:_LONGEST], name)
 
 
 def printable(name: str) -> str:
@@ -26,4 +26,4 @@ def printable(name: str) -> str:
     >>> printable("a run of Möbel"), printable("a run")
     ('a run of M-bel-9c9141', 'a run')
     """
-    return _marked(re.sub(r"[^ -~]", "-", name), name)
+    return _with_hash(re.sub(r"[^ -~]", "-", name), name)

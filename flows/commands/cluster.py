@@ -27,7 +27,7 @@ def submit(
 
         job = load(job_path, overrides)
         flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--debug": debug}
-        code = submit_job(address, job, [flag for flag, given in flags.items() if given], tell=_print_log)
+        code = submit_job(address, job, [flag for flag, given in flags.items() if given], write=_print_log)
     if code:
         raise typer.Exit(code)
 

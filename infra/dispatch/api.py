@@ -5,7 +5,6 @@ from typing import Any
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.executor import Executor
-from barycenter.infra.dispatch.isolation import WithoutRows
 from barycenter.infra.dispatch.scheduler import Scheduler
 from barycenter.infra.dispatch.units import Quarantined, Work
 
@@ -17,7 +16,7 @@ def dispatch(
     executor: Executor,
     *,
     on_done: Callable[[Work, Any], None],
-    without_rows: WithoutRows | None = None,
+    without_rows: Callable[[Work, tuple[int, ...]], Work] | None = None,
     first: Sequence[Work] = (),
 ) -> list[Quarantined]:
     """Runs every unit of work at least once to its end, or finds what in it cannot be done.

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from barycenter.infra.clock import current_clock
-from barycenter.infra.dispatch.executor import Done, Executor, Failure
-from barycenter.infra.dispatch.isolation import PoisonIsolation, Step, WithoutRows
+from barycenter.infra.dispatch.executor import Executor, Failure
+from barycenter.infra.dispatch.poison_search import PoisonSearch
 from barycenter.infra.dispatch.pool import Finished, LostWorker, WorkerPool
 from barycenter.infra.dispatch.retry import Limits, RetryPolicy
 from barycenter.infra.dispatch.units import Attempts, Quarantined, Work, WorkSource
@@ -34,7 +34,7 @@ class Scheduler:
         work: Iterable[Work],
         executor: Executor,
         on_done: Callable[[Work, Any], None],
-        without_rows: WithoutRows | None = None,
+        without_rows: Callable[[Work, tuple[int, ...]], Work] | None = None,
         first: Sequence[Work] = (),
         limits: Limits = _DEFAULT_LIMITS,
     ) -> None:
@@ -43,8 +43,8 @@ class Scheduler:
         self._room = executor.workers * limits.in_flight
         self._pool = WorkerPool(executor, limits, current_clock())
         self._retry = RetryPolicy(limits.attempts, executor.workers)
-        self._isolation = PoisonIsolation(without_rows, limits.searches)
-        self._on_done = on_done
+        self._on_done, self._without_rows = on_done, without_rows
+        self._most_searches = limits.searches
         self._queue: deque[Attempts] = deque()
         self._quarantined: list[Quarantined] = []
 
@@ -79,15 +79,13 @@ class Scheduler:
             self._failed(unit, outcome.line, outcome)
             return
         self._retry.succeeded()
-        if unit.trial is not None:
-            self._follow(unit, self._isolation.record(unit, failed=False))
-        else:
-            self._done(unit.work, outcome)
-
-    def _done(self, work: Work, outcome: Done) -> None:
-        self._source.done(work)
-        log.info("%s done", work.id, extra={"shard": work.id, "rows": work.rows})
-        self._on_done(work, outcome.value)
+        if unit.search is not None and unit.trial is not None:
+            unit.search.record(unit.trial, failed=False)
+            self._search(unit, unit.search)
+            return
+        self._source.done(unit.work)
+        log.info("%s done", unit.work.id, extra={"shard": unit.work.id, "rows": unit.work.rows})
+        self._on_done(unit.work, outcome.value)
 
     def _lost(self, worker: LostWorker) -> None:
         """Charges the unit that a dead worker was at; of several none, but each is tried by itself."""
@@ -107,24 +105,34 @@ class Scheduler:
     def _failed(self, unit: Attempts, why: str, failure: Failure | None) -> None:
         unit.tries += 1
         unit.detail = why
-        if unit.trial is not None and not (failure is not None and failure.environment):
-            self._follow(unit, self._isolation.record(unit, failed=True))
+        outside = failure is not None and failure.environment
+        if unit.search is not None and unit.trial is not None and not outside:
+            unit.search.record(unit.trial, failed=True)
+            self._search(unit, unit.search)
         elif self._retry.again(unit, failure):
             self._queue.append(unit)
-        else:
-            self._follow(unit, self._isolation.begin(unit))
-
-    def _follow(self, unit: Attempts, step: Step) -> None:
-        """Does what the search for poisoned rows asks for."""
-        if step is Step.TRY_ROWS:
-            self._queue.appendleft(unit)
-        elif step is Step.GIVE_UP:
+        elif self._without_rows is None or unit.rows_at_first < 1 or unit.searches >= self._most_searches:
             self._give_up(unit)
         else:
-            if step is Step.ROWS_FOUND and unit.search is not None:
-                rows = tuple(sorted(unit.search.guilty))
+            log.warning("%s failed %d times (%s); searching for the row", unit.work.id, unit.failures, why)
+            unit.searches += 1
+            unit.search = PoisonSearch.over([row for row in range(unit.rows_at_first) if row not in unit.removed])
+            self._search(unit, unit.search)
+
+    def _search(self, unit: Attempts, search: PoisonSearch) -> None:
+        """Tries the next rows that the search asks for, or ends it: the unit goes on without those it found."""
+        unit.trial = search.next_trial()
+        if unit.trial is not None:
+            self._queue.appendleft(unit)
+        elif search.gave_up:
+            self._give_up(unit)
+        else:
+            if search.guilty and self._without_rows is not None:
+                rows = tuple(sorted(search.guilty))
                 self._quarantine(unit.quarantined(rows))
-                self._isolation.remove(unit, rows)
+                unit.removed += rows
+                unit.work = self._without_rows(unit.work, rows)
+                unit.failures = 0
             else:
                 self._retry.once_more(unit)
             self._queue.append(unit)

@@ -94,7 +94,7 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_term = signal.getsignal(signal.SIGTERM)
     if address == "local":
-        _choose_folder()
+        _choose_ray_folder()
     try:
         if address == "local":
             ray.init(
@@ -113,28 +113,28 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         if address == "local":
             raise RunError(
-                f"Ray did not start on this machine: {reason}; see {_own_folder()}/ray/session_latest/logs; run again "
+                f"Ray did not start on this machine: {reason}; see {_ray_folder()}/ray/session_latest/logs; run again "
                 "when the machine is less busy, with fewer ray.workers or with RAY_TMPDIR set to another folder"
             ) from error
         if isinstance(error, ConnectionError) and address == "auto":
             reason = "no Ray runs on this machine"
         raise RunError(f"cannot join the Ray cluster {address}: {reason}; start it or correct ray.address") from error
     finally:
-        _keep_handler(on_term)
+        _restore_handler(on_term)
 
 
-def _own_folder() -> str:
+def _ray_folder() -> str:
     """Below which Ray keeps its sockets and logs."""
     return os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or _SHORT_FOLDERS[0]
 
 
-def _choose_folder() -> None:
+def _choose_ray_folder() -> None:
     """Sees to it that Ray's sockets, whose paths may have 107 bytes, lie in a folder that is short and writable.
 
     Raises:
         RunError: There is none, or RAY_TMPDIR names one that is not.
     """
-    own = _own_folder()
+    own = _ray_folder()
     if _fits(own):
         return
     short = next((folder for folder in _SHORT_FOLDERS if _fits(folder)), None)
@@ -154,7 +154,7 @@ def _fits(folder: str) -> bool:
     return len(os.fsencode(folder)) <= _LONGEST_FOLDER and all(os.access(path, os.W_OK | os.X_OK) for path in there)
 
 
-def _keep_handler(handler: Any) -> None:
+def _restore_handler(handler: Any) -> None:
     """Puts back what SIGTERM did before Ray took it: Prefect's way to a cancelled run, or the command's own."""
     if handler not in (None, signal.SIG_DFL) and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)

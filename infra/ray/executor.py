@@ -16,7 +16,7 @@ from barycenter.infra.clock import current_clock
 from barycenter.infra.dispatch.executor import Done, Failure, Lost, Outcome, StartedWorker, WorkerAllocation, outcome_of
 from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.names import identifier
-from barycenter.infra.storage.credentials import in_environment
+from barycenter.infra.storage.credentials import environment_credentials
 
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -90,7 +90,7 @@ class RayExecutor:
         """Starts one more actor, without waiting for it."""
         name = f"{self._prefix}-{next(self._numbers)}"
         handle = self._actor.options(name=name, **self._options).remote(self._allocation.threads)
-        return StartedWorker(name, handle, handle.load.remote(self._pickled, in_environment()))
+        return StartedWorker(name, handle, handle.load.remote(self._pickled, environment_credentials()))
 
     def submit(self, worker: StartedWorker, method: str, *args: Any) -> Any:
         """Queues a method call on an actor."""

@@ -26,7 +26,7 @@ _PASSED_ON = ("PREFECT_API_URL", VARIABLE, "PREFECT_LOGGING_LEVEL")
 _JOB_FILE = "job.yaml"
 
 
-def submit(address: str, job: Job, flags: Sequence[str] = (), *, tell: Any = print) -> int:
+def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = print) -> int:
     """Runs ``barycenter run`` on a cluster's head node and follows it to its end.
 
     The driver runs inside the cluster. What is shipped is the code and the job file, no data and no credentials; paths
@@ -36,7 +36,7 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, tell: Any = pri
         address: The dashboard's address, such as ``http://head:8265``.
         job: The job, its paths resolved; ``ray.address: local`` becomes ``auto``.
         flags: Further flags of ``barycenter run``.
-        tell: Called with every piece of the driver's log, and with lines about the submission.
+        write: Called with every piece of the driver's log, and with lines about the submission.
 
     Returns:
         The exit code of the driver.
@@ -47,34 +47,34 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, tell: Any = pri
     """
     _authenticate(address)
     client = _client(address)
-    with staged(job) as folder:
+    with package_folder(job) as folder:
         submission = client.submit_job(
             entrypoint=" ".join(["python -m barycenter.flows.cli run", _JOB_FILE, *flags]),
             submission_id=f"{identifier(job.name)}-{current_clock().token(4)}",
             runtime_env={"working_dir": str(folder), "env_vars": _environment()},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
         )
-    tell(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
+    write(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
     try:
-        asyncio.run(_follow(client, submission, tell))
+        asyncio.run(_follow(client, submission, write))
     except KeyboardInterrupt:
         raise RunError(f"{submission} is still running; `ray job logs {submission} -f` follows it again") from None
-    return _exit_code(client, submission, tell)
+    return _exit_code(client, submission, write)
 
 
 @contextmanager
-def staged(job: Job) -> Iterator[Path]:
+def package_folder(job: Job) -> Iterator[Path]:
     """A temporary folder with what the cluster needs: the package's sources, its metadata and the job file."""
     with tempfile.TemporaryDirectory(prefix="barycenter-") as name:
         folder = Path(name)
         package = Path(barycenter.__file__).parent
         shutil.copytree(package, folder / package.name, ignore=_only_sources)
         _write_metadata(folder)
-        (folder / _JOB_FILE).write_text(dump_job(on_cluster(job)), encoding="utf-8")
+        (folder / _JOB_FILE).write_text(dump_job(joining_cluster(job)), encoding="utf-8")
         yield folder
 
 
-def on_cluster(job: Job) -> Job:
+def joining_cluster(job: Job) -> Job:
     """The job as it is submitted: it joins the cluster that it runs in."""
     if job.ray.address != "local":
         return job
@@ -115,7 +115,7 @@ def _authenticate(address: str) -> None:
         return
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
         os.environ["RAY_AUTH_MODE"] = "token"
-    elif _is_here(url.hostname):
+    elif _is_this_machine(url.hostname):
         os.environ["RAY_AUTH_MODE"] = "disabled"
     else:
         raise RunError(
@@ -124,7 +124,7 @@ def _authenticate(address: str) -> None:
         )
 
 
-def _is_here(host: str) -> bool:
+def _is_this_machine(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -143,15 +143,15 @@ def _client(address: str) -> Any:
         raise RunError(f"no Ray dashboard answers at {address}: {text[:300]}; start it or correct --address") from error
 
 
-async def _follow(client: Any, submission: str, tell: Any) -> None:
+async def _follow(client: Any, submission: str, write: Any) -> None:
     async for piece in client.tail_job_logs(submission):
-        tell(piece)
+        write(piece)
 
 
-def _exit_code(client: Any, submission: str, tell: Any) -> int:
+def _exit_code(client: Any, submission: str, write: Any) -> int:
     info = client.get_job_info(submission)
     status = str(info.status.value)
     if status == "SUCCEEDED":
         return 0
-    tell(f"{submission}: {status.lower()}: {' '.join(str(info.message).split())[:300]}\n")
+    write(f"{submission}: {status.lower()}: {' '.join(str(info.message).split())[:300]}\n")
     return int(info.driver_exit_code or 1)

@@ -34,7 +34,7 @@ from barycenter.infra.dispatch.executor import Failure, WorkerAllocation
 from barycenter.infra.names import identifier
 from barycenter.infra.ray.private import placement_errors
 from barycenter.infra.storage import Storage
-from barycenter.infra.storage.credentials import in_environment
+from barycenter.infra.storage.credentials import environment_credentials
 
 Loop: TypeAlias = Callable[[TrainingContext, dict[str, Any]], Checkpoint]
 """Runs on every rank with the same config; what rank 0 returns is the result."""
@@ -101,10 +101,14 @@ def _attempt(
         if allocation.gpus_per_worker
         else {"CPU": allocation.cpus}
     )
-    with tempfile.TemporaryDirectory(prefix="barycenter-train-") as scratch, _quiet(), _interrupts_kept():
+    with (
+        tempfile.TemporaryDirectory(prefix="barycenter-train-") as scratch,
+        _train_environment(),
+        _restored_interrupt_handler(),
+    ):
         trainer = TorchTrainer(
-            _on_worker,
-            train_loop_config={"work": _Work(loop, config, store, allocation.threads, in_environment())},
+            _run_rank,
+            train_loop_config={"work": _Work(loop, config, store, allocation.threads, environment_credentials())},
             scaling_config=ScalingConfig(
                 num_workers=allocation.workers, use_gpu=allocation.gpus_per_worker > 0, resources_per_worker=resources
             ),
@@ -118,7 +122,7 @@ def _attempt(
         try:
             trainer.fit()
         except WorkerGroupError as error:
-            return _loss(error)
+            return _loss_of_workers(error)
         except ControllerError as error:
             line = " ".join(str(error.controller_failure).split())[:300]
             if not isinstance(error.controller_failure, placement_errors()):
@@ -150,7 +154,7 @@ class _LoopError(Exception):
         self.failure, self.by_peer = failure, by_peer
 
 
-def _loss(error: WorkerGroupError) -> str:
+def _loss_of_workers(error: WorkerGroupError) -> str:
     """What happened to the workers; raises where it was the loop's own doing."""
     failures = list(error.worker_failures.values())
     own = [each.failure for each in failures if isinstance(each, _LoopError) and not each.by_peer]
@@ -161,12 +165,12 @@ def _loss(error: WorkerGroupError) -> str:
     return " ".join(str(reported[0]).split())[:300] if reported else "a worker was lost"
 
 
-def _on_worker(arguments: dict[str, Any]) -> None:
+def _run_rank(arguments: dict[str, Any]) -> None:
     """What Ray Train runs on every worker."""
     work: _Work = arguments["work"]
     os.environ.update(work.credentials)
     torch.set_num_threads(work.threads)
-    context = _WorkerContext(work.store)
+    context = _RankContext(work.store)
     try:
         with threadpool_limits(work.threads):
             result = work.loop(context, work.config)
@@ -186,7 +190,7 @@ def _is_broken_group(error: Exception) -> bool:
     )
 
 
-class _WorkerContext:
+class _RankContext:
     """One rank; a :class:`~barycenter.fusion.training.context.TrainingContext`."""
 
     def __init__(self, store: "CheckpointStore") -> None:
@@ -197,7 +201,7 @@ class _WorkerContext:
 
     def latest_checkpoint(self) -> Checkpoint | None:
         found = self._store.newest()
-        self._meet()
+        self._wait_for_all_ranks()
         return found
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -218,7 +222,7 @@ class _WorkerContext:
         torch.distributed.all_reduce(summed)
         return summed.to(values.device)
 
-    def _meet(self) -> None:
+    def _wait_for_all_ranks(self) -> None:
         """No rank saves before every rank has read where to begin."""
         if self.world_size > 1:
             torch.distributed.barrier()
@@ -285,7 +289,7 @@ class CheckpointStore:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _train_environment() -> Iterator[None]:
     """Ray Train's switches are environment variables that it hands on to its actors."""
     wanted = {
         "RAY_TRAIN_V2_ENABLED": "1",
@@ -309,7 +313,7 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _interrupts_kept() -> Iterator[None]:
+def _restored_interrupt_handler() -> Iterator[None]:
     """Ray Train takes Ctrl-C for itself and never gives it back."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -16,13 +16,13 @@ _ATTRIBUTES = {
 }
 
 
-def in_environment() -> dict[str, str]:
+def environment_credentials() -> dict[str, str]:
     """The credentials of this process, to be handed to workers in memory."""
     return {name: os.environ[name] for name in _ATTRIBUTES if os.environ.get(name)}
 
 
 @lru_cache(maxsize=8)
-def load_block(name: str) -> None:
+def load_credentials_block(name: str) -> None:
     """Puts the credentials of a Prefect block into this process's environment, once.
 
     Args:

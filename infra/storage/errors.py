@@ -10,7 +10,7 @@ from barycenter.infra.clock import current_clock
 
 T = TypeVar("T")
 
-PATIENCE = 60.0
+RETRY_SECONDS = 60.0
 """Seconds that a remote operation goes on being tried after its first fault."""
 
 _BUSY_CODES = frozenset(
@@ -76,13 +76,13 @@ def _is_wire_fault(error: BaseException) -> bool:
     )
 
 
-def retrying(operation: Callable[[], T], patience: float | None = None) -> T:
-    """Runs ``operation`` until it succeeds, fails for good, or transient faults outlast ``patience`` seconds.
+def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
+    """Runs ``operation`` until it succeeds, fails for good, or transient faults outlast ``seconds`` seconds.
 
     Waits grow exponentially from 0.1 s to 5 s with full jitter. This is the only retry: those of the client
     libraries underneath are switched off.
     """
-    limit = PATIENCE if patience is None else patience
+    limit = RETRY_SECONDS if seconds is None else seconds
     first_fault: float | None = None
     attempt = 0
     clock = current_clock()
@@ -145,7 +145,9 @@ def _line(error: Exception, uri: str) -> RunError | None:
         return RunError(f"{uri}: a folder is in the place of a file, or the reverse; move it away")
     if is_transient(error):
         what = f"{code or type(error).__name__}"
-        return RunError(f"{uri}: the storage server did not answer properly for {PATIENCE:.0f} s ({what}); run again")
+        return RunError(
+            f"{uri}: the storage server did not answer properly for {RETRY_SECONDS:.0f} s ({what}); run again"
+        )
     if isinstance(error, OSError):
         detail = code or error.strerror or type(error).__name__
         return RunError(f"{uri}: {detail}")

@@ -30,7 +30,7 @@ class LocalStore:
         """Where ``path`` lies on this machine."""
         return self._root / path
 
-    def folds_names(self) -> bool:
+    def is_case_insensitive(self) -> bool:
         """Whether the file system takes names of other case for the same; found by the root's own name."""
         for folder in [self._root, *self._root.parents]:
             if folder.exists() and folder.name != folder.name.swapcase():

@@ -36,7 +36,7 @@ class RemoteStore:
         """The full URI."""
         return self._scheme + self._full(path)
 
-    def folds_names(self) -> bool:
+    def is_case_insensitive(self) -> bool:
         """Never: object stores compare keys byte by byte."""
         return False
 

@@ -26,8 +26,8 @@ class Storage:
     cut connections) are retried here for a minute and nowhere else.
 
     Every method raises ``RunError`` with one line for what a user can mend: a missing bucket, denied access, no space
-    left, a read-only file system, a server that stays away. Credentials come from the environment and stand in no
-    message.
+    left, a read-only file system, a server that stays away. Credentials come from the environment and are in
+    no message.
 
     Args:
         root: A local folder, ``file://`` or another fsspec URI such as ``s3://bucket/folder``. It need not exist.
@@ -74,9 +74,9 @@ class Storage:
         return isinstance(self._store, LocalStore)
 
     @property
-    def folds_names(self) -> bool:
+    def is_case_insensitive(self) -> bool:
         """Whether names that differ in case alone are one file, as on most disks of macOS and Windows."""
-        return self._store.folds_names()
+        return self._store.is_case_insensitive()
 
     def uri(self, path: str = "") -> str:
         """Absolute local path or URI of ``path``, for messages and other libraries."""

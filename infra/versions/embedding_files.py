@@ -54,28 +54,30 @@ class Repairs:
     def __init__(self, storage: Storage, paths: Sequence[str]) -> None:
         self._storage = storage
         self._note = f"{_NOTES}/{current_clock().token(8)}.json"
-        known = _firsts(_notes(storage))
+        known = _original_hashes(_notes(storage))
         firsts = _hashes(storage, [path for path in paths if path not in known])
-        self._firsts = {path: known.get(path) or firsts[path] for path in paths}
+        self._original_hashes = {path: known.get(path) or firsts[path] for path in paths}
         if paths:
             self._write(dict.fromkeys(paths))
 
     def __contains__(self, path: object) -> bool:
-        return path in self._firsts
+        return path in self._original_hashes
 
     def settle(self) -> None:
         """Records the hash of each repaired file, once all are written again.
 
         A file with the same content as before its repair is left out, unless another run recorded one of its repairs.
         """
-        if not self._firsts:
+        if not self._original_hashes:
             return
-        others = _firsts({path: note for path, note in _notes(self._storage).items() if path != self._note})
-        now = _hashes(self._storage, list(self._firsts))
-        self._write({path: content for path, content in now.items() if content != self._firsts[path] or path in others})
+        others = _original_hashes({path: note for path, note in _notes(self._storage).items() if path != self._note})
+        now = _hashes(self._storage, list(self._original_hashes))
+        self._write(
+            {path: content for path, content in now.items() if content != self._original_hashes[path] or path in others}
+        )
 
     def _write(self, contents: Mapping[str, str | None]) -> None:
-        note = {path: [self._firsts[path], content] for path, content in contents.items()}
+        note = {path: [self._original_hashes[path], content] for path, content in contents.items()}
         if note:
             self._storage.write(self._note, _encoded(note))
         else:
@@ -103,10 +105,10 @@ def repairs(storage: Storage) -> dict[str, str]:
     return {path: now for path, now in contents.items() if {first for first, _ in seen[path]} != {now}}
 
 
-def gather_repairs(storage: Storage) -> None:
+def merge_repair_notes(storage: Storage) -> None:
     """Merges the repair records of all runs into one file; only while no run writes here."""
     notes = _notes(storage)
-    firsts, changed = _firsts(notes), repairs(storage)
+    firsts, changed = _original_hashes(notes), repairs(storage)
     if len(notes) > 1 or any(now is None for note in notes.values() for _, now in note.values()):
         body = {path: [firsts[path], content] for path, content in changed.items()}
         if body:
@@ -114,7 +116,7 @@ def gather_repairs(storage: Storage) -> None:
         storage.remove(notes)
 
 
-def _firsts(notes: Mapping[str, Mapping[str, tuple[str, str | None]]]) -> dict[str, str]:
+def _original_hashes(notes: Mapping[str, Mapping[str, tuple[str, str | None]]]) -> dict[str, str]:
     """What each noted file held before any repair, as the first of the notes has it."""
     return {path: first for note in reversed(list(notes.values())) for path, (first, _) in note.items()}
 

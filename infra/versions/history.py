@@ -50,8 +50,8 @@ def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
             "removed": sorted(old.keys() - new.keys()),
             "changed": sorted(name for name in old.keys() & new.keys() if old[name] != new[name]),
         },
-        "shards": _moved(set(before.shards), set(after.shards)),
-        "files": _moved({file.path for file in before.files}, {file.path for file in after.files}),
+        "shards": _set_changes(set(before.shards), set(after.shards)),
+        "files": _set_changes({file.path for file in before.files}, {file.path for file in after.files}),
         "changed": {name: [facts.get(name), now.get(name)] for name in facts | now if facts.get(name) != now.get(name)},
     }
 
@@ -81,5 +81,5 @@ def _facts(manifest: Manifest) -> dict[str, Any]:
     return {name: values[name] for name in _LINEAGE} | encoders
 
 
-def _moved(before: set[str], after: set[str]) -> dict[str, int]:
+def _set_changes(before: set[str], after: set[str]) -> dict[str, int]:
     return {"kept": len(before & after), "added": len(after - before), "removed": len(before - after)}

@@ -6,7 +6,7 @@ from dataclasses import replace
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage.storage import MissingFileError, Storage
-from barycenter.infra.versions.embedding_files import embedding_path, gather_repairs, is_repair_note
+from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
 
 POINTER = "manifest.json"
 _FOLDER = "manifests"
@@ -154,7 +154,7 @@ def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[
         storage.remove(old)
         storage.remove(garbage)
         storage.abandon_uploads()
-        gather_repairs(storage)
+        merge_repair_notes(storage)
     return sorted(old + garbage)
 
 

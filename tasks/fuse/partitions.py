@@ -120,7 +120,7 @@ def _problem(name: str, kind: pa.DataType, texts: Sequence[str | None], storage:
     seen: dict[str, str | None] = {}
     for text in texts:
         first = seen.setdefault(folded(folder(name, text)), text)
-        if first != text and storage.folds_names:
+        if first != text and storage.is_case_insensitive:
             return (
                 f"{first!r} and {text!r} of {name!r} are one folder on the file system of {storage.root}; "
                 "spell them alike, or write elsewhere"

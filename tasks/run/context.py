@@ -16,7 +16,7 @@ from barycenter.infra.corpus.join.buckets import joined_corpus
 from barycenter.infra.corpus.join.partition import Join
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
-from barycenter.infra.storage.credentials import load_block
+from barycenter.infra.storage.credentials import load_credentials_block
 from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
@@ -43,7 +43,7 @@ class Run:
     def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
         self.job = job
         if job.storage.credentials_block is not None:
-            load_block(job.storage.credentials_block)
+            load_credentials_block(job.storage.credentials_block)
         self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
         self.tables = open_tables(job, storage_options(job))

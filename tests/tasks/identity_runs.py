@@ -24,7 +24,7 @@ def in_this_process(monkeypatch):
     monkeypatch.setattr("barycenter.tasks.report.stage.html", lambda *_: "")
     monkeypatch.setattr("barycenter.tasks.embed.worker.load", _load)
     monkeypatch.setattr("barycenter.tasks.embed.settings._library_versions", lambda: {})
-    monkeypatch.setattr("barycenter.tasks.run.context.load_block", lambda _: None)
+    monkeypatch.setattr("barycenter.tasks.run.context.load_credentials_block", lambda _: None)
     monkeypatch.setattr("barycenter.tasks.align.trained.FEATURES", 36)
 
 

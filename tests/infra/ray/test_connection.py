@@ -130,11 +130,11 @@ def test_rays_folder_is_short_where_tmpdir_is_long(monkeypatch, tmp_path):
     long.mkdir()
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", str(long))
-    cluster._choose_folder()
+    cluster._choose_ray_folder()
     assert os.environ["RAY_TMPDIR"] in ("/tmp", "/var/tmp", "/dev/shm")
     monkeypatch.setenv("RAY_TMPDIR", str(long))
     with pytest.raises(RunError, match=r"RAY_TMPDIR \(.*\) is too long for Ray's sockets; set RAY_TMPDIR to"):
-        cluster._choose_folder()
+        cluster._choose_ray_folder()
 
 
 def test_a_folder_that_ray_cannot_write_to_is_reported(monkeypatch, tmp_path):
@@ -142,13 +142,13 @@ def test_a_folder_that_ray_cannot_write_to_is_reported(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", "/t")
     monkeypatch.setattr(cluster, "_SHORT_FOLDERS", ("/t",))
     with pytest.raises(RunError, match=r"TMPDIR \(/t\) is no folder that may be written to; set RAY_TMPDIR"):
-        cluster._choose_folder()
+        cluster._choose_ray_folder()
 
 
 def test_rays_own_folder_is_left_where_it_fits(monkeypatch):
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
     monkeypatch.setenv("TMPDIR", "/tmp")
-    cluster._choose_folder()
+    cluster._choose_ray_folder()
     assert "RAY_TMPDIR" not in os.environ
 
 

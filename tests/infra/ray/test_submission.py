@@ -19,7 +19,7 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.job.loader import load_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray import submission
-from barycenter.infra.ray.submission import staged
+from barycenter.infra.ray.submission import package_folder
 from tests.flows.corpora import read_features, text_and_vector_job, text_and_vector_rows, write_job, write_lines
 from tests.flows.test_cancellation import children
 from tests.infra.dispatch.test_api import wait_until
@@ -43,7 +43,7 @@ def job_path(tmp_path):
 
 
 def test_what_is_sent_is_code_and_the_job_with_paths_resolved(job_path, tmp_path):
-    with staged(load_job(job_path)) as folder:
+    with package_folder(load_job(job_path)) as folder:
         sent = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
         job = load_job(folder / "job.yaml")
     assert {path.parts[:2] for path in sent} >= {("barycenter", part) for part in ("flows", "tasks", "infra", "fusion")}
@@ -55,12 +55,12 @@ def test_what_is_sent_is_code_and_the_job_with_paths_resolved(job_path, tmp_path
 
 def test_a_cluster_by_its_address_stays(job_path):
     job = Job.model_validate(load_job(job_path, ["ray.address=head:6379"]))
-    with staged(job) as folder:
+    with package_folder(job) as folder:
         assert load_job(folder / "job.yaml").ray.address == "head:6379"
 
 
 def test_the_version_travels(job_path):
-    with staged(load_job(job_path)) as folder:
+    with package_folder(load_job(job_path)) as folder:
         asked = "import importlib.metadata as m; print(m.version('barycenter'))"
         answer = subprocess.run(
             [sys.executable, "-S", "-c", asked], cwd=folder, capture_output=True, text=True, check=True

@@ -6,7 +6,7 @@ from prefect.blocks.system import Secret
 from barycenter.fusion.errors import JobError
 from barycenter.infra.dispatch.api import Work
 from barycenter.infra.dispatch.executor import WorkerAllocation
-from barycenter.infra.storage.credentials import in_environment, load_block
+from barycenter.infra.storage.credentials import environment_credentials, load_credentials_block
 from tests.infra.dispatch.on_ray import dispatch
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION")
@@ -18,7 +18,7 @@ def clean(monkeypatch):
     for name in KEYS:
         monkeypatch.setenv(name, "to be restored")
         monkeypatch.delenv(name)
-    load_block.cache_clear()
+    load_credentials_block.cache_clear()
 
 
 class Reader:
@@ -28,8 +28,8 @@ class Reader:
 
 def test_a_block_is_loaded_into_the_environment_and_workers_see_it(prefect_server, ray_session):
     Secret(value={"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "hush", "OTHER": "x"}).save("emoji-s3")
-    load_block("secret/emoji-s3")
-    assert in_environment() == {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "hush"}
+    load_credentials_block("secret/emoji-s3")
+    assert environment_credentials() == {"AWS_ACCESS_KEY_ID": "AKIA1", "AWS_SECRET_ACCESS_KEY": "hush"}
     assert "OTHER" not in os.environ
     seen = []
     work = [Work("one", "AWS_SECRET_ACCESS_KEY", 1)]
@@ -39,10 +39,10 @@ def test_a_block_is_loaded_into_the_environment_and_workers_see_it(prefect_serve
 
 def test_a_block_that_is_not_there_or_holds_none_is_one_line(prefect_server):
     with pytest.raises(JobError, match="'secret/nowhere' cannot be loaded") as caught:
-        load_block("secret/nowhere")
+        load_credentials_block("secret/nowhere")
     assert caught.value.key == "storage.credentials_block"
     Secret(value="just hush").save("no-keys")
     with pytest.raises(JobError, match="holds no AWS_ACCESS_KEY_ID") as caught:
-        load_block("secret/no-keys")
+        load_credentials_block("secret/no-keys")
     assert "hush" not in str(caught.value)
-    assert in_environment() == {}
+    assert environment_credentials() == {}

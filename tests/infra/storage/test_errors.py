@@ -3,7 +3,7 @@
 import pytest
 
 from barycenter.infra.clock import current_clock, use_clock
-from barycenter.infra.storage.errors import PATIENCE, retrying
+from barycenter.infra.storage.errors import RETRY_SECONDS, retrying
 from tests.infra.simulation import SimulatedClock
 
 
@@ -16,7 +16,7 @@ def test_transient_faults_are_retried_for_a_minute_with_growing_waits():
 
     with use_clock(SimulatedClock(seed=3)), pytest.raises(ConnectionResetError):
         retrying(cut)
-    assert PATIENCE <= tries[-1] < PATIENCE + 5
+    assert RETRY_SECONDS <= tries[-1] < RETRY_SECONDS + 5
     assert tries[1] <= 0.1
     assert 15 < len(tries) < 60
 

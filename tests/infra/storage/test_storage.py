@@ -307,7 +307,7 @@ def test_a_create_whose_answer_was_lost_is_recognised_as_ours(s3_bucket, s3_serv
 
 
 def test_a_server_that_stays_away_is_one_line(monkeypatch, s3_server):
-    monkeypatch.setattr(_faults, "PATIENCE", 0.5)
+    monkeypatch.setattr(_faults, "RETRY_SECONDS", 0.5)
     with pytest.raises(RunError, match="did not answer properly"):
         Storage("s3://bucket/x", "http://127.0.0.1:9").read("a")
 

@@ -8,8 +8,8 @@ from barycenter.infra.versions.embedding_files import (
     Repairs,
     done_shards,
     embedding_path,
-    gather_repairs,
     is_repair_note,
+    merge_repair_notes,
     repairs,
 )
 
@@ -130,11 +130,11 @@ def test_garbage_collection_gathers_the_notes(flawed):
     changed = repairs(storage)
     assert changed.keys() == set(paths[1:])
     assert len(notes(storage)) == 3
-    gather_repairs(storage)
+    merge_repair_notes(storage)
     assert len(notes(storage)) == 1
     assert repairs(storage) == changed
     before = notes(storage)
-    gather_repairs(storage)
+    merge_repair_notes(storage)
     assert notes(storage) == before
 
 

@@ -89,7 +89,7 @@ def test_text_stands_in_the_files_as_well(tmp_path, array, inside):
 
 
 class Folding(Storage):
-    folds_names = True
+    is_case_insensitive = True
 
 
 def files(*values):
@@ -142,8 +142,8 @@ def test_nulls_of_a_column_that_is_called_like_a_split_are_refused(tmp_path):
 
 def test_a_folder_knows_whether_its_file_system_folds_case(tmp_path):
     (tmp_path / "Probe").mkdir()
-    assert Storage(str(tmp_path / "Probe" / "new")).folds_names == (tmp_path / "pROBE").exists()
-    assert not Storage("memory://x").folds_names
+    assert Storage(str(tmp_path / "Probe" / "new")).is_case_insensitive == (tmp_path / "pROBE").exists()
+    assert not Storage("memory://x").is_case_insensitive
 
 
 def test_the_sample_is_spread_over_the_shards(tmp_path, monkeypatch):

@@ -1,0 +1,44 @@
+"""Workers as Ray actors, without the scheduler."""
+
+import os
+from pathlib import Path
+
+import ray
+
+from barycenter.infra.dispatch.executor import Done, Failure, Lost, WorkerAllocation
+from barycenter.infra.ray.executor import RayExecutor
+
+
+class SortingWorker:
+    def run(self, payload):
+        if payload == "die":
+            os._exit(1)
+        return sorted(payload)
+
+    def shown(self):
+        return Path("/proc/self/cmdline").read_text(), ray.get_runtime_context().get_actor_name()
+
+
+def outcome(executor, call):
+    assert executor.wait([call], 60) == [call]
+    return executor.outcome(call)
+
+
+def test_calls_end_in_a_value_a_failure_or_the_loss_of_the_worker(ray_session):
+    executor = RayExecutor(SortingWorker, (), WorkerAllocation(1, 1), "job-sort")
+    worker = executor.start()
+    assert outcome(executor, worker.loading) == Done(None)
+    assert outcome(executor, executor.submit(worker, "run", "cab")) == Done(["a", "b", "c"])
+    failure = outcome(executor, executor.submit(worker, "run", 3))
+    assert isinstance(failure, Failure)
+    assert failure.line.startswith("TypeError: ")
+    title, name = outcome(executor, executor.submit(worker, "shown")).value
+    assert title.startswith("ray::SortingWorker"), "Ray's tools show what an actor does"
+    assert name == worker.name
+    assert name.startswith("job-sort-")
+    lost = outcome(executor, executor.submit(worker, "run", "die"))
+    assert isinstance(lost, Lost)
+    assert "its process died" in lost.why
+    executor.kill(worker)
+    executor.check_alive()
+    assert executor.shortage().startswith("each needs 1 CPUs and 0 GPUs, the cluster has 2 and 0")
