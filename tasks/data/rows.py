@@ -17,7 +17,7 @@ from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.fusion.heads.labels import side_of
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import is_test
-from barycenter.infra.corpus import Corpus, Shard, misfits_of
+from barycenter.infra.corpus import Corpus, Shard, misfits_by_row
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.run.context import TEST_FRACTION, Run
@@ -213,7 +213,7 @@ class RowReader:
 def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
     return tuple(
         Misfit(row, column, problem)
-        for row, problems in misfits_of(table).items()
+        for row, problems in misfits_by_row(table).items()
         for column, problem in problems.items()
     )
 

@@ -10,7 +10,7 @@ from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.values import checked_text
 from barycenter.fusion.errors import BadInputError, JobError, Reason, RunError
 from barycenter.infra.corpus import Pictures
-from barycenter.infra.corpus.join.partition import Side
+from barycenter.infra.corpus.join.partition import JoinTable
 from barycenter.infra.job.models import InputJob
 from barycenter.infra.versions.embedding_files import done_shards
 from barycenter.tasks.data.rows import sample_shards
@@ -44,7 +44,7 @@ def check_inputs(run: Run) -> None:
                 _check_values(run, name, side)
 
 
-def _check_weights(name: str, part: InputJob, side: Side) -> None:
+def _check_weights(name: str, part: InputJob, side: JoinTable) -> None:
     if part.weights_column is not None:
         kind = _value_type(side.corpus.columns[part.weights_column])
         tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
@@ -55,7 +55,7 @@ def _check_weights(name: str, part: InputJob, side: Side) -> None:
             )
 
 
-def _check_types(name: str, part: InputJob, side: Side) -> None:
+def _check_types(name: str, part: InputJob, side: JoinTable) -> None:
     for column in part.columns:
         kind = _value_type(side.corpus.columns[column])
         if part.kind == "text" and not (_is_text(kind) or len(part.columns) > 1):
@@ -69,7 +69,7 @@ def _check_types(name: str, part: InputJob, side: Side) -> None:
             )
 
 
-def _check_values(run: Run, name: str, side: Side) -> None:
+def _check_values(run: Run, name: str, side: JoinTable) -> None:
     """Tries evenly spaced values; nulls and empty ones, which a sparse column has, do not count."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -92,7 +92,7 @@ def _check_values(run: Run, name: str, side: Side) -> None:
         )
 
 
-def _attempts(run: Run, name: str, side: Side) -> Iterator[Callable[[], object]]:
+def _attempts(run: Run, name: str, side: JoinTable) -> Iterator[Callable[[], object]]:
     """Reads and decodes one value each; a picture behind http(s) counts as good."""
     part, corpus, limits = run.job.inputs[name], side.corpus, run.job.limits
     several = any(is_several(corpus.columns[column], vector=False) for column in part.columns)
