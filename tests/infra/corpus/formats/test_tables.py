@@ -104,4 +104,4 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 def test_a_name_that_two_columns_have_is_named(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "twice", "twice"])
     pq.write_table(table, tmp_path / "a.parquet")
-    assert "has two columns of the name 'twice'" in refusal(tmp_path)
+    assert "has two columns named 'twice'" in refusal(tmp_path)
