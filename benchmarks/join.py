@@ -50,7 +50,7 @@ def join(folder: Path) -> dict[str, Any]:
     """Joins the tables; where they are, seconds, and peak memory before and after."""
     from barycenter.infra.corpus import open_corpus
     from barycenter.infra.corpus.join.buckets import join_bucket
-    from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill, spill_path
+    from barycenter.infra.corpus.join.partition import Join, JoinTable, check_bucket_sizes, partition_unit, spill_path
     from barycenter.infra.job.models import CorpusJob, LimitsJob
     from barycenter.infra.storage import Storage
 
@@ -59,13 +59,13 @@ def join(folder: Path) -> dict[str, Any]:
 
     before = peak_mb()
     start = time.perf_counter()
-    own = Side("x", opened("pictures.parquet", "picture_of"), {"x.vec": "vec", "x.row": "row"}, frozenset())
-    sides = [Side(None, opened("texts.parquet", "id"), {"n": "n"}, frozenset()), own]
-    plan = Join.of("id", sides, CorpusJob(path=str(folder), key="id"), MEMORY_MB << 20)
+    own = JoinTable("x", opened("pictures.parquet", "picture_of"), {"x.vec": "vec", "x.row": "row"}, frozenset())
+    sides = [JoinTable(None, opened("texts.parquet", "id"), {"n": "n"}, frozenset()), own]
+    plan = Join.plan("id", sides, CorpusJob(path=str(folder), key="id"), MEMORY_MB << 20)
     storage = Storage(str(folder / "out"))
     units = list(plan.units())
-    check_sizes(plan, np.sum([spill(plan, storage, unit) for unit in units], axis=0))
-    spilled = [[spill_path(plan, unit) for unit in units if unit.side == side] for side in (0, 1)]
+    check_bucket_sizes(plan, np.sum([partition_unit(plan, storage, unit) for unit in units], axis=0))
+    spilled = [[spill_path(plan, unit) for unit in units if unit.table == side] for side in (0, 1)]
     rows = sum(join_bucket(plan, storage, spilled, bucket)["rows"] for bucket in range(plan.buckets))
     seconds = time.perf_counter() - start
     return {

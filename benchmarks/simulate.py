@@ -19,7 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from barycenter.infra.clock import SystemClock, use_clock
-from barycenter.infra.corpus.base import Peek
+from barycenter.infra.corpus.base import SourceIndex
 from barycenter.infra.corpus.corpus import Corpus
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.tables import Parquet
@@ -110,7 +110,7 @@ def plan() -> tuple[tuple[Any, ...], float]:
     """The shards of an imagined corpus, and the seconds that planning them took."""
     rows = SHARDS * ROWS_PER_SHARD // FILES
     entries = {
-        Entry(f"s3://corpus/part-{n:05d}.parquet", f"part-{n:05d}.parquet", 1, f"{n}"): Peek(rows, {})
+        Entry(f"s3://corpus/part-{n:05d}.parquet", f"part-{n:05d}.parquet", 1, f"{n}"): SourceIndex(rows, {})
         for n in range(FILES)
     }
     start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What every corpus format shares: listed files, sources, shards, and the interface of a format."""
+"""Sources, shards, problems of rows, and the interface that every corpus format implements."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ KEYS = "__keys__"
 """Name of the column of keys as text; null where a row has none."""
 
 BAD = "__bad__"
-"""Name of the column that says why a row could not be read; null where it could."""
+"""Name of the column with the reason why a row could not be read; null where it could."""
 
 MISFITS = "__misfits__"
-"""Name of the column of values that do not fit: JSON ``{column: problem}``; null where every value of the row fits."""
+"""Name of the column of a row's misfits as JSON ``{column: problem}``; null where every value of the row fits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,56 +84,55 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class Peek:
-    """What one look at a source shows.
+class SourceIndex:
+    """Result of reading a source once: its rows, its column types and where its shards begin.
 
     Attributes:
         rows: Number of rows.
         types: Column types seen.
-        marks: Byte offsets of every ``stride``-th row and, last, of the end; None for formats with row addresses.
-        stamps: For sources of many files, one (size, stamp) a shard in place of the source's.
-        passed_over: How many members of a tar are part of no row: links, and names without a key or an ending.
+        shard_offsets: Byte offsets of each shard's first row and, last, of the end; None where rows have numbers.
+        shard_stamps: For sources of many files, one (size, stamp) a shard in place of the source's.
+        passed_over: How many members of a tar are part of no row: links, and names without a key or an extension.
     """
 
     rows: int
     types: Mapping[str, pa.DataType]
-    marks: NDArray[np.int64] | None = None
-    stamps: Sequence[tuple[int, str]] | None = None
+    shard_offsets: NDArray[np.int64] | None = None
+    shard_stamps: Sequence[tuple[int, str]] | None = None
     passed_over: int = 0
 
 
-Parsed = tuple[dict[str, Any], str | None]
-"""The values of one record, and why it could not be read."""
+ParsedRecord = tuple[dict[str, Any], str | None]
+"""The values of one record, and why it could not be read (None where it could)."""
 
 
 @dataclass(slots=True)
 class Problems:
-    """What could not be read of some rows.
+    """Unreadable rows and misfits of one table.
 
     Attributes:
-        rows: For each row why none of it could be read, or None.
-        values: {row: {column: why its value does not fit}}; such a value is null, the rest of the row counts.
+        unreadable: For each row why it could not be read, or None.
+        misfits: ``{row: {column: problem}}``; such a value is null, the rest of the row counts.
     """
 
-    rows: list[str | None]
-    values: dict[int, dict[str, str]] = field(default_factory=dict)
+    unreadable: list[str | None]
+    misfits: dict[int, dict[str, str]] = field(default_factory=dict)
 
-    def add(self, column: str, wrong: Mapping[int, str]) -> None:
-        """Records the values of one column that do not fit, by row; those of unreadable rows need no record."""
-        for row, problem in wrong.items():
-            if self.rows[row] is None:
-                self.values.setdefault(row, {})[column] = problem
+    def add_misfits(self, column: str, problems: Mapping[int, str]) -> None:
+        """Adds the misfits of one column, by row; those of unreadable rows are left out."""
+        for row, problem in problems.items():
+            if self.unreadable[row] is None:
+                self.misfits.setdefault(row, {})[column] = problem
 
-    def misfits(self) -> pa.Array:
-        """The column ``MISFITS``."""
-        if not self.values:
-            return pa.nulls(len(self.rows), pa.string())
-        lines = [json.dumps(self.values[row]) if row in self.values else None for row in range(len(self.rows))]
+    def misfit_column(self) -> pa.Array:
+        """Returns the column ``MISFITS``."""
+        rows = range(len(self.unreadable))
+        lines = [json.dumps(self.misfits[row]) if row in self.misfits else None for row in rows]
         return pa.array(lines, pa.string())
 
 
-def misfits_of(table: pa.Table) -> dict[int, dict[str, str]]:
-    """``{row: {column: why its value does not fit}}`` of a table that ``Corpus.read`` returned."""
+def misfits_by_row(table: pa.Table) -> dict[int, dict[str, str]]:
+    """Parses the column ``MISFITS`` of a table that ``Corpus.read`` returned, to ``{row: {column: problem}}``."""
     column = table.column(MISFITS)
     if column.null_count == table.num_rows:
         return {}
@@ -141,59 +140,58 @@ def misfits_of(table: pa.Table) -> dict[int, dict[str, str]]:
 
 
 class UnreadableError(Exception):
-    """A source that is not what its name says; the message goes after the file's name."""
+    """A source is damaged or not of its format; the message continues the file's name."""
 
 
 class Format(ABC):
-    """How the rows of one family of files are counted and read. Instances are plain, small and picklable."""
+    """Interface of a file format: counts and reads the rows of its files. Instances are small and picklable."""
 
     default_key: str | None = None
-    """Column that names a row uniquely without the user's saying so."""
+    """Key column where the job names none."""
 
-    strict = False
-    """Whether the files declare their types, so that two that disagree are an error and not text."""
+    declares_types = False
+    """Whether files declare column types, so that types with no common one are an error rather than text."""
 
-    def entries(self, listing: Listing) -> list[Entry]:
-        """The sources among the listed files."""
+    def find_sources(self, listing: Listing) -> list[Entry]:
+        """Returns the sources among the listed files."""
         return list(listing.entries)
 
     @abstractmethod
-    def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
-        """Counts the rows of a source and looks at the first ``sample`` of them.
+    def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
+        """Counts the rows of a source, infers its column types and finds where its shards begin.
 
         Args:
             files: Access to the files.
             entry: The source.
-            stride: Rows in a shard.
-            sample: Rows to take the types from.
+            rows_per_shard: Rows in a shard.
+            sample_rows: Number of rows from the beginning to infer types from.
 
         Raises:
-            UnreadableError: The file is damaged or no such format.
+            UnreadableError: The file is damaged or not of this format.
         """
 
-    def state(self, files: Files, shard: Shard) -> tuple[int, str]:
-        """Size and stamp of the shard's source now."""
+    def size_and_stamp(self, files: Files, shard: Shard) -> tuple[int, str]:
+        """Returns the present size and stamp of the shard's source."""
         return files.stat(shard.uri)
 
     @abstractmethod
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
     ) -> tuple[pa.Table, Problems]:
-        """Reads rows of a source.
+        """Reads the rows of a shard.
 
         Args:
             files: Access to the files.
-            shard: Which rows.
-            columns: Wanted columns with the type each must come in; those that the source lacks may be left out.
-            key: Column whose values name the rows; they come as text in the further column ``KEYS``.
+            shard: The shard.
+            columns: Columns to read and the type of each; those that the source lacks may be missing from the result.
+            key: The key column; its values are returned as text in the additional column ``KEYS``.
 
         Returns:
-            The table in row order, and what could not be read of it. May hold fewer rows than the shard if the source
-            has shrunk.
+            The table in row order, and its problems. May hold fewer rows than the shard if the source has shrunk.
         """
 
 
 def shard_id(relative: str, size: int, stamp: str, start: int, stop: int) -> str:
-    """Names a shard by content: 24 hexadecimal digits, the same wherever the corpus folder lies."""
+    """Hashes a source's path, size, stamp and a row range to a shard's id: 24 hexadecimal digits."""
     text = f"{relative}\0{size}\0{stamp}\0{start}\0{stop}"
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

@@ -15,10 +15,10 @@ from barycenter.infra.corpus.listing import (
     UNDERSCORE,
     Entry,
     Listing,
-    before_magic,
+    filter_listing,
+    glob_root,
     list_local,
-    reason_to_pass,
-    sorted_out,
+    skip_reason,
 )
 from barycenter.infra.job.paths import is_uri
 from barycenter.infra.storage.errors import is_transient, retrying, storage_errors
@@ -136,7 +136,7 @@ class Files:
             entry = Entry(uri, path.rpartition("/")[2], *_size_and_stamp(info))
             return Listing(scheme + path.rpartition("/")[0], [entry], False)
         pattern = info is None and glob.has_magic(path)
-        root = before_magic(path) if pattern else path.rstrip("/")
+        root = glob_root(path) if pattern else path.rstrip("/")
         found = retrying(lambda: (filesystem.glob if pattern else filesystem.find)(path, detail=True))
         if not found:
             raise JobError(_KEY, f"{uri}: there is no such file or folder")
@@ -146,11 +146,11 @@ class Files:
             for name, relative in names.items()
             if relative
         ]
-        return sorted_out(scheme + root, entries, not pattern, asked=path[len(root) :] if pattern else "")
+        return filter_listing(scheme + root, entries, not pattern, pattern=path[len(root) :] if pattern else "")
 
 
 def _is_shown(name: str) -> bool:
-    return reason_to_pass(name) in (None, UNDERSCORE)
+    return skip_reason(name) in (None, UNDERSCORE)
 
 
 def _is_file(child: os.DirEntry[str]) -> bool:

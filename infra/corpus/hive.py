@@ -1,6 +1,5 @@
-"""Columns that folders named ``column=value`` add, as Hive and Spark lay tables out."""
+"""Hive partitioning: columns whose values are in folder names, ``column=value``."""
 
-from collections.abc import Iterator
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -11,40 +10,38 @@ from barycenter.infra.corpus.base import Problems
 _NULL = "__HIVE_DEFAULT_PARTITION__"
 
 
-def folder_values(relative: str) -> dict[str, str | None]:
-    """Values in the folder names of a file, by column.
+def partition_values(relative: str) -> dict[str, str | None]:
+    """Returns the values of a file's partition columns, from the names of its folders.
 
-    >>> folder_values("year=2020/kind=__HIVE_DEFAULT_PARTITION__/part-0.parquet")
+    >>> partition_values("year=2020/kind=__HIVE_DEFAULT_PARTITION__/part-0.parquet")
     {'year': '2020', 'kind': None}
     """
-    return dict(_parts(relative)) if "=" in relative else {}
+    parts = (part.partition("=") for part in relative.split("/")[:-1])
+    return {
+        unquote(name): None if value == _NULL else unquote(value) for name, equals, value in parts if equals and name
+    }
 
 
-def _parts(relative: str) -> Iterator[tuple[str, str | None]]:
-    for part in relative.split("/")[:-1]:
-        name, equals, value = part.partition("=")
-        if equals and name:
-            yield unquote(name), None if value == _NULL else unquote(value)
-
-
-def filled(column: pa.ChunkedArray, text: str | None, name: str, problems: Problems) -> pa.ChunkedArray:
-    """A column with the value of the file's folder in every row that has none of its own.
+def fill_from_partition(column: pa.ChunkedArray, text: str | None, name: str, problems: Problems) -> pa.ChunkedArray:
+    """Replaces the nulls of a column that are neither misfits nor of unreadable rows with the file's partition value.
 
     Args:
-        column: The file's own values, or nulls where it has no such column.
-        text: The value as the folder spells it.
-        name: The column.
-        problems: What is wrong with the rows; a folder that does not fit the column's type is added to it.
+        column: The values in the file, all null where the file lacks the column.
+        text: The partition value as text; None leaves the column as it is.
+        name: Name of the column.
+        problems: Problems of these rows; a partition value that does not fit the column's type is added to them.
     """
     if text is None or not column.null_count:
         return column
     empty = {row for row, missing in enumerate(column.is_null().to_pylist()) if missing}
-    empty -= {row for row, wrong in problems.values.items() if name in wrong}
-    empty -= {row for row, problem in enumerate(problems.rows) if problem is not None}
+    empty -= {row for row, wrong in problems.misfits.items() if name in wrong}
+    empty -= {row for row, problem in enumerate(problems.unreadable) if problem is not None}
     try:
         value = pa.scalar(text, pa.string()).cast(column.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-        problems.add(name, dict.fromkeys(sorted(empty), f"the folder's {text[:40]!r} does not fit {column.type}"))
+        problems.add_misfits(
+            name, dict.fromkeys(sorted(empty), f"the value {text[:40]!r} in the folder name does not fit {column.type}")
+        )
         return column
     chosen = pa.array([row in empty for row in range(len(column))], pa.bool_())
     whole: pa.ChunkedArray = pc.if_else(chosen, value, column)

@@ -1,4 +1,4 @@
-"""Which files a corpus path names: one rule for folders, patterns and object stores, and a count of the rest."""
+"""Selects the files that a corpus path names: one rule for folders, glob patterns and object stores."""
 
 import glob
 import os
@@ -11,14 +11,14 @@ from typing import Any
 
 from barycenter.fusion.errors import JobError
 
-_KEY = "corpus.path"
+_JOB_KEY = "corpus.path"
 
-HIDDEN, UNDERSCORE, OF_A_WRITER = "hidden", "underscore_name", "left_by_a_writer"
+HIDDEN, UNDERSCORE, WRITER_FILE = "hidden", "underscore_name", "left_by_a_writer"
 NOT_UTF8, BROKEN_LINK, SPECIAL, SEEN_BEFORE = "name_not_utf8", "broken_link", "not_a_file", "folder_seen_before"
 OTHER_FORMAT, EMPTY, BESIDE_TABLE = "other_format", "empty", "picture_beside_table"
 
-_SYSTEM = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
-_WRITERS = {
+_SYSTEM_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"}
+_WRITER_NAMES = {
     *("_SUCCESS", "_temporary", "_metadata", "_common_metadata", "_spark_metadata", "_delta_log", "_committed_vacuum"),
     *("_logs", "_distcp_logs", "_change_data", "_symlink_format_manifest"),
 }
@@ -46,7 +46,7 @@ class Listing:
         is_folder: Whether the path named a folder rather than a file or a pattern.
         underscored: Files whose name or folder begins with ``_``: taken as pictures, passed over as tables.
         passed_over: How many other files were seen, by the reason they are not taken.
-        leading_out: Relative paths of those that are links to files outside ``root``, or lie in such a folder.
+        links_outside: Relative paths of those that are links to files outside_root ``root``, or lie in such a folder.
     """
 
     root: str
@@ -54,49 +54,50 @@ class Listing:
     is_folder: bool
     underscored: list[Entry] = field(default_factory=list)
     passed_over: Counter[str] = field(default_factory=Counter)
-    leading_out: frozenset[str] = frozenset()
+    links_outside: frozenset[str] = frozenset()
 
 
-def reason_to_pass(relative: str, asked: str = "") -> str | None:
-    """Why a file is not taken, by its path alone; None for one that may be.
+def skip_reason(relative: str, pattern: str = "") -> str | None:
+    """Returns why a file is passed over, judged by its path alone; None for a file that may be read.
 
     Args:
         relative: Path below the listing's root, ``/``-separated.
-        asked: The pattern below the root: a part of it that begins with ``.`` or ``_`` asks for such names.
+        pattern: Glob pattern below the root; ``.`` or ``_`` at the beginning of a part admits names that begin so.
 
-    >>> reason_to_pass("a/.DS_Store"), reason_to_pass("_SUCCESS"), reason_to_pass("_background/_DSC0001.JPG")
+    >>> skip_reason("a/.DS_Store"), skip_reason("_SUCCESS"), skip_reason("_background/_DSC0001.JPG")
     ('hidden', 'left_by_a_writer', 'underscore_name')
-    >>> reason_to_pass("_year=2020/part-0.parquet"), reason_to_pass("_part.csv", asked="_*.csv")
+    >>> skip_reason("_year=2020/part-0.parquet"), skip_reason("_part.csv", pattern="_*.csv")
     (None, None)
     """
-    first = {part[0] for part in asked.split("/") if part}
+    first = {part[0] for part in pattern.split("/") if part}
     parts = relative.split("/")
     try:
         relative.encode()
     except UnicodeEncodeError:
         return NOT_UTF8
-    if any(_is_of_a_writer(part) for part in parts):
-        return OF_A_WRITER
-    if any((part.startswith(".") and "." not in first) or part.lower() in _SYSTEM for part in parts):
+    if any(_is_writer_file(part) for part in parts):
+        return WRITER_FILE
+    if any((part.startswith(".") and "." not in first) or part.lower() in _SYSTEM_NAMES for part in parts):
         return HIDDEN
     if "_" not in first and any(part.startswith("_") and "=" not in part for part in parts):
         return UNDERSCORE
     return None
 
 
-def _is_of_a_writer(part: str) -> bool:
-    return part in _WRITERS or part.startswith(_WRITER_PREFIXES) or part.endswith(_WRITER_SUFFIXES)
+def _is_writer_file(part: str) -> bool:
+    """Whether a file or folder name is one that Spark, Hadoop or another writer leaves beside its data."""
+    return part in _WRITER_NAMES or part.startswith(_WRITER_PREFIXES) or part.endswith(_WRITER_SUFFIXES)
 
 
-def sorted_out(
-    root: str, entries: Iterable[Entry], is_folder: bool, *, asked: str = "", walk: "Walk | None" = None
+def filter_listing(
+    root: str, entries: Iterable[Entry], is_folder: bool, *, pattern: str = "", walk: "FolderWalk | None" = None
 ) -> Listing:
-    """A listing of those entries that may be taken by their names, the others counted."""
+    """Builds a listing of the entries whose names are not passed over; counts the others by reason."""
     taken: list[Entry] = []
     underscored: list[Entry] = []
     passed_over: Counter[str] = Counter()
     for entry in entries:
-        reason = reason_to_pass(entry.relative, asked)
+        reason = skip_reason(entry.relative, pattern)
         if reason is None:
             taken.append(entry)
         elif reason == UNDERSCORE:
@@ -106,83 +107,87 @@ def sorted_out(
     if walk is not None:
         passed_over += walk.passed_over
     taken, underscored = (sorted(found, key=lambda entry: entry.relative) for found in (taken, underscored))
-    return Listing(root, taken, is_folder, underscored, passed_over, frozenset(walk.leading_out if walk else ()))
+    return Listing(root, taken, is_folder, underscored, passed_over, frozenset(walk.links_outside if walk else ()))
 
 
 def list_local(path: str) -> Listing:
-    """Lists a local file, folder or pattern; what is there under the very name is no pattern.
+    """Lists a local file, folder or glob pattern; a path that exists is taken literally, not as a pattern.
 
     Raises:
-        OSError: There is nothing, or it may not be read.
-        JobError: On ``corpus.path``: no file matches, or it is a device or the like.
+        OSError: The path does not exist or is not readable.
+        JobError: On ``corpus.path``: no file matches, or the path is neither a file nor a folder.
     """
     if glob.has_magic(path) and not os.path.lexists(path):
-        root = before_magic(path)
-        walk = Walk(root)
+        root = glob_root(path)
+        walk = FolderWalk(root)
         names = glob.iglob(path, recursive=True, include_hidden=True)  # noqa: PTH207 - an absolute pattern
-        entries = list(walk.matched(dict.fromkeys(names)))
+        entries = list(walk.files_among(dict.fromkeys(names)))
         if not entries and not walk.passed_over:
-            raise JobError(_KEY, f"no file matches {path}")
-        return sorted_out(root, entries, False, asked=path[len(root) :], walk=walk)
+            raise JobError(_JOB_KEY, f"no file matches {path}; check the pattern")
+        return filter_listing(root, entries, False, pattern=path[len(root) :], walk=walk)
     status = Path(path).stat()
     if stat.S_ISDIR(status.st_mode):
-        walk = Walk(path)
-        return sorted_out(path, list(walk.below(path)), True, walk=walk)
+        walk = FolderWalk(path)
+        return filter_listing(path, list(walk.files_below(path)), True, walk=walk)
     if not stat.S_ISREG(status.st_mode):
-        raise JobError(_KEY, f"{path}: is neither a file nor a folder")
+        raise JobError(_JOB_KEY, f"{path} is neither a file nor a folder; give one of them or a glob pattern")
     with Path(path).open("rb"):
         root = str(Path(path).parent)
         return Listing(root, [_entry(path, root, status)], False)
 
 
-class Walk:
+class FolderWalk:
     """Finds files below a local folder.
 
     Attributes:
-        passed_over: How many names were seen that are no files to read, by reason.
-        leading_out: Relative paths of files that links show from outside the folder.
+        passed_over: How many names were passed over, by reason.
+        links_outside: Relative paths of files that lie outside the folder and are reached by links.
     """
 
     def __init__(self, root: str) -> None:
         self.passed_over: Counter[str] = Counter()
-        self.leading_out: list[str] = []
+        self.links_outside: list[str] = []
         self._root = root
-        self._inside = allowed_roots(root)
-        self._seen: set[tuple[int, int]] = set()
+        self._allowed_roots = allowed_roots(root)
+        self._seen_folders: set[tuple[int, int]] = set()
 
-    def below(self, folder: str, outside: bool = False) -> Iterator[Entry]:
-        """Every file below a folder, in the order of names; linked folders once."""
+    def files_below(self, folder: str, outside_root: bool = False) -> Iterator[Entry]:
+        """Yields every file below a folder, in the order of names; a folder that several links lead to comes once."""
         status = Path(folder).stat()
-        if (status.st_dev, status.st_ino) in self._seen:
+        if (status.st_dev, status.st_ino) in self._seen_folders:
             self.passed_over[SEEN_BEFORE] += 1
             return
-        self._seen.add((status.st_dev, status.st_ino))
+        self._seen_folders.add((status.st_dev, status.st_ino))
         with os.scandir(folder) as found:
             children = sorted(found, key=lambda child: child.name)
         for child in children:
-            out = outside or (child.is_symlink() and not is_below(os.path.realpath(child.path), self._inside))
+            outside = outside_root or (child.is_symlink() and not self._is_inside(child.path))
             if _is_folder(child):
-                yield from self._subfolder(child.path, out)
+                yield from self._subfolder(child.path, outside)
             else:
-                yield from self._file(child.path, out)
+                yield from self._regular_file(child.path, outside)
 
-    def _subfolder(self, path: str, out: bool) -> Iterator[Entry]:
-        """A folder; one that is passed over by its name need not be readable."""
+    def _subfolder(self, path: str, outside_root: bool) -> Iterator[Entry]:
+        """Yields the files below a folder; counts one without permission if its name is passed over."""
         try:
-            yield from self.below(path, out)
+            yield from self.files_below(path, outside_root)
         except PermissionError:
-            if reason_to_pass(os.path.relpath(path, self._root)) in (None, UNDERSCORE):
+            if skip_reason(os.path.relpath(path, self._root)) in (None, UNDERSCORE):
                 raise
             self.passed_over[HIDDEN] += 1
 
-    def matched(self, names: Iterable[str]) -> Iterator[Entry]:
-        """The files among names that a pattern matches."""
-        for name in names:
-            if not Path(name).is_dir():
-                real = os.path.realpath(name)
-                yield from self._file(name, not is_below(real, self._inside))
+    def files_among(self, paths: Iterable[str]) -> Iterator[Entry]:
+        """Yields the files among the paths that a glob pattern matched."""
+        for path in paths:
+            if not Path(path).is_dir():
+                yield from self._regular_file(path, not self._is_inside(path))
 
-    def _file(self, path: str, out: bool) -> Iterator[Entry]:
+    def _is_inside(self, path: str) -> bool:
+        """Whether a path, its links followed, lies below an allowed root."""
+        return is_below(os.path.realpath(path), self._allowed_roots)
+
+    def _regular_file(self, path: str, outside_root: bool) -> Iterator[Entry]:
+        """Yields the entry of a regular file; counts broken links, devices and the like."""
         try:
             status = os.stat(path)  # noqa: PTH116 - once a file
         except OSError:
@@ -192,13 +197,13 @@ class Walk:
             self.passed_over[SPECIAL] += 1
             return
         entry = _entry(path, self._root, status)
-        if out:
-            self.leading_out.append(entry.relative)
+        if outside_root:
+            self.links_outside.append(entry.relative)
         yield entry
 
 
 def allowed_roots(root: str) -> tuple[str, ...]:
-    """The real folders that a corpus folder's links may lead to.
+    """Returns the resolved folders that links in a corpus folder may lead to.
 
     A snapshot of the Hugging Face cache (``<repo>/snapshots/<revision>/``) is links into ``<repo>/blobs/``, which
     holds nothing but the files of that repository.
@@ -217,18 +222,20 @@ def is_below(path: str, roots: Iterable[str]) -> bool:
     return any(path == root or path.startswith(root.rstrip("/") + "/") for root in roots)
 
 
-def before_magic(path: str) -> str:
-    """The folder above the first part of a pattern that has a wildcard."""
+def glob_root(path: str) -> str:
+    """Returns the folder above the first part of a glob pattern that has a wildcard."""
     parts = path.split("/")
     first = next(number for number, part in enumerate(parts) if glob.has_magic(part))
     return "/".join(parts[:first]) or "/"
 
 
 def _entry(path: str, root: str, status: Any) -> Entry:
+    """Returns the entry of a local file whose ``os.stat`` result is known."""
     return Entry(path, os.path.relpath(path, root).replace(os.sep, "/"), status.st_size, str(status.st_mtime_ns))
 
 
 def _is_folder(child: os.DirEntry[str]) -> bool:
+    """Whether a directory entry is a folder; False where it cannot be examined."""
     try:
         return child.is_dir()
     except OSError:

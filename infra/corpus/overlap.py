@@ -1,4 +1,4 @@
-"""Keeps a run from reading what it writes: the output folder may not lie where the corpus is listed."""
+"""Checks that the output folder does not lie where the corpus is listed, so that no run reads its own output."""
 
 import fnmatch
 import glob
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.base import Source
-from barycenter.infra.corpus.listing import before_magic, is_below
+from barycenter.infra.corpus.listing import glob_root, is_below
 from barycenter.infra.job.paths import is_uri
 
-_KEY = "output.path"
+_JOB_KEY = "output.path"
 
 
-def check_apart(corpus: str, output: str) -> None:
-    """Refuses an output below a corpus folder, or where a corpus pattern would find its files.
+def check_output_outside_corpus(corpus: str, output: str) -> None:
+    """Raises where the output lies below the corpus folder, or where the corpus pattern would match its files.
 
     Args:
         corpus: File, folder, pattern or URI.
@@ -24,53 +24,63 @@ def check_apart(corpus: str, output: str) -> None:
     Raises:
         JobError: On ``output.path``.
     """
-    corpus, output = _plain(corpus), _plain(output)
+    corpus, output = _without_scheme(corpus), _without_scheme(output)
     if is_uri(corpus) != is_uri(output):
         return
-    there = not is_uri(corpus) and os.path.lexists(corpus)
-    pattern = glob.has_magic(corpus) and not there
-    root = before_magic(corpus) if pattern else corpus
-    below = _below(_real(root), _real(output))
-    if below is None or (pattern and not _finds(corpus[len(root) :].strip("/").split("/"), below)):
+    root = _listing_root(corpus)
+    below = _parts_below(_resolve(root), _resolve(output))
+    if below is None or (root != corpus and not _may_match_below(corpus[len(root) :].strip("/").split("/"), below)):
         return
-    raise JobError(_KEY, f"{output} lies where {corpus} is read: the next run would read it; give a folder elsewhere")
+    raise JobError(
+        _JOB_KEY,
+        f"{output} lies inside the corpus {corpus}: the next run would read it as data; choose a folder outside",
+    )
 
 
-def check_sources(corpus: str, sources: Iterable[Source], output: str) -> None:
-    """Refuses a corpus that links lead into the output.
+def check_no_links_into_output(corpus: str, sources: Iterable[Source], output: str) -> None:
+    """Raises where a folder of the corpus is a link into the output folder.
 
     Raises:
         JobError: On ``output.path``.
     """
-    corpus, output = _plain(corpus), _plain(output)
+    corpus, output = _without_scheme(corpus), _without_scheme(output)
     if is_uri(corpus) or is_uri(output) or not os.path.isdir(output):  # noqa: PTH112
         return
-    root = before_magic(corpus) if glob.has_magic(corpus) and not os.path.lexists(corpus) else corpus
-    if _below(_real(output), _real(root)) is not None:
+    if is_below(_resolve(_listing_root(corpus)), [_resolve(output)]):
         return
     for folder in sorted({source.uri.rpartition("/")[0] or "/" for source in sources}):
-        if is_below(_real(folder), [_real(output)]):
-            raise JobError(_KEY, f"{folder} of the corpus is a link into {output}; give a folder elsewhere")
+        if is_below(_resolve(folder), [_resolve(output)]):
+            raise JobError(
+                _JOB_KEY, f"{folder} of the corpus is a link into {output}; choose a folder outside the corpus"
+            )
 
 
-def _plain(path: str) -> str:
+def _listing_root(corpus: str) -> str:
+    """Returns the folder that a glob pattern starts from, or any other corpus path as it is."""
+    is_pattern = glob.has_magic(corpus) and (is_uri(corpus) or not os.path.lexists(corpus))
+    return glob_root(corpus) if is_pattern else corpus
+
+
+def _without_scheme(path: str) -> str:
+    """Removes ``file://`` and trailing slashes from a path."""
     return path.removeprefix("file://").rstrip("/") or "/"
 
 
-def _real(path: str) -> str:
+def _resolve(path: str) -> str:
+    """Returns a path with its links and ``..`` resolved; for a URI the ``..`` alone, with s3a as s3."""
     if not is_uri(path):
         return os.path.realpath(path)
     scheme, _, rest = path.partition("://")
     return f"{scheme.replace('s3a', 's3')}://{posixpath.normpath('/' + rest)}"
 
 
-def _below(root: str, path: str) -> list[str] | None:
-    """The parts of a path below a folder; None where it does not lie there."""
+def _parts_below(root: str, path: str) -> list[str] | None:
+    """Returns the parts of ``path`` below the folder ``root``; None where it does not lie there."""
     return path[len(root) :].strip("/").split("/") if is_below(path, [root]) else None
 
 
-def _finds(pattern: list[str], below: list[str]) -> bool:
-    """Whether a pattern may match files below a folder."""
+def _may_match_below(pattern: list[str], below: list[str]) -> bool:
+    """Whether a glob pattern, given as parts, may match files below a folder; both relative to the same root."""
     parts = [part for part in below if part]
     for part in pattern:
         if part == "**" or not parts:

@@ -1,4 +1,4 @@
-"""Values of the job file: numbers, names and flags that are checked one by one, and what every section shares."""
+"""Types of values in the job file, with their validators, and the base class of its sections."""
 
 import contextlib
 import datetime
@@ -9,19 +9,19 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 
-def show(value: object) -> str:
-    """A value as it is quoted in an error, on one line and shortened."""
+def quote_value(value: object) -> str:
+    """Quotes a value for an error message: its repr, at most 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def wrong(problem: str, key: str = "") -> PydanticCustomError:
-    """A validation error whose words are final; ``key`` is relative to the model that raises it."""
+def invalid(problem: str, key: str = "") -> PydanticCustomError:
+    """Builds a validation error with a message for users; ``key`` is relative to the model that raises it."""
     return PydanticCustomError("job", "{problem}", {"problem": problem, "key": key})
 
 
-def number(kind: type[int] | type[float], minimum: float, words: str, auto: bool = False) -> BeforeValidator:
-    """Accepts finite numbers of one kind from ``minimum`` up (and ``auto`` where asked)."""
+def number_validator(kind: type[int] | type[float], minimum: float, words: str, auto: bool = False) -> BeforeValidator:
+    """Returns a validator of finite numbers from ``minimum`` up, or ``"auto"`` if allowed; ``words`` describes them."""
 
     def check(value: object) -> object:
         if auto and value == "auto":
@@ -31,56 +31,60 @@ def number(kind: type[int] | type[float], minimum: float, words: str, auto: bool
                 value = float(value)
         good = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value) and value >= minimum
         if not good:
-            raise wrong(f"must be {'auto or ' if auto else ''}{words}, not {show(value)}")
+            raise invalid(f"must be {'auto or ' if auto else ''}{words}, not {quote_value(value)}")
         return value
 
     return BeforeValidator(check)
 
 
-def text(value: object) -> object:
-    """Accepts text that is not blank."""
+def check_text(value: object) -> object:
+    """Validates text that is not blank."""
     if not isinstance(value, str):
         hint = "; put it in quotes" if isinstance(value, bool | int | float | datetime.date) else ""
-        raise wrong(f"must be text, not {show(value)}{hint}")
+        raise invalid(f"must be text, not {quote_value(value)}{hint}")
     if not value.strip():
-        raise wrong("must not be empty")
+        raise invalid("must not be empty")
     return value
 
 
-def names(value: object) -> object:
-    """Accepts a list of different names."""
+def check_names(value: object) -> object:
+    """Validates a list of distinct names."""
     if isinstance(value, str):
-        raise wrong(f"must be a list, e.g. [{value}]")
+        raise invalid(f"must be a list, e.g. [{value}]")
     if not isinstance(value, list | tuple):
-        raise wrong(f"must be a list of names, not {show(value)}")
+        raise invalid(f"must be a list of names, not {quote_value(value)}")
     for name in value:
-        text(name)
+        check_text(name)
         if value.count(name) > 1:
-            raise wrong(f"{show(name)} is listed twice")
+            raise invalid(f"{quote_value(name)} is listed twice; remove one")
     return value
 
 
-def column_names(value: object) -> object:
-    """Accepts a name or a list of different names."""
+def check_column_names(value: object) -> object:
+    """Validates a name, or a list of distinct names that is not empty."""
     if isinstance(value, list | tuple):
         if not value:
-            raise wrong("must not be empty")
-        return names(value)
-    return text(value)
+            raise invalid("must not be empty")
+        return check_names(value)
+    return check_text(value)
 
 
-Text = Annotated[str, BeforeValidator(text)]
-Names = Annotated[list[str], BeforeValidator(names)]
-Count = Annotated[int, Field(ge=1), number(int, 1, "a whole number from 1 up")]
-Natural = Annotated[int, Field(ge=0), number(int, 0, "a whole number from 0 up")]
-Folds = Annotated[int, Field(ge=2), number(int, 2, "a whole number from 2 up")]
-Share = Annotated[float, Field(ge=0), number(float, 0, "a number from 0 up")]
-AutoCount = Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], number(int, 1, "a whole number from 1 up", True)]
-AutoShare = Annotated[Literal["auto"] | Annotated[float, Field(ge=0)], number(float, 0, "a number from 0 up", True)]
+Text = Annotated[str, BeforeValidator(check_text)]
+Names = Annotated[list[str], BeforeValidator(check_names)]
+Count = Annotated[int, Field(ge=1), number_validator(int, 1, "a whole number from 1 up")]
+Natural = Annotated[int, Field(ge=0), number_validator(int, 0, "a whole number from 0 up")]
+Folds = Annotated[int, Field(ge=2), number_validator(int, 2, "a whole number from 2 up")]
+Share = Annotated[float, Field(ge=0), number_validator(float, 0, "a number from 0 up")]
+AutoCount = Annotated[
+    Literal["auto"] | Annotated[int, Field(ge=1)], number_validator(int, 1, "a whole number from 1 up", True)
+]
+AutoShare = Annotated[
+    Literal["auto"] | Annotated[float, Field(ge=0)], number_validator(float, 0, "a number from 0 up", True)
+]
 Flag = Annotated[bool, Field(strict=True)]
 
 
 class Section(BaseModel):
-    """What every part of the job file has in common: frozen, no unknown keys."""
+    """Base model of the job file's sections: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, protected_namespaces=())

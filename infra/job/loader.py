@@ -1,4 +1,4 @@
-"""Reading and printing the job file; every mistake in it is one line that begins with the key's path."""
+"""Reads, validates and prints the job file; each error is one line that begins with the path of the wrong key."""
 
 import difflib
 import inspect
@@ -13,16 +13,16 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.job.fields import show
+from barycenter.infra.job.fields import quote_value
 from barycenter.infra.job.models import Job
 
-_NULLS = ("", "null", "~")
-_FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_SCALARS: list[tuple[re.Pattern[str], type[int] | type[float]]] = [
+_NULL_WORDS = ("", "null", "~")
+_BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_NUMBER_PATTERNS: list[tuple[re.Pattern[str], type[int] | type[float]]] = [
     (re.compile(r"[+-]?\d+"), int),
     (re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"), float),
 ]
-_KINDS = {
+_TYPES_IN_WORDS = {
     "string_type": "text",
     "bool_type": "true or false",
     "list_type": "a list",
@@ -39,33 +39,33 @@ def load_job(path: Path | str, overrides: Sequence[str] = ()) -> Job:
 
     Args:
         path: The YAML file.
-        overrides: ``key.path=value`` each; they win over the file. The value is text where the key holds text, else
-            a number, true, false, null, or a YAML list or section.
+        overrides: ``key.path=value`` each, which replace values of the file. A value is text where the key holds text,
+            else a number, true, false, null, or a YAML list or section.
 
     Returns:
         The validated job, its relative paths resolved from the file's folder.
 
     Raises:
-        JobError: The file is missing, is no YAML, or holds something wrong; one line.
+        JobError: The file is missing, is not YAML, or has a wrong key or value.
     """
     path = Path(path)
     data = _read_yaml(path)
     for override in overrides:
-        _override(data, override)
+        _apply_override(data, override)
     return parse_job(data).resolved(path.absolute().parent)
 
 
 def parse_job(data: Mapping[str, Any]) -> Job:
-    """Validates job file contents; paths stay as they are.
+    """Validates the content of a job file; paths stay as they are.
 
     Raises:
-        JobError: Names the first wrong key, and the keys of the other mistakes.
+        JobError: With the first wrong key and its problem; the message names the other wrong keys.
     """
     filled = {key: value for key, value in data.items() if not _is_empty_section(key, value)}
     try:
         return Job.model_validate(filled)
     except ValidationError as error:
-        problems = [problem for detail in error.errors() for problem in _problems(detail)]
+        problems = [problem for detail in error.errors() for problem in _key_problems(detail)]
     key, problem = problems[0]
     others = list(dict.fromkeys(other for other, _ in problems[1:] if other != key))
     also = f" (also wrong: {', '.join(others)})" if others else ""
@@ -73,7 +73,7 @@ def parse_job(data: Mapping[str, Any]) -> Job:
 
 
 def dump_job(job: Job) -> str:
-    """The job as YAML with every default spelled out."""
+    """Formats a job as YAML, defaults included."""
     return yaml.safe_dump(
         job.model_dump(mode="json", by_alias=True),
         sort_keys=False,
@@ -83,10 +83,11 @@ def dump_job(job: Job) -> str:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """A safe loader that refuses a key given twice."""
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """A safe YAML loader that raises for duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Builds a dictionary from a YAML mapping."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -97,6 +98,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -108,13 +110,14 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if data is None:
         raise JobError("", f"the job file {path} is empty")
     if not isinstance(data, dict):
-        raise JobError("", f"{path.name} must hold key: value lines, not {show(data)}")
+        raise JobError("", f"{path.name} must hold key: value lines, not {quote_value(data)}")
     return data
 
 
 def _parse_yaml(text: str, source: str) -> Any:
+    """Parses YAML; errors name ``source``, line and column."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_UniqueKeyLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
@@ -123,49 +126,52 @@ def _parse_yaml(text: str, source: str) -> Any:
         raise JobError("", f"{source}: {' '.join(str(error).split())}") from None
 
 
-def _override(data: dict[str, Any], override: str) -> None:
+def _apply_override(data: dict[str, Any], override: str) -> None:
+    """Sets the value of one override, ``key.path=value``, in the content of a job file."""
     path, equals, text = override.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
         raise JobError("--set", f"{override!r} is not of the form key.path=value")
-    value = _value(tuple(parts), text)
+    value = _parse_override(tuple(parts), text)
     node = data
     for depth, part in enumerate(parts[:-1], 1):
         if node.get(part) is None:
             node[part] = {}
         if not isinstance(node[part], dict):
-            raise JobError(path.strip(), f"{'.'.join(parts[:depth])} is {show(node[part])}, which has no keys below it")
+            raise JobError(
+                path.strip(), f"{'.'.join(parts[:depth])} is {quote_value(node[part])}, which has no keys below it"
+            )
         node = node[part]
     node[parts[-1]] = value
 
 
-def _value(path: tuple[str, ...], text: str) -> Any:
-    """What a value on the command line means: text as it is where the key holds text, else one YAML value.
+def _parse_override(path: tuple[str, ...], text: str) -> Any:
+    """Parses a value of ``--set``: as text where the key at ``path`` holds text, else as one YAML value.
 
-    A command line has no comments, and no dates or times of day.
+    Comments, dates and times of day are not parsed as such.
     """
     text = text.strip()
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
-    kinds = _kinds_at(path)
-    if not quoted and text not in _NULLS and str in kinds and not (list in kinds and text.startswith("[")):
+    kinds = _types_at(path)
+    if not quoted and text not in _NULL_WORDS and str in kinds and not (list in kinds and text.startswith("[")):
         return text
     if not quoted and not text.startswith(("[", "{")):
-        for pattern, kind in _SCALARS:
+        for pattern, kind in _NUMBER_PATTERNS:
             if pattern.fullmatch(text):
                 return kind(text)
-        return None if text in _NULLS else _FLAGS.get(text.lower(), text)
+        return None if text in _NULL_WORDS else _BOOLEAN_WORDS.get(text.lower(), text)
     try:
         value = _parse_yaml(text, "--set")
-        node = yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=_UniqueKeyLoader)
     except JobError as error:
         raise JobError(".".join(path), f"the value {text!r} is not YAML ({error.problem})") from None
     if node is not None and text[node.end_mark.index :].strip():
-        raise JobError(".".join(path), f"the value {text!r} goes on after its end; put all of it in quotes")
+        raise JobError(".".join(path), f"the value {text!r} has text after its end; put all of it in quotes")
     return value
 
 
-def _kinds_at(path: tuple[str, ...]) -> set[type]:
-    """The plain types that a key may hold, lists as ``list``."""
+def _types_at(path: tuple[str, ...]) -> set[type]:
+    """Returns the Python types that the key at ``path`` accepts, lists as ``list``."""
     section = _model_at(path[:-1]) if len(path) > 1 else Job
     field = next(
         (field for name, field in section.model_fields.items() if (field.alias or name) == path[-1]), None
@@ -185,57 +191,62 @@ def _kinds_at(path: tuple[str, ...]) -> set[type]:
 
 
 def _is_empty_section(key: str, value: object) -> bool:
+    """Whether a section with defaults has a key in the file but no content."""
     field = Job.model_fields.get(key)
     return value is None and field is not None and isinstance(field.default, BaseModel)
 
 
-def _problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
+def _key_problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
+    """Yields (key, problem) of one error of pydantic."""
     context = detail.get("ctx", {})
     if detail["type"] == "jobs":
         yield from context["all"]
         return
     loc = detail["loc"]
     if loc and loc[-1] == "[key]":
-        yield _dotted(loc[:-1]), "keys must be text; put it in quotes"
+        yield _dotted_key(loc[:-1]), "keys must be text; put it in quotes"
         return
-    key = _dotted((*loc, context["key"]) if detail["type"] == "job" and context["key"] else loc)
-    yield key, _words(detail)
+    key = _dotted_key((*loc, context["key"]) if detail["type"] == "job" and context["key"] else loc)
+    yield key, _describe_error(detail)
 
 
-def _words(detail: ErrorDetails) -> str:
+def _describe_error(detail: ErrorDetails) -> str:
+    """Returns the problem of one error of pydantic, for users."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "job":
         return str(context["problem"])
     if kind == "extra_forbidden":
-        return _unknown(detail["loc"])
+        return _unknown_key_message(detail["loc"])
     if kind == "missing":
         return "is missing; the job file needs it"
     if kind == "literal_error":
-        return _not_one_of(value, context["expected"])
+        return _wrong_choice_message(value, context["expected"])
     if kind in ("too_short", "too_long"):
-        return f"must be a list of {context.get('min_length', context.get('max_length'))}, not {show(value)}"
+        return f"must be a list of {context.get('min_length', context.get('max_length'))}, not {quote_value(value)}"
     if kind in ("less_than_equal", "greater_than_equal"):
         bound = context.get("le", context.get("ge"))
-        return f"must be at {'most' if 'le' in context else 'least'} {bound}, not {show(value)}"
-    if kind in _KINDS:
-        return f"must be {_KINDS[kind]}, not {show(value)}"
-    return f"{show(value)} does not fit ({detail['msg']})"
+        return f"must be at {'most' if 'le' in context else 'least'} {bound}, not {quote_value(value)}"
+    if kind in _TYPES_IN_WORDS:
+        return f"must be {_TYPES_IN_WORDS[kind]}, not {quote_value(value)}"
+    return f"{quote_value(value)} does not fit ({detail['msg']})"
 
 
-def _not_one_of(value: object, expected: str) -> str:
+def _wrong_choice_message(value: object, expected: str) -> str:
+    """Describes a value that is none of the choices, with the nearest one."""
     choices = [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(", ")]
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    return f"{show(value)} is not one of {', '.join(choices)}{hint}"
+    return f"{quote_value(value)} is not one of {', '.join(choices)}{hint}"
 
 
-def _unknown(loc: tuple[int | str, ...]) -> str:
+def _unknown_key_message(loc: tuple[int | str, ...]) -> str:
+    """Describes an unknown key, with the key that was probably meant."""
     section = _model_at(loc[:-1])
     name = str(loc[-1])
-    known = list(_keys(section)) if section is not None else []
+    known = list(_key_names(section)) if section is not None else []
     for parent in Job.model_fields:
         child = _model_at((parent,))
-        if child is not None and name in _keys(child):
+        if child is not None and name in _key_names(child):
             return f"unknown key; did you mean {parent}.{name}?"
     if near := difflib.get_close_matches(name, known, n=1):
         return f"unknown key; did you mean {near[0]}?"
@@ -243,11 +254,13 @@ def _unknown(loc: tuple[int | str, ...]) -> str:
     return f"unknown key; nearest is {nearest[0]} (known: {', '.join(known)})"
 
 
-def _keys(model: type[BaseModel]) -> Iterator[str]:
+def _key_names(model: type[BaseModel]) -> Iterator[str]:
+    """Returns the keys of a section as the job file spells them."""
     return (field.alias or name for name, field in model.model_fields.items())
 
 
 def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+    """Returns the section at a location in the job file; None where there is no section."""
     node: Any = Job
     for part in loc:
         if inspect.isclass(node) and issubclass(node, BaseModel):
@@ -265,7 +278,8 @@ def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
     return node if inspect.isclass(node) and issubclass(node, BaseModel) else None
 
 
-def _dotted(loc: tuple[int | str, ...]) -> str:
+def _dotted_key(loc: tuple[int | str, ...]) -> str:
+    """Formats a location in the job file, e.g. ``inputs.image.preprocessing.mean[0]``."""
     text = ""
     for part in loc:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else str(part)

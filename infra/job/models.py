@@ -24,10 +24,10 @@ from barycenter.infra.job.fields import (
     Section,
     Share,
     Text,
-    column_names,
-    number,
-    show,
-    wrong,
+    check_column_names,
+    invalid,
+    number_validator,
+    quote_value,
 )
 from barycenter.infra.job.names import name_problems
 from barycenter.infra.job.paths import resolve_encoder, resolve_path
@@ -35,14 +35,14 @@ from barycenter.infra.job.paths import resolve_encoder, resolve_path
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
-CANDIDATES = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
+_REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
 NOT_IN_THE_JOB_HASH: dict[str, Any] = {
     "output": {"path", "reuse", "publish", "promote", "busy"},
     "ray": True,
 }
-"""Where results go, how they get there and who works on them; keys that are yet to come included."""
+"""Keys that do not change results: where these are written, and the workers."""
 
-NEEDS_TWO = ("procrustes", "cca", "kernel-cca", "contrastive")
+_MULTI_INPUT_METHODS = ("procrustes", "cca", "kernel-cca", "contrastive")
 
 
 class CorpusJob(Section):
@@ -58,7 +58,7 @@ class CorpusJob(Section):
     @field_validator("keep")
     @classmethod
     def _without_key(cls, keep: list[str], info: Any) -> list[str]:
-        """The key is always written, so a kept key is no second column."""
+        """Removes the key from the kept columns, as it is always written."""
         return [name for name in keep if name != info.data.get("key")]
 
 
@@ -82,7 +82,7 @@ class InputJob(Section):
     """One input of a row: which column, which encoder."""
 
     kind: Literal["text", "image", "vector"] = Field(description="What the column holds.")
-    column: Annotated[str | list[str], BeforeValidator(column_names)] = Field(
+    column: Annotated[str | list[str], BeforeValidator(check_column_names)] = Field(
         description="Column name; for text also a list of names, joined by newline. Lists are averaged."
     )
     corpus: InputCorpusJob | None = Field(None, description="The input's own table, where it is not in the corpus.")
@@ -100,7 +100,7 @@ class InputJob(Section):
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format the model runs in.")
 
     def resolved(self, base: Path) -> "InputJob":
-        """The input with its relative local paths made absolute."""
+        """Returns the input with its local paths made absolute, relative ones from the folder ``base``."""
         changes: dict[str, Any] = {
             key: resolve(value, base)
             for key, resolve in (("weights", resolve_path), ("encoder", resolve_encoder))
@@ -116,28 +116,29 @@ class InputJob(Section):
         return [self.column] if isinstance(self.column, str) else list(self.column)
 
     def required_columns(self, where: str) -> dict[str, list[str]]:
-        """The columns this input reads, by the key below ``where`` that names them."""
+        """Returns the columns this input reads, by the job key that names them; ``where`` is the input's own key."""
         weights = {} if self.weights_column is None else {f"{where}.weights_column": [self.weights_column]}
         return {f"{where}.column": self.columns, **weights}
 
     @model_validator(mode="after")
-    def _fits_kind(self) -> Self:
+    def _check_keys_of_kind(self) -> Self:
+        """Checks that the input has the keys that its kind needs, and none that it cannot use."""
         if self.kind != "text" and not isinstance(self.column, str):
-            raise wrong(f"only text inputs join several columns; give the {self.kind} input one", "column")
+            raise invalid(f"only text inputs join several columns; give the {self.kind} input one", "column")
         if self.kind == "vector":
             for key in ("encoder", "weights", "preprocessing"):
                 if getattr(self, key) is not None:
-                    raise wrong("a vector input is passed through and has none; remove it", key)
+                    raise invalid("a vector input is passed through and has none; remove it", key)
         elif self.encoder is None:
-            raise wrong(f"{'an image' if self.kind == 'image' else 'a text'} input needs one", "encoder")
+            raise invalid(f"{'an image' if self.kind == 'image' else 'a text'} input needs one", "encoder")
         if self.kind != "text" and self.long_text != "truncate":
-            raise wrong("only text inputs have it; remove it", "long_text")
+            raise invalid("only text inputs have it; remove it", "long_text")
         if self.kind == "text" and self.preprocessing is not None:
-            raise wrong("only image inputs have it; remove it", "preprocessing")
+            raise invalid("only image inputs have it; remove it", "preprocessing")
         if self.weights is not None and str(self.encoder).startswith("builtin/"):
-            raise wrong(f"{self.encoder} has no weights; remove it", "weights")
+            raise invalid(f"{self.encoder} has no weights; remove it", "weights")
         if self.dtype != "float32" and (self.kind == "vector" or str(self.encoder).startswith("builtin/")):
-            raise wrong("only models have it; remove it", "dtype")
+            raise invalid("only models have it; remove it", "dtype")
         return self
 
 
@@ -172,9 +173,9 @@ class OutputJob(Section):
 
 
 class LimitsJob(Section):
-    """What a run puts up with."""
+    """Limits on bad inputs, pictures, access and memory."""
 
-    max_bad_fraction: Annotated[float, Field(ge=0, le=1), number(float, 0, "a number from 0 to 1")] = Field(
+    max_bad_fraction: Annotated[float, Field(ge=0, le=1), number_validator(float, 0, "a number from 0 to 1")] = Field(
         0.5, description="More bad inputs than this stop the run before the commit."
     )
     max_pixels: Count = Field(50_000_000, description="Larger pictures are rejected undecoded.")
@@ -182,8 +183,8 @@ class LimitsJob(Section):
     outside_corpus: Flag = Field(False, description="May picture paths leave the corpus folder.")
     http: Flag = Field(False, description="May pictures be fetched by http(s).")
     http_concurrency: Count = Field(8, description="Pictures that one worker fetches by http(s) at a time.")
-    http_timeout: Annotated[float, Field(gt=0), number(float, 0.001, "a number of seconds above 0")] = Field(
-        30.0, description="Seconds until a picture that does not come by http(s) is given up."
+    http_timeout: Annotated[float, Field(gt=0), number_validator(float, 0.001, "a number of seconds above 0")] = Field(
+        30.0, description="Seconds that a picture may take by http(s)."
     )
     max_picture_bytes: Count = Field(256 * 2**20, description="Larger picture files are rejected unread.")
     join_memory_mb: Count = Field(1024, description="MiB that a worker may use to join the inputs' own tables.")
@@ -191,9 +192,10 @@ class LimitsJob(Section):
     @field_validator("formats")
     @classmethod
     def _known_formats(cls, formats: list[str]) -> list[str]:
+        """Checks that all formats are known."""
         for name in formats:
             if name not in FORMATS:
-                raise wrong(f"{show(name)} is not one of {', '.join(FORMATS)}")
+                raise invalid(f"{quote_value(name)} is not one of {', '.join(FORMATS)}")
         return formats
 
 
@@ -208,8 +210,9 @@ class StorageJob(Section):
     @field_validator("endpoint_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
+        """Checks that the server's URL is one of http(s)."""
         if url is not None and not url.startswith(("http://", "https://")):
-            raise wrong(f"must begin with http:// or https://, not {show(url)}")
+            raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
         return url
 
 
@@ -234,8 +237,9 @@ class RayJob(Section):
     @field_validator("address")
     @classmethod
     def _is_address(cls, address: str) -> str:
+        """Checks that the address is one that Ray can connect to."""
         if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
-            raise wrong(f"must be local, auto or host:port, not {show(address)}")
+            raise invalid(f"must be local, auto or host:port, not {quote_value(address)}")
         return address
 
 
@@ -261,32 +265,38 @@ class Job(Section):
     on_bad_input: Literal["keep", "drop", "fail"] = Field(
         "keep", description="keep: the row is written without that input; drop: it goes; fail: the run stops."
     )
-    limits: LimitsJob = Field(LimitsJob(), description="What a run puts up with.")
+    limits: LimitsJob = Field(LimitsJob(), description="Limits on bad inputs, pictures, access and memory.")
     storage: StorageJob = Field(StorageJob(), description="Object storage.")
     train: TrainJob | None = Field(None, description="The head, where there is a target.")
     ray: RayJob = Field(RayJob(), description="The workers.")
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_across_sections(self) -> Self:
+        """Checks keys that depend on other sections; raises one error with all problems."""
         problems = [*self._name_problems(), *self._column_problems(), *self._method_problems()]
         if problems:
             raise PydanticCustomError("jobs", "{text}", {"text": "; ".join(map(": ".join, problems)), "all": problems})
         return self
 
     def _name_problems(self) -> Iterator[tuple[str, str]]:
+        """Yields (key, problem) for names of inputs and columns."""
         if not self.inputs:
-            yield "inputs", "at least one input is needed"
+            yield "inputs", "at least one input is needed; add one"
         for name in self.inputs:
             if not (name.isascii() and name.isidentifier()):
-                yield f"inputs.{name}", "an input's name is made of letters, digits and _ and begins with no digit"
-            elif name in CANDIDATES:
-                yield f"inputs.{name}", f"{name} is a line of the report; choose another name"
+                yield (
+                    f"inputs.{name}",
+                    "an input's name has letters, digits and _ only and does not begin with a digit; rename it",
+                )
+            elif name in _REPORT_ROWS:
+                yield f"inputs.{name}", f"{name} is the name of a row in the report; choose another name"
         read = self.required_columns()
         for name, part in self.inputs.items():
             read |= part.required_columns(f"inputs.{name}")
         yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
+        """Yields (key, problem) for columns of training and partitions that are not kept."""
         known = {*self.corpus.keep, self.corpus.key}
         for key in ("target", "split", "group_by"):
             column = getattr(self.train, key, None)
@@ -294,12 +304,13 @@ class Job(Section):
                 yield f"train.{key}", f"{column!r} is not among corpus.keep; add it"
         for column in self.output.partition_by:
             if column == self.corpus.key:
-                yield "output.partition_by", f"{column!r} is the key: every row would be a folder of its own"
+                yield "output.partition_by", f"{column!r} is the key: every row would be a folder of its own; remove it"
             elif column not in known:
                 yield "output.partition_by", f"{column!r} is not among corpus.keep; add it"
 
     def _method_problems(self) -> Iterator[tuple[str, str]]:
-        if len(self.inputs) == 1 and self.alignment.method in NEEDS_TWO:
+        """Yields (key, problem) for alignment and average methods that do not suit the inputs or weights."""
+        if len(self.inputs) == 1 and self.alignment.method in _MULTI_INPUT_METHODS:
             yield "alignment.method", f"{self.alignment.method} needs at least two inputs; use pca, joint or none"
         if len(self.inputs) == 1 and self.average.method == "posterior":
             yield "average.method", "posterior needs at least two inputs; use mean"
@@ -308,17 +319,17 @@ class Job(Section):
                 yield f"average.weights.{name}", f"no such input; the inputs are {', '.join(self.inputs)}"
         method, differ = self.average.method, len(set(self.input_weights.values())) > 1
         if method != "weighted" and differ:
-            yield "average.weights", f"{method} does not heed them; set average.method to weighted, or remove them"
+            yield "average.weights", f"{method} ignores them; set average.method to weighted, or remove them"
         if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
             yield "average.weights", "weighted needs at least one weight above 0"
 
     @property
     def input_weights(self) -> dict[str, float]:
-        """The weight of every input, in the order of the inputs."""
+        """The weight of each input in the average, in the order of the inputs."""
         return {name: self.average.weights.get(name, 1.0) for name in self.inputs}
 
     def required_columns(self) -> dict[str, list[str]]:
-        """The columns of ``corpus.path`` that this job reads, by the key that names them."""
+        """Returns the columns of ``corpus.path`` that this job reads, by the job key that names them."""
         columns = {"corpus.key": [self.corpus.key]} if self.corpus.key is not None else {}
         columns["corpus.keep"] = list(self.corpus.keep)
         for name, part in self.inputs.items():
@@ -343,7 +354,7 @@ class Job(Section):
         return True
 
     def resolved(self, base: Path) -> "Job":
-        """The job with its relative local paths made absolute.
+        """Returns the job with its local paths made absolute, relative ones from the folder ``base``.
 
         Args:
             base: The job file's folder.
@@ -363,6 +374,6 @@ class Job(Section):
         return self.model_copy(update=changes)
 
     def fingerprint(self) -> str:
-        """The job hash (hexadecimal): of every value but ``NOT_IN_THE_JOB_HASH``, defaults included."""
+        """Returns the job hash (hexadecimal): of all values except ``NOT_IN_THE_JOB_HASH``, defaults included."""
         values = self.model_dump(mode="json", by_alias=True, exclude=NOT_IN_THE_JOB_HASH)
         return hashlib.blake2b(json.dumps(values).encode(), digest_size=12).hexdigest()

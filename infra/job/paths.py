@@ -1,13 +1,13 @@
-"""Paths of the job file: which are local, and what they mean from the file's folder."""
+"""Resolves local paths in the job file, relative to the file's folder."""
 
 import os
 from pathlib import Path
 
-_FAMILIES = ("builtin/", "torchvision/")
+_NAME_PREFIXES = ("builtin/", "torchvision/")
 
 
 def is_uri(path: str) -> bool:
-    """Whether ``path`` names something for fsspec rather than a local file.
+    """Whether ``path`` is a URI for fsspec rather than a local path.
 
     >>> is_uri("s3://bucket/a.jsonl"), is_uri("data/a.jsonl")
     (True, False)
@@ -16,7 +16,7 @@ def is_uri(path: str) -> bool:
 
 
 def resolve_path(path: str, base: Path) -> str:
-    """A local path as seen from ``base``, absolute and without ``..``; a URI as it is.
+    """Makes a local path absolute, relative ones from ``base``, and removes ``..``; returns a URI as it is.
 
     >>> resolve_path("../data/*.jsonl", Path("/jobs"))
     '/data/*.jsonl'
@@ -27,8 +27,8 @@ def resolve_path(path: str, base: Path) -> str:
 
 
 def resolve_encoder(encoder: str, base: Path) -> str:
-    """An encoder that is, or is written like, a local folder as an absolute path; any other name as it is."""
-    if encoder.startswith(_FAMILIES) or is_uri(encoder):
+    """Makes an encoder absolute where it is, or is written like, a local folder; returns other names as they are."""
+    if encoder.startswith(_NAME_PREFIXES) or is_uri(encoder):
         return encoder
     written_as_path = encoder.startswith((".", "/", "~"))
     local = resolve_path(encoder, base)

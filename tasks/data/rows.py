@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import split_rows
-from barycenter.infra.corpus import Corpus, Shard, misfits_of
+from barycenter.infra.corpus import Corpus, Shard, misfits_by_row
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.embeddings import read_embeddings
@@ -195,7 +195,7 @@ class RowReader:
 def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
     return tuple(
         Misfit(row, column, problem)
-        for row, problems in misfits_of(table).items()
+        for row, problems in misfits_by_row(table).items()
         for column, problem in problems.items()
     )
 

@@ -10,8 +10,8 @@ from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.batch_size import find_batch_size
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
-from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_of
-from barycenter.infra.corpus.pictures.http import check_answered
+from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
+from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.run.input_values import Columns, InputValues
@@ -96,7 +96,7 @@ class EmbedWorker:
             for row, problem in enumerate(table.column(BAD).to_pylist())
             if problem is not None
         }
-        for row, problems in misfits_of(table).items():
+        for row, problems in misfits_by_row(table).items():
             misfit = next(((name, problems[name]) for name in self._columns() if name in problems), None)
             if misfit is not None and misfit[0] != setting.corpus.key:
                 refused[row] = BadInputError(Reason.WRONG_TYPE, "column {}: {}".format(*misfit))
@@ -106,7 +106,7 @@ class EmbedWorker:
         begun = time.monotonic()
         result = inputs.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         details = [*result.details, *(bad.detail for bad in result.bad)]
-        check_answered(job.shard.source, details, len(inputs.values), begun)
+        check_network(job.shard.source, details, len(inputs.values), begun)
         if result.batch_size < job.batch:
             self._fits = min(result.batch_size, self._fits or result.batch_size)
         began = time.perf_counter()

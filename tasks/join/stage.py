@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill_path
+from barycenter.infra.corpus.join.partition import Join, JoinTable, check_bucket_sizes, spill_path
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.join.worker import BucketWorker, SpillWorker
@@ -29,7 +29,7 @@ class _Join:
     progress: StageProgress
 
     def spill(self) -> list[list[str]]:
-        """Cuts every table; the spill files of each side."""
+        """Cuts every table; the spill files of each table."""
         units = list(self.join.units())
         sizes = np.zeros(self.join.buckets, np.int64)
 
@@ -39,12 +39,13 @@ class _Join:
             self.progress.advance(work.rows)
 
         self._run(
-            [Work(f"{unit.side}-{unit.number}", unit, sum(shard.rows for shard in unit.shards)) for unit in units],
+            [Work(f"{unit.table}-{unit.number}", unit, sum(shard.rows for shard in unit.shards)) for unit in units],
             SpillWorker, (self.join, self.run.storage), done,
         )  # fmt: skip
-        check_sizes(self.join, sizes)
+        check_bucket_sizes(self.join, sizes)
         return [
-            [spill_path(self.join, unit) for unit in units if unit.side == side] for side in range(len(self.join.sides))
+            [spill_path(self.join, unit) for unit in units if unit.table == number]
+            for number in range(len(self.join.tables))
         ]
 
     def buckets(self, spilled: list[list[str]]) -> list[dict[str, Any]]:
@@ -91,7 +92,7 @@ def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
 
 def _added(join: Join, written: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
     matches: dict[str, dict[str, int]] = {}
-    for side in join.sides[1:]:
+    for side in join.tables[1:]:
         counts: Counter[str] = Counter()
         for bucket in written:
             counts.update(bucket[str(side.input)])
@@ -101,25 +102,25 @@ def _added(join: Join, written: Sequence[dict[str, Any]]) -> dict[str, dict[str,
 
 def _matches(run: Run, join: Join) -> dict[str, Any]:
     matches: dict[str, Any] = json.loads(run.storage.read(join.record))["matches"]
-    for side in join.sides[1:]:
+    for side in join.tables[1:]:
         if not matches[str(side.input)]["both"]:
             raise RunError(_strangers(join, side))
     return {"matches": matches, "buckets": join.buckets}
 
 
-def _strangers(join: Join, side: Side) -> str:
+def _strangers(join: Join, table: JoinTable) -> str:
     """What is wrong with a table that has no key in common with the corpus, with a key of each."""
-    base, own = (_first_key(each, join.rows_per_shard) for each in (join.sides[0], side))
+    base, own = (_first_key(each, join.rows_per_shard) for each in (join.tables[0], table))
     return (
-        f"inputs.{side.input}.corpus: no row of this table has a key of the corpus: column {side.corpus.key_column!r} "
-        f"begins with {own!r}, {join.sides[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
+        f"inputs.{table.input}.corpus: no row of this table has a key of the corpus: column {table.corpus.key_column!r} "
+        f"begins with {own!r}, {join.tables[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
         "holds the corpus key (inputs.<name>.corpus.key), or spell the keys alike in both"
     )
 
 
-def _first_key(side: Side, rows_per_shard: int) -> str | None:
-    for shard in side.corpus.shards(rows_per_shard):
-        keys = side.corpus.keys(shard, side.corpus.read(shard, []))
+def _first_key(table: JoinTable, rows_per_shard: int) -> str | None:
+    for shard in table.corpus.shards(rows_per_shard):
+        keys = table.corpus.keys(shard, table.corpus.read(shard, []))
         if found := next((key for key in keys if key is not None), None):
             return found
     return None

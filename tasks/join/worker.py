@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.infra.corpus.join.buckets import join_bucket
-from barycenter.infra.corpus.join.partition import Join, Unit, spill
+from barycenter.infra.corpus.join.partition import Join, Unit, partition_unit
 from barycenter.infra.storage import Storage
 
 
@@ -19,7 +19,7 @@ class SpillWorker:
 
     def run(self, payload: Unit) -> NDArray[np.int64]:
         """Writes the unit's rows into their buckets and returns the bytes put into each."""
-        return spill(self.join, self.storage, payload)
+        return partition_unit(self.join, self.storage, payload)
 
 
 class BucketWorker:

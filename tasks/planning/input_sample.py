@@ -10,7 +10,7 @@ from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.row_values import check_text
 from barycenter.fusion.errors import BadInputError, JobError, Reason, RunError
 from barycenter.infra.corpus import Pictures
-from barycenter.infra.corpus.join.partition import Side
+from barycenter.infra.corpus.join.partition import JoinTable
 from barycenter.infra.job.models import InputJob
 from barycenter.infra.versions.embedding_files import done_shards
 from barycenter.tasks.data.rows import sample_shards
@@ -44,7 +44,7 @@ def check_inputs(run: Run) -> None:
                 _check_values(run, name, table)
 
 
-def _check_weights(name: str, part: InputJob, table: Side) -> None:
+def _check_weights(name: str, part: InputJob, table: JoinTable) -> None:
     if part.weights_column is not None:
         kind = _value_type(table.corpus.columns[part.weights_column])
         tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
@@ -55,7 +55,7 @@ def _check_weights(name: str, part: InputJob, table: Side) -> None:
             )
 
 
-def _check_types(name: str, part: InputJob, table: Side) -> None:
+def _check_types(name: str, part: InputJob, table: JoinTable) -> None:
     for column in part.columns:
         kind = _value_type(table.corpus.columns[column])
         if part.kind == "text" and not (_is_text(kind) or len(part.columns) > 1):
@@ -69,7 +69,7 @@ def _check_types(name: str, part: InputJob, table: Side) -> None:
             )
 
 
-def _check_values(run: Run, name: str, table: Side) -> None:
+def _check_values(run: Run, name: str, table: JoinTable) -> None:
     """Tries evenly spaced values; nulls and empty ones, which a sparse column has, do not count."""
     counts: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -93,7 +93,7 @@ def _check_values(run: Run, name: str, table: Side) -> None:
         )
 
 
-def _attempts(run: Run, name: str, table: Side) -> Iterator[Callable[[], object]]:
+def _attempts(run: Run, name: str, table: JoinTable) -> Iterator[Callable[[], object]]:
     """Reads and decodes one value each; a picture behind http(s) counts as good."""
     part, corpus, limits = run.job.inputs[name], table.corpus, run.job.limits
     several = any(is_multi_value(corpus.columns[column], vector=False) for column in part.columns)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.corpus.formats.detection import spoken
+from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.tasks.align.limits import check_alignment
@@ -90,7 +90,7 @@ def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit:
 def listing_line(run: Run) -> str | None:
     """What was seen of the corpus and not taken, as a line for the terminal; None where all was taken."""
     files, members = run.listing["files"], run.listing.get("members", {"passed_over": 0})["passed_over"]
-    lines = [f"passed over: {spoken(files['passed_over'])}"] if files["passed_over"] else []
+    lines = [f"passed over: {counts_in_words(files['passed_over'])}"] if files["passed_over"] else []
     lines += [f"{members:,} members of tars without a name and an ending"] if members else []
     return f"files: {files['taken']:,} taken, {', '.join(lines)}" if lines else None
 

@@ -12,7 +12,7 @@ from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Found
 from barycenter.infra.corpus import Corpus, Shard, Source
 from barycenter.infra.corpus.files import Files
-from barycenter.infra.corpus.join.buckets import joined_corpus
+from barycenter.infra.corpus.join.buckets import open_joined_corpus
 from barycenter.infra.corpus.join.partition import Join
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
@@ -55,7 +55,7 @@ class Run:
         self.target: Found | None = None
         self.split_names: dict[str, int] | None = None
         if len(self.tables) > 1:
-            self.join = Join.of(str(job.corpus.key), self.tables, job.corpus, job.limits.join_memory_mb << 20)
+            self.join = Join.plan(str(job.corpus.key), self.tables, job.corpus, job.limits.join_memory_mb << 20)
             self.open_joined()
         else:
             self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
@@ -67,7 +67,7 @@ class Run:
         if self.join is not None and self.storage.exists(self.join.record):
             record = json.loads(self.storage.read(self.join.record))
             files = Files(storage_options(self.job))
-            self.corpus = joined_corpus(self.join, record, self.storage, self.job.corpus, files)
+            self.corpus = open_joined_corpus(self.join, record, self.storage, self.job.corpus, files)
             self.shards = tuple(self.corpus.shards(self.job.corpus.rows_per_shard))
 
     @property

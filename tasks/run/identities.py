@@ -41,9 +41,9 @@ def embedding_parts(run: Run, name: str) -> Parts:
     return {
         "layout": LAYOUTS["embeddings"],
         "encoder": run.encoders[name].encoder_id,
-        "columns": run.corpus.reading(run.columns(name)),
-        "weights": run.corpus.reading([weights] if weights is not None else []),
-        "key": run.corpus.reading([key] if key is not None else []),
+        "columns": run.corpus.describe_columns(run.columns(name)),
+        "weights": run.corpus.describe_columns([weights] if weights is not None else []),
+        "key": run.corpus.describe_columns([key] if key is not None else []),
         "limits": {limit: getattr(job.limits, limit) for limit in REJECTING_LIMITS}
         if run.specs[name].kind == "image"
         else {},
@@ -171,6 +171,6 @@ def _sides(run: Run) -> Parts:
     """The kept columns that labels, groups and the split come from, as they are read."""
     train = run.job.train
     return {
-        key: run.corpus.reading([column] if (column := getattr(train, key, None)) is not None else [])
+        key: run.corpus.describe_columns([column] if (column := getattr(train, key, None)) is not None else [])
         for key in ("target", "split", "group_by")
     }

@@ -6,12 +6,12 @@ from typing import Any
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus import open_corpus
 from barycenter.infra.corpus.corpus import Corpus
-from barycenter.infra.corpus.join.partition import Side
-from barycenter.infra.corpus.overlap import check_apart, check_sources
+from barycenter.infra.corpus.join.partition import JoinTable
+from barycenter.infra.corpus.overlap import check_no_links_into_output, check_output_outside_corpus
 from barycenter.infra.job.models import CorpusJob, InputJob, Job
 
 
-def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
+def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[JoinTable]:
     """Opens the corpus and every input's own table.
 
     Returns:
@@ -23,9 +23,9 @@ def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
     corpus = _opened(job.corpus, job, storage_options)
     own = {name: part for name, part in job.inputs.items() if part.corpus is not None}
     shared = {name: part for name, part in job.inputs.items() if part.corpus is None}
-    corpus.require(job.required_columns())
+    corpus.check_columns(job.required_columns())
     if not own:
-        return [Side(None, corpus, {}, frozenset())]
+        return [JoinTable(None, corpus, {}, frozenset())]
     if job.corpus.key is None:
         raise JobError("corpus.key", f"is missing; inputs.{next(iter(own))}.corpus is joined on it")
     tables = [_table(None, corpus, {name: name for name in job.corpus.keep}, shared)]
@@ -34,7 +34,7 @@ def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[Side]:
     return tables
 
 
-def inputs_of(table: Side, job: Job) -> list[str]:
+def inputs_of(table: JoinTable, job: Job) -> list[str]:
     """The inputs whose columns are in an input table."""
     if table.input is not None:
         return [table.input]
@@ -43,9 +43,9 @@ def inputs_of(table: Side, job: Job) -> list[str]:
 
 def _opened(settings: CorpusJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
     """A corpus that lies apart from the output."""
-    check_apart(settings.path, job.output.path)
+    check_output_outside_corpus(settings.path, job.output.path)
     corpus = open_corpus(settings, job.limits, storage_options)
-    check_sources(settings.path, corpus.sources, job.output.path)
+    check_no_links_into_output(settings.path, corpus.sources, job.output.path)
     return corpus
 
 
@@ -60,14 +60,14 @@ def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str,
             raise
         raise JobError(f"{where}.{error.key.removeprefix('corpus.')}", error.problem) from None
     if corpus.key is None and job.corpus.key in corpus.columns:
-        corpus = corpus.keyed(job.corpus.key)
+        corpus = corpus.with_key(job.corpus.key)
     if corpus.key_column is None:
         raise JobError(f"{where}.key", f"no column {job.corpus.key!r} in {part.corpus.path}; name the one to join on")
-    corpus.require({f"{where}.key": corpus.key_column, **part.required_columns(f"inputs.{name}")})
+    corpus.check_columns({f"{where}.key": corpus.key_column, **part.required_columns(f"inputs.{name}")})
     return corpus
 
 
-def _table(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]) -> Side:
+def _table(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]) -> JoinTable:
     columns = dict(kept)
     paths = set()
     for name, part in inputs.items():
@@ -75,4 +75,4 @@ def _table(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Map
             columns[f"{name}.{column}"] = column
         if part.kind == "image":
             paths.add(f"{name}.{part.columns[0]}")
-    return Side(own, corpus, columns, frozenset(paths))
+    return JoinTable(own, corpus, columns, frozenset(paths))

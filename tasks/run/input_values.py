@@ -141,7 +141,7 @@ class InputValues:
 
     def _place(self, picture: Picture | None) -> str | None:
         pictures = self.columns.pictures
-        return pictures.place(picture.uri) if picture is not None and pictures is not None else None
+        return pictures.relative_uri(picture.uri) if pictures and picture and picture.uri is not None else None
 
     def _rejects(self, result: PooledResult) -> pa.Array:
         lines: list[list[dict[str, str | None]]] = [[] for _ in result.reasons]
@@ -215,7 +215,7 @@ class InputValues:
 def find_picture(pictures: Pictures, value: object, folder: str) -> Picture | BadInputError:
     """The picture that a value names, or what is wrong with it."""
     try:
-        return pictures.reader(value, folder)
+        return pictures.find(value, folder)
     except BadInputError as error:
         return error
 

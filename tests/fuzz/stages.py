@@ -72,7 +72,7 @@ def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
         job: The job.
         sample: Rows that the types of JSON Lines are taken from.
     """
-    with mock.patch.object(opening, "_peeked", _peeked_with(sample)):
+    with mock.patch.object(opening, "_index_sources", _peeked_with(sample)):
         run = prepare(job)
     execution = Execution(batch=64, threads=1, dtype="float32", device="cpu")
     for name in run.inputs:
@@ -95,7 +95,7 @@ def _peeked_with(sample: int) -> Any:
     """Looks at files as the corpus does, at fewer of their first rows and none of the later."""
     from barycenter.infra.corpus.formats import lines
 
-    real = opening._peeked
+    real = opening._index_sources
 
     def peeked(files: Any, form: Any, entries: Any, stride: int) -> Any:
         peek = type(form).peek

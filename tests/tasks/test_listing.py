@@ -54,5 +54,5 @@ def test_manifest_and_report_say_what_is_passed_over(tmp_path: Path, monkeypatch
 
 def test_an_output_below_the_corpus_is_refused_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
-    with pytest.raises(JobError, match=r"^output.path: .* lies where .* is read"):
+    with pytest.raises(JobError, match=r"^output.path: .* lies inside the corpus .*"):
         prepare(_job(tmp_path, tmp_path / "out"))

@@ -15,8 +15,8 @@ BAD = {"text": 390, "parts": 391, "shares": 392, "label": 393, "group": 394, "pr
 def job(tmp_path, monkeypatch):
     """A job over rows whose columns are each of another type in one late row."""
     in_this_process(monkeypatch)
-    monkeypatch.setattr("barycenter.infra.corpus.corpus._SAMPLE", 20)
-    monkeypatch.setattr("barycenter.infra.corpus.formats.lines._LATER", 1)
+    monkeypatch.setattr("barycenter.infra.corpus.corpus._SAMPLE_ROWS", 20)
+    monkeypatch.setattr("barycenter.infra.corpus.formats.lines._LATER_RECORDS", 1)
     rows = text_and_vector_rows(ROWS)
     for number, row in enumerate(rows):
         row |= {"id": number, "group": number % 40, "price": number / 4}
@@ -39,7 +39,7 @@ def test_a_late_value_of_another_type_is_a_reject_of_its_column(job):
     found = {(line["key"], line["input"], line["source"]): line["detail"] for line in lines}
     assert {line["reason"] for line in lines} == {"wrong_type"}
     assert found == {
-        ("390", "text", "rows.jsonl#390"): "column text: holds half a surrogate pair, which is no text",
+        ("390", "text", "rows.jsonl#390"): "column text: holds half a surrogate pair, which is not valid text",
         ("391", "parts", "rows.jsonl#391"): "column parts: '5' is not a list of string",
         ("392", "parts", "rows.jsonl#392"): 'column shares: \'["no", "number"]\' is not a list of numbers',
         ("393", "label", "rows.jsonl#393"): '\'["no", "number"]\' is not a whole number',

@@ -28,7 +28,7 @@ ROWS = 20
 
 @pytest.fixture(autouse=True)
 def hosts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetching, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(fetching, "_WAIT_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(fetching, "HOSTS", Hosts())
 
 
@@ -90,7 +90,7 @@ def test_one_dead_host_rejects_its_rows_and_retry_bad_tries_them_again(
 
     write(tmp_path, [url(row) if row % 2 else f"{row}.png" for row in range(ROWS)])
     with monkeypatch.context() as patched:
-        patched.setattr(fetching, "_downloaded", lambda *_: (_ for _ in ()).throw(ConnectionRefusedError("refused")))
+        patched.setattr(fetching, "_download", lambda *_: (_ for _ in ()).throw(ConnectionRefusedError("refused")))
         run, worker = prepared(tmp_path)
         result = worker.run(ShardJob(run.shards[0], 16))
     assert dict(result["bad"]) == {"http_error": ROWS // 2}

@@ -1,4 +1,4 @@
-"""Which format a listed corpus is in, and which of its files are read."""
+"""Detects the format of a listed corpus and chooses the files that are read."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -27,67 +27,65 @@ _FORMATS: dict[str, Callable[[], Format]] = {
     ".tsv.zst": partial(Delimited, "\t"),
     ".tar": WebDataset,
 }
-_KEY = "corpus.path"
+_JOB_KEY = "corpus.path"
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenFormat:
     """The format of a corpus and its files.
 
     Attributes:
-        form: The format.
-        listing: The files that are read, and how many others were seen, by reason.
-        pictures: Pictures beside tables, which the tables may name.
+        format: The format.
+        listing: The files that are read, and how many others were passed over, by reason.
+        pictures: Pictures in the folder of a table corpus; its rows may name them.
     """
 
-    form: Format
+    format: Format
     listing: Listing
     pictures: list[Entry]
 
     @property
-    def figures(self) -> dict[str, Any]:
-        """``{"files": {"taken": n, "passed_over": {reason: n}}}``: what was seen, all of it."""
-        return {"files": {"taken": len(self.listing.entries), "passed_over": dict(sorted(self._passed.items()))}}
-
-    @property
-    def _passed(self) -> Counter[str]:
-        return +self.listing.passed_over
+    def listing_summary(self) -> dict[str, Any]:
+        """``{"files": {"taken": n, "passed_over": {reason: n}}}`` of all files that were listed."""
+        passed_over = dict(sorted((+self.listing.passed_over).items()))
+        return {"files": {"taken": len(self.listing.entries), "passed_over": passed_over}}
 
 
-def choose_format(listing: Listing, path: str) -> Chosen:
-    """The one format of the listed files.
+def choose_format(listing: Listing, path: str) -> ChosenFormat:
+    """Chooses the format of the listed files.
 
     Raises:
-        JobError: On ``corpus.path``: no file that can be read, or files of several formats.
+        JobError: On ``corpus.path``: there is no file of a known format, or there are files of several formats.
     """
-    tables = [entry for entry in listing.entries if _suffix(entry.relative)]
+    tables = [entry for entry in listing.entries if _format_suffix(entry.relative)]
     pictures = [entry for entry in [*listing.entries, *listing.underscored] if is_picture(entry.relative)]
     if listing.is_folder and pictures and not tables:
-        return _of_pictures(listing)
+        return _choose_pictures(listing)
     if listing.is_folder and pictures:
-        tables = [entry for entry in tables if _is_metadata(entry)] or tables
+        tables = [entry for entry in tables if is_metadata_table(entry.relative)] or tables
     single = not listing.is_folder and len(listing.entries) == 1
     if not tables:
-        raise JobError(_KEY, _nothing(listing, path, single))
-    kinds = dict.fromkeys(_kind(entry) for entry in tables)
+        raise JobError(_JOB_KEY, _nothing_found_message(listing, path, single))
+    kinds = dict.fromkeys(_uncompressed_suffix(entry) for entry in tables)
     if len(kinds) > 1:
-        raise JobError(
-            _KEY, f"{path}: holds {' and '.join(kinds)} files; name one kind, e.g. {path}/*{next(iter(kinds))}"
-        )
-    return _of_tables(listing, tables, pictures)
+        example = f"{path}/*{next(iter(kinds))}"
+        raise JobError(_JOB_KEY, f"{path}: holds {' and '.join(kinds)} files; give a pattern for one, e.g. {example}")
+    return _choose_tables(listing, tables, pictures)
 
 
-def _of_pictures(listing: Listing) -> Chosen:
+def _choose_pictures(listing: Listing) -> ChosenFormat:
+    """Chooses the pictures of a folder and the text files beside them; passes over the rest."""
     entries = sorted([*listing.entries, *listing.underscored], key=lambda entry: entry.relative)
     pictures = {entry.relative.rpartition(".")[0] for entry in entries if is_picture(entry.relative)}
     taken = [entry for entry in entries if is_picture(entry.relative) or is_sidecar(entry.relative, pictures)]
     passed_over = listing.passed_over + Counter({OTHER_FORMAT: len(entries) - len(taken)})
-    return Chosen(Folder(), replace(listing, entries=taken, underscored=[], passed_over=passed_over), [])
+    return ChosenFormat(Folder(), replace(listing, entries=taken, underscored=[], passed_over=passed_over), [])
 
 
-def _of_tables(listing: Listing, tables: list[Entry], pictures: list[Entry]) -> Chosen:
+def _choose_tables(listing: Listing, tables: list[Entry], pictures: list[Entry]) -> ChosenFormat:
+    """Chooses the tables of one format; passes over empty ones and all other files."""
     # A Parquet file of zero bytes is a damaged one: even without rows it has a footer.
-    full = [entry for entry in tables if entry.size or _kind(entry) == ".parquet"] or tables
+    full = [entry for entry in tables if entry.size or _uncompressed_suffix(entry) == ".parquet"] or tables
     chosen = {entry.relative for entry in tables}
     beside = [entry for entry in pictures if entry.relative not in chosen]
     passed_over = listing.passed_over + Counter({EMPTY: len(tables) - len(full), BESIDE_TABLE: len(beside)})
@@ -95,38 +93,42 @@ def _of_tables(listing: Listing, tables: list[Entry], pictures: list[Entry]) -> 
         if entry.relative not in chosen and not is_picture(entry.relative):
             passed_over[OTHER_FORMAT] += 1
     passed_over[UNDERSCORE] += sum(not is_picture(entry.relative) for entry in listing.underscored)
-    form = _FORMATS[_kind(tables[0])]()
-    return Chosen(form, replace(listing, entries=full, underscored=[], passed_over=passed_over), beside)
+    listing = replace(listing, entries=full, underscored=[], passed_over=passed_over)
+    return ChosenFormat(_FORMATS[_uncompressed_suffix(tables[0])](), listing, beside)
 
 
-def _nothing(listing: Listing, path: str, single: bool) -> str:
-    known = f"known are {', '.join(_FORMATS)} and folders of pictures"
+def _nothing_found_message(listing: Listing, path: str, single: bool) -> str:
+    """Explains that a corpus path names no file of a known format."""
+    known = f"known formats are {', '.join(_FORMATS)} and folders of pictures"
     if single or (listing.entries and not listing.is_folder):
         first = listing.entries[0].relative
         several = "" if single or not is_picture(first) else f"; for these pictures give their folder, {listing.root}"
-        return f"{path}: {first} is no corpus file; {known}{several}"
+        return f"{path}: {first} is not of a known format; {known}{several}"
     counts = listing.passed_over + Counter({UNDERSCORE: len(listing.underscored), OTHER_FORMAT: len(listing.entries)})
-    seen = f" (seen and passed over: {spoken(counts)})" if counts else ""
+    seen = f" (seen and passed over: {counts_in_words(counts)})" if counts else ""
     return f"{path}: no corpus file in this folder{seen}; {known}"
 
 
-def spoken(passed_over: dict[str, int]) -> str:
-    """Counts of reasons as a phrase, the largest first.
+def counts_in_words(passed_over: dict[str, int]) -> str:
+    """Formats counts by reason as a phrase, the largest first.
 
-    >>> spoken({"hidden": 2, "other_format": 10})
+    >>> counts_in_words({"hidden": 2, "other_format": 10})
     '10 other_format, 2 hidden'
     """
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(passed_over.items(), key=lambda each: -each[1]))
 
 
-def _is_metadata(entry: Entry) -> bool:
-    return entry.relative.rpartition("/")[2].startswith("metadata.")
+def is_metadata_table(relative: str) -> bool:
+    """Whether a path is that of a Hugging Face picture folder's table, ``metadata.csv`` or the like."""
+    return relative.rpartition("/")[2].startswith("metadata.")
 
 
-def _suffix(relative: str) -> str | None:
+def _format_suffix(relative: str) -> str | None:
+    """Returns the ending of a path that names its format, e.g. ``.csv.gz``; None for other files."""
     name = relative.rpartition("/")[2].lower()
     return next((suffix for suffix in _FORMATS if name.endswith(suffix)), None)
 
 
-def _kind(entry: Entry) -> str:
-    return (_suffix(entry.relative) or "").removesuffix(".gz").removesuffix(".zst")
+def _uncompressed_suffix(entry: Entry) -> str:
+    """Returns the format's ending without that of a compression, e.g. ``.csv`` for a.csv.gz."""
+    return (_format_suffix(entry.relative) or "").removesuffix(".gz").removesuffix(".zst")

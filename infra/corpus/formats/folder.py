@@ -7,12 +7,12 @@ from typing import Any
 import pyarrow as pa
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.corpus.base import Format, Peek, Problems, Shard
+from barycenter.infra.corpus.base import Format, Problems, Shard, SourceIndex
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.listing import Entry, Listing
-from barycenter.infra.corpus.types.rows import table_of
+from barycenter.infra.corpus.types.rows import records_to_table
 
-Children = Mapping[str, Callable[[], tuple[int, str]]]
+StatCalls = Mapping[str, Callable[[], tuple[int, str]]]
 
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".tif", ".tiff"),
@@ -20,7 +20,7 @@ PICTURE_SUFFIXES = (
     *(".tga", ".icb", ".vda", ".vst", ".ico", ".psd", ".qoi", ".sgi", ".rgb", ".rgba", ".bw", ".dds", ".fli", ".flc"),
     *(".heic", ".heif", ".hif", ".heics", ".heifs", ".jxl"),
 )
-"""Endings of the formats of ``limits.formats``; last, those of pictures that cannot be decoded and become rejects."""
+"""Endings of the formats of ``limits.formats``; in the last line those of pictures that cannot be decoded."""
 
 
 class Folder(Format):
@@ -34,13 +34,13 @@ class Folder(Format):
     default_key = "file_name"
 
     def __init__(self) -> None:
-        self._listed: dict[str, Children] = {}
+        self._children_by_shard: dict[str, StatCalls] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_listed": {}}
+        return self.__dict__ | {"_children_by_shard": {}}
 
-    def entries(self, listing: Listing) -> list[Entry]:
-        """One entry for each folder that holds pictures."""
+    def find_sources(self, listing: Listing) -> list[Entry]:
+        """Returns one entry for each folder that holds pictures."""
         folders: dict[str, str] = {}
         for entry in listing.entries:
             if is_picture(entry.relative):
@@ -48,28 +48,29 @@ class Folder(Format):
                 folders[f"{folder or '.'}/"] = entry.uri[: -len(name) - 1]
         return [Entry(uri, relative, 0, "") for relative, uri in sorted(folders.items())]
 
-    def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
-        """Lists the folder; stamps are of each shard's own pictures and texts."""
-        del sample
+    def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
+        """Lists the folder; each shard's stamp is a digest of its own pictures and texts."""
+        del sample_rows
         children = files.children(entry.uri)
-        pictures = _pictures(children)
-        stamps = [_state(children, pictures[first : first + stride]) for first in range(0, len(pictures), stride)]
+        pictures = _picture_names(children)
+        starts = range(0, len(pictures), rows_per_shard)
+        stamps = [_size_and_digest(children, pictures[start : start + rows_per_shard]) for start in starts]
         columns = ["file_name", "stem", "image"]
         columns += ["label"] if entry.relative != "./" else []
-        columns += ["text"] if any(_sidecar(name) in children for name in pictures) else []
-        return Peek(len(pictures), dict.fromkeys(columns, pa.string()), stamps=stamps)
+        columns += ["text"] if any(_sidecar_name(name) in children for name in pictures) else []
+        return SourceIndex(len(pictures), dict.fromkeys(columns, pa.string()), shard_stamps=stamps)
 
-    def state(self, files: Files, shard: Shard) -> tuple[int, str]:
-        """Bytes and digest of the pictures and texts that the shard was planned with."""
-        children = self._listed[shard.id] = files.children(shard.uri)
-        return _state(children, _pictures(children)[shard.start : shard.start + shard.length])
+    def size_and_stamp(self, files: Files, shard: Shard) -> tuple[int, str]:
+        """Returns the present size and digest of the shard's pictures and texts."""
+        children = self._children_by_shard[shard.id] = files.children(shard.uri)
+        return _size_and_digest(children, _picture_names(children)[shard.start : shard.start + shard.length])
 
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
     ) -> tuple[pa.Table, Problems]:
-        """Reads names and texts; the pictures themselves stay where they are."""
-        children = self._listed.pop(shard.id, None) or files.children(shard.uri)
-        names = _pictures(children)[shard.start : shard.stop]
+        """Reads names and texts; pictures are named by path or URI and not read."""
+        children = self._children_by_shard.pop(shard.id, None) or files.children(shard.uri)
+        names = _picture_names(children)[shard.start : shard.stop]
         bad: list[str | None] = [None] * len(names)
         folder = shard.folder
         values: dict[str, Any] = {
@@ -81,13 +82,13 @@ class Folder(Format):
         if "text" in columns or key == "text":
             values["text"] = []
             for row, name in enumerate(names):
-                text, bad[row] = (
-                    _text(files, f"{shard.uri}/{_sidecar(name)}") if _sidecar(name) in children else ("", None)
-                )
+                sidecar, text = _sidecar_name(name), ""
+                if sidecar in children:
+                    text, bad[row] = _read_sidecar(files, f"{shard.uri}/{sidecar}")
                 values["text"].append(text or None)
         rows = [(dict(zip(values, row, strict=True)), None) for row in zip(*values.values(), strict=True)]
-        table, problems = table_of(rows, columns, key)
-        problems.rows = bad
+        table, problems = records_to_table(rows, columns, key)
+        problems.unreadable = bad
         return table, problems
 
 
@@ -101,25 +102,29 @@ def is_sidecar(name: str, stems: Container[str]) -> bool:
     return name.endswith(".txt") and name.removesuffix(".txt") in stems
 
 
-def _pictures(children: Mapping[str, Any]) -> list[str]:
+def _picture_names(children: Mapping[str, Any]) -> list[str]:
+    """Returns the names of the pictures, sorted."""
     return sorted(filter(is_picture, children))
 
 
-def _sidecar(name: str) -> str:
+def _sidecar_name(name: str) -> str:
+    """Returns the name of the text file beside a picture."""
     return name.rpartition(".")[0] + ".txt"
 
 
-def _state(children: Mapping[str, Any], names: list[str]) -> tuple[int, str]:
+def _size_and_digest(children: Mapping[str, Any], names: list[str]) -> tuple[int, str]:
+    """Sums the sizes of pictures and their text files, and hashes their names, sizes and stamps."""
     size = 0
     digest = hashlib.blake2b(digest_size=12)
-    for part in [part for name in names for part in (name, _sidecar(name)) if part in children]:
+    for part in [part for name in names for part in (name, _sidecar_name(name)) if part in children]:
         bytes_, stamp = children[part]()
         size += bytes_
         digest.update(f"{part}\0{bytes_}\0{stamp}\0".encode("utf-8", "surrogateescape"))
     return size, digest.hexdigest()
 
 
-def _text(files: Files, uri: str) -> tuple[str, str | None]:
+def _read_sidecar(files: Files, uri: str) -> tuple[str, str | None]:
+    """Returns the text of a file and why it could not be read (None where it could)."""
     try:
         return files.read(uri, 0, 64 << 20).decode("utf-8-sig").strip(), None
     except UnicodeDecodeError as error:

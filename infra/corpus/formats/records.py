@@ -1,4 +1,4 @@
-"""Cutting a stream of bytes into records: lines, or CSV rows whose quoted fields may hold line ends."""
+"""Cuts a stream of bytes into records: lines, or CSV rows whose quoted fields may hold line ends."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -8,18 +8,18 @@ from numpy.typing import NDArray
 
 from barycenter.infra.corpus.base import UnreadableError
 
-Spans = tuple[NDArray[np.int64], NDArray[np.int64], int]
-"""Begin and end (without line end) of each record in a buffer, and how many bytes of it are used up."""
+RecordSpans = tuple[NDArray[np.int64], NDArray[np.int64], int]
+"""Begin and end (without line end) of each record in a buffer, and the number of bytes that the records take."""
 
-Splitter = Callable[[bytes, bool], Spans]
+Splitter = Callable[[bytes, bool], RecordSpans]
 
-LONGEST = 256 << 20
-_UNCLOSED = 16 << 20
+MAX_RECORD_BYTES = 256 << 20
+_MAX_QUOTED_BYTES = 16 << 20
 _NEWLINE, _RETURN = 10, 13
 
 
-def split_lines(buffer: bytes, final: bool) -> Spans:
-    r"""Lines that are not blank.
+def split_lines(buffer: bytes, final: bool) -> RecordSpans:
+    r"""Finds the lines of a buffer that are not blank.
 
     Args:
         buffer: Bytes that begin with a record.
@@ -29,11 +29,11 @@ def split_lines(buffer: bytes, final: bool) -> Spans:
     >>> begins.tolist(), ends.tolist(), used
     ([0, 3], [1, 6], 7)
     """
-    return _spans(buffer, np.flatnonzero(np.frombuffer(buffer, np.uint8) == _NEWLINE), final)
+    return _spans_between(buffer, np.flatnonzero(np.frombuffer(buffer, np.uint8) == _NEWLINE), final)
 
 
 def csv_splitter(delimiter: str) -> Splitter:
-    """A splitter for CSV rows: a line end inside a quoted field ends no row.
+    """Returns a splitter for CSV rows: a line end inside a quoted field ends no row.
 
     A quote opens a field only right after a delimiter or line end, as Python's csv module reads it. One that does not
     close within 16 MB, or whose closing quote has text after it, is taken for a stray quote: its row ends with its
@@ -41,23 +41,29 @@ def csv_splitter(delimiter: str) -> Splitter:
     """
     opening = re.escape(delimiter).encode()
     quoted = re.compile(rb"(?:(?<=[\n\r" + opening + rb'])|\A)"[^"]*+(?:""[^"]*+)*+("|\Z)')
-
     after = delimiter.encode() + b"\r\n"
 
-    def split(buffer: bytes, final: bool) -> Spans:
+    def split(buffer: bytes, final: bool) -> RecordSpans:
         newlines = np.flatnonzero(np.frombuffer(buffer, np.uint8) == _NEWLINE)
         if b'"' not in buffer:
-            return _spans(buffer, newlines, final)
-        fields = np.array(list(_quoted_lines(quoted, buffer, final, after)), dtype=np.int64).reshape(-1, 2)
+            return _spans_between(buffer, newlines, final)
+        fields = np.array(list(_multiline_fields(quoted, buffer, final, after)), dtype=np.int64).reshape(-1, 2)
         before = np.searchsorted(fields[:, 0], newlines) - 1
         inside = (before >= 0) & (newlines < fields[before, 1]) if len(fields) else np.zeros(len(newlines), dtype=bool)
-        return _spans(buffer, newlines[~inside], final)
+        return _spans_between(buffer, newlines[~inside], final)
 
     return split
 
 
-def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: bytes) -> Iterator[tuple[int, int]]:
-    """Where quoted fields lie that hold line ends; the last may run on beyond the buffer."""
+def _multiline_fields(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: bytes) -> Iterator[tuple[int, int]]:
+    """Yields begin and end of the quoted fields that hold line ends; the last may continue beyond the buffer.
+
+    Args:
+        quoted: Pattern of a quoted field; its group is the closing quote, empty where the buffer ends before it.
+        buffer: Bytes that begin with a record.
+        final: Whether the stream ends with the buffer.
+        after: The bytes that may follow a closing quote.
+    """
     position: int | None = 0
     while position is not None:
         fields, position = quoted.finditer(buffer, position), None
@@ -65,7 +71,7 @@ def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: 
             begin, end = field.span()
             unclosed = not field.group(1)
             stray = end < len(buffer) and buffer[end] not in after
-            if stray or end - begin > _UNCLOSED or (unclosed and final):
+            if stray or end - begin > _MAX_QUOTED_BYTES or (unclosed and final):
                 following = buffer.find(b"\n", begin) + 1
                 position = following or None
                 break
@@ -73,8 +79,8 @@ def _quoted_lines(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: 
                 yield begin, end
 
 
-def _spans(buffer: bytes, newlines: NDArray[np.intp], final: bool) -> Spans:
-    """Begin and end of each line that is not blank, and how many bytes of the buffer are used up."""
+def _spans_between(buffer: bytes, newlines: NDArray[np.intp], final: bool) -> RecordSpans:
+    """Returns the spans of the records that the given newlines end; blank lines are left out."""
     ends = newlines.astype(np.int64)
     if final and len(buffer) > (ends[-1] + 1 if len(ends) else 0):
         ends = np.append(ends, len(buffer))
@@ -88,10 +94,10 @@ def _spans(buffer: bytes, newlines: NDArray[np.intp], final: bool) -> Spans:
     return begins[~blank], ends[~blank], used
 
 
-def spans(
+def cut_stream(
     chunks: Iterable[bytes], split: Splitter
 ) -> Iterator[tuple[int, bytes, NDArray[np.int64], NDArray[np.int64]]]:
-    """Cuts a stream.
+    """Cuts a stream of chunks into records.
 
     Yields:
         (byte offset of the buffer in the stream, buffer, begins, ends) with begins and ends relative to the buffer.
@@ -105,14 +111,14 @@ def spans(
         begins, ends, used = split(rest, False)
         yield offset, rest, begins, ends
         offset, rest = offset + used, rest[used:]
-        if len(rest) > LONGEST:
-            raise UnreadableError(f"has a line of more than {LONGEST >> 20} MB")
+        if len(rest) > MAX_RECORD_BYTES:
+            raise UnreadableError(f"has a line of more than {MAX_RECORD_BYTES >> 20} MB")
     if rest:
         begins, ends, _ = split(rest, True)
         yield offset, rest, begins, ends
 
 
-def records(blob: bytes, split: Splitter) -> list[bytes]:
-    """All records of a blob that ends where a record ends."""
-    begins, ends, _ = split(blob, True)
-    return [blob[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]
+def cut_bytes(content: bytes, split: Splitter) -> list[bytes]:
+    """Returns the records of bytes that end where a record ends."""
+    begins, ends, _ = split(content, True)
+    return [content[begin:end] for begin, end in zip(begins.tolist(), ends.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""WebDataset tars: one row for the members of one basename; indexed once, then read by byte range."""
+"""WebDataset tars: the members of one key are a row; one pass indexes a tar, then shards are read by byte range."""
 
 import io
 import json
@@ -16,30 +16,30 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from barycenter.infra.corpus.base import Format, Parsed, Peek, Problems, Shard, UnreadableError
+from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.folder import PICTURE_SUFFIXES
 from barycenter.infra.corpus.listing import Entry
-from barycenter.infra.corpus.types.rows import table_of
-from barycenter.infra.corpus.types.values import types_of
+from barycenter.infra.corpus.types.rows import records_to_table
+from barycenter.infra.corpus.types.values import infer_column_types
 
-_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
-_TEXTS = ("txt", "text", "caption", "cls", "json", "id", "url")
-_CAPTIONS = ("txt", "text", "caption")
-_TOKENS = ("cls", "id", "url")
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_BLOCK = 512
-_CHUNK = 1 << 20
-_PEEKED = 500
+_MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
+_TEXT_EXTENSIONS = ("txt", "text", "caption", "cls", "json", "id", "url")
+_CAPTION_EXTENSIONS = ("txt", "text", "caption")
+_STRIPPED_EXTENSIONS = ("cls", "id", "url")
+_NPY_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+_BLOCK_BYTES = 512
+_CHUNK_BYTES = 1 << 20
+_JSON_SAMPLE_ROWS = 500
 
 
-_Named = tuple[str, str, tarfile.TarInfo, Callable[[], bytes]]
-"""Key, extension, header and content of a member."""
+_NamedMember = tuple[str, str, tarfile.TarInfo, Callable[[], bytes]]
+"""Key, extension, header of a member, and a call that reads its content."""
 
 
 @dataclass(slots=True)
 class _Sample:
-    """The members of one row: byte range in the tar, and the members' content or None if it was not read."""
+    """The members of one row: key, byte range in the tar, content by extension (``b""`` where it was not read)."""
 
     key: str
     begin: int
@@ -63,83 +63,86 @@ class WebDataset(Format):
 
     default_key = "__key__"
 
-    def peek(self, files: Files, entry: Entry, stride: int, sample: int) -> Peek:
-        """Reads every member's header, and the .json members of the first rows."""
+    def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
+        """Reads the header of every member, and the .json members of the first rows for their fields."""
 
         def wanted(extension: str, row: int) -> bool:
-            return extension == "json" and row < min(sample, _PEEKED)
+            return extension == "json" and row < min(sample_rows, _JSON_SAMPLE_ROWS)
 
         nameless: list[str] = []
-        index = _Index(stride)
+        index = _TarIndexer(rows_per_shard)
         with files.open(entry.uri) as stream:
-            for found in _samples(_named(stream, nameless), wanted):
+            for found in _group_consecutive(_named_members(stream, nameless), wanted):
                 index.add(found)
         if index.scattered:
-            index = _Index(stride)
+            index = _TarIndexer(rows_per_shard)
             with files.open(entry.uri) as stream:
-                for found in _gathered(_named(stream), wanted):
+                for found in _group_scattered(_named_members(stream), wanted):
                     index.add(replace(found, begin=0, end=0))
-        return Peek(index.rows, index.columns(), index.offsets(), passed_over=len(nameless))
+        return SourceIndex(index.rows, index.columns(), index.shard_offsets(), passed_over=len(nameless))
 
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
     ) -> tuple[pa.Table, Problems]:
-        """Reads the shard's range of the tar in one request."""
+        """Reads the shard's byte range in one request; the whole tar where members of a row are scattered."""
         if shard.length:
             blob = files.read(shard.uri, shard.offset, shard.length)
-            samples = list(_samples(_named(io.BytesIO(blob)), lambda *_: True))[: shard.rows]
+            samples = list(_group_consecutive(_named_members(io.BytesIO(blob)), lambda *_: True))[: shard.rows]
         else:
             with files.open(shard.uri) as stream:
-                samples = _gathered(_named(stream), lambda _, row: shard.start <= row < shard.stop)[
+                samples = _group_scattered(_named_members(stream), lambda _, row: shard.start <= row < shard.stop)[
                     shard.start : shard.stop
                 ]
-        return table_of([_row(sample, {*columns, key}) for sample in samples], columns, key)
+        return records_to_table([_parse_sample(sample, {*columns, key}) for sample in samples], columns, key)
 
 
-class _Index:
-    """What the headers of a tar say: its rows, where each shard begins, its columns.
+class _TarIndexer:
+    """Collects the rows, shard offsets and columns of a tar, sample by sample.
 
     Attributes:
         rows: Number of rows.
-        scattered: Whether members of one row stood apart from each other.
+        scattered: Whether members of one row do not follow each other.
     """
 
-    def __init__(self, stride: int) -> None:
+    def __init__(self, rows_per_shard: int) -> None:
         self.rows = 0
         self.scattered = False
-        self._stride = stride
-        self._marks: list[int] = []
-        self._end = 0
+        self._rows_per_shard = rows_per_shard
+        self._offsets: list[int] = []
+        self._end_offset = 0
         self._types: dict[str, pa.DataType] = {"__key__": pa.string()}
-        self._fields: list[dict[str, Any]] = []
+        self._parse_json_member: list[dict[str, Any]] = []
         self._extensions: dict[str, tuple[str, ...]] = {}
 
     def add(self, found: _Sample) -> None:
+        """Adds the next sample."""
         extensions = tuple(map(sys.intern, found.members))
         self.scattered |= extensions[0] not in self._extensions.get(found.key, extensions)
         self._extensions[found.key] = extensions
-        if self.rows % self._stride == 0:
-            self._marks.append(found.begin)
-        self._types.update((extension, _type(extension)) for extension in extensions)
+        if self.rows % self._rows_per_shard == 0:
+            self._offsets.append(found.begin)
+        self._types.update((extension, _extension_type(extension)) for extension in extensions)
         if content := found.members.get("json"):
-            self._fields.append(_fields(content)[0])
-        self.rows, self._end = self.rows + 1, found.end
+            self._parse_json_member.append(_parse_json_member(content)[0])
+        self.rows, self._end_offset = self.rows + 1, found.end
 
-    def offsets(self) -> NDArray[np.int64]:
-        return np.array([*self._marks, self._end], np.int64)
+    def shard_offsets(self) -> NDArray[np.int64]:
+        """Returns the byte offset of each shard's first member and, last, of the end."""
+        return np.array([*self._offsets, self._end_offset], np.int64)
 
     def columns(self) -> dict[str, pa.DataType]:
+        """Returns the type of every column: extensions, JSON fields, ``image`` and ``text``."""
         types = dict(self._types)
         if any(f".{extension}" in PICTURE_SUFFIXES for extension in types):
             types["image"] = pa.binary()
-        types = {**types_of(self._fields), **types}
-        if any(extension in types for extension in _CAPTIONS):
+        types = {**infer_column_types(self._parse_json_member), **types}
+        if any(extension in types for extension in _CAPTION_EXTENSIONS):
             types["text"] = pa.string()
         return types
 
 
-def _samples(named: Iterable[_Named], wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
-    """Groups consecutive members; content is read where ``wanted(extension, row)``, else left empty."""
+def _group_consecutive(named: Iterable[_NamedMember], wanted: Callable[[str, int], bool]) -> Iterator[_Sample]:
+    """Groups consecutive members; reads content where ``wanted(extension, row)``, else leaves it empty."""
     current: _Sample | None = None
     row = 0
     for key, extension, member, read in named:
@@ -147,38 +150,38 @@ def _samples(named: Iterable[_Named], wanted: Callable[[str, int], bool]) -> Ite
             if current is not None:
                 yield current
                 row += 1
-            current = _Sample(key, member.offset, _end(member))
+            current = _Sample(key, member.offset, _end_offset(member))
         current.members[extension] = read() if wanted(extension, row) else b""
-        current.end = _end(member)
+        current.end = _end_offset(member)
     if current is not None:
         yield current
 
 
-def _gathered(named: Iterable[_Named], wanted: Callable[[str, int], bool]) -> list[_Sample]:
-    """Groups members wherever they stand, in the order of the first of each row; else as ``_samples``."""
+def _group_scattered(named: Iterable[_NamedMember], wanted: Callable[[str, int], bool]) -> list[_Sample]:
+    """Groups members of one key that do not follow each other; rows are in the order of their first members."""
     samples: list[_Sample] = []
     latest: dict[str, int] = {}
     for key, extension, member, read in named:
         row = latest.get(key)
         if row is None or extension in samples[row].members:
             row = latest[key] = len(samples)
-            samples.append(_Sample(key, member.offset, _end(member)))
+            samples.append(_Sample(key, member.offset, _end_offset(member)))
         samples[row].members[extension] = read() if wanted(extension, row) else b""
     return samples
 
 
-def _named(stream: BinaryIO, nameless: list[str] | None = None) -> Iterator[_Named]:
-    """The files whose names have a key and an extension; the names of the others go into ``nameless``."""
-    for member, read in _members(stream):
-        name = _NAME.fullmatch(member.name.removeprefix("./"))
+def _named_members(stream: BinaryIO, nameless: list[str] | None = None) -> Iterator[_NamedMember]:
+    """Yields the files whose names have a key and an extension; adds the names of the others to ``nameless``."""
+    for member, read in _tar_members(stream):
+        name = _MEMBER_NAME.fullmatch(member.name.removeprefix("./"))
         if name is not None and member.isreg():
             yield name[1], name[2].lower(), member, read
         elif nameless is not None and not member.isdir():
             nameless.append(member.name)
 
 
-def _members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
-    """The members with a call that reads each; tars that were put one behind the other are read to the last."""
+def _tar_members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
+    """Yields each member's header and a call that reads its content, also of several tars concatenated to one file."""
     begin: int | None = 0
     while begin is not None:
         end = begin
@@ -187,81 +190,86 @@ def _members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[], b
             with tarfile.open(fileobj=stream, mode="r:") as tar:
                 while (member := tar.next()) is not None:
                     tar.members = []  # type: ignore[attr-defined]
-                    if _end(member) <= member.offset:
+                    if _end_offset(member) <= member.offset:
                         raise tarfile.HeaderError(f"{member.name} claims {member.size} bytes")
-                    end = _end(member)
-                    yield member, partial(_content_of, tar, member)
+                    end = _end_offset(member)
+                    yield member, partial(_read_member, tar, member)
         except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
             if begin and end == begin:
                 raise UnreadableError(f"is damaged: no member begins at byte {begin}") from error
             raise UnreadableError(f"is not a whole tar file ({error})") from error
-        following = _next_block(stream, end)
+        following = _next_nonzero_block(stream, end)
         if following == end:
             raise UnreadableError(f"is damaged: no member begins at byte {end}")
         begin = following
 
 
-def _content_of(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    """Reads the content of a member."""
     file = tar.extractfile(member)
     return file.read() if file is not None else b""
 
 
-def _end(member: tarfile.TarInfo) -> int:
+def _end_offset(member: tarfile.TarInfo) -> int:
+    """Returns the offset after a member's content and its padding."""
     size = member.size if member.isreg() else 0
-    return member.offset_data + -(-size // _BLOCK) * _BLOCK
+    return member.offset_data + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
 
 
-def _next_block(stream: BinaryIO, position: int) -> int | None:
-    """Where the first block begins that is not zeros; None where there is none up to the end."""
+def _next_nonzero_block(stream: BinaryIO, position: int) -> int | None:
+    """Returns the offset of the first block after ``position`` that is not all zeros; None at the end of the file."""
     stream.seek(position)
-    while chunk := stream.read(_CHUNK):
+    while chunk := stream.read(_CHUNK_BYTES):
         if rest := chunk.lstrip(b"\0"):
             at = position + len(chunk) - len(rest)
-            return at - at % _BLOCK
+            return at - at % _BLOCK_BYTES
         position += len(chunk)
     return None
 
 
-def _type(extension: str) -> pa.DataType:
+def _extension_type(extension: str) -> pa.DataType:
+    """Returns the column type for members of an extension."""
     if extension == "npy":
         return pa.list_(pa.float32())
-    return pa.string() if extension in _TEXTS else pa.binary()
+    return pa.string() if extension in _TEXT_EXTENSIONS else pa.binary()
 
 
-def _row(sample: _Sample, columns: Container[str | None]) -> Parsed:
+def _parse_sample(sample: _Sample, columns: Container[str | None]) -> ParsedRecord:
+    """Decodes the members of a sample that ``columns`` need, to the values of a row and why it could not be read."""
     members = sample.members
-    fields, problem = _fields(members["json"]) if "json" in members else ({}, None)
+    fields, problem = _parse_json_member(members["json"]) if "json" in members else ({}, None)
     row: dict[str, Any] = fields | {"__key__": sample.key}
     for extension, content in members.items():
-        if extension not in columns and extension not in _CAPTIONS:
+        if extension not in columns and extension not in _CAPTION_EXTENSIONS:
             continue
         try:
-            row[extension] = _content(extension, content)
+            row[extension] = _decode_member(extension, content)
         except (ValueError, TypeError, OverflowError, MemoryError, EOFError) as error:
             said = (str(error).splitlines() or [type(error).__name__])[0]
             problem = problem or f"{sample.key}.{extension}: {said}"
     row["image"] = next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), row.get("image"))
-    row["text"] = next((row[name] for name in _CAPTIONS if row.get(name) is not None), None)
+    row["text"] = next((row[name] for name in _CAPTION_EXTENSIONS if row.get(name) is not None), None)
     return row, problem
 
 
-def _content(extension: str, content: bytes) -> object:
+def _decode_member(extension: str, content: bytes) -> object:
+    """Decodes a member by its extension: a list for npy, text for the text extensions, else bytes."""
     if extension == "npy":
-        return _vector(content)
-    if extension not in _TEXTS:
+        return _decode_npy(content)
+    if extension not in _TEXT_EXTENSIONS:
         return content
     text = content.decode("utf-8-sig")
-    return text.strip() if extension in _TOKENS else text
+    return text.strip() if extension in _STRIPPED_EXTENSIONS else text
 
 
-def _vector(content: bytes) -> list[float]:
-    """One vector of a .npy member, whose header may claim no more than the member holds."""
+def _decode_npy(content: bytes) -> list[float]:
+    """Decodes the vector in a .npy member; raises ``ValueError`` for other shapes and wrong headers."""
     stream = io.BytesIO(content)
     version = npy.read_magic(stream)
-    if version not in _HEADERS:
+    if version not in _NPY_HEADER_READERS:
         raise ValueError(f"version {version} of the .npy format")
     try:
-        shape, _, dtype = _HEADERS[version](stream)
+        shape, _, dtype = _NPY_HEADER_READERS[version](stream)
     except Exception as error:  # noqa: BLE001 - numpy evaluates the header as Python: anything may come up
         raise ValueError(f"its header cannot be read ({type(error).__name__})") from None
     claimed, held = math.prod(shape) * dtype.itemsize, len(content) - stream.tell()
@@ -273,7 +281,8 @@ def _vector(content: bytes) -> list[float]:
     return cast(list[float], array.tolist())
 
 
-def _fields(content: bytes) -> tuple[dict[str, Any], str | None]:
+def _parse_json_member(content: bytes) -> tuple[dict[str, Any], str | None]:
+    """Parses a .json member to its fields and why it could not be read (None where it could)."""
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""The second half of a join: one bucket of every table in memory, joined on the key and written by its content."""
+"""Join phase of the external hash join: one bucket of all tables is joined on the key and written to one file."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.infra.corpus.base import BAD, MISFITS, Peek, Problems, Shard, misfits_of
+from barycenter.infra.corpus.base import BAD, MISFITS, Problems, Shard, SourceIndex, misfits_by_row
 from barycenter.infra.corpus.corpus import Corpus
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.tables import Parquet
@@ -19,80 +19,92 @@ from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.job.models import CorpusJob
 from barycenter.infra.storage import Storage
 
-_PARQUET: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
+_PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 1, "use_dictionary": False}
 
 
 def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], bucket: int) -> dict[str, Any]:
-    """Joins one bucket and writes it.
+    """Joins one bucket of all tables and writes it to a Parquet file.
 
     Args:
-        join: The join.
+        join: The plan.
         storage: The run's output.
-        spilled: Spill files of every side, in order.
-        bucket: Which bucket.
+        spilled: For each table of the join the paths of its spill files, in order.
+        bucket: Number of the bucket.
 
     Returns:
-        ``name`` (None where the bucket is empty), ``rows``, ``bytes`` and, for each input with a table of its own, how
-        many rows have it and the corpus (``both``) or it alone (``table_only``).
+        ``name`` (None where the bucket is empty), ``rows``, ``bytes`` and, for each input with a table of its own, the
+        number of joined rows whose key is in the corpus and that table (``both``) or in that table alone
+        (``table_only``).
     """
-    tables = [_bucket_rows(storage, paths, bucket) for paths in spilled]
-    ranks, keys = _ranked(tables)
-    base, own = tables[0], list(zip(join.sides[1:], tables[1:], ranks[1:], strict=True))
+    tables = [_read_bucket(storage, paths, bucket) for paths in spilled]
+    ranks, keys = _rank_keys(tables)
+    base, own = tables[0], list(zip(join.tables[1:], tables[1:], ranks[1:], strict=True))
     out_rank, out_row = _output_rows(ranks, base)
     found = pa.array(out_row, mask=out_row < 0)
     columns: dict[str, pa.Array] = {join.key: keys.take(pa.array(out_rank))}
     for name in (BAD, MISFITS):
         columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), pa.string())
-    for name, kind in join.sides[0].types.items():
+    for name, kind in join.tables[0].types.items():
         columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), kind)
     counted: dict[str, Any] = {}
-    for side, table, rank in own:
-        groups = _Groups(table, rank, len(keys))
-        for name, kind in side.types.items():
+    for source, table, rank in own:
+        groups = _RowsByKey(table, rank, len(keys))
+        for name, kind in source.types.items():
             columns[name] = groups.lists(None if table is None else table.column(name), out_rank, kind)
         columns[BAD] = pa.compute.coalesce(columns[BAD], groups.unreadable(out_rank, out_row < 0))
-        columns[MISFITS] = _with_misfits(columns[MISFITS], out_rank, groups.misfits(side.columns))
+        columns[MISFITS] = _merge_misfits(columns[MISFITS], out_rank, groups.misfits(source.columns))
         there = groups.counts[out_rank] > 0
-        counted[str(side.input)] = {
+        counted[str(source.input)] = {
             "both": int((there & (out_row >= 0)).sum()), "table_only": int((there & (out_row < 0)).sum())
         }  # fmt: skip
     if not len(out_rank):
         return {"name": None, "rows": 0, "bytes": 0} | counted
     schema = pa.schema([pa.field(name, kind) for name, kind in join.types.items()])
     whole = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-    return _written(join, storage, whole, bucket) | counted
+    return _write_bucket(join, storage, whole, bucket) | counted
 
 
-def joined_corpus(join: Join, record: Mapping[str, Any], storage: Storage, job: CorpusJob, files: Files) -> Corpus:
-    """The joined corpus as its record lists it."""
+def open_joined_corpus(join: Join, record: Mapping[str, Any], storage: Storage, job: CorpusJob, files: Files) -> Corpus:
+    """Opens the joined corpus from its record, the content of ``join.json``."""
     root = storage.uri(join.folder)
     types = {name: kind for name, kind in join.types.items() if name not in (BAD, MISFITS)}
-    peeks = {
-        Entry(f"{root}/{file['name']}", file["name"], file["bytes"], _stamp(file["name"])): Peek(file["rows"], types)
+    indexes = {
+        Entry(f"{root}/{file['name']}", file["name"], file["bytes"], _digest_in_name(file["name"])): SourceIndex(
+            file["rows"], types
+        )
         for file in record["files"]
     }
-    return Corpus(root, files, Joined(), job, peeks)
+    return Corpus(root, files, JoinedParquet(), job, indexes)
 
 
-class Joined(Parquet):
-    """The files of a joined corpus: named, and so stamped, by their content."""
+class JoinedParquet(Parquet):
+    """Parquet files of a joined corpus; the digest in a file's name is its stamp."""
 
-    def state(self, files: Files, shard: Shard) -> tuple[int, str]:
-        """Size, and the digest in the name."""
-        return files.stat(shard.uri)[0], _stamp(shard.uri)
+    def size_and_stamp(self, files: Files, shard: Shard) -> tuple[int, str]:
+        """Returns the present size of the source and the digest in its name."""
+        return files.stat(shard.uri)[0], _digest_in_name(shard.uri)
 
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
     ) -> tuple[pa.Table, Problems]:
-        """Reads the rows; what could not be read before the join is recorded again."""
+        """Reads the rows; adds the problems that the tables had before the join."""
         notes = {BAD: pa.string(), MISFITS: pa.string()}
         table, problems = super().read(files, shard, {**columns, **notes}, key)
         bad: list[str | None] = table.column(BAD).to_pylist()
-        return table.drop_columns(list(notes)), Problems(bad, problems.values | misfits_of(table))
+        return table.drop_columns(list(notes)), Problems(bad, problems.misfits | misfits_by_row(table))
 
 
-class _Groups:
-    """Rows of one table gathered by key rank."""
+class _RowsByKey:
+    """Rows of one table grouped by the rank of their key.
+
+    Args:
+        table: The rows; None where there are none.
+        rank: (rows,) rank of each row's key.
+        ranks: Number of ranks.
+
+    Attributes:
+        counts: (ranks,) number of rows of each key.
+    """
 
     def __init__(self, table: pa.Table | None, rank: Indices, ranks: int) -> None:
         self._table = table
@@ -102,7 +114,7 @@ class _Groups:
         self._rank = rank
 
     def lists(self, column: pa.ChunkedArray | None, out_rank: Indices, kind: pa.DataType) -> pa.Array:
-        """For every output row the list of its values, null where there is none."""
+        """Returns for each output row the list of the values of its key; null where the table lacks the key."""
         lengths = self.counts[out_rank]
         if column is None or not lengths.any():
             return pa.nulls(len(out_rank), pa.list_(kind))
@@ -114,7 +126,7 @@ class _Groups:
         return pa.ListArray.from_arrays(offsets, values, mask=pa.array(lengths == 0))
 
     def unreadable(self, out_rank: Indices, alone: NDArray[np.bool_]) -> pa.Array:
-        """Why rows that only this table has could not be read, where none of them could."""
+        """Returns why output rows in this table ``alone`` could not be read; null where one of their rows could."""
         if self._table is None:
             return pa.nulls(len(out_rank), pa.string())
         problems = self._table.column(BAD).combine_chunks()
@@ -126,12 +138,12 @@ class _Groups:
         return problems.take(pa.array(first, mask=~chosen))
 
     def misfits(self, names: Mapping[str, str]) -> dict[int, dict[str, str]]:
-        """``{rank: {column of the joined corpus: problem}}`` where no row of the rank has a value that fits.
+        """Returns ``{rank: {column of the joined corpus: problem}}`` where no row of the rank has a value that fits.
 
         Args:
             names: ``{column of the joined corpus: column of this table}``.
         """
-        problems = {} if self._table is None else misfits_of(self._table)
+        problems = {} if self._table is None else misfits_by_row(self._table)
         found: dict[int, dict[str, list[str]]] = {}
         for row, wrong in problems.items():
             of_rank = found.setdefault(int(self._rank[row]), {})
@@ -144,8 +156,8 @@ class _Groups:
         return {rank: columns for rank, columns in whole.items() if columns}
 
 
-def _with_misfits(column: pa.Array, out_rank: Indices, misfits: Mapping[int, Mapping[str, str]]) -> pa.Array:
-    """The column ``MISFITS`` with those of another table."""
+def _merge_misfits(column: pa.Array, out_rank: Indices, misfits: Mapping[int, Mapping[str, str]]) -> pa.Array:
+    """Adds the misfits of another table, by rank, to a column ``MISFITS``."""
     if not misfits:
         return column
     lines = column.to_pylist()
@@ -154,8 +166,8 @@ def _with_misfits(column: pa.Array, out_rank: Indices, misfits: Mapping[int, Map
     return pa.array(lines, pa.string())
 
 
-def _bucket_rows(storage: Storage, paths: Sequence[str], bucket: int) -> pa.Table | None:
-    """One side's rows of a bucket, in the order of the table."""
+def _read_bucket(storage: Storage, paths: Sequence[str], bucket: int) -> pa.Table | None:
+    """Reads the rows of a bucket from one table's spill files, in the order of the table; None if there are none."""
     batches: list[pa.Table] = []
     for path in paths:
         with storage.open(path) as stream:
@@ -167,10 +179,10 @@ def _bucket_rows(storage: Storage, paths: Sequence[str], bucket: int) -> pa.Tabl
     return pa.concat_tables(batches).combine_chunks() if batches else None
 
 
-def _ranked(tables: Sequence[pa.Table | None]) -> tuple[list[Indices], pa.Array]:
-    """For every row of every table the rank of its key among all keys, and the keys by rank.
+def _rank_keys(tables: Sequence[pa.Table | None]) -> tuple[list[Indices], pa.Array]:
+    """Returns for each table the rank of every row's key among all keys in order, and the keys by rank.
 
-    A null key equals no other: each gets a rank of its own, after all others.
+    A null key equals no other: each has a rank of its own, after all others.
     """
     columns = [pa.array([], pa.string()) if table is None else table.column(KEY).combine_chunks() for table in tables]
     whole = pa.concat_arrays(columns)
@@ -188,7 +200,7 @@ def _ranked(tables: Sequence[pa.Table | None]) -> tuple[list[Indices], pa.Array]
 
 
 def _output_rows(ranks: Sequence[Indices], base: pa.Table | None) -> tuple[Indices, Indices]:
-    """Rank and corpus row (-1 where there is none) of every joined row, by key."""
+    """Returns the key rank and the corpus row (-1 where the corpus lacks the key) of every joined row, by rank."""
     rows = np.arange(0 if base is None else base.num_rows)
     others = np.unique(np.concatenate(ranks[1:])) if len(ranks) > 1 else np.empty(0, np.int64)
     alone = np.setdiff1d(others, ranks[0], assume_unique=False)
@@ -198,14 +210,16 @@ def _output_rows(ranks: Sequence[Indices], base: pa.Table | None) -> tuple[Indic
     return rank[order], row[order]
 
 
-def _written(join: Join, storage: Storage, table: pa.Table, bucket: int) -> dict[str, Any]:
+def _write_bucket(join: Join, storage: Storage, table: pa.Table, bucket: int) -> dict[str, Any]:
+    """Writes the rows of a bucket to a Parquet file named by its content; returns name, rows and bytes."""
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, row_group_size=join.rows_per_shard, **_PARQUET)
+    pq.write_table(table, sink, row_group_size=join.rows_per_shard, **_PARQUET_OPTIONS)
     content = sink.getvalue()
     name = f"bucket-{bucket:05d}-{hashlib.blake2b(content, digest_size=10).hexdigest()}.parquet"
     storage.write(f"{join.folder}/{name}", content)
     return {"name": name, "rows": table.num_rows, "bytes": content.size}
 
 
-def _stamp(name: str) -> str:
+def _digest_in_name(name: str) -> str:
+    """Returns the digest in the name of a joined corpus's file."""
     return name.removesuffix(".parquet").rpartition("-")[2]

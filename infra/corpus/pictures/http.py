@@ -1,4 +1,4 @@
-"""Pictures by http(s): each tried a few times, hosts that do not answer left alone for a while."""
+"""Fetches pictures by http(s) with retries; hosts whose pictures fail repeatedly are paused."""
 
 import http.client
 import math
@@ -15,116 +15,121 @@ from urllib.parse import urlsplit
 from barycenter.fusion.errors import BadInputError, Reason, RunError
 
 NO_ANSWER = "no answer from "
-"""How the detail of an ``http_error`` begins where no server said anything about the picture."""
+"""Beginning of the detail of an ``http_error`` where no server answered; another run may fetch that picture."""
 
 TRIES = 3
-_WAITS = (0.5, 2.0)
-_BUSY = (408, 425, 429)
-_PIECE = 1 << 16
-_SILENT = 8
-_PAUSE = 600.0
+_WAIT_SECONDS = (0.5, 2.0)
+_RETRY_STATUSES = (408, 425, 429)
+_CHUNK_BYTES = 1 << 16
+_MAX_FAILURES = 8
+_PAUSE_SECONDS = 600.0
 
 
 class Hosts:
-    """Which hosts have answered in this process, and which are not asked for the moment."""
+    """Counts failures by host in this process, and pauses hosts that failed ``_MAX_FAILURES`` times in a row."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._failed: dict[str, int] = {}
-        self._until: dict[str, float] = {}
-        self._last = -math.inf
+        self._failures: dict[str, int] = {}
+        self._paused_until: dict[str, float] = {}
+        self._last_answer = -math.inf
 
     @property
     def last_answer(self) -> float:
-        """When any host last said something, on the monotonic clock; minus infinity where none ever has."""
-        return self._last
+        """Time of the last answer of any host, on the monotonic clock; minus infinity where there was none."""
+        return self._last_answer
 
-    def answer(self, host: str) -> None:
-        """A host has said something about a picture."""
+    def record_answer(self, host: str) -> None:
+        """Records that a host answered a request; ends its pause."""
         with self._lock:
-            self._last = time.monotonic()
-            self._failed.pop(host, None)
-            self._until.pop(host, None)
+            self._last_answer = time.monotonic()
+            self._failures.pop(host, None)
+            self._paused_until.pop(host, None)
 
-    def silence(self, host: str) -> None:
-        """All tries of one picture came to nothing."""
+    def record_failure(self, host: str) -> None:
+        """Records that all tries for one picture failed; pauses the host after many in a row."""
         with self._lock:
-            self._failed[host] = self._failed.get(host, 0) + 1
-            if self._failed[host] >= _SILENT:
-                self._until[host] = time.monotonic() + _PAUSE
+            self._failures[host] = self._failures.get(host, 0) + 1
+            if self._failures[host] >= _MAX_FAILURES:
+                self._paused_until[host] = time.monotonic() + _PAUSE_SECONDS
 
     def is_paused(self, host: str) -> bool:
-        """Whether so many of its pictures failed, one after the other, that it is not asked now."""
+        """Whether the host is paused."""
         with self._lock:
-            return self._until.get(host, -math.inf) > time.monotonic()
+            return self._paused_until.get(host, -math.inf) > time.monotonic()
 
 
 HOSTS = Hosts()
 
 
 @lru_cache
-def _slots(concurrency: int) -> threading.BoundedSemaphore:
+def _fetch_slots(concurrency: int) -> threading.BoundedSemaphore:
+    """Returns the semaphore that limits simultaneous fetches in this process."""
     return threading.BoundedSemaphore(concurrency)
 
 
 def fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
-    """The picture behind a URL.
+    """Fetches the picture behind a URL.
 
     Args:
         url: http or https.
-        max_bytes: Larger ones are refused.
-        seconds: That a server may take for one try.
-        concurrency: Fetches at a time in this process.
+        max_bytes: Larger pictures are rejected.
+        seconds: Time limit of one try.
+        concurrency: Maximum number of simultaneous fetches in this process.
 
     Raises:
-        BadInputError: http_error (its detail begins with ``NO_ANSWER`` where the server was not there, busy or broken
-            in each try, so that another run may have it) or too_large.
+        BadInputError: http_error (its detail begins with ``NO_ANSWER`` where the server did not answer, was busy or
+            failed in each try) or too_large.
     """
-    host = _host(url)
-    with _slots(concurrency):
-        for wait in (*_WAITS, None):
+    host = _host_and_port(url)
+    with _fetch_slots(concurrency):
+        for wait in (*_WAIT_SECONDS, None):
             if HOSTS.is_paused(host):
-                raise _unanswered(url, host, f"{_SILENT} of its pictures in a row failed, it is left alone for a while")
+                raise _no_answer_error(
+                    url,
+                    host,
+                    f"{_MAX_FAILURES} of its pictures in a row failed, it is paused for {_PAUSE_SECONDS:.0f} s",
+                )
             try:
-                data = _downloaded(url, max_bytes, seconds)
+                data = _download(url, max_bytes, seconds)
             except urllib.error.HTTPError as error:
-                problem, again = f"{error.code} {error.reason}", error.code >= 500 or error.code in _BUSY
-                if not again:
-                    HOSTS.answer(host)
+                problem, retry = f"{error.code} {error.reason}", error.code >= 500 or error.code in _RETRY_STATUSES
+                if not retry:
+                    HOSTS.record_answer(host)
                     raise BadInputError(Reason.HTTP_ERROR, f"{url}: {problem}") from None
             except (OSError, http.client.HTTPException) as error:
                 if isinstance(error, http.client.InvalidURL):
                     raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
-                problem, again = _problem(error)
+                problem, retry = _describe_failure(error)
             except ValueError as error:
                 raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
             else:
-                HOSTS.answer(host)
+                HOSTS.record_answer(host)
                 return data
-            if wait is None or not again:
+            if wait is None or not retry:
                 break
             time.sleep(wait)
-        HOSTS.silence(host)
-        raise _unanswered(url, host, problem)
+        HOSTS.record_failure(host)
+        raise _no_answer_error(url, host, problem)
 
 
-def check_answered(source: str, details: Sequence[str | None], values: int, begun: float) -> None:
-    """Stops where it is the network that fails, and not some pictures.
+def check_network(source: str, details: Sequence[str | None], values: int, begun: float) -> None:
+    """Raises where the network rather than single pictures failed.
 
-    That is taken to be so where every value of a shard (eight or more) was asked for and none was answered, and nothing
-    else was meanwhile, if they are of several hosts, or no host has answered this process yet.
+    That is assumed where all pictures of a shard (eight or more) were requested, and no host has answered any request
+    since; if they are of one host, only where none has answered this process before either.
 
     Args:
         source: The shard's file, for the message.
-        details: Of every value that could not be used.
-        values: How many the shard has.
-        begun: When the first was asked for, on the monotonic clock.
+        details: Details of the shard's bad inputs.
+        values: Number of pictures in the shard.
+        begun: Time before the first request, on the monotonic clock.
 
     Raises:
-        RunError: It is so; nothing of the shard may be committed.
+        RunError: The network failed; nothing of the shard may be committed.
     """
     silent = [detail for detail in details if detail is not None and detail.startswith(NO_ANSWER)]
-    if len(silent) < max(values, _SILENT) or HOSTS.last_answer >= begun:
+    if len(silent) < max(values, _MAX_FAILURES) or HOSTS.last_answer >= begun:
         return
     hosts = {detail.removeprefix(NO_ANSWER).partition(": ")[0] for detail in silent}
     if len(hosts) > 1 or HOSTS.last_answer == -math.inf:
@@ -134,8 +139,8 @@ def check_answered(source: str, details: Sequence[str | None], values: int, begu
         )
 
 
-def _host(url: str) -> str:
-    """Host and port.
+def _host_and_port(url: str) -> str:
+    """Returns host and port of a URL.
 
     Raises:
         BadInputError: http_error where the URL is malformed.
@@ -146,35 +151,36 @@ def _host(url: str) -> str:
         raise BadInputError(Reason.HTTP_ERROR, f"{url}: {error}") from None
 
 
-def _unanswered(url: str, host: str, problem: str) -> BadInputError:
+def _no_answer_error(url: str, host: str, problem: str) -> BadInputError:
+    """Builds the ``http_error`` of a picture that another run may fetch."""
     return BadInputError(Reason.HTTP_ERROR, f"{NO_ANSWER}{host}: {problem}; --retry-bad tries again ({url})")
 
 
-def _problem(error: Exception) -> tuple[str, bool]:
-    """What a failed try says, and whether another one may do better."""
+def _describe_failure(error: Exception) -> tuple[str, bool]:
+    """Returns a description of a failed try, and whether a retry may succeed."""
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, socket.gaierror):
         return ("no such host" if cause.errno == socket.EAI_NONAME else str(cause)), cause.errno == socket.EAI_AGAIN
     if isinstance(cause, ssl.SSLCertVerificationError):
         return f"its certificate is not valid: {cause.verify_message}", False
     if isinstance(cause, TimeoutError):
-        return "not here in time (limits.http_timeout)", True
+        return "not complete within limits.http_timeout", True
     return f"{cause}" or type(cause).__name__, True
 
 
-def _downloaded(url: str, max_bytes: int, seconds: float) -> bytes:
-    """The content of a URL, read in pieces so that neither a slow nor an endless answer holds a worker up."""
+def _download(url: str, max_bytes: int, seconds: float) -> bytes:
+    """Downloads a URL; raises ``TimeoutError`` after ``seconds`` in all and ``BadInputError`` above ``max_bytes``."""
     deadline = time.monotonic() + seconds
-    pieces: list[bytes] = []
+    chunks: list[bytes] = []
     size = 0
     with urllib.request.urlopen(url, timeout=seconds) as answer:
-        while piece := answer.read1(_PIECE):
-            pieces.append(piece)
-            size += len(piece)
+        while chunk := answer.read1(_CHUNK_BYTES):
+            chunks.append(chunk)
+            size += len(chunk)
             if size > max_bytes:
                 raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
             if time.monotonic() > deadline:
                 raise TimeoutError
         if answer.length:
             raise http.client.IncompleteRead(b"", answer.length)
-    return b"".join(pieces)
+    return b"".join(chunks)

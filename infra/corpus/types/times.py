@@ -1,12 +1,12 @@
-"""Dates and durations that no reader but Arrow holds: beyond the years 1 to 9999, or 290,000 years long."""
+"""Checks for dates and durations that Python or pandas cannot hold: outside the years 1 to 9999, too long."""
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_DAY = 86_400
-_FIRST, _LAST = -62_135_596_800, 253_402_300_799
-_LONGEST = (2**63 - 1) // 10**6
-_TICKS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+_SECONDS_PER_DAY = 86_400
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799
+_MAX_DURATION_SECONDS = (2**63 - 1) // 10**6
+_TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _INT64 = 2**63 - 1
 
 
@@ -22,17 +22,17 @@ def has_times(kind: pa.DataType) -> bool:
 
 
 def check_times(array: pa.Array) -> None:
-    """Refuses values that Python, pandas and others have no date or duration for.
+    """Raises where an array holds a date or duration that Python or pandas cannot represent.
 
     Raises:
-        pa.ArrowInvalid: There is one.
+        pa.ArrowInvalid: The array holds one.
     """
     kind = array.type
     if pa.types.is_nested(kind):
-        for part in _parts(array):
+        for part in _child_arrays(array):
             check_times(part)
     elif has_times(kind):
-        low, high, what = _limits(kind)
+        low, high, what = _allowed_range(kind)
         numbers = array.cast(pa.int32()) if pa.types.is_date32(kind) else array.cast(pa.int64())
         found = pc.min_max(numbers)
         least, most = found["min"].as_py(), found["max"].as_py()
@@ -40,7 +40,8 @@ def check_times(array: pa.Array) -> None:
             raise pa.ArrowInvalid(what)
 
 
-def _parts(array: pa.Array) -> list[pa.Array]:
+def _child_arrays(array: pa.Array) -> list[pa.Array]:
+    """Returns the arrays of a nested array's values."""
     if pa.types.is_struct(array.type):
         return list(array.flatten())
     if pa.types.is_map(array.type):
@@ -49,15 +50,15 @@ def _parts(array: pa.Array) -> list[pa.Array]:
     return [array.flatten()]
 
 
-def _limits(kind: pa.DataType) -> tuple[int, int, str]:
-    """The least and the largest number of a type that readers hold, and what a value beyond them is."""
+def _allowed_range(kind: pa.DataType) -> tuple[int, int, str]:
+    """Returns the smallest and largest integer allowed for a temporal type, and the problem of values beyond them."""
     if pa.types.is_duration(kind):
-        ticks = min(_LONGEST * _TICKS[kind.unit], _INT64)
+        ticks = min(_MAX_DURATION_SECONDS * _TICKS_PER_SECOND[kind.unit], _INT64)
         return -ticks, ticks, "a duration that readers cannot hold"
     what = "a date outside the years 1 to 9999"
     if pa.types.is_date32(kind):
-        return _FIRST // _DAY, _LAST // _DAY, what
-    ticks = 10**3 if pa.types.is_date64(kind) else _TICKS[kind.unit]
-    margin = _DAY if pa.types.is_timestamp(kind) and kind.tz is not None else 0
-    low, high = (_FIRST + margin) * ticks, (_LAST - margin) * ticks + ticks - 1
+        return _FIRST_SECOND // _SECONDS_PER_DAY, _LAST_SECOND // _SECONDS_PER_DAY, what
+    ticks = 10**3 if pa.types.is_date64(kind) else _TICKS_PER_SECOND[kind.unit]
+    margin = _SECONDS_PER_DAY if pa.types.is_timestamp(kind) and kind.tz is not None else 0
+    low, high = (_FIRST_SECOND + margin) * ticks, (_LAST_SECOND - margin) * ticks + ticks - 1
     return max(low, -_INT64), min(high, _INT64), what

@@ -83,7 +83,7 @@ class TestRequire:
     def refusal_of(self, tmp_path: Path, name: str) -> str:
         corpus = opened(write(tmp_path / "rows.jsonl", 2))
         with pytest.raises(JobError) as caught:
-            corpus.require({"inputs.text.column": ["text", name]})
+            corpus.check_columns({"inputs.text.column": ["text", name]})
         return str(caught.value)
 
     def test_a_missing_column_names_the_nearest(self, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ class TestRequire:
         write(tmp_path / "a.jsonl", 1)
         write(tmp_path / "b.jsonl", 1)
         with pytest.raises(JobError, match=r"^corpus\.key: no column 'uid' in a\.jsonl or the 1 other sources; did"):
-            opened(tmp_path).require({"corpus.key": "uid"})
+            opened(tmp_path).check_columns({"corpus.key": "uid"})
 
 
 class TestListing:
@@ -130,8 +130,10 @@ class TestListing:
         missing = tmp_path / "no.jsonl"
         assert refusal(missing) == f"corpus.path: {missing}: there is no such file or folder"
         assert refusal(tmp_path / "a/b.jsonl") == f"corpus.path: {tmp_path}/a/b.jsonl: there is no such file or folder"
-        assert refusal(f"{tmp_path}/*.jsonl") == f"corpus.path: no file matches {tmp_path}/*.jsonl"
-        assert refusal(tmp_path) == (f"corpus.path: {tmp_path}: no corpus file in this folder; known are {SUFFIXES}")
+        assert refusal(f"{tmp_path}/*.jsonl") == f"corpus.path: no file matches {tmp_path}/*.jsonl; check the pattern"
+        assert refusal(tmp_path) == (
+            f"corpus.path: {tmp_path}: no corpus file in this folder; known formats are {SUFFIXES}"
+        )
 
     def test_unreadable_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         closed = tmp_path / "closed"
@@ -151,7 +153,7 @@ class TestListing:
     def test_unknown_and_mixed_formats(self, tmp_path: Path) -> None:
         (tmp_path / "a.xlsx").write_text("x")
         assert refusal(tmp_path / "a.xlsx") == (
-            f"corpus.path: {tmp_path}/a.xlsx: a.xlsx is no corpus file; known are {SUFFIXES}"
+            f"corpus.path: {tmp_path}/a.xlsx: a.xlsx is not of a known format; known formats are {SUFFIXES}"
         )
         for name in ("a.png", "b.png"):
             (tmp_path / name).write_bytes(b"x")
@@ -159,7 +161,7 @@ class TestListing:
         write(tmp_path / "a.jsonl", 1)
         (tmp_path / "b.csv").write_text("id\n1\n")
         assert refusal(tmp_path) == (
-            f"corpus.path: {tmp_path}: holds .jsonl and .csv files; name one kind, e.g. {tmp_path}/*.jsonl"
+            f"corpus.path: {tmp_path}: holds .jsonl and .csv files; give a pattern for one, e.g. {tmp_path}/*.jsonl"
         )
 
     def test_no_rows(self, tmp_path: Path) -> None:
@@ -170,7 +172,9 @@ class TestListing:
 
     def test_no_file_but_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.jsonl")
-        assert refusal(tmp_path / "a.jsonl") == f"corpus.path: {tmp_path}/a.jsonl: is neither a file nor a folder"
+        assert refusal(tmp_path / "a.jsonl") == (
+            f"corpus.path: {tmp_path}/a.jsonl is neither a file nor a folder; give one of them or a glob pattern"
+        )
 
     def test_http_needs_its_switch(self) -> None:
         assert refusal("https://example.org/a.jsonl") == (

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from barycenter.infra.corpus import open_corpus
-from barycenter.infra.corpus.base import KEYS, misfits_of
-from barycenter.infra.corpus.hive import folder_values
+from barycenter.infra.corpus.base import KEYS, misfits_by_row
+from barycenter.infra.corpus.hive import partition_values
 from barycenter.infra.job.models import CorpusJob, LimitsJob
 
 
@@ -45,7 +45,7 @@ def test_a_folder_that_does_not_fit_the_type_is_a_misfit_of_its_rows(tmp_path: P
     write(tmp_path / "year=unknown/b.parquet", [{"id": "b"}])
     table = whole(opened(tmp_path), ["year"])
     assert table.column("year").to_pylist() == [2022, None]
-    assert misfits_of(table) == {1: {"year": "the folder's 'unknown' does not fit int64"}}
+    assert misfits_by_row(table) == {1: {"year": "the value 'unknown' in the folder name does not fit int64"}}
 
 
 def test_a_key_in_a_folder_name_names_the_rows_of_its_files(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_a_key_in_a_folder_name_names_the_rows_of_its_files(tmp_path: Path) -> N
 
 def test_where_a_column_stands_belongs_to_how_it_is_read(tmp_path: Path) -> None:
     write(tmp_path / "year=2020/b.parquet", [{"id": "b"}])
-    assert opened(tmp_path).reading(["year"])[0][1] == "folders"
+    assert opened(tmp_path).describe_columns(["year"])[0][1] == "folders"
     write(tmp_path / "a.parquet", [{"id": "a", "year": "2022"}])
-    assert opened(tmp_path).reading(["year"])[0][1] == "column year, else folders"
+    assert opened(tmp_path).describe_columns(["year"])[0][1] == "column year, else folders"
 
 
 def test_names_and_values_are_unescaped() -> None:
-    assert folder_values("a%20b=c%2Fd/x") == {"a b": "c/d"}
+    assert partition_values("a%20b=c%2Fd/x") == {"a b": "c/d"}

@@ -10,7 +10,7 @@ from barycenter.fusion.encoders.base import DEFAULT_FORMATS
 from barycenter.fusion.errors import BadInputError, JobError
 from barycenter.infra.corpus import Corpus, Pictures, open_corpus
 from barycenter.infra.corpus.formats.folder import PICTURE_SUFFIXES
-from barycenter.infra.corpus.overlap import check_apart, check_sources
+from barycenter.infra.corpus.overlap import check_no_links_into_output, check_output_outside_corpus
 from barycenter.infra.job.models import CorpusJob, LimitsJob
 from tests.infra.corpus.helpers import jsonl, opened, read, refusal
 
@@ -180,12 +180,12 @@ def _snapshot(tmp_path: Path, blobs: str) -> Path:
 def test_links_of_the_hugging_face_cache_are_inside(tmp_path: Path) -> None:
     root = _snapshot(tmp_path, "blobs")
     values = read(opened(root), ["image"])["image"]
-    assert [Pictures(str(root)).reader(value).read() for value in values] == [b"x"] * 3
+    assert [Pictures(str(root)).find(value).read() for value in values] == [b"x"] * 3
     (tmp_path / "repo/secret").write_bytes(b"s")
     (root / "train/0.png").unlink()
     (root / "train/0.png").symlink_to("../../../secret")
     with pytest.raises(BadInputError, match="outside_corpus"):
-        Pictures(str(root)).reader("train/0.png")
+        Pictures(str(root)).find("train/0.png")
 
 
 def test_pictures_that_are_all_links_out_are_refused_by_the_key_that_allows_them(tmp_path: Path) -> None:
@@ -217,18 +217,18 @@ def test_pictures_that_are_all_links_out_are_refused_by_the_key_that_allows_them
 def test_an_output_where_the_corpus_is_read_is_refused(corpus: str, output: str, refused: bool) -> None:
     if refused:
         with pytest.raises(JobError, match=r"^output.path: "):
-            check_apart(corpus, output)
+            check_output_outside_corpus(corpus, output)
     else:
-        check_apart(corpus, output)
+        check_output_outside_corpus(corpus, output)
 
 
 def test_links_do_not_hide_an_output_in_the_corpus(tmp_path: Path) -> None:
     _write_rows(tmp_path / "data/a.jsonl")
     (tmp_path / "alias").symlink_to("data")
     with pytest.raises(JobError, match=r"^output.path: "):
-        check_apart(str(tmp_path / "data"), str(tmp_path / "alias/out"))
+        check_output_outside_corpus(str(tmp_path / "data"), str(tmp_path / "alias/out"))
     _write_rows(tmp_path / "out/features/b.jsonl")
     (tmp_path / "data/linked").symlink_to("../out")
     corpus: Corpus = opened(tmp_path / "data")
     with pytest.raises(JobError, match="is a link into"):
-        check_sources(str(tmp_path / "data"), corpus.sources, str(tmp_path / "out"))
+        check_no_links_into_output(str(tmp_path / "data"), corpus.sources, str(tmp_path / "out"))

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from barycenter.infra.corpus.base import misfits_of
-from barycenter.infra.corpus.types.casting import plain
+from barycenter.infra.corpus.base import misfits_by_row
+from barycenter.infra.corpus.types.casting import logical_type
 from barycenter.infra.corpus.types.keys import is_key_type
 from tests.fuzz.values import KINDS, TEXTS, columns
 from tests.infra.corpus.helpers import opened, read
@@ -33,7 +33,7 @@ def test_parquet_values_are_read_as_they_are(kind: str, tmp_path: Path) -> None:
         stored = pq.read_table(tmp_path / "a.parquet").column("x")
         key = "x" if is_key_type(stored.type) else None
         corpus = opened(tmp_path / "a.parquet", key=key)
-        assert corpus.columns["x"] == plain(stored.type) or kind == "null"
+        assert corpus.columns["x"] == logical_type(stored.type) or kind == "null"
         values = read(corpus, ["x"], 4)
         wanted = [str(value) if isinstance(value, UUID) else value for value in stored.to_pylist()]
         assert repr(values["x"]) == repr(wanted)
@@ -62,7 +62,7 @@ def test_json_values_are_kept_or_recorded(tmp_path: Path, values: list[Any]) -> 
     corpus = opened(path, key="x")
     for shard in corpus.shards(4):
         table = corpus.read(shard, ["x"])
-        assert not misfits_of(table)
+        assert not misfits_by_row(table)
         for value, found in zip(values[shard.start : shard.stop], table.column("x").to_pylist(), strict=True):
             assert same(value, found), (value, found)
 

@@ -17,8 +17,8 @@ def test_every_row_has_its_picture(shared: Path, name: str, rows: int) -> None:
     assert len(set(values[""])) == rows
     assert set(values["__bad__"]) == {None}
     pictures = Pictures(corpus.root)
-    assert all(pictures.reader(value).size for value in values["image"])
-    assert pictures.reader(values["image"][0]).read()
+    assert all(pictures.find(value).size for value in values["image"])
+    assert pictures.find(values["image"][0]).read()
 
 
 def test_csv_with_quoted_line_ends(shared: Path) -> None:

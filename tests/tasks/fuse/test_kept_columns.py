@@ -78,5 +78,5 @@ def test_names_of_inputs_that_are_not_there_are_kept(tmp_path):
 def test_key_is_taken_where_the_corpus_has_no_key_column(tmp_path):
     values = job_of(tmp_path, pa.array(["a"]), partition=False).model_dump(by_alias=True)
     values["corpus"] |= {"key": None, "keep": ["key"]}
-    with pytest.raises(ValueError, match="'key' is a column that the output itself has"):
+    with pytest.raises(ValueError, match="'key' is a column of the output"):
         type(job_of(tmp_path, pa.array(["a"]))).model_validate(values)

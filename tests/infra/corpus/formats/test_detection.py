@@ -145,7 +145,7 @@ def rows_of(path: str, key: str, **options) -> dict[str, list]:
         found[""] += corpus.keys(shard, table)
         found["text"] += table.column("text").to_pylist()
         found["label"] += table.column("label").to_pylist()
-        found["image"] += [finder.reader(value, shard.folder).read() for value in table.column("image").to_pylist()]
+        found["image"] += [finder.find(value, shard.folder).read() for value in table.column("image").to_pylist()]
     order = sorted(range(len(found[""])), key=lambda row: found[""][row])
     return {name: [values[row] for row in order] for name, values in found.items()}
 

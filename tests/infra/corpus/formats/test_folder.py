@@ -27,7 +27,7 @@ def test_every_picture_is_a_row(animals: Path) -> None:
     assert values["text"] == [None, "a cat", None, None]
     assert values["__bad__"] == [None, None, None, "c.txt: not UTF-8 text (byte 0)"]
     pictures = Pictures(str(animals))
-    assert [pictures.reader(value).read() for value in values["image"]] == [key.encode() for key in values[""]]
+    assert [pictures.find(value).read() for value in values["image"]] == [key.encode() for key in values[""]]
 
 
 def test_a_changed_picture_changes_its_own_shard(animals: Path) -> None:
@@ -51,7 +51,7 @@ def test_the_layout_of_hugging_face_imagefolder(tmp_path: Path) -> None:
     pictures = Pictures(str(tmp_path))
     for shard, split in zip(corpus.shards(10), ("test", "train"), strict=True):
         value = corpus.read(shard, ["image"]).column("image")[0].as_py()
-        assert pictures.reader(value, shard.folder).read() == split.encode()
+        assert pictures.find(value, shard.folder).read() == split.encode()
 
 
 def test_a_table_beside_its_pictures_is_a_table(tmp_path: Path) -> None:
@@ -70,6 +70,6 @@ def test_pictures_in_memory_of_a_remote_store() -> None:
     values = read(opened("memory://pets"), ["image", "text", "label"])
     assert values[""] == ["b.png", "cats/a.png"]
     assert values["text"] == [None, "/pets/cats/a.txt"]
-    assert Pictures("memory://pets").reader(values["image"][1]).read() == b"/pets/cats/a.png"
-    assert Pictures("memory://pets").reader("a.png", "cats").read() == b"/pets/cats/a.png"
+    assert Pictures("memory://pets").find(values["image"][1]).read() == b"/pets/cats/a.png"
+    assert Pictures("memory://pets").find("a.png", "cats").read() == b"/pets/cats/a.png"
     store.rm("/pets", recursive=True)

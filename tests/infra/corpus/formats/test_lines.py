@@ -74,7 +74,7 @@ def test_a_name_that_stands_twice_in_an_object_costs_its_row(tmp_path: Path) -> 
     values = read(opened(tmp_path / "a.jsonl", key="id"), ["n", "o"])
     assert values["n"] == [1, None, None]
     assert [problem and problem[:40] for problem in values["__bad__"]] == [
-        None, "not JSON (the name 'n' stands twice in o", "not JSON (the name 'x' stands twice in o",
+        None, "not JSON (duplicate name 'n' in one obje", "not JSON (duplicate name 'x' in one obje",
     ]  # fmt: skip
 
 
@@ -224,8 +224,8 @@ def test_another_mark_between_fields_is_named(tmp_path: Path, ending: str, mark:
     path = tmp_path / f"rows.{ending}"
     path.write_text(f"id{mark}text\n1{mark}one\n")
     with pytest.raises(JobError) as caught:
-        opened(path).require({"corpus.key": "id"})
-    assert f"fields are parted by {mark!r}" in str(caught.value)
+        opened(path).check_columns({"corpus.key": "id"})
+    assert f"fields are separated by {mark!r}" in str(caught.value)
 
 
 def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from barycenter.infra.corpus.formats import records
-from barycenter.infra.corpus.formats.records import csv_splitter, spans, split_lines
+from barycenter.infra.corpus.formats.records import csv_splitter, cut_stream, split_lines
 
 fields = st.text(alphabet='ab",\n ', max_size=6)
 tables = st.lists(st.lists(fields, min_size=2, max_size=3), min_size=1, max_size=8)
@@ -15,7 +15,7 @@ tables = st.lists(st.lists(fields, min_size=2, max_size=3), min_size=1, max_size
 def cut(data: bytes, size: int, split: records.Splitter) -> list[bytes]:
     chunks = (data[start : start + size] for start in range(0, len(data), size))
     found = []
-    for offset, buffer, begins, ends in spans(chunks, split):
+    for offset, buffer, begins, ends in cut_stream(chunks, split):
         assert data[offset : offset + len(buffer)] == buffer
         found += [buffer[begin:end] for begin, end in zip(begins, ends, strict=True)]
     return found
@@ -34,11 +34,11 @@ def test_csv_rows_survive_any_chunking(table: list[list[str]], size: int, end: s
 def test_any_text_is_cut_alike_whole_or_in_chunks_or_from_any_record_on(text: str, size: int) -> None:
     data = text.encode()
     for split in (split_lines, csv_splitter(",")):
-        whole = records.records(data, split)
+        whole = records.cut_bytes(data, split)
         assert cut(data, size, split) == whole
         begins, _, _ = split(data, True)
         for number, begin in enumerate(begins.tolist()):
-            assert records.records(data[begin:], split) == whole[number:]
+            assert records.cut_bytes(data[begin:], split) == whole[number:]
 
 
 @given(st.binary(max_size=60).map(lambda data: data.replace(b"\r", b"")), st.integers(1, 20))
@@ -47,7 +47,7 @@ def test_lines_are_those_that_are_not_blank(data: bytes, size: int) -> None:
 
 
 def test_a_stray_quote_costs_its_own_line_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "_UNCLOSED", 20)
+    monkeypatch.setattr(records, "_MAX_QUOTED_BYTES", 20)
     data = b'a,b\n"stray,1\nx,2\ny,3\n' + b"z,4\n" * 20 + b'"q\nr",5\n'
     for size in (7, 1000):
         assert cut(data, size, csv_splitter(","))[:3] == [b"a,b", b'"stray,1', b"x,2"]
@@ -59,6 +59,6 @@ def test_quotes_inside_an_unquoted_field_are_letters() -> None:
 
 
 def test_an_endless_line_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(records, "LONGEST", 100)
+    monkeypatch.setattr(records, "MAX_RECORD_BYTES", 100)
     with pytest.raises(records.UnreadableError, match="has a line of more than"):
         cut(b"x" * 1000, 60, split_lines)

@@ -76,9 +76,9 @@ def test_a_column_of_two_types_is_an_error_where_it_is_needed(tmp_path: Path) ->
     pq.write_table(pa.table({"id": [1], "x": [1]}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"id": [2], "x": ["one"]}), tmp_path / "b.parquet")
     corpus = opened(tmp_path)
-    corpus.require({"corpus.key": "id"})
+    corpus.check_columns({"corpus.key": "id"})
     with pytest.raises(JobError) as caught:
-        corpus.require({"corpus.keep": ["id", "x"]})
+        corpus.check_columns({"corpus.keep": ["id", "x"]})
     assert str(caught.value) == (
         "corpus.keep: column 'x' is int64 in a.parquet and string in b.parquet; give it one type"
     )
@@ -104,4 +104,4 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 def test_a_name_that_two_columns_have_is_named(tmp_path: Path) -> None:
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2]), pa.array([3])], names=["a", "twice", "twice"])
     pq.write_table(table, tmp_path / "a.parquet")
-    assert "has two columns of the name 'twice'" in refusal(tmp_path)
+    assert "has two columns named 'twice'" in refusal(tmp_path)

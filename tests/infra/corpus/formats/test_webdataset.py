@@ -131,7 +131,7 @@ def test_members_in_any_order_are_rows_of_one_basename_each(tmp_path: Path, rows
 def test_a_column_behind_a_dot_is_named(tmp_path: Path) -> None:
     corpus = opened(tar(tmp_path / "a.tar", [("s.v1/0.5.jpg", b"x"), ("s.v1/0.5.txt", b"t")]))
     with pytest.raises(JobError, match=r"did you mean '5.txt'\? .*first dot"):
-        corpus.require({"inputs.text.column": "txt"})
+        corpus.check_columns({"inputs.text.column": "txt"})
 
 
 @pytest.mark.parametrize("rows", [1, 3, 100])

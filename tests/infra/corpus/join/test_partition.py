@@ -14,8 +14,8 @@ import pytest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import open_corpus
 from barycenter.infra.corpus.files import Files
-from barycenter.infra.corpus.join.buckets import join_bucket, joined_corpus
-from barycenter.infra.corpus.join.partition import Join, Side, check_sizes, spill, spill_path
+from barycenter.infra.corpus.join.buckets import join_bucket, open_joined_corpus
+from barycenter.infra.corpus.join.partition import Join, JoinTable, check_bucket_sizes, partition_unit, spill_path
 from barycenter.infra.job.models import CorpusJob, LimitsJob
 from barycenter.infra.storage import Storage
 from tests.infra.corpus.helpers import jsonl, read
@@ -29,22 +29,22 @@ def opened(path, key, rows=4096):
 
 def planned(base, own, keep=(), columns=("vec",), *, key="id", own_key="id", memory=64 * MB, rows=4096, paths=()):
     sides = [
-        Side(None, opened(base, key, rows), {name: name for name in keep}, frozenset()),
-        Side("x", opened(own, own_key, rows), {f"x.{name}": name for name in columns}, frozenset(paths)),
+        JoinTable(None, opened(base, key, rows), {name: name for name in keep}, frozenset()),
+        JoinTable("x", opened(own, own_key, rows), {f"x.{name}": name for name in columns}, frozenset(paths)),
     ]
-    return Join.of(key, sides, CorpusJob(path=str(base), key=key, rows_per_shard=rows), memory)
+    return Join.plan(key, sides, CorpusJob(path=str(base), key=key, rows_per_shard=rows), memory)
 
 
 def joined(join, storage):
     """The joined corpus, made in this process; and what was counted."""
     units = list(join.units())
-    sizes = sum(spill(join, storage, unit) for unit in units)
-    check_sizes(join, sizes)
-    spilled = [[spill_path(join, unit) for unit in units if unit.side == side] for side in range(len(join.sides))]
+    sizes = sum(partition_unit(join, storage, unit) for unit in units)
+    check_bucket_sizes(join, sizes)
+    spilled = [[spill_path(join, unit) for unit in units if unit.table == side] for side in range(len(join.tables))]
     counted = [join_bucket(join, storage, spilled, bucket) for bucket in range(join.buckets)]
     record = {"files": [part for part in counted if part["name"]]}
     job = CorpusJob(path="x", key=join.key, rows_per_shard=join.rows_per_shard)
-    return joined_corpus(join, record, storage, job, Files()), counted
+    return open_joined_corpus(join, record, storage, job, Files()), counted
 
 
 def write_pairs(folder: Path, keys: int, each: int, width: int, seed: int = 0) -> tuple[Path, Path]:
@@ -177,7 +177,7 @@ def test_pictures_keep_the_folder_they_start_from(tmp_path):
 
 def test_a_key_of_very_many_rows_is_refused():
     with pytest.raises(RunError, match=r"limits.join_memory_mb"):
-        check_sizes(type("Join", (), {"memory": MB})(), np.array([0, 2 * MB]))
+        check_bucket_sizes(type("Join", (), {"memory": MB})(), np.array([0, 2 * MB]))
 
 
 _LARGE = """

@@ -11,7 +11,7 @@ import pytest
 from barycenter.fusion.errors import BadInputError, Reason, RunError
 from barycenter.infra.corpus import Pictures
 from barycenter.infra.corpus.pictures import http as fetching
-from barycenter.infra.corpus.pictures.http import NO_ANSWER, Hosts, check_answered
+from barycenter.infra.corpus.pictures.http import NO_ANSWER, Hosts, check_network
 
 
 class Server(ThreadingHTTPServer):
@@ -50,7 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetching, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(fetching, "_WAIT_SECONDS", (0.0, 0.0))
     monkeypatch.setattr(fetching, "HOSTS", Hosts())
     running = Server()
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
@@ -64,12 +64,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def refused(url: str, **options: float) -> BadInputError:
     with pytest.raises(BadInputError) as caught:
-        Pictures("/tmp", http=True, **options).reader(url).read()  # type: ignore[arg-type]
+        Pictures("/tmp", http=True, **options).find(url).read()  # type: ignore[arg-type]
     return caught.value
 
 
 def test_answers(server: Server) -> None:
-    assert Pictures("/tmp", http=True).reader(f"{server.url}/200").read() == b"0123456789"
+    assert Pictures("/tmp", http=True).find(f"{server.url}/200").read() == b"0123456789"
     assert refused(f"{server.url}/200", max_bytes=9).reason == Reason.TOO_LARGE
     gone = refused(f"{server.url}/404")
     assert gone.reason == Reason.HTTP_ERROR
@@ -79,7 +79,7 @@ def test_answers(server: Server) -> None:
 
 
 def test_a_busy_server_is_asked_again(server: Server) -> None:
-    assert Pictures("/tmp", http=True).reader(f"{server.url}/flaky").read() == b"0123456789"
+    assert Pictures("/tmp", http=True).find(f"{server.url}/flaky").read() == b"0123456789"
     assert server.asked == ["flaky"] * 3
 
 
@@ -132,16 +132,16 @@ def test_a_server_without_certificate_rejects_the_row(server: Server) -> None:
 
 
 def test_a_silent_host_is_left_alone_and_others_are_not(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(fetching._SILENT):
+    for _ in range(fetching._MAX_FAILURES):
         refused(f"{server.url}/503")
     asked = len(server.asked)
-    assert "left alone" in refused(f"{server.url}/200").detail
+    assert "it is paused" in refused(f"{server.url}/200").detail
     assert len(server.asked) == asked
     other = server.url.replace("127.0.0.1", "localhost")
-    assert Pictures("/tmp", http=True).reader(f"{other}/200").read() == b"0123456789"
+    assert Pictures("/tmp", http=True).find(f"{other}/200").read() == b"0123456789"
     now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + fetching._PAUSE + 1)
-    assert Pictures("/tmp", http=True).reader(f"{server.url}/200").read() == b"0123456789"
+    monkeypatch.setattr(time, "monotonic", lambda: now + fetching._PAUSE_SECONDS + 1)
+    assert Pictures("/tmp", http=True).find(f"{server.url}/200").read() == b"0123456789"
 
 
 def silent(*hosts: str) -> list[str]:
@@ -161,23 +161,23 @@ class TestTheNetworkIsDown:
         with pytest.raises(
             RunError, match=r"a.csv: none of 20 pictures could be fetched \(no answer from a:1: refused"
         ):
-            check_answered("a.csv", silent(*["a:1"] * 20), 20, time.monotonic())
+            check_network("a.csv", silent(*["a:1"] * 20), 20, time.monotonic())
 
     def test_nor_any_of_several_hosts_later_on(self, hosts: Hosts) -> None:
-        hosts.answer("c")
+        hosts.record_answer("c")
         begun = time.monotonic() + 1
         with pytest.raises(RunError, match="run the job again"):
-            check_answered("a.csv", silent(*"ab" * 10), 20, begun)
-        check_answered("a.csv", silent(*"a" * 20), 20, begun)
+            check_network("a.csv", silent(*"ab" * 10), 20, begun)
+        check_network("a.csv", silent(*"a" * 20), 20, begun)
 
     def test_some_pictures_are_elsewhere(self) -> None:
-        check_answered("a.csv", silent(*"a" * 19), 20, time.monotonic())
-        check_answered("a.csv", [*silent(*"a" * 19), "b: 404 Not Found"], 20, time.monotonic())
+        check_network("a.csv", silent(*"a" * 19), 20, time.monotonic())
+        check_network("a.csv", [*silent(*"a" * 19), "b: 404 Not Found"], 20, time.monotonic())
 
     def test_few_pictures(self) -> None:
-        check_answered("a.csv", silent(*"a" * 7), 7, time.monotonic())
+        check_network("a.csv", silent(*"a" * 7), 7, time.monotonic())
 
     def test_another_shard_is_answered_meanwhile(self, hosts: Hosts) -> None:
         begun = time.monotonic()
-        hosts.answer("c")
-        check_answered("a.csv", silent(*"ab" * 10), 20, begun)
+        hosts.record_answer("c")
+        check_network("a.csv", silent(*"ab" * 10), 20, begun)

@@ -44,7 +44,7 @@ def test_base64_of_every_format_is_read(format_: str, tmp_path: Path) -> None:
         {"bytes": None, "path": plain},
     )
     for value in written:
-        found = pictures.reader(value)
+        found = pictures.find(value)
         assert (found.read(), found.uri, found.size) == (data, None, len(data))
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus.types import casting
-from barycenter.infra.corpus.types.casting import fitted
+from barycenter.infra.corpus.types.casting import cast_column
 from tests.infra.corpus.helpers import opened, read, refusal
 
 
@@ -29,14 +29,14 @@ def test_invalid_text_costs_its_own_row_alone(tmp_path: Path) -> None:
 def test_every_form_of_text_is_text(kind: pa.DataType) -> None:
     array = pa.array(["a", None, "b" * 20], kind)
     for column in (array, pa.StructArray.from_arrays([array], ["s"]).slice(1)):
-        want = casting.plain(column.type)
-        found, wrong = fitted(pa.chunked_array([column]), want)
+        want = casting.logical_type(column.type)
+        found, wrong = cast_column(pa.chunked_array([column]), want)
         assert (found.to_pylist(), wrong) == (column.to_pylist(), {})
 
 
 def test_runs_are_values() -> None:
     runs = pa.RunEndEncodedArray.from_arrays([2, 3], ["x", "y"])
-    assert fitted(pa.chunked_array([runs]), pa.string())[0].to_pylist() == ["x", "x", "y"]
+    assert cast_column(pa.chunked_array([runs]), pa.string())[0].to_pylist() == ["x", "x", "y"]
 
 
 def test_numbers_that_do_not_fit_the_common_type_are_recorded(tmp_path: Path) -> None:
@@ -50,10 +50,10 @@ def test_numbers_that_do_not_fit_the_common_type_are_recorded(tmp_path: Path) ->
 @pytest.mark.parametrize("kind", [pa.decimal64(15, 4), pa.decimal128(38, 4), pa.decimal256(60, 4)])
 def test_a_decimal_is_the_nearest_fraction_or_does_not_fit(kind: pa.DataType) -> None:
     values = [Decimal("3937637243.7805"), None, Decimal("-0.0100")]
-    found, wrong = fitted(pa.chunked_array([pa.array(values, kind)]), pa.float64())
+    found, wrong = cast_column(pa.chunked_array([pa.array(values, kind)]), pa.float64())
     assert (found.to_pylist(), wrong) == ([3937637243.7805, None, -0.01], {})
     many = pa.array([Decimal("12345678901.2345"), Decimal("12345678901234567890.1234")], pa.decimal128(38, 4))
-    found, wrong = fitted(pa.chunked_array([many]), pa.float64())
+    found, wrong = cast_column(pa.chunked_array([many]), pa.float64())
     assert (found.to_pylist(), list(wrong)) == ([12345678901.2345, None], [1])
 
 
@@ -76,7 +76,7 @@ def test_uuids_inside_lists_and_maps_are_text(array: pa.Array) -> None:
         return {"u": str(value["u"])} if isinstance(value, dict) else str(value) if hasattr(value, "hex") else value
 
     for part in (array, array.slice(1)):
-        found, wrong = fitted(pa.chunked_array([part]), casting.plain(part.type))
+        found, wrong = cast_column(pa.chunked_array([part]), casting.logical_type(part.type))
         found.validate(full=True)
         assert (texts(found.to_pylist()), wrong) == (texts(part.to_pylist()), {})
 
@@ -84,20 +84,20 @@ def test_uuids_inside_lists_and_maps_are_text(array: pa.Array) -> None:
 def test_lists_as_views_are_lists() -> None:
     values = [["a"], None, ["b", None], []]
     for kind in (pa.list_view(pa.string_view()), pa.large_list_view(pa.large_string())):
-        found, wrong = fitted(pa.chunked_array([pa.array(values, kind)]), pa.list_(pa.string()))
+        found, wrong = cast_column(pa.chunked_array([pa.array(values, kind)]), pa.list_(pa.string()))
         assert (found.to_pylist(), wrong) == (values, {})
 
 
 def test_digits_inside_lists_are_kept_or_recorded() -> None:
     column = pa.chunked_array([pa.array([[1, None], [2**53 + 1], None])])
-    found, wrong = fitted(column, pa.list_(pa.float64()))
+    found, wrong = cast_column(column, pa.list_(pa.float64()))
     assert (found.to_pylist(), list(wrong)) == ([[1.0, None], None, None], [1])
 
 
 def test_many_bytes_are_cast_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(casting, "_PIECE", 100)
+    monkeypatch.setattr(casting, "_MAX_CAST_BYTES", 100)
     values = [bytes([row]) * 30 for row in range(20)]
-    found, wrong = fitted(pa.chunked_array([pa.array(values, pa.large_binary())]), pa.binary())
+    found, wrong = cast_column(pa.chunked_array([pa.array(values, pa.large_binary())]), pa.binary())
     assert (found.to_pylist(), wrong) == (values, {})
     assert found.num_chunks > 3
 

@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from barycenter.infra.corpus.types.casting import fitted
+from barycenter.infra.corpus.types.casting import cast_column
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ from barycenter.infra.corpus.types.casting import fitted
 def test_times_that_no_reader_holds_are_recorded(kind: pa.DataType, fine: list[int], beyond: list[int]) -> None:
     numbers = pa.array([*fine, *beyond, None], pa.int32() if kind == pa.date32() else pa.int64())
     array = numbers.view(kind)
-    found, wrong = fitted(pa.chunked_array([array]), kind)
+    found, wrong = cast_column(pa.chunked_array([array]), kind)
     assert list(wrong) == list(range(len(fine), len(fine) + len(beyond)))
     assert found.slice(0, len(fine)).equals(pa.chunked_array([array.slice(0, len(fine))]))
     assert found.null_count == len(beyond) + 1
@@ -35,7 +35,7 @@ def test_times_inside_nested_values_are_looked_at() -> None:
         pa.StructArray.from_arrays([far], ["d"]),
         pa.MapArray.from_arrays(rows, pa.array(["a", "b", "c"]), far),
     ):
-        found, wrong = fitted(pa.chunked_array([array]), array.type)
+        found, wrong = cast_column(pa.chunked_array([array]), array.type)
         assert list(wrong) == [1]
         assert "years 1 to 9999" in wrong[1]
         assert found[0].equals(array[0])

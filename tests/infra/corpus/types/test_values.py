@@ -1,7 +1,7 @@
 import pyarrow as pa
 import pytest
 
-from barycenter.infra.corpus.types.values import column_of, settled, types_of
+from barycenter.infra.corpus.types.values import infer_column_types, null_as_string, to_arrow
 
 
 @pytest.mark.parametrize(
@@ -24,8 +24,8 @@ from barycenter.infra.corpus.types.values import column_of, settled, types_of
     ],
 )
 def test_one_type_for_a_column(values: list[object], kind: pa.DataType) -> None:
-    types = types_of([{"x": value} for value in values])
-    assert settled(types["x"]) == kind
+    types = infer_column_types([{"x": value} for value in values])
+    assert null_as_string(types["x"]) == kind
 
 
 @pytest.mark.parametrize(
@@ -43,12 +43,12 @@ def test_one_type_for_a_column(values: list[object], kind: pa.DataType) -> None:
 def test_what_does_not_fit_is_null_and_reported(
     values: list[object], kind: pa.DataType, kept: list[object], wrong: set[int]
 ) -> None:
-    array, problems = column_of(values, kind)
+    array, problems = to_arrow(values, kind)
     assert array.type == kind
     assert array.to_pylist() == kept
     assert set(problems) == wrong
 
 
 def test_problems_are_in_plain_words() -> None:
-    assert column_of(["many"], pa.int64())[1] == {0: "'many' is not a whole number"}
-    assert column_of([3], pa.list_(pa.float64()))[1] == {0: "'3' is not a list of numbers"}
+    assert to_arrow(["many"], pa.int64())[1] == {0: "'many' is not a whole number"}
+    assert to_arrow([3], pa.list_(pa.float64()))[1] == {0: "'3' is not a list of numbers"}
