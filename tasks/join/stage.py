@@ -112,8 +112,8 @@ def _strangers(join: Join, table: JoinTable) -> str:
     """What is wrong with a table that has no key in common with the corpus, with a key of each."""
     base, own = (_first_key(each, join.rows_per_shard) for each in (join.tables[0], table))
     return (
-        f"inputs.{table.input}.corpus: no row of this table has a key of the corpus: column {table.corpus.key_column!r} "
-        f"begins with {own!r}, {join.tables[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
+        f"inputs.{table.input}.corpus: no row of this table has a key of the corpus: "
+        f"column {table.corpus.key_column!r} begins with {own!r}, {join.tables[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
         "holds the corpus key (inputs.<name>.corpus.key), or spell the keys alike in both"
     )
 
