@@ -113,7 +113,8 @@ def _strangers(join: Join, table: JoinTable) -> str:
     base, own = (_first_key(each, join.rows_per_shard) for each in (join.tables[0], table))
     return (
         f"inputs.{table.input}.corpus: no row of this table has a key of the corpus: "
-        f"column {table.corpus.key_column!r} begins with {own!r}, {join.tables[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
+        f"column {table.corpus.key_column!r} begins with {own!r}, "
+        f"{join.tables[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
         "holds the corpus key (inputs.<name>.corpus.key), or spell the keys alike in both"
     )
 
