@@ -1,4 +1,4 @@
-"""Rows that a choice may look at, and their target beside the inputs."""
+"""Training rows that a search may use, and how their target varies with the inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
 
 @dataclass(frozen=True)
 class Sample:
-    """Training rows that a choice may look at.
+    """Training rows that a search may use.
 
     Attributes:
         views: ``{name: (n, d)}``; rows that lack an input are left out.
