@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.heads.targets import Targets, Task, infer_task, is_empty
+from barycenter.fusion.heads.checks import checked_targets
+from barycenter.fusion.heads.targets import Targets, Task, is_empty
 from barycenter.fusion.validation import FloatArray, as_matrix, check_views, common_rows, present_rows
 
 Float64 = NDArray[np.float64]
@@ -68,12 +69,12 @@ class Sample:
         """The task, and the (n, k) labels as numbers.
 
         Raises:
-            ValueError: If there are no labels.
+            ValueError: If there are no labels, or one is not finite; names the row.
         """
         if self.labels is None:
             raise ValueError("a sample without labels has no target")
-        task: Task = infer_task(self.labels) if self.task == "auto" else self.task  # type: ignore[assignment]
-        return task, Targets.of(self.labels, task).encode(self.labels)
+        labels, task = checked_targets(self.labels, self.task)
+        return task, Targets.of(labels, task).encode(labels)
 
     def target(self) -> Target:
         """Moments of the target beside the inputs."""
