@@ -266,7 +266,7 @@ def _leading_vectors(matrix: Float64, keep: int) -> tuple[Float64, Float64]:
 def _covariate_directions(
     values: Float64, vectors: Float64, cross: Float64, supervision: Supervision, keep: int
 ) -> Float64:
-    r"""Principal covariates regression (de Jong and Kiers 1992): directions that tell both the inputs and the target.
+    r"""Principal covariates regression (de Jong and Kiers 1992): directions that explain inputs and target.
 
     With M the covariance of the scaled inputs, c theirs with the target, and :math:`M_\kappa = M + \kappa\,
     \mathrm{tr}(M)/p`, U and :math:`\Lambda` solve

@@ -1,4 +1,4 @@
-"""Rows that a choice may look at, and their target beside the inputs."""
+"""Training rows that a search may use, and how their target varies with the inputs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.arrays import Float64, FloatArray
-from barycenter.fusion.heads.targets import Targets, Task, infer_task, is_empty
+from barycenter.fusion.heads.checks import checked_targets
+from barycenter.fusion.heads.targets import Targets, Task, is_empty
 from barycenter.fusion.validation import as_matrix, check_views, common_rows, present_rows
 
 
@@ -35,7 +36,7 @@ def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
 
 @dataclass(frozen=True)
 class Sample:
-    """Training rows that a choice may look at.
+    """Training rows that a search may use.
 
     Attributes:
         views: ``{name: (n, d)}``; rows that lack an input are left out.
@@ -67,12 +68,12 @@ class Sample:
         """The task, and the (n, k) labels as numbers.
 
         Raises:
-            ValueError: If there are no labels.
+            ValueError: If there are no labels, or one is not finite; names the row.
         """
         if self.labels is None:
             raise ValueError("a sample without labels has no target")
-        task: Task = infer_task(self.labels) if self.task == "auto" else self.task  # type: ignore[assignment]
-        return task, Targets.of(self.labels, task).encode(self.labels)
+        labels, task = checked_targets(self.labels, self.task)
+        return task, Targets.of(labels, task).encode(labels)
 
     def target(self) -> Target:
         """Moments of the target beside the inputs."""

@@ -98,7 +98,7 @@ class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             groups: n values; rows with equal ones share a fold.
 
         Raises:
-            ValueError: See :meth:`LinearAlignment.fit`; also on unknown methods.
+            ValueError: See :meth:`Alignment.fit`; also on unknown methods.
         """
         check_whole("folds", self.folds)
         views, given = check_views(X, self.widths), None if groups is None else list(groups)

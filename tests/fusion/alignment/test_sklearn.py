@@ -83,6 +83,10 @@ def test_labels_are_a_target_and_never_groups():
     blind, drawn = Joint(2, 0.1).fit(views), Joint(2, 0.1, target_share=0.9).fit(views, pd.Series(y))
     scores = [cross_val_score(LinearHead(), a.fuse(views), y).mean() for a in (blind, drawn)]
     assert scores[1] > scores[0] + 0.05
+    with pytest.raises(ValueError, match=r"row 3 .* not finite"):
+        Joint(2, target_share=0.9, regularization=0.1).fit(
+            views, np.where(np.arange(240) == 3, np.inf, views["text"][:, 0])
+        )
     with pytest.raises(ValueError, match="240 rows"):
         Joint(2, target_share=0.9).fit(views, y[:10])
 
