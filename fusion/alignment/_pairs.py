@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import scipy.linalg
 
-from barycenter.fusion.alignment._trial import Scores, Solve
+from barycenter.fusion.alignment._trial import Solve, TrialScores
 from barycenter.fusion.alignment.eigenproblems import Weights, stacked
 from barycenter.fusion.alignment.sample import Sample, Target
 from barycenter.fusion.arrays import Float64, FloatArray
@@ -22,7 +22,7 @@ _VARIES = 1e-9
 
 
 class PairTrials:
-    """Scores weights by held-out retrieval and by the variance of the inputs that the fused vector explains.
+    """TrialScores weights by held-out retrieval and by the variance of the inputs that the fused vector explains.
 
     Args:
         folds: Moments of the training rows; fold k's rows are scored by weights of the others.
@@ -48,10 +48,10 @@ class PairTrials:
         """Number of the fold held out, and moments of the others; there is no target."""
         return [(number, train, None) for number, train, _ in self.parts]
 
-    def score(self, solve: Solve) -> Scores:
-        """Scores the weights that ``solve`` makes of every training part."""
+    def score(self, solve: Solve) -> TrialScores:
+        """TrialScores the weights that ``solve`` makes of every training part."""
         found = [_scored(train, held, solve(train, None)) for _, train, held in self.parts]
-        return Scores({name: np.concatenate([part[name] for part in found]) for name in found[0]})
+        return TrialScores({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
 
 def _scored(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> dict[str, Float64]:

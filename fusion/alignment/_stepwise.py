@@ -24,7 +24,7 @@ import numpy as np
 from sklearn.base import clone
 
 from barycenter.fusion.alignment._pairs import PairTrials
-from barycenter.fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, Scores
+from barycenter.fusion.alignment._trial import COMPLETE, WITHOUT, ProbeTrials, TrialScores
 from barycenter.fusion.alignment.eigenproblems import Weights, pair_correlations, spectrum
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.linear import CCA, PCA, Procrustes
@@ -63,7 +63,7 @@ class Trial:
 
     alignment: LinearAlignment
     weights: dict[str, float]
-    scores: Scores
+    scores: TrialScores
 
     @property
     def params(self) -> dict[str, Any]:

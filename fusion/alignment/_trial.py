@@ -35,7 +35,7 @@ Solve = Callable[[Moments, Target | None], Weights]
 
 
 @dataclass(frozen=True)
-class Scores:
+class TrialScores:
     """How a probe on the fused vectors did on held-out rows.
 
     Attributes:
@@ -64,7 +64,7 @@ class Scores:
 
 
 class ProbeTrials:
-    """Scores weights by a cross-validated probe over complete rows and over each input missing.
+    """TrialScores weights by a cross-validated probe over complete rows and over each input missing.
 
     Args:
         folds: Moments of the training rows; fold k's rows are scored by weights of the others.
@@ -98,14 +98,14 @@ class ProbeTrials:
         """Number of the fold held out, and moments and target of the others."""
         return [(part.number, part.train, part.target) for part in self.parts]
 
-    def score(self, solve: Solve) -> Scores:
-        """Scores the weights that ``solve`` makes of every training part."""
+    def score(self, solve: Solve) -> TrialScores:
+        """TrialScores the weights that ``solve`` makes of every training part."""
         hits = np.concatenate([part.complete(solve(part.train, part.target)) for part in self.parts], axis=-1)
         means = hits.mean(axis=-1)
         best = int(np.flatnonzero(means >= means.max())[-1])
         rows = {WITHOUT + name: scores for name, (scores, _) in self._without.items()}
         ridges = {name: ridge for name, (_, ridge) in self._without.items()}
-        return Scores({COMPLETE: hits[best]} | rows, ridges, PROBE_RIDGES[best])
+        return TrialScores({COMPLETE: hits[best]} | rows, ridges, PROBE_RIDGES[best])
 
     def _score_without(self) -> dict[str, tuple[Float64, float]]:
         """{input: score of every row without it, and the ridge of that}."""
