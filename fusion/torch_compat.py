@@ -40,7 +40,7 @@ def _native_library_loads() -> bool:
 
 def onednn_linear_operators() -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]] | None:
     """The operators that lay out a weight for oneDNN, and multiply by it; None where this torch has not both."""
-    if not torch.backends.mkldnn.is_available():
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return None
     found = [getattr(torch.ops.mkldnn, name, None) for name in _ONEDNN_OPERATORS]
     return None if None in found else (found[0], found[1])  # type: ignore[return-value]
