@@ -27,7 +27,8 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import CCA, KernelCCA, LinearAlignment
-from barycenter.fusion.moments import BLOCK_ROWS, FoldMoments, Moments
+from barycenter.fusion.arrays import BLOCK_ROWS
+from barycenter.fusion.moments import FoldMoments, Moments
 from benchmarks.harness import apart, finish, interleaved, median, note, table, versions
 from benchmarks.mnist import COMPONENTS, correlations, halves, score
 

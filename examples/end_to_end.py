@@ -22,7 +22,7 @@ import barycenter.fusion.alignment as alignments
 from barycenter.fusion.dataset import FusedRows
 from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.heads import LinearHead
-from barycenter.fusion.splits import is_test, stable_hash
+from barycenter.fusion.splits import split_rows, stable_hash
 
 LABEL, GROUP, SEEDS, EPOCHS = "label", "base", 3, 60
 
@@ -50,7 +50,7 @@ def main(out: str) -> None:
     manifest = Manifest.read(f"{out}/manifest.json")
     alignment = alignments.load(f"{out}/alignment/{manifest.alignment_id}")
     views, fused, labels, groups = rows(out, manifest)
-    test = is_test(groups, 0.2)
+    test = split_rows(groups, test_fraction=0.2) == "test"
     average = (manifest.average["method"], manifest.average.get("weights"))
     names, target = np.unique(labels, return_inverse=True)
     train = np.flatnonzero(~test)

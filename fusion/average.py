@@ -12,7 +12,7 @@ from barycenter.fusion._posterior import FactorModel
 from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.validation import Views, as_matrix, check_views, constant_columns, present_rows
 
-METHODS = ("mean", "weighted", "spherical", "posterior")
+AVERAGES = ("mean", "weighted", "spherical", "posterior")
 
 
 def resolve(method: str, weights: Mapping[str, float] | None, names: tuple[str, ...]) -> tuple[str, dict[str, float]]:
@@ -23,8 +23,8 @@ def resolve(method: str, weights: Mapping[str, float] | None, names: tuple[str, 
     """
     if method == "auto":
         method = "mean" if weights is None else "weighted"
-    if method not in METHODS:
-        raise ValueError(f"unknown average {method!r}; expected one of auto, {', '.join(METHODS)}")
+    if method not in AVERAGES:
+        raise ValueError(f"unknown average {method!r}; expected one of auto, {', '.join(AVERAGES)}")
     if weights is None:
         if method == "weighted":
             raise ValueError("average 'weighted' needs weights={name: weight}")

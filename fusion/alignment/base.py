@@ -18,7 +18,7 @@ from barycenter.fusion.validation import Views, as_matrix, check_views, column_n
 if TYPE_CHECKING:
     import torch
 
-BLOCK_ROWS = 16384
+_TRANSFORM_ROWS = 16384
 FORMAT = "barycenter-alignment"
 VERSION = 1
 _FILES = "alignment"
@@ -197,8 +197,8 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         work: Callable[[dict[str, FloatArray]], FloatArray],
     ) -> None:
         whole = len(rows) == len(out)
-        for start in range(0, len(rows), BLOCK_ROWS):
-            index = slice(start, start + BLOCK_ROWS) if whole else rows[start : start + BLOCK_ROWS]
+        for start in range(0, len(rows), _TRANSFORM_ROWS):
+            index = slice(start, start + _TRANSFORM_ROWS) if whole else rows[start : start + _TRANSFORM_ROWS]
             out[index] = work({name: values[index].astype(dtype, copy=False) for name, values in views.items()})
 
     def save(self, directory: str | Path) -> None:

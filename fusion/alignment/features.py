@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.linear_base import LinearAlignment
-from barycenter.fusion.arrays import FloatArray
-from barycenter.fusion.moments import BLOCK_ROWS, FoldMoments, Moments
+from barycenter.fusion.arrays import BLOCK_ROWS, FloatArray
+from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.validation import Views, as_matrix, check_rows, check_views, common_rows, present_rows
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
+_KERNEL_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000
 FEATURES_A_ROW = 4
 """More features than this would span no more than the rows do."""
@@ -145,7 +145,7 @@ class KernelCCA(FeatureAlignment):
 
     def _ridges(self, _folds: FoldMoments) -> list[float]:
         """The ridges to compare."""
-        return list(_RIDGES) if self.regularization == "auto" else [float(self.regularization)]
+        return list(_KERNEL_RIDGES) if self.regularization == "auto" else [float(self.regularization)]
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
         names = moments.names

@@ -21,7 +21,7 @@ class Imputes(Protocol):
         """Complete views."""
 
 
-def rivals(training: Views, imputer: Imputes, dim: int) -> dict[str, Representation]:
+def baseline_representations(training: Views, imputer: Imputes, dim: int) -> dict[str, Representation]:
     """Every candidate of the probe but ``fused``, by its name in the report.
 
     Both concatenations give every input the same total variance: of raw scale, the longer vectors drown the others

@@ -1,6 +1,6 @@
 """How sure a probe's figures are: intervals of every score, of its gaps, and whether there is a signal at all."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.metrics import bootstrap_means
 
-Scores = Mapping[str, Mapping[str, NDArray[np.float64]]]
+RowScores = dict[str, dict[str, NDArray[np.float64]]]
 """Score of every row, by candidate and condition."""
 
 COMPLETE = "complete"
@@ -17,7 +17,7 @@ _RESAMPLES = 2000
 
 
 def evidence(
-    scores: Scores, constant: NDArray[np.float64], inputs: Sequence[str], groups: Iterable[object], seed: int = 0
+    scores: RowScores, constant: NDArray[np.float64], inputs: Sequence[str], groups: Iterable[object], seed: int = 0
 ) -> dict[str, Any]:
     """What resampling whole groups says about scores; every figure comes from the same resamples.
 

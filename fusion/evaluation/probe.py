@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.arrays import FloatArray
-from barycenter.fusion.evaluation.baselines import Imputes, Representation, presence, rivals, take, withhold
-from barycenter.fusion.evaluation.intervals import evidence
+from barycenter.fusion.evaluation.baselines import (
+    Imputes,
+    Representation,
+    baseline_representations,
+    presence,
+    take,
+    withhold,
+)
+from barycenter.fusion.evaluation.intervals import RowScores, evidence
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.heads.targets import infer_task, is_empty
 from barycenter.fusion.metrics import correct
@@ -27,9 +34,8 @@ from barycenter.fusion.splits import fold_of
 from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows
 
 Task = Literal["auto", "classification", "multilabel", "regression"]
-Rows = NDArray[np.int64]
+RowNumbers = NDArray[np.int64]
 Labels = Sequence[Any] | NDArray[Any]
-Scores = dict[str, dict[str, NDArray[np.float64]]]
 Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
 
 
@@ -45,7 +51,7 @@ def probe(
     dim: int,
     task: Task = "auto",
 ) -> dict[str, Any]:
-    """Scores every candidate on held-out rows; the ``probe`` entry of report.json.
+    """RowScores every candidate on held-out rows; the ``probe`` entry of report.json.
 
     Args:
         views: ``{input: (n, d)}``; an all-NaN row is a missing input.
@@ -79,7 +85,7 @@ def probe(
         raise ValueError("no training row has a label and an input; the probe has nothing to learn from")
     if not len(score_rows):
         return nothing_to_score(task, len(fit_rows))
-    made = rivals(take(views, np.flatnonzero(train)), imputer, dim)
+    made = baseline_representations(take(views, np.flatnonzero(train)), imputer, dim)
     vectors = _vectors(views, made, fused, fit_rows, score_rows)
     everyone: Sequence[object] = range(len(labels)) if groups is None else groups
     keys = None if groups is None else [groups[row] for row in fit_rows]
@@ -145,7 +151,7 @@ def cross_validated_probe(
     everyone = np.ones(n, dtype=bool)
     variance = _variance(labels[_rows(there, labels, everyone, everyone)[1]], task)
 
-    def scored(held_out: NDArray[np.bool_]) -> tuple[Rows, Scores, NDArray[np.float64]] | None:
+    def scored(held_out: NDArray[np.bool_]) -> tuple[RowNumbers, RowScores, NDArray[np.float64]] | None:
         training = np.flatnonzero(~held_out)
         fit_rows, score_rows = _rows(there, labels, ~held_out, held_out)
         if not len(score_rows):
@@ -154,7 +160,7 @@ def cross_validated_probe(
             raise ValueError("a training part has no labelled row; use fewer folds or finer groups")
         part, part_keys = take(views, training), [keys[row] for row in training]
         fuse = fit(part, labels[training], part_keys)
-        made = rivals(part, make(part, part_keys), dim)
+        made = baseline_representations(part, make(part, part_keys), dim)
         vectors = _vectors(views, made, fuse, fit_rows, score_rows)
         fit_keys = [keys[row] for row in fit_rows]
         scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
@@ -207,7 +213,7 @@ def nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
 
 def _rows(
     there: Mapping[str, NDArray[np.bool_]], labels: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_]
-) -> tuple[Rows, Rows]:
+) -> tuple[RowNumbers, RowNumbers]:
     """Labelled training rows with any input, labelled test rows with all."""
     labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
     stacked = np.stack(list(there.values()))
@@ -218,8 +224,8 @@ def _vectors(
     views: Views,
     made: Mapping[str, Representation],
     fused: Representation | Mapping[str, FloatArray],
-    fit_rows: Rows,
-    score_rows: Rows,
+    fit_rows: RowNumbers,
+    score_rows: RowNumbers,
 ) -> dict[str, tuple[FloatArray, dict[str, FloatArray]]]:
     """For every candidate its training vectors, and its test vectors in every condition."""
     given: dict[str, tuple[FloatArray, dict[str, FloatArray]]] = {}
@@ -246,9 +252,9 @@ def _scored(
     groups: list[object] | None,
     task: Task,
     variance: float,
-) -> Scores:
+) -> RowScores:
     """Score of every test row, by candidate and condition."""
-    scores: Scores = {}
+    scores: RowScores = {}
     fitted: list[tuple[FloatArray, LinearHead | None]] = []
     for name, (training, tested) in vectors.items():
         head = next((head for same, head in fitted if np.array_equal(same, training, equal_nan=True)), None)
@@ -290,7 +296,7 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
 
 
 def _constant_scores(
-    labels: NDArray[Any], fit_rows: Rows, score_rows: Rows, task: Task, variance: float
+    labels: NDArray[Any], fit_rows: RowNumbers, score_rows: RowNumbers, task: Task, variance: float
 ) -> NDArray[np.float64]:
     return row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task, variance)
 
@@ -319,7 +325,7 @@ def row_scores(
     return 1 - (y - predicted.astype(np.float64)) ** 2 / variance if variance > 0 else np.full(len(y), np.nan)
 
 
-def _joined(parts: list[Scores]) -> Scores:
+def _joined(parts: list[RowScores]) -> RowScores:
     return {
         name: {condition: np.concatenate([part[name][condition] for part in parts]) for condition in by}
         for name, by in parts[0].items()

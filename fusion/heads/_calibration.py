@@ -20,7 +20,7 @@ _MAX_LOG_SLOPE = 12.0
 
 
 @dataclass(frozen=True)
-class Scores:
+class CalibratedScores:
     """Reads (n, k) scores.
 
     Attributes:
@@ -34,7 +34,7 @@ class Scores:
     offset: Float64
 
     @classmethod
-    def calibrated(cls, targets: Targets, scores: Float64, Y: Float64, weights: Float64) -> "Scores":
+    def calibrated(cls, targets: Targets, scores: Float64, Y: Float64, weights: Float64) -> "CalibratedScores":
         """Calibrated on held-out scores, their encoded targets and row weights."""
         return cls(targets, *_calibrate(targets.task, scores, Y, weights))
 

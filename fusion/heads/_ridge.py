@@ -14,11 +14,10 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from barycenter.fusion.arrays import Float64, FloatArray
+from barycenter.fusion.arrays import BLOCK_ROWS, Float64, FloatArray
 
 Folds = NDArray[np.int64]
 
-BLOCK_ROWS = 8192
 _EIGH_COST = 18.0
 _CUT = 1e-13
 

@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from barycenter.fusion.arrays import Float64, FloatArray
-from barycenter.fusion.heads._calibration import Scores
+from barycenter.fusion.heads._calibration import CalibratedScores
 from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.heads.targets import Task, as_array
 from barycenter.fusion.validation import as_matrix
@@ -40,7 +40,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
 
     task: Task | Literal["auto"]
     task_: Task
-    scores_: Scores
+    scores_: CalibratedScores
     heldout_score_: float
 
     @abstractmethod

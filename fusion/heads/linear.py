@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.arrays import Float64, FloatArray
-from barycenter.fusion.heads._calibration import Scores
+from barycenter.fusion.heads._calibration import CalibratedScores
 from barycenter.fusion.heads._ridge import RidgePath, ridge_path
 from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets, check_scale, checked_targets
@@ -17,7 +17,7 @@ from barycenter.fusion.parameters import check_whole, is_number
 from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.splits import fold_of
 
-RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
+_HEAD_RIDGES = tuple(10.0**power for power in range(-7, 3, 2))
 _STEPS = (10.0, 10.0**0.5)
 _DEFAULT_RIDGE = 1e-2
 
@@ -94,14 +94,14 @@ class LinearHead(Head):
         check_scale("targets", Y, 1e-150)
         fold = self._fold(Y, groups)
         weights = targets.row_weights(Y, self.class_weight)
-        path = ridge_path(X, Y, weights, fold, len(RIDGES) + 2 * len(_STEPS))
+        path = ridge_path(X, Y, weights, fold, len(_HEAD_RIDGES) + 2 * len(_STEPS))
         held_out = len(np.unique(fold)) > 1
         self.ridge_ = self._choose(path, Y, weights) if held_out and self.ridge == "auto" else _DEFAULT_RIDGE
         if self.ridge != "auto":
             self.ridge_ = float(self.ridge)
         self.coef_, self.intercept_ = path.solve(self.ridge_)
         scores = path.held_out(self.ridge_) if held_out else X @ self.coef_ + self.intercept_
-        self.scores_ = Scores.calibrated(targets, scores, Y, weights)
+        self.scores_ = CalibratedScores.calibrated(targets, scores, Y, weights)
         self.heldout_score_ = self.scores_.score(scores, y) if held_out else float("nan")
         return self
 
@@ -147,7 +147,7 @@ class LinearHead(Head):
         head.task_, head.ridge_ = about["task"], about["ridge"]
         head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
         targets = Targets(about["task"], about["classes"], about["shape"])
-        head.scores_ = Scores(targets, arrays["slope"], arrays["offset"])
+        head.scores_ = CalibratedScores(targets, arrays["slope"], arrays["offset"])
         return head
 
     def _check(self, X: FloatArray, y: Sequence[Any] | NDArray[Any]) -> None:
@@ -180,7 +180,7 @@ class LinearHead(Head):
                 return float(weights @ (scores.argmax(axis=1) == Y.argmax(axis=1))), ridge
             return -float((weights @ (scores - Y) ** 2).sum()), ridge
 
-        best = max(quality(ridge) for ridge in RIDGES)
+        best = max(quality(ridge) for ridge in _HEAD_RIDGES)
         for step in _STEPS:
             best = max(best, quality(best[1] / step), quality(best[1] * step))
         return best[1]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import resolve
-from barycenter.fusion.heads._calibration import Scores
+from barycenter.fusion.heads._calibration import CalibratedScores
 from barycenter.fusion.heads._training import HeadRows, predict_logits, steps_per_epoch, train_head_network
 from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets
@@ -166,7 +166,7 @@ class NeuralHead(Head):
             self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
         else:
             self.steps_, self.heldout_score_ = found["steps"], found["score"]
-            self.scores_ = Scores(targets, np.array(found["slope"]), np.array(found["offset"]))
+            self.scores_ = CalibratedScores(targets, np.array(found["slope"]), np.array(found["offset"]))
         self._module = self._started(linear, rows)
         if self.steps_:
             self._train(
@@ -232,7 +232,7 @@ class NeuralHead(Head):
         head.task_, head.steps_ = about["task"], about["steps"]
         head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
         targets = Targets(about["task"], about["classes"], about["shape"])
-        head.scores_ = Scores(targets, arrays["slope"], arrays["offset"])
+        head.scores_ = CalibratedScores(targets, arrays["slope"], arrays["offset"])
         head._unit, head._offset = arrays["unit"], arrays["mean"]
         head._module = head._new(about["dim"], len(arrays["slope"]))
         weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
@@ -275,7 +275,7 @@ class NeuralHead(Head):
         steps = self._train(within, context, save_every, held_out=without)
         found = [block for _, block in predict_logits(self._module, without, torch.arange(len(rest)), context.device)]
         scores = torch.cat(found).double().numpy() * self._unit + self._offset
-        read = Scores.calibrated(targets, scores, targets.encode(y[rest]), without.weight.double().numpy())
+        read = CalibratedScores.calibrated(targets, scores, targets.encode(y[rest]), without.weight.double().numpy())
         steps = round(steps * len(rows) / len(within))
         return {
             "steps": steps,

@@ -12,12 +12,12 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from barycenter.fusion.moments.paired import BLOCK_ROWS, Moments, Precision, merge_all
+from barycenter.fusion.moments.paired import Moments, Precision, merge_all
 from barycenter.fusion.serialization import load_arrays
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.validation import Views, check_views, common_rows
 
-__all__ = ["BLOCK_ROWS", "FoldMoments", "Moments", "Precision", "merge_all"]
+__all__ = ["FoldMoments", "Moments", "Precision", "merge_all"]
 
 
 class FoldMoments(Sequence[Moments]):

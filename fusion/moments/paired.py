@@ -16,12 +16,11 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
-from barycenter.fusion.arrays import Float64, FloatArray
+from barycenter.fusion.arrays import BLOCK_ROWS, Float64, FloatArray
 from barycenter.fusion.moments.sums import Sums
 from barycenter.fusion.serialization import load_arrays
 from barycenter.fusion.validation import Views, as_matrix, check_rows, check_views, common_rows, present_rows
 
-BLOCK_ROWS = 8192
 _FORMAT = "barycenter-moments"
 _VERSION = 1
 
