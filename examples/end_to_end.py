@@ -76,7 +76,7 @@ def main(out: str) -> None:
 def rows(out: str, manifest: Manifest) -> tuple[dict[str, Tensor], Any, Any, list[str]]:
     """The encoders' vectors (NaN where missing), the written features, labels and groups of the labeled rows."""
     written = FusedRows(out, columns=[manifest.key, "fused", LABEL, GROUP]).read()
-    shards = manifest.others["shards"]
+    shards = manifest.other_keys["shards"]
     place: dict[str, int] = {}
     views = {}
     for name, entry in manifest.inputs.items():

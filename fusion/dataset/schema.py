@@ -1,7 +1,7 @@
 """The feature format: the Parquet schema of fused vectors, how they are encoded, and the manifest that lists them."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any, Literal, Self
@@ -66,9 +66,9 @@ def feature_schema(
     if aligned:
         columns += [pa.field(f"aligned_{name}", vector) for name in inputs]
     names = [column.name for column in columns]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"feature columns share a name: {', '.join(twice)}; rename or leave out the kept column")
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
+        raise ValueError(f"feature columns share a name: {', '.join(duplicates)}; rename or leave out the kept column")
     return pa.schema(columns, metadata=dict(metadata))
 
 
@@ -84,13 +84,13 @@ def parquet_options(schema: pa.Schema) -> dict[str, Any]:
         for column in schema
         if is_vector(column.type)
     }
-    others = [column.name for column in schema if not pa.types.is_nested(column.type)]
+    other_keys = [column.name for column in schema if not pa.types.is_nested(column.type)]
     return {
         "compression": "zstd",
         "compression_level": 1,
-        "use_dictionary": others or False,
+        "use_dictionary": other_keys or False,
         "column_encoding": vectors or None,
-        "write_statistics": others or False,
+        "write_statistics": other_keys or False,
     }
 
 
@@ -180,7 +180,7 @@ class Manifest:
         alignment: Its method, dim and how it was chosen.
         average: Method and weights.
         partition_types: Arrow types of the columns that the files are partitioned by.
-        others: Every other key as it stood.
+        other_keys: Every other key, as it is in the file.
     """
 
     number: int
@@ -198,7 +198,7 @@ class Manifest:
     alignment: dict[str, Any] = field(default_factory=dict)
     average: dict[str, Any] = field(default_factory=dict)
     partition_types: dict[str, str] = field(default_factory=dict)
-    others: dict[str, Any] = field(default_factory=dict)
+    other_keys: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -207,21 +207,21 @@ class Manifest:
         Raises:
             RunError: If something that every manifest has is not there.
         """
-        known = {entry.name for entry in fields(cls)} - {"others"}
+        known = {entry.name for entry in fields(cls)} - {"other_keys"}
         given = {name: value for name, value in values.items() if name in known}
         try:
             given["files"] = tuple(_file(entry) for entry in values["files"])
             given["kept"] = tuple(values.get("kept", ()))
-            return cls(**given, others={name: value for name, value in values.items() if name not in known})
+            return cls(**given, other_keys={name: value for name, value in values.items() if name not in known})
         except (KeyError, TypeError) as error:
             raise RunError(f"not a manifest of fused features: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form; :meth:`from_dict` reads it back."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "others"}
+        """The manifest as JSON; :meth:`from_dict` reads it back."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "other_keys"}
         values["files"] = [{entry.name: getattr(file, entry.name) for entry in fields(file)} for file in self.files]
         values["kept"] = list(self.kept)
-        return values | self.others
+        return values | self.other_keys
 
     @classmethod
     def read(cls, source: str | Path | IO[bytes]) -> Self:
@@ -242,17 +242,12 @@ class Manifest:
             raise RunError(f"{name}: not a manifest")
         return cls.from_dict(values)
 
-    @property
-    def partition_columns(self) -> tuple[str, ...]:
-        """The columns that the files are partitioned by."""
-        return tuple(self.partition_types)
-
 
 def partition_scalar(value: str | float | bool | None, kind: str) -> pa.Scalar:
     """A partition value of a manifest.
 
     Args:
-        value: As it stands in JSON: dates and numbers that are not finite are text.
+        value: As in JSON: dates and numbers that are not finite are text.
         kind: Arrow's name of the column's type.
 
     >>> partition_scalar("2024-01-31", "date32[day]")
@@ -272,8 +267,3 @@ def partition_type(kind: str) -> pa.DataType:
 def _file(entry: Mapping[str, Any]) -> FeatureFile:
     known = {column.name for column in fields(FeatureFile)}
     return FeatureFile(**{name: value for name, value in entry.items() if name in known})
-
-
-def total_rows(files: Iterable[FeatureFile]) -> int:
-    """Rows of all files."""
-    return sum(file.rows for file in files)
