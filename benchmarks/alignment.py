@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import CCA, KernelCCA, LinearAlignment
 from barycenter.fusion.arrays import BLOCK_ROWS
 from barycenter.fusion.moments import FoldMoments, Moments
-from benchmarks.harness import apart, finish, interleaved, median, note, table, versions
+from benchmarks.harness import finish, in_new_process, interleaved, median, note, table, versions
 from benchmarks.mnist import COMPONENTS, correlations, halves, score
 
 ROWS, CHUNKS = 2_000_000, 5
@@ -220,7 +220,9 @@ def split_mnist() -> dict[str, float]:
 def main() -> None:
     note(versions("numpy", "scipy", "cca-zoo", "scikit-learn"))
     share = moments_against_products()
-    memory = {rows: apart("alignment", "peak_megabytes(int(sys.argv[1]))", rows) for rows in (ROWS // 16, ROWS // 2)}
+    memory = {
+        rows: in_new_process("alignment", "peak_megabytes(int(sys.argv[1]))", rows) for rows in (ROWS // 16, ROWS // 2)
+    }
     table([{"rows": rows, "peak MB": peak} for rows, peak in memory.items()])
     error = refit_error()
     note(f"cross-validation from moments against refitting: {error:.1e}")

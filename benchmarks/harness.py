@@ -81,7 +81,7 @@ def with_peers(*requirements: str) -> None:
     os.execv(python, [str(python), *sys.argv])
 
 
-def apart(module: str, call: str, *args: object) -> Any:
+def in_new_process(module: str, call: str, *args: object) -> Any:
     """The result of a call in a process of its own, so that its memory is its own.
 
     Args:

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import apart, finish, missing, note, versions
+from benchmarks.harness import finish, in_new_process, missing, note, versions
 
 KEYS, EACH, WIDTH = 200_000, 3, 256
 MEMORY_MB = 64
@@ -108,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="join-") as name:
         folder = Path(name)
         data = write_tables(folder)
-        ours = apart("join", "join(Path(sys.argv[1]))", name)
+        ours = in_new_process("join", "join(Path(sys.argv[1]))", name)
         checked = compared(folder, ours["root"])
     note(f"{data:.0f} MiB of vectors; {ours}")
     note(f"against DuckDB: {checked}")

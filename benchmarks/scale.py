@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import apart, finish, median, note, table, versions
+from benchmarks.harness import finish, in_new_process, median, note, table, versions
 
 SIZES = (250_000, 1_000_000, 4_000_000)
 WIDTHS = {"a": 384, "b": 512}
@@ -280,7 +280,7 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     start = time.perf_counter()
     write_corpus(folder / "corpus", rows)
     note(f"{rows:,} rows written in {time.perf_counter() - start:.0f} s")
-    figures: dict[str, Any] = apart("scale", "run_size(Path(sys.argv[1]))", folder)
+    figures: dict[str, Any] = in_new_process("scale", "run_size(Path(sys.argv[1]))", folder)
     figures["seconds_per_million"] = figures["fit_per_million"] + figures["fuse_per_million"]
     figures["total_s"] = time.perf_counter() - start
     if rows == COPIED:
@@ -310,7 +310,7 @@ def main() -> None:
             note(json.dumps(results[-1]))
             shutil.rmtree(root / str(rows))
         planned = plan_in(root / "million")
-        dispatched = apart("scale", "dispatch_nothing(int(sys.argv[1]))", 20_000)
+        dispatched = in_new_process("scale", "dispatch_nothing(int(sys.argv[1]))", 20_000)
     report(results, planned, dispatched)
 
 
@@ -320,7 +320,7 @@ def plan_in(folder: Path) -> dict[str, float]:
     for number in range(100):
         keys = [f"row{row:09d}" for row in range(number * 10_000, (number + 1) * 10_000)]
         pq.write_table(pa.table({"id": keys, "a": one[0], "b": one[1]}), folder / "corpus" / f"{number:03d}.parquet")
-    planned: dict[str, float] = apart("scale", "plan_million(Path(sys.argv[1]))", folder)
+    planned: dict[str, float] = in_new_process("scale", "plan_million(Path(sys.argv[1]))", folder)
     return planned
 
 

@@ -108,7 +108,7 @@ def _show_versions(folder: str, manifests: list[Manifest]) -> None:
     for column in ("version", "features", "rows", "rejected", "files", "alignment", "built on", "remarks"):
         table.add_column(column, justify="right" if column in ("version", "rows", "rejected", "files") else "left")
     for manifest in manifests:
-        rows, back = manifest.rows, manifest.others.get("rolled_back_to")
+        rows, back = manifest.rows, manifest.other_keys.get("rolled_back_to")
         table.add_row(
             str(manifest.number),
             manifest.version,

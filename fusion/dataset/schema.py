@@ -188,7 +188,7 @@ class Manifest:
         code: Version of the package.
         parent: Number of the version this one was built on.
         number: Running number of the version; 0 before it is committed.
-        others: Every other key of the JSON form.
+        other_keys: Every other key of the JSON form.
     """
 
     version: str
@@ -214,7 +214,7 @@ class Manifest:
     code: str = ""
     parent: int | None = None
     number: int = 0
-    others: dict[str, Any] = field(default_factory=dict)
+    other_keys: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -231,7 +231,7 @@ class Manifest:
                 if name in known
             }
             given["files"] = tuple(_file(entry) for entry in values["files"])
-            return cls(**given, others={name: value for name, value in values.items() if name not in known})
+            return cls(**given, other_keys={name: value for name, value in values.items() if name not in known})
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"not a manifest of fused features: {error}") from error
 
@@ -251,7 +251,7 @@ class Manifest:
         """The JSON form; :meth:`from_dict` reads it back."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "others"}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-        return plain | {"files": [asdict(file) for file in self.files]} | self.others
+        return plain | {"files": [asdict(file) for file in self.files]} | self.other_keys
 
     def to_json(self) -> bytes:
         """The bytes of its file."""

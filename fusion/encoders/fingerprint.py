@@ -1,4 +1,4 @@
-"""What stands in an encoder's fingerprint: digests of the files it reads and versions of the libraries it runs on."""
+"""What an encoder's fingerprint is made of: digests of the files it reads and versions of the libraries it runs on."""
 
 import hashlib
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""How a text folder wants to be used: sentence-transformers' ``modules.json`` and what it refers to."""
+"""How a model folder is to be used: sentence-transformers' ``modules.json`` and what it refers to."""
 
 import json
 from collections.abc import Mapping
@@ -57,7 +57,7 @@ PROJECTED_EMBEDDING = ModelOutput("get_text_features", ("pooler_output",), True)
 
 @dataclass(frozen=True, slots=True)
 class SentenceConfig:
-    """How a text folder wants to be used.
+    """How a model folder is to be used.
 
     Attributes:
         transformer: Folder of the transformer itself.

@@ -67,7 +67,7 @@ def roll_back(storage: Storage, number: int) -> Manifest:
     there = storage.sizes("features")
     if gone := [file.path for file in wanted.files if file.path not in there]:
         raise RunError(f"version {number} cannot come back: {len(gone)} of its files are gone, such as {gone[0]}")
-    manifest = replace(wanted, parent=parent, others=wanted.others | {"rolled_back_to": number})
+    manifest = replace(wanted, parent=parent, other_keys=wanted.other_keys | {"rolled_back_to": number})
     return replace(manifest, number=commit_manifest(storage, manifest))
 
 

@@ -17,7 +17,7 @@ from barycenter.fusion.encoders.batch_check import relative_difference
 from barycenter.fusion.encoders.pipeline import embed
 from barycenter.fusion.encoders.text.architecture import _ENCODERS as ENCODERS
 from barycenter.fusion.errors import JobError
-from tests.sweep import apart, sizes
+from tests.sweep import sizes, subprocesses
 
 _PRELOADED = (
     "sentence_transformers.models",
@@ -63,7 +63,7 @@ def sweep(chosen: list[str]) -> Iterator[Found]:
     """Tries architectures one after another, each in a process of its own for at most :data:`SECONDS`."""
     for module in _PRELOADED:
         import_module(module)
-    for name, found in apart.each(_tried, chosen, seconds=SECONDS):
+    for name, found in subprocesses.run_each(_tried, chosen, seconds=SECONDS):
         yield Found(name, "not built", found) if isinstance(found, str) else found
 
 

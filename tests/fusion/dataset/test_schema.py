@@ -135,7 +135,7 @@ def test_manifest_round_trip_keeps_what_it_does_not_know(tmp_path):
     assert Manifest.read(io.BytesIO(json.dumps(values).encode())) == manifest
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert (manifest.key, manifest.dim, manifest.shards) == ("id", 4, ("s1",))
-    assert manifest.others == {"created": "2026-01-01T00:00:00Z"}
+    assert manifest.other_keys == {"created": "2026-01-01T00:00:00Z"}
     assert sum(file.rows for file in manifest.files) == 15
 
 

@@ -59,7 +59,7 @@ def test_the_mean_is_over_the_good_values_and_the_bad_ones_are_reported():
     assert result.counts.tolist() == [2, 1, 0]
     assert result.ok.tolist() == [True, True, False]
     assert result.reasons == [None, None, "decode_error"]
-    assert [(bad.row, bad.member) for bad in result.bad] == [(0, 2), (2, 1)]
+    assert [(bad.row, bad.position) for bad in result.bad] == [(0, 2), (2, 1)]
 
 
 def test_weights():
@@ -69,12 +69,12 @@ def test_weights():
     assert result.vectors.tolist() == [[2.0], [0.0]]
     assert result.counts.tolist() == [2, 0]
     assert result.reasons == [None, "not_numeric"]
-    assert [(bad.row, bad.member, bad.reason) for bad in result.bad] == [(0, 2, "not_numeric")]
+    assert [(bad.row, bad.position, bad.reason) for bad in result.bad] == [(0, 2, "not_numeric")]
 
 
 def test_a_row_can_be_refused_whole():
     result = pool_values(flat([[1], [2], [3]], [1, 0, 1]), 3, np.array([0, 2, 3]))
-    result.refuse(0, BadInputError(Reason.POISONED, "crashed"))
+    result.reject_row(0, BadInputError(Reason.POISONED, "crashed"))
     assert (result.ok.tolist(), result.reasons, result.bad) == ([False, True], ["poisoned", None], [])
 
 

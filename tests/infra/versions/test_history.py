@@ -45,7 +45,7 @@ def test_versions_are_listed_and_compared(storage, tmp_path):
 
 def test_a_rollback_points_a_new_version_at_old_files_and_gc_keeps_them(storage):
     manifest = roll_back(storage, 1)
-    assert (manifest.number, manifest.parent, manifest.others["rolled_back_to"]) == (3, 2, 1)
+    assert (manifest.number, manifest.parent, manifest.other_keys["rolled_back_to"]) == (3, 2, 1)
     assert read_manifest(storage) == manifest
     assert versions(storage) == [1, 2, 3]
     assert roll_back(storage, 3).number == 3

@@ -123,7 +123,7 @@ def test_a_race_of_processes_has_one_winner(tmp_path):
 def test_committing_the_same_again_makes_no_version(storage):
     manifest = output(storage, "v1")
     assert commit_manifest(storage, manifest) == 1
-    assert commit_manifest(storage, replace(manifest, others={"created": "later"})) == 1
+    assert commit_manifest(storage, replace(manifest, other_keys={"created": "later"})) == 1
     assert commit_manifest(storage, replace(manifest, parent=1)) == 1
     assert versions(storage) == [1]
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def each(run: Callable[[str], T], names: Iterable[str], *, seconds: float) -> Iterator[tuple[str, T | str]]:
+def run_each(run: Callable[[str], T], names: Iterable[str], *, seconds: float) -> Iterator[tuple[str, T | str]]:
     """The result of each name in order; the cause, a text, where its process gave none.
 
     Args:
