@@ -120,7 +120,7 @@ class Scheduler:
             self._search(unit, unit.search)
 
     def _search(self, unit: Attempts, search: PoisonSearch) -> None:
-        """Tries the next rows that the search asks for, or ends it: the unit goes on without those it found."""
+        """Tries the next rows that the search asks for, or ends it: the unit is done without those that it found."""
         unit.trial = search.next_trial()
         if unit.trial is not None:
             self._queue.appendleft(unit)

@@ -42,7 +42,7 @@ def test_neural_heads_pass_scikit_learns_checks(estimator, check):
 def make_rows(n=120):
     rng = np.random.default_rng(0)
     y = np.array(["cat", "dog"] * (n // 2))
-    return rng.normal(size=(n, 4)) + (y == "dog")[:, None], y
+    return rng.normal(size=(n, 4)) + 2 * (y == "dog")[:, None], y
 
 
 def test_a_grid_search_over_a_pipeline_sets_a_heads_parameters():
