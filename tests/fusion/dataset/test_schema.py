@@ -136,6 +136,7 @@ def test_manifest_round_trip_keeps_what_it_does_not_know(tmp_path):
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert (manifest.key, manifest.dim, manifest.shards) == ("id", 4, ("s1",))
     assert manifest.other_keys == {"created": "2026-01-01T00:00:00Z"}
+    assert "other_keys" not in manifest.to_dict()
     assert sum(file.rows for file in manifest.files) == 15
 
 
