@@ -93,9 +93,9 @@ def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
     run, workers = run_of(tmp_path), WorkerAllocation(1, 2)
     first = settings.Execution(64, 2, "float32", "cpu")
     second = replace(first, batch=128)
-    assert settings.fix(run, "text", workers, first) == first
-    assert settings.fix(run, "text", workers, second) == first
-    assert settings.execution(run, "text", workers) == first
+    assert settings.pin_batch_settings(run, "text", workers, first) == first
+    assert settings.pin_batch_settings(run, "text", workers, second) == first
+    assert settings.find_execution(run, "text", workers) == first
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_what_limits_the_stage_is_named(parts, kind, device, word):
 
 
 def test_what_runs_no_model_needs_no_trials(tmp_path):
-    assert settings.execution(run_of(tmp_path), "text", WorkerAllocation(1, 2)) == settings.Execution(
+    assert settings.find_execution(run_of(tmp_path), "text", WorkerAllocation(1, 2)) == settings.Execution(
         256, 2, "float32", "cpu"
     )
 
