@@ -34,7 +34,7 @@ class PooledResult:
         counts: (n,) how many values each mean is over.
         bad: Values left out of the mean of a row that is ok, and those after the first of one that is not.
         encoded: Values that went through the encoder; the others equal one of them.
-        seconds: As for :class:`barycenter.fusion.encoders.pipeline.Embedded`.
+        seconds: As for :class:`barycenter.fusion.encoders.pipeline.EmbeddingResult`.
         batch_size: See there; 0 where nothing was batched.
     """
 

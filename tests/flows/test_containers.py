@@ -19,12 +19,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_
 @flow
 def features(data):
     """Embeds, aligns and fuses; no report."""
-    from barycenter.flows.stages import embed_inputs, fuse_inputs
+    from barycenter.tasks.pipeline import PLAIN
 
     run = prepare(Job.model_validate(data))
     with connect("local") as cluster:
-        embed_inputs(run, cluster)
-        fuse_inputs(run, cluster)
+        PLAIN.embed_inputs(run, cluster)
+        PLAIN.fuse_inputs(run, cluster)
     return read_features(data)
 
 
