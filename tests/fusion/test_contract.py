@@ -10,19 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from barycenter.fusion.alignment import (
-    CCA,
-    PCA,
-    AlignmentSearch,
-    Autoencoder,
-    Contrastive,
-    Identity,
-    Joint,
-    KernelCCA,
-    Procrustes,
-    Sample,
-    significance,
-)
+from barycenter import CCA, PCA, AlignmentSearch, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes
+from barycenter.fusion.alignment import Sample, significance
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.average import average
 from barycenter.fusion.dataset.neighbors import NeighborIndex

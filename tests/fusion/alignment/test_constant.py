@@ -5,20 +5,8 @@ import warnings
 import numpy as np
 import pytest
 
-from barycenter.fusion.alignment import (
-    CCA,
-    PCA,
-    AlignmentSearch,
-    Autoencoder,
-    Contrastive,
-    Identity,
-    Joint,
-    KernelCCA,
-    Procrustes,
-    Sample,
-    best_space,
-    load,
-)
+from barycenter import CCA, PCA, AlignmentSearch, Autoencoder, Contrastive, Identity, Joint, KernelCCA, Procrustes
+from barycenter.fusion.alignment import Sample, best_space, load
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.moments import FoldMoments, Moments
 

@@ -10,6 +10,7 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.dispatch.api import Quarantined, Work
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from tests.infra.dispatch.on_ray import dispatch
+from tests.infra.dispatch.poisoned import Poisoned, without_rows
 
 ONE, TWO = WorkerAllocation(1, 1), WorkerAllocation(2, 1)
 
@@ -43,22 +44,6 @@ class Loading:
     def run(self, payload):
         assert wait_until(lambda: len(list(self.folder.glob("load-*"))) >= self.workers)
         return os.getpid()
-
-
-class Poisoned:
-    """Dies of, or raises at, certain rows."""
-
-    def __init__(self, rows, deed):
-        self.rows, self.deed = set(rows), deed
-
-    def run(self, payload):
-        number, skip = payload
-        self.try_rows(payload, tuple(row for row in range(number) if row not in skip))
-        return number - len(skip)
-
-    def try_rows(self, payload, rows):
-        if self.rows & set(rows):
-            self.deed()
 
 
 class Heavy:
@@ -113,11 +98,6 @@ def fault():
 
 def bug():
     raise ValueError("a row it cannot take\nin two lines")
-
-
-def without_rows(work, rows):
-    number, skip = work.payload
-    return Work(work.id, (number, skip + rows), work.rows)
 
 
 def run(numbers, worker, *args, allocation=TWO, rows=1, **options):

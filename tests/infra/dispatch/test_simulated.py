@@ -7,6 +7,7 @@ import pytest
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.clock import use_clock
 from barycenter.infra.dispatch.api import Work, dispatch, run_all
+from tests.infra.dispatch.poisoned import Poisoned, without_rows
 from tests.infra.simulation import Crash, Hang, SimulatedClock, SimulatedExecutor
 
 
@@ -27,27 +28,6 @@ class Scripted:
         if self.deeds.get(payload):
             raise self.deeds[payload].pop(0)
         return payload
-
-
-class Poisoned:
-    """Fails, as ``deed`` says, on certain rows."""
-
-    def __init__(self, rows, deed):
-        self.rows, self.deed = set(rows), deed
-
-    def run(self, payload):
-        number, skip = payload
-        self.try_rows(payload, tuple(row for row in range(number) if row not in skip))
-        return number - len(skip)
-
-    def try_rows(self, payload, rows):
-        if self.rows & set(rows):
-            raise self.deed
-
-
-def without_rows(work, rows):
-    number, skip = work.payload
-    return Work(work.id, (number, skip + rows), work.rows)
 
 
 def units(count, rows=1):
@@ -94,8 +74,11 @@ def test_attempts_run_out_and_the_unit_is_quarantined_whole(clock):
 
 @pytest.mark.parametrize("deed", [Crash(), ValueError("a row")])
 def test_poisoned_rows_are_found_and_the_rest_is_done(clock, deed):
+    def raising():
+        raise deed
+
     work = [Work("good", (4, ()), 4), Work("bad", (64, ()), 64)]
-    done, quarantined, _ = run(clock, lambda: Poisoned({5, 17, 63}, deed), work, without_rows=without_rows)
+    done, quarantined, _ = run(clock, lambda: Poisoned({5, 17, 63}, raising), work, without_rows=without_rows)
     assert sorted(done) == [4, 61]
     assert [(each.id, each.rows) for each in quarantined] == [("bad", (5, 17, 63))]
 
