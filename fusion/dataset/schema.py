@@ -223,7 +223,7 @@ class Manifest:
         Raises:
             RunError: If something that every manifest has is not there.
         """
-        known = {entry.name for entry in fields(cls)} - {"others"}
+        known = {entry.name for entry in fields(cls)} - {"other_keys"}
         try:
             given: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
@@ -249,7 +249,7 @@ class Manifest:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; :meth:`from_dict` reads it back."""
-        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "others"}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "other_keys"}
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
         return plain | {"files": [asdict(file) for file in self.files]} | self.other_keys
 
