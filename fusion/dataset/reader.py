@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from barycenter.fusion.dataset.row_ranges import RowRange
-from barycenter.fusion.dataset.schema import FeatureFile, Manifest, partition_scalar, partition_type
+from barycenter.fusion.dataset.schema import FeatureFile, Manifest, partition_scalar
 from barycenter.fusion.errors import RunError
 
 Filter: TypeAlias = Any
@@ -82,8 +82,7 @@ class FeatureReader:
 
     def arrow(self) -> pads.FileSystemDataset:
         """All files as one pyarrow dataset, partition columns included; the filter is not applied."""
-        fragments = [self._fragment(index) for index in range(len(self.files))]
-        return self._dataset(fragments)
+        return self._dataset([self._fragment(index) for index in range(len(self.files))])
 
     def _dataset(self, fragments: list[pads.ParquetFileFragment]) -> pads.FileSystemDataset:
         return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._current_filesystem())
@@ -124,7 +123,7 @@ class FeatureReader:
         except FileNotFoundError as error:
             raise _file_missing(self.path(self.files[0])) from error
         for name, kind in self.manifest.partition_types.items():
-            field = pa.field(name, partition_type(kind))
+            field = pa.field(name, pa.type_for_alias(kind))
             place = physical.get_field_index(name)
             physical = physical.append(field) if place < 0 else physical.set(place, field)
         return physical

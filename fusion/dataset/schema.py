@@ -283,15 +283,10 @@ def partition_scalar(value: str | float | bool | None, kind: str) -> pa.Scalar:
     >>> partition_scalar("2024-01-31", "date32[day]")
     <pyarrow.Date32Scalar: datetime.date(2024, 1, 31)>
     """
-    wanted = partition_type(kind)
+    wanted = pa.type_for_alias(kind)
     if isinstance(value, str) and not pa.types.is_string(wanted):
         return pa.scalar(value).cast(wanted)
     return pa.scalar(value, wanted)
-
-
-def partition_type(kind: str) -> pa.DataType:
-    """The Arrow type of a manifest's ``partition_types``."""
-    return pa.type_for_alias(kind)
 
 
 def _file(entry: Mapping[str, Any]) -> FeatureFile:

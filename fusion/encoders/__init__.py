@@ -61,12 +61,6 @@ def _check(spec: EncoderSpec) -> str:
 def describe(spec: EncoderSpec) -> Description:
     """Says what an encoder will compute, from configurations, file headers and digests; loads no weights.
 
-    Args:
-        spec: The input's encoder.
-
-    Returns:
-        Width, fingerprint and id.
-
     Raises:
         JobError: The encoder, its weights or its preprocessing cannot be used; the key is relative to the input.
     """
@@ -83,14 +77,7 @@ def fixed_batch_size(spec: EncoderSpec) -> int | None:
 
 
 def load(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:
-    """Loads an encoder's weights.
-
-    Args:
-        spec: The input's encoder.
-        device: torch's name of the device the model runs on.
-
-    Returns:
-        The encoder, in eval mode.
+    """The encoder in eval mode with its weights, on a device by torch's name.
 
     Raises:
         JobError: As :func:`describe`.

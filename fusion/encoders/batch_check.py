@@ -15,11 +15,7 @@ TOLERANCE = 1e-4
 def relative_difference(first: Vectors, second: Vectors) -> float:
     """The largest difference of two vectors of a row, relative to the length of the first.
 
-    Rows that hold no finite numbers on either side are left out; those that do on one side only differ infinitely.
-
-    Args:
-        first: (n, d) float32.
-        second: (n, d) float32.
+    Of (n, d) vectors, rows that are not finite on either side are left out; those on one side only differ infinitely.
 
     >>> x = np.array([[3.0, 4.0], [np.nan, 1.0]], np.float32)
     >>> relative_difference(x, x), relative_difference(x, x + np.float32([0.0, 0.5]))

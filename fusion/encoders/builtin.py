@@ -31,19 +31,14 @@ def describe(spec: EncoderSpec) -> Description:
     if spec.encoder == HASHING and spec.kind == "text":
         return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING, "libraries": library_versions("scikit-learn")})
     if spec.encoder == DESCRIPTOR and spec.kind == "image":
-        return Description.of(
-            _DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": library_versions("numpy", "pillow")}
-        )
+        versions = library_versions("numpy", "pillow")
+        return Description.of(_DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": versions})
     only = HASHING if spec.kind == "text" else DESCRIPTOR
     raise JobError("encoder", f"no built-in encoder {spec.encoder!r} for {spec.kind} inputs; there is {only}")
 
 
 def load(spec: EncoderSpec, device: str) -> Encoder:
-    """A built-in encoder; it runs on the CPU whatever the device.
-
-    Raises:
-        JobError: As :func:`describe`.
-    """
+    """A built-in encoder; it runs on the CPU whatever the device."""
     del device
     describe(spec)
     return HashingEncoder() if spec.encoder == HASHING else DescriptorEncoder(spec)
@@ -68,11 +63,7 @@ class HashingEncoder(Encoder):
         )
 
     def prepare(self, value: object) -> str:
-        """Checks the text.
-
-        Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.row_values.check_text`.
-        """
+        """Checks the text, as :func:`barycenter.fusion.encoders.row_values.check_text`."""
         return check_text(value)
 
     def encode(self, batch: Sequence[str]) -> Vectors:
@@ -88,8 +79,7 @@ def _damped_unit(counts: Vectors) -> Vectors:
 
 
 def _unit(rows: Vectors) -> Vectors:
-    unit: Vectors = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
-    return unit.astype(np.float32)
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)
 
 
 class DescriptorEncoder(Encoder):
@@ -106,11 +96,7 @@ class DescriptorEncoder(Encoder):
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
 
     def prepare(self, value: object) -> Pixels:
-        """Decodes and squeezes one encoded picture: (96, 96, 3) uint8.
-
-        Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.image.decoding.decode`.
-        """
+        """Decodes and squeezes one encoded picture: (96, 96, 3) uint8."""
         picture = decode(value, formats=self._formats, max_pixels=self._max_pixels, target=_WHOLE.target)
         return _WHOLE.pixels(picture)
 
@@ -128,8 +114,7 @@ def _cell_moments(values: Vectors) -> Vectors:
     n, step = values.shape[0], _SIDE // _GRID
     cells = values.reshape(n, 3, _GRID, step, _GRID, step)
     both = [cells.mean(axis=(3, 5)).reshape(n, -1), cells.std(axis=(3, 5)).reshape(n, -1)]
-    moments: Vectors = (np.concatenate(both, axis=1) / _GRID).astype(np.float32)
-    return moments
+    return np.asarray(np.concatenate(both, axis=1) / _GRID, np.float32)
 
 
 def _color_histogram(pixels: NDArray[np.uint8]) -> Vectors:
@@ -138,8 +123,7 @@ def _color_histogram(pixels: NDArray[np.uint8]) -> Vectors:
     color = (levels[:, 0] * _LEVELS + levels[:, 1]) * _LEVELS + levels[:, 2]
     bins = _LEVELS**3
     counts = np.bincount((color + bins * np.arange(n)[:, None]).ravel(), minlength=n * bins)
-    histogram: Vectors = np.sqrt(counts.reshape(n, bins) / color.shape[1]).astype(np.float32)
-    return histogram
+    return np.asarray(np.sqrt(counts.reshape(n, bins) / color.shape[1]), np.float32)
 
 
 def _gradient_histograms(gray: Vectors) -> Vectors:
@@ -155,5 +139,4 @@ def _gradient_histograms(gray: Vectors) -> Vectors:
     sums = np.bincount(index.ravel(), weights=strength.ravel(), minlength=n * bins).reshape(n, bins)
     unit = sums / np.sqrt((sums**2).sum(axis=1, keepdims=True) + 1e-2)
     clipped = np.minimum(unit, 0.2)
-    again: Vectors = (clipped / np.sqrt((clipped**2).sum(axis=1, keepdims=True) + 1e-4)).astype(np.float32)
-    return again
+    return np.asarray(clipped / np.sqrt((clipped**2).sum(axis=1, keepdims=True) + 1e-4), np.float32)

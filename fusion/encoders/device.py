@@ -1,5 +1,6 @@
 """Between the processor and the model's device: copies that overlap with computing, and fused layers."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.fx.experimental.optimization import fuse
 
-from barycenter.fusion.encoders.base import Vectors
+from barycenter.fusion.encoders.base import Encoder, Vectors
 
 _AGREEMENT = 1e-3
 
@@ -30,8 +31,19 @@ class PendingVectors:
         """Waits for the copy: (n, dim) float32."""
         if self.copied is not None:
             self.copied.synchronize()
-        vectors: Vectors = self.host.numpy()
-        return vectors
+        return np.asarray(self.host.numpy())
+
+
+class DeviceEncoder(Encoder):
+    """An encoder whose ``launch`` starts its model on a torch device: gives :class:`PendingVectors`."""
+
+    def fetch(self, launched: PendingVectors) -> Vectors:
+        """Waits for the vectors: (n, dim) float32."""
+        return launched.vectors()
+
+    def encode(self, batch: Sequence[Any]) -> Vectors:
+        """Encodes prepared rows: (n, dim) float32."""
+        return self.fetch(self.launch(batch)) if len(batch) else np.zeros((0, self.dim), np.float32)
 
 
 def to_device(array: NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -1,13 +1,13 @@
 """Several values a row: equal ones encoded once, the vectors of a row averaged."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from barycenter.fusion.encoders.base import Encoder, Vectors
+from barycenter.fusion.encoders.base import Encoder
 from barycenter.fusion.encoders.pipeline import EmbeddingResult, Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
 
@@ -23,30 +23,18 @@ class BadValue:
 
 
 @dataclass(slots=True)
-class PooledResult:
-    """What came of n rows.
+class PooledResult(EmbeddingResult):
+    """What came of n rows: means of their values, ok where any value was encoded; batch size 0: nothing was batched.
 
     Attributes:
-        vectors: (n, dim) float32 means, zeros where not ``ok``.
-        ok: (n,) whether any value of the row was encoded.
-        reasons: A fixed word for each row that is not ok, else None.
-        details: What the library said about it.
         counts: (n,) how many values each mean is over.
         bad: Values left out of the mean of a row that is ok, and those after the first of one that is not.
         encoded: Values that went through the encoder; the others equal one of them.
-        seconds: As for :class:`barycenter.fusion.encoders.pipeline.EmbeddingResult`.
-        batch_size: See there; 0 where nothing was batched.
     """
 
-    vectors: Vectors
-    ok: NDArray[np.bool_]
-    reasons: list[str | None]
-    details: list[str | None]
     counts: NDArray[np.int32]
     bad: list[BadValue]
     encoded: int
-    seconds: dict[str, float]
-    batch_size: int
 
     def reject_row(self, row: int, error: BadInputError) -> None:
         """Takes a row out as a whole."""
@@ -60,16 +48,13 @@ class PooledResult:
 def embed_unique(
     pipeline: Pipeline, values: Sequence[object], identities: Sequence[Hashable], *, batch_size: int
 ) -> tuple[EmbeddingResult, int]:
-    """Encodes values, those with equal identities once.
+    """What came of n values, as :meth:`Pipeline.embed`, and how many were encoded: those of equal identities once.
 
     Args:
         pipeline: With the encoder.
-        values: n raw values or callables, as for :meth:`Pipeline.embed`.
+        values: n raw values or callables.
         identities: n; None is like no other.
-        batch_size: See there.
-
-    Returns:
-        What came of the n values, and how many were encoded.
+        batch_size: Tokens (text) or rows (others) a batch may hold.
     """
     first: dict[Hashable, int] = {}
     chosen: list[int] = []
@@ -83,14 +68,8 @@ def embed_unique(
         return pipeline.embed(values, batch_size=batch_size), len(values)
     once = pipeline.embed([values[number] for number in chosen], batch_size=batch_size)
     places = inverse.tolist()
-    spread = EmbeddingResult(
-        once.vectors[inverse],
-        once.ok[inverse],
-        [once.reasons[place] for place in places],
-        [once.details[place] for place in places],
-        once.seconds,
-        once.batch_size,
-    )
+    reasons, details = ([words[place] for place in places] for words in (once.reasons, once.details))
+    spread = replace(once, vectors=once.vectors[inverse], ok=once.ok[inverse], reasons=reasons, details=details)
     return spread, len(chosen)
 
 
@@ -100,13 +79,10 @@ def embed_vectors(encoder: Encoder, column: pa.Array) -> EmbeddingResult:
     Args:
         encoder: A vector encoder.
         column: Lists of numbers, of fixed size or not.
-
-    Returns:
-        As :meth:`Pipeline.embed` of the column's values.
     """
-    n, dim = len(column), encoder.dim
-    vectors = np.zeros((n, dim), np.float32)
-    has_value = np.zeros(n, np.bool_)
+    dim = encoder.dim
+    result = EmbeddingResult.empty(len(column), dim)
+    vectors, has_value = result.vectors, result.ok
     if pa.types.is_fixed_size_list(column.type) or pa.types.is_list(column.type):
         lengths = pa.compute.list_value_length(column).fill_null(-1).to_numpy(zero_copy_only=False)
         has_value = np.asarray(lengths == dim)
@@ -122,15 +98,13 @@ def embed_vectors(encoder: Encoder, column: pa.Array) -> EmbeddingResult:
             else:
                 has_value[np.flatnonzero(has_value)[~finite]] = False
                 vectors[has_value] = taken[finite]
-    reasons: list[str | None] = [None] * n
-    details: list[str | None] = [None] * n
     for row in np.flatnonzero(~has_value).tolist():
         try:
             vectors[row] = encoder.encode([encoder.prepare(column[row].as_py())])[0]
             has_value[row] = True
         except BadInputError as error:
-            reasons[row], details[row] = str(error.reason), error.detail
-    return EmbeddingResult(vectors, has_value, reasons, details, {}, 0)
+            result.reasons[row], result.details[row] = str(error.reason), error.detail
+    return replace(result, vectors=vectors, ok=has_value)
 
 
 def _rescale_weights(scaled_weights: NDArray[np.float64], offsets: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -140,8 +114,7 @@ def _rescale_weights(scaled_weights: NDArray[np.float64], offsets: NDArray[np.in
     [0.56, 0.56, 0.75]
     """
     _, exponents = np.frexp(np.maximum.reduceat(scaled_weights, offsets[:-1]))
-    scaled: NDArray[np.float64] = np.ldexp(scaled_weights, -np.repeat(exponents, np.diff(offsets)))
-    return scaled
+    return np.asarray(np.ldexp(scaled_weights, -np.repeat(exponents, np.diff(offsets))))
 
 
 def pool_values(
@@ -154,15 +127,12 @@ def pool_values(
         encoded: See :class:`PooledResult`.
         offsets: (n + 1,) where the values of each row begin; every row has at least one.
         weights: (m,) weight of each value; those that are negative or not finite make their value a bad one.
-
-    Returns:
-        The rows.
     """
     n = len(offsets) - 1
     if n == len(values.ok) and weights is None:
         counts = values.ok.astype(np.int32)
-        same = (values.vectors, values.ok, values.reasons, values.details)
-        return PooledResult(*same, counts, [], encoded, values.seconds, values.batch_size)
+        same = (values.vectors, values.ok, values.reasons, values.details, values.seconds, values.batch_size)
+        return PooledResult(*same, counts, [], encoded)
     reasons, details, ok = list(values.reasons), list(values.details), values.ok.copy()
     scaled_weights = ok.astype(np.float64)
     if weights is not None:
@@ -183,8 +153,9 @@ def pool_values(
     )
     means = np.divide(sums, total[:, None], out=np.zeros_like(sums), where=has_value[:, None]).astype(np.float32)
     left = np.where(has_value, counts, 0).astype(np.int32)
+    nothing: list[str | None] = [None] * n
     pooled = PooledResult(
-        means, has_value, [None] * n, [None] * n, left, [], encoded, values.seconds, values.batch_size
+        means, has_value, nothing, nothing.copy(), values.seconds, values.batch_size, left, [], encoded
     )
     row_of = np.repeat(np.arange(n), np.diff(offsets))
     for row in np.flatnonzero(~has_value & (counts > 0)).tolist():

@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from traceback import clear_frames
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.encoders.base import Encoder, Vectors
-from barycenter.fusion.encoders.prefetch import Prefetcher, PrefetchThreads, PreparedChunk
+from barycenter.fusion.encoders.prefetch import NumberedRows, Prefetcher, PrefetchThreads, PreparedChunk
 from barycenter.fusion.errors import Reason
 
 
@@ -39,6 +38,12 @@ class EmbeddingResult:
     details: list[str | None]
     seconds: dict[str, float]
     batch_size: int
+
+    @staticmethod
+    def empty(n: int, dim: int, batch_size: int = 0) -> "EmbeddingResult":
+        """Of n rows of which none is encoded yet."""
+        vectors, ok = np.zeros((n, dim), np.float32), np.zeros(n, np.bool_)
+        return EmbeddingResult(vectors, ok, [None] * n, [None] * n, {}, batch_size)
 
 
 class Pipeline:
@@ -71,9 +76,7 @@ class Pipeline:
     def __enter__(self) -> "Pipeline":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._threads.close()
         self._model.shutdown(wait=True, cancel_futures=True)
         if self._torch:
@@ -93,22 +96,12 @@ class Pipeline:
             values: n raw values, or callables without arguments that read one (run on reading threads).
             batch_size: Tokens (text) or rows (others) a batch may hold.
 
-        Returns:
-            Vectors, and what was wrong with the rows that have none.
-
         Raises:
-            Exception: Whatever a value's callable raises except BadInputError: a failure of the storage, not of the
-                row.
+            Exception: Whatever a value's callable raises except BadInputError: the storage failed, not the row.
             torch.OutOfMemoryError: A single row does not fit the device.
         """
-        result = EmbeddingResult(
-            np.zeros((len(values), self.encoder.dim), np.float32),
-            np.zeros(len(values), np.bool_),
-            [None] * len(values),
-            [None] * len(values),
-            {"read": 0.0, "prepare": 0.0, "model": 0.0, "waiting": 0.0},
-            batch_size,
-        )
+        result = EmbeddingResult.empty(len(values), self.encoder.dim, batch_size)
+        result.seconds = dict.fromkeys(("read", "prepare", "model", "waiting"), 0.0)
         prefetcher = Prefetcher(self._threads, values, max(self.encoder.window_rows(batch_size), 1))
         call = _EmbedCall(self, result)
         try:
@@ -138,8 +131,6 @@ def _use_one_torch_thread() -> None:
 
 @dataclass(slots=True)
 class _LaunchResult:
-    """What the encoder's ``launch`` returned, and the seconds it took."""
-
     value: Any
     seconds: float
 
@@ -154,29 +145,20 @@ def _launch(encoder: Encoder, batch: Sequence[Any]) -> _LaunchResult:
     return _LaunchResult(value, time.perf_counter() - start)
 
 
-@dataclass(slots=True)
-class _ModelBatch:
-    """Rows that the model reads together."""
-
-    rows: list[int]
-    prepared: list[Any]
-
-
 class _EmbedCall:
     """One call's batches on their way through the model, two for each of its threads at a time."""
 
     def __init__(self, pipeline: Pipeline, result: EmbeddingResult) -> None:
         self._pipeline, self._encoder, self._result = pipeline, pipeline.encoder, result
-        self._batches: deque[_ModelBatch] = deque()
-        self._launched: deque[tuple[_ModelBatch, Future[_LaunchResult]]] = deque()
+        self._batches: deque[NumberedRows] = deque()
+        self._launched: deque[tuple[NumberedRows, Future[_LaunchResult]]] = deque()
 
     def feed(self, prefetcher: Prefetcher) -> None:
         """Launches everything; the last batches are still under way when it returns."""
         while (chunks := prefetcher.next_window(self._collect_until)) is not None:
             for chunk in chunks:
                 self._record(chunk)
-            rows = [row for chunk in chunks for row in chunk.rows]
-            self._add_batches(rows, [item for chunk in chunks for item in chunk.prepared])
+            self._add_batches([row for chunk in chunks for row in chunk.rows])
             while self._batches:
                 self._step()
 
@@ -203,18 +185,17 @@ class _EmbedCall:
         self._result.seconds["read"] += chunk.read
         self._result.seconds["prepare"] += chunk.prepare
 
-    def _add_batches(self, rows: list[int], prepared: list[Any]) -> None:
-        costs = [self._encoder.cost(item) for item in prepared]
-        order = sorted(range(len(rows)), key=lambda i: (-costs[i], i))
-        while order:
-            count = rows_that_fit(costs[order[0]], self._result.batch_size, len(order))
-            batch_rows, order = order[:count], order[count:]
-            self._batches.append(_ModelBatch([rows[i] for i in batch_rows], [prepared[i] for i in batch_rows]))
+    def _add_batches(self, rows: NumberedRows) -> None:
+        rows = sorted(rows, key=lambda row: self._encoder.cost(row[1]), reverse=True)
+        while rows:
+            count = rows_that_fit(self._encoder.cost(rows[0][1]), self._result.batch_size, len(rows))
+            self._batches.append(rows[:count])
+            rows = rows[count:]
 
     def _step(self) -> None:
         if self._batches and len(self._launched) < 2 * self._pipeline.model_threads:
             batch = self._batches.popleft()
-            self._launched.append((batch, self._pipeline.launch(batch.prepared)))
+            self._launched.append((batch, self._pipeline.launch([prepared for _, prepared in batch])))
         else:
             self._collect()
 
@@ -224,32 +205,30 @@ class _EmbedCall:
         try:
             launched = future.result()
         except RuntimeError as error:
-            if len(batch.rows) == 1 or not out_of_memory(error):
+            if len(batch) == 1 or not out_of_memory(error):
                 raise
             self._split(batch)
             return
         start = time.perf_counter()
-        self._store(batch.rows, self._encoder.fetch(launched.value))
+        self._store([row for row, _ in batch], self._encoder.fetch(launched.value))
         self._result.seconds["model"] += launched.seconds + time.perf_counter() - start
 
     def _store(self, rows: list[int], vectors: Vectors) -> None:
         """Notes a batch's vectors; one with a value that is not finite is a bad input, with a reason."""
-        finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        finite = np.isfinite(vectors).all(axis=1)
         self._result.vectors[rows] = np.where(finite[:, None], vectors, np.float32(0))
         self._result.ok[rows] = finite
         for place in np.flatnonzero(~finite).tolist():
             self._result.reasons[rows[place]] = str(Reason.NOT_FINITE)
             self._result.details[rows[place]] = "the encoder gives NaN or infinite values for it"
 
-    def _split(self, batch: _ModelBatch) -> None:
-        size = max(map(self._encoder.cost, batch.prepared)) * len(batch.rows)
+    def _split(self, batch: NumberedRows) -> None:
+        size = max(self._encoder.cost(prepared) for _, prepared in batch) * len(batch)
         if size <= self._result.batch_size:
             self._result.batch_size = max(size // 2, 1)
         again = [batch, *self._batches]
         self._batches.clear()
-        self._add_batches(
-            [row for each in again for row in each.rows], [item for each in again for item in each.prepared]
-        )
+        self._add_batches([row for each in again for row in each])
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -13,38 +13,33 @@ from barycenter.fusion.errors import BadInputError
 _CHUNK = 64
 _READERS = 8
 
+NumberedRows = list[tuple[int, Any]]
+"""Numbers of rows, each with what the encoder made of it."""
+
 
 @dataclass(slots=True)
 class PreparedChunk:
     """Neighboring rows, prepared.
 
     Attributes:
-        rows: Numbers of the good ones.
-        prepared: What the encoder made of them.
+        rows: The good ones.
         errors: Numbers of the bad ones, and why.
         read: Seconds of reading.
         prepare: Seconds of preparing.
     """
 
-    rows: list[int]
-    prepared: list[Any]
+    rows: NumberedRows
     errors: list[tuple[int, BadInputError]]
     read: float
     prepare: float
 
 
-@dataclass(slots=True)
-class _ReadValues:
-    """What was read for some rows, or why it could not be, and the seconds it took."""
-
-    values: list[object]
-    seconds: float
+_ReadValues = tuple[list[object], float]
+"""What was read for some rows, or why it could not be, and the seconds it took."""
 
 
 @dataclass(slots=True)
 class _Pending:
-    """Rows up to ``stop`` on their way through the threads."""
-
     stop: int
     read_future: "Future[_ReadValues] | None"
     prepared_future: "Future[PreparedChunk]"
@@ -123,7 +118,7 @@ class Prefetcher:
             first, last = row_range
             values = self._values[first:last]
             read_future = self._threads.readers.submit(_read, values) if any(map(callable, values)) else None
-            source = read_future or _ReadValues(list(values), 0.0)
+            source = read_future or (list(values), 0.0)
             prepared_future = self._threads.preparers.submit(_prepare, self._threads.encoder, first, source)
             self._pending.append(_Pending(last, read_future, prepared_future))
 
@@ -136,19 +131,18 @@ def _read(values: Sequence[object]) -> _ReadValues:
             read.append(value() if callable(value) else value)
         except BadInputError as error:
             read.append(error)
-    return _ReadValues(read, time.perf_counter() - start)
+    return read, time.perf_counter() - start
 
 
 def _prepare(encoder: Encoder, first: int, source: "_ReadValues | Future[_ReadValues]") -> PreparedChunk:
-    read = source.result() if isinstance(source, Future) else source
-    chunk = PreparedChunk([], [], [], read.seconds, 0.0)
+    values, seconds = source.result() if isinstance(source, Future) else source
+    chunk = PreparedChunk([], [], seconds, 0.0)
     start = time.perf_counter()
-    for row, value in enumerate(read.values, first):
+    for row, value in enumerate(values, first):
         try:
             if isinstance(value, BadInputError):
                 raise value
-            chunk.prepared.append(encoder.prepare(value))
-            chunk.rows.append(row)
+            chunk.rows.append((row, encoder.prepare(value)))
         except BadInputError as error:
             chunk.errors.append((row, error))
     chunk.prepare = time.perf_counter() - start
@@ -157,4 +151,4 @@ def _prepare(encoder: Encoder, first: int, source: "_ReadValues | Future[_ReadVa
 
 def prepare(encoder: Encoder, values: Sequence[object]) -> list[Any]:
     """Reads and prepares values here and now; bad ones are left out."""
-    return _prepare(encoder, 0, _read(values)).prepared
+    return [prepared for _, prepared in _prepare(encoder, 0, _read(values)).rows]

@@ -136,22 +136,14 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 
 
 def _module_folder(folder: Path, path: str) -> Path:
-    """A module's folder; one outside the model's is none of the files that its vectors are known by.
-
-    Raises:
-        JobError: It lies elsewhere.
-    """
+    """A module's folder; one outside the model's is none of the files that its vectors are known by."""
     if Path(path).is_absolute() or ".." in Path(path).parts:
         raise JobError("encoder", f"{folder.name} has a module outside its folder ({path!r} in modules.json)")
     return folder / path
 
 
 def _prompt(folder: Path, whole: Mapping[str, Any]) -> str:
-    """The text put before every other.
-
-    Raises:
-        JobError: The default prompt is none of the prompts.
-    """
+    """The text put before every other."""
     prompts, name = whole.get("prompts") or {}, whole.get("default_prompt_name")
     if name is not None and name not in prompts:
         known = ", ".join(map(repr, prompts)) or "none"

@@ -21,11 +21,7 @@ def describe(spec: EncoderSpec) -> Description:
 
 
 def load(spec: EncoderSpec, device: str) -> "VectorEncoder":
-    """The checks of a vector input; they run on the CPU whatever the device.
-
-    Raises:
-        JobError: As :func:`describe`.
-    """
+    """The checks of a vector input; they run on the CPU whatever the device."""
     del device
     return VectorEncoder(describe(spec).dim)
 

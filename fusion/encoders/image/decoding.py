@@ -36,10 +36,7 @@ def decode(data: object, *, formats: Sequence[str], max_pixels: int, target: int
         formats: Pillow's names of the formats that may be decoded.
         max_pixels: Larger pictures are refused before any pixel is decoded.
         target: Shorter edge that will be asked of the picture, pixels. A JPEG that is larger by two or more is
-            decoded at a reduced scale (1/2, 1/4 or 1/8 of its discrete cosine blocks).
-
-    Returns:
-        An RGB picture, no smaller than ``target`` unless the file is.
+            decoded at a reduced scale (1/2, 1/4 or 1/8 of its discrete cosine blocks), never below ``target``.
 
     Raises:
         BadInputError: NULL, EMPTY, NOT_AN_IMAGE, FORMAT_NOT_ALLOWED, TOO_MANY_PIXELS, TRUNCATED or DECODE_ERROR.

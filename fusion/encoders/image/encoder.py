@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from barycenter.fusion.encoders.base import Encoder, EncoderSpec, Vectors
-from barycenter.fusion.encoders.device import PendingVectors, fuse_conv_bn, to_device, to_host_async
+from barycenter.fusion.encoders.base import EncoderSpec
+from barycenter.fusion.encoders.device import DeviceEncoder, PendingVectors, fuse_conv_bn, to_device, to_host_async
 from barycenter.fusion.encoders.hub import is_stateful
 from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.image.transforms import Pixels, Transform
@@ -42,13 +42,8 @@ class Standardize(nn.Module):
         return lines.to(self._dtype).view(pixels.shape).permute(0, 3, 1, 2)
 
 
-class ImageEncoder(Encoder):
-    """A model from standardized pictures (n, 3, h, w) to vectors (n, dim).
-
-    Attributes:
-        model: The module; in eval mode on its device.
-        transform: Its preprocessing.
-    """
+class ImageEncoder(DeviceEncoder):
+    """A model from standardized pictures (n, 3, h, w) to vectors (n, dim), in eval mode on its device."""
 
     def __init__(self, model: nn.Module, transform: Transform, dim: int, spec: EncoderSpec, device: str) -> None:
         self.dim = dim
@@ -66,11 +61,7 @@ class ImageEncoder(Encoder):
         self.batch_sizes = (1, 2, 4, 8, 16, 32, 64) if cpu else (32, 64, 128, 256, 512)
 
     def prepare(self, value: object) -> Pixels:
-        """Decodes, resizes and cuts one encoded picture: (h, w, 3) uint8.
-
-        Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.image.decoding.decode`.
-        """
+        """Decodes, resizes and cuts one encoded picture: (h, w, 3) uint8."""
         picture = decode(value, formats=self._formats, max_pixels=self._max_pixels, target=self.transform.target)
         return self.transform.pixels(picture)
 
@@ -82,13 +73,3 @@ class ImageEncoder(Encoder):
     def launch(self, batch: Sequence[Pixels]) -> PendingVectors:
         """Starts the model on prepared pictures."""
         return to_host_async(self._network(to_device(np.stack(batch), self.device)))
-
-    def fetch(self, launched: PendingVectors) -> Vectors:
-        """Waits for the vectors: (n, dim) float32."""
-        return launched.vectors()
-
-    def encode(self, batch: Sequence[Pixels]) -> Vectors:
-        """Encodes prepared pictures: (n, dim) float32."""
-        if not len(batch):
-            return np.zeros((0, self.dim), np.float32)
-        return self.fetch(self.launch(batch))

@@ -17,8 +17,7 @@ _BASE = 32
 class PatchTransform(ProcessorTransform):
     """An image processor that cuts one picture into patches, padded to a fixed number of them.
 
-    Attributes:
-        processor: From a picture to ``pixel_values`` (1, patches, values) and ``spatial_shapes`` (1, 2).
+    It makes ``pixel_values`` (1, patches, values) and ``spatial_shapes`` (1, 2) of a picture.
     """
 
     @classmethod

@@ -52,11 +52,7 @@ class TensorTransform(Transform):
 
 @dataclass(frozen=True, slots=True)
 class LibraryTransform(ProcessorTransform):
-    """The model's own image processor, run on one picture at a time, for what :class:`Transform` cannot express.
-
-    Attributes:
-        processor: From a picture to ``pixel_values`` of one size.
-    """
+    """The model's own image processor, run on one picture at a time, for what :class:`Transform` cannot express."""
 
     def pixels(self, picture: Image.Image) -> Pixels:
         """(height, width, 3) float32, standardized."""
@@ -95,11 +91,7 @@ def read_transform(folder: Path, spec: EncoderSpec) -> Transform:
 
 
 def _patches(processor: Any, spec: EncoderSpec) -> Transform:
-    """Of a processor that keeps the aspect ratio and cuts pictures into patches.
-
-    Raises:
-        JobError: The job file asks for a size, or the processor cuts a picture into several.
-    """
+    """Of a processor that keeps the aspect ratio and cuts pictures into patches."""
     name = type(processor).__name__
     if spec.preprocessing is not None:
         raise JobError(
@@ -114,11 +106,7 @@ def _patches(processor: Any, spec: EncoderSpec) -> Transform:
 
 
 def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
-    """(3, h, w) float32 that an image processor makes of one picture.
-
-    Raises:
-        JobError: It makes something else of it.
-    """
+    """(3, h, w) float32 that an image processor makes of one picture."""
     values: NDArray[Any] = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
     if values.ndim != 4 or values.shape[:2] != (1, 3):
         name, shape = type(processor).__name__, "x".join(map(str, values.shape))

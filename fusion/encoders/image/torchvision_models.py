@@ -73,7 +73,7 @@ def find_classifier(architecture: str, size: tuple[int, int]) -> ClassifierLayer
     network returns its penultimate features.
 
     Args:
-        architecture: torchvision's name.
+        architecture: Its name.
         size: (height, width) of its input.
 
     Raises:
@@ -91,11 +91,8 @@ def find_classifier(architecture: str, size: tuple[int, int]) -> ClassifierLayer
     layer = layers[classifier]
     if classes not in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None)):
         raise JobError("encoder", f"torchvision/{architecture} does not end in a classifier that can be cut off")
-    unused = tuple(
-        child
-        for child, _ in model.named_children()
-        if not any(e == child or e.startswith(f"{child}.") for e in executed)
-    )
+    ran = {name.partition(".")[0] for name in executed}
+    unused = tuple(child for child, _ in model.named_children() if child not in ran)
     model.set_submodule(classifier, nn.Identity())
     features: torch.Tensor = model(blank)
     return ClassifierLayer(classifier, int(features.flatten(1).shape[1]), unused)
@@ -103,8 +100,6 @@ def find_classifier(architecture: str, size: tuple[int, int]) -> ClassifierLayer
 
 @dataclass(frozen=True, slots=True)
 class _Resolved:
-    """An architecture with the file its weights come from and the preprocessing that belongs to them."""
-
     architecture: str
     file: Path
     transform: Transform
@@ -115,9 +110,9 @@ def _resolve(spec: EncoderSpec) -> _Resolved:
     architecture = (spec.encoder or "").removeprefix(_PREFIX)
     known = models.list_models(module=models)
     if architecture not in known:
-        raise JobError(
-            "encoder", f"torchvision has no classification architecture {architecture!r}{_suggest(architecture, known)}"
-        )
+        close = " or ".join(get_close_matches(architecture, known, n=3, cutoff=0.5))
+        hint = f"; did you mean {close}?" if close else ""
+        raise JobError("encoder", f"torchvision has no classification architecture {architecture!r}{hint}")
     library = models.get_model_weights(architecture)
     if spec.weights is None:
         preset = library.DEFAULT
@@ -133,11 +128,6 @@ def _resolve(spec: EncoderSpec) -> _Resolved:
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(map(str, transform.crop))
         raise JobError("preprocessing", f"{spec.encoder} cannot read {size} pictures: {_first_line(error)}") from None
-
-
-def _suggest(name: str, known: list[str]) -> str:
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _first_line(error: Exception) -> str:
@@ -157,9 +147,8 @@ def _downloaded(architecture: str, preset: Any) -> Path:
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            torch.hub.download_url_to_file(
-                preset.url, str(file), name.rpartition("-")[2].partition(".")[0], progress=False
-            )
+            digest = name.rpartition("-")[2].partition(".")[0]
+            torch.hub.download_url_to_file(preset.url, str(file), digest, progress=False)
         except (URLError, OSError, RuntimeError) as error:
             raise JobError(
                 "weights",
@@ -173,7 +162,10 @@ def _read(file: Path, *, shapes_only: bool) -> dict[str, torch.Tensor]:
     """A weights file's tensors; with ``shapes_only`` on the meta device, reading headers alone."""
     try:
         if file.suffix == ".safetensors":
-            return _safetensors_shapes(file) if shapes_only else load_file(file)
+            if not shapes_only:
+                return load_file(file)
+            with safe_open(file, framework="pt") as opened:
+                return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118
         if file.suffix not in (".pth", ".pt"):
             raise JobError("weights", f"{file.name} is neither .safetensors nor .pth/.pt")
         where = "meta" if shapes_only else "cpu"
@@ -182,11 +174,6 @@ def _read(file: Path, *, shapes_only: bool) -> dict[str, torch.Tensor]:
         raise
     except Exception as error:  # noqa: BLE001 - torch.load raises whatever its zip and pickle readers raise
         raise JobError("weights", f"{file.name} cannot be read as weights: {_first_line(error)}") from None
-
-
-def _safetensors_shapes(file: Path) -> dict[str, torch.Tensor]:
-    with safe_open(file, framework="pt") as opened:
-        return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118
 
 
 def _unwrapped(loaded: Any, file: Path) -> dict[str, torch.Tensor]:
@@ -201,11 +188,7 @@ def _unwrapped(loaded: Any, file: Path) -> dict[str, torch.Tensor]:
 
 
 def _match_weights(resolved: _Resolved, state: dict[str, torch.Tensor]) -> tuple[nn.Module, dict[str, torch.Tensor]]:
-    """A skeleton with the checkpoint's number of classes, and the part of the checkpoint that inference reads.
-
-    Raises:
-        JobError: A key is missing, unknown or of another shape; the first ones are named.
-    """
+    """A skeleton with the checkpoint's number of classes, and the part of the checkpoint that inference reads."""
     scores = state.get(f"{resolved.classifier.name}.weight")
     classes = int(scores.shape[0]) if scores is not None and scores.ndim else 1000
     model = _build_without_weights(resolved.architecture, classes, resolved.transform.crop)
@@ -253,11 +236,7 @@ def describe(spec: EncoderSpec) -> Description:
 
 
 def load_classifier(spec: EncoderSpec) -> tuple[nn.Module, Transform, ClassifierLayer]:
-    """The whole network with its weights, classifier included, and its preprocessing.
-
-    Raises:
-        JobError: As :func:`describe`.
-    """
+    """The whole network with its weights, classifier included, and its preprocessing."""
     resolved = _resolve(spec)
     model, state = _match_weights(resolved, _read(resolved.file, shapes_only=False))
     ready = OrderedDict((k, v.float() if v.is_floating_point() else v) for k, v in state.items())
@@ -266,24 +245,8 @@ def load_classifier(spec: EncoderSpec) -> tuple[nn.Module, Transform, Classifier
     return model.requires_grad_(False), resolved.transform, resolved.classifier
 
 
-class _Flatten(nn.Module):
-    """A network whose output is flattened to one vector a picture."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.network(pictures)
-        return output.flatten(1)
-
-
 def load(spec: EncoderSpec, device: str) -> ImageEncoder:
-    """A torchvision network without its classifier, ready to encode.
-
-    Raises:
-        JobError: As :func:`describe`.
-    """
+    """A torchvision network without its classifier, ready to encode."""
     model, transform, found = load_classifier(spec)
     model.set_submodule(found.name, nn.Identity())
-    return ImageEncoder(_Flatten(model), transform, found.dim, spec, device)
+    return ImageEncoder(nn.Sequential(model, nn.Flatten(1)), transform, found.dim, spec, device)

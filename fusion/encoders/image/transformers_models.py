@@ -11,17 +11,10 @@ import transformers
 from safetensors import safe_open
 from torch import nn
 
+from barycenter.fusion.encoders import hub
 from barycenter.fusion.encoders.base import Description, EncoderSpec
 from barycenter.fusion.encoders.batch_check import check_independence
 from barycenter.fusion.encoders.fingerprint import library_versions
-from barycenter.fusion.encoders.hub import (
-    encoder_errors,
-    load_model,
-    model_digest,
-    model_folder,
-    model_without_weights,
-    read_config,
-)
 from barycenter.fusion.encoders.image.encoder import ImageEncoder
 from barycenter.fusion.encoders.image.patches import PatchTransform
 from barycenter.fusion.encoders.image.preprocessing import read_transform
@@ -47,12 +40,11 @@ def _checkpoint_keys(folder: Path) -> set[str]:
     if index is not None:
         return set(json.loads(index.read_text("utf-8"))["weight_map"])
     keys: set[str] = set()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in folder.glob("*.safetensors"):
         with safe_open(file, framework="pt") as opened:
             keys |= set(opened.keys())
-    for file in sorted(folder.glob("pytorch_model.bin")) if not keys else ():
-        keys |= set(torch.load(file, map_location="meta", weights_only=True))
-    return keys
+    pickled = folder / "pytorch_model.bin"
+    return set(torch.load(pickled, map_location="meta", weights_only=True)) if not keys and pickled.exists() else keys
 
 
 def _pooler_is_stored(model: nn.Module, folder: Path) -> bool:
@@ -80,7 +72,7 @@ def _dry_run(
     """
     auto, size = _auto_class(config), transform.crop
     layer = _pooling_layer(folder, auto, config)
-    model = model_without_weights(auto, config, spec, **layer)
+    model = hub.model_without_weights(auto, config, spec, **layer)
     if reads_patches(model) != isinstance(transform, PatchTransform):
         reads = "patches" if reads_patches(model) else "whole pictures"
         raise JobError("encoder", f"{spec.encoder} reads {reads}, and its image processor gives something else")
@@ -90,8 +82,8 @@ def _dry_run(
     except JobError:
         raise
     except Exception:  # noqa: BLE001 - whatever a model's code raises where tensors have no values
-        with encoder_errors("encoder", f"{spec.encoder} does not read pictures of {size[0]}x{size[1]}"):
-            model = model_without_weights(auto, config, spec, device="cpu", **layer)
+        with hub.encoder_errors("encoder", f"{spec.encoder} does not read pictures of {size[0]}x{size[1]}"):
+            model = hub.model_without_weights(auto, config, spec, device="cpu", **layer)
             return _output_width(model, trusted, torch.zeros(1, 3, *size), settings)
 
 
@@ -111,9 +103,9 @@ def describe(spec: EncoderSpec) -> Description:
     Raises:
         JobError: The folder or hub id cannot be used for pictures.
     """
-    whole = model_folder(spec)
+    whole = hub.model_folder(spec)
     settings = _read_sentence_config(whole, spec)
-    config = read_config(settings.transformer, spec)
+    config = hub.read_config(settings.transformer, spec)
     transform = read_transform(settings.transformer, spec)
     width, used_output = _dry_run(settings.transformer, config, spec, transform, settings)
     return Description.of(
@@ -121,7 +113,7 @@ def describe(spec: EncoderSpec) -> Description:
         {
             "kind": "image",
             "model": config.model_type,
-            "files": model_digest(whole, spec.trust_remote_code),
+            "files": hub.model_digest(whole, spec.trust_remote_code),
             "transform": transform.as_json(),
             "features": used_output,
             "then": [kind for kind, _ in settings.steps],
@@ -132,7 +124,7 @@ def describe(spec: EncoderSpec) -> Description:
 
 
 def _read_sentence_config(whole: Path, spec: EncoderSpec) -> SentenceConfig:
-    with encoder_errors("encoder", f"{spec.encoder} has settings that cannot be read"):
+    with hub.encoder_errors("encoder", f"{spec.encoder} has settings that cannot be read"):
         settings = read_sentence_config(whole)
         config = next((c for c in map(read_json, sorted(settings.transformer.glob("sentence_*_config.json"))) if c), {})
     modalities = config.get("modality_config", {"image": {}})
@@ -152,12 +144,12 @@ def load(spec: EncoderSpec, device: str) -> ImageEncoder:
     Raises:
         JobError: As :func:`describe`, weights are missing, or a picture's vector depends on more than the picture.
     """
-    settings = _read_sentence_config(model_folder(spec), spec)
-    config = read_config(settings.transformer, spec)
+    settings = _read_sentence_config(hub.model_folder(spec), spec)
+    config = hub.read_config(settings.transformer, spec)
     transform = read_transform(settings.transformer, spec)
     auto = _auto_class(config)
     layer = _pooling_layer(settings.transformer, auto, config)
-    model, missing = load_model(auto, settings.transformer, spec, (_POOLER, "position_ids"), **layer)
+    model, missing = hub.load_model(auto, settings.transformer, spec, (_POOLER, "position_ids"), **layer)
     if hasattr(model, "get_image_features") and hasattr(model, "text_model"):
         del model.text_model
     trusted = not any(key.startswith(_POOLER) for key in missing)
@@ -183,11 +175,7 @@ def _sample_inputs(size: tuple[int, int]) -> list[Pixels]:
 
 @torch.inference_mode()
 def _refuse_missing(features: VisionModel, missing: set[str], size: tuple[int, int], spec: EncoderSpec) -> None:
-    """Weights that were not in the folder, and were drawn at random, must not reach the vectors.
-
-    Raises:
-        JobError: One does.
-    """
+    """Weights that were not in the folder, and were drawn at random, must not reach the vectors."""
     drawn = {key: value for key, value in features.model.named_parameters() if key in missing}
     if not drawn:
         return

@@ -12,8 +12,6 @@ from barycenter.fusion.encoders.base import JSON, Preprocessing
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 
 _REDUCING_GAP = 3.0
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,9 @@ class Transform:
         """This transform with the job file's sizes and statistics; the filter stays the model's own."""
         if preprocessing is None:
             return self
-        return replace(
-            self,
-            resize=(preprocessing.resize, preprocessing.resize),
-            exact=False,
-            crop=(preprocessing.crop, preprocessing.crop),
-            mean=tuple(preprocessing.mean),
-            std=tuple(preprocessing.std),
-        )
+        edge, cut = preprocessing.resize, preprocessing.crop
+        mean, std = tuple(preprocessing.mean), tuple(preprocessing.std)
+        return replace(self, resize=(edge, edge), exact=False, crop=(cut, cut), mean=mean, std=std)
 
     def as_json(self) -> dict[str, JSON]:
         """The settings that the pixels depend on, as JSON for the encoder's fingerprint."""
@@ -112,11 +105,7 @@ class Transform:
 
 @dataclass(frozen=True, slots=True)
 class ProcessorTransform(Transform):
-    """Base of what hands each picture, whole, to a model's own image processor, which standardizes it.
-
-    Attributes:
-        processor: From a picture to the model's arguments.
-    """
+    """Base of what hands each picture, whole, to a model's own image processor, which standardizes it."""
 
     processor: Any = None
 

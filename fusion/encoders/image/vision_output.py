@@ -47,11 +47,7 @@ class VisionModel(nn.Module):
         return self._vector(self._run(pictures))
 
     def tokens(self, pictures: torch.Tensor) -> torch.Tensor:
-        """The last states, (n, 3, h, w) to (n, tokens, width), for a Pooling module.
-
-        Raises:
-            JobError: There are none.
-        """
+        """The last states, (n, 3, h, w) to (n, tokens, width), for a Pooling module; JobError where there are none."""
         output = self._run(pictures)
         states = output.pooler_output if self.tower else output.last_hidden_state
         if not isinstance(states, torch.Tensor) or states.ndim != 3:
@@ -69,11 +65,7 @@ class VisionModel(nn.Module):
         return run(pixel_values=pictures, noise=order.expand(pictures.shape[0], -1))
 
     def _choose_output(self, output: Any) -> str:
-        """Which part of a model's output is its vector, a fixed word.
-
-        Raises:
-            JobError: None of its parts can be one.
-        """
+        """Which part of a model's output is its vector, a fixed word."""
         if isinstance(output, torch.Tensor) or getattr(output, "image_embeds", None) is not None:
             return "embedding"
         if getattr(output, "cls_token_value", None) is not None:
@@ -108,12 +100,7 @@ class VisionModel(nn.Module):
 
 
 class VisionModelWithModules(nn.Module):
-    """Features followed by the modules of a sentence encoder's folder, which compute in float32.
-
-    Args:
-        features: Of a picture.
-        settings: Of the folder.
-    """
+    """Features of a picture followed by the modules of a sentence encoder's folder, which compute in float32."""
 
     def __init__(self, features: VisionModel, settings: SentenceConfig) -> None:
         super().__init__()

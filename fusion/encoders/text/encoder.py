@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
+from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec
 from barycenter.fusion.encoders.batch_check import TOLERANCE, check_independence, depends_on_batch
-from barycenter.fusion.encoders.device import PendingVectors, to_device, to_host_async
+from barycenter.fusion.encoders.device import DeviceEncoder, PendingVectors, to_device, to_host_async
 from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.hub import (
     attention_reset,
@@ -80,12 +80,8 @@ def describe(spec: EncoderSpec) -> Description:
         encoder = _load(replace(spec, dtype="float32"), settings, config, "cpu")
         with encoder_errors("encoder", f"{spec.encoder} does not read texts"):
             check_independence(encoder, encoder.samples, str(spec.encoder))
-        pooled, width, max_length, batching = (
-            encoder.pooled,
-            encoder.dim,
-            encoder.tokenizer.max_length,
-            encoder.batching,
-        )
+        pooled, batching = encoder.pooled, encoder.batching
+        width, max_length = encoder.dim, encoder.tokenizer.max_length
     else:
         log.warning("%s: does not fit this machine's memory: not checked whether its vectors depend on the batch",
                     spec.encoder)  # fmt: skip
@@ -146,7 +142,7 @@ def _without_padding(model: nn.Module, tokenizer: Tokenizer) -> "VariableLengthM
     return VariableLengthModel.of(model, tokenizer.pad_id)
 
 
-class TextEncoder(Encoder):
+class TextEncoder(DeviceEncoder):
     """A text model; batches are measured in tokens, padding included.
 
     Attributes:
@@ -220,11 +216,7 @@ class TextEncoder(Encoder):
                 return
 
     def prepare(self, value: object) -> list[int]:
-        """One text's token ids.
-
-        Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.row_values.check_text`.
-        """
+        """One text's token ids."""
         return self.tokenizer([check_text(value)])[0]
 
     def cost(self, prepared: list[int]) -> int:
@@ -279,14 +271,6 @@ class TextEncoder(Encoder):
         ids = np.full(mask.shape, self.tokenizer.pad_id, np.int64)
         ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
         return to_device(ids, self.device), None if mask.all() else to_device(mask.astype(np.int64), self.device)
-
-    def fetch(self, launched: PendingVectors) -> Vectors:
-        """Waits for the vectors: (n, dim) float32."""
-        return launched.vectors()
-
-    def encode(self, batch: Sequence[list[int]]) -> Vectors:
-        """Encodes token ids: (n, dim) float32."""
-        return self.fetch(self.launch(batch)) if len(batch) else np.zeros((0, self.dim), np.float32)
 
 
 def _rows_run_together(batch: Sequence[list[int]], alone: bool) -> Iterator[list[int]]:

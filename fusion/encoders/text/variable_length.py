@@ -105,9 +105,8 @@ class VariableLengthModel:
         """
         lengths = mask.sum(dim=1)
         offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
-        positions = (torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)[mask] + self._first_position)[
-            None
-        ]
+        columns = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
+        positions = (columns[mask] + self._first_position)[None]
         given = {"token_type_ids": torch.zeros_like(positions)} if self._typed else {}
         run: Any = self._model
         with _variable_length_attention(run, _Offsets(offsets, mask.shape[1])):

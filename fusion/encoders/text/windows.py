@@ -23,11 +23,7 @@ class WindowedTextEncoder(Encoder):
         self.dim, self.batch_sizes, self.parallel = encoder.dim, encoder.batch_sizes, encoder.parallel
 
     def prepare(self, value: object) -> list[list[int]]:
-        """Token ids of every window.
-
-        Raises:
-            BadInputError: As :func:`barycenter.fusion.encoders.row_values.check_text`.
-        """
+        """Token ids of every window."""
         tokenizer = self._encoder.tokenizer
         return tokenizer(tokenizer.windows(check_text(value)))
 
