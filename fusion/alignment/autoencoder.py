@@ -1,7 +1,7 @@
 """An autoencoder with one bottleneck for all inputs, from which every one is decoded, whichever are there."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
@@ -10,7 +10,7 @@ from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, st
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.arrays import Float64
-from barycenter.fusion.moments import Moments, Precision
+from barycenter.fusion.moments import Moments
 
 if TYPE_CHECKING:
     from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 _COMPLETION_RIDGE = 0.1
 
 
+@dataclass(eq=False, repr=False)
 class Autoencoder(TrainedAlignment):
     r"""Encoders of every input into one bottleneck, trained to decode all inputs from any subset (Ngiam et al. 2011).
 
@@ -28,22 +29,10 @@ class Autoencoder(TrainedAlignment):
     start is the PCA of the block-scaled concatenation (``joint`` with gamma = 1), which is the optimum of the linear
     autoencoder (Baldi and Hornik 1989).
 
+    The parameters are those of :class:`TrainedAlignment` (``width``: of the decoder, too) and
+
     Args:
-        dim: Width of the bottleneck.
-        regularization: See :class:`TrainedAlignment`, also for what follows.
-        folds: Of the rows; the first one is held out.
-        precision: Type in which moments are multiplied.
-        width: Hidden units of every encoder, and of the decoder.
-        epochs: At most.
-        patience: Epochs without a better held-out loss.
-        batch_size: Rows in a step.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW.
         input_dropout: Probability with which an input of a row is withheld, never all.
-        feature_dropout: Probability with which a feature is.
-        seed: Of everything random.
-        device: ``auto``, ``cpu``, ``cuda``.
-        widths: ``{name: columns}`` of the inputs, for one matrix of all of them.
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 2))
@@ -54,30 +43,7 @@ class Autoencoder(TrainedAlignment):
 
     method = "autoencoder"
     start_method = Joint
-
-    def __init__(
-        self,
-        dim: int | None = 256,
-        regularization: float | Literal["auto"] = "auto",
-        folds: int = 5,
-        precision: Precision = "float32",
-        width: int = 512,
-        epochs: int = 50,
-        patience: int = 5,
-        batch_size: int = 256,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-2,
-        input_dropout: float = 0.3,
-        feature_dropout: float = 0.1,
-        seed: int = 0,
-        device: str = "auto",
-        widths: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(
-            dim, regularization, folds, precision, width, epochs, patience, batch_size, learning_rate, weight_decay,
-            feature_dropout, seed, device, widths,
-        )  # fmt: skip
-        self.input_dropout = input_dropout
+    input_dropout: float = 0.3
 
     def _check_params(self) -> None:
         super()._check_params()

@@ -13,6 +13,7 @@ from sklearn.utils.extmath import randomized_svd
 
 from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.alignment.linear import Canonical
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import check_whole
@@ -22,13 +23,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_KERNEL_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000
 FEATURES_A_ROW = 4
 """More features than this would span no more than the rows do."""
 
 
-class KernelCCA(FeatureAlignment):
+class KernelCCA(Canonical, FeatureAlignment):
     r"""CCA between Gaussian kernels, approximated by random Fourier features (Rahimi and Recht 2007).
 
     .. math:: \phi(x) = \sqrt{2/D}\,[\cos(x\Omega), \sin(x\Omega)], \quad \Omega_{ij} \sim N(0, \sigma^{-2})
@@ -53,7 +53,7 @@ class KernelCCA(FeatureAlignment):
     """
 
     method = "kernel-cca"
-    min_inputs = 2
+    ridges = (1e-4, 1e-3, 1e-2, 1e-1)
     frequencies_: dict[str, FloatArray]
 
     def __init__(
@@ -71,11 +71,6 @@ class KernelCCA(FeatureAlignment):
         self.n_features = n_features
         self.bandwidth = bandwidth
         self.seed = seed
-
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """All but the widest feature space."""
-        return sum(widths) - max(widths)
 
     def _fit(self, views: Views, _y: object, groups: Sequence[object] | None) -> None:
         """Draws frequencies, gathers the moments of the features in blocks, and solves."""
@@ -139,13 +134,6 @@ class KernelCCA(FeatureAlignment):
 
     def _trains(self, folds: FoldMoments) -> Iterable[Moments]:
         return folds.iter_leave_one_out()
-
-    def _canonical(self) -> Float64 | None:
-        return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
-
-    def _ridges(self, _folds: FoldMoments) -> list[float]:
-        """The ridges to compare."""
-        return list(_KERNEL_RIDGES) if self.regularization == "auto" else [float(self.regularization)]
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
         names = moments.names

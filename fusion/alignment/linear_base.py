@@ -28,6 +28,7 @@ from barycenter.fusion.validation import Views
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 _FALLBACK_RIDGE = 0.1
 
@@ -84,9 +85,9 @@ class LinearAlignment(Alignment):
         self.widths = widths
 
     @classmethod
-    @abstractmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
         """The most components that inputs of these widths (or ranks) allow."""
+        return min(widths)
 
     @abstractmethod
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
@@ -237,9 +238,13 @@ class LinearAlignment(Alignment):
         """The correlations of components that correspond one to one; None where they need not."""
         return None
 
-    def columns(self, views: Views) -> dict[str, FloatArray]:
-        """What the weights act on: complete inputs as they are."""
-        return dict(views)
+    def _features(self, name: str, values: FloatArray) -> FloatArray:  # noqa: ARG002
+        """(n, D) what the weights act on, of rows that have the input: the input as it is."""
+        return values
+
+    def _feature_modules(self) -> "dict[str, nn.Module]":
+        """The same maps as torch modules."""
+        return {}
 
     def fill_for_target(self, moments: Moments, sample: Sample, weights: Mapping[str, float] | None = None) -> float:
         """Changes what is filled in for missing inputs so that a linear head predicts the target best.
@@ -253,16 +258,16 @@ class LinearAlignment(Alignment):
             The ridge of the head, the one that it takes on the fused sample.
         """
         rows = sample.complete()
-        rows = replace(rows, views=self.columns(rows.views))
+        rows = replace(rows, views={name: self._features(name, values) for name, values in rows.views.items()})
         maps, ridge = maps_for_target(self.projection_, moments, rows, weights, own_ridges=bool(self.fill_ridges))
         self.projection_ = self.projection_.with_maps(maps)
         return ridge
 
     def _project(self, name: str, values: FloatArray) -> FloatArray:
-        return self.projection_.project(name, values)
+        return self.projection_.project(name, self._features(name, values))
 
     def _fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
-        return self.projection_.fuse(present, method, shares)
+        return self.projection_.fuse({name: self._features(name, v) for name, v in present.items()}, method, shares)
 
     def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
         """A differentiable module: projects, fills in and averages as :meth:`fuse`; exports with ``torch.export``.
@@ -272,7 +277,7 @@ class LinearAlignment(Alignment):
         """
         from barycenter.fusion.alignment.torch_module import FuseModule
 
-        return FuseModule(self.projection_, *self._average(average, weights))
+        return FuseModule(self.projection_, *self._average(average, weights), self._feature_modules())
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values = {"regularization": self.regularization_, "rank": self.rank_, "n": self.n_}

@@ -14,6 +14,7 @@ import numpy as np
 from barycenter.fusion.alignment import eigenproblems as _solvers
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.kernel import FEATURES_A_ROW, KernelCCA
+from barycenter.fusion.alignment.linear import CCA
 from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.arrays import Float64, FloatArray
@@ -108,10 +109,7 @@ def _variates(moments: Moments, _alignment: LinearAlignment) -> RetrievalSpace:
     ranks = [_solvers.spectrum(moments, name).rank for name in moments.names]
     limit, parts = max(1, sum(ranks) - max(ranks)), []
     for ridge, power in _VARIATES:
-        if len(ranks) == 2:
-            weights = _solvers.cca(moments, ridge, limit)
-        else:
-            weights = _solvers.joint(moments, 0.0, dict.fromkeys(moments.names, 1.0), ridge, limit)
+        weights = CCA().solve(moments, ridge, limit)
         pairs = combinations(weights, 2)
         shared = [np.einsum("ij,ij->j", weights[a], moments.block(a, b) @ weights[b]) for a, b in pairs]
         loud = np.clip(np.mean(shared, axis=0), 0, None) ** power

@@ -44,6 +44,7 @@ class Layer:
         return np.hstack([standard, np.maximum(standard @ self.hidden.astype(dtype) + self.bias.astype(dtype), 0)])
 
 
+@dataclass(eq=False, repr=False)
 class TrainedAlignment(FeatureAlignment):
     """Base of the alignments that are trained by gradient descent.
 
@@ -73,32 +74,23 @@ class TrainedAlignment(FeatureAlignment):
         heldout_correlations_: On the held-out fold, of what was trained without it.
     """
 
-    start_method: ClassVar[type[LinearAlignment]]
-    history_: list[float]
-    layers_: dict[str, Layer]
+    dim: int | None = 256
+    regularization: float | Literal["auto"] = "auto"
+    folds: int = 5
+    precision: Precision = "float32"
+    width: int = 512
+    epochs: int = 50
+    patience: int = 5
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-2
+    feature_dropout: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    widths: Mapping[str, int] | None = None
 
-    def __init__(
-        self,
-        dim: int | None,
-        regularization: float | Literal["auto"],
-        folds: int,
-        precision: Precision,
-        width: int,
-        epochs: int,
-        patience: int,
-        batch_size: int,
-        learning_rate: float,
-        weight_decay: float,
-        feature_dropout: float,
-        seed: int,
-        device: str,
-        widths: Mapping[str, int] | None,
-    ) -> None:
-        super().__init__(dim, regularization, folds, precision, widths=widths)
-        self.width, self.epochs, self.patience, self.batch_size = width, epochs, patience, batch_size
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.feature_dropout = feature_dropout
-        self.seed, self.device = seed, device
+    start_method: ClassVar[type[LinearAlignment]]
+    fill_ridges = None
 
     @abstractmethod
     def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
@@ -222,12 +214,10 @@ class TrainedAlignment(FeatureAlignment):
     def _rank(self, moments: Moments, name: str) -> int:
         return min(moments.dims[name], max(moments.n - 1, 0))
 
-    def solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        """``{name: (d, dim)}`` weights as they were trained."""
-        return self._solve(moments, ridge, dim)
-
-    def _solve(self, _moments: Moments, _ridge: float, _dim: int) -> Weights:
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:  # noqa: ARG002
         return self._weights
+
+    solve = _solve
 
     def _choose(self, folds: FoldMoments) -> None:
         if len(folds.total.names) > 1:
