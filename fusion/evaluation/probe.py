@@ -27,7 +27,7 @@ from barycenter.fusion.evaluation.baselines import (
 )
 from barycenter.fusion.evaluation.intervals import RowScores, evidence
 from barycenter.fusion.heads.linear import LinearHead
-from barycenter.fusion.heads.targets import infer_task, is_empty
+from barycenter.fusion.heads.targets import as_objects, infer_task, is_empty
 from barycenter.fusion.metrics import correct
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of
@@ -75,7 +75,7 @@ def probe(
         ValueError: If no training row has a label, or labels, groups or masks are not one a row.
     """
     views = {name: as_matrix(name, values) for name, values in check_views(views).items()}
-    labels = as_labels(labels)
+    labels = as_objects(labels)
     _check_rows(common_rows(views), labels=labels, groups=groups, train=train, test=test)
     train, test = _mask("train", train), _mask("test", test)
     task = _task(labels, task)
@@ -141,7 +141,7 @@ def cross_validated_probe(
         ValueError: If a fold leaves nothing to learn from or nothing to score, or labels or groups are not one a row.
     """
     views = {name: as_matrix(name, values) for name, values in check_views(views).items()}
-    labels = as_labels(labels)
+    labels = as_objects(labels)
     _check_rows(common_rows(views), labels=labels, groups=groups)
     task = _task(labels, task)
     n = len(labels)
@@ -347,14 +347,6 @@ def _task(labels: NDArray[Any], task: Task) -> Task:
     if not known:
         raise ValueError("no row has a label; the probe has nothing to learn from")
     return infer_task(known)
-
-
-def as_labels(labels: Labels) -> NDArray[Any]:
-    """(n,) labels as objects, lists of labels included."""
-    array = np.empty(len(labels), dtype=object)
-    for row, label in enumerate(labels):
-        array[row] = label
-    return array
 
 
 def _default_imputer(views: dict[str, FloatArray], groups: list[object]) -> Imputes:

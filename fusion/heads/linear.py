@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class LinearHead(Head):
     (True, ['cat', 'dog'])
     """
 
-    FORMAT: ClassVar[str] = "barycenter-linear-head"
+    FORMAT = "barycenter-linear-head"
 
     ridge_: float
     coef_: Float64
@@ -112,23 +112,9 @@ class LinearHead(Head):
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
-        arrays = {
-            "coef": self.coef_,
-            "intercept": self.intercept_,
-            "slope": self.scores_.slope,
-            "offset": self.scores_.offset,
-        }
-        about = {
-            "format": self.FORMAT,
-            "version": 1,
-            "task": self.task_,
-            "classes": self.scores_.targets.classes,
-            "shape": self.scores_.targets.shape,
-            "ridge": self.ridge_,
-            "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": self._saved_params(),
-        }
-        save_estimator(folder, "head", about, arrays)
+        arrays = {"coef": self.coef_, "intercept": self.intercept_}
+        arrays |= {"slope": self.scores_.slope, "offset": self.scores_.offset}
+        save_estimator(folder, "head", self._header({"ridge": self.ridge_}), arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -138,16 +124,9 @@ class LinearHead(Head):
             ValueError: If the folder holds something else.
         """
         about, arrays = load_estimator(folder, "head", cls.FORMAT, 1)
-        params = about["params"]
-        if isinstance(params["class_weight"], list):
-            params["class_weight"] = dict(params["class_weight"])
-        head = cls(**params)
-        head.coef_, head.intercept_ = arrays["coef"], arrays["intercept"]
+        head = cls._of_header(about, arrays["slope"], arrays["offset"])
+        head.coef_, head.intercept_, head.ridge_ = arrays["coef"], arrays["intercept"], about["ridge"]
         head.n_features_in_ = len(head.coef_)
-        head.task_, head.ridge_ = about["task"], about["ridge"]
-        head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
-        targets = Targets(about["task"], about["classes"], about["shape"])
-        head.scores_ = CalibratedScores(targets, arrays["slope"], arrays["offset"])
         return head
 
     def _check(self, X: FloatArray, y: Sequence[Any] | NDArray[Any]) -> None:
