@@ -1,4 +1,4 @@
-"""Figures of merit: retrieval, accuracy, R2, calibration, and the gap between two models with its interval."""
+"""Figures of merit: retrieval, accuracy, R2, and the gap between two models with its interval."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -173,19 +173,6 @@ def bootstrap_means(
         times = np.bincount(drawn.ravel(), minlength=part * size).reshape(part, size).astype(np.float64)
         means[start : start + part] = (times @ sums) / (times @ counts)[:, None]
     return means
-
-
-def expected_calibration_error(confidence: NDArray[np.floating], hits: NDArray[np.bool_], bins: int = 15) -> float:
-    """Mean distance between confidence and accuracy over bins of equal width (Guo et al. 2017, eq. 5).
-
-    Args:
-        confidence: (n,) probability of the predicted class.
-        hits: (n,) whether it was right.
-        bins: Number of bins.
-    """
-    which = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
-    gap = np.bincount(which, np.asarray(confidence, dtype=np.float64) - hits, minlength=bins)
-    return float(np.abs(gap).sum() / max(len(which), 1))
 
 
 def finite_rows(name: str, values: object) -> FloatArray:

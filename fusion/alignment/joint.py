@@ -34,7 +34,7 @@ class Joint(LinearAlignment):
         dim: Number of components.
         regularization: See :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
         folds: Cross-validation folds.
-        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
+        precision: See :class:`barycenter.fusion.moments.Moments`.
         gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
         block_weights: Inertia omega > 0 of each input, on any common scale; ``auto`` is equal.
         fill_ridges: See :class:`LinearAlignment`.

@@ -40,7 +40,7 @@ class KernelCCA(Canonical, FeatureAlignment):
         dim: Number of components.
         regularization: Ridge > 0 relative to the mean variance of the features; ``auto`` is cross-validated.
         folds: Cross-validation folds.
-        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
+        precision: See :class:`barycenter.fusion.moments.Moments`.
         n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.

@@ -40,7 +40,7 @@ class LinearAlignment(Alignment):
         dim: Number of components; None for as many as the data allow.
         regularization: Ridge relative to the mean variance of each input, >= 0; ``auto`` is cross-validated.
         folds: Cross-validation folds of :meth:`fit`.
-        precision: Type in which :meth:`fit` multiplies; see :class:`barycenter.fusion.moments.folds.Moments`.
+        precision: Type in which :meth:`fit` multiplies; see :class:`barycenter.fusion.moments.Moments`.
         fill_ridges: Ridge of the regression that fills in an input where it is missing, by its name; None or a name
             left out means the ridge of the alignment.
         widths: ``{name: columns}`` of the inputs, in order, where :meth:`fit` is given one matrix of all of them.

@@ -113,12 +113,6 @@ class Moments:
         """Number of rows that have one input."""
         return self._joint.n + self._partial[name].n
 
-    def marginal(self, name: str) -> tuple[int, Float64, Float64]:
-        """Count, (d,) mean and (d, d) covariance of one input over all rows that have it."""
-        own = self._joint.block(self.columns[name])
-        own.add(self._partial[name])
-        return own.n, own.mean, own.cov
-
     def select(self, names: Sequence[str]) -> "Moments":
         """The moments of some of the inputs, from the rows that have all of them."""
         chosen = Moments({name: self.dims[name] for name in names}, self.precision)
@@ -150,8 +144,7 @@ class Moments:
         Raises:
             ValueError: See :meth:`of`.
         """
-        arrays = self.checked(views, first)
-        self.add_checked(arrays, first)
+        self.add_checked(self.checked(views, first), first)
 
     def checked(self, views: Views, first: int = 0) -> dict[str, NDArray[Any]]:
         """The views as arrays that fit these moments, every row of them read once.
