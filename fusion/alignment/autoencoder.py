@@ -4,9 +4,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 
-from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, stacked
+from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, ridge_solve, stacked
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.arrays import Float64
@@ -68,7 +67,7 @@ def _completion(moments: Moments, weights: Weights, present: str, missing: str) 
     """(dim, dim) ridge regression of one aligned input on another."""
     own = weights[present].T @ moments.block(present, present) @ weights[present]
     cross = weights[present].T @ moments.block(present, missing) @ weights[missing]
-    return _ridged(own, cross, _COMPLETION_RIDGE)
+    return ridge_solve(own, cross, _COMPLETION_RIDGE)
 
 
 def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
@@ -78,10 +77,4 @@ def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
     cross = together.T @ stacked(moments, names, names)
     own = cross @ together
     scales = {name: mean_variance(moments, name) ** 0.5 for name in names}
-    return [_ridged(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]
-
-
-def _ridged(own: Float64, cross: Float64, ridge: float) -> Float64:
-    matrix = own.copy()
-    matrix[np.diag_indices_from(matrix)] += ridge * max(float(np.trace(own)) / len(own), 1e-300)
-    return np.asarray(scipy.linalg.solve(matrix, cross, assume_a="pos", check_finite=False))
+    return [ridge_solve(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]

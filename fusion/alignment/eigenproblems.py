@@ -79,15 +79,22 @@ def mean_variance(moments: Moments, name: str) -> float:
     return mean if mean > 0 else 1.0
 
 
-def held_variance(held: Moments, train: Moments, name: str) -> float:
-    """Total variance of held-out rows, above 0: that of the training rows where an input hardly varies in these."""
-    own, other = (float(np.trace(moments.block(name, name))) for moments in (held, train))
+def held_variance(own: float, train: Moments, name: str) -> float:
+    """Total variance of an input in held-out rows, above 0: that of the training rows where it hardly varies."""
+    other = float(np.trace(train.block(name, name)))
     return (own if own > _VARIES * other else other) or 1.0
 
 
 def stacked(moments: Moments, rows: Sequence[str], columns: Sequence[str]) -> Float64:
     """Covariance between some inputs and others, stacked in the given order."""
     return np.block([[moments.block(a, b) for b in columns] for a in rows])
+
+
+def ridge_solve(own: Float64, cross: Float64, ridge: float) -> Float64:
+    """(own + ridge * mean of its diagonal)^-1 times ``cross``."""
+    matrix = own.copy()
+    matrix[np.diag_indices_from(matrix)] += ridge * max(float(np.trace(own)) / len(own), 1e-300)
+    return np.asarray(scipy.linalg.solve(matrix, cross, assume_a="pos", check_finite=False))
 
 
 def units(moments: Moments, names: Sequence[str]) -> Float64:
@@ -374,7 +381,7 @@ def imputation_scores(train: Moments, held: Moments, ridges: Sequence[float]) ->
         seen = basis.T @ stacked(held, others, [name])
         inner = (fitted @ fitted.T) * (basis.T @ stacked(held, others, others) @ basis)
         agreement = np.einsum("ij,ij->i", fitted, seen)
-        total = held_variance(held, train, name)
+        total = held_variance(float(np.trace(held.block(name, name))), train, name)
         for i, ridge in enumerate(ridges):
             gain = 1 / (found.values + ridge)
             scores[i] += float(2 * gain @ agreement - gain @ inner @ gain) / total / len(train.names)

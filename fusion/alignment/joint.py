@@ -111,11 +111,9 @@ class Joint(LinearAlignment):
             return None
         if target is None:
             raise ValueError(f"target_share {self.target_share} needs a target")
-        return (
-            None
-            if target.variance <= 0
-            else Supervision(target.cross, target.variance, self.target_share, self.target_ridge)
-        )
+        if target.variance <= 0:
+            return None
+        return Supervision(target.cross, target.variance, self.target_share, self.target_ridge)
 
     def solve_trial(self, moments: Moments, ridge: float, dim: int, leading: int, target: Target | None) -> Weights:
         """``{name: (d, dim)}`` weights from each input's leading directions only, without a fit."""
@@ -160,10 +158,8 @@ class Joint(LinearAlignment):
         values |= {"gamma": self.gamma_, "block_weights": self.block_weights_}
         if self._supervision is not None:
             values |= {"target_variance": float(self._supervision.variance)}
-            arrays |= {
-                f"target.{i}": np.ascontiguousarray(self._supervision.cross[name])
-                for i, name in enumerate(self.n_features_in_)
-            }
+            cross = [self._supervision.cross[name] for name in self.n_features_in_]
+            arrays |= {f"target.{i}": np.ascontiguousarray(values) for i, values in enumerate(cross)}
         return values, arrays
 
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:

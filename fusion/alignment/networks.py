@@ -46,7 +46,7 @@ class LearnedFeatures(nn.Module):
 
     def __init__(
         self,
-        mean: Float64,
+        mean: NDArray[np.floating],
         scale: float,
         width: int = 0,
         hidden: NDArray[np.floating] | None = None,

@@ -156,12 +156,10 @@ class TrainedAlignment(FeatureAlignment):
         self.feature_dims_ = {name: width + self.width for name, width in self.n_features_in_.items()}
         with preserve_random_state("cpu"):
             reseed(self.seed)
-            heads = [
-                Projection(
-                    LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name]
-                )
-                for name, columns in total.columns.items()
-            ]
+            heads = []
+            for name, columns in total.columns.items():
+                features = LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width)
+                heads.append(Projection(features, weights[name]))
             return self._network(heads, weights, total)
 
     def settings(self, found: "Checkpoint | None" = None) -> "TrainingSettings":
@@ -182,12 +180,8 @@ class TrainedAlignment(FeatureAlignment):
         for i, name in enumerate(self.n_features_in_):
             prefix = f"heads.{i}."
             arrays = {k.removeprefix(prefix): v.numpy() for k, v in trained.tensors.items() if k.startswith(prefix)}
-            self.layers_[name] = Layer(
-                arrays["features.mean"],
-                float(arrays["features.scale"]),
-                arrays["features.hidden"],
-                arrays["features.bias"],
-            )
+            mean, scale, hidden, bias = (arrays[f"features.{key}"] for key in ("mean", "scale", "hidden", "bias"))
+            self.layers_[name] = Layer(mean, float(scale), hidden, bias)
             self._weights[name] = arrays["weights"].astype(np.float64)
         if not all(np.isfinite(block).all() for block in self._weights.values()):
             raise ValueError(f"{self.method}: training diverged to weights that are not finite; lower learning_rate")
@@ -235,12 +229,8 @@ class TrainedAlignment(FeatureAlignment):
     def _feature_modules(self) -> "dict[str, nn.Module]":
         from barycenter.fusion.alignment.networks import LearnedFeatures
 
-        return {
-            name: LearnedFeatures(
-                layer.mean.astype(np.float64), layer.scale, 0, layer.hidden, layer.bias
-            ).requires_grad_(False)
-            for name, layer in self.layers_.items()
-        }
+        made = {name: LearnedFeatures(x.mean, x.scale, 0, x.hidden, x.bias) for name, x in self.layers_.items()}
+        return {name: module.requires_grad_(False) for name, module in made.items()}
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()
