@@ -88,15 +88,7 @@ def candidate_params(alignment: LinearAlignment, weights: Mapping[str, float]) -
 
 
 class StepwiseSearch:
-    """Tries candidates from simple to elaborate.
-
-    Args:
-        folds: Moments of the training rows.
-        sample: Rows among them, with labels where there is a target.
-        dim: Number of components at most.
-        regularization: Ridge of what is fitted, or ``auto``.
-        average: ``mean`` keeps the weights equal.
-        widths: Of the inputs in one matrix of all of them; handed to the alignments.
+    """Tries candidates from simple to elaborate; for the arguments see :class:`AlignmentSearch`.
 
     Attributes:
         tried: Every candidate in the order in which it was tried.
@@ -130,14 +122,7 @@ class StepwiseSearch:
     def run(
         self, methods: Sequence[str], half_dim: bool, correlated: bool, is_uncorrelated: Callable[[str], bool]
     ) -> None:
-        """Finds the best candidate.
-
-        Args:
-            methods: Which may win; the first is the simplest.
-            half_dim: Try half the dimensions, too.
-            correlated: Whether the inputs share anything.
-            is_uncorrelated: Whether one input shares nothing with the others.
-        """
+        """Finds the best candidate; whether the inputs, or one with the others, share anything is known elsewhere."""
         first, *others = (
             _KINDS[name](self.dim, self.regularization, len(self.folds), widths=self.widths) for name in methods
         )

@@ -1,6 +1,7 @@
 """Kernel CCA by random Fourier features, through the same one-pass moments as the linear alignments."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -28,6 +29,7 @@ FEATURES_A_ROW = 4
 """More features than this would span no more than the rows do."""
 
 
+@dataclass(eq=False, repr=False)
 class KernelCCA(Canonical, FeatureAlignment):
     r"""CCA between Gaussian kernels, approximated by random Fourier features (Rahimi and Recht 2007).
 
@@ -54,23 +56,15 @@ class KernelCCA(Canonical, FeatureAlignment):
 
     method = "kernel-cca"
     ridges = (1e-4, 1e-3, 1e-2, 1e-1)
-    frequencies_: dict[str, FloatArray]
-
-    def __init__(
-        self,
-        dim: int | None = 50,
-        regularization: float | Literal["auto"] = "auto",
-        folds: int = 3,
-        precision: Precision = "float32",
-        n_features: int = 4000,
-        bandwidth: float = 1.0,
-        seed: int = 0,
-        widths: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(dim, regularization, folds, precision, widths=widths)
-        self.n_features = n_features
-        self.bandwidth = bandwidth
-        self.seed = seed
+    dim: int | None = 50
+    regularization: float | Literal["auto"] = "auto"
+    folds: int = 3
+    precision: Precision = "float32"
+    n_features: int = 4000
+    bandwidth: float = 1.0
+    seed: int = 0
+    widths: Mapping[str, int] | None = None
+    fill_ridges = None
 
     def _fit(self, views: Views, _y: object, groups: Sequence[object] | None) -> None:
         """Draws frequencies, gathers the moments of the features in blocks, and solves."""

@@ -141,11 +141,9 @@ class LinearAlignment(Alignment):
     def _check_params(self) -> None:
         check_whole("dim", self.dim, optional=True)
         check_whole("folds", self.folds)
-        if isinstance(self.regularization, str):
-            if self.regularization != "auto":
-                raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
-        elif not is_number(self.regularization) or self.regularization < 0:
-            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
+        given = self.regularization
+        if given != "auto" if isinstance(given, str) else not is_number(given) or given < 0:
+            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {given!r}")
 
     def _check_inputs(self, total: Moments) -> None:
         if unknown := set(self.fill_ridges or ()) - set(total.names):

@@ -1,6 +1,7 @@
 """The linear head: closed-form ridge regression on classes, label sets or values, calibrated on held-out rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -22,6 +23,7 @@ _STEPS = (10.0, 10.0**0.5)
 _DEFAULT_RIDGE = 1e-2
 
 
+@dataclass(eq=False, repr=False)
 class LinearHead(Head):
     """Ridge regression on one-hot classes, 0/1 labels or values, a scikit-learn estimator.
 
@@ -39,13 +41,9 @@ class LinearHead(Head):
         seed: Of the folds, where no groups are given.
 
     Attributes:
-        task_: The task.
-        classes_: Classes or labels in column order.
         ridge_: The ridge used.
         coef_: (d, k) coefficients.
         intercept_: (k,) intercepts.
-        scores_: What the scores mean: targets and calibration.
-        heldout_score_: :meth:`score` of the out-of-fold predictions; NaN where there was no fold to hold out.
 
     >>> rng = np.random.default_rng(0)
     >>> y = np.array(["cat", "dog"] * 50)
@@ -57,19 +55,11 @@ class LinearHead(Head):
 
     FORMAT = "barycenter-linear-head"
 
-    ridge_: float
-    coef_: Float64
-    intercept_: Float64
-
-    def __init__(
-        self,
-        task: Task | Literal["auto"] = "auto",
-        ridge: float | Literal["auto"] = "auto",
-        folds: int = 5,
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.task, self.ridge, self.folds, self.class_weight, self.seed = task, ridge, folds, class_weight, seed
+    task: Task | Literal["auto"] = "auto"
+    ridge: float | Literal["auto"] = "auto"
+    folds: int = 5
+    class_weight: Literal["balanced"] | Mapping[Any, float] | None = None
+    seed: int = 0
 
     def fit(self, X: FloatArray, y: Any, *, groups: Iterable[object] | None = None) -> Self:
         """Fits the head.

@@ -1,6 +1,7 @@
 """Heads trained by gradient descent: ``mlp``, ``gated`` and ``attention``, each starting from the linear head."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -27,6 +28,7 @@ from barycenter.fusion.validation import as_matrix, check_views, present_rows
 Kind = Literal["mlp", "gated", "attention"]
 
 
+@dataclass(eq=False, repr=False)
 class NeuralHead(Head):
     """A head on the fused vector and on the aligned inputs that it is the average of.
 
@@ -51,39 +53,25 @@ class NeuralHead(Head):
         seed: Of everything random.
 
     Attributes:
-        task_: The task.
         steps_: Steps that were best.
-        scores_: What the scores mean: targets and calibration.
         heldout_score_: :meth:`score` of the held-out rows; NaN where there were none.
     """
 
     FORMAT = "barycenter-neural-head"
 
-    inputs_: tuple[str, ...]
-    shares_: dict[str, float]
-    steps_: int
-    _device: torch.device
-
-    def __init__(
-        self,
-        kind: Kind = "mlp",
-        inputs: Sequence[str] | None = None,
-        shares: Mapping[str, float] | None = None,
-        task: Task | Literal["auto"] = "auto",
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        hidden: int = 128,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        epochs: int = 60,
-        patience: int = 8,
-        held_out: float = 0.15,
-        seed: int = 0,
-    ) -> None:
-        self.kind, self.inputs, self.shares, self.task, self.class_weight = kind, inputs, shares, task, class_weight
-        self.hidden, self.batch_size, self.learning_rate = hidden, batch_size, learning_rate
-        self.weight_decay, self.epochs, self.patience = weight_decay, epochs, patience
-        self.held_out, self.seed = held_out, seed
+    kind: Kind = "mlp"
+    inputs: Sequence[str] | None = None
+    shares: Mapping[str, float] | None = None
+    task: Task | Literal["auto"] = "auto"
+    class_weight: Literal["balanced"] | Mapping[Any, float] | None = None
+    hidden: int = 128
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    epochs: int = 60
+    patience: int = 8
+    held_out: float = 0.15
+    seed: int = 0
 
     def _check_params(self, names: Sequence[str]) -> None:
         """Refuses parameters that are out of range; ``names`` are the inputs where the parameters name none."""
@@ -134,44 +122,33 @@ class NeuralHead(Head):
         self._check_params(list(aligned or ["fused"]))
         context = context or LocalContext()
         with preserve_random_state(context.device):
-            return self._fit(X, y, aligned, groups, context, save_every)
-
-    def _fit(
-        self,
-        X: FloatArray,
-        y: Any,
-        aligned: Aligned | None,
-        groups: Iterable[object] | None,
-        context: TrainingContext,
-        save_every: int,
-    ) -> Self:
-        X = self._features(X, reset=True)
-        given = None if groups is None else list(groups)
-        keys: list[object] = list(range(len(X))) if given is None else given
-        y = as_targets(y)
-        y = y if isinstance(y, np.ndarray) else as_objects(y)
-        linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
-        self.task_ = linear.task_
-        targets = linear.scores_.targets
-        rows = self._rows(X, aligned, targets.encode(y), targets)
-        out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
-        self._device = context.device
-        second_training = self.epochs * steps_per_epoch(len(rows), self.batch_size) + 1
-        found: dict[str, Any] | None = None
-        if (saved := context.latest_checkpoint()) is not None and saved.step >= second_training:
-            found = saved.state["searched"]
-        elif out.any() and not out.all():
-            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, context, save_every)
-        if found is None:
-            self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
-        else:
-            self.steps_, self.heldout_score_ = found["steps"], found["score"]
-            self.scores_ = CalibratedScores(targets, np.array(found["slope"]), np.array(found["offset"]))
-        self._module = self._started(linear, rows)
-        if self.steps_:
-            options = {"first_checkpoint": second_training, "extra_state": {"searched": found}}
-            self._train(rows, context, save_every, steps=self.steps_, **options)
-        self._module.cpu().eval()
+            X = self._features(X, reset=True)
+            given = None if groups is None else list(groups)
+            keys: list[object] = list(range(len(X))) if given is None else given
+            y = as_targets(y)
+            y = y if isinstance(y, np.ndarray) else as_objects(y)
+            linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
+            self.task_ = linear.task_
+            targets = linear.scores_.targets
+            rows = self._rows(X, aligned, targets.encode(y), targets)
+            out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
+            self._device = context.device
+            second_training = self.epochs * steps_per_epoch(len(rows), self.batch_size) + 1
+            found: dict[str, Any] | None = None
+            if (saved := context.latest_checkpoint()) is not None and saved.step >= second_training:
+                found = saved.state["searched"]
+            elif out.any() and not out.all():
+                found = self._search((X, y, keys), rows, out, linear.ridge_, targets, context, save_every)
+            if found is None:
+                self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
+            else:
+                self.steps_, self.heldout_score_ = found["steps"], found["score"]
+                self.scores_ = CalibratedScores(targets, np.array(found["slope"]), np.array(found["offset"]))
+            self._module = self._started(linear, rows)
+            if self.steps_:
+                options = {"first_checkpoint": second_training, "extra_state": {"searched": found}}
+                self._train(rows, context, save_every, steps=self.steps_, **options)
+            self._module.cpu().eval()
         return self
 
     def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
