@@ -100,7 +100,9 @@ def correct(y: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray[
     """(n,) whether each value is the predicted one; label lists are compared as sets."""
     if len(y) != len(predicted):
         raise ValueError(f"{len(y)} true values and {len(predicted)} predictions; both must be as many")
-    return np.array([_same(a, b) for a, b in zip(y, predicted, strict=True)], dtype=bool)
+    several = (list, tuple, set, np.ndarray)
+    pairs = zip(y, predicted, strict=True)
+    return np.array([set(a) == set(b) if isinstance(a, several) else bool(a == b) for a, b in pairs], dtype=bool)
 
 
 def r2(y: NDArray[np.floating], predicted: NDArray[np.floating]) -> float:
@@ -193,9 +195,3 @@ def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     vectors = np.asarray(vectors, dtype=np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple, set, np.ndarray)):
-        return set(a) == set(b)
-    return bool(a == b)

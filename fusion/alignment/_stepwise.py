@@ -228,7 +228,11 @@ class StepwiseSearch:
         """The best candidate fitted on all rows, and the ridge of the probe that missing inputs are filled in for."""
         if not self.tried:
             return self.first.fit_moments(self.all_folds), 0.0
-        alignment = self._for_all(clone(self.best.alignment))
+        alignment = clone(self.best.alignment)
+        if isinstance(alignment, Joint) and not isinstance(alignment.block_weights, str):
+            given = dict(alignment.block_weights)
+            middle = sum(given.values()) / len(given)  # for the inputs that were left out, which have nothing to weigh
+            alignment.set_params(block_weights={name: given.get(name, middle) for name in self.all_names})
         if self.regularization == "auto" and self.best.scores.fill_ridges:
             ridges = head_fill_ridges(self.sample) if len(self.names) == 2 else self.best.scores.fill_ridges
             alignment.set_params(fill_ridges=ridges, regularization=_RIDGE)
@@ -236,14 +240,6 @@ class StepwiseSearch:
         if self.target and len(self.all_names) > 1:
             ridge = fitted.fill_for_target(self.all_folds.total, self.whole, self.average_weights())
         return fitted, ridge
-
-    def _for_all(self, alignment: LinearAlignment) -> LinearAlignment:
-        """With block weights for the inputs that were left out, too; they have nothing to weigh."""
-        if isinstance(alignment, Joint) and not isinstance(alignment.block_weights, str):
-            given = dict(alignment.block_weights)
-            middle = sum(given.values()) / len(given)
-            alignment.set_params(block_weights={name: given.get(name, middle) for name in self.all_names})
-        return alignment
 
     def _fitted(self, alignment: LinearAlignment) -> LinearAlignment:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from sklearn.utils.extmath import randomized_svd
 
-from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, mean_variance
+from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, leading_vectors, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
 from barycenter.fusion.alignment.linear import Canonical
 from barycenter.fusion.arrays import Float64, FloatArray
@@ -38,15 +38,13 @@ class KernelCCA(Canonical, FeatureAlignment):
     with orthogonal blocks of frequencies (Yu et al. 2016); sigma is ``bandwidth`` times the median distance of a
     seeded sample of rows. CCA, ridge and missing inputs then work on :math:`\phi` (Lopez-Paz et al. 2014).
 
+    The other parameters are those of :class:`LinearAlignment`; the ridge is relative to the variance of the features.
+
     Args:
-        dim: Number of components.
-        regularization: Ridge > 0 relative to the mean variance of the features; ``auto`` is cross-validated.
-        folds: Cross-validation folds.
-        precision: See :class:`barycenter.fusion.moments.Moments`.
+        regularization: Above 0; ``auto`` is cross-validated.
         n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
-        widths: See :class:`LinearAlignment`.
 
     >>> x = np.random.default_rng(0).normal(size=(600, 1))
     >>> a = KernelCCA(dim=1, n_features=40).fit({"x": x, "y": x**2})
@@ -172,10 +170,9 @@ def _leading(whitened: dict[tuple[str, str], Float64], names: tuple[str, ...], d
         i, j = names.index(a) * width, names.index(b) * width
         matrix[i : i + width, j : j + width] = cross
         matrix[j : j + width, i : i + width] = cross.T
-    size = len(matrix)
-    if dim < size // 4:
-        vectors = scipy.sparse.linalg.eigsh(matrix, dim, which="LA", v0=np.ones(size))[1]
+    if dim < len(matrix) // 4:
+        vectors = scipy.sparse.linalg.eigsh(matrix, dim, which="LA", v0=np.ones(len(matrix)))[1][:, ::-1]
     else:
-        vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - dim, size - 1])[1]
-    vectors = vectors[:, ::-1] * np.sqrt(len(names))
+        vectors = leading_vectors(matrix, dim)[1]
+    vectors = vectors * np.sqrt(len(names))
     return {name: vectors[i * width : (i + 1) * width] for i, name in enumerate(names)}

@@ -134,8 +134,7 @@ class LinearAlignment(Alignment):
                 warnings.warn(f"{name}: the same in every complete row; {self.of_constant}", stacklevel=3)
         self.dim_ = self._clipped_dim(total)
         self._choose(moments)
-        weights = self.solve(total, self.regularization_, self.dim_)
-        self._finish(total, weights)
+        self._finish(total, self.solve(total, self.regularization_, self.dim_))
         return self
 
     def _check_params(self) -> None:
@@ -206,12 +205,10 @@ class LinearAlignment(Alignment):
 
     def _ridges(self, folds: FoldMoments) -> list[float]:
         """The ridges to compare by held-out correlation; here the one that predicts held-out inputs best."""
-        if self.regularization == "auto":
-            return [choose_regularization(folds)]
-        return [float(self.regularization)]
+        return [choose_regularization(folds) if self.regularization == "auto" else float(self.regularization)]
 
     def _finish(self, total: Moments, weights: Weights) -> None:
-        self.means_ = {name: total.mean[columns].copy() for name, columns in total.columns.items()}
+        self.means_ = {name: mean.copy() for name, mean in total.means.items()}
         for name, block in weights.items():
             if not (np.abs(block) < np.finfo(np.float32).max).all():
                 spread = np.sqrt(np.diag(total.block(name, name)).max())

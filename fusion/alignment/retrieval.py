@@ -101,7 +101,7 @@ def _own(moments: Moments, alignment: LinearAlignment) -> RetrievalSpace:
     """The alignment's own space."""
     limit = alignment.limit([_solvers.spectrum(moments, name).rank for name in moments.names])
     weights = alignment.solve(moments, alignment.regularization_, max(1, min(alignment.dim_, limit)))
-    return RetrievalSpace(f"{alignment.method}, as written", (weights,), _means(moments), 0.0)
+    return RetrievalSpace(f"{alignment.method}, as written", (weights,), moments.means, 0.0)
 
 
 def _variates(moments: Moments, _alignment: LinearAlignment) -> RetrievalSpace:
@@ -116,7 +116,7 @@ def _variates(moments: Moments, _alignment: LinearAlignment) -> RetrievalSpace:
         parts.append({name: block * loud for name, block in weights.items()})
     ridges = ", ".join(f"{ridge:g}" for ridge, _ in _VARIATES)
     name = f"cca (ridges {ridges}), weighted by correlation, hubs turned down (inverted softmax)"
-    return RetrievalSpace(name, tuple(parts), _means(moments), _TEMPERATURE)
+    return RetrievalSpace(name, tuple(parts), moments.means, _TEMPERATURE)
 
 
 def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> RetrievalSpace:
@@ -129,7 +129,3 @@ def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> Retr
         warnings.simplefilter("ignore")
         kernel.fit(picked)
     return replace(space, name=f"{space.name}, and kernel-cca (ridge {_KERNEL_RIDGE:g})", kernel=kernel)
-
-
-def _means(moments: Moments) -> dict[str, Float64]:
-    return {name: moments.mean[columns] for name, columns in moments.columns.items()}

@@ -57,7 +57,7 @@ class TrainedAlignment(FeatureAlignment):
         dim: Number of components.
         regularization: Ridge of the linear start and of missing inputs, relative to the mean variance of each input.
         folds: Of the rows; the first one is held out to find the number of epochs.
-        precision: See :class:`barycenter.fusion.moments.Moments`.
+        precision: Type in which moments are multiplied.
         width: Hidden units for each input.
         epochs: Passes over the rows, at most.
         patience: Epochs without a better held-out loss before training stops.

@@ -94,6 +94,11 @@ class Moments:
         return self._joint.mean
 
     @property
+    def means(self) -> dict[str, Float64]:
+        """``{name: (d,)}`` mean of each input over complete rows."""
+        return {name: self.mean[columns] for name, columns in self.columns.items()}
+
+    @property
     def cov(self) -> Float64:
         """(p, p) covariance of the concatenated inputs over complete rows, divisor n - 1."""
         return self._joint.cov
