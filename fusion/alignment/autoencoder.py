@@ -28,7 +28,7 @@ class Autoencoder(TrainedAlignment):
     start is the PCA of the block-scaled concatenation (``joint`` with gamma = 1), which is the optimum of the linear
     autoencoder (Baldi and Hornik 1989).
 
-    The parameters are those of :class:`TrainedAlignment` (``width``: of the decoder, too) and
+    Beside the parameters of :class:`TrainedAlignment`, whose ``width`` is that of the decoder, too:
 
     Args:
         input_dropout: Probability with which an input of a row is withheld, never all.

@@ -26,7 +26,7 @@ class Contrastive(TrainedAlignment):
     of the shared latent weights it (Bach and Jordan 2005). Rows of one group are no negatives of each other. More than
     two inputs: the mean over pairs. Held-out loss is that at the best temperature.
 
-    The parameters are those of :class:`TrainedAlignment` (the rows of a step are each other's negatives) and
+    Beside the parameters of :class:`TrainedAlignment`; the rows of a step are each other's negatives:
 
     Args:
         temperature: At first; it is learned.

@@ -125,8 +125,7 @@ class Imputer:
             if present:
                 centred = np.hstack([given[m][rows] - means[m] for m in present])
                 guess = centred @ self.coefficients(present)
-            for m, part in zip(
-                missing, np.split(guess, np.cumsum([dims[m] for m in missing])[:-1], axis=1), strict=True
-            ):
+            parts = np.split(guess, np.cumsum([dims[m] for m in missing])[:-1], axis=1)
+            for m, part in zip(missing, parts, strict=True):
                 filled[m][rows] = means[m] + part
         return filled
