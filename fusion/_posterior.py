@@ -98,14 +98,9 @@ class FactorModel:
 
     @classmethod
     def fit(cls, matrix: Float64, inputs: int, canonical: Float64 | None = None) -> "FactorModel":
-        """The model of (M k, M k) correlations of aligned inputs.
+        """The model of (M k, M k) correlations of M aligned inputs; one without variance has no say.
 
-        Args:
-            matrix: Correlations, inputs stacked.
-            inputs: Their number M.
-            canonical: (k,) correlations to use where two inputs' components correspond one to one.
-
-        An input without variance has no say: the model is that of the others.
+        ``canonical`` are (k,) correlations to use where two inputs' components correspond one to one.
         """
         varying = [m for m in range(inputs) if np.diag(matrix).reshape(inputs, -1)[m].any()]
         if len(varying) < inputs:

@@ -1,4 +1,4 @@
-"""Figures of merit: retrieval, accuracy, R2, calibration, and the gap between two models with its interval."""
+"""Figures of merit: retrieval, accuracy, R2, and the gap between two models with its interval."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -100,7 +100,9 @@ def correct(y: Sequence[Any] | NDArray[Any], predicted: Sequence[Any] | NDArray[
     """(n,) whether each value is the predicted one; label lists are compared as sets."""
     if len(y) != len(predicted):
         raise ValueError(f"{len(y)} true values and {len(predicted)} predictions; both must be as many")
-    return np.array([_same(a, b) for a, b in zip(y, predicted, strict=True)], dtype=bool)
+    several = (list, tuple, set, np.ndarray)
+    pairs = zip(y, predicted, strict=True)
+    return np.array([set(a) == set(b) if isinstance(a, several) else bool(a == b) for a, b in pairs], dtype=bool)
 
 
 def r2(y: NDArray[np.floating], predicted: NDArray[np.floating]) -> float:
@@ -175,19 +177,6 @@ def bootstrap_means(
     return means
 
 
-def expected_calibration_error(confidence: NDArray[np.floating], hits: NDArray[np.bool_], bins: int = 15) -> float:
-    """Mean distance between confidence and accuracy over bins of equal width (Guo et al. 2017, eq. 5).
-
-    Args:
-        confidence: (n,) probability of the predicted class.
-        hits: (n,) whether it was right.
-        bins: Number of bins.
-    """
-    which = np.minimum((np.asarray(confidence) * bins).astype(int), bins - 1)
-    gap = np.bincount(which, np.asarray(confidence, dtype=np.float64) - hits, minlength=bins)
-    return float(np.abs(gap).sum() / max(len(which), 1))
-
-
 def finite_rows(name: str, values: object) -> FloatArray:
     """(n, d) floats, as they are.
 
@@ -206,9 +195,3 @@ def unit_rows(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
     vectors = np.asarray(vectors, dtype=np.float64)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, (list, tuple, set, np.ndarray)):
-        return set(a) == set(b)
-    return bool(a == b)

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from itertools import permutations
 
 import numpy as np
-import scipy.linalg
 
 from barycenter.fusion.alignment._trial import Solve, TrialScores
-from barycenter.fusion.alignment.eigenproblems import Weights, stacked
+from barycenter.fusion.alignment.eigenproblems import Weights, held_variance, ridge_solve, stacked
 from barycenter.fusion.alignment.sample import Sample, Target
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.metrics import match_ranks
@@ -17,16 +16,12 @@ from barycenter.fusion.splits import fold_of
 RETRIEVAL, KEPT = "retrieval", "kept"
 _NEAREST = 10
 _MAX_ROWS = 2000
-# Held-out rows whose variance is below this share of that of the training rows hardly vary.
-_VARIES = 1e-9
 
 
 class PairTrials:
-    """TrialScores weights by held-out retrieval and by the variance of the inputs that the fused vector explains.
+    """Scores weights by held-out retrieval and by the variance of the inputs that the fused vector explains.
 
-    Args:
-        folds: Moments of the training rows; fold k's rows are scored by weights of the others.
-        sample: Rows among them.
+    Rows of fold k, of those of the sample, are scored by weights of the other folds.
     """
 
     def __init__(self, folds: FoldMoments, sample: Sample) -> None:
@@ -49,7 +44,7 @@ class PairTrials:
         return [(number, train, None) for number, train, _ in self.parts]
 
     def score(self, solve: Solve) -> TrialScores:
-        """TrialScores the weights that ``solve`` makes of every training part."""
+        """Scores of the weights that ``solve`` makes of every training part."""
         found = [_scored(train, held, solve(train, None)) for _, train, held in self.parts]
         return TrialScores({name: np.concatenate([part[name] for part in found]) for name in found[0]})
 
@@ -68,14 +63,11 @@ def _kept(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> F
     names = train.names
     stack = np.vstack([weights[name] for name in names])
     cross = stacked(train, names, names) @ stack
-    covariance = stack.T @ cross
-    covariance[np.diag_indices_from(covariance)] += 1e-6 * max(float(np.trace(covariance)) / len(covariance), 1e-300)
-    back = scipy.linalg.solve(covariance, cross.T, assume_a="pos", check_finite=False)
+    back = ridge_solve(stack.T @ cross, cross.T, 1e-6)
     fused = np.sum([held[name] @ weights[name] for name in names], axis=0)
     kept = np.zeros(len(fused))
     for name, columns in train.columns.items():
         error = np.square(held[name] - fused @ back[:, columns]).sum(axis=1)
-        own, other = float(np.square(held[name]).sum(axis=1).mean()), float(np.trace(train.block(name, name)))
-        variance = (own if own > _VARIES * other else other) or 1.0
+        variance = held_variance(float(np.square(held[name]).sum(axis=1).mean()), train, name)
         kept += (1 - error / variance) / len(names)
     return kept

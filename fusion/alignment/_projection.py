@@ -46,7 +46,7 @@ class Projection:
         self.means, self.scales, self.raw = means, scales, raw
         self.agreement, self.canonical = agreement, canonical
         self._maps: dict[tuple[str, ...], Float64] = {}
-        self._source, self._ridges = source, ridges or {}
+        self._source, self.ridges = source, ridges or {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,17 +79,13 @@ class Projection:
             assert self._source is not None, "a projection has either its maps or their source"
             missing = [name for name in self.names if name not in present]
             coefficients = np.empty((sum(len(self.weights[p]) for p in present), len(missing) * self.dim))
-            for ridge in {self._ridges[q] for q in missing}:
-                alike = [i for i, q in enumerate(missing) if self._ridges[q] == ridge]
+            for ridge in {self.ridges[q] for q in missing}:
+                alike = [i for i, q in enumerate(missing) if self.ridges[q] == ridge]
                 cross = [stacked(self._source, present, [missing[i]]) @ self.weights[missing[i]] for i in alike]
                 columns = np.concatenate([np.arange(i * self.dim, (i + 1) * self.dim) for i in alike])
                 coefficients[:, columns] = regression(self._source, ridge, present, np.hstack(cross))
             self._maps[present] = coefficients
         return self._maps[present]
-
-    def fill_ridge(self, name: str) -> float:
-        """The relative ridge at which an input is filled in."""
-        return self._ridges[name]
 
     def with_maps(self, maps: Mapping[tuple[str, ...], Float64]) -> "Projection":
         """A copy that fills in missing inputs by these maps; see :meth:`missing_map`."""

@@ -88,15 +88,7 @@ def candidate_params(alignment: LinearAlignment, weights: Mapping[str, float]) -
 
 
 class StepwiseSearch:
-    """Tries candidates from simple to elaborate.
-
-    Args:
-        folds: Moments of the training rows.
-        sample: Rows among them, with labels where there is a target.
-        dim: Number of components at most.
-        regularization: Ridge of what is fitted, or ``auto``.
-        average: ``mean`` keeps the weights equal.
-        widths: Of the inputs in one matrix of all of them; handed to the alignments.
+    """Tries candidates from simple to elaborate; for the arguments see :class:`AlignmentSearch`.
 
     Attributes:
         tried: Every candidate in the order in which it was tried.
@@ -130,14 +122,7 @@ class StepwiseSearch:
     def run(
         self, methods: Sequence[str], half_dim: bool, correlated: bool, is_uncorrelated: Callable[[str], bool]
     ) -> None:
-        """Finds the best candidate.
-
-        Args:
-            methods: Which may win; the first is the simplest.
-            half_dim: Try half the dimensions, too.
-            correlated: Whether the inputs share anything.
-            is_uncorrelated: Whether one input shares nothing with the others.
-        """
+        """Finds the best candidate; whether the inputs, or one with the others, share anything is known elsewhere."""
         first, *others = (
             _KINDS[name](self.dim, self.regularization, len(self.folds), widths=self.widths) for name in methods
         )
@@ -243,7 +228,11 @@ class StepwiseSearch:
         """The best candidate fitted on all rows, and the ridge of the probe that missing inputs are filled in for."""
         if not self.tried:
             return self.first.fit_moments(self.all_folds), 0.0
-        alignment = self._for_all(clone(self.best.alignment))
+        alignment = clone(self.best.alignment)
+        if isinstance(alignment, Joint) and not isinstance(alignment.block_weights, str):
+            given = dict(alignment.block_weights)
+            middle = sum(given.values()) / len(given)  # for the inputs that were left out, which have nothing to weigh
+            alignment.set_params(block_weights={name: given.get(name, middle) for name in self.all_names})
         if self.regularization == "auto" and self.best.scores.fill_ridges:
             ridges = head_fill_ridges(self.sample) if len(self.names) == 2 else self.best.scores.fill_ridges
             alignment.set_params(fill_ridges=ridges, regularization=_RIDGE)
@@ -251,14 +240,6 @@ class StepwiseSearch:
         if self.target and len(self.all_names) > 1:
             ridge = fitted.fill_for_target(self.all_folds.total, self.whole, self.average_weights())
         return fitted, ridge
-
-    def _for_all(self, alignment: LinearAlignment) -> LinearAlignment:
-        """With block weights for the inputs that were left out, too; they have nothing to weigh."""
-        if isinstance(alignment, Joint) and not isinstance(alignment.block_weights, str):
-            given = dict(alignment.block_weights)
-            middle = sum(given.values()) / len(given)
-            alignment.set_params(block_weights={name: given.get(name, middle) for name in self.all_names})
-        return alignment
 
     def _fitted(self, alignment: LinearAlignment) -> LinearAlignment:
         """Fitted on all folds; `joint` at a known ridge takes its held-out correlations from what its trial solved."""

@@ -64,11 +64,9 @@ class TrialScores:
 
 
 class ProbeTrials:
-    """TrialScores weights by a cross-validated probe over complete rows and over each input missing.
+    """Scores weights by a cross-validated probe over complete rows and over each input missing.
 
-    Args:
-        folds: Moments of the training rows; fold k's rows are scored by weights of the others.
-        sample: Labelled rows among them.
+    Labelled rows of fold k are scored by weights of the other folds.
     """
 
     def __init__(self, folds: FoldMoments, sample: Sample) -> None:
@@ -84,22 +82,18 @@ class ProbeTrials:
                 continue
             self.parts.append(_Part(number, train, sample.views, values, fit, held, task))
             self.groups += [sample.groups[row] for row in held.tolist()]
-        self._pool_variance()
-        self._without = self._score_without()
-
-    def _pool_variance(self) -> None:
-        """Errors of all folds are measured against one variance: a target may be constant in a fold."""
-        if self.parts:
+        if self.parts:  # errors of all folds are measured against one variance: a target may be constant in a fold
             variance = np.concatenate([part.held_targets for part in self.parts]).var(axis=0)
             for part in self.parts:
                 part.variance = np.where(variance > 0, variance, 1.0)
+        self._without = self._score_without()
 
     def training(self) -> list[tuple[int, Moments, Target | None]]:
         """Number of the fold held out, and moments and target of the others."""
         return [(part.number, part.train, part.target) for part in self.parts]
 
     def score(self, solve: Solve) -> TrialScores:
-        """TrialScores the weights that ``solve`` makes of every training part."""
+        """Scores of the weights that ``solve`` makes of every training part."""
         hits = np.concatenate([part.complete(solve(part.train, part.target)) for part in self.parts], axis=-1)
         means = hits.mean(axis=-1)
         best = int(np.flatnonzero(means >= means.max())[-1])

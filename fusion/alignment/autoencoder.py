@@ -1,16 +1,15 @@
 """An autoencoder with one bottleneck for all inputs, from which every one is decoded, whichever are there."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.linalg
 
-from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, stacked
+from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, ridge_solve, stacked
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.arrays import Float64
-from barycenter.fusion.moments import Moments, Precision
+from barycenter.fusion.moments import Moments
 
 if TYPE_CHECKING:
     from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 _COMPLETION_RIDGE = 0.1
 
 
+@dataclass(eq=False, repr=False)
 class Autoencoder(TrainedAlignment):
     r"""Encoders of every input into one bottleneck, trained to decode all inputs from any subset (Ngiam et al. 2011).
 
@@ -28,22 +28,10 @@ class Autoencoder(TrainedAlignment):
     start is the PCA of the block-scaled concatenation (``joint`` with gamma = 1), which is the optimum of the linear
     autoencoder (Baldi and Hornik 1989).
 
+    Beside the parameters of :class:`TrainedAlignment`, whose ``width`` is that of the decoder, too:
+
     Args:
-        dim: Width of the bottleneck.
-        regularization: See :class:`TrainedAlignment`, also for what follows.
-        folds: Of the rows; the first one is held out.
-        precision: Type in which moments are multiplied.
-        width: Hidden units of every encoder, and of the decoder.
-        epochs: At most.
-        patience: Epochs without a better held-out loss.
-        batch_size: Rows in a step.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW.
         input_dropout: Probability with which an input of a row is withheld, never all.
-        feature_dropout: Probability with which a feature is.
-        seed: Of everything random.
-        device: ``auto``, ``cpu``, ``cuda``.
-        widths: ``{name: columns}`` of the inputs, for one matrix of all of them.
 
     >>> rng = np.random.default_rng(0)
     >>> z = rng.normal(size=(300, 2))
@@ -54,30 +42,7 @@ class Autoencoder(TrainedAlignment):
 
     method = "autoencoder"
     start_method = Joint
-
-    def __init__(
-        self,
-        dim: int | None = 256,
-        regularization: float | Literal["auto"] = "auto",
-        folds: int = 5,
-        precision: Precision = "float32",
-        width: int = 512,
-        epochs: int = 50,
-        patience: int = 5,
-        batch_size: int = 256,
-        learning_rate: float = 3e-4,
-        weight_decay: float = 1e-2,
-        input_dropout: float = 0.3,
-        feature_dropout: float = 0.1,
-        seed: int = 0,
-        device: str = "auto",
-        widths: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(
-            dim, regularization, folds, precision, width, epochs, patience, batch_size, learning_rate, weight_decay,
-            feature_dropout, seed, device, widths,
-        )  # fmt: skip
-        self.input_dropout = input_dropout
+    input_dropout: float = 0.3
 
     def _check_params(self) -> None:
         super()._check_params()
@@ -102,7 +67,7 @@ def _completion(moments: Moments, weights: Weights, present: str, missing: str) 
     """(dim, dim) ridge regression of one aligned input on another."""
     own = weights[present].T @ moments.block(present, present) @ weights[present]
     cross = weights[present].T @ moments.block(present, missing) @ weights[missing]
-    return _ridged(own, cross, _COMPLETION_RIDGE)
+    return ridge_solve(own, cross, _COMPLETION_RIDGE)
 
 
 def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
@@ -112,10 +77,4 @@ def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
     cross = together.T @ stacked(moments, names, names)
     own = cross @ together
     scales = {name: mean_variance(moments, name) ** 0.5 for name in names}
-    return [_ridged(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]
-
-
-def _ridged(own: Float64, cross: Float64, ridge: float) -> Float64:
-    matrix = own.copy()
-    matrix[np.diag_indices_from(matrix)] += ridge * max(float(np.trace(own)) / len(own), 1e-300)
-    return np.asarray(scipy.linalg.solve(matrix, cross, assume_a="pos", check_finite=False))
+    return [ridge_solve(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]

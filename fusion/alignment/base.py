@@ -117,9 +117,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         for name, values in given.items():
             rows = np.flatnonzero(there[name])
             out[name] = np.full((len(values), self.dim_), np.nan, dtype)
-            self._in_blocks(
-                rows, {name: values}, dtype, out[name], lambda part: self._project(*next(iter(part.items())))
-            )
+            self._in_blocks(rows, {name: values}, dtype, out[name], lambda part: self._project(*part.popitem()))
         return out
 
     def fuse(self, X: Any, average: str = "auto", weights: Mapping[str, float] | None = None) -> FloatArray:
@@ -169,8 +167,7 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
         return None
 
     def _average(self, average: str, weights: Mapping[str, float] | None) -> tuple[str, Mapping[str, float] | None]:
-        chosen = self._default_average() if average == "auto" and weights is None else weights
-        return average, chosen
+        return average, self._default_average() if average == "auto" and weights is None else weights
 
     def _prepare(self, X: Any) -> tuple[dict[str, FloatArray], dict[str, NDArray[np.bool_]], np.dtype[Any]]:
         check_is_fitted(self)

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import scipy.linalg
 
+from barycenter.fusion.alignment.sample import Target
 from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments
 
@@ -27,18 +28,14 @@ _SQUARE_SAFE = 1e-4
 
 
 @dataclass(frozen=True)
-class Supervision:
-    """A target that directions are to predict (principal covariates regression).
+class Supervision(Target):
+    """A target of a variance above 0 that directions are to predict (principal covariates regression).
 
     Attributes:
-        cross: ``{name: (d, k)}`` covariance of each input with the target's columns.
-        variance: Of the target, the sum over its columns; above 0.
         share: How much the target counts beside the inputs, in 0..1.
         ridge: Of the regression of the target on the inputs, relative to their mean variance; above 0.
     """
 
-    cross: Mapping[str, Float64]
-    variance: float
     share: float
     ridge: float
 
@@ -79,15 +76,22 @@ def mean_variance(moments: Moments, name: str) -> float:
     return mean if mean > 0 else 1.0
 
 
-def held_variance(held: Moments, train: Moments, name: str) -> float:
-    """Total variance of held-out rows, above 0: that of the training rows where an input hardly varies in these."""
-    own, other = (float(np.trace(moments.block(name, name))) for moments in (held, train))
+def held_variance(own: float, train: Moments, name: str) -> float:
+    """Total variance of an input in held-out rows, above 0: that of the training rows where it hardly varies."""
+    other = float(np.trace(train.block(name, name)))
     return (own if own > _VARIES * other else other) or 1.0
 
 
 def stacked(moments: Moments, rows: Sequence[str], columns: Sequence[str]) -> Float64:
     """Covariance between some inputs and others, stacked in the given order."""
     return np.block([[moments.block(a, b) for b in columns] for a in rows])
+
+
+def ridge_solve(own: Float64, cross: Float64, ridge: float) -> Float64:
+    """(own + ridge * mean of its diagonal)^-1 times ``cross``."""
+    matrix = own.copy()
+    matrix[np.diag_indices_from(matrix)] += ridge * max(float(np.trace(own)) / len(own), 1e-300)
+    return np.asarray(scipy.linalg.solve(matrix, cross, assume_a="pos", check_finite=False))
 
 
 def units(moments: Moments, names: Sequence[str]) -> Float64:
@@ -130,11 +134,7 @@ def rotated(moments: Moments, row: str, column: str) -> Float64:
 
 def fix_signs(weights: Weights) -> Weights:
     """Makes the largest entry of every component of the first input (that has one) positive."""
-    first = next(iter(weights.values()))
-    for block in weights.values():
-        if block.any():
-            first = block
-            break
+    first = next((block for block in weights.values() if block.any()), next(iter(weights.values())))
     top = first[np.abs(first).argmax(axis=0), np.arange(first.shape[1])]
     signs = np.where(top < 0, -1.0, 1.0)
     return {name: block * signs for name, block in weights.items()}
@@ -233,7 +233,7 @@ def joint(
     matrix = np.block(blocks)
     keep = min(dim, len(matrix))
     if supervision is None:
-        vectors = _leading_vectors(matrix, keep)[1]
+        vectors = leading_vectors(matrix, keep)[1]
     else:
         projected = {
             m: found.vectors.T @ (supervision.cross[m] / np.sqrt(mean_variance(moments, m)))
@@ -256,7 +256,7 @@ def joint(
     return fix_signs(weights)
 
 
-def _leading_vectors(matrix: Float64, keep: int) -> tuple[Float64, Float64]:
+def leading_vectors(matrix: Float64, keep: int) -> tuple[Float64, Float64]:
     """The largest eigenvalues of a symmetric matrix, descending, and their vectors."""
     size = len(matrix)
     values, vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - keep, size - 1], check_finite=False)
@@ -277,15 +277,7 @@ def _covariate_directions(
     and the directions are :math:`M_\kappa^{-1/2} U`, each with variance :math:`\Lambda\,\mathrm{tr}(M)`. A share s of 0
     is the principal components; as s nears 1, the first span the ridge regression of the target.
 
-    Args:
-        values: (r,) eigenvalues of M, and
-        vectors: (r, r) its eigenvectors.
-        cross: (r, k) c.
-        supervision: Share s, ridge kappa and the variance of the target.
-        keep: Number of directions.
-
-    Returns:
-        (r, keep).
+    M comes as its (r,) eigenvalues and (r, r) eigenvectors, c is (r, k); gives (r, keep).
     """
     values = np.clip(values, 0, None)
     total = max(float(values.sum()), 1e-300)
@@ -293,7 +285,7 @@ def _covariate_directions(
     projected = root[:, None] * (vectors.T @ cross)
     mixed = supervision.share / supervision.variance * (projected @ projected.T)
     mixed[np.diag_indices_from(mixed)] += (1 - supervision.share) / total * values
-    found, mixing = _leading_vectors(mixed, keep)
+    found, mixing = leading_vectors(mixed, keep)
     directions = root[:, None] * mixing
     spread = np.sqrt(np.square(directions).T @ values)
     wanted = np.sqrt(np.clip(found, 0, None) * total)
@@ -374,7 +366,7 @@ def imputation_scores(train: Moments, held: Moments, ridges: Sequence[float]) ->
         seen = basis.T @ stacked(held, others, [name])
         inner = (fitted @ fitted.T) * (basis.T @ stacked(held, others, others) @ basis)
         agreement = np.einsum("ij,ij->i", fitted, seen)
-        total = held_variance(held, train, name)
+        total = held_variance(float(np.trace(held.block(name, name))), train, name)
         for i, ridge in enumerate(ridges):
             gain = 1 / (found.values + ridge)
             scores[i] += float(2 * gain @ agreement - gain @ inner @ gain) / total / len(train.names)

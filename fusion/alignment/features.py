@@ -1,8 +1,7 @@
 """Alignments that are linear in features of each input, random or learned: the same moments, one map before them."""
 
-from abc import abstractmethod
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Self
+from collections.abc import Iterable
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +11,6 @@ from barycenter.fusion.arrays import BLOCK_ROWS, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.validation import Views, as_matrix, check_rows, check_views, common_rows, present_rows
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 class FeatureAlignment(LinearAlignment):
@@ -29,14 +24,6 @@ class FeatureAlignment(LinearAlignment):
     """
 
     feature_dims_: dict[str, int]
-
-    @abstractmethod
-    def _features(self, name: str, values: FloatArray) -> FloatArray:
-        """(n, D) features of rows that have the input."""
-
-    @abstractmethod
-    def _feature_modules(self) -> "dict[str, nn.Module]":
-        """The same maps as torch modules."""
 
     def empty_moments(self) -> FoldMoments:
         """Fold moments of the features of no rows, for :meth:`feature_moments` to add to."""
@@ -98,19 +85,3 @@ class FeatureAlignment(LinearAlignment):
         features = np.full((len(block), self.feature_dims_[name]), np.nan, block.dtype)
         features[there] = self._features(name, block[there])
         return features
-
-    def columns(self, views: Views) -> dict[str, FloatArray]:
-        """What the weights act on: the features of complete inputs."""
-        return {name: self._features(name, values) for name, values in views.items()}
-
-    def _project(self, name: str, values: FloatArray) -> FloatArray:
-        return super()._project(name, self._features(name, values))
-
-    def _fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
-        return super()._fuse({name: self._features(name, v) for name, v in present.items()}, method, shares)
-
-    def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
-        """As :meth:`LinearAlignment.as_module`, with the features inside."""
-        from barycenter.fusion.alignment.torch_module import FuseModule
-
-        return FuseModule(self.projection_, average, weights, self._feature_modules())

@@ -107,13 +107,12 @@ class Imputer:
             ValueError: On unknown names, wrong shapes, and partly NaN or infinite rows.
         """
         given = {name: as_matrix(name, values) for name, values in check_views(views).items()}
-        n, dims = common_rows(given), self.moments.dims
+        n, dims, means = common_rows(given), self.moments.dims, self.moments.means
         for name, values in given.items():
             if values.shape[1] != dims.get(name):
                 raise ValueError(f"{name}: expected {dims.get(name, 'no such input')} columns, got {values.shape[1]}")
         dtype = np.result_type(np.float32, *given.values())
         there = {m: present_rows(m, given[m]) if m in given else np.zeros(n, bool) for m in dims}
-        means = {name: self.moments.mean[columns] for name, columns in self.moments.columns.items()}
         filled = {m: given[m].astype(dtype) if m in given else np.empty((n, dims[m]), dtype) for m in dims}
         patterns, inverse = np.unique(np.stack(list(there.values()), axis=1), axis=0, return_inverse=True)
         for number, pattern in enumerate(patterns):
@@ -126,8 +125,7 @@ class Imputer:
             if present:
                 centred = np.hstack([given[m][rows] - means[m] for m in present])
                 guess = centred @ self.coefficients(present)
-            start = 0
-            for m in missing:
-                filled[m][rows] = means[m] + guess[:, start : start + dims[m]]
-                start += dims[m]
+            parts = np.split(guess, np.cumsum([dims[m] for m in missing])[:-1], axis=1)
+            for m, part in zip(missing, parts, strict=True):
+                filled[m][rows] = means[m] + part
         return filled

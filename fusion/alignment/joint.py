@@ -30,17 +30,13 @@ class Joint(LinearAlignment):
     With a target, a share s of what directions are sought for is how well they predict it: principal covariates
     regression (de Jong and Kiers 1992) in the coordinates that B makes.
 
+    The other parameters are those of :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
+
     Args:
-        dim: Number of components.
-        regularization: See :class:`LinearAlignment`; ``auto`` predicts held-out inputs best.
-        folds: Cross-validation folds.
-        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
         gamma: In 0..1; ``auto`` is 1, which keeps most of a concatenation.
         block_weights: Inertia omega > 0 of each input, on any common scale; ``auto`` is equal.
-        fill_ridges: See :class:`LinearAlignment`.
         target_share: How much the target counts, 0 <= s < 1; above 0, :meth:`fit` needs the target.
         target_ridge: Of the regression of the target on the inputs, relative to their mean variance.
-        widths: See :class:`LinearAlignment`.
 
     Attributes:
         gamma_: The gamma in use.
@@ -111,20 +107,21 @@ class Joint(LinearAlignment):
             return None
         if target is None:
             raise ValueError(f"target_share {self.target_share} needs a target")
-        return (
-            None
-            if target.variance <= 0
-            else Supervision(target.cross, target.variance, self.target_share, self.target_ridge)
-        )
+        if target.variance <= 0:
+            return None
+        return Supervision(target.cross, target.variance, self.target_share, self.target_ridge)
 
     def solve_trial(self, moments: Moments, ridge: float, dim: int, leading: int, target: Target | None) -> Weights:
         """``{name: (d, dim)}`` weights from each input's leading directions only, without a fit."""
-        gamma = 1.0 if self.gamma == "auto" else self.gamma
-        blocks = self.block_weights
-        given = dict.fromkeys(moments.names, 1.0) if isinstance(blocks, str) else blocks
         if not moments.varying:
             return {name: np.zeros((width, 1)) for name, width in moments.dims.items()}
-        return _solvers.joint(moments, gamma, given, ridge, dim, leading, self._supervise(target))
+        gamma, blocks = self._settings(moments)
+        return _solvers.joint(moments, gamma, blocks, ridge, dim, leading, self._supervise(target))
+
+    def _settings(self, moments: Moments) -> tuple[Any, dict[str, float]]:
+        blocks = self.block_weights
+        given = dict.fromkeys(moments.names, 1.0) if isinstance(blocks, str) else dict(blocks)
+        return 1.0 if self.gamma == "auto" else self.gamma, given
 
     @classmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
@@ -133,11 +130,10 @@ class Joint(LinearAlignment):
 
     def _check_inputs(self, total: Moments) -> None:
         super()._check_inputs(total)
-        gamma = 1.0 if self.gamma == "auto" else self.gamma
+        gamma, given = self._settings(total)
         if not is_number(gamma) or not 0 <= gamma <= 1:
             raise ValueError(f"gamma must be 'auto' or between 0 and 1, not {gamma!r}")
         self.gamma_ = float(gamma)
-        given = dict.fromkeys(total.names, 1.0) if isinstance(self.block_weights, str) else dict(self.block_weights)
         if set(given) != set(total.names) or not all(0 < value < np.inf for value in given.values()):
             raise ValueError(f"block_weights must name {', '.join(total.names)} with numbers > 0, not {given}")
         mean = sum(given.values()) / len(given)
@@ -160,10 +156,8 @@ class Joint(LinearAlignment):
         values |= {"gamma": self.gamma_, "block_weights": self.block_weights_}
         if self._supervision is not None:
             values |= {"target_variance": float(self._supervision.variance)}
-            arrays |= {
-                f"target.{i}": np.ascontiguousarray(self._supervision.cross[name])
-                for i, name in enumerate(self.n_features_in_)
-            }
+            cross = [self._supervision.cross[name] for name in self.n_features_in_]
+            arrays |= {f"target.{i}": np.ascontiguousarray(values) for i, values in enumerate(cross)}
         return values, arrays
 
     def _restore(self, values: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:

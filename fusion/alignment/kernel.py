@@ -1,6 +1,7 @@
 """Kernel CCA by random Fourier features, through the same one-pass moments as the linear alignments."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 from sklearn.utils.extmath import randomized_svd
 
-from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, mean_variance
+from barycenter.fusion.alignment.eigenproblems import Weights, fix_signs, leading_vectors, mean_variance
 from barycenter.fusion.alignment.features import FeatureAlignment
+from barycenter.fusion.alignment.linear import Canonical
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments, Precision
 from barycenter.fusion.parameters import check_whole
@@ -22,13 +24,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-_KERNEL_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1)
 SAMPLE_ROWS = 2000
 FEATURES_A_ROW = 4
 """More features than this would span no more than the rows do."""
 
 
-class KernelCCA(FeatureAlignment):
+@dataclass(eq=False, repr=False)
+class KernelCCA(Canonical, FeatureAlignment):
     r"""CCA between Gaussian kernels, approximated by random Fourier features (Rahimi and Recht 2007).
 
     .. math:: \phi(x) = \sqrt{2/D}\,[\cos(x\Omega), \sin(x\Omega)], \quad \Omega_{ij} \sim N(0, \sigma^{-2})
@@ -36,15 +38,13 @@ class KernelCCA(FeatureAlignment):
     with orthogonal blocks of frequencies (Yu et al. 2016); sigma is ``bandwidth`` times the median distance of a
     seeded sample of rows. CCA, ridge and missing inputs then work on :math:`\phi` (Lopez-Paz et al. 2014).
 
+    The other parameters are those of :class:`LinearAlignment`; the ridge is relative to the variance of the features.
+
     Args:
-        dim: Number of components.
-        regularization: Ridge > 0 relative to the mean variance of the features; ``auto`` is cross-validated.
-        folds: Cross-validation folds.
-        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
+        regularization: Above 0; ``auto`` is cross-validated.
         n_features: Features D for each input, even, at most four for each row; memory is 8 (M D)^2 bytes a fold.
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
-        widths: See :class:`LinearAlignment`.
 
     >>> x = np.random.default_rng(0).normal(size=(600, 1))
     >>> a = KernelCCA(dim=1, n_features=40).fit({"x": x, "y": x**2})
@@ -53,29 +53,16 @@ class KernelCCA(FeatureAlignment):
     """
 
     method = "kernel-cca"
-    min_inputs = 2
-    frequencies_: dict[str, FloatArray]
-
-    def __init__(
-        self,
-        dim: int | None = 50,
-        regularization: float | Literal["auto"] = "auto",
-        folds: int = 3,
-        precision: Precision = "float32",
-        n_features: int = 4000,
-        bandwidth: float = 1.0,
-        seed: int = 0,
-        widths: Mapping[str, int] | None = None,
-    ) -> None:
-        super().__init__(dim, regularization, folds, precision, widths=widths)
-        self.n_features = n_features
-        self.bandwidth = bandwidth
-        self.seed = seed
-
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """All but the widest feature space."""
-        return sum(widths) - max(widths)
+    ridges = (1e-4, 1e-3, 1e-2, 1e-1)
+    dim: int | None = 50
+    regularization: float | Literal["auto"] = "auto"
+    folds: int = 3
+    precision: Precision = "float32"
+    n_features: int = 4000
+    bandwidth: float = 1.0
+    seed: int = 0
+    widths: Mapping[str, int] | None = None
+    fill_ridges = None
 
     def _fit(self, views: Views, _y: object, groups: Sequence[object] | None) -> None:
         """Draws frequencies, gathers the moments of the features in blocks, and solves."""
@@ -140,13 +127,6 @@ class KernelCCA(FeatureAlignment):
     def _trains(self, folds: FoldMoments) -> Iterable[Moments]:
         return folds.iter_leave_one_out()
 
-    def _canonical(self) -> Float64 | None:
-        return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
-
-    def _ridges(self, _folds: FoldMoments) -> list[float]:
-        """The ridges to compare."""
-        return list(_KERNEL_RIDGES) if self.regularization == "auto" else [float(self.regularization)]
-
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
         names = moments.names
         factors: dict[str, Float64] = {}
@@ -190,10 +170,9 @@ def _leading(whitened: dict[tuple[str, str], Float64], names: tuple[str, ...], d
         i, j = names.index(a) * width, names.index(b) * width
         matrix[i : i + width, j : j + width] = cross
         matrix[j : j + width, i : i + width] = cross.T
-    size = len(matrix)
-    if dim < size // 4:
-        vectors = scipy.sparse.linalg.eigsh(matrix, dim, which="LA", v0=np.ones(size))[1]
+    if dim < len(matrix) // 4:
+        vectors = scipy.sparse.linalg.eigsh(matrix, dim, which="LA", v0=np.ones(len(matrix)))[1][:, ::-1]
     else:
-        vectors = scipy.linalg.eigh(matrix, subset_by_index=[size - dim, size - 1])[1]
-    vectors = vectors[:, ::-1] * np.sqrt(len(names))
+        vectors = leading_vectors(matrix, dim)[1]
+    vectors = vectors * np.sqrt(len(names))
     return {name: vectors[i * width : (i + 1) * width] for i, name in enumerate(names)}

@@ -1,6 +1,7 @@
 """Linear alignments by name: none, pca, procrustes and cca; :mod:`barycenter.fusion.alignment.joint` is the fifth."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,11 +20,6 @@ class Identity(LinearAlignment):
     raw = True
     of_constant = "it moves all vectors alike and separates none"
 
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """The common width."""
-        return min(widths)
-
     def _clipped_dim(self, total: Moments) -> int:
         (first, width), *others = total.dims.items()
         for name, other in others:
@@ -33,23 +29,16 @@ class Identity(LinearAlignment):
             raise ValueError(f"none keeps the width {width}; dim {self.dim} needs another method")
         return width
 
-    def solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        """``{name: (d, d)}`` identities, of inputs that never vary too."""
-        return self._solve(moments, ridge, dim)
-
-    def _solve(self, moments: Moments, _ridge: float, _dim: int) -> Weights:
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:  # noqa: ARG002
         return {name: np.eye(width) for name, width in moments.dims.items()}
+
+    solve = _solve  # of inputs that never vary, too
 
 
 class PCA(LinearAlignment):
     """Every input's own principal components, uncoordinated: a baseline, and the way to shrink a single input."""
 
     method = "pca"
-
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """The smallest width."""
-        return min(widths)
 
     def _solve(self, moments: Moments, _ridge: float, dim: int) -> Weights:
         return _solvers.pca(moments, dim)
@@ -61,16 +50,29 @@ class Procrustes(LinearAlignment):
     method = "procrustes"
     min_inputs = 2
 
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """The smallest width."""
-        return min(widths)
-
     def _solve(self, moments: Moments, _ridge: float, dim: int) -> Weights:
         return _solvers.procrustes(moments, dim)
 
 
-class CCA(LinearAlignment):
+class Canonical(LinearAlignment):
+    """Base of the alignments whose components are pairs of variates that correlate most."""
+
+    min_inputs = 2
+    ridges: ClassVar[tuple[float, ...]] = RIDGES
+
+    @classmethod
+    def dim_limit(cls, widths: Sequence[int]) -> int:
+        """All but the widest: for two inputs the smaller width."""
+        return sum(widths) - max(widths)
+
+    def _canonical(self) -> Float64 | None:
+        return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
+
+    def _ridges(self, _folds: FoldMoments) -> list[float]:
+        return list(self.ridges) if self.regularization == "auto" else [float(self.regularization)]
+
+
+class CCA(Canonical):
     r"""Regularised canonical correlation analysis (Hotelling 1936); MAXVAR for three and more (Kettenring 1971).
 
     Weights satisfy W_m'(C_m + ridge) W_m = I for two inputs. ``auto`` takes the ridge with the largest sum of held-out
@@ -84,18 +86,6 @@ class CCA(LinearAlignment):
     """
 
     method = "cca"
-    min_inputs = 2
-
-    @classmethod
-    def dim_limit(cls, widths: Sequence[int]) -> int:
-        """All but the widest: for two inputs the smaller width."""
-        return sum(widths) - max(widths)
-
-    def _canonical(self) -> Float64 | None:
-        return np.where(np.isnan(self.heldout_correlations_), self.correlations_, self.heldout_correlations_)
-
-    def _ridges(self, _folds: FoldMoments) -> list[float]:
-        return list(RIDGES) if self.regularization == "auto" else [float(self.regularization)]
 
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
         if len(moments.names) == 2:

@@ -28,6 +28,7 @@ from barycenter.fusion.validation import Views
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 _FALLBACK_RIDGE = 0.1
 
@@ -39,7 +40,7 @@ class LinearAlignment(Alignment):
         dim: Number of components; None for as many as the data allow.
         regularization: Ridge relative to the mean variance of each input, >= 0; ``auto`` is cross-validated.
         folds: Cross-validation folds of :meth:`fit`.
-        precision: Type in which :meth:`fit` multiplies; see :class:`barycenter.fusion.moments.folds.Moments`.
+        precision: Type in which :meth:`fit` multiplies; see :class:`barycenter.fusion.moments.Moments`.
         fill_ridges: Ridge of the regression that fills in an input where it is missing, by its name; None or a name
             left out means the ridge of the alignment.
         widths: ``{name: columns}`` of the inputs, in order, where :meth:`fit` is given one matrix of all of them.
@@ -84,9 +85,9 @@ class LinearAlignment(Alignment):
         self.widths = widths
 
     @classmethod
-    @abstractmethod
     def dim_limit(cls, widths: Sequence[int]) -> int:
         """The most components that inputs of these widths (or ranks) allow."""
+        return min(widths)
 
     @abstractmethod
     def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
@@ -133,18 +134,15 @@ class LinearAlignment(Alignment):
                 warnings.warn(f"{name}: the same in every complete row; {self.of_constant}", stacklevel=3)
         self.dim_ = self._clipped_dim(total)
         self._choose(moments)
-        weights = self.solve(total, self.regularization_, self.dim_)
-        self._finish(total, weights)
+        self._finish(total, self.solve(total, self.regularization_, self.dim_))
         return self
 
     def _check_params(self) -> None:
         check_whole("dim", self.dim, optional=True)
         check_whole("folds", self.folds)
-        if isinstance(self.regularization, str):
-            if self.regularization != "auto":
-                raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
-        elif not is_number(self.regularization) or self.regularization < 0:
-            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {self.regularization!r}")
+        given = self.regularization
+        if given != "auto" if isinstance(given, str) else not is_number(given) or given < 0:
+            raise ValueError(f"regularization must be 'auto' or a number >= 0, not {given!r}")
 
     def _check_inputs(self, total: Moments) -> None:
         if unknown := set(self.fill_ridges or ()) - set(total.names):
@@ -207,12 +205,10 @@ class LinearAlignment(Alignment):
 
     def _ridges(self, folds: FoldMoments) -> list[float]:
         """The ridges to compare by held-out correlation; here the one that predicts held-out inputs best."""
-        if self.regularization == "auto":
-            return [choose_regularization(folds)]
-        return [float(self.regularization)]
+        return [choose_regularization(folds) if self.regularization == "auto" else float(self.regularization)]
 
     def _finish(self, total: Moments, weights: Weights) -> None:
-        self.means_ = {name: total.mean[columns].copy() for name, columns in total.columns.items()}
+        self.means_ = {name: mean.copy() for name, mean in total.means.items()}
         for name, block in weights.items():
             if not (np.abs(block) < np.finfo(np.float32).max).all():
                 spread = np.sqrt(np.diag(total.block(name, name)).max())
@@ -237,9 +233,13 @@ class LinearAlignment(Alignment):
         """The correlations of components that correspond one to one; None where they need not."""
         return None
 
-    def columns(self, views: Views) -> dict[str, FloatArray]:
-        """What the weights act on: complete inputs as they are."""
-        return dict(views)
+    def _features(self, name: str, values: FloatArray) -> FloatArray:  # noqa: ARG002
+        """(n, D) what the weights act on, of rows that have the input: the input as it is."""
+        return values
+
+    def _feature_modules(self) -> "dict[str, nn.Module]":
+        """The same maps as torch modules."""
+        return {}
 
     def fill_for_target(self, moments: Moments, sample: Sample, weights: Mapping[str, float] | None = None) -> float:
         """Changes what is filled in for missing inputs so that a linear head predicts the target best.
@@ -253,16 +253,16 @@ class LinearAlignment(Alignment):
             The ridge of the head, the one that it takes on the fused sample.
         """
         rows = sample.complete()
-        rows = replace(rows, views=self.columns(rows.views))
+        rows = replace(rows, views={name: self._features(name, values) for name, values in rows.views.items()})
         maps, ridge = maps_for_target(self.projection_, moments, rows, weights, own_ridges=bool(self.fill_ridges))
         self.projection_ = self.projection_.with_maps(maps)
         return ridge
 
     def _project(self, name: str, values: FloatArray) -> FloatArray:
-        return self.projection_.project(name, values)
+        return self.projection_.project(name, self._features(name, values))
 
     def _fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
-        return self.projection_.fuse(present, method, shares)
+        return self.projection_.fuse({name: self._features(name, v) for name, v in present.items()}, method, shares)
 
     def as_module(self, average: str = "auto", weights: Mapping[str, float] | None = None) -> "torch.nn.Module":
         """A differentiable module: projects, fills in and averages as :meth:`fuse`; exports with ``torch.export``.
@@ -272,7 +272,7 @@ class LinearAlignment(Alignment):
         """
         from barycenter.fusion.alignment.torch_module import FuseModule
 
-        return FuseModule(self.projection_, *self._average(average, weights))
+        return FuseModule(self.projection_, *self._average(average, weights), self._feature_modules())
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values = {"regularization": self.regularization_, "rank": self.rank_, "n": self.n_}

@@ -28,7 +28,7 @@ def train_alignment_network(
         context: Where it runs.
         network: Its ``forward`` maps a :class:`ViewBatch` to a loss.
         settings: How.
-        batches: ``batches(epoch)``: this rank's training batches; cycled if an epoch has fewer than its steps.
+        batches: This rank's training batches of an epoch; cycled where they are fewer than its steps.
         held_out: Gives this rank's batches for early stopping; None to train for all epochs.
         steps_per_epoch: The same on every rank.
 

@@ -46,7 +46,7 @@ class LearnedFeatures(nn.Module):
 
     def __init__(
         self,
-        mean: Float64,
+        mean: NDArray[np.floating],
         scale: float,
         width: int = 0,
         hidden: NDArray[np.floating] | None = None,
@@ -71,12 +71,7 @@ class LearnedFeatures(nn.Module):
 
 
 class Projection(nn.Module):
-    """A linear map of the features, at first that of a linear alignment.
-
-    Args:
-        features: The features it reads.
-        weights: (d, dim) of the linear alignment, for the input as it is.
-    """
+    """A linear map of the features, at first the (d, dim) weights of a linear alignment of the input as it is."""
 
     def __init__(self, features: LearnedFeatures, weights: Float64) -> None:
         super().__init__()
@@ -98,13 +93,7 @@ class Projection(nn.Module):
 
 
 class AlignmentNetwork(nn.Module):
-    """What both networks share: a head per input, and a loss of one batch as its ``forward``.
-
-    Args:
-        heads: One per input.
-        input_dropout: Probability with which an input of a training row is withheld; never all of them.
-        feature_dropout: Probability with which a feature is.
-    """
+    """What both networks share: a head per input, and a loss of one batch as its ``forward``."""
 
     def __init__(self, heads: Sequence[Projection], input_dropout: float, feature_dropout: float) -> None:
         super().__init__()
@@ -151,13 +140,8 @@ class AutoencoderNet(AlignmentNetwork):
 
     The loss is the mean over inputs of the squared error over the variance, every input equally heavy.
 
-    Args:
-        heads: One per input.
-        completions: ``{(p, q): (dim, dim)}`` regression of aligned input q on p.
-        decoders: (dim, d) for every input, in standardised units.
-        width: Hidden units of the decoder.
-        input_dropout: See :class:`AlignmentNetwork`.
-        feature_dropout: See :class:`AlignmentNetwork`.
+    T are ``completions``, ``{(p, q): (dim, dim)}``, D ``decoders``, (dim, d) for every input, in standardised units;
+    ``width`` counts the hidden units of the decoder.
     """
 
     def __init__(
@@ -173,9 +157,8 @@ class AutoencoderNet(AlignmentNetwork):
         self.completions = nn.ParameterDict(
             {f"{p}_{q}": nn.Parameter(torch.as_tensor(t, dtype=torch.float32)) for (p, q), t in completions.items()}
         )
-        self.decoders = nn.ParameterList(
-            nn.Parameter(torch.as_tensor(values, dtype=torch.float32)) for values in decoders
-        )
+        starts = [torch.as_tensor(values, dtype=torch.float32) for values in decoders]
+        self.decoders = nn.ParameterList(nn.Parameter(values) for values in starts)
         self.hidden = nn.Linear(len(decoders[0]), width)
         self.outputs = nn.ParameterList(nn.Parameter(torch.zeros(width, values.shape[1])) for values in decoders)
 
@@ -226,10 +209,6 @@ class ContrastiveNet(AlignmentNetwork):
     The symmetric cross-entropy of CLIP (Radford et al. 2021), the mean over pairs of inputs. Near-copies of a row are
     no negatives for it. Outputs are centred within the batch, as they are when the alignment is used.
 
-    Args:
-        heads: One per input.
-        temperature: At first; learned.
-        feature_dropout: See :class:`AlignmentNetwork`.
     """
 
     validation_losses = len(_VALIDATION_TEMPERATURES)
@@ -244,9 +223,7 @@ class ContrastiveNet(AlignmentNetwork):
 
     def validation_loss(self, batch: ViewBatch) -> Tensor:
         """(k,) losses of a batch at several temperatures, so that none seems better by being less sure only."""
-        return self._loss(
-            batch, [self.log_scale.new_tensor(1 / temperature) for temperature in _VALIDATION_TEMPERATURES]
-        )
+        return self._loss(batch, [self.log_scale.new_tensor(1 / each) for each in _VALIDATION_TEMPERATURES])
 
     def _loss(self, batch: ViewBatch, scales: Sequence[Tensor]) -> Tensor:
         aligned, there = self.aligned(batch)

@@ -14,6 +14,7 @@ import numpy as np
 from barycenter.fusion.alignment import eigenproblems as _solvers
 from barycenter.fusion.alignment.eigenproblems import Weights
 from barycenter.fusion.alignment.kernel import FEATURES_A_ROW, KernelCCA
+from barycenter.fusion.alignment.linear import CCA
 from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.arrays import Float64, FloatArray
@@ -100,7 +101,7 @@ def _own(moments: Moments, alignment: LinearAlignment) -> RetrievalSpace:
     """The alignment's own space."""
     limit = alignment.limit([_solvers.spectrum(moments, name).rank for name in moments.names])
     weights = alignment.solve(moments, alignment.regularization_, max(1, min(alignment.dim_, limit)))
-    return RetrievalSpace(f"{alignment.method}, as written", (weights,), _means(moments), 0.0)
+    return RetrievalSpace(f"{alignment.method}, as written", (weights,), moments.means, 0.0)
 
 
 def _variates(moments: Moments, _alignment: LinearAlignment) -> RetrievalSpace:
@@ -108,17 +109,14 @@ def _variates(moments: Moments, _alignment: LinearAlignment) -> RetrievalSpace:
     ranks = [_solvers.spectrum(moments, name).rank for name in moments.names]
     limit, parts = max(1, sum(ranks) - max(ranks)), []
     for ridge, power in _VARIATES:
-        if len(ranks) == 2:
-            weights = _solvers.cca(moments, ridge, limit)
-        else:
-            weights = _solvers.joint(moments, 0.0, dict.fromkeys(moments.names, 1.0), ridge, limit)
+        weights = CCA().solve(moments, ridge, limit)
         pairs = combinations(weights, 2)
         shared = [np.einsum("ij,ij->j", weights[a], moments.block(a, b) @ weights[b]) for a, b in pairs]
         loud = np.clip(np.mean(shared, axis=0), 0, None) ** power
         parts.append({name: block * loud for name, block in weights.items()})
     ridges = ", ".join(f"{ridge:g}" for ridge, _ in _VARIATES)
     name = f"cca (ridges {ridges}), weighted by correlation, hubs turned down (inverted softmax)"
-    return RetrievalSpace(name, tuple(parts), _means(moments), _TEMPERATURE)
+    return RetrievalSpace(name, tuple(parts), moments.means, _TEMPERATURE)
 
 
 def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> RetrievalSpace:
@@ -131,7 +129,3 @@ def _with_kernel(space: RetrievalSpace, views: Mapping[str, FloatArray]) -> Retr
         warnings.simplefilter("ignore")
         kernel.fit(picked)
     return replace(space, name=f"{space.name}, and kernel-cca (ridge {_KERNEL_RIDGE:g})", kernel=kernel)
-
-
-def _means(moments: Moments) -> dict[str, Float64]:
-    return {name: moments.mean[columns] for name, columns in moments.columns.items()}

@@ -157,9 +157,8 @@ class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def fuse(self, X: Any) -> FloatArray:
         """(n, dim) fused vectors, missing inputs filled in."""
         check_is_fitted(self)
-        return self.best_estimator_.fuse(
-            X, self.average_, self.average_weights_ if self.average_ == "weighted" else None
-        )
+        weights = self.average_weights_ if self.average_ == "weighted" else None
+        return self.best_estimator_.fuse(X, self.average_, weights)
 
     def get_feature_names_out(self, input_features: object = None) -> NDArray[Any]:
         """Names of the fused columns."""

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 
 from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.arrays import Float64, FloatArray
-from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of
-from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, constant_columns, present_rows
+from barycenter.fusion.validation import Views, constant_columns
 
 Rows = NDArray[np.int64]
 
@@ -87,27 +88,24 @@ def significance(
     for _ in range(permutations):
         shuffled = _shuffled(folds, centred, [labels[mine] for mine in rows], rng)
         highest.append(float(fitted.correlate_held_out(shuffled, [fitted.regularization_]).max()))
-    rank = int(np.ceil((permutations + 1) * (1 - level)))
-    edge = sorted(highest)[rank - 1]
+    return _judged(found, highest, level)
+
+
+def _judged(found: Float64, highest: list[float], level: float) -> Significance:
+    edge = sorted(highest)[int(np.ceil((len(highest) + 1) * (1 - level))) - 1]
     return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
 
 
 def _complete(
     views: Views, groups: Iterable[object] | None, permutations: int, level: float
-) -> tuple[dict[str, FloatArray], NDArray[np.str_]]:
+) -> tuple[Views, NDArray[np.str_]]:
     """The rows that have every input, and their groups, once the test can be made at all."""
     if len(views) < 2:
         raise ValueError("significance needs at least two inputs")
     if (permutations + 1) * level < 1:
         raise ValueError(f"{permutations} permutations cannot tell at level {level}")
-    checked = check_views(views)
-    n = common_rows(checked)
-    given = np.array([str(group) for group in (range(n) if groups is None else groups)])
-    if len(given) != n:
-        raise ValueError(f"{len(given)} groups for {n} rows")
-    arrays = {name: as_matrix(name, values) for name, values in checked.items()}
-    complete = np.logical_and.reduce([present_rows(name, values) for name, values in arrays.items()])
-    return {name: values[complete] for name, values in arrays.items()}, given[complete]
+    rows = Sample(views, None if groups is None else list(groups)).complete()
+    return rows.views, np.array([str(group) for group in rows.groups or ()], dtype=str)
 
 
 def significance_held_out(
@@ -146,8 +144,7 @@ def significance_held_out(
         float(_mean_correlation([first, *(values[_pairing(labels, rng)] for values in others)]).max())
         for _ in range(permutations)
     ]
-    edge = sorted(highest)[int(np.ceil((permutations + 1) * (1 - level))) - 1]
-    return Significance(found, edge, int((found > edge + _ROUNDING).sum()))
+    return _judged(found, highest, level)
 
 
 def _standardised(values: FloatArray) -> FloatArray:
@@ -163,7 +160,7 @@ def _mean_correlation(standardised: list[FloatArray]) -> Float64:
     return np.asarray(np.mean(pairs, axis=0, dtype=np.float64))
 
 
-def _centred(arrays: dict[str, FloatArray], rows: Rows, precision: str) -> dict[str, FloatArray]:
+def _centred(arrays: Views, rows: Rows, precision: str) -> dict[str, FloatArray]:
     taken = {name: values[rows] for name, values in arrays.items()}
     return {name: (v - v.mean(axis=0, dtype=np.float64)).astype(precision) for name, v in taken.items()}
 
@@ -180,13 +177,9 @@ def _shuffled(
         parts.append(part.with_cross({(a, b): (moved[a].T @ moved[b]).astype(np.float64) for a, b in pairs}))
     shuffled = FoldMoments(parts)
     for new, old in zip(shuffled.leave_one_out(), folds.leave_one_out(), strict=True):
-        _carry(new, old)
+        keys = [("spectrum", (name,)) for name in old.names]
+        new.cache.update({key: old.cache[key] for key in keys if key in old.cache})
     return shuffled
-
-
-def _carry(new: Moments, old: Moments) -> None:
-    keys = [("spectrum", (name,)) for name in old.names]
-    new.cache.update({key: old.cache[key] for key in keys if key in old.cache})
 
 
 def _warn_if_stuck(labels: list[Rows]) -> None:

@@ -32,17 +32,11 @@ def fused_covariance(moments: Moments, weights: Weights) -> Float64:
     return np.asarray((found + found.T) / 2)
 
 
-def probe_of(moments: Moments, weights: Weights, target: Target, ridge: float, known: Float64 | None = None) -> Float64:
-    """(dim, k) coefficients of the ridge probe on the fused vector; the ridge is relative to its mean variance.
+def probe_of(moments: Moments, weights: Weights, target: Target, ridge: float, covariance: Float64) -> Float64:
+    """(dim, k) coefficients of the ridge probe on the fused vector, whose covariance is given.
 
-    Args:
-        moments: Of the training rows.
-        weights: ``{name: (d, dim)}``; the fused vector is the sum.
-        target: Beside the inputs.
-        ridge: Above 0.
-        known: The covariance of the fused vector, where it is known.
+    The ridge, above 0, is relative to the mean variance of the fused vector.
     """
-    covariance = fused_covariance(moments, weights) if known is None else known
     cross = np.sum([weights[name].T @ target.cross[name] for name in moments.names], axis=0)
     lifted = covariance + ridge * max(float(np.trace(covariance)) / len(covariance), 1e-300) * np.eye(len(covariance))
     return np.asarray(np.linalg.solve(lifted, cross))
@@ -82,9 +76,8 @@ def maps_for_target(
         The maps by pattern of presence, and the ridge of the probe, the one that a linear head takes on the fused rows.
     """
     shares = resolve("auto", weights, projection.names)[1]
-    ridges = {name: projection.fill_ridge(name) for name in projection.names}
-    if not own_ridges and len(ridges) == 2:
-        ridges = head_fill_ridges(rows)
+    two = len(projection.names) == 2
+    ridges = head_fill_ridges(rows) if two and not own_ridges else projection.ridges
     target, ridge = rows.target(), head_ridge(projection.fuse(rows.views, "weighted", shares), rows)
     blocks = {name: block * shares[name] for name, block in projection.weights.items()}
     covariance = fused_covariance(moments, blocks)

@@ -28,26 +28,22 @@ class RandomFeatures(nn.Module):
 class FuseModule(nn.Module):
     """Projects, fills in missing inputs and averages, as the alignment's ``fuse`` does, in the type of the inputs.
 
-    Args:
-        projection: The fitted state.
-        average: See :meth:`barycenter.fusion.alignment.Alignment.fuse`.
-        weights: One per input.
-        features: Per input a module applied first; raw inputs by default.
+    ``features`` are modules applied to inputs first.
     """
 
     def __init__(
         self,
         projection: Projection,
-        average: str = "auto",
-        weights: Mapping[str, float] | None = None,
-        features: Mapping[str, nn.Module] | None = None,
+        average: str,
+        weights: Mapping[str, float] | None,
+        features: Mapping[str, nn.Module],
     ) -> None:
         super().__init__()
         self.names = projection.names
         self.average, shares = resolve(average, weights, self.names)
         self.shares = [shares[name] for name in self.names]
         self.dim, self.raw = projection.dim, projection.raw
-        self.features = nn.ModuleList([(features or {}).get(name, nn.Identity()) for name in self.names])
+        self.features = nn.ModuleList([features.get(name, nn.Identity()) for name in self.names])
         self.patterns = [tuple(self.names.index(name) for name in present) for present in projection.patterns()]
         for i, name in enumerate(self.names):
             self._buffer(f"mean_{i}", projection.means[name])

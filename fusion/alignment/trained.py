@@ -44,6 +44,7 @@ class Layer:
         return np.hstack([standard, np.maximum(standard @ self.hidden.astype(dtype) + self.bias.astype(dtype), 0)])
 
 
+@dataclass(eq=False, repr=False)
 class TrainedAlignment(FeatureAlignment):
     """Base of the alignments that are trained by gradient descent.
 
@@ -56,7 +57,7 @@ class TrainedAlignment(FeatureAlignment):
         dim: Number of components.
         regularization: Ridge of the linear start and of missing inputs, relative to the mean variance of each input.
         folds: Of the rows; the first one is held out to find the number of epochs.
-        precision: See :class:`barycenter.fusion.moments.folds.Moments`.
+        precision: Type in which moments are multiplied.
         width: Hidden units for each input.
         epochs: Passes over the rows, at most.
         patience: Epochs without a better held-out loss before training stops.
@@ -73,32 +74,23 @@ class TrainedAlignment(FeatureAlignment):
         heldout_correlations_: On the held-out fold, of what was trained without it.
     """
 
-    start_method: ClassVar[type[LinearAlignment]]
-    history_: list[float]
-    layers_: dict[str, Layer]
+    dim: int | None = 256
+    regularization: float | Literal["auto"] = "auto"
+    folds: int = 5
+    precision: Precision = "float32"
+    width: int = 512
+    epochs: int = 50
+    patience: int = 5
+    batch_size: int = 256
+    learning_rate: float = 3e-4
+    weight_decay: float = 1e-2
+    feature_dropout: float = 0.1
+    seed: int = 0
+    device: str = "auto"
+    widths: Mapping[str, int] | None = None
 
-    def __init__(
-        self,
-        dim: int | None,
-        regularization: float | Literal["auto"],
-        folds: int,
-        precision: Precision,
-        width: int,
-        epochs: int,
-        patience: int,
-        batch_size: int,
-        learning_rate: float,
-        weight_decay: float,
-        feature_dropout: float,
-        seed: int,
-        device: str,
-        widths: Mapping[str, int] | None,
-    ) -> None:
-        super().__init__(dim, regularization, folds, precision, widths=widths)
-        self.width, self.epochs, self.patience, self.batch_size = width, epochs, patience, batch_size
-        self.learning_rate, self.weight_decay = learning_rate, weight_decay
-        self.feature_dropout = feature_dropout
-        self.seed, self.device = seed, device
+    start_method: ClassVar[type[LinearAlignment]]
+    fill_ridges = None
 
     @abstractmethod
     def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
@@ -164,12 +156,10 @@ class TrainedAlignment(FeatureAlignment):
         self.feature_dims_ = {name: width + self.width for name, width in self.n_features_in_.items()}
         with preserve_random_state("cpu"):
             reseed(self.seed)
-            heads = [
-                Projection(
-                    LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width), weights[name]
-                )
-                for name, columns in total.columns.items()
-            ]
+            heads = []
+            for name, columns in total.columns.items():
+                features = LearnedFeatures(total.mean[columns], mean_variance(total, name) ** 0.5, self.width)
+                heads.append(Projection(features, weights[name]))
             return self._network(heads, weights, total)
 
     def settings(self, found: "Checkpoint | None" = None) -> "TrainingSettings":
@@ -190,12 +180,8 @@ class TrainedAlignment(FeatureAlignment):
         for i, name in enumerate(self.n_features_in_):
             prefix = f"heads.{i}."
             arrays = {k.removeprefix(prefix): v.numpy() for k, v in trained.tensors.items() if k.startswith(prefix)}
-            self.layers_[name] = Layer(
-                arrays["features.mean"],
-                float(arrays["features.scale"]),
-                arrays["features.hidden"],
-                arrays["features.bias"],
-            )
+            mean, scale, hidden, bias = (arrays[f"features.{key}"] for key in ("mean", "scale", "hidden", "bias"))
+            self.layers_[name] = Layer(mean, float(scale), hidden, bias)
             self._weights[name] = arrays["weights"].astype(np.float64)
         if not all(np.isfinite(block).all() for block in self._weights.values()):
             raise ValueError(f"{self.method}: training diverged to weights that are not finite; lower learning_rate")
@@ -222,12 +208,10 @@ class TrainedAlignment(FeatureAlignment):
     def _rank(self, moments: Moments, name: str) -> int:
         return min(moments.dims[name], max(moments.n - 1, 0))
 
-    def solve(self, moments: Moments, ridge: float, dim: int) -> Weights:
-        """``{name: (d, dim)}`` weights as they were trained."""
-        return self._solve(moments, ridge, dim)
-
-    def _solve(self, _moments: Moments, _ridge: float, _dim: int) -> Weights:
+    def _solve(self, moments: Moments, ridge: float, dim: int) -> Weights:  # noqa: ARG002
         return self._weights
+
+    solve = _solve
 
     def _choose(self, folds: FoldMoments) -> None:
         if len(folds.total.names) > 1:
@@ -245,12 +229,8 @@ class TrainedAlignment(FeatureAlignment):
     def _feature_modules(self) -> "dict[str, nn.Module]":
         from barycenter.fusion.alignment.networks import LearnedFeatures
 
-        return {
-            name: LearnedFeatures(
-                layer.mean.astype(np.float64), layer.scale, 0, layer.hidden, layer.bias
-            ).requires_grad_(False)
-            for name, layer in self.layers_.items()
-        }
+        made = {name: LearnedFeatures(x.mean, x.scale, 0, x.hidden, x.bias) for name, x in self.layers_.items()}
+        return {name: module.requires_grad_(False) for name, module in made.items()}
 
     def _state(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         values, arrays = super()._state()

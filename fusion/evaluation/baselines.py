@@ -1,12 +1,13 @@
 """What a probe compares: ways to make one vector of several inputs, each with its own way to bear a missing one."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from operator import itemgetter
 
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.validation import Views, as_matrix, check_views, constant_columns, present_rows
 
@@ -14,14 +15,7 @@ Representation = Callable[[Views], FloatArray]
 """Makes (n, p) of views; a row that it can say nothing about is NaN."""
 
 
-class Imputes(Protocol):
-    """Fills missing inputs."""
-
-    def impute(self, views: Views) -> Mapping[str, FloatArray]:
-        """Complete views."""
-
-
-def baseline_representations(training: Views, imputer: Imputes, dim: int) -> dict[str, Representation]:
+def baseline_representations(training: Views, imputer: Imputer, dim: int) -> dict[str, Representation]:
     """Every candidate of the probe but ``fused``, by its name in the report.
 
     Both concatenations give every input the same total variance: of raw scale, the longer vectors drown the others
@@ -37,8 +31,7 @@ def baseline_representations(training: Views, imputer: Imputes, dim: int) -> dic
     projections = {name: _principal(present_part(name, values), dim) for name, values in training.items()}
     means = {name: _mean(present_part(name, values)) for name, values in training.items()}
     scales = {name: _unit_inertia(present_part(name, values)) for name, values in training.items()}
-    single: dict[str, Representation] = {name: _alone(name) for name in names}
-    return single | {
+    return {name: itemgetter(name) for name in names} | {
         "naive_mean": lambda views: _mean_of_present([_pad(views[name], max(widths.values())) for name in names]),
         "pca_mean": lambda views: _mean_of_present(
             [_pad((views[name] - projections[name][0]) @ projections[name][1], dim) for name in names]
@@ -71,10 +64,6 @@ def present_part(name: str, values: FloatArray) -> FloatArray:
     """The rows that are there."""
     values = as_matrix(name, values)
     return values[present_rows(name, values)]
-
-
-def _alone(name: str) -> Representation:
-    return lambda views: views[name]
 
 
 def _mean(values: FloatArray) -> NDArray[np.float64]:

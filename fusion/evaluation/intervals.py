@@ -53,12 +53,8 @@ def evidence(
         against = max(others, key=lambda name: means[place[name, condition]])
         one, other = place["fused", condition], place[against, condition]
         ends = np.percentile(draws[:, one] - draws[:, other], [2.5, 97.5])
-        return {
-            "against": against,
-            "mean": float(means[one] - means[other]),
-            "low": float(ends[0]),
-            "high": float(ends[1]),
-        }
+        mean = float(means[one] - means[other])
+        return {"against": against, "mean": mean, "low": float(ends[0]), "high": float(ends[1])}
 
     gaps = {COMPLETE: gap(COMPLETE, ["concat"])}
     if len(inputs) > 1:
@@ -67,11 +63,8 @@ def evidence(
         gaps |= {where: gap(where, [other for other in inputs if other != name]) for name, where in withheld.items()}
     complete = [at for (_, condition), at in place.items() if condition == COMPLETE]
     names = [name for name, condition in columns if condition == COMPLETE]
-    return {
-        "intervals": intervals,
-        "gaps": gaps,
-        "signal": _signal(names, means[complete] - means[-1], draws[:, complete] - draws[:, -1:]),
-    }
+    signal = _signal(names, means[complete] - means[-1], draws[:, complete] - draws[:, -1:])
+    return {"intervals": intervals, "gaps": gaps, "signal": signal}
 
 
 def _signal(names: Sequence[str], above: NDArray[np.float64], draws: NDArray[np.float64]) -> dict[str, Any]:

@@ -17,17 +17,10 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.arrays import FloatArray
-from barycenter.fusion.evaluation.baselines import (
-    Imputes,
-    Representation,
-    baseline_representations,
-    presence,
-    take,
-    withhold,
-)
+from barycenter.fusion.evaluation.baselines import Representation, baseline_representations, presence, take, withhold
 from barycenter.fusion.evaluation.intervals import RowScores, evidence
 from barycenter.fusion.heads.linear import LinearHead
-from barycenter.fusion.heads.targets import infer_task, is_empty
+from barycenter.fusion.heads.targets import as_objects, infer_task, is_empty
 from barycenter.fusion.metrics import correct
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of
@@ -47,7 +40,7 @@ def probe(
     train: NDArray[np.bool_],
     test: NDArray[np.bool_],
     *,
-    imputer: Imputes,
+    imputer: Imputer,
     dim: int,
     task: Task = "auto",
 ) -> dict[str, Any]:
@@ -75,7 +68,7 @@ def probe(
         ValueError: If no training row has a label, or labels, groups or masks are not one a row.
     """
     views = {name: as_matrix(name, values) for name, values in check_views(views).items()}
-    labels = as_labels(labels)
+    labels = as_objects(labels)
     _check_rows(common_rows(views), labels=labels, groups=groups, train=train, test=test)
     train, test = _mask("train", train), _mask("test", test)
     task = _task(labels, task)
@@ -90,19 +83,11 @@ def probe(
     everyone: Sequence[object] = range(len(labels)) if groups is None else groups
     keys = None if groups is None else [groups[row] for row in fit_rows]
     variance = _variance(labels[score_rows], task)
-    scores = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
-    constant = _constant_scores(labels, fit_rows, score_rows, task, variance)
-    return {
-        "metric": _metric(task),
-        "task": task,
-        "n_train": len(fit_rows),
-        "n_test": len(score_rows),
-        "candidates": {
-            name: {condition: _average(values) for condition, values in by.items()} for name, by in scores.items()
-        },
-        "baseline": _average(constant),
-        **evidence(scores, constant, list(views), [everyone[row] for row in score_rows]),
-    }
+    scores, constant = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
+    about = {"n_train": len(fit_rows), "n_test": len(score_rows)}
+    return _result(task, about, scores, constant) | evidence(
+        scores, constant, list(views), [everyone[row] for row in score_rows]
+    )
 
 
 def cross_validated_probe(
@@ -115,7 +100,7 @@ def cross_validated_probe(
     *,
     dim: int,
     task: Task = "auto",
-    imputer: Callable[[dict[str, FloatArray], list[object]], Imputes] | None = None,
+    imputer: Callable[[dict[str, FloatArray], list[object]], Imputer] | None = None,
     seed: int = 0,
     threads: int = 1,
 ) -> dict[str, Any]:
@@ -141,13 +126,13 @@ def cross_validated_probe(
         ValueError: If a fold leaves nothing to learn from or nothing to score, or labels or groups are not one a row.
     """
     views = {name: as_matrix(name, values) for name, values in check_views(views).items()}
-    labels = as_labels(labels)
+    labels = as_objects(labels)
     _check_rows(common_rows(views), labels=labels, groups=groups)
     task = _task(labels, task)
     n = len(labels)
     keys: list[object] = list(range(n)) if groups is None else list(groups)
     there = presence(views)
-    make = imputer or _default_imputer
+    make = imputer or (lambda part, part_keys: Imputer.of_folds(FoldMoments.of(part, groups=part_keys)))
     everyone = np.ones(n, dtype=bool)
     variance = _variance(labels[_rows(there, labels, everyone, everyone)[1]], task)
 
@@ -163,8 +148,7 @@ def cross_validated_probe(
         made = baseline_representations(part, make(part, part_keys), dim)
         vectors = _vectors(views, made, fuse, fit_rows, score_rows)
         fit_keys = [keys[row] for row in fit_rows]
-        scores = _scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
-        return score_rows, scores, _constant_scores(labels, fit_rows, score_rows, task, variance)
+        return score_rows, *_scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
 
     divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
     with ThreadPoolExecutor(threads) as pool:
@@ -173,17 +157,13 @@ def cross_validated_probe(
     if not parts:
         raise ValueError("no labelled row has all inputs; there is nothing to score")
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
-    scores = _joined([scores for _, scores, _ in parts])
-    return {
-        "metric": _metric(task),
-        "task": task,
-        "folds": folds,
-        "repeats": repeats,
-        "n_test": len(np.unique(rows)),
-        "candidates": {name: {c: _average(values) for c, values in by.items()} for name, by in scores.items()},
-        "baseline": _average(constant),
-        **evidence(scores, constant, list(views), [keys[row] for row in rows], seed),
+    scores = {
+        name: {condition: np.concatenate([part[name][condition] for _, part, _ in parts]) for condition in by}
+        for name, by in parts[0][1].items()
     }
+    about = {"folds": folds, "repeats": repeats, "n_test": len(np.unique(rows))}
+    groups = [keys[row] for row in rows]
+    return _result(task, about, scores, constant) | evidence(scores, constant, list(views), groups, seed)
 
 
 def _check_rows(n: int, **given: Sequence[Any] | NDArray[Any] | None) -> None:
@@ -201,14 +181,13 @@ def _mask(name: str, values: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def nothing_to_score(task: Task, n_train: int) -> dict[str, Any]:
     """What :func:`probe` gives where no row can be scored."""
-    return {
-        "metric": _metric(task),
-        "task": task,
-        "n_train": n_train,
-        "n_test": 0,
-        "candidates": {},
-        "baseline": None,
-    }
+    return _result(task, {"n_train": n_train, "n_test": 0}, {}, np.empty(0))
+
+
+def _result(task: Task, about: dict[str, int], scores: RowScores, constant: NDArray[np.float64]) -> dict[str, Any]:
+    averages = {name: {condition: _average(rows) for condition, rows in by.items()} for name, by in scores.items()}
+    metric = "r2" if task == "regression" else "accuracy"
+    return {"metric": metric, "task": task, **about, "candidates": averages, "baseline": _average(constant)}
 
 
 def _rows(
@@ -252,9 +231,10 @@ def _scored(
     groups: list[object] | None,
     task: Task,
     variance: float,
-) -> RowScores:
-    """Score of every test row, by candidate and condition."""
+) -> tuple[RowScores, NDArray[np.float64]]:
+    """Score of every test row, by candidate and condition, and that of a constant."""
     scores: RowScores = {}
+    constant = _constant(fit_labels, task, len(score_labels))
     fitted: list[tuple[FloatArray, LinearHead | None]] = []
     for name, (training, tested) in vectors.items():
         head = next((head for same, head in fitted if np.array_equal(same, training, equal_nan=True)), None)
@@ -263,12 +243,12 @@ def _scored(
             fitted.append((training, head))
         scores[name] = {}
         for condition, values in tested.items():
-            predicted = _constant(fit_labels, task, len(score_labels))
+            predicted = constant.copy()
             rows = np.flatnonzero(~np.isnan(values[:, 0]))
             if head is not None and len(rows):
                 predicted[rows] = head.predict(values[rows])
             scores[name][condition] = row_scores(predicted, score_labels, task, variance)
-    return scores
+    return scores, row_scores(constant, score_labels, task, variance)
 
 
 def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | None, task: Task) -> LinearHead | None:
@@ -284,21 +264,11 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
     """The majority class, the most frequent label set, or the mean, n times."""
     if task == "regression":
         return np.full(n, np.mean([float(label) for label in labels]))
-    constant = np.empty(n, dtype=object)
     plain = [tuple(sorted(map(str, label))) if task == "multilabel" else label for label in labels]
     counts: dict[Any, list[int]] = {}
     for row, label in enumerate(plain):
         counts.setdefault(label, []).append(row)
-    most = labels[max(counts.values(), key=len)[0]]
-    for row in range(n):
-        constant[row] = most
-    return constant
-
-
-def _constant_scores(
-    labels: NDArray[Any], fit_rows: RowNumbers, score_rows: RowNumbers, task: Task, variance: float
-) -> NDArray[np.float64]:
-    return row_scores(_constant(labels[fit_rows], task, len(score_rows)), labels[score_rows], task, variance)
+    return as_objects([labels[max(counts.values(), key=len)[0]]] * n)
 
 
 def _variance(labels: NDArray[Any], task: Task) -> float:
@@ -325,19 +295,8 @@ def row_scores(
     return 1 - (y - predicted.astype(np.float64)) ** 2 / variance if variance > 0 else np.full(len(y), np.nan)
 
 
-def _joined(parts: list[RowScores]) -> RowScores:
-    return {
-        name: {condition: np.concatenate([part[name][condition] for part in parts]) for condition in by}
-        for name, by in parts[0].items()
-    }
-
-
 def _average(values: NDArray[np.float64]) -> float | None:
     return float(values.mean()) if len(values) and np.isfinite(values).all() else None
-
-
-def _metric(task: Task) -> str:
-    return "r2" if task == "regression" else "accuracy"
 
 
 def _task(labels: NDArray[Any], task: Task) -> Task:
@@ -347,15 +306,3 @@ def _task(labels: NDArray[Any], task: Task) -> Task:
     if not known:
         raise ValueError("no row has a label; the probe has nothing to learn from")
     return infer_task(known)
-
-
-def as_labels(labels: Labels) -> NDArray[Any]:
-    """(n,) labels as objects, lists of labels included."""
-    array = np.empty(len(labels), dtype=object)
-    for row, label in enumerate(labels):
-        array[row] = label
-    return array
-
-
-def _default_imputer(views: dict[str, FloatArray], groups: list[object]) -> Imputes:
-    return Imputer.of_folds(FoldMoments.of(views, groups=groups))

@@ -8,8 +8,6 @@ all folds and ridges. Where folds are larger than that pays for, every training 
 Gram matrix; both give the same numbers.
 """
 
-from typing import Protocol
-
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
@@ -23,28 +21,24 @@ _CUT = 1e-13
 
 
 _Part = tuple[float, Float64, Float64, Float64, Float64]
+_Means = tuple[Float64, Float64]
 
 
-class RidgePath(Protocol):
-    """A ridge problem for any ridge."""
+class _Spectrum:
+    """Eigenvalues of a scatter matrix, (d, r) its eigenvectors, and (r, k) the cross-moments in these."""
 
-    def held_out(self, ridge: float) -> Float64:
-        """(n, k) predictions of every row by the fit without its fold."""
+    def __init__(self, values: Float64, basis: Float64, moments: Float64, unit: float, means: _Means) -> None:
+        self._values, self._basis, self._moments, self.unit = values, basis, moments, unit
+        self._mean_x, self._mean_y = means
 
     def solve(self, ridge: float) -> tuple[Float64, Float64]:
         """(d, k) coefficients and (k,) intercepts of the fit to all rows."""
+        coefficients = self._basis @ (self._moments / (self._values + ridge * self.unit)[:, None])
+        return coefficients, self._mean_y - self._mean_x @ coefficients
 
 
-def ridge_path(X: FloatArray, Y: Float64, weights: Float64, fold: Folds, ridges: int) -> RidgePath:
-    """The cheaper of the two ways for this shape.
-
-    Args:
-        X: (n, d) features.
-        Y: (n, k) targets.
-        weights: (n,) positive row weights.
-        fold: (n,) fold numbers.
-        ridges: How many ridges will be tried.
-    """
+def ridge_path(X: FloatArray, Y: Float64, weights: Float64, fold: Folds, ridges: int) -> "RidgePath":
+    """The cheaper of the two ways for (n, d) features, (n, k) targets and as many ridges as will be tried."""
     n, d = X.shape
     sizes = np.bincount(fold).astype(float)
     side = min(n, d)
@@ -53,28 +47,27 @@ def ridge_path(X: FloatArray, Y: Float64, weights: Float64, fold: Folds, ridges:
     return HatPath(X, Y, weights, fold) if by_hat < by_gram else GramPath(X, Y, weights, fold)
 
 
-class HatPath:
+class HatPath(_Spectrum):
     """All folds from one eigendecomposition, of the Gram or of the kernel matrix."""
 
     def __init__(self, X: FloatArray, Y: Float64, weights: Float64, fold: Folds) -> None:
         n, d = X.shape
         self._Y, self._root = Y, np.sqrt(weights)[:, None]
-        self._mean_x, self._mean_y = _means(X, Y, weights)
-        centred = (X - self._mean_x) * self._root
-        self._target = (Y - self._mean_y) * self._root
+        means = _means(X, Y, weights)
+        centred = (X - means[0]) * self._root
+        self._target = (Y - means[1]) * self._root
         dual = n < d
         values, vectors = _eigh(centred @ centred.T if dual else centred.T @ centred)
-        self._values = values
-        self._unit = max(float(values.sum()) / d, np.finfo(float).tiny)
-        self._basis = centred.T @ (vectors / np.sqrt(values)) if dual else vectors
         self._scores = vectors * np.sqrt(values) if dual else centred @ vectors
-        self._moments = self._scores.T @ self._target
+        basis = centred.T @ (vectors / np.sqrt(values)) if dual else vectors
+        unit = max(float(values.sum()) / d, np.finfo(float).tiny)
+        super().__init__(values, basis, self._scores.T @ self._target, unit, means)
         self._folds = [np.flatnonzero(fold == number) for number in np.unique(fold)]
         self._total = float(weights.sum())
 
     def held_out(self, ridge: float) -> Float64:
-        """See :class:`RidgePath`."""
-        shrunk = self._values + ridge * self._unit
+        """(n, k) predictions of every row by the fit without its fold."""
+        shrunk = self._values + ridge * self.unit
         fitted = self._scores @ (self._moments / shrunk[:, None])
         predictions = np.empty_like(self._Y)
         for rows in self._folds:
@@ -84,11 +77,6 @@ class HatPath:
             residuals = scipy.linalg.solve(rest, self._target[rows] - fitted[rows], assume_a="sym", check_finite=False)
             predictions[rows] = self._Y[rows] - residuals / root
         return predictions
-
-    def solve(self, ridge: float) -> tuple[Float64, Float64]:
-        """See :class:`RidgePath`."""
-        coefficients = self._basis @ (self._moments / (self._values + ridge * self._unit)[:, None])
-        return coefficients, self._mean_y - self._mean_x @ coefficients
 
 
 class GramPath:
@@ -100,6 +88,7 @@ class GramPath:
         numbers = np.unique(fold)
         parts = {int(number): self._part(np.flatnonzero(fold == number), weights) for number in numbers}
         self._whole = self._decompose(list(parts.values()), None)
+        self.solve = self._whole.solve
         self._without = {
             number: self._decompose([part for other, part in parts.items() if other != number], self._whole.unit)
             for number in (parts if len(parts) > 1 else ())
@@ -117,15 +106,18 @@ class GramPath:
                 total += value
         return float(weights[rows].sum()), *sums
 
-    def _decompose(self, parts: list[_Part], unit: float | None) -> "_Spectrum":
+    def _decompose(self, parts: list[_Part], unit: float | None) -> _Spectrum:
         weight = sum(part[0] for part in parts)
         x, y, xx, xy = (sum(sums[1:], start=sums[0]) for sums in list(zip(*parts, strict=True))[1:])
         x, y = x / weight, y / weight
         means = (self._shift_x + x, self._shift_y + y)
-        return _Spectrum(xx - weight * np.outer(x, x), xy - weight * np.outer(x, y), means, unit)
+        gram = xx - weight * np.outer(x, x)
+        unit = unit or max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny)
+        values, vectors = _eigh(gram)
+        return _Spectrum(values, vectors, vectors.T @ (xy - weight * np.outer(x, y)), unit, means)
 
     def held_out(self, ridge: float) -> Float64:
-        """See :class:`RidgePath`."""
+        """(n, k) predictions of every row by the fit without its fold."""
         predictions = np.empty_like(self._Y)
         for number, spectrum in self._without.items():
             rows = np.flatnonzero(self._fold == number)
@@ -133,23 +125,8 @@ class GramPath:
             predictions[rows] = self._X[rows] @ coefficients.astype(self._X.dtype) + intercept
         return predictions
 
-    def solve(self, ridge: float) -> tuple[Float64, Float64]:
-        """See :class:`RidgePath`."""
-        return self._whole.solve(ridge)
 
-
-class _Spectrum:
-    """Eigenvalues of a scatter matrix and the cross-moments in its eigenvectors."""
-
-    def __init__(self, gram: Float64, cross: Float64, means: tuple[Float64, Float64], unit: float | None) -> None:
-        self.unit = unit or max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny)
-        self._values, self._vectors = _eigh(gram)
-        self._moments = self._vectors.T @ cross
-        self._mean_x, self._mean_y = means
-
-    def solve(self, ridge: float) -> tuple[Float64, Float64]:
-        coefficients = self._vectors @ (self._moments / (self._values + ridge * self.unit)[:, None])
-        return coefficients, self._mean_y - self._mean_x @ coefficients
+RidgePath = HatPath | GramPath
 
 
 def _eigh(matrix: Float64) -> tuple[Float64, Float64]:

@@ -49,26 +49,14 @@ def train_head_network(
     context: TrainingContext,
     *,
     batch_size: int,
-    save_every: int,
     held_out: HeadRows | None = None,
     steps: int | None = None,
-    first_checkpoint: int = 0,
-    extra_state: dict[str, Any] | None = None,
+    **checkpoints: Any,
 ) -> int:
-    """Trains the network of a head in place; see :func:`barycenter.fusion.training.loop.train`.
+    """Trains the network of a head in place; for the arguments see :func:`barycenter.fusion.training.loop.train`.
 
-    Args:
-        module: ``module(fused, aligned, present)`` gives logits.
-        rows: Training rows.
-        task: Decides the loss.
-        settings: How; weight decay leaves out what the linear head gave.
-        context: Where.
-        batch_size: HeadRows of a step, over all ranks.
-        save_every: Steps between checkpoints.
-        held_out: For early stopping.
-        steps: How many, without held-out rows.
-        first_checkpoint: Number of this training's first checkpoint; those of others have lower or higher ones.
-        extra_state: What every checkpoint holds besides.
+    Weight decay leaves out what the linear head gave, a batch counts the rows of all ranks, and ``steps`` are for a
+    training without held-out rows.
 
     Returns:
         Steps taken to the weights that it ends with.
@@ -96,11 +84,9 @@ def train_head_network(
         steps=steps,
         steps_per_epoch=per_epoch,
         seed=settings.seed * 1_000_003,
-        save_every=save_every,
         validation_loss=None if held_out is None else lambda: _validation_loss(module, held_out, task, context),
         patience=settings.patience,
-        first_checkpoint=first_checkpoint,
-        extra_state=extra_state,
+        **checkpoints,
     )
     return steps if held_out is None else stopping.best_epoch * per_epoch
 

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads._calibration import CalibratedScores
 from barycenter.fusion.heads.checks import as_targets
-from barycenter.fusion.heads.targets import Task, as_array
+from barycenter.fusion.heads.targets import Targets, Task, as_array
 from barycenter.fusion.validation import as_matrix
 
 Aligned = Mapping[str, NDArray[Any]]
@@ -38,6 +38,7 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         n_features_in_: Width of the features; ``feature_names_in_`` are their names, where they have some.
     """
 
+    FORMAT: ClassVar[str]
     task: Task | Literal["auto"]
     task_: Task
     scores_: CalibratedScores
@@ -89,11 +90,28 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         validate_data(self, X if hasattr(X, "columns") else checked, reset=reset, skip_check_array=True)
         return checked
 
-    def _saved_params(self) -> dict[str, Any]:
-        """The constructor's arguments in its order, as JSON can hold them."""
-        params = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-        weight = params["class_weight"]
-        return params | ({"class_weight": list(weight.items())} if isinstance(weight, Mapping) else {})
+    def _header(self, own: dict[str, Any], **params: Any) -> dict[str, Any]:
+        """What JSON can hold of a fitted head: its kind's own values, the constructor's arguments (or ``params``)."""
+        given = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters} | params
+        if isinstance(given["class_weight"], Mapping):
+            given["class_weight"] = list(given["class_weight"].items())
+        targets = self.scores_.targets
+        about = {"format": self.FORMAT, "version": 1, "task": self.task_, "classes": targets.classes}
+        score = None if np.isnan(self.heldout_score_) else self.heldout_score_
+        return about | {"shape": targets.shape} | own | {"heldout_score": score, "params": given}
+
+    @classmethod
+    def _of_header(cls, about: dict[str, Any], slope: Float64, offset: Float64) -> Self:
+        """A head without its coefficients."""
+        params = about["params"]
+        if isinstance(params["class_weight"], list):
+            params = params | {"class_weight": dict(params["class_weight"])}
+        head = cls(**params)
+        head.task_ = about["task"]
+        head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
+        targets = Targets(about["task"], about["classes"], about["shape"])
+        head.scores_ = CalibratedScores(targets, slope, offset)
+        return head
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "scores_")
@@ -106,10 +124,8 @@ class Head(BaseEstimator, ABC):  # type: ignore[misc]
         if task == "regression":
             tags.estimator_type, tags.regressor_tags = "regressor", RegressorTags()
         else:
-            tags.estimator_type, tags.classifier_tags = (
-                "classifier",
-                ClassifierTags(multi_label=task != "classification"),
-            )
+            tags.estimator_type = "classifier"
+            tags.classifier_tags = ClassifierTags(multi_label=task != "classification")
         return tags
 
 

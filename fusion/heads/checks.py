@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.heads.targets import Task, column, infer_task
+from barycenter.fusion.heads.targets import Task, column, infer_task, plain
 from barycenter.fusion.parameters import is_number
 
 _TASKS = ("classification", "multilabel", "regression")
@@ -37,7 +37,7 @@ def checked_targets(y: Any, task: Any) -> tuple[Sequence[Any] | NDArray[Any], Ta
     check = {"classification": _check_class, "multilabel": _check_set, "regression": _check_value}[kind]
     for row, value in enumerate(y):
         if _says_nothing(value):
-            raise ValueError(f"targets: row {row} is empty ({_plain(value)!r}); leave out rows without a target")
+            raise ValueError(f"targets: row {row} is empty ({plain(value)!r}); leave out rows without a target")
         check(f"targets: row {row}", value)
     return y, kind
 
@@ -91,10 +91,6 @@ def _says_nothing(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _check_matrix(y: NDArray[Any], kind: Task) -> None:
     if kind == "classification":
         raise ValueError(f"targets of shape {y.shape}: a classification needs one class a row")
@@ -110,11 +106,11 @@ def _check_matrix(y: NDArray[Any], kind: Task) -> None:
 
 
 def _check_class(where: str, value: Any) -> None:
-    plain = _plain(value)
-    if not isinstance(plain, str | int | float | Decimal):
-        raise TypeError(f"{where} is {type(plain).__name__}; classes are text, numbers or booleans, make text of it")
-    if isinstance(plain, float) and not np.isfinite(plain):
-        raise ValueError(f"{where} is {plain!r}, which is no class")
+    value = plain(value)
+    if not isinstance(value, str | int | float | Decimal):
+        raise TypeError(f"{where} is {type(value).__name__}; classes are text, numbers or booleans, make text of it")
+    if isinstance(value, float) and not np.isfinite(value):
+        raise ValueError(f"{where} is {value!r}, which is no class")
 
 
 def _check_set(where: str, value: Any) -> None:
@@ -130,6 +126,6 @@ def _check_value(where: str, value: Any) -> None:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{where} is {str(_plain(value))[:60]!r}; a regression needs numbers") from None
+        raise TypeError(f"{where} is {str(plain(value))[:60]!r}; a regression needs numbers") from None
     if not is_number(number):
-        raise ValueError(f"{where} is {_plain(value)!r}, which is not finite")
+        raise ValueError(f"{where} is {plain(value)!r}, which is not finite")

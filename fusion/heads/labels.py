@@ -4,7 +4,7 @@ import datetime
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Literal
@@ -55,7 +55,24 @@ class Reading:
         """
         if value is None or (isinstance(value, str) and not value.strip()):
             return None
-        return _LABELS[self.form](value, self.task)
+        match self.form:
+            case "text":
+                return str(value)
+            case "flag":
+                flag = value.strip().lower() == "true" if isinstance(value, str) else bool(value)
+                return float(flag) if self.task == "regression" else flag
+            case "date":
+                return value.isoformat() if isinstance(value, datetime.date) else str(value)
+            case "sets":
+                return list(dict.fromkeys(label for label in value if label is not None and label != ""))
+        number = _number(value)
+        if number is None:
+            return None
+        if self.task == "regression":
+            return float(number)
+        if self.form == "digits":
+            return str(value)  # as a class it stays as it is written
+        return int(number) if number == int(number) else number
 
     def labels(self, values: Iterable[Any]) -> list[Any]:
         """The labels of some values, as ``pyarrow``'s ``to_pylist`` gives them."""
@@ -262,41 +279,3 @@ def _has_scale(value: Any) -> bool:
     """Whether a value is a decimal of a column with digits after the point."""
     exponent = value.as_tuple().exponent if isinstance(value, Decimal) else 0
     return isinstance(exponent, int) and exponent < 0
-
-
-def _numeric(value: Any, task: Task) -> Any:
-    number = _number(value)
-    if number is None:
-        return None
-    if task == "regression":
-        return float(number)
-    return int(number) if number == int(number) else number
-
-
-def _digits(value: Any, task: Task) -> Any:
-    """A number written as text: as a class it stays as it is written."""
-    number = _number(value)
-    return None if number is None else float(number) if task == "regression" else str(value)
-
-
-def _flag(value: Any, task: Task) -> Any:
-    flag = value.strip().lower() == "true" if isinstance(value, str) else bool(value)
-    return float(flag) if task == "regression" else flag
-
-
-def _date(value: Any, task: Task) -> Any:  # noqa: ARG001
-    return value.isoformat() if isinstance(value, datetime.date) else str(value)
-
-
-def _set(value: Any, task: Task) -> Any:  # noqa: ARG001
-    return list(dict.fromkeys(label for label in value if label is not None and label != ""))
-
-
-_LABELS: dict[Form, Callable[[Any, Task], Any]] = {
-    "text": lambda value, _: str(value),
-    "digits": _digits,
-    "number": _numeric,
-    "flag": _flag,
-    "date": _date,
-    "sets": _set,
-}

@@ -1,8 +1,9 @@
 """The linear head: closed-form ridge regression on classes, label sets or values, calibrated on held-out rows."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,7 @@ _STEPS = (10.0, 10.0**0.5)
 _DEFAULT_RIDGE = 1e-2
 
 
+@dataclass(eq=False, repr=False)
 class LinearHead(Head):
     """Ridge regression on one-hot classes, 0/1 labels or values, a scikit-learn estimator.
 
@@ -39,13 +41,9 @@ class LinearHead(Head):
         seed: Of the folds, where no groups are given.
 
     Attributes:
-        task_: The task.
-        classes_: Classes or labels in column order.
         ridge_: The ridge used.
         coef_: (d, k) coefficients.
         intercept_: (k,) intercepts.
-        scores_: What the scores mean: targets and calibration.
-        heldout_score_: :meth:`score` of the out-of-fold predictions; NaN where there was no fold to hold out.
 
     >>> rng = np.random.default_rng(0)
     >>> y = np.array(["cat", "dog"] * 50)
@@ -55,21 +53,13 @@ class LinearHead(Head):
     (True, ['cat', 'dog'])
     """
 
-    FORMAT: ClassVar[str] = "barycenter-linear-head"
+    FORMAT = "barycenter-linear-head"
 
-    ridge_: float
-    coef_: Float64
-    intercept_: Float64
-
-    def __init__(
-        self,
-        task: Task | Literal["auto"] = "auto",
-        ridge: float | Literal["auto"] = "auto",
-        folds: int = 5,
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        seed: int = 0,
-    ) -> None:
-        self.task, self.ridge, self.folds, self.class_weight, self.seed = task, ridge, folds, class_weight, seed
+    task: Task | Literal["auto"] = "auto"
+    ridge: float | Literal["auto"] = "auto"
+    folds: int = 5
+    class_weight: Literal["balanced"] | Mapping[Any, float] | None = None
+    seed: int = 0
 
     def fit(self, X: FloatArray, y: Any, *, groups: Iterable[object] | None = None) -> Self:
         """Fits the head.
@@ -112,23 +102,9 @@ class LinearHead(Head):
 
     def save(self, folder: str | Path) -> None:
         """Writes ``head.safetensors`` and ``head.json``."""
-        arrays = {
-            "coef": self.coef_,
-            "intercept": self.intercept_,
-            "slope": self.scores_.slope,
-            "offset": self.scores_.offset,
-        }
-        about = {
-            "format": self.FORMAT,
-            "version": 1,
-            "task": self.task_,
-            "classes": self.scores_.targets.classes,
-            "shape": self.scores_.targets.shape,
-            "ridge": self.ridge_,
-            "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": self._saved_params(),
-        }
-        save_estimator(folder, "head", about, arrays)
+        arrays = {"coef": self.coef_, "intercept": self.intercept_}
+        arrays |= {"slope": self.scores_.slope, "offset": self.scores_.offset}
+        save_estimator(folder, "head", self._header({"ridge": self.ridge_}), arrays)
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -138,16 +114,9 @@ class LinearHead(Head):
             ValueError: If the folder holds something else.
         """
         about, arrays = load_estimator(folder, "head", cls.FORMAT, 1)
-        params = about["params"]
-        if isinstance(params["class_weight"], list):
-            params["class_weight"] = dict(params["class_weight"])
-        head = cls(**params)
-        head.coef_, head.intercept_ = arrays["coef"], arrays["intercept"]
+        head = cls._of_header(about, arrays["slope"], arrays["offset"])
+        head.coef_, head.intercept_, head.ridge_ = arrays["coef"], arrays["intercept"], about["ridge"]
         head.n_features_in_ = len(head.coef_)
-        head.task_, head.ridge_ = about["task"], about["ridge"]
-        head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
-        targets = Targets(about["task"], about["classes"], about["shape"])
-        head.scores_ = CalibratedScores(targets, arrays["slope"], arrays["offset"])
         return head
 
     def _check(self, X: FloatArray, y: Sequence[Any] | NDArray[Any]) -> None:

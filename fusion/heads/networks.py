@@ -1,7 +1,6 @@
 """The trained heads' networks. Each begins as the linear head on the average and learns what to add to it."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +16,12 @@ class LinearOnAverage(nn.Module):
     Args:
         dim: Width of the fused vectors.
         outputs: Classes, labels or values.
+        inputs: Number of inputs.
+        hidden: Width of a hidden layer, or of a token.
+        shares: Weight of each input in the average, summing to 1.
     """
 
-    def __init__(self, dim: int, outputs: int, **_: Any) -> None:
+    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, shares: Sequence[float]) -> None:  # noqa: ARG002
         super().__init__()
         self.output = nn.Linear(dim, outputs)
         self.register_buffer("scale", torch.ones(()))
@@ -45,17 +47,10 @@ class LinearOnAverage(nn.Module):
 
 
 class Mlp(LinearOnAverage):
-    """A hidden layer on the average and on which inputs there are, added to the linear logits.
+    """A hidden layer on the average and on which inputs there are, added to the linear logits."""
 
-    Args:
-        dim: Width of the fused vectors.
-        outputs: Classes, labels or values.
-        inputs: Number of inputs.
-        hidden: Width of the hidden layer.
-    """
-
-    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, **_: Any) -> None:
-        super().__init__(dim, outputs)
+    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, shares: Sequence[float]) -> None:
+        super().__init__(dim, outputs, inputs, hidden, shares)
         self.hidden = nn.Sequential(nn.Linear(dim + inputs, hidden), nn.GELU(), nn.Dropout(_DROPOUT))
         self.more = _zero(nn.Linear(hidden, outputs))
 
@@ -73,17 +68,10 @@ class Gated(Mlp):
     gets what it has in the average. The average itself moves by (gate - share) times each aligned input, so what it
     holds in place of missing inputs stays. Half of what the gate sees is dropped in training: it has to tell an input
     that lies from one that does not, not one row from another.
-
-    Args:
-        dim: Width of the fused vectors.
-        outputs: Classes, labels or values.
-        inputs: Number of inputs.
-        hidden: Width of the hidden layers, the gate's and that on the new average.
-        shares: Weight of each input in the average, summing to 1.
     """
 
-    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, shares: list[float]) -> None:
-        super().__init__(dim, outputs, inputs, hidden)
+    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, shares: Sequence[float]) -> None:
+        super().__init__(dim, outputs, inputs, hidden, shares)
         self.look = nn.Sequential(
             nn.Dropout(_GATE_DROPOUT),
             nn.Linear(inputs * (dim + 1), hidden),
@@ -111,17 +99,10 @@ class Gated(Mlp):
 
 
 class Attention(LinearOnAverage):
-    """Self-attention over the aligned inputs and their average as tokens, added to the linear logits.
+    """Self-attention over the aligned inputs and their average as tokens, added to the linear logits."""
 
-    Args:
-        dim: Width of the fused vectors.
-        outputs: Classes, labels or values.
-        inputs: Number of inputs.
-        hidden: Width of a token inside.
-    """
-
-    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, **_: Any) -> None:
-        super().__init__(dim, outputs)
+    def __init__(self, dim: int, outputs: int, inputs: int, hidden: int, shares: Sequence[float]) -> None:
+        super().__init__(dim, outputs, inputs, hidden, shares)
         self.read = nn.Linear(dim, hidden)
         self.kind = nn.Parameter(torch.randn(inputs + 1, hidden) * 0.02)
         self.block = nn.TransformerEncoderLayer(

@@ -1,8 +1,9 @@
 """Heads trained by gradient descent: ``mlp``, ``gated`` and ``attention``, each starting from the linear head."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.heads.networks import ATTENTION_HEADS, KINDS, Gated, LinearOnAverage
-from barycenter.fusion.heads.targets import Targets, Task
+from barycenter.fusion.heads.targets import Targets, Task, as_objects
 from barycenter.fusion.parameters import check_number, check_whole
 from barycenter.fusion.serialization import load_estimator, save_estimator
 from barycenter.fusion.splits import fold_of
@@ -27,6 +28,7 @@ from barycenter.fusion.validation import as_matrix, check_views, present_rows
 Kind = Literal["mlp", "gated", "attention"]
 
 
+@dataclass(eq=False, repr=False)
 class NeuralHead(Head):
     """A head on the fused vector and on the aligned inputs that it is the average of.
 
@@ -51,39 +53,25 @@ class NeuralHead(Head):
         seed: Of everything random.
 
     Attributes:
-        task_: The task.
         steps_: Steps that were best.
-        scores_: What the scores mean: targets and calibration.
         heldout_score_: :meth:`score` of the held-out rows; NaN where there were none.
     """
 
-    FORMAT: ClassVar[str] = "barycenter-neural-head"
+    FORMAT = "barycenter-neural-head"
 
-    inputs_: tuple[str, ...]
-    shares_: dict[str, float]
-    steps_: int
-    _device: torch.device
-
-    def __init__(
-        self,
-        kind: Kind = "mlp",
-        inputs: Sequence[str] | None = None,
-        shares: Mapping[str, float] | None = None,
-        task: Task | Literal["auto"] = "auto",
-        class_weight: Literal["balanced"] | Mapping[Any, float] | None = None,
-        hidden: int = 128,
-        batch_size: int = 256,
-        learning_rate: float = 1e-3,
-        weight_decay: float = 1e-2,
-        epochs: int = 60,
-        patience: int = 8,
-        held_out: float = 0.15,
-        seed: int = 0,
-    ) -> None:
-        self.kind, self.inputs, self.shares, self.task, self.class_weight = kind, inputs, shares, task, class_weight
-        self.hidden, self.batch_size, self.learning_rate = hidden, batch_size, learning_rate
-        self.weight_decay, self.epochs, self.patience = weight_decay, epochs, patience
-        self.held_out, self.seed = held_out, seed
+    kind: Kind = "mlp"
+    inputs: Sequence[str] | None = None
+    shares: Mapping[str, float] | None = None
+    task: Task | Literal["auto"] = "auto"
+    class_weight: Literal["balanced"] | Mapping[Any, float] | None = None
+    hidden: int = 128
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-2
+    epochs: int = 60
+    patience: int = 8
+    held_out: float = 0.15
+    seed: int = 0
 
     def _check_params(self, names: Sequence[str]) -> None:
         """Refuses parameters that are out of range; ``names`` are the inputs where the parameters name none."""
@@ -134,50 +122,33 @@ class NeuralHead(Head):
         self._check_params(list(aligned or ["fused"]))
         context = context or LocalContext()
         with preserve_random_state(context.device):
-            return self._fit(X, y, aligned, groups, context, save_every)
-
-    def _fit(
-        self,
-        X: FloatArray,
-        y: Any,
-        aligned: Aligned | None,
-        groups: Iterable[object] | None,
-        context: TrainingContext,
-        save_every: int,
-    ) -> Self:
-        X = self._features(X, reset=True)
-        given = None if groups is None else list(groups)
-        keys: list[object] = list(range(len(X))) if given is None else given
-        y = as_targets(y)
-        y = y if isinstance(y, np.ndarray) else _array(y)
-        linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
-        self.task_ = linear.task_
-        targets = linear.scores_.targets
-        rows = self._rows(X, aligned, targets.encode(y), targets)
-        out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
-        self._device = context.device
-        second_training = self.epochs * steps_per_epoch(len(rows), self.batch_size) + 1
-        found: dict[str, Any] | None = None
-        if (saved := context.latest_checkpoint()) is not None and saved.step >= second_training:
-            found = saved.state["searched"]
-        elif out.any() and not out.all():
-            found = self._search((X, y, keys), rows, out, linear.ridge_, targets, context, save_every)
-        if found is None:
-            self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
-        else:
-            self.steps_, self.heldout_score_ = found["steps"], found["score"]
-            self.scores_ = CalibratedScores(targets, np.array(found["slope"]), np.array(found["offset"]))
-        self._module = self._started(linear, rows)
-        if self.steps_:
-            self._train(
-                rows,
-                context,
-                save_every,
-                steps=self.steps_,
-                first_checkpoint=second_training,
-                extra_state={"searched": found},
-            )
-        self._module.cpu().eval()
+            X = self._features(X, reset=True)
+            given = None if groups is None else list(groups)
+            keys: list[object] = list(range(len(X))) if given is None else given
+            y = as_targets(y)
+            y = y if isinstance(y, np.ndarray) else as_objects(y)
+            linear = LinearHead(self.task, class_weight=self.class_weight, seed=self.seed).fit(X, y, groups=given)
+            self.task_ = linear.task_
+            targets = linear.scores_.targets
+            rows = self._rows(X, aligned, targets.encode(y), targets)
+            out = fold_of(keys, max(2, round(1 / self.held_out))) == 0
+            self._device = context.device
+            second_training = self.epochs * steps_per_epoch(len(rows), self.batch_size) + 1
+            found: dict[str, Any] | None = None
+            if (saved := context.latest_checkpoint()) is not None and saved.step >= second_training:
+                found = saved.state["searched"]
+            elif out.any() and not out.all():
+                found = self._search((X, y, keys), rows, out, linear.ridge_, targets, context, save_every)
+            if found is None:
+                self.steps_, self.scores_, self.heldout_score_ = 0, linear.scores_, linear.heldout_score_
+            else:
+                self.steps_, self.heldout_score_ = found["steps"], found["score"]
+                self.scores_ = CalibratedScores(targets, np.array(found["slope"]), np.array(found["offset"]))
+            self._module = self._started(linear, rows)
+            if self.steps_:
+                options = {"first_checkpoint": second_training, "extra_state": {"searched": found}}
+                self._train(rows, context, save_every, steps=self.steps_, **options)
+            self._module.cpu().eval()
         return self
 
     def raw_scores(self, X: FloatArray, aligned: Aligned | None = None) -> Float64:
@@ -206,33 +177,16 @@ class NeuralHead(Head):
         arrays = {"slope": self.scores_.slope, "offset": self.scores_.offset, "unit": self._unit, "mean": self._offset}
         tensors = {name: torch.from_numpy(np.array(array, dtype=np.float64)) for name, array in arrays.items()}
         tensors |= {f"module.{name}": value.contiguous() for name, value in self._module.state_dict().items()}
-        about = {
-            "format": self.FORMAT,
-            "version": 1,
-            "task": self.task_,
-            "classes": self.scores_.targets.classes,
-            "shape": self.scores_.targets.shape,
-            "dim": self._module.output.in_features,
-            "steps": self.steps_,
-            "heldout_score": None if np.isnan(self.heldout_score_) else self.heldout_score_,
-            "params": self._saved_params() | {"inputs": self.inputs_, "shares": self.shares_},
-        }
-        return about, tensors
+        own = {"dim": self._module.output.in_features, "steps": self.steps_}
+        return self._header(own, inputs=self.inputs_, shares=self.shares_), tensors
 
     @classmethod
     def restore(cls, about: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Self:
         """The head whose :meth:`state` this is."""
-        params = about["params"]
-        if isinstance(params["class_weight"], list):
-            params = params | {"class_weight": dict(params["class_weight"])}
-        head = cls(**params)
-        head._check_params(())
-        head.n_features_in_ = about["dim"]
         arrays = {name: value.numpy() for name, value in tensors.items() if not name.startswith("module.")}
-        head.task_, head.steps_ = about["task"], about["steps"]
-        head.heldout_score_ = float("nan") if about["heldout_score"] is None else about["heldout_score"]
-        targets = Targets(about["task"], about["classes"], about["shape"])
-        head.scores_ = CalibratedScores(targets, arrays["slope"], arrays["offset"])
+        head = cls._of_header(about, arrays["slope"], arrays["offset"])
+        head._check_params(())
+        head.n_features_in_, head.steps_ = about["dim"], about["steps"]
         head._unit, head._offset = arrays["unit"], arrays["mean"]
         head._module = head._new(about["dim"], len(arrays["slope"]))
         weights = {name.removeprefix("module."): value for name, value in tensors.items() if name.startswith("module.")}
@@ -276,13 +230,8 @@ class NeuralHead(Head):
         found = [block for _, block in predict_logits(self._module, without, torch.arange(len(rest)), context.device)]
         scores = torch.cat(found).double().numpy() * self._unit + self._offset
         read = CalibratedScores.calibrated(targets, scores, targets.encode(y[rest]), without.weight.double().numpy())
-        steps = round(steps * len(rows) / len(within))
-        return {
-            "steps": steps,
-            "score": read.score(scores, y[rest]),
-            "slope": read.slope.tolist(),
-            "offset": read.offset.tolist(),
-        }
+        found_steps = {"steps": round(steps * len(rows) / len(within)), "score": read.score(scores, y[rest])}
+        return found_steps | {"slope": read.slope.tolist(), "offset": read.offset.tolist()}
 
     def _started(self, linear: LinearHead, rows: HeadRows, targets: Targets | None = None) -> LinearOnAverage:
         """A new module that says what the linear head says, its classes put where ``targets`` has them."""
@@ -309,16 +258,8 @@ class NeuralHead(Head):
 
     def _train(self, rows: HeadRows, context: TrainingContext, save_every: int, **options: Any) -> int:
         settings = TrainingSettings(self.epochs, self.patience, self.learning_rate, self.weight_decay, self.seed)
-        return train_head_network(
-            self._module,
-            rows,
-            self.task_,
-            settings,
-            context,
-            batch_size=self.batch_size,
-            save_every=save_every,
-            **options,
-        )
+        options |= {"batch_size": self.batch_size, "save_every": save_every}
+        return train_head_network(self._module, rows, self.task_, settings, context, **options)
 
     def _rows(self, X: FloatArray, aligned: Aligned | None, Y: Float64, targets: Targets | None) -> HeadRows:
         """Rows as tensors; with ``targets``, also what turns outputs into values (regression)."""
@@ -359,9 +300,3 @@ class NeuralHead(Head):
                 there = present_rows(name, arrays[name])
                 present[:, place], values[there, place] = there, arrays[name][there]
         return values, present
-
-
-def _array(values: Sequence[Any]) -> NDArray[Any]:
-    array = np.empty(len(values), dtype=object)
-    array[:] = list(values)
-    return array

@@ -16,7 +16,9 @@ def is_empty(label: object) -> bool:
     >>> [is_empty(label) for label in (None, "", " ", float("nan"), 0, [], "a")]
     [True, True, True, True, False, False, False]
     """
-    return label is None or (isinstance(label, str) and not label.strip()) or _is_nan(label)
+    if isinstance(label, (float, np.floating)):
+        return bool(np.isnan(label))
+    return label is None or (isinstance(label, str) and not label.strip())
 
 
 def infer_task(y: Sequence[Any] | NDArray[Any]) -> Task:
@@ -43,10 +45,6 @@ def column(y: NDArray[Any]) -> NDArray[Any]:
     return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
-def _is_nan(label: object) -> bool:
-    return isinstance(label, (float, np.floating)) and bool(np.isnan(label))
-
-
 class Targets:
     """How the targets of a head become a (n, k) matrix, and predictions become targets.
 
@@ -64,9 +62,9 @@ class Targets:
         """The classes that occur, sorted."""
         y = column(y) if isinstance(y, np.ndarray) else y
         if task == "classification":
-            return cls(task, _sorted({_plain(value) for value in y}), "values")
+            return cls(task, _sorted({plain(value) for value in y}), "values")
         if task == "multilabel" and not (isinstance(y, np.ndarray) and y.ndim == 2):
-            return cls(task, _sorted({_plain(label) for labels in y for label in labels}), "sets")
+            return cls(task, _sorted({plain(label) for labels in y for label in labels}), "sets")
         return cls(task, [], "matrix" if np.ndim(np.asarray(y)) == 2 else "values")
 
     def encode(self, y: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
@@ -83,7 +81,7 @@ class Targets:
         encoded = np.zeros((len(y), len(self.classes)))
         for row, value in enumerate(y):
             for label in value if self.task == "multilabel" else (value,):
-                at = place.get(_plain(label))
+                at = place.get(plain(label))
                 if at is not None:
                     encoded[row, at] = 1.0
         return encoded
@@ -127,7 +125,8 @@ class Targets:
         return as_array([[self.classes[column] for column in np.flatnonzero(row)] for row in chosen])
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A number of NumPy's as Python's, anything else as it is."""
     return value.item() if isinstance(value, np.generic) else value
 
 
@@ -140,6 +139,12 @@ def as_array(values: list[Any]) -> NDArray[Any]:
     kinds = {type(value) for value in values}
     if len(kinds) == 1 and kinds <= {int, float, bool, str}:
         return np.array(values)
+    return as_objects(values)
+
+
+def as_objects(values: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    """(n,) values as objects, lists among them included."""
     array = np.empty(len(values), dtype=object)
-    array[:] = values
+    for row, value in enumerate(values):
+        array[row] = value
     return array

@@ -17,8 +17,6 @@ from barycenter.fusion.serialization import load_arrays
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.validation import Views, check_views, common_rows
 
-__all__ = ["FoldMoments", "Moments", "Precision", "merge_all"]
-
 
 class FoldMoments(Sequence[Moments]):
     """One :class:`Moments` per cross-validation fold.

@@ -94,6 +94,11 @@ class Moments:
         return self._joint.mean
 
     @property
+    def means(self) -> dict[str, Float64]:
+        """``{name: (d,)}`` mean of each input over complete rows."""
+        return {name: self.mean[columns] for name, columns in self.columns.items()}
+
+    @property
     def cov(self) -> Float64:
         """(p, p) covariance of the concatenated inputs over complete rows, divisor n - 1."""
         return self._joint.cov
@@ -112,12 +117,6 @@ class Moments:
     def count(self, name: str) -> int:
         """Number of rows that have one input."""
         return self._joint.n + self._partial[name].n
-
-    def marginal(self, name: str) -> tuple[int, Float64, Float64]:
-        """Count, (d,) mean and (d, d) covariance of one input over all rows that have it."""
-        own = self._joint.block(self.columns[name])
-        own.add(self._partial[name])
-        return own.n, own.mean, own.cov
 
     def select(self, names: Sequence[str]) -> "Moments":
         """The moments of some of the inputs, from the rows that have all of them."""
@@ -150,8 +149,7 @@ class Moments:
         Raises:
             ValueError: See :meth:`of`.
         """
-        arrays = self.checked(views, first)
-        self.add_checked(arrays, first)
+        self.add_checked(self.checked(views, first), first)
 
     def checked(self, views: Views, first: int = 0) -> dict[str, NDArray[Any]]:
         """The views as arrays that fit these moments, every row of them read once.

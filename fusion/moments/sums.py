@@ -99,10 +99,6 @@ class Sums:
         self.mean += delta * (other.n / n)
         self.n = n
 
-    def block(self, columns: slice) -> "Sums":
-        """The sums of some columns alone."""
-        return Sums(self.n, self.mean[columns].copy(), self.m2[columns, columns].copy())
-
     @property
     def cov(self) -> Float64:
         """Sample covariance, columns x columns."""

@@ -73,7 +73,7 @@ def head_loop(context: TrainingContext, config: dict[str, Any]) -> Checkpoint:
     train = TrainJob.model_validate(config["train"])
     rows = read_labelled(config["source"], config["manifest"], train, config["chosen"])
     rows = rows.take(~rows.test)
-    head = NeuralHead(train.head, **config["settings"])  # type: ignore[arg-type]
+    head = NeuralHead(train.head, **config["settings"])
     head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, context=context)
     about, tensors = head.state()
     return Checkpoint(head.steps_, tensors, about)

@@ -25,8 +25,8 @@ from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.alignment.significance import significance_held_out
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.evaluation.dimensions import dimension_curve
-from barycenter.fusion.evaluation.probe import as_labels, cross_validated_probe, nothing_to_score, probe
-from barycenter.fusion.heads.targets import is_empty
+from barycenter.fusion.evaluation.probe import cross_validated_probe, nothing_to_score, probe
+from barycenter.fusion.heads.targets import as_objects, is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.corpus import Shard
@@ -142,7 +142,7 @@ def _probe(run: Run, fitted: FittedAlignment, rows: Rows, folds: FoldMoments, no
     target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
-    labels = as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
+    labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
     try:
         imputer = Imputer.of_folds(folds)
         result: dict[str, Any] = probe(
@@ -248,7 +248,7 @@ def _samples(
     given = {name: view[there] for name, view in rows.views.items()}
     fused[there] = alignment.fuse(given, average=average, weights=weights)
     target = learnable_target(run)
-    labels = None if target is None else as_labels(target.labels(rows.kept.column(target.column).to_pylist()))
+    labels = None if target is None else as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
     if labels is not None and "probe" in report and report["alignment"]["method"] != "none":
         labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
         report["probe"]["dimensions"] = dimension_curve(

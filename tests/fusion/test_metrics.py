@@ -9,10 +9,10 @@ from barycenter.fusion.metrics import (
     bootstrap_gap,
     chance_r10,
     correct,
-    expected_calibration_error,
     r2,
     retrieval,
 )
+from tests.fusion.calibration import expected_calibration_error
 
 
 def test_perfect_reversed_and_scaled_retrieval():

@@ -12,7 +12,7 @@ from sklearn.model_selection import GroupKFold
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads._ridge import GramPath, HatPath, ridge_path
 from barycenter.fusion.heads.targets import infer_task
-from barycenter.fusion.metrics import expected_calibration_error
+from tests.fusion.calibration import expected_calibration_error
 
 
 def blobs(n=300, d=12, classes=3, spread=2.0, seed=0):

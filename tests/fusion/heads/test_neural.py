@@ -7,8 +7,8 @@ import torch
 import barycenter.fusion.heads as heads
 from barycenter.fusion.heads import LinearHead, NeuralHead
 from barycenter.fusion.heads.networks import KINDS
-from barycenter.fusion.metrics import expected_calibration_error
 from barycenter.fusion.training.context import LocalContext
+from tests.fusion.calibration import expected_calibration_error
 
 NAMES = ("text", "image")
 ALL = sorted(KINDS)
