@@ -21,7 +21,7 @@ from barycenter.infra.corpus.listing import (
     skip_reason,
 )
 from barycenter.infra.job.paths import is_uri
-from barycenter.infra.storage.errors import is_transient, retrying, storage_errors
+from barycenter.infra.storage.errors import first_line, is_transient, retrying, storage_errors
 from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 
 _KEY = "corpus.path"
@@ -51,7 +51,7 @@ class Files:
         except BarycenterError:
             raise
         except (ImportError, ValueError) as error:
-            raise JobError(_KEY, f"{path}: {_first_line(error)}") from None
+            raise JobError(_KEY, f"{path}: {first_line(error)}") from None
         except Exception as error:
             raise JobError(_KEY, _error_message(error, path)) from error
 
@@ -183,8 +183,4 @@ def _error_message(error: Exception, path: str) -> str:
         return f"{path}: a symbolic link that leads in circles"
     if is_transient(error):
         return f"{path}: the storage server does not answer ({type(error).__name__}); check storage.endpoint_url"
-    return f"{path}: cannot be read ({_first_line(error)})"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return f"{path}: cannot be read ({first_line(error)})"

@@ -17,6 +17,7 @@ import ray
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.infra.ray.private import silence_worker_output
+from barycenter.infra.storage.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error, 300)
         if address == "local":
             raise RunError(
                 f"Ray did not start on this machine: {reason}; see {_ray_folder()}/ray/session_latest/logs; run again "

@@ -14,7 +14,7 @@ from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.casting import cast_column, logical_type
 from barycenter.infra.corpus.types.keys import key_texts
 from barycenter.infra.job.paths import is_uri
-from barycenter.infra.storage.errors import is_transient, storage_errors
+from barycenter.infra.storage.errors import first_line, is_transient, storage_errors
 
 _BATCH_ROWS = 1024
 
@@ -43,7 +43,7 @@ class Parquet(Format):
         except (pa.ArrowException, OSError) as error:
             if _is_storage_failure(error):
                 raise
-            raise UnreadableError(f"is not a whole Parquet file ({_reason(error)})") from error
+            raise UnreadableError(f"is not a whole Parquet file ({first_line(error)})") from error
 
     def read(
         self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
@@ -71,7 +71,7 @@ def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table
         _last_reader.reader = None
         if isinstance(error, pa.ArrowException | OSError) and not _is_storage_failure(error):
             raise RunError(
-                f"{shard.uri} is damaged: rows {shard.start} to {shard.stop} cannot be read ({_reason(error)}); "
+                f"{shard.uri} is damaged: rows {shard.start} to {shard.stop} cannot be read ({first_line(error)}); "
                 "write the file again or read_rows it out of the corpus"
             ) from error
         raise
@@ -93,11 +93,6 @@ def _check_row_counts(metadata: pq.FileMetaData) -> None:
 def _is_storage_failure(error: BaseException) -> bool:
     """Whether an error comes from the disk or the object store rather than from the file's content."""
     return isinstance(error, OSError) and (error.errno is not None or is_transient(error))
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the first line of an error, or the name of its class."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 class _RowReader:

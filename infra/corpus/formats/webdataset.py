@@ -22,6 +22,7 @@ from barycenter.infra.corpus.formats.folder import PICTURE_SUFFIXES
 from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.rows import records_to_table
 from barycenter.infra.corpus.types.values import infer_column_types
+from barycenter.infra.storage.errors import first_line
 
 _MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _TEXT_EXTENSIONS = ("txt", "text", "caption", "cls", "json", "id", "url")
@@ -245,8 +246,7 @@ def _parse_sample(sample: _Sample, columns: Container[str | None]) -> ParsedReco
         try:
             row[extension] = _decode_member(extension, content)
         except (ValueError, TypeError, OverflowError, MemoryError, EOFError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            problem = problem or f"{sample.key}.{extension}: {said}"
+            problem = problem or f"{sample.key}.{extension}: {first_line(error, None)}"
     row["image"] = next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), row.get("image"))
     row["text"] = next((row[name] for name in _CAPTION_EXTENSIONS if row.get(name) is not None), None)
     return row, problem
