@@ -24,6 +24,10 @@ MISFITS = "__misfits__"
 """Name of the column of a row's misfits as JSON ``{column: problem}``; null where every value of the row fits."""
 
 
+Types = Mapping[str, pa.DataType]
+"""The type of each column by its name."""
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One file of the corpus (for a folder of pictures: one folder).
@@ -96,7 +100,7 @@ class SourceIndex:
     """
 
     rows: int
-    types: Mapping[str, pa.DataType]
+    types: Types
     shard_offsets: NDArray[np.int64] | None = None
     shard_stamps: Sequence[tuple[int, str]] | None = None
     passed_over: int = 0
@@ -175,9 +179,7 @@ class Format(ABC):
         return files.stat(shard.uri)
 
     @abstractmethod
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the rows of a shard.
 
         Args:

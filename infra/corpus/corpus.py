@@ -241,7 +241,6 @@ class Corpus:
                     )
 
     def _missing_column_message(self, name: str) -> str:
-        """Explains that no file has the column, with similar names or the reason where there is one."""
         known = list(self.columns)
         first = self.sources[0].relative if self.sources else self.root
         where = first if len(self.sources) < 2 else f"{first} or the {len(self.sources) - 1} other sources"
@@ -355,7 +354,6 @@ def _names_a_picture(corpus: "Corpus", shard: Shard, names: Container[str]) -> b
 
 
 def _nested_strings(value: object) -> Iterator[str]:
-    """Yields the texts in a value, those in lists and objects included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):

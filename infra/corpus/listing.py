@@ -230,12 +230,10 @@ def glob_root(path: str) -> str:
 
 
 def _entry(path: str, root: str, status: Any) -> Entry:
-    """Returns the entry of a local file whose ``os.stat`` result is known."""
     return Entry(path, os.path.relpath(path, root).replace(os.sep, "/"), status.st_size, str(status.st_mtime_ns))
 
 
 def _is_folder(child: os.DirEntry[str]) -> bool:
-    """Whether a directory entry is a folder; False where it cannot be examined."""
     try:
         return child.is_dir()
     except OSError:

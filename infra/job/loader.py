@@ -84,10 +84,7 @@ def dump_job(job: Job) -> str:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe YAML loader that raises for duplicate keys."""
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Builds a dictionary from a YAML mapping."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -98,7 +95,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds a mapping."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -127,7 +123,6 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
-    """Sets the value of one override, ``key.path=value``, in the content of a job file."""
     path, equals, text = override.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
@@ -197,7 +192,6 @@ def _is_empty_section(key: str, value: object) -> bool:
 
 
 def _key_problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
-    """Yields (key, problem) of one error of pydantic."""
     context = detail.get("ctx", {})
     if detail["type"] == "jobs":
         yield from context["all"]
@@ -211,7 +205,6 @@ def _key_problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
 
 
 def _describe_error(detail: ErrorDetails) -> str:
-    """Returns the problem of one error of pydantic, for users."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "job":
         return str(context["problem"])
@@ -232,7 +225,6 @@ def _describe_error(detail: ErrorDetails) -> str:
 
 
 def _wrong_choice_message(value: object, expected: str) -> str:
-    """Describes a value that is none of the choices, with the nearest one."""
     choices = [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(", ")]
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -240,7 +232,6 @@ def _wrong_choice_message(value: object, expected: str) -> str:
 
 
 def _unknown_key_message(loc: tuple[int | str, ...]) -> str:
-    """Describes an unknown key, with the key that was probably meant."""
     section = _model_at(loc[:-1])
     name = str(loc[-1])
     known = list(_key_names(section)) if section is not None else []

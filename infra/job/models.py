@@ -192,7 +192,6 @@ class LimitsJob(Section):
     @field_validator("formats")
     @classmethod
     def _known_formats(cls, formats: list[str]) -> list[str]:
-        """Checks that all formats are known."""
         for name in formats:
             if name not in FORMATS:
                 raise invalid(f"{quote_value(name)} is not one of {', '.join(FORMATS)}")
@@ -210,7 +209,6 @@ class StorageJob(Section):
     @field_validator("endpoint_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
-        """Checks that the server's URL is one of http(s)."""
         if url is not None and not url.startswith(("http://", "https://")):
             raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
         return url
@@ -237,7 +235,6 @@ class RayJob(Section):
     @field_validator("address")
     @classmethod
     def _is_address(cls, address: str) -> str:
-        """Checks that the address is one that Ray can connect to."""
         if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
             raise invalid(f"must be local, auto or host:port, not {quote_value(address)}")
         return address
@@ -279,7 +276,6 @@ class Job(Section):
         return self
 
     def _name_problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (key, problem) for names of inputs and columns."""
         if not self.inputs:
             yield "inputs", "at least one input is needed; add one"
         for name in self.inputs:
@@ -296,7 +292,6 @@ class Job(Section):
         yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (key, problem) for columns of training and partitions that are not kept."""
         known = {*self.corpus.keep, self.corpus.key}
         for key in ("target", "split", "group_by"):
             column = getattr(self.train, key, None)
@@ -309,7 +304,6 @@ class Job(Section):
                 yield "output.partition_by", f"{column!r} is not among corpus.keep; add it"
 
     def _method_problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (key, problem) for alignment and average methods that do not suit the inputs or weights."""
         if len(self.inputs) == 1 and self.alignment.method in _MULTI_INPUT_METHODS:
             yield "alignment.method", f"{self.alignment.method} needs at least two inputs; use pca, joint or none"
         if len(self.inputs) == 1 and self.average.method == "posterior":

@@ -98,7 +98,6 @@ def _choose_tables(listing: Listing, tables: list[Entry], pictures: list[Entry])
 
 
 def _nothing_found_message(listing: Listing, path: str, single: bool) -> str:
-    """Explains that a corpus path names no file of a known format."""
     known = f"known formats are {', '.join(_FORMATS)} and folders of pictures"
     if single or (listing.entries and not listing.is_folder):
         first = listing.entries[0].relative

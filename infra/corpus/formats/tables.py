@@ -1,14 +1,14 @@
 """Parquet: rows are found by row group and read batch by batch in bounded memory."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.corpus.base import KEYS, Format, Problems, Shard, SourceIndex, UnreadableError
+from barycenter.infra.corpus.base import KEYS, Format, Problems, Shard, SourceIndex, Types, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.casting import cast_column, logical_type
@@ -45,9 +45,7 @@ class Parquet(Format):
                 raise
             raise UnreadableError(f"is not a whole Parquet file ({first_line(error)})") from error
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's rows; continues the open reader where the shard before was the last one read."""
         with storage_errors(shard.uri):
             table = _read_rows(files, shard, tuple(dict.fromkeys([*columns, *filter(None, [key])])))
@@ -64,7 +62,6 @@ class Parquet(Format):
 
 
 def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table:
-    """Reads the rows of a shard; raises ``RunError`` where the file is damaged."""
     try:
         table = _reader_for(files, shard, columns).read_rows(shard.start, shard.stop)
     except BaseException as error:
@@ -84,7 +81,6 @@ def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table
 
 
 def _check_row_counts(metadata: pq.FileMetaData) -> None:
-    """Raises where the footer's number of rows is not that of its row groups."""
     rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
         raise UnreadableError(f"is damaged: its footer states {metadata.num_rows} rows, its row groups {rows}")
@@ -159,8 +155,6 @@ class _RowReader:
 
 
 class _LastReader(threading.local):
-    """The reader last used in this thread."""
-
     reader: _RowReader | None = None
 
 

@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, UnreadableError
+from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, Types, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.folder import PICTURE_SUFFIXES
 from barycenter.infra.corpus.listing import Entry
@@ -82,9 +82,7 @@ class WebDataset(Format):
                     index.add(replace(found, begin=0, end=0))
         return SourceIndex(index.rows, index.columns(), index.shard_offsets(), passed_over=len(nameless))
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's byte range in one request; the whole tar where members of a row are scattered."""
         if shard.length:
             blob = files.read(shard.uri, shard.offset, shard.length)
@@ -116,7 +114,6 @@ class _TarIndexer:
         self._extensions: dict[str, tuple[str, ...]] = {}
 
     def add(self, found: _Sample) -> None:
-        """Adds the next sample."""
         extensions = tuple(map(sys.intern, found.members))
         self.scattered |= extensions[0] not in self._extensions.get(found.key, extensions)
         self._extensions[found.key] = extensions
@@ -206,7 +203,6 @@ def _tar_members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Reads the content of a member."""
     file = tar.extractfile(member)
     return file.read() if file is not None else b""
 
@@ -229,7 +225,6 @@ def _next_nonzero_block(stream: BinaryIO, position: int) -> int | None:
 
 
 def _extension_type(extension: str) -> pa.DataType:
-    """Returns the column type for members of an extension."""
     if extension == "npy":
         return pa.list_(pa.float32())
     return pa.string() if extension in _TEXT_EXTENSIONS else pa.binary()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.infra.corpus.base import BAD, MISFITS, Problems, Shard, SourceIndex, misfits_by_row
+from barycenter.infra.corpus.base import BAD, MISFITS, Problems, Shard, SourceIndex, Types, misfits_by_row
 from barycenter.infra.corpus.corpus import Corpus
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.tables import Parquet
@@ -84,9 +84,7 @@ class JoinedParquet(Parquet):
         """Returns the present size of the source and the digest in its name."""
         return files.stat(shard.uri)[0], _digest_in_name(shard.uri)
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the rows; adds the problems that the tables had before the join."""
         notes = {BAD: pa.string(), MISFITS: pa.string()}
         table, problems = super().read(files, shard, {**columns, **notes}, key)
@@ -221,5 +219,4 @@ def _write_bucket(join: Join, storage: Storage, table: pa.Table, bucket: int) ->
 
 
 def _digest_in_name(name: str) -> str:
-    """Returns the digest in the name of a joined corpus's file."""
     return name.removesuffix(".parquet").rpartition("-")[2]

@@ -64,7 +64,6 @@ HOSTS = Hosts()
 
 @lru_cache
 def _fetch_slots(concurrency: int) -> threading.BoundedSemaphore:
-    """Returns the semaphore that limits simultaneous fetches in this process."""
     return threading.BoundedSemaphore(concurrency)
 
 
@@ -140,11 +139,6 @@ def check_network(source: str, details: Sequence[str | None], values: int, begun
 
 
 def _host_and_port(url: str) -> str:
-    """Returns host and port of a URL.
-
-    Raises:
-        BadInputError: http_error where the URL is malformed.
-    """
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError as error:

@@ -54,7 +54,6 @@ def _is_base64_picture(text: str) -> bool:
 
 
 def _decode_data_uri(text: str, max_bytes: int) -> bytes:
-    """Decodes the content of a data: URI."""
     header, comma, body = text.partition(",")
     if not comma:
         raise BadInputError(Reason.NOT_AN_IMAGE, f"a data: URI without a comma: {text[:60]!r}")

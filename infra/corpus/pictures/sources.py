@@ -187,7 +187,6 @@ class Pictures:
         raise self._missing_error(asked, folder)
 
     def _missing_error(self, value: str, folder: str) -> BadInputError:
-        """Builds the error of a picture that does not exist, with the paths that were tried."""
         if value.startswith("/") or is_uri(value):
             return BadInputError(Reason.FILE_MISSING, self.relative_uri(value))
         place = f"{folder.rstrip('/')}/" if folder else ""
@@ -205,7 +204,6 @@ class Pictures:
                 raise _outside_error(value, linked=roots is self._allowed_roots)
 
     def _check_size(self, size: int, value: str) -> None:
-        """Raises for an empty picture and for one that is too large."""
         if size == 0:
             raise BadInputError(Reason.EMPTY, value)
         if size > self._max_bytes:
@@ -239,14 +237,12 @@ class Pictures:
         raise self._missing_error(asked, folder)
 
     def _is_below_root(self, uri: str) -> bool:
-        """Whether a URI is below the corpus folder in the same object store."""
         if not is_uri(self._root) or uri.partition("://")[0] != self._root.partition("://")[0] or "/../" in uri:
             return False
         root, path = (self._files.remote(name)[1].rstrip("/") for name in (self._root, uri))
         return bool(path.startswith(root + "/"))
 
     def _read_remote(self, uri: str, size: int, value: str) -> bytes:
-        """Reads a picture from an object store."""
         with _errors_as_rejects(value):
             return self._files.read(uri, 0, size)
 
@@ -261,12 +257,10 @@ def _parse_json_struct(text: str) -> object:
 
 
 def _bytes_or_path(value: Mapping[str, object]) -> object:
-    """Returns the ``bytes`` of a struct, else its ``path``."""
     return value.get("bytes") if value.get("bytes") is not None else value.get("path")
 
 
 def _outside_error(value: str, *, linked: bool = False) -> BadInputError:
-    """Builds the error of a picture outside the corpus folder; ``linked`` if a link leads there."""
     what = "links lead" if linked else "it leads"
     return BadInputError(
         Reason.OUTSIDE_CORPUS, f"{value}: {what} out of the corpus folder; limits.outside_corpus: true allows it"
@@ -295,6 +289,5 @@ def _errors_as_rejects(value: str) -> Iterator[None]:
 
 
 def _read_local(path: str, value: str) -> bytes:
-    """Reads a local picture."""
     with _errors_as_rejects(value):
         return Path(path).read_bytes()

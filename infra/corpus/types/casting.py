@@ -99,7 +99,6 @@ def _cast_or_bisect(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[
 
 
 def _misfit_problem(error: Exception, kind: pa.DataType) -> str:
-    """Describes why a value does not fit a type, from pyarrow's error."""
     reason = str(error).splitlines()[0]
     return "not UTF-8 text" if "UTF8" in reason or "utf-8" in reason else f"does not fit {kind}: {reason[:120]}"
 
@@ -176,7 +175,6 @@ def _cast_list_or_map(array: pa.Array, kind: pa.DataType) -> pa.Array | None:
 
 
 def _is_variable_list(kind: pa.DataType) -> bool:
-    """Whether a type is a list whose length varies by row."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
     return any(test(kind) for test in tests)
 

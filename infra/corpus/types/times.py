@@ -41,7 +41,6 @@ def check_times(array: pa.Array) -> None:
 
 
 def _child_arrays(array: pa.Array) -> list[pa.Array]:
-    """Returns the arrays of a nested array's values."""
     if pa.types.is_struct(array.type):
         return list(array.flatten())
     if pa.types.is_map(array.type):
