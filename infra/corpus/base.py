@@ -1,6 +1,5 @@
 """Sources, shards, problems of rows, and the interface that every corpus format implements."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -191,9 +190,3 @@ class Format(ABC):
         Returns:
             The table in row order, and its problems. May hold fewer rows than the shard if the source has shrunk.
         """
-
-
-def shard_id(relative: str, size: int, stamp: str, start: int, stop: int) -> str:
-    """Hashes a source's path, size, stamp and a row range to a shard's id: 24 hexadecimal digits."""
-    text = f"{relative}\0{size}\0{stamp}\0{start}\0{stop}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

@@ -17,6 +17,7 @@ from barycenter.infra.corpus.listing import (
     Listing,
     filter_listing,
     glob_root,
+    is_sure,
     list_local,
     skip_reason,
 )
@@ -77,7 +78,7 @@ class Files:
         with storage_errors(folder):
             if not is_uri(folder):
                 with os.scandir(folder) as found:
-                    names = [child.name for child in found if _is_shown(child.name) and _is_file(child)]
+                    names = [child.name for child in found if _is_shown(child.name) and is_sure(child.is_file)]
                 return {name: partial(self.stat, f"{folder}/{name}") for name in names}
             filesystem, path = self.remote(folder)
             infos = retrying(lambda: filesystem.ls(path, detail=True))
@@ -131,7 +132,10 @@ class Files:
             raise JobError(_KEY, f"{uri}: chained URIs are not read; give the storage's own URI")
         filesystem, path = self.remote(uri)
         scheme = uri.partition("://")[0] + "://"
-        info = _info(filesystem, path)
+        try:
+            info = retrying(lambda: filesystem.info(path))
+        except FileNotFoundError:
+            info = None
         if info is not None and info["type"] == "file":
             entry = Entry(uri, path.rpartition("/")[2], *_size_and_stamp(info))
             return Listing(scheme + path.rpartition("/")[0], [entry], False)
@@ -151,20 +155,6 @@ class Files:
 
 def _is_shown(name: str) -> bool:
     return skip_reason(name) in (None, UNDERSCORE)
-
-
-def _is_file(child: os.DirEntry[str]) -> bool:
-    try:
-        return child.is_file()
-    except OSError:
-        return False
-
-
-def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
-    try:
-        return cast(dict[str, Any], retrying(lambda: filesystem.info(path)))
-    except FileNotFoundError:
-        return None
 
 
 def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:

@@ -4,7 +4,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,7 +162,7 @@ class FolderWalk:
             children = sorted(found, key=lambda child: child.name)
         for child in children:
             outside = outside_root or (child.is_symlink() and not self._is_inside(child.path))
-            if _is_folder(child):
+            if is_sure(child.is_dir):
                 yield from self._subfolder(child.path, outside)
             else:
                 yield from self._regular_file(child.path, outside)
@@ -233,8 +233,9 @@ def _entry(path: str, root: str, status: Any) -> Entry:
     return Entry(path, os.path.relpath(path, root).replace(os.sep, "/"), status.st_size, str(status.st_mtime_ns))
 
 
-def _is_folder(child: os.DirEntry[str]) -> bool:
+def is_sure(test: Callable[[], bool]) -> bool:
+    """The answer of a directory entry's ``is_dir`` or ``is_file``; False where it cannot be examined."""
     try:
-        return child.is_dir()
+        return test()
     except OSError:
         return False

@@ -47,7 +47,9 @@ def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None
     where = "auto" if address == "local" and in_submitted_job() else address
     _check(where)
     if ray.is_initialized():
-        _check_same(where)
+        here = ray.get_runtime_context().gcs_address
+        if where not in ("local", "auto", here):
+            raise RunError(f"this process is connected to Ray at {here}, not {where}; use one cluster in one process")
         yield _describe(where)
         return
     _start(where, cpus, gpus)
@@ -81,33 +83,19 @@ def _check(address: str) -> None:
         raise RunError(f"no Ray cluster answers at {address} ({error}); start it or correct ray.address") from error
 
 
-def _check_same(address: str) -> None:
-    here = ray.get_runtime_context().gcs_address
-    if address not in ("local", "auto", here):
-        raise RunError(f"this process is connected to Ray at {here}, not {address}; use one cluster in one process")
-
-
 def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's workers are nice by 15: of two threads that wait for each other, one would stand behind every other process.
     os.environ.setdefault("RAY_worker_niceness", "0")
     silence_worker_output()
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_term = signal.getsignal(signal.SIGTERM)
+    own: dict[str, Any] = {}
     if address == "local":
         _choose_ray_folder()
+        own = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": _OBJECT_STORE_BYTES}
+        own["include_dashboard"] = False
     try:
-        if address == "local":
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **quiet,
-            )
-        else:
-            ray.init(address=address, **quiet)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()

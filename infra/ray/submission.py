@@ -70,24 +70,15 @@ def package_folder(job: Job) -> Iterator[Path]:
         package = Path(barycenter.__file__).parent
         shutil.copytree(package, folder / package.name, ignore=_only_sources)
         _write_metadata(folder)
-        (folder / _JOB_FILE).write_text(dump_job(joining_cluster(job)), encoding="utf-8")
+        if job.ray.address == "local":  # it is to join the cluster that it runs in
+            job = job.model_copy(update={"ray": job.ray.model_copy(update={"address": "auto"})})
+        (folder / _JOB_FILE).write_text(dump_job(job), encoding="utf-8")
         yield folder
 
 
-def joining_cluster(job: Job) -> Job:
-    """The job as it is submitted: it joins the cluster that it runs in."""
-    if job.ray.address != "local":
-        return job
-    return job.model_copy(update={"ray": job.ray.model_copy(update={"address": "auto"})})
-
-
 def _only_sources(folder: str, names: list[str]) -> set[str]:
-    paths = {name: Path(folder, name) for name in names}
-    return {
-        name
-        for name, path in paths.items()
-        if name == "__pycache__" or (path.is_file() and path.suffix not in _SOURCES)
-    }
+    files = {name for name in names if Path(folder, name).is_file()}
+    return {name for name in files if Path(name).suffix not in _SOURCES} | ({"__pycache__"} & set(names))
 
 
 def _write_metadata(folder: Path) -> None:

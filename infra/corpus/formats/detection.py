@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.base import Format
@@ -43,12 +42,6 @@ class ChosenFormat:
     format: Format
     listing: Listing
     pictures: list[Entry]
-
-    @property
-    def listing_summary(self) -> dict[str, Any]:
-        """``{"files": {"taken": n, "passed_over": {reason: n}}}`` of all files that were listed."""
-        passed_over = dict(sorted((+self.listing.passed_over).items()))
-        return {"files": {"taken": len(self.listing.entries), "passed_over": passed_over}}
 
 
 def choose_format(listing: Listing, path: str) -> ChosenFormat:

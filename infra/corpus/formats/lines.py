@@ -124,13 +124,7 @@ def _csv_problem_in_words(error: str) -> str:
 
 
 class _RecordIndexer:
-    """Counts records; keeps the byte offset of each shard, the ``sample_rows`` first and some later records.
-
-    Attributes:
-        rows: Number of records, the header left out.
-        first: The first records, with the header.
-        later: About 64 records of each 8 MB after them.
-    """
+    """Counts ``rows`` without the header; keeps the ``first`` records with it, and about 64 of each 8 MB after them."""
 
     def __init__(self, rows_per_shard: int, sample_rows: int, header: bool = False) -> None:
         self.rows = 0
@@ -184,11 +178,7 @@ def _parse_float(text: str) -> float | str:
 
 
 def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Builds a JSON object from its (name, value) pairs; a hook for ``json.loads``.
-
-    Raises:
-        ValueError: A name is given twice.
-    """
+    """A hook for ``json.loads``; raises ``ValueError`` for a name that is given twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -218,20 +208,15 @@ def _read_chunks(files: Files, uri: str, size: int = _CHUNK_BYTES) -> Iterator[b
         yield from files.chunks(uri, size)
         return
     with _open_decompressed(files, uri) as stream:
-        while chunk := _read_compressed(stream, size):
-            yield chunk
+        try:
+            while chunk := stream.read(size):
+                yield chunk
+        except OSError as error:
+            raise UnreadableError(f"cannot be decompressed ({error})") from error
 
 
 def _open_decompressed(files: Files, uri: str) -> pa.NativeFile:
     return pa.CompressedInputStream(pa.PythonFile(files.open(uri), mode="r"), _compression_of(uri))
-
-
-def _read_compressed(stream: pa.NativeFile, size: int) -> bytes:
-    """Reads decompressed bytes; raises ``UnreadableError`` where the file is damaged."""
-    try:
-        return bytes(stream.read(size))
-    except OSError as error:
-        raise UnreadableError(f"cannot be decompressed ({error})") from error
 
 
 class _CompressedPosition(threading.local):

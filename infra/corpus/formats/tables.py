@@ -63,7 +63,9 @@ class Parquet(Format):
 
 def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table:
     try:
-        table = _reader_for(files, shard, columns).read_rows(shard.start, shard.stop)
+        if _last_reader.reader is None or _last_reader.reader.key != (shard.uri, shard.stamp, columns):
+            _last_reader.reader = _RowReader(files, shard, columns)
+        table = _last_reader.reader.read_rows(shard.start, shard.stop)
     except BaseException as error:
         _last_reader.reader = None
         if isinstance(error, pa.ArrowException | OSError) and not _is_storage_failure(error):
@@ -92,12 +94,7 @@ def _is_storage_failure(error: BaseException) -> bool:
 
 
 class _RowReader:
-    """Reads rows of one Parquet file, fastest in ascending order.
-
-    Attributes:
-        key: (uri, stamp, columns), which the reader serves.
-        position: Row after the last one read.
-    """
+    """Reads rows of one Parquet file, fastest in ascending order; ``position`` is the row after the last one read."""
 
     def __init__(self, files: Files, shard: Shard, columns: tuple[str, ...]) -> None:
         self.key = (shard.uri, shard.stamp, columns)
@@ -159,10 +156,3 @@ class _LastReader(threading.local):
 
 
 _last_reader = _LastReader()
-
-
-def _reader_for(files: Files, shard: Shard, columns: tuple[str, ...]) -> _RowReader:
-    """Returns this thread's reader of the file and columns; opens one where the last was of others."""
-    if _last_reader.reader is None or _last_reader.reader.key != (shard.uri, shard.stamp, columns):
-        _last_reader.reader = _RowReader(files, shard, columns)
-    return _last_reader.reader

@@ -29,7 +29,6 @@ _TEXT_EXTENSIONS = ("txt", "text", "caption", "cls", "json", "id", "url")
 _CAPTION_EXTENSIONS = ("txt", "text", "caption")
 _STRIPPED_EXTENSIONS = ("cls", "id", "url")
 _NPY_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_BLOCK_BYTES = 512
 _CHUNK_BYTES = 1 << 20
 _JSON_SAMPLE_ROWS = 500
 
@@ -96,12 +95,7 @@ class WebDataset(Format):
 
 
 class _TarIndexer:
-    """Collects the rows, shard offsets and columns of a tar, sample by sample.
-
-    Attributes:
-        rows: Number of rows.
-        scattered: Whether members of one row do not follow each other.
-    """
+    """Collects rows, shard offsets and columns; ``scattered`` where members of one row do not follow each other."""
 
     def __init__(self, rows_per_shard: int) -> None:
         self.rows = 0
@@ -210,7 +204,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _end_offset(member: tarfile.TarInfo) -> int:
     """Returns the offset after a member's content and its padding."""
     size = member.size if member.isreg() else 0
-    return member.offset_data + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+    return member.offset_data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _next_nonzero_block(stream: BinaryIO, position: int) -> int | None:
@@ -219,7 +213,7 @@ def _next_nonzero_block(stream: BinaryIO, position: int) -> int | None:
     while chunk := stream.read(_CHUNK_BYTES):
         if rest := chunk.lstrip(b"\0"):
             at = position + len(chunk) - len(rest)
-            return at - at % _BLOCK_BYTES
+            return at - at % tarfile.BLOCKSIZE
         position += len(chunk)
     return None
 

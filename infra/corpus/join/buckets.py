@@ -93,16 +93,7 @@ class JoinedParquet(Parquet):
 
 
 class _RowsByKey:
-    """Rows of one table grouped by the rank of their key.
-
-    Args:
-        table: The rows; None where there are none.
-        rank: (rows,) rank of each row's key.
-        ranks: Number of ranks.
-
-    Attributes:
-        counts: (ranks,) number of rows of each key.
-    """
+    """Rows of one table grouped by ``rank``, (rows,), the rank of their key; ``counts``, (ranks,), of each key."""
 
     def __init__(self, table: pa.Table | None, rank: Indices, ranks: int) -> None:
         self._table = table
@@ -136,10 +127,9 @@ class _RowsByKey:
         return problems.take(pa.array(first, mask=~chosen))
 
     def misfits(self, names: Mapping[str, str]) -> dict[int, dict[str, str]]:
-        """Returns ``{rank: {column of the joined corpus: problem}}`` where no row of the rank has a value that fits.
+        """Returns ``{rank: {name: problem}}`` where no row of the rank has a value that fits.
 
-        Args:
-            names: ``{column of the joined corpus: column of this table}``.
+        ``names`` is ``{column of the joined corpus: column of this table}``.
         """
         problems = {} if self._table is None else misfits_by_row(self._table)
         found: dict[int, dict[str, list[str]]] = {}

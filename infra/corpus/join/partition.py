@@ -106,7 +106,7 @@ class Join:
                 table.corpus.key_column,
                 dict(table.columns),
                 sorted(table.paths),
-                [shard.id for shard in found],
+                [each.id for each in found],
             ]
             for table, found in zip(tables, shards, strict=True)
         ]

@@ -26,23 +26,22 @@ _PAUSE_SECONDS = 600.0
 
 
 class Hosts:
-    """Counts failures by host in this process, and pauses hosts that failed ``_MAX_FAILURES`` times in a row."""
+    """Counts failures by host in this process, and pauses hosts that failed ``_MAX_FAILURES`` times in a row.
+
+    Attributes:
+        last_answer: Time of the last answer of any host, on the monotonic clock; minus infinity where there was none.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
         self._paused_until: dict[str, float] = {}
-        self._last_answer = -math.inf
-
-    @property
-    def last_answer(self) -> float:
-        """Time of the last answer of any host, on the monotonic clock; minus infinity where there was none."""
-        return self._last_answer
+        self.last_answer = -math.inf
 
     def record_answer(self, host: str) -> None:
         """Records that a host answered a request; ends its pause."""
         with self._lock:
-            self._last_answer = time.monotonic()
+            self.last_answer = time.monotonic()
             self._failures.pop(host, None)
             self._paused_until.pop(host, None)
 

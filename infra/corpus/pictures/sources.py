@@ -165,11 +165,8 @@ class Pictures:
             candidates = [value]
         else:
             base = os.path.join(self._root, folder)  # noqa: PTH118 - an absolute value replaces the base
-            candidates = [
-                os.path.normpath(f"{base}/{value}"),
-                os.path.normpath(f"{base}/{_IMAGES_FOLDER}/{value}"),
-            ]
-            candidates = candidates if not value.startswith("/") else [os.path.normpath(value)]
+            places = [value] if value.startswith("/") else [f"{base}/{value}", f"{base}/{_IMAGES_FOLDER}/{value}"]
+            candidates = list(map(os.path.normpath, places))
         asked, value = value, self.relative_uri(value)
         for path in candidates:
             with _errors_as_rejects(value):
@@ -272,9 +269,7 @@ def _errors_as_rejects(value: str) -> Iterator[None]:
     """Turns errors of a single picture to ``BadInputError``; other errors, such as a server's, are not caught."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInputError(Reason.FILE_MISSING, value) from None
-    except MissingFileError:
+    except (FileNotFoundError, NotADirectoryError, MissingFileError):
         raise BadInputError(Reason.FILE_MISSING, value) from None
     except IsADirectoryError:
         raise BadInputError(Reason.NOT_A_FILE, value) from None
