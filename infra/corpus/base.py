@@ -161,13 +161,7 @@ class Format(ABC):
 
     @abstractmethod
     def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
-        """Counts the rows of a source, infers its column types and finds where its shards begin.
-
-        Args:
-            files: Access to the files.
-            entry: The source.
-            rows_per_shard: Rows in a shard.
-            sample_rows: Number of rows from the beginning to infer types from.
+        """Counts a source's rows, infers column types from its first ``sample_rows`` and finds where shards begin.
 
         Raises:
             UnreadableError: The file is damaged or not of this format.
@@ -179,13 +173,9 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
-        """Reads the rows of a shard.
+        """Reads columns of the rows of a shard; those that the source lacks may be missing from the result.
 
-        Args:
-            files: Access to the files.
-            shard: The shard.
-            columns: Columns to read and the type of each; those that the source lacks may be missing from the result.
-            key: The key column; its values are returned as text in the additional column ``KEYS``.
+        The values of the column ``key`` are returned as text in the additional column ``KEYS``.
 
         Returns:
             The table in row order, and its problems. May hold fewer rows than the shard if the source has shrunk.

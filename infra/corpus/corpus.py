@@ -175,15 +175,10 @@ class Corpus:
         return self.key or self._format.default_key
 
     def keys(self, shard: Shard, table: pa.Table) -> list[str | None]:
-        """Returns the key of each row as text.
+        """Returns the key of each row, from the table that ``read`` returned for the shard.
 
-        Args:
-            shard: The shard that ``table`` was read from.
-            table: What ``read`` returned.
-
-        Returns:
-            The key column's values as text, None where it is null, empty, NaN or has no text form. Without a
-            key column, and for rows that could not be read: ``<source>#<row number>``, counted from 0.
+        That is the key column's value as text, None where it is null, empty, NaN or has no text form. Without a key
+        column, and for rows that could not be read, it is ``<source>#<row number>``, counted from 0.
         """
         keys: list[str | None] = table.column(KEYS).to_pylist()
         bad = table.column(BAD).to_pylist()
@@ -198,8 +193,7 @@ class Corpus:
     def check_columns(self, columns: Mapping[str, str | Sequence[str]]) -> None:
         """Checks that columns exist, that each has one type, and that keys of the key column's type have a text form.
 
-        Args:
-            columns: {key in the job file: column name or names}.
+        ``columns`` is {key in the job file: column name or names}.
 
         Raises:
             JobError: On the first job key whose column is wrong; names the columns with similar names.

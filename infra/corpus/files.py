@@ -32,8 +32,7 @@ _READ_AHEAD = 4 << 20
 class Files:
     """Access to the corpus files; picklable, connections are opened on first use in each process.
 
-    Args:
-        storage_options: ``endpoint_url`` of an S3-compatible server, if any.
+    ``storage_options`` may have the ``endpoint_url`` of an S3-compatible server.
     """
 
     def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:

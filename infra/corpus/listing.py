@@ -46,7 +46,7 @@ class Listing:
         is_folder: Whether the path named a folder rather than a file or a pattern.
         underscored: Files whose name or folder begins with ``_``: taken as pictures, passed over as tables.
         passed_over: How many other files were seen, by the reason they are not taken.
-        links_outside: Relative paths of those that are links to files outside_root ``root``, or lie in such a folder.
+        links_outside: Relative paths of those that are links to files outside ``root``, or lie in such a folder.
     """
 
     root: str

@@ -17,10 +17,6 @@ _JOB_KEY = "output.path"
 def check_output_outside_corpus(corpus: str, output: str) -> None:
     """Raises where the output lies below the corpus folder, or where the corpus pattern would match its files.
 
-    Args:
-        corpus: File, folder, pattern or URI.
-        output: Folder or URI.
-
     Raises:
         JobError: On ``output.path``.
     """

@@ -26,11 +26,8 @@ _TYPES_IN_WORDS = {
     "string_type": "text",
     "bool_type": "true or false",
     "list_type": "a list",
-    "dict_type": "a section (key: value lines)",
-    "model_type": "a section (key: value lines)",
-    "model_attributes_type": "a section (key: value lines)",
-    "float_type": "a number",
-    "float_parsing": "a number",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a section (key: value lines)"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
 }
 
 
@@ -74,13 +71,8 @@ def parse_job(data: Mapping[str, Any]) -> Job:
 
 def dump_job(job: Job) -> str:
     """Formats a job as YAML, defaults included."""
-    return yaml.safe_dump(
-        job.model_dump(mode="json", by_alias=True),
-        sort_keys=False,
-        allow_unicode=True,
-        default_flow_style=None,
-        width=120,
-    )
+    content = job.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

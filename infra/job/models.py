@@ -36,10 +36,7 @@ from barycenter.infra.job.paths import resolve_encoder, resolve_path
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
 _REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
-NOT_IN_THE_JOB_HASH: dict[str, Any] = {
-    "output": {"path", "reuse", "publish", "promote", "busy"},
-    "ray": True,
-}
+NOT_IN_THE_JOB_HASH: dict[str, Any] = {"output": {"path", "reuse", "publish", "promote", "busy"}, "ray": True}
 """Keys that do not change results: where these are written, and the workers."""
 
 _MULTI_INPUT_METHODS = ("procrustes", "cca", "kernel-cca", "contrastive")

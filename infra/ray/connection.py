@@ -33,12 +33,7 @@ def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None
 
     ``local`` starts a Ray on this machine, except inside a submitted job, where it is ``auto``: such a job never
     starts a Ray of its own. ``auto`` and ``host:port`` join a running cluster. A process that is connected already
-    goes on with its connection.
-
-    Args:
-        address: ``ray.address`` of the job file.
-        cpus: CPUs of a Ray started here; by default this machine's.
-        gpus: GPUs of a Ray started here; by default this machine's.
+    goes on with its connection. A Ray started here has this machine's CPUs and GPUs unless others are given.
 
     Raises:
         JobError: The address is none of the three.

@@ -52,12 +52,8 @@ def commit_manifest(storage: Storage, manifest: Manifest) -> int:
     Of several runs that started from the same parent exactly one commits. Committing again what the newest version
     holds already (a rerun, or one that was killed between the two files) only mends the pointer.
 
-    Args:
-        storage: The run's output; everything the manifest lists must be there already.
-        manifest: With the number of the version that it was built on, if any; its own number is set here.
-
-    Returns:
-        The version's number.
+    Everything the manifest lists must be there already. It has the number of the version that it was built on, if any;
+    its own is set here and returned.
 
     Raises:
         RunError: Another run committed since the parent was read.
@@ -125,13 +121,8 @@ def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[
     reports and the plan stay. Manifests go first, so none ever lists a file that is gone. Not to be run beside a run:
     embeddings that are not committed yet are garbage.
 
-    Args:
-        storage: The run's output.
-        keep: How many versions to keep, at least one.
-        dry_run: List only.
-
     Returns:
-        Relative paths of what was (or would be) deleted, sorted.
+        Relative paths of what was (or, in a ``dry_run``, would be) deleted, sorted.
 
     Raises:
         RunError: ``keep`` is below one, or nothing is committed here.

@@ -25,11 +25,7 @@ _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 
 def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], bucket: int) -> dict[str, Any]:
     """Joins one bucket of all tables and writes it to a Parquet file.
 
-    Args:
-        join: The plan.
-        storage: The run's output.
-        spilled: For each table of the join the paths of its spill files, in order.
-        bucket: Number of the bucket.
+    ``spilled`` has for each table of the join the paths of its spill files, in order.
 
     Returns:
         ``name`` (None where the bucket is empty), ``rows``, ``bytes`` and, for each input with a table of its own, the

@@ -67,13 +67,9 @@ def _fetch_slots(concurrency: int) -> threading.BoundedSemaphore:
 
 
 def fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
-    """Fetches the picture behind a URL.
+    """Fetches the picture behind a URL; each try may take ``seconds``.
 
-    Args:
-        url: http or https.
-        max_bytes: Larger pictures are rejected.
-        seconds: Time limit of one try.
-        concurrency: Maximum number of simultaneous fetches in this process.
+    At most ``concurrency`` pictures are fetched at a time in this process.
 
     Raises:
         BadInputError: http_error (its detail begins with ``NO_ANSWER`` where the server did not answer, was busy or
@@ -117,11 +113,8 @@ def check_network(source: str, details: Sequence[str | None], values: int, begun
     That is assumed where all pictures of a shard (eight or more) were requested, and no host has answered any request
     since; if they are of one host, only where none has answered this process before either.
 
-    Args:
-        source: The shard's file, for the message.
-        details: Details of the shard's bad inputs.
-        values: Number of pictures in the shard.
-        begun: Time before the first request, on the monotonic clock.
+    The shard of the file ``source`` has ``values`` pictures, and ``details`` of its bad inputs; ``begun`` is the time
+    before the first request, on the monotonic clock.
 
     Raises:
         RunError: The network failed; nothing of the shard may be committed.
