@@ -154,18 +154,14 @@ def _row(
         "label": label,
         "design": f"design-{design:04d}",
     }
-    return row, None if without_picture else _damaged(picture, broken)
-
-
-def _damaged(picture: bytes, broken: str | None) -> bytes | None:
-    if broken is None:
-        return picture
-    return {
+    written = {
+        None: picture,
         "truncated": picture[: len(picture) // 3],
         "zero bytes": b"",
         "text": b"This is no picture at all.\n",
         "missing": None,
-    }[broken]
+    }
+    return row, None if without_picture else written[broken]
 
 
 def _pick(rng: Generator, choices: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.job.fields import quote_value
+from barycenter.infra.job.fields import Section, quote_value
 from barycenter.infra.job.models import Job
 
 _NULL_WORDS = ("", "null", "~")
@@ -160,11 +160,9 @@ def _parse_override(path: tuple[str, ...], text: str) -> Any:
 def _types_at(path: tuple[str, ...]) -> set[type]:
     """Returns the Python types that the key at ``path`` accepts, lists as ``list``."""
     section = _model_at(path[:-1]) if len(path) > 1 else Job
-    field = next(
-        (field for name, field in section.model_fields.items() if (field.alias or name) == path[-1]), None
-    ) if section is not None else None  # fmt: skip
+    name = section.attributes_by_key().get(path[-1]) if section is not None else None
     found: set[type] = set()
-    left: list[Any] = [field.annotation] if field is not None else []
+    left: list[Any] = [section.model_fields[name].annotation] if section is not None and name is not None else []
     while left:
         kind = left.pop()
         origin = get_origin(kind)
@@ -226,10 +224,10 @@ def _wrong_choice_message(value: object, expected: str) -> str:
 def _unknown_key_message(loc: tuple[int | str, ...]) -> str:
     section = _model_at(loc[:-1])
     name = str(loc[-1])
-    known = list(_key_names(section)) if section is not None else []
+    known = list(section.attributes_by_key()) if section is not None else []
     for parent in Job.model_fields:
         child = _model_at((parent,))
-        if child is not None and name in _key_names(child):
+        if child is not None and name in child.attributes_by_key():
             return f"unknown key; did you mean {parent}.{name}?"
     if near := difflib.get_close_matches(name, known, n=1):
         return f"unknown key; did you mean {near[0]}?"
@@ -237,28 +235,20 @@ def _unknown_key_message(loc: tuple[int | str, ...]) -> str:
     return f"unknown key; nearest is {nearest[0]} (known: {', '.join(known)})"
 
 
-def _key_names(model: type[BaseModel]) -> Iterator[str]:
-    """Returns the keys of a section as the job file spells them."""
-    return (field.alias or name for name, field in model.model_fields.items())
-
-
-def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _model_at(loc: tuple[int | str, ...]) -> type[Section] | None:
     """Returns the section at a location in the job file; None where there is no section."""
     node: Any = Job
     for part in loc:
-        if inspect.isclass(node) and issubclass(node, BaseModel):
-            node = next(
-                (field.annotation for name, field in node.model_fields.items() if (field.alias or name) == part), None
-            )
+        if inspect.isclass(node) and issubclass(node, Section):
+            name = node.attributes_by_key().get(str(part))
+            node = node.model_fields[name].annotation if name is not None else None
             if get_origin(node) in (Union, types.UnionType):
-                node = next(
-                    (arg for arg in get_args(node) if inspect.isclass(arg) and issubclass(arg, BaseModel)), None
-                )
+                node = next((arg for arg in get_args(node) if inspect.isclass(arg) and issubclass(arg, Section)), None)
         elif get_origin(node) is dict:
             node = get_args(node)[1]
         else:
             return None
-    return node if inspect.isclass(node) and issubclass(node, BaseModel) else None
+    return node if inspect.isclass(node) and issubclass(node, Section) else None
 
 
 def _dotted_key(loc: tuple[int | str, ...]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from barycenter.infra.job.fields import (
@@ -332,9 +332,8 @@ class Job(Section):
         """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default."""
         node: Any = self
         for part in path.split("."):
-            if isinstance(node, BaseModel):
-                fields = type(node).model_fields
-                name = next((name for name, field in fields.items() if (field.alias or name) == part), None)
+            if isinstance(node, Section):
+                name = node.attributes_by_key().get(part)
                 if name is None or name not in node.model_fields_set:
                     return False
                 node = getattr(node, name)

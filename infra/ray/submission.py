@@ -47,11 +47,12 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
     """
     _authenticate(address)
     client = _client(address)
+    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
     with package_folder(job) as folder:
         submission = client.submit_job(
             entrypoint=" ".join(["python -m barycenter.flows.cli run", _JOB_FILE, *flags]),
             submission_id=f"{identifier(job.name)}-{current_clock().token(4)}",
-            runtime_env={"working_dir": str(folder), "env_vars": _environment()},
+            runtime_env={"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
         )
     write(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
@@ -90,11 +91,6 @@ def _write_metadata(folder: Path) -> None:
     info = folder / f"barycenter-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: barycenter\nVersion: {version}\n")
-
-
-def _environment() -> dict[str, str]:
-    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
-    return {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed
 
 
 def _authenticate(address: str) -> None:

@@ -1,6 +1,6 @@
 """Versions of an output: manifests made once, the pointer to the newest, verification, garbage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from barycenter.fusion.dataset.schema import Manifest
@@ -154,16 +154,12 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
     files: set[str] = set()
     folders: set[str] = set()
     for manifest in manifests:
-        files.update([*(file.path for file in manifest.files), *manifest.rejects, *_embeddings(manifest)])
+        files.update([*(file.path for file in manifest.files), *manifest.rejects])
+        for name, about in manifest.inputs.items():
+            files.update(embedding_path(name, about["embedding_id"], shard) for shard in manifest.shards)
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
     return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path)
-
-
-def _embeddings(manifest: Manifest) -> Iterator[str]:
-    for name, about in manifest.inputs.items():
-        for shard_id in manifest.shards:
-            yield embedding_path(name, about["embedding_id"], shard_id)
 
 
 def _same(one: Manifest, other: Manifest) -> bool:

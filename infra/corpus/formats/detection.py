@@ -15,15 +15,9 @@ from barycenter.infra.corpus.listing import BESIDE_TABLE, EMPTY, OTHER_FORMAT, U
 
 _FORMATS: dict[str, Callable[[], Format]] = {
     ".parquet": Parquet,
-    ".jsonl": JsonLines,
-    ".jsonl.gz": JsonLines,
-    ".jsonl.zst": JsonLines,
-    ".csv": partial(Delimited, ","),
-    ".csv.gz": partial(Delimited, ","),
-    ".csv.zst": partial(Delimited, ","),
-    ".tsv": partial(Delimited, "\t"),
-    ".tsv.gz": partial(Delimited, "\t"),
-    ".tsv.zst": partial(Delimited, "\t"),
+    **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), JsonLines),
+    **dict.fromkeys((".csv", ".csv.gz", ".csv.zst"), partial(Delimited, ",")),
+    **dict.fromkeys((".tsv", ".tsv.gz", ".tsv.zst"), partial(Delimited, "\t")),
     ".tar": WebDataset,
 }
 _JOB_KEY = "corpus.path"

@@ -38,9 +38,7 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
     out_rank, out_row = _output_rows(ranks, base)
     found = pa.array(out_row, mask=out_row < 0)
     columns: dict[str, pa.Array] = {join.key: keys.take(pa.array(out_rank))}
-    for name in (BAD, MISFITS):
-        columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), pa.string())
-    for name, kind in join.tables[0].types.items():
+    for name, kind in {BAD: pa.string(), MISFITS: pa.string(), **join.tables[0].types}.items():
         columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), kind)
     counted: dict[str, Any] = {}
     for source, table, rank in own:
@@ -50,9 +48,8 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
         columns[BAD] = pa.compute.coalesce(columns[BAD], groups.unreadable(out_rank, out_row < 0))
         columns[MISFITS] = _merge_misfits(columns[MISFITS], out_rank, groups.misfits(source.columns))
         there = groups.counts[out_rank] > 0
-        counted[str(source.input)] = {
-            "both": int((there & (out_row >= 0)).sum()), "table_only": int((there & (out_row < 0)).sum())
-        }  # fmt: skip
+        both, alone = (int((there & chosen).sum()) for chosen in (out_row >= 0, out_row < 0))
+        counted[str(source.input)] = {"both": both, "table_only": alone}
     if not len(out_rank):
         return {"name": None, "rows": 0, "bytes": 0} | counted
     schema = pa.schema([pa.field(name, kind) for name, kind in join.types.items()])

@@ -121,12 +121,10 @@ class Pictures:
         """Finds a path or URI; where one with backslashes does not exist, tries it with slashes."""
         is_remote = is_uri(value) or (self._real_root is None and value[:1] != "/")
         find = self._find_remote if is_remote else self._find_local
-        if "\\" not in value:
-            return find(value, folder)
         try:
             return find(value, folder)
         except BadInputError as error:
-            if error.reason not in (Reason.FILE_MISSING, Reason.OUTSIDE_CORPUS):
+            if "\\" not in value or error.reason not in (Reason.FILE_MISSING, Reason.OUTSIDE_CORPUS):
                 raise
         if _WINDOWS_PATH.match(value):
             raise BadInputError(Reason.FILE_MISSING, f"{value} is a Windows path; write it relative to the table")

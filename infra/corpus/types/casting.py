@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from barycenter.infra.corpus.types.times import check_times, has_times
+from barycenter.infra.corpus.types.times import check_times, has_times, holds
 
 _MAX_CAST_BYTES = 1 << 30
 """Most bytes that are cast at once, so that the result's 32-bit offsets suffice."""
@@ -84,7 +84,7 @@ def _cast_or_bisect(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[
     """Casts an array; where that fails, its halves, down to the single misfits."""
     try:
         whole = cast_exactly(array, kind)
-        if _has_strings(kind):
+        if holds(kind, pa.types.is_string):
             whole.validate(full=True)
         if has_times(kind):
             check_times(whole)
@@ -101,13 +101,6 @@ def _cast_or_bisect(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[
 def _misfit_problem(error: Exception, kind: pa.DataType) -> str:
     reason = str(error).splitlines()[0]
     return "not UTF-8 text" if "UTF8" in reason or "utf-8" in reason else f"does not fit {kind}: {reason[:120]}"
-
-
-def _has_strings(kind: pa.DataType) -> bool:
-    """Whether a type is text, or a nested type with text in it."""
-    if pa.types.is_nested(kind):
-        return any(_has_strings(kind.field(number).type) for number in range(kind.num_fields))
-    return bool(pa.types.is_string(kind))
 
 
 def cast_exactly(array: pa.Array, kind: pa.DataType) -> pa.Array:
