@@ -346,9 +346,6 @@ class Job(Section):
     def resolved(self, base: Path) -> "Job":
         """Returns the job with its local paths made absolute, relative ones from the folder ``base``.
 
-        Args:
-            base: The job file's folder.
-
         Returns:
             A job whose corpus.path, output.path, alignment.from, weights and local encoder folders are absolute;
             URIs and hub ids are as they were, and so is what ``explicit`` returns.

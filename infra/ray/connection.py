@@ -113,11 +113,7 @@ def _ray_folder() -> str:
 
 
 def _choose_ray_folder() -> None:
-    """Sees to it that Ray's sockets, whose paths may have 107 bytes, lie in a folder that is short and writable.
-
-    Raises:
-        RunError: There is none, or RAY_TMPDIR names one that is not.
-    """
+    """Sees to it that Ray's sockets, whose paths may have 107 bytes, lie in a folder that is short and writable."""
     own = _ray_folder()
     if _fits(own):
         return

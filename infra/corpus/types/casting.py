@@ -143,10 +143,7 @@ def _cast_struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _cast_list_or_map(array: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    """Casts the values of a list or map; pyarrow itself casts no UUIDs there and does not check digits.
-
-    Returns None for other types.
-    """
+    """Casts the values of a list or map, where pyarrow casts no UUIDs and checks no digits; None for other types."""
     if _is_variable_list(array.type) and pa.types.is_list(kind):
         stops = pc.cumulative_sum(array.value_lengths().fill_null(0).cast(pa.int64())).cast(pa.int32())
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), stops])

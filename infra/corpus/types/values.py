@@ -146,11 +146,7 @@ def to_arrow(values: Sequence[object], kind: pa.DataType) -> tuple[pa.Array, dic
 
 
 def _convert(value: object, kind: pa.DataType) -> object:
-    """Converts a value for ``kind``; rejects conversions that Arrow makes silently, such as 1.5 to 1 or true to 1.0.
-
-    Raises:
-        _MisfitError: It does not fit.
-    """
+    """Converts a value; raises ``_MisfitError`` also for what Arrow converts silently, such as 1.5 to 1, true to 1.0."""
     if value is None:
         return None
     if pa.types.is_string(kind):
