@@ -146,7 +146,7 @@ def to_arrow(values: Sequence[object], kind: pa.DataType) -> tuple[pa.Array, dic
 
 
 def _convert(value: object, kind: pa.DataType) -> object:
-    """Converts a value; raises ``_MisfitError`` also for what Arrow converts silently, such as 1.5 to 1, true to 1.0."""
+    """Converts a value; ``_MisfitError`` also for what Arrow converts silently, such as 1.5 to 1 or true to 1."""
     if value is None:
         return None
     if pa.types.is_string(kind):
