@@ -51,7 +51,11 @@ _GROUNDS: dict[str, tuple[tuple[int, int, int], str]] = {
     "dark": ((48, 50, 58), "on a dark table"),
     "sand": ((205, 185, 150), "on sand"),
 }
-_SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "WEBP": ".webp"}
+_FILE_FORMATS: dict[str, tuple[str, dict[str, int]]] = {
+    "PNG": (".png", {"compress_level": 1}),
+    "JPEG": (".jpg", {"quality": 88}),
+    "WEBP": (".webp", {"quality": 85, "method": 0}),
+}
 _BROKEN = ("truncated", "zero bytes", "text", "missing")
 _NULL_SHARE, _TYPO_SHARE, _LABEL_NOISE = 0.05, 0.03, 0.03
 
@@ -66,13 +70,8 @@ def write_demo_corpus(folder: Path, rows: int = 2000, seed: int = 0) -> Path:
     and of the pictures are null, a few files are truncated, empty, no picture or missing, and a few labels are wrong.
     Rows of one ``design`` are near-copies.
 
-    Args:
-        folder: Where metadata.jsonl and images/ go; made if need be.
-        rows: Number of rows, at least 1.
-        seed: Other seeds give other corpora.
-
     Returns:
-        The path of metadata.jsonl.
+        The path of metadata.jsonl, which lies in ``folder`` beside images/.
     """
     metadata, marker = folder / "metadata.jsonl", folder / "demo.json"
     wanted = json.dumps({"version": VERSION, "rows": rows, "seed": seed})
@@ -93,12 +92,7 @@ def write_demo_corpus(folder: Path, rows: int = 2000, seed: int = 0) -> Path:
 
 
 def demo_job(corpus: Path, out: Path) -> dict[str, Any]:
-    """The job file of the demo, as it would be read from YAML.
-
-    Args:
-        corpus: What :func:`write_demo_corpus` returned.
-        out: Folder of the run's results.
-    """
+    """The job file of the demo for the corpus that was written, as it would be read from YAML."""
     return {
         "name": "demo",
         "corpus": {"path": str(corpus), "key": "id", "keep": ["label", "design"], "rows_per_shard": 500},
@@ -147,7 +141,7 @@ def _row(
     text = _caption(traits, ground, rng)
     file_format = _pick(rng, ("PNG", "JPEG", "JPEG", "WEBP"))
     picture = _encode(_draw(traits, ground, rng), file_format)
-    name = f"images/{number:05d}{'.png' if broken == 'text' else _SUFFIXES[file_format]}"
+    name = f"images/{number:05d}{'.png' if broken == 'text' else _FILE_FORMATS[file_format][0]}"
     label = f"{traits['occasion']} {traits['pattern']}"
     if rng.random() < _LABEL_NOISE:
         label = f"{_pick(rng, tuple(OCCASIONS))} {_pick(rng, PATTERNS)}"
@@ -160,18 +154,14 @@ def _row(
         "label": label,
         "design": f"design-{design:04d}",
     }
-    return row, None if without_picture else _damaged(picture, broken)
-
-
-def _damaged(picture: bytes, broken: str | None) -> bytes | None:
-    if broken is None:
-        return picture
-    return {
+    written = {
+        None: picture,
         "truncated": picture[: len(picture) // 3],
         "zero bytes": b"",
         "text": b"This is no picture at all.\n",
         "missing": None,
-    }[broken]
+    }
+    return row, None if without_picture else written[broken]
 
 
 def _pick(rng: Generator, choices: Sequence[str]) -> str:
@@ -254,11 +244,6 @@ def _silhouette(thing: str, side: int, shift: NDArray[np.float64], rng: Generato
 
 
 def _encode(picture: Image.Image, file_format: str) -> bytes:
-    options: dict[str, dict[str, int]] = {
-        "PNG": {"compress_level": 1},
-        "JPEG": {"quality": 88},
-        "WEBP": {"quality": 85, "method": 0},
-    }
     buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options[file_format])
+    picture.save(buffer, file_format, **_FILE_FORMATS[file_format][1])
     return buffer.getvalue()

@@ -1,6 +1,5 @@
 """Sources, shards, problems of rows, and the interface that every corpus format implements."""
 
-import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,10 @@ BAD = "__bad__"
 
 MISFITS = "__misfits__"
 """Name of the column of a row's misfits as JSON ``{column: problem}``; null where every value of the row fits."""
+
+
+Types = Mapping[str, pa.DataType]
+"""The type of each column by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class SourceIndex:
     """
 
     rows: int
-    types: Mapping[str, pa.DataType]
+    types: Types
     shard_offsets: NDArray[np.int64] | None = None
     shard_stamps: Sequence[tuple[int, str]] | None = None
     passed_over: int = 0
@@ -158,13 +161,7 @@ class Format(ABC):
 
     @abstractmethod
     def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
-        """Counts the rows of a source, infers its column types and finds where its shards begin.
-
-        Args:
-            files: Access to the files.
-            entry: The source.
-            rows_per_shard: Rows in a shard.
-            sample_rows: Number of rows from the beginning to infer types from.
+        """Counts a source's rows, infers column types from its first ``sample_rows`` and finds where shards begin.
 
         Raises:
             UnreadableError: The file is damaged or not of this format.
@@ -175,23 +172,11 @@ class Format(ABC):
         return files.stat(shard.uri)
 
     @abstractmethod
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
-        """Reads the rows of a shard.
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
+        """Reads columns of the rows of a shard; those that the source lacks may be missing from the result.
 
-        Args:
-            files: Access to the files.
-            shard: The shard.
-            columns: Columns to read and the type of each; those that the source lacks may be missing from the result.
-            key: The key column; its values are returned as text in the additional column ``KEYS``.
+        The values of the column ``key`` are returned as text in the additional column ``KEYS``.
 
         Returns:
             The table in row order, and its problems. May hold fewer rows than the shard if the source has shrunk.
         """
-
-
-def shard_id(relative: str, size: int, stamp: str, start: int, stop: int) -> str:
-    """Hashes a source's path, size, stamp and a row range to a shard's id: 24 hexadecimal digits."""
-    text = f"{relative}\0{size}\0{stamp}\0{start}\0{stop}"
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()

@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import hashlib
 import re
 from collections.abc import Container, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,17 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.infra.corpus.base import (
-    BAD,
-    KEYS,
-    MISFITS,
-    Format,
-    Shard,
-    Source,
-    SourceIndex,
-    UnreadableError,
-    shard_id,
-)
+from barycenter.infra.corpus.base import BAD, KEYS, MISFITS, Format, Shard, Source, SourceIndex, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.detection import ChosenFormat, choose_format, is_metadata_table
 from barycenter.infra.corpus.formats.folder import is_picture
@@ -47,6 +38,7 @@ class Corpus:
         key: The key column, or None.
         sources: Every file in the order of its relative path; empty in a pickled copy.
         columns: Type of every column, the same for all sources.
+        rows_per_shard: Rows in a shard, as in the last call of ``shards``, at first as in the job.
         listing: ``{"files": {"taken": n, "passed_over": {reason: n}}}``, the number of files read and passed over;
             where members of tars are part of no row, ``"members": {"passed_over": n}`` as well.
     """
@@ -71,7 +63,7 @@ class Corpus:
         self._files = files
         self._format = corpus_format
         self._indexes = list(indexes.values())
-        self._rows_per_shard = job.rows_per_shard
+        self.rows_per_shard = job.rows_per_shard
         self._type_conflicts: dict[str, str] = {}
         self._file_columns = self._unify_types({entry.relative: index.types for entry, index in indexes.items()})
         folders = dict.fromkeys(name for source in self.sources for name in partition_values(source.relative))
@@ -94,10 +86,10 @@ class Corpus:
 
         The order is that of the sources and their rows; no shard crosses a source.
         """
-        if rows_per_shard != self._rows_per_shard:
+        if rows_per_shard != self.rows_per_shard:
             entries = [Entry(source.uri, source.relative, source.size, source.stamp) for source in self.sources]
             self._indexes = list(_index_sources(self._files, self._format, entries, rows_per_shard).values())
-            self._rows_per_shard = rows_per_shard
+            self.rows_per_shard = rows_per_shard
         shards: list[Shard] = []
         for source, index in zip(self.sources, self._indexes, strict=True):
             offsets = None if index.shard_offsets is None else index.shard_offsets.tolist()
@@ -105,20 +97,8 @@ class Corpus:
                 stop = min(start + rows_per_shard, source.rows)
                 size, stamp = (source.size, source.stamp) if index.shard_stamps is None else index.shard_stamps[number]
                 offset, end = (0, stop - start) if offsets is None else offsets[number : number + 2]
-                shards.append(
-                    Shard(
-                        id=shard_id(source.relative, size, stamp, start, stop),
-                        index=len(shards),
-                        source=source.relative,
-                        uri=source.uri,
-                        start=start,
-                        stop=stop,
-                        offset=offset,
-                        length=end - offset,
-                        size=size,
-                        stamp=stamp,
-                    )
-                )
+                place = (source.relative, source.uri, start, stop, offset, end - offset, size, stamp)
+                shards.append(Shard(shard_id(source.relative, size, stamp, start, stop), len(shards), *place))
         return shards
 
     def read(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
@@ -190,25 +170,15 @@ class Corpus:
         return other
 
     @property
-    def rows_per_shard(self) -> int:
-        """Rows in a shard, as in the last call of ``shards``, at first as in the job."""
-        return self._rows_per_shard
-
-    @property
     def key_column(self) -> str | None:
         """The key column of the job, else the format's default; None where rows are named by file and row number."""
         return self.key or self._format.default_key
 
     def keys(self, shard: Shard, table: pa.Table) -> list[str | None]:
-        """Returns the key of each row as text.
+        """Returns the key of each row, from the table that ``read`` returned for the shard.
 
-        Args:
-            shard: The shard that ``table`` was read from.
-            table: What ``read`` returned.
-
-        Returns:
-            The key column's values as text, None where it is null, empty, NaN or has no text form. Without a
-            key column, and for rows that could not be read: ``<source>#<row number>``, counted from 0.
+        That is the key column's value as text, None where it is null, empty, NaN or has no text form. Without a key
+        column, and for rows that could not be read, it is ``<source>#<row number>``, counted from 0.
         """
         keys: list[str | None] = table.column(KEYS).to_pylist()
         bad = table.column(BAD).to_pylist()
@@ -223,8 +193,7 @@ class Corpus:
     def check_columns(self, columns: Mapping[str, str | Sequence[str]]) -> None:
         """Checks that columns exist, that each has one type, and that keys of the key column's type have a text form.
 
-        Args:
-            columns: {key in the job file: column name or names}.
+        ``columns`` is {key in the job file: column name or names}.
 
         Raises:
             JobError: On the first job key whose column is wrong; names the columns with similar names.
@@ -241,7 +210,6 @@ class Corpus:
                     )
 
     def _missing_column_message(self, name: str) -> str:
-        """Explains that no file has the column, with similar names or the reason where there is one."""
         known = list(self.columns)
         first = self.sources[0].relative if self.sources else self.root
         where = first if len(self.sources) < 2 else f"{first} or the {len(self.sources) - 1} other sources"
@@ -285,6 +253,12 @@ class Corpus:
         return {name: null_as_string(kind) for name, kind in types.items()}
 
 
+def shard_id(relative: str, size: int, stamp: str, start: int, stop: int) -> str:
+    """Hashes a source's path, size, stamp and a row range to a shard's id: 24 hexadecimal digits."""
+    text = f"{relative}\0{size}\0{stamp}\0{start}\0{stop}"
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+
+
 def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None) -> Corpus:
     """Opens a corpus: lists its files, counts their rows and unifies the types of their columns.
 
@@ -303,7 +277,9 @@ def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str,
     chosen = choose_format(files.list(job.path), job.path)
     _check_picture_links(chosen, job.path, limits.outside_corpus)
     indexes = _index_sources(files, chosen.format, chosen.format.find_sources(chosen.listing), job.rows_per_shard)
-    corpus = Corpus(chosen.listing.root, files, chosen.format, job, indexes, chosen.listing_summary)
+    passed_over = dict(sorted((+chosen.listing.passed_over).items()))
+    listing = {"files": {"taken": len(chosen.listing.entries), "passed_over": passed_over}}
+    corpus = Corpus(chosen.listing.root, files, chosen.format, job, indexes, listing)
     _check_table_names_pictures(corpus, chosen, job.path)
     if not any(source.rows for source in corpus.sources):
         raise JobError(_JOB_KEY, f"{job.path} holds no rows")
@@ -355,7 +331,6 @@ def _names_a_picture(corpus: "Corpus", shard: Shard, names: Container[str]) -> b
 
 
 def _nested_strings(value: object) -> Iterator[str]:
-    """Yields the texts in a value, those in lists and objects included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping | list):

@@ -17,11 +17,12 @@ from barycenter.infra.corpus.listing import (
     Listing,
     filter_listing,
     glob_root,
+    is_sure,
     list_local,
     skip_reason,
 )
 from barycenter.infra.job.paths import is_uri
-from barycenter.infra.storage.errors import is_transient, retrying, storage_errors
+from barycenter.infra.storage.errors import first_line, is_transient, retrying, storage_errors
 from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 
 _KEY = "corpus.path"
@@ -31,8 +32,7 @@ _READ_AHEAD = 4 << 20
 class Files:
     """Access to the corpus files; picklable, connections are opened on first use in each process.
 
-    Args:
-        storage_options: ``endpoint_url`` of an S3-compatible server, if any.
+    ``storage_options`` may have the ``endpoint_url`` of an S3-compatible server.
     """
 
     def __init__(self, storage_options: Mapping[str, Any] | None = None) -> None:
@@ -51,7 +51,7 @@ class Files:
         except BarycenterError:
             raise
         except (ImportError, ValueError) as error:
-            raise JobError(_KEY, f"{path}: {_first_line(error)}") from None
+            raise JobError(_KEY, f"{path}: {first_line(error)}") from None
         except Exception as error:
             raise JobError(_KEY, _error_message(error, path)) from error
 
@@ -77,7 +77,7 @@ class Files:
         with storage_errors(folder):
             if not is_uri(folder):
                 with os.scandir(folder) as found:
-                    names = [child.name for child in found if _is_shown(child.name) and _is_file(child)]
+                    names = [child.name for child in found if _is_shown(child.name) and is_sure(child.is_file)]
                 return {name: partial(self.stat, f"{folder}/{name}") for name in names}
             filesystem, path = self.remote(folder)
             infos = retrying(lambda: filesystem.ls(path, detail=True))
@@ -131,7 +131,10 @@ class Files:
             raise JobError(_KEY, f"{uri}: chained URIs are not read; give the storage's own URI")
         filesystem, path = self.remote(uri)
         scheme = uri.partition("://")[0] + "://"
-        info = _info(filesystem, path)
+        try:
+            info = retrying(lambda: filesystem.info(path))
+        except FileNotFoundError:
+            info = None
         if info is not None and info["type"] == "file":
             entry = Entry(uri, path.rpartition("/")[2], *_size_and_stamp(info))
             return Listing(scheme + path.rpartition("/")[0], [entry], False)
@@ -153,20 +156,6 @@ def _is_shown(name: str) -> bool:
     return skip_reason(name) in (None, UNDERSCORE)
 
 
-def _is_file(child: os.DirEntry[str]) -> bool:
-    try:
-        return child.is_file()
-    except OSError:
-        return False
-
-
-def _info(filesystem: Any, path: str) -> dict[str, Any] | None:
-    try:
-        return cast(dict[str, Any], retrying(lambda: filesystem.info(path)))
-    except FileNotFoundError:
-        return None
-
-
 def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
     names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
     stamp = next((info[name] for name in names if info.get(name)), "")
@@ -183,8 +172,4 @@ def _error_message(error: Exception, path: str) -> str:
         return f"{path}: a symbolic link that leads in circles"
     if is_transient(error):
         return f"{path}: the storage server does not answer ({type(error).__name__}); check storage.endpoint_url"
-    return f"{path}: cannot be read ({_first_line(error)})"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return f"{path}: cannot be read ({first_line(error)})"

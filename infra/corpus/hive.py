@@ -25,11 +25,8 @@ def partition_values(relative: str) -> dict[str, str | None]:
 def fill_from_partition(column: pa.ChunkedArray, text: str | None, name: str, problems: Problems) -> pa.ChunkedArray:
     """Replaces the nulls of a column that are neither misfits nor of unreadable rows with the file's partition value.
 
-    Args:
-        column: The values in the file, all null where the file lacks the column.
-        text: The partition value as text; None leaves the column as it is.
-        name: Name of the column.
-        problems: Problems of these rows; a partition value that does not fit the column's type is added to them.
+    The partition value is ``text``; None leaves the column as it is. One that does not fit the column's type is added
+    to the problems.
     """
     if text is None or not column.null_count:
         return column

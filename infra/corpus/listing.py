@@ -4,7 +4,7 @@ import glob
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ class Listing:
         is_folder: Whether the path named a folder rather than a file or a pattern.
         underscored: Files whose name or folder begins with ``_``: taken as pictures, passed over as tables.
         passed_over: How many other files were seen, by the reason they are not taken.
-        links_outside: Relative paths of those that are links to files outside_root ``root``, or lie in such a folder.
+        links_outside: Relative paths of those that are links to files outside ``root``, or lie in such a folder.
     """
 
     root: str
@@ -162,7 +162,7 @@ class FolderWalk:
             children = sorted(found, key=lambda child: child.name)
         for child in children:
             outside = outside_root or (child.is_symlink() and not self._is_inside(child.path))
-            if _is_folder(child):
+            if is_sure(child.is_dir):
                 yield from self._subfolder(child.path, outside)
             else:
                 yield from self._regular_file(child.path, outside)
@@ -230,13 +230,12 @@ def glob_root(path: str) -> str:
 
 
 def _entry(path: str, root: str, status: Any) -> Entry:
-    """Returns the entry of a local file whose ``os.stat`` result is known."""
     return Entry(path, os.path.relpath(path, root).replace(os.sep, "/"), status.st_size, str(status.st_mtime_ns))
 
 
-def _is_folder(child: os.DirEntry[str]) -> bool:
-    """Whether a directory entry is a folder; False where it cannot be examined."""
+def is_sure(test: Callable[[], bool]) -> bool:
+    """The answer of a directory entry's ``is_dir`` or ``is_file``; False where it cannot be examined."""
     try:
-        return child.is_dir()
+        return test()
     except OSError:
         return False

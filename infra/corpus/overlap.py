@@ -17,10 +17,6 @@ _JOB_KEY = "output.path"
 def check_output_outside_corpus(corpus: str, output: str) -> None:
     """Raises where the output lies below the corpus folder, or where the corpus pattern would match its files.
 
-    Args:
-        corpus: File, folder, pattern or URI.
-        output: Folder or URI.
-
     Raises:
         JobError: On ``output.path``.
     """
@@ -28,8 +24,9 @@ def check_output_outside_corpus(corpus: str, output: str) -> None:
     if is_uri(corpus) != is_uri(output):
         return
     root = _listing_root(corpus)
-    below = _parts_below(_resolve(root), _resolve(output))
-    if below is None or (root != corpus and not _may_match_below(corpus[len(root) :].strip("/").split("/"), below)):
+    top, target = _resolve(root), _resolve(output)
+    pattern, below = (path.strip("/").split("/") for path in (corpus[len(root) :], target[len(top) :]))
+    if not is_below(target, [top]) or (root != corpus and not _may_match_below(pattern, below)):
         return
     raise JobError(
         _JOB_KEY,
@@ -72,11 +69,6 @@ def _resolve(path: str) -> str:
         return os.path.realpath(path)
     scheme, _, rest = path.partition("://")
     return f"{scheme.replace('s3a', 's3')}://{posixpath.normpath('/' + rest)}"
-
-
-def _parts_below(root: str, path: str) -> list[str] | None:
-    """Returns the parts of ``path`` below the folder ``root``; None where it does not lie there."""
-    return path[len(root) :].strip("/").split("/") if is_below(path, [root]) else None
 
 
 def _may_match_below(pattern: list[str], below: list[str]) -> bool:

@@ -59,11 +59,7 @@ def dispatch(
 def run_all(work: Iterable[Work], executor: Executor, what: str, on_done: Callable[[Work, Any], None]) -> None:
     """Runs units of work that must all succeed; as :func:`dispatch`, but one that is given up ends the run.
 
-    Args:
-        work: Units of work.
-        executor: Runs the workers.
-        what: Names a unit in the message, before its id, such as ``block``.
-        on_done: As in :func:`dispatch`.
+    ``what`` names a unit in the message, before its id, such as ``block``.
 
     Raises:
         RunError: A unit failed as often as it may; the others were done before.

@@ -23,11 +23,7 @@ class InProcessExecutor:
     """An :class:`~barycenter.infra.dispatch.executor.Executor` that runs a call when it is waited for.
 
     What the worker is made of and given is pickled, as on a cluster. A call that never returns is never given up.
-
-    Args:
-        worker: The worker class.
-        args: What it is constructed with.
-        threads: Threads of the numerical libraries while a call runs.
+    The numerical libraries have ``threads`` threads while a call runs.
     """
 
     workers = concurrency = 1

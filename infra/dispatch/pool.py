@@ -47,13 +47,7 @@ class _Member:
 
 
 class WorkerPool:
-    """Equal workers of one executor.
-
-    Args:
-        executor: Starts them and runs their calls.
-        limits: How many units a worker is handed at a time, and how long one may take.
-        clock: Measures that.
-    """
+    """Equal workers of one executor; how many units each is handed, and how long one may take, are in the limits."""
 
     def __init__(self, executor: Executor, limits: Limits, clock: Clock) -> None:
         self._executor, self._limits, self._clock = executor, limits, clock

@@ -47,12 +47,7 @@ class Limits:
 
 
 class RetryPolicy:
-    """Counts failures of units and losses of workers.
-
-    Args:
-        attempts: Tries of each unit.
-        workers: How many work at a time; so many more may die in a row.
-    """
+    """Counts failures of units and losses of workers; the more ``workers``, the more may die in a row."""
 
     def __init__(self, attempts: int, workers: int) -> None:
         self._attempts = attempts
@@ -74,11 +69,7 @@ class RetryPolicy:
             raise RunError(f"workers died {self._losses} times in a row without finishing anything; last: {why}")
 
     def again(self, unit: Attempts, failure: Failure | None) -> bool:
-        """Charges a failure to a unit; whether it is to be tried again.
-
-        Args:
-            unit: The unit.
-            failure: What its worker reported; None if the worker died or took too long.
+        """Charges a failure (None if the worker died or took too long) to a unit; whether it is to be tried again.
 
         Raises:
             RunError: The attempts are used up, and the surroundings were at fault.

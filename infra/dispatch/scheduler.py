@@ -18,16 +18,7 @@ _DEFAULT_LIMITS = Limits()
 
 
 class Scheduler:
-    """Runs units of work on the workers of an executor; see :func:`barycenter.infra.dispatch.api.dispatch`.
-
-    Args:
-        work: Units of work.
-        executor: Runs the workers.
-        on_done: Called with each unit done and what its worker returned.
-        without_rows: A unit without some of its rows, where poisoned rows are to be searched for.
-        first: Units of which one must be done before all others.
-        limits: When to give up.
-    """
+    """Runs units of work on the workers of an executor; see :func:`barycenter.infra.dispatch.api.dispatch`."""
 
     def __init__(
         self,

@@ -81,11 +81,6 @@ class Attempts:
     searches: int = 0
     removed: tuple[int, ...] = ()
 
-    @classmethod
-    def of(cls, work: Work) -> "Attempts":
-        """None yet."""
-        return cls(work, work.rows)
-
     @property
     def rows(self) -> int:
         """Rows of the next call."""
@@ -99,9 +94,7 @@ class Attempts:
 class WorkSource:
     """Hands out units as they are needed: one of ``first``, and only when that is done the others.
 
-    Args:
-        work: The units; nothing is kept of them.
-        first: Units of which one must be done before all others; the next is tried where the one before failed.
+    Where one of ``first`` failed for good, the next is tried. Nothing is kept of ``work``.
     """
 
     def __init__(self, work: Iterable[Work], first: Sequence[Work] = ()) -> None:
@@ -119,7 +112,8 @@ class WorkSource:
         while self._waiting_for is None and not self.exhausted and room > 0:
             room -= 1
             try:
-                yield Attempts.of(next(self._work))
+                work = next(self._work)
+                yield Attempts(work, work.rows)
             except StopIteration:
                 self.exhausted = True
 
@@ -139,4 +133,4 @@ class WorkSource:
 
     def _next_first(self) -> Attempts:
         self._waiting_for = self._first.popleft()
-        return Attempts.of(self._waiting_for)
+        return Attempts(self._waiting_for, self._waiting_for.rows)

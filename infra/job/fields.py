@@ -88,3 +88,8 @@ class Section(BaseModel):
     """Base model of the job file's sections: frozen, unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, protected_namespaces=())
+
+    @classmethod
+    def attributes_by_key(cls) -> dict[str, str]:
+        """The attributes of the section by its keys as the job file spells them."""
+        return {field.alias or name: name for name, field in cls.model_fields.items()}

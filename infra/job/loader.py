@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.job.fields import quote_value
+from barycenter.infra.job.fields import Section, quote_value
 from barycenter.infra.job.models import Job
 
 _NULL_WORDS = ("", "null", "~")
@@ -26,11 +26,8 @@ _TYPES_IN_WORDS = {
     "string_type": "text",
     "bool_type": "true or false",
     "list_type": "a list",
-    "dict_type": "a section (key: value lines)",
-    "model_type": "a section (key: value lines)",
-    "model_attributes_type": "a section (key: value lines)",
-    "float_type": "a number",
-    "float_parsing": "a number",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a section (key: value lines)"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
 }
 
 
@@ -74,20 +71,12 @@ def parse_job(data: Mapping[str, Any]) -> Job:
 
 def dump_job(job: Job) -> str:
     """Formats a job as YAML, defaults included."""
-    return yaml.safe_dump(
-        job.model_dump(mode="json", by_alias=True),
-        sort_keys=False,
-        allow_unicode=True,
-        default_flow_style=None,
-        width=120,
-    )
+    content = job.model_dump(mode="json", by_alias=True)
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """A safe YAML loader that raises for duplicate keys."""
-
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Builds a dictionary from a YAML mapping."""
         seen: set[Hashable] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
@@ -98,7 +87,6 @@ class _UniqueKeyLoader(yaml.SafeLoader):
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
-    """Reads a YAML file that holds a mapping."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
@@ -127,7 +115,6 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 
 def _apply_override(data: dict[str, Any], override: str) -> None:
-    """Sets the value of one override, ``key.path=value``, in the content of a job file."""
     path, equals, text = override.partition("=")
     parts = path.strip().split(".")
     if not equals or not all(parts):
@@ -173,11 +160,9 @@ def _parse_override(path: tuple[str, ...], text: str) -> Any:
 def _types_at(path: tuple[str, ...]) -> set[type]:
     """Returns the Python types that the key at ``path`` accepts, lists as ``list``."""
     section = _model_at(path[:-1]) if len(path) > 1 else Job
-    field = next(
-        (field for name, field in section.model_fields.items() if (field.alias or name) == path[-1]), None
-    ) if section is not None else None  # fmt: skip
+    name = section.attributes_by_key().get(path[-1]) if section is not None else None
     found: set[type] = set()
-    left: list[Any] = [field.annotation] if field is not None else []
+    left: list[Any] = [section.model_fields[name].annotation] if section is not None and name is not None else []
     while left:
         kind = left.pop()
         origin = get_origin(kind)
@@ -197,7 +182,6 @@ def _is_empty_section(key: str, value: object) -> bool:
 
 
 def _key_problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
-    """Yields (key, problem) of one error of pydantic."""
     context = detail.get("ctx", {})
     if detail["type"] == "jobs":
         yield from context["all"]
@@ -211,7 +195,6 @@ def _key_problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
 
 
 def _describe_error(detail: ErrorDetails) -> str:
-    """Returns the problem of one error of pydantic, for users."""
     kind, value, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind == "job":
         return str(context["problem"])
@@ -232,7 +215,6 @@ def _describe_error(detail: ErrorDetails) -> str:
 
 
 def _wrong_choice_message(value: object, expected: str) -> str:
-    """Describes a value that is none of the choices, with the nearest one."""
     choices = [choice.strip("' ") for choice in expected.replace(" or ", ", ").split(", ")]
     near = difflib.get_close_matches(str(value), choices, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
@@ -240,13 +222,12 @@ def _wrong_choice_message(value: object, expected: str) -> str:
 
 
 def _unknown_key_message(loc: tuple[int | str, ...]) -> str:
-    """Describes an unknown key, with the key that was probably meant."""
     section = _model_at(loc[:-1])
     name = str(loc[-1])
-    known = list(_key_names(section)) if section is not None else []
+    known = list(section.attributes_by_key()) if section is not None else []
     for parent in Job.model_fields:
         child = _model_at((parent,))
-        if child is not None and name in _key_names(child):
+        if child is not None and name in child.attributes_by_key():
             return f"unknown key; did you mean {parent}.{name}?"
     if near := difflib.get_close_matches(name, known, n=1):
         return f"unknown key; did you mean {near[0]}?"
@@ -254,28 +235,20 @@ def _unknown_key_message(loc: tuple[int | str, ...]) -> str:
     return f"unknown key; nearest is {nearest[0]} (known: {', '.join(known)})"
 
 
-def _key_names(model: type[BaseModel]) -> Iterator[str]:
-    """Returns the keys of a section as the job file spells them."""
-    return (field.alias or name for name, field in model.model_fields.items())
-
-
-def _model_at(loc: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _model_at(loc: tuple[int | str, ...]) -> type[Section] | None:
     """Returns the section at a location in the job file; None where there is no section."""
     node: Any = Job
     for part in loc:
-        if inspect.isclass(node) and issubclass(node, BaseModel):
-            node = next(
-                (field.annotation for name, field in node.model_fields.items() if (field.alias or name) == part), None
-            )
+        if inspect.isclass(node) and issubclass(node, Section):
+            name = node.attributes_by_key().get(str(part))
+            node = node.model_fields[name].annotation if name is not None else None
             if get_origin(node) in (Union, types.UnionType):
-                node = next(
-                    (arg for arg in get_args(node) if inspect.isclass(arg) and issubclass(arg, BaseModel)), None
-                )
+                node = next((arg for arg in get_args(node) if inspect.isclass(arg) and issubclass(arg, Section)), None)
         elif get_origin(node) is dict:
             node = get_args(node)[1]
         else:
             return None
-    return node if inspect.isclass(node) and issubclass(node, BaseModel) else None
+    return node if inspect.isclass(node) and issubclass(node, Section) else None
 
 
 def _dotted_key(loc: tuple[int | str, ...]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from barycenter.infra.job.fields import (
@@ -36,10 +36,7 @@ from barycenter.infra.job.paths import resolve_encoder, resolve_path
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
 _REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
-NOT_IN_THE_JOB_HASH: dict[str, Any] = {
-    "output": {"path", "reuse", "publish", "promote", "busy"},
-    "ray": True,
-}
+NOT_IN_THE_JOB_HASH: dict[str, Any] = {"output": {"path", "reuse", "publish", "promote", "busy"}, "ray": True}
 """Keys that do not change results: where these are written, and the workers."""
 
 _MULTI_INPUT_METHODS = ("procrustes", "cca", "kernel-cca", "contrastive")
@@ -192,7 +189,6 @@ class LimitsJob(Section):
     @field_validator("formats")
     @classmethod
     def _known_formats(cls, formats: list[str]) -> list[str]:
-        """Checks that all formats are known."""
         for name in formats:
             if name not in FORMATS:
                 raise invalid(f"{quote_value(name)} is not one of {', '.join(FORMATS)}")
@@ -210,7 +206,6 @@ class StorageJob(Section):
     @field_validator("endpoint_url")
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
-        """Checks that the server's URL is one of http(s)."""
         if url is not None and not url.startswith(("http://", "https://")):
             raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
         return url
@@ -237,7 +232,6 @@ class RayJob(Section):
     @field_validator("address")
     @classmethod
     def _is_address(cls, address: str) -> str:
-        """Checks that the address is one that Ray can connect to."""
         if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
             raise invalid(f"must be local, auto or host:port, not {quote_value(address)}")
         return address
@@ -279,7 +273,6 @@ class Job(Section):
         return self
 
     def _name_problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (key, problem) for names of inputs and columns."""
         if not self.inputs:
             yield "inputs", "at least one input is needed; add one"
         for name in self.inputs:
@@ -296,7 +289,6 @@ class Job(Section):
         yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (key, problem) for columns of training and partitions that are not kept."""
         known = {*self.corpus.keep, self.corpus.key}
         for key in ("target", "split", "group_by"):
             column = getattr(self.train, key, None)
@@ -309,7 +301,6 @@ class Job(Section):
                 yield "output.partition_by", f"{column!r} is not among corpus.keep; add it"
 
     def _method_problems(self) -> Iterator[tuple[str, str]]:
-        """Yields (key, problem) for alignment and average methods that do not suit the inputs or weights."""
         if len(self.inputs) == 1 and self.alignment.method in _MULTI_INPUT_METHODS:
             yield "alignment.method", f"{self.alignment.method} needs at least two inputs; use pca, joint or none"
         if len(self.inputs) == 1 and self.average.method == "posterior":
@@ -341,9 +332,8 @@ class Job(Section):
         """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default."""
         node: Any = self
         for part in path.split("."):
-            if isinstance(node, BaseModel):
-                fields = type(node).model_fields
-                name = next((name for name, field in fields.items() if (field.alias or name) == part), None)
+            if isinstance(node, Section):
+                name = node.attributes_by_key().get(part)
                 if name is None or name not in node.model_fields_set:
                     return False
                 node = getattr(node, name)
@@ -355,9 +345,6 @@ class Job(Section):
 
     def resolved(self, base: Path) -> "Job":
         """Returns the job with its local paths made absolute, relative ones from the folder ``base``.
-
-        Args:
-            base: The job file's folder.
 
         Returns:
             A job whose corpus.path, output.path, alignment.from, weights and local encoder folders are absolute;

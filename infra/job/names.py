@@ -13,14 +13,7 @@ Problem = tuple[str, str]
 def name_problems(
     key: str | None, keep: Sequence[str], inputs: Iterable[str], read: Mapping[str, Sequence[str]]
 ) -> Iterator[Problem]:
-    """Yields the problems of column names.
-
-    Args:
-        key: The key column, or None.
-        keep: The kept columns.
-        inputs: Names of the inputs.
-        read: Every column that is read, by the key in the job file that names it.
-    """
+    """Yields the problems of column names; ``read`` has every column that is read, by the job key that names it."""
     taken = {"fused", *({"key"} if key is None else ())}
     taken |= {f"{prefix}_{name}".lower() for name in inputs for prefix in ("has", "aligned", "count")}
     for column in [*keep, *filter(None, [key])]:

@@ -76,14 +76,7 @@ class Cluster:
     def executor(
         self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str
     ) -> Executor:
-        """What runs the workers of a stage on this cluster.
-
-        Args:
-            worker: A plain class, sent to the workers by pickle.
-            args: What it is constructed with.
-            allocation: How many workers, and what each reserves.
-            name: Prefix of the workers' names, such as the run's and the stage's.
-        """
+        """What runs the workers of a stage on this cluster; their names begin with ``name``."""
         return RayExecutor(worker, args, allocation, name)
 
     def _gpu_share(self, gpus: float | Literal["auto"]) -> float:

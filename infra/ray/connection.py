@@ -17,6 +17,7 @@ import ray
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.infra.ray.private import silence_worker_output
+from barycenter.infra.storage.errors import first_line
 
 log = logging.getLogger(__name__)
 
@@ -32,12 +33,7 @@ def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None
 
     ``local`` starts a Ray on this machine, except inside a submitted job, where it is ``auto``: such a job never
     starts a Ray of its own. ``auto`` and ``host:port`` join a running cluster. A process that is connected already
-    goes on with its connection.
-
-    Args:
-        address: ``ray.address`` of the job file.
-        cpus: CPUs of a Ray started here; by default this machine's.
-        gpus: GPUs of a Ray started here; by default this machine's.
+    goes on with its connection. A Ray started here has this machine's CPUs and GPUs unless others are given.
 
     Raises:
         JobError: The address is none of the three.
@@ -46,7 +42,9 @@ def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None
     where = "auto" if address == "local" and in_submitted_job() else address
     _check(where)
     if ray.is_initialized():
-        _check_same(where)
+        here = ray.get_runtime_context().gcs_address
+        if where not in ("local", "auto", here):
+            raise RunError(f"this process is connected to Ray at {here}, not {where}; use one cluster in one process")
         yield _describe(where)
         return
     _start(where, cpus, gpus)
@@ -80,37 +78,23 @@ def _check(address: str) -> None:
         raise RunError(f"no Ray cluster answers at {address} ({error}); start it or correct ray.address") from error
 
 
-def _check_same(address: str) -> None:
-    here = ray.get_runtime_context().gcs_address
-    if address not in ("local", "auto", here):
-        raise RunError(f"this process is connected to Ray at {here}, not {address}; use one cluster in one process")
-
-
 def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray's workers are nice by 15: of two threads that wait for each other, one would stand behind every other process.
     os.environ.setdefault("RAY_worker_niceness", "0")
     silence_worker_output()
-    quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
     on_term = signal.getsignal(signal.SIGTERM)
+    own: dict[str, Any] = {}
     if address == "local":
         _choose_ray_folder()
+        own = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": _OBJECT_STORE_BYTES}
+        own["include_dashboard"] = False
     try:
-        if address == "local":
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **quiet,
-            )
-        else:
-            ray.init(address=address, **quiet)
+        ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)
     except Exception as error:
         with contextlib.suppress(Exception):
             ray.shutdown()
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = first_line(error, 300)
         if address == "local":
             raise RunError(
                 f"Ray did not start on this machine: {reason}; see {_ray_folder()}/ray/session_latest/logs; run again "
@@ -129,11 +113,7 @@ def _ray_folder() -> str:
 
 
 def _choose_ray_folder() -> None:
-    """Sees to it that Ray's sockets, whose paths may have 107 bytes, lie in a folder that is short and writable.
-
-    Raises:
-        RunError: There is none, or RAY_TMPDIR names one that is not.
-    """
+    """Sees to it that Ray's sockets, whose paths may have 107 bytes, lie in a folder that is short and writable."""
     own = _ray_folder()
     if _fits(own):
         return

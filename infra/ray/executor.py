@@ -18,13 +18,7 @@ from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.names import identifier
 from barycenter.infra.storage.credentials import environment_credentials
 
-_THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-)
+_THREADED = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 
 
 class WorkerActor:
@@ -36,8 +30,7 @@ class WorkerActor:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._worker: Any = None
-        for variable in _THREAD_VARIABLES:
-            os.environ[variable] = str(threads)
+        os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in _THREADED})
 
     def load(self, pickled: bytes, credentials: dict[str, str]) -> Done | Failure:
         """Makes the worker, once; it sees the driver's storage credentials in its environment."""
@@ -62,11 +55,7 @@ class WorkerActor:
 class RayExecutor:
     """An :class:`~barycenter.infra.dispatch.executor.Executor` whose workers are actors without retries of Ray's own.
 
-    Args:
-        worker: The worker class, sent by pickle.
-        args: What it is constructed with.
-        allocation: How many actors, and what each reserves.
-        name: Prefix of the actors' names.
+    ``worker`` and ``args`` are sent to them by pickle; their names begin with ``name``.
     """
 
     def __init__(self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str) -> None:
@@ -75,8 +64,7 @@ class RayExecutor:
         self._pickled = cloudpickle.dumps((worker, args))
         self._prefix = f"{identifier(name)}-{current_clock().token(3)}"
         self._numbers = count()
-        actor = type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__})
-        self._actor = ray.remote(actor)
+        self._actor = ray.remote(type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__}))
         self._options = {
             "num_cpus": allocation.cpus,
             "num_gpus": allocation.gpus_per_worker,

@@ -27,11 +27,7 @@ def _instruments() -> dict[str, Any]:
 
 
 class StageMetrics:
-    """Counts one stage; does nothing where this process is not connected to Ray.
-
-    Args:
-        stage: Such as ``embed text``.
-    """
+    """Counts one stage, such as ``embed text``; does nothing where this process is not connected to Ray."""
 
     def __init__(self, stage: str) -> None:
         self._tags = {"run": printable(bound_fields().get("run", "")), "stage": printable(stage)}

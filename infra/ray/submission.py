@@ -47,11 +47,12 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
     """
     _authenticate(address)
     client = _client(address)
+    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
     with package_folder(job) as folder:
         submission = client.submit_job(
             entrypoint=" ".join(["python -m barycenter.flows.cli run", _JOB_FILE, *flags]),
             submission_id=f"{identifier(job.name)}-{current_clock().token(4)}",
-            runtime_env={"working_dir": str(folder), "env_vars": _environment()},
+            runtime_env={"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
         )
     write(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
@@ -70,24 +71,15 @@ def package_folder(job: Job) -> Iterator[Path]:
         package = Path(barycenter.__file__).parent
         shutil.copytree(package, folder / package.name, ignore=_only_sources)
         _write_metadata(folder)
-        (folder / _JOB_FILE).write_text(dump_job(joining_cluster(job)), encoding="utf-8")
+        if job.ray.address == "local":  # it is to join the cluster that it runs in
+            job = job.model_copy(update={"ray": job.ray.model_copy(update={"address": "auto"})})
+        (folder / _JOB_FILE).write_text(dump_job(job), encoding="utf-8")
         yield folder
 
 
-def joining_cluster(job: Job) -> Job:
-    """The job as it is submitted: it joins the cluster that it runs in."""
-    if job.ray.address != "local":
-        return job
-    return job.model_copy(update={"ray": job.ray.model_copy(update={"address": "auto"})})
-
-
 def _only_sources(folder: str, names: list[str]) -> set[str]:
-    paths = {name: Path(folder, name) for name in names}
-    return {
-        name
-        for name, path in paths.items()
-        if name == "__pycache__" or (path.is_file() and path.suffix not in _SOURCES)
-    }
+    files = {name for name in names if Path(folder, name).is_file()}
+    return {name for name in files if Path(name).suffix not in _SOURCES} | ({"__pycache__"} & set(names))
 
 
 def _write_metadata(folder: Path) -> None:
@@ -99,11 +91,6 @@ def _write_metadata(folder: Path) -> None:
     info = folder / f"barycenter-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: barycenter\nVersion: {version}\n")
-
-
-def _environment() -> dict[str, str]:
-    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
-    return {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed
 
 
 def _authenticate(address: str) -> None:

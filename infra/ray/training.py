@@ -96,11 +96,8 @@ def _attempt(
     loop: Loop, config: dict[str, Any], allocation: WorkerAllocation, store: "CheckpointStore", name: str
 ) -> str | None:
     """One try; None when it ended well, else what took the workers away."""
-    resources = (
-        {"CPU": allocation.cpus, "GPU": allocation.gpus_per_worker}
-        if allocation.gpus_per_worker
-        else {"CPU": allocation.cpus}
-    )
+    gpus = {"GPU": allocation.gpus_per_worker} if allocation.gpus_per_worker else {}
+    resources = {"CPU": allocation.cpus} | gpus
     with (
         tempfile.TemporaryDirectory(prefix="barycenter-train-") as scratch,
         _train_environment(),
@@ -201,7 +198,8 @@ class _RankContext:
 
     def latest_checkpoint(self) -> Checkpoint | None:
         found = self._store.newest()
-        self._wait_for_all_ranks()
+        if self.world_size > 1:
+            torch.distributed.barrier()  # no rank saves before every rank has read where to begin
         return found
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -222,19 +220,9 @@ class _RankContext:
         torch.distributed.all_reduce(summed)
         return summed.to(values.device)
 
-    def _wait_for_all_ranks(self) -> None:
-        """No rank saves before every rank has read where to begin."""
-        if self.world_size > 1:
-            torch.distributed.barrier()
-
 
 class CheckpointStore:
-    """The checkpoints of one training, in its folder of the storage; a small picklable value.
-
-    Args:
-        storage: Where.
-        folder: In the storage.
-    """
+    """The checkpoints of one training, in its folder of the storage; a small picklable value."""
 
     def __init__(self, storage: Storage, folder: str) -> None:
         self._storage, self._folder = storage, folder

@@ -13,22 +13,15 @@ T = TypeVar("T")
 RETRY_SECONDS = 60.0
 """Seconds that a remote operation goes on being tried after its first fault."""
 
-_BUSY_CODES = frozenset(
-    {
-        "SlowDown",
-        "RequestTimeout",
-        "RequestTimeTooSkewed",
-        "Throttling",
-        "ThrottlingException",
-        "TooManyRequestsException",
-        "InternalError",
-        "ServiceUnavailable",
-        "OperationAborted",
-        "ConditionalRequestConflict",
-        "IncompleteBody",
-        "BadDigest",
-    }
-)
+_BUSY_CODES = {
+    *("SlowDown", "RequestTimeout", "RequestTimeTooSkewed", "Throttling", "ThrottlingException", "IncompleteBody"),
+    *("TooManyRequestsException", "InternalError", "ServiceUnavailable", "OperationAborted", "BadDigest"),
+    "ConditionalRequestConflict",
+}
+_WIRE_FAULTS = {
+    *("botocore.HTTPClientError", "botocore.IncompleteReadError", "botocore.ResponseParserError"),
+    *("aiohttp.ClientError", "http.IncompleteRead"),
+}
 _DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidAccessKeyId"})
 _IDENTITY_CODES = frozenset({"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -36,6 +29,11 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 class MissingFileError(RunError):
     """A stored file that was to be read is not there."""
+
+
+def first_line(error: BaseException, most: int | None = 200) -> str:
+    """The beginning of an error's first line; the name of its class where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -65,15 +63,7 @@ def is_transient(error: BaseException) -> bool:
 
 def _is_wire_fault(error: BaseException) -> bool:
     names = {base.__module__.partition(".")[0] + "." + base.__name__ for base in type(error).__mro__}
-    return not names.isdisjoint(
-        {
-            "botocore.HTTPClientError",
-            "botocore.IncompleteReadError",
-            "botocore.ResponseParserError",
-            "aiohttp.ClientError",
-            "http.IncompleteRead",
-        }
-    )
+    return not names.isdisjoint(_WIRE_FAULTS)
 
 
 def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
@@ -144,14 +134,11 @@ def _line(error: Exception, uri: str) -> RunError | None:
     if isinstance(error, IsADirectoryError | FileExistsError | NotADirectoryError):
         return RunError(f"{uri}: a folder is in the place of a file, or the reverse; move it away")
     if is_transient(error):
-        what = f"{code or type(error).__name__}"
+        what = code or type(error).__name__
         return RunError(
             f"{uri}: the storage server did not answer properly for {RETRY_SECONDS:.0f} s ({what}); run again"
         )
-    if isinstance(error, OSError):
-        detail = code or error.strerror or type(error).__name__
-        return RunError(f"{uri}: {detail}")
-    return None
+    return RunError(f"{uri}: {code or error.strerror or type(error).__name__}") if isinstance(error, OSError) else None
 
 
 def _bucket(uri: str) -> str:

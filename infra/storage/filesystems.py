@@ -34,11 +34,7 @@ def _filesystem(protocol: str, endpoint_url: str | None, process: int) -> Any:
 
 
 class RangeStream(io.RawIOBase):
-    """A file as a seekable stream without a cache: every read is one request.
-
-    Args:
-        read_range: The bytes from one position up to another.
-        size: Of the file, in bytes.
+    """A file of ``size`` bytes as a seekable stream without a cache: every read is one request.
 
     >>> stream = RangeStream(lambda start, stop: b"barycenter"[start:stop], 10)
     >>> stream.seek(4), stream.read(3), stream.read()

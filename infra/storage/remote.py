@@ -94,7 +94,6 @@ class RemoteStore:
         return cast(BinaryIO, io.BufferedReader(RangeStream(partial(self._read_range, path), size), _READ_AHEAD))
 
     def _read_range(self, path: str, start: int, stop: int) -> bytes:
-        """Bytes ``start`` up to ``stop``."""
         with storage_errors(self.uri(path)):
             return cast(bytes, retrying(lambda: self._fs.cat_file(self._full(path), start=start, end=stop)))
 

@@ -18,11 +18,7 @@ def held() -> int:
 
 
 class Spool(tempfile.SpooledTemporaryFile[bytes]):
-    """A temporary file that begins in memory and moves to disk when it, or all of them together, grow too large.
-
-    Args:
-        most: Bytes that this file may hold in memory.
-    """
+    """A temporary file that moves to disk when it holds ``most`` bytes, or all together hold too many, in memory."""
 
     def __init__(self, most: int) -> None:
         super().__init__(max_size=most)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.infra.storage.errors import MissingFileError, storage_errors
+from barycenter.infra.storage.errors import MissingFileError, first_line, storage_errors
 from barycenter.infra.storage.local import TEMPORARY_SUFFIX, LocalStore
 from barycenter.infra.storage.remote import RemoteStore, S3Store
 
@@ -177,9 +177,9 @@ class Storage:
             with file:
                 yield file
         except pa.ArrowInvalid as error:
-            reason = str(error).splitlines()[0][:200]
-            message = f"{self.uri(path)}: not a whole Parquet file ({reason}); delete it and run again"
-            raise RunError(message) from error
+            raise RunError(
+                f"{self.uri(path)}: not a whole Parquet file ({first_line(error)}); delete it and run again"
+            ) from error
         finally:
             if not isinstance(source, Path):
                 source.close()

@@ -27,13 +27,8 @@ def embedding_path(input_name: str, embedding_id: str, shard_id: str) -> str:
 def done_shards(storage: Storage, input_name: str, embedding_id: str) -> set[str]:
     """Ids of the shards that need no embedding any more, from one listing of one folder.
 
-    Args:
-        storage: The run's output.
-        input_name: Name of the input in the job file.
-        embedding_id: Names everything that the files depend on beside the shard.
-
-    Returns:
-        The ids; files that are not embeddings (temporary ones) do not count.
+    ``embedding_id`` names everything that the files depend on beside the shard. Files that are not embeddings
+    (temporary ones) do not count.
     """
     folder = f"embeddings/{input_name}/{embedding_id}"
     start, end = len(folder) + 1, -len(_SUFFIX)
@@ -44,11 +39,8 @@ class Repairs:
     """Embedding files that one run makes again in place.
 
     Each run keeps its notes in a file of its own, which no other run touches: what it intends, before the first file
-    is touched, and what came out. So no run takes another's intention for done, however their steps are mixed.
-
-    Args:
-        storage: The run's output.
-        paths: What will be made again; nothing is noted where there is none.
+    is touched, and what came out. So no run takes another's intention for done, however their steps are mixed. Nothing
+    is noted where there are no paths.
     """
 
     def __init__(self, storage: Storage, paths: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Versions of an output: manifests made once, the pointer to the newest, verification, garbage."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 from barycenter.fusion.dataset.schema import Manifest
@@ -52,12 +52,8 @@ def commit_manifest(storage: Storage, manifest: Manifest) -> int:
     Of several runs that started from the same parent exactly one commits. Committing again what the newest version
     holds already (a rerun, or one that was killed between the two files) only mends the pointer.
 
-    Args:
-        storage: The run's output; everything the manifest lists must be there already.
-        manifest: With the number of the version that it was built on, if any; its own number is set here.
-
-    Returns:
-        The version's number.
+    Everything the manifest lists must be there already. It has the number of the version that it was built on, if any;
+    its own is set here and returned.
 
     Raises:
         RunError: Another run committed since the parent was read.
@@ -125,13 +121,8 @@ def collect_garbage(storage: Storage, keep: int, dry_run: bool = False) -> list[
     reports and the plan stay. Manifests go first, so none ever lists a file that is gone. Not to be run beside a run:
     embeddings that are not committed yet are garbage.
 
-    Args:
-        storage: The run's output.
-        keep: How many versions to keep, at least one.
-        dry_run: List only.
-
     Returns:
-        Relative paths of what was (or would be) deleted, sorted.
+        Relative paths of what was (or, in a ``dry_run``, would be) deleted, sorted.
 
     Raises:
         RunError: ``keep`` is below one, or nothing is committed here.
@@ -163,16 +154,12 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
     files: set[str] = set()
     folders: set[str] = set()
     for manifest in manifests:
-        files.update([*(file.path for file in manifest.files), *manifest.rejects, *_embeddings(manifest)])
+        files.update([*(file.path for file in manifest.files), *manifest.rejects])
+        for name, about in manifest.inputs.items():
+            files.update(embedding_path(name, about["embedding_id"], shard) for shard in manifest.shards)
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
     return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path)
-
-
-def _embeddings(manifest: Manifest) -> Iterator[str]:
-    for name, about in manifest.inputs.items():
-        for shard_id in manifest.shards:
-            yield embedding_path(name, about["embedding_id"], shard_id)
 
 
 def _same(one: Manifest, other: Manifest) -> bool:

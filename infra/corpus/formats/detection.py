@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.base import Format
@@ -16,15 +15,9 @@ from barycenter.infra.corpus.listing import BESIDE_TABLE, EMPTY, OTHER_FORMAT, U
 
 _FORMATS: dict[str, Callable[[], Format]] = {
     ".parquet": Parquet,
-    ".jsonl": JsonLines,
-    ".jsonl.gz": JsonLines,
-    ".jsonl.zst": JsonLines,
-    ".csv": partial(Delimited, ","),
-    ".csv.gz": partial(Delimited, ","),
-    ".csv.zst": partial(Delimited, ","),
-    ".tsv": partial(Delimited, "\t"),
-    ".tsv.gz": partial(Delimited, "\t"),
-    ".tsv.zst": partial(Delimited, "\t"),
+    **dict.fromkeys((".jsonl", ".jsonl.gz", ".jsonl.zst"), JsonLines),
+    **dict.fromkeys((".csv", ".csv.gz", ".csv.zst"), partial(Delimited, ",")),
+    **dict.fromkeys((".tsv", ".tsv.gz", ".tsv.zst"), partial(Delimited, "\t")),
     ".tar": WebDataset,
 }
 _JOB_KEY = "corpus.path"
@@ -43,12 +36,6 @@ class ChosenFormat:
     format: Format
     listing: Listing
     pictures: list[Entry]
-
-    @property
-    def listing_summary(self) -> dict[str, Any]:
-        """``{"files": {"taken": n, "passed_over": {reason: n}}}`` of all files that were listed."""
-        passed_over = dict(sorted((+self.listing.passed_over).items()))
-        return {"files": {"taken": len(self.listing.entries), "passed_over": passed_over}}
 
 
 def choose_format(listing: Listing, path: str) -> ChosenFormat:
@@ -98,7 +85,6 @@ def _choose_tables(listing: Listing, tables: list[Entry], pictures: list[Entry])
 
 
 def _nothing_found_message(listing: Listing, path: str, single: bool) -> str:
-    """Explains that a corpus path names no file of a known format."""
     known = f"known formats are {', '.join(_FORMATS)} and folders of pictures"
     if single or (listing.entries and not listing.is_folder):
         first = listing.entries[0].relative

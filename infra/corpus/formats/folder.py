@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.corpus.base import Format, Problems, Shard, SourceIndex
+from barycenter.infra.corpus.base import Format, Problems, Shard, SourceIndex, Types
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.listing import Entry, Listing
 from barycenter.infra.corpus.types.rows import records_to_table
@@ -65,9 +65,7 @@ class Folder(Format):
         children = self._children_by_shard[shard.id] = files.children(shard.uri)
         return _size_and_digest(children, _picture_names(children)[shard.start : shard.start + shard.length])
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads names and texts; pictures are named by path or URI and not read."""
         children = self._children_by_shard.pop(shard.id, None) or files.children(shard.uri)
         names = _picture_names(children)[shard.start : shard.stop]
@@ -103,12 +101,10 @@ def is_sidecar(name: str, stems: Container[str]) -> bool:
 
 
 def _picture_names(children: Mapping[str, Any]) -> list[str]:
-    """Returns the names of the pictures, sorted."""
     return sorted(filter(is_picture, children))
 
 
 def _sidecar_name(name: str) -> str:
-    """Returns the name of the text file beside a picture."""
     return name.rpartition(".")[0] + ".txt"
 
 

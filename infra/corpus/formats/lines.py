@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, UnreadableError
+from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, Types, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.records import Splitter, csv_splitter, cut_bytes, cut_stream, split_lines
 from barycenter.infra.corpus.listing import Entry
@@ -48,9 +48,7 @@ class JsonLines(Format):
             raise UnreadableError(f"row 1 is not a JSON object ({parsed[0][1]}); a .jsonl file holds one on each line")
         return SourceIndex(index.rows, infer_column_types(good + later), index.shard_offsets())
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's bytes and parses its lines."""
         lines = cut_bytes(_shard_bytes(files, shard), split_lines)[: shard.rows]
         return records_to_table([_parse_json(line) for line in lines], columns, key)
@@ -74,9 +72,7 @@ class Delimited(Format):
             return SourceIndex(0, {}, index.shard_offsets())
         return SourceIndex(index.rows, dict.fromkeys(self._header(index.first[0]), pa.string()), index.shard_offsets())
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's bytes and parses its rows."""
         split = csv_splitter(self.delimiter)
         header = self._header(_header_record(files, shard.uri, shard.stamp, self.delimiter))
@@ -118,7 +114,6 @@ class Delimited(Format):
 
 
 def _csv_problem_in_words(error: str) -> str:
-    """Translates a message of Python's csv module for users."""
     if "unexpected end of data" in error:
         return "a quoted field that does not end"
     if "new-line character" in error:
@@ -129,13 +124,7 @@ def _csv_problem_in_words(error: str) -> str:
 
 
 class _RecordIndexer:
-    """Counts records; keeps the byte offset of each shard, the ``sample_rows`` first and some later records.
-
-    Attributes:
-        rows: Number of records, the header left out.
-        first: The first records, with the header.
-        later: About 64 records of each 8 MB after them.
-    """
+    """Counts ``rows`` without the header; keeps the ``first`` records with it, and about 64 of each 8 MB after them."""
 
     def __init__(self, rows_per_shard: int, sample_rows: int, header: bool = False) -> None:
         self.rows = 0
@@ -146,7 +135,6 @@ class _RecordIndexer:
         self._end = 0
 
     def scan(self, chunks: Iterator[bytes], split: Splitter) -> None:
-        """Cuts chunks into records and indexes them."""
         for offset, buffer, begins, ends in cut_stream(_blank_bom(chunks), split):
             missing = self._sample_rows - len(self.first)
             self.first += [buffer[a:b] for a, b in zip(begins[:missing].tolist(), ends[:missing].tolist(), strict=True)]
@@ -190,11 +178,7 @@ def _parse_float(text: str) -> float | str:
 
 
 def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Builds a JSON object from its (name, value) pairs; a hook for ``json.loads``.
-
-    Raises:
-        ValueError: A name is given twice.
-    """
+    """A hook for ``json.loads``; raises ``ValueError`` for a name that is given twice."""
     values = dict(pairs)
     if len(values) < len(pairs):
         names = [name for name, _ in pairs]
@@ -204,7 +188,6 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_json(line: bytes) -> ParsedRecord:
-    """Parses one line, which must hold a JSON object."""
     try:
         row = json.loads(line.decode(), parse_float=_parse_float, object_pairs_hook=_object_of_unique_names)
     except UnicodeDecodeError as error:
@@ -215,7 +198,6 @@ def _parse_json(line: bytes) -> ParsedRecord:
 
 
 def _compression_of(uri: str) -> str | None:
-    """Returns pyarrow's name of a file's compression by its ending; None for an uncompressed file."""
     return next((name for suffix, name in _COMPRESSIONS.items() if uri.lower().endswith(suffix)), None)
 
 
@@ -226,21 +208,15 @@ def _read_chunks(files: Files, uri: str, size: int = _CHUNK_BYTES) -> Iterator[b
         yield from files.chunks(uri, size)
         return
     with _open_decompressed(files, uri) as stream:
-        while chunk := _read_compressed(stream, size):
-            yield chunk
+        try:
+            while chunk := stream.read(size):
+                yield chunk
+        except OSError as error:
+            raise UnreadableError(f"cannot be decompressed ({error})") from error
 
 
 def _open_decompressed(files: Files, uri: str) -> pa.NativeFile:
-    """Opens a compressed file as a stream of its decompressed bytes."""
     return pa.CompressedInputStream(pa.PythonFile(files.open(uri), mode="r"), _compression_of(uri))
-
-
-def _read_compressed(stream: pa.NativeFile, size: int) -> bytes:
-    """Reads decompressed bytes; raises ``UnreadableError`` where the file is damaged."""
-    try:
-        return bytes(stream.read(size))
-    except OSError as error:
-        raise UnreadableError(f"cannot be decompressed ({error})") from error
 
 
 class _CompressedPosition(threading.local):

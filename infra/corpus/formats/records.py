@@ -58,11 +58,7 @@ def csv_splitter(delimiter: str) -> Splitter:
 def _multiline_fields(quoted: re.Pattern[bytes], buffer: bytes, final: bool, after: bytes) -> Iterator[tuple[int, int]]:
     """Yields begin and end of the quoted fields that hold line ends; the last may continue beyond the buffer.
 
-    Args:
-        quoted: Pattern of a quoted field; its group is the closing quote, empty where the buffer ends before it.
-        buffer: Bytes that begin with a record.
-        final: Whether the stream ends with the buffer.
-        after: The bytes that may follow a closing quote.
+    The group of ``quoted`` is the closing quote, empty where the buffer ends before it; ``after`` may follow one.
     """
     position: int | None = 0
     while position is not None:

@@ -1,20 +1,20 @@
 """Parquet: rows are found by row group and read batch by batch in bounded memory."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import accumulate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.corpus.base import KEYS, Format, Problems, Shard, SourceIndex, UnreadableError
+from barycenter.infra.corpus.base import KEYS, Format, Problems, Shard, SourceIndex, Types, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.casting import cast_column, logical_type
 from barycenter.infra.corpus.types.keys import key_texts
 from barycenter.infra.job.paths import is_uri
-from barycenter.infra.storage.errors import is_transient, storage_errors
+from barycenter.infra.storage.errors import first_line, is_transient, storage_errors
 
 _BATCH_ROWS = 1024
 
@@ -43,11 +43,9 @@ class Parquet(Format):
         except (pa.ArrowException, OSError) as error:
             if _is_storage_failure(error):
                 raise
-            raise UnreadableError(f"is not a whole Parquet file ({_reason(error)})") from error
+            raise UnreadableError(f"is not a whole Parquet file ({first_line(error)})") from error
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's rows; continues the open reader where the shard before was the last one read."""
         with storage_errors(shard.uri):
             table = _read_rows(files, shard, tuple(dict.fromkeys([*columns, *filter(None, [key])])))
@@ -64,14 +62,15 @@ class Parquet(Format):
 
 
 def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table:
-    """Reads the rows of a shard; raises ``RunError`` where the file is damaged."""
     try:
-        table = _reader_for(files, shard, columns).read_rows(shard.start, shard.stop)
+        if _last_reader.reader is None or _last_reader.reader.key != (shard.uri, shard.stamp, columns):
+            _last_reader.reader = _RowReader(files, shard, columns)
+        table = _last_reader.reader.read_rows(shard.start, shard.stop)
     except BaseException as error:
         _last_reader.reader = None
         if isinstance(error, pa.ArrowException | OSError) and not _is_storage_failure(error):
             raise RunError(
-                f"{shard.uri} is damaged: rows {shard.start} to {shard.stop} cannot be read ({_reason(error)}); "
+                f"{shard.uri} is damaged: rows {shard.start} to {shard.stop} cannot be read ({first_line(error)}); "
                 "write the file again or read_rows it out of the corpus"
             ) from error
         raise
@@ -84,7 +83,6 @@ def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table
 
 
 def _check_row_counts(metadata: pq.FileMetaData) -> None:
-    """Raises where the footer's number of rows is not that of its row groups."""
     rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
         raise UnreadableError(f"is damaged: its footer states {metadata.num_rows} rows, its row groups {rows}")
@@ -95,18 +93,8 @@ def _is_storage_failure(error: BaseException) -> bool:
     return isinstance(error, OSError) and (error.errno is not None or is_transient(error))
 
 
-def _reason(error: BaseException) -> str:
-    """Returns the first line of an error, or the name of its class."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 class _RowReader:
-    """Reads rows of one Parquet file, fastest in ascending order.
-
-    Attributes:
-        key: (uri, stamp, columns), which the reader serves.
-        position: Row after the last one read.
-    """
+    """Reads rows of one Parquet file, fastest in ascending order; ``position`` is the row after the last one read."""
 
     def __init__(self, files: Files, shard: Shard, columns: tuple[str, ...]) -> None:
         self.key = (shard.uri, shard.stamp, columns)
@@ -164,16 +152,7 @@ class _RowReader:
 
 
 class _LastReader(threading.local):
-    """The reader last used in this thread."""
-
     reader: _RowReader | None = None
 
 
 _last_reader = _LastReader()
-
-
-def _reader_for(files: Files, shard: Shard, columns: tuple[str, ...]) -> _RowReader:
-    """Returns this thread's reader of the file and columns; opens one where the last was of others."""
-    if _last_reader.reader is None or _last_reader.reader.key != (shard.uri, shard.stamp, columns):
-        _last_reader.reader = _RowReader(files, shard, columns)
-    return _last_reader.reader

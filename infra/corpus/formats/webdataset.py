@@ -6,7 +6,7 @@ import math
 import re
 import sys
 import tarfile
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, BinaryIO, cast
@@ -16,19 +16,19 @@ import pyarrow as pa
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, UnreadableError
+from barycenter.infra.corpus.base import Format, ParsedRecord, Problems, Shard, SourceIndex, Types, UnreadableError
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.folder import PICTURE_SUFFIXES
 from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.rows import records_to_table
 from barycenter.infra.corpus.types.values import infer_column_types
+from barycenter.infra.storage.errors import first_line
 
 _MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _TEXT_EXTENSIONS = ("txt", "text", "caption", "cls", "json", "id", "url")
 _CAPTION_EXTENSIONS = ("txt", "text", "caption")
 _STRIPPED_EXTENSIONS = ("cls", "id", "url")
 _NPY_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-_BLOCK_BYTES = 512
 _CHUNK_BYTES = 1 << 20
 _JSON_SAMPLE_ROWS = 500
 
@@ -81,9 +81,7 @@ class WebDataset(Format):
                     index.add(replace(found, begin=0, end=0))
         return SourceIndex(index.rows, index.columns(), index.shard_offsets(), passed_over=len(nameless))
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's byte range in one request; the whole tar where members of a row are scattered."""
         if shard.length:
             blob = files.read(shard.uri, shard.offset, shard.length)
@@ -97,12 +95,7 @@ class WebDataset(Format):
 
 
 class _TarIndexer:
-    """Collects the rows, shard offsets and columns of a tar, sample by sample.
-
-    Attributes:
-        rows: Number of rows.
-        scattered: Whether members of one row do not follow each other.
-    """
+    """Collects rows, shard offsets and columns; ``scattered`` where members of one row do not follow each other."""
 
     def __init__(self, rows_per_shard: int) -> None:
         self.rows = 0
@@ -115,7 +108,6 @@ class _TarIndexer:
         self._extensions: dict[str, tuple[str, ...]] = {}
 
     def add(self, found: _Sample) -> None:
-        """Adds the next sample."""
         extensions = tuple(map(sys.intern, found.members))
         self.scattered |= extensions[0] not in self._extensions.get(found.key, extensions)
         self._extensions[found.key] = extensions
@@ -205,7 +197,6 @@ def _tar_members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    """Reads the content of a member."""
     file = tar.extractfile(member)
     return file.read() if file is not None else b""
 
@@ -213,7 +204,7 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _end_offset(member: tarfile.TarInfo) -> int:
     """Returns the offset after a member's content and its padding."""
     size = member.size if member.isreg() else 0
-    return member.offset_data + -(-size // _BLOCK_BYTES) * _BLOCK_BYTES
+    return member.offset_data + -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _next_nonzero_block(stream: BinaryIO, position: int) -> int | None:
@@ -222,13 +213,12 @@ def _next_nonzero_block(stream: BinaryIO, position: int) -> int | None:
     while chunk := stream.read(_CHUNK_BYTES):
         if rest := chunk.lstrip(b"\0"):
             at = position + len(chunk) - len(rest)
-            return at - at % _BLOCK_BYTES
+            return at - at % tarfile.BLOCKSIZE
         position += len(chunk)
     return None
 
 
 def _extension_type(extension: str) -> pa.DataType:
-    """Returns the column type for members of an extension."""
     if extension == "npy":
         return pa.list_(pa.float32())
     return pa.string() if extension in _TEXT_EXTENSIONS else pa.binary()
@@ -245,8 +235,7 @@ def _parse_sample(sample: _Sample, columns: Container[str | None]) -> ParsedReco
         try:
             row[extension] = _decode_member(extension, content)
         except (ValueError, TypeError, OverflowError, MemoryError, EOFError) as error:
-            said = (str(error).splitlines() or [type(error).__name__])[0]
-            problem = problem or f"{sample.key}.{extension}: {said}"
+            problem = problem or f"{sample.key}.{extension}: {first_line(error, None)}"
     row["image"] = next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), row.get("image"))
     row["text"] = next((row[name] for name in _CAPTION_EXTENSIONS if row.get(name) is not None), None)
     return row, problem

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from barycenter.infra.corpus.base import BAD, MISFITS, Problems, Shard, SourceIndex, misfits_by_row
+from barycenter.infra.corpus.base import BAD, MISFITS, Problems, Shard, SourceIndex, Types, misfits_by_row
 from barycenter.infra.corpus.corpus import Corpus
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.tables import Parquet
@@ -25,11 +25,7 @@ _PARQUET_OPTIONS: dict[str, Any] = {"compression": "zstd", "compression_level": 
 def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], bucket: int) -> dict[str, Any]:
     """Joins one bucket of all tables and writes it to a Parquet file.
 
-    Args:
-        join: The plan.
-        storage: The run's output.
-        spilled: For each table of the join the paths of its spill files, in order.
-        bucket: Number of the bucket.
+    ``spilled`` has for each table of the join the paths of its spill files, in order.
 
     Returns:
         ``name`` (None where the bucket is empty), ``rows``, ``bytes`` and, for each input with a table of its own, the
@@ -42,9 +38,7 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
     out_rank, out_row = _output_rows(ranks, base)
     found = pa.array(out_row, mask=out_row < 0)
     columns: dict[str, pa.Array] = {join.key: keys.take(pa.array(out_rank))}
-    for name in (BAD, MISFITS):
-        columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), pa.string())
-    for name, kind in join.tables[0].types.items():
+    for name, kind in {BAD: pa.string(), MISFITS: pa.string(), **join.tables[0].types}.items():
         columns[name] = base.column(name).take(found) if base is not None else pa.nulls(len(out_rank), kind)
     counted: dict[str, Any] = {}
     for source, table, rank in own:
@@ -54,9 +48,8 @@ def join_bucket(join: Join, storage: Storage, spilled: Sequence[Sequence[str]], 
         columns[BAD] = pa.compute.coalesce(columns[BAD], groups.unreadable(out_rank, out_row < 0))
         columns[MISFITS] = _merge_misfits(columns[MISFITS], out_rank, groups.misfits(source.columns))
         there = groups.counts[out_rank] > 0
-        counted[str(source.input)] = {
-            "both": int((there & (out_row >= 0)).sum()), "table_only": int((there & (out_row < 0)).sum())
-        }  # fmt: skip
+        both, alone = (int((there & chosen).sum()) for chosen in (out_row >= 0, out_row < 0))
+        counted[str(source.input)] = {"both": both, "table_only": alone}
     if not len(out_rank):
         return {"name": None, "rows": 0, "bytes": 0} | counted
     schema = pa.schema([pa.field(name, kind) for name, kind in join.types.items()])
@@ -84,9 +77,7 @@ class JoinedParquet(Parquet):
         """Returns the present size of the source and the digest in its name."""
         return files.stat(shard.uri)[0], _digest_in_name(shard.uri)
 
-    def read(
-        self, files: Files, shard: Shard, columns: Mapping[str, pa.DataType], key: str | None = None
-    ) -> tuple[pa.Table, Problems]:
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the rows; adds the problems that the tables had before the join."""
         notes = {BAD: pa.string(), MISFITS: pa.string()}
         table, problems = super().read(files, shard, {**columns, **notes}, key)
@@ -95,16 +86,7 @@ class JoinedParquet(Parquet):
 
 
 class _RowsByKey:
-    """Rows of one table grouped by the rank of their key.
-
-    Args:
-        table: The rows; None where there are none.
-        rank: (rows,) rank of each row's key.
-        ranks: Number of ranks.
-
-    Attributes:
-        counts: (ranks,) number of rows of each key.
-    """
+    """Rows of one table grouped by ``rank``, (rows,), the rank of their key; ``counts``, (ranks,), of each key."""
 
     def __init__(self, table: pa.Table | None, rank: Indices, ranks: int) -> None:
         self._table = table
@@ -138,10 +120,9 @@ class _RowsByKey:
         return problems.take(pa.array(first, mask=~chosen))
 
     def misfits(self, names: Mapping[str, str]) -> dict[int, dict[str, str]]:
-        """Returns ``{rank: {column of the joined corpus: problem}}`` where no row of the rank has a value that fits.
+        """Returns ``{rank: {name: problem}}`` where no row of the rank has a value that fits.
 
-        Args:
-            names: ``{column of the joined corpus: column of this table}``.
+        ``names`` is ``{column of the joined corpus: column of this table}``.
         """
         problems = {} if self._table is None else misfits_by_row(self._table)
         found: dict[int, dict[str, list[str]]] = {}
@@ -221,5 +202,4 @@ def _write_bucket(join: Join, storage: Storage, table: pa.Table, bucket: int) ->
 
 
 def _digest_in_name(name: str) -> str:
-    """Returns the digest in the name of a joined corpus's file."""
     return name.removesuffix(".parquet").rpartition("-")[2]

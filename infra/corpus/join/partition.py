@@ -106,7 +106,7 @@ class Join:
                 table.corpus.key_column,
                 dict(table.columns),
                 sorted(table.paths),
-                [shard.id for shard in found],
+                [each.id for each in found],
             ]
             for table, found in zip(tables, shards, strict=True)
         ]
@@ -200,13 +200,7 @@ def _read_with_keys(source: JoinTable, shard: Shard) -> pa.Table:
 
 def _type_with_folder(kind: pa.DataType) -> pa.DataType:
     """Returns the type that ``_with_folder`` gives to values of a type."""
-    if pa.types.is_list(kind):
-        return pa.list_(_type_with_folder(kind.value_type))
-    if pa.types.is_string(kind):
-        return pa.struct([("path", pa.string()), ("folder", pa.string())])
-    if pa.types.is_struct(kind):
-        return pa.struct([*kind, pa.field("folder", pa.string())])
-    return kind
+    return _with_folder(pa.array([], kind), "").type
 
 
 def _with_folder(values: pa.Array, folder: str) -> pa.Array:

@@ -26,23 +26,22 @@ _PAUSE_SECONDS = 600.0
 
 
 class Hosts:
-    """Counts failures by host in this process, and pauses hosts that failed ``_MAX_FAILURES`` times in a row."""
+    """Counts failures by host in this process, and pauses hosts that failed ``_MAX_FAILURES`` times in a row.
+
+    Attributes:
+        last_answer: Time of the last answer of any host, on the monotonic clock; minus infinity where there was none.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures: dict[str, int] = {}
         self._paused_until: dict[str, float] = {}
-        self._last_answer = -math.inf
-
-    @property
-    def last_answer(self) -> float:
-        """Time of the last answer of any host, on the monotonic clock; minus infinity where there was none."""
-        return self._last_answer
+        self.last_answer = -math.inf
 
     def record_answer(self, host: str) -> None:
         """Records that a host answered a request; ends its pause."""
         with self._lock:
-            self._last_answer = time.monotonic()
+            self.last_answer = time.monotonic()
             self._failures.pop(host, None)
             self._paused_until.pop(host, None)
 
@@ -64,18 +63,13 @@ HOSTS = Hosts()
 
 @lru_cache
 def _fetch_slots(concurrency: int) -> threading.BoundedSemaphore:
-    """Returns the semaphore that limits simultaneous fetches in this process."""
     return threading.BoundedSemaphore(concurrency)
 
 
 def fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
-    """Fetches the picture behind a URL.
+    """Fetches the picture behind a URL; each try may take ``seconds``.
 
-    Args:
-        url: http or https.
-        max_bytes: Larger pictures are rejected.
-        seconds: Time limit of one try.
-        concurrency: Maximum number of simultaneous fetches in this process.
+    At most ``concurrency`` pictures are fetched at a time in this process.
 
     Raises:
         BadInputError: http_error (its detail begins with ``NO_ANSWER`` where the server did not answer, was busy or
@@ -119,11 +113,8 @@ def check_network(source: str, details: Sequence[str | None], values: int, begun
     That is assumed where all pictures of a shard (eight or more) were requested, and no host has answered any request
     since; if they are of one host, only where none has answered this process before either.
 
-    Args:
-        source: The shard's file, for the message.
-        details: Details of the shard's bad inputs.
-        values: Number of pictures in the shard.
-        begun: Time before the first request, on the monotonic clock.
+    The shard of the file ``source`` has ``values`` pictures, and ``details`` of its bad inputs; ``begun`` is the time
+    before the first request, on the monotonic clock.
 
     Raises:
         RunError: The network failed; nothing of the shard may be committed.
@@ -140,11 +131,6 @@ def check_network(source: str, details: Sequence[str | None], values: int, begun
 
 
 def _host_and_port(url: str) -> str:
-    """Returns host and port of a URL.
-
-    Raises:
-        BadInputError: http_error where the URL is malformed.
-    """
     try:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError as error:

@@ -21,11 +21,8 @@ def inline_picture(text: str, max_bytes: int) -> bytes | None:
     """Decodes a picture given as base64 or data: URI; returns None for other text, such as a path.
 
     Base64 (its standard and its URL alphabet, padded or not, in lines or not) is distinguished from a path by what it
-    decodes to: the first bytes of a picture, or by more characters than a path can have.
-
-    Args:
-        text: The value of an image column.
-        max_bytes: Larger pictures are rejected before they are decoded.
+    decodes to: the first bytes of a picture, or by more characters than a path can have. Pictures of more than
+    ``max_bytes`` are rejected before they are decoded.
 
     Raises:
         BadInputError: not_an_image where a data: URI or base64 cannot be decoded; empty; too_large.
@@ -54,7 +51,6 @@ def _is_base64_picture(text: str) -> bool:
 
 
 def _decode_data_uri(text: str, max_bytes: int) -> bytes:
-    """Decodes the content of a data: URI."""
     header, comma, body = text.partition(",")
     if not comma:
         raise BadInputError(Reason.NOT_AN_IMAGE, f"a data: URI without a comma: {text[:60]!r}")

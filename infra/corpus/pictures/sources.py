@@ -121,12 +121,10 @@ class Pictures:
         """Finds a path or URI; where one with backslashes does not exist, tries it with slashes."""
         is_remote = is_uri(value) or (self._real_root is None and value[:1] != "/")
         find = self._find_remote if is_remote else self._find_local
-        if "\\" not in value:
-            return find(value, folder)
         try:
             return find(value, folder)
         except BadInputError as error:
-            if error.reason not in (Reason.FILE_MISSING, Reason.OUTSIDE_CORPUS):
+            if "\\" not in value or error.reason not in (Reason.FILE_MISSING, Reason.OUTSIDE_CORPUS):
                 raise
         if _WINDOWS_PATH.match(value):
             raise BadInputError(Reason.FILE_MISSING, f"{value} is a Windows path; write it relative to the table")
@@ -165,11 +163,8 @@ class Pictures:
             candidates = [value]
         else:
             base = os.path.join(self._root, folder)  # noqa: PTH118 - an absolute value replaces the base
-            candidates = [
-                os.path.normpath(f"{base}/{value}"),
-                os.path.normpath(f"{base}/{_IMAGES_FOLDER}/{value}"),
-            ]
-            candidates = candidates if not value.startswith("/") else [os.path.normpath(value)]
+            places = [value] if value.startswith("/") else [f"{base}/{value}", f"{base}/{_IMAGES_FOLDER}/{value}"]
+            candidates = list(map(os.path.normpath, places))
         asked, value = value, self.relative_uri(value)
         for path in candidates:
             with _errors_as_rejects(value):
@@ -187,7 +182,6 @@ class Pictures:
         raise self._missing_error(asked, folder)
 
     def _missing_error(self, value: str, folder: str) -> BadInputError:
-        """Builds the error of a picture that does not exist, with the paths that were tried."""
         if value.startswith("/") or is_uri(value):
             return BadInputError(Reason.FILE_MISSING, self.relative_uri(value))
         place = f"{folder.rstrip('/')}/" if folder else ""
@@ -205,7 +199,6 @@ class Pictures:
                 raise _outside_error(value, linked=roots is self._allowed_roots)
 
     def _check_size(self, size: int, value: str) -> None:
-        """Raises for an empty picture and for one that is too large."""
         if size == 0:
             raise BadInputError(Reason.EMPTY, value)
         if size > self._max_bytes:
@@ -239,14 +232,12 @@ class Pictures:
         raise self._missing_error(asked, folder)
 
     def _is_below_root(self, uri: str) -> bool:
-        """Whether a URI is below the corpus folder in the same object store."""
         if not is_uri(self._root) or uri.partition("://")[0] != self._root.partition("://")[0] or "/../" in uri:
             return False
         root, path = (self._files.remote(name)[1].rstrip("/") for name in (self._root, uri))
         return bool(path.startswith(root + "/"))
 
     def _read_remote(self, uri: str, size: int, value: str) -> bytes:
-        """Reads a picture from an object store."""
         with _errors_as_rejects(value):
             return self._files.read(uri, 0, size)
 
@@ -261,12 +252,10 @@ def _parse_json_struct(text: str) -> object:
 
 
 def _bytes_or_path(value: Mapping[str, object]) -> object:
-    """Returns the ``bytes`` of a struct, else its ``path``."""
     return value.get("bytes") if value.get("bytes") is not None else value.get("path")
 
 
 def _outside_error(value: str, *, linked: bool = False) -> BadInputError:
-    """Builds the error of a picture outside the corpus folder; ``linked`` if a link leads there."""
     what = "links lead" if linked else "it leads"
     return BadInputError(
         Reason.OUTSIDE_CORPUS, f"{value}: {what} out of the corpus folder; limits.outside_corpus: true allows it"
@@ -278,9 +267,7 @@ def _errors_as_rejects(value: str) -> Iterator[None]:
     """Turns errors of a single picture to ``BadInputError``; other errors, such as a server's, are not caught."""
     try:
         yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInputError(Reason.FILE_MISSING, value) from None
-    except MissingFileError:
+    except (FileNotFoundError, NotADirectoryError, MissingFileError):
         raise BadInputError(Reason.FILE_MISSING, value) from None
     except IsADirectoryError:
         raise BadInputError(Reason.NOT_A_FILE, value) from None
@@ -295,6 +282,5 @@ def _errors_as_rejects(value: str) -> Iterator[None]:
 
 
 def _read_local(path: str, value: str) -> bytes:
-    """Reads a local picture."""
     with _errors_as_rejects(value):
         return Path(path).read_bytes()

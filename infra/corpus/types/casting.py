@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from barycenter.infra.corpus.types.times import check_times, has_times
+from barycenter.infra.corpus.types.times import check_times, has_times, holds
 
 _MAX_CAST_BYTES = 1 << 30
 """Most bytes that are cast at once, so that the result's 32-bit offsets suffice."""
@@ -84,7 +84,7 @@ def _cast_or_bisect(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[
     """Casts an array; where that fails, its halves, down to the single misfits."""
     try:
         whole = cast_exactly(array, kind)
-        if _has_strings(kind):
+        if holds(kind, pa.types.is_string):
             whole.validate(full=True)
         if has_times(kind):
             check_times(whole)
@@ -99,16 +99,8 @@ def _cast_or_bisect(array: pa.Array, kind: pa.DataType) -> tuple[pa.Array, dict[
 
 
 def _misfit_problem(error: Exception, kind: pa.DataType) -> str:
-    """Describes why a value does not fit a type, from pyarrow's error."""
     reason = str(error).splitlines()[0]
     return "not UTF-8 text" if "UTF8" in reason or "utf-8" in reason else f"does not fit {kind}: {reason[:120]}"
-
-
-def _has_strings(kind: pa.DataType) -> bool:
-    """Whether a type is text, or a nested type with text in it."""
-    if pa.types.is_nested(kind):
-        return any(_has_strings(kind.field(number).type) for number in range(kind.num_fields))
-    return bool(pa.types.is_string(kind))
 
 
 def cast_exactly(array: pa.Array, kind: pa.DataType) -> pa.Array:
@@ -151,10 +143,7 @@ def _cast_struct(array: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 def _cast_list_or_map(array: pa.Array, kind: pa.DataType) -> pa.Array | None:
-    """Casts the values of a list or map; pyarrow itself casts no UUIDs there and does not check digits.
-
-    Returns None for other types.
-    """
+    """Casts the values of a list or map, where pyarrow casts no UUIDs and checks no digits; None for other types."""
     if _is_variable_list(array.type) and pa.types.is_list(kind):
         stops = pc.cumulative_sum(array.value_lengths().fill_null(0).cast(pa.int64())).cast(pa.int32())
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), stops])
@@ -176,7 +165,6 @@ def _cast_list_or_map(array: pa.Array, kind: pa.DataType) -> pa.Array | None:
 
 
 def _is_variable_list(kind: pa.DataType) -> bool:
-    """Whether a type is a list whose length varies by row."""
     tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_list_view, pa.types.is_large_list_view)
     return any(test(kind) for test in tests)
 

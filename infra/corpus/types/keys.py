@@ -72,7 +72,6 @@ def _convert_keys(values: Sequence[Any], convert: Callable[[Any], str | None]) -
 
 
 def _chunk_key_texts(array: pa.Array) -> tuple[pa.Array, dict[int, str]]:
-    """Converts the keys of one array to text, as ``key_texts``."""
     if is_uuid(array.type):
         return uuids_to_text(array.storage), {}
     kind = logical_type(array.type)

@@ -1,17 +1,15 @@
 """Builds an Arrow table, with keys as text, from parsed records."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
-from barycenter.infra.corpus.base import KEYS, ParsedRecord, Problems
+from barycenter.infra.corpus.base import KEYS, ParsedRecord, Problems, Types
 from barycenter.infra.corpus.types.keys import json_keys
 from barycenter.infra.corpus.types.values import null_as_string, to_arrow
 
 
-def records_to_table(
-    rows: Sequence[ParsedRecord], columns: Mapping[str, pa.DataType], key: str | None
-) -> tuple[pa.Table, Problems]:
+def records_to_table(rows: Sequence[ParsedRecord], columns: Types, key: str | None) -> tuple[pa.Table, Problems]:
     """Converts records to a table of ``columns``, with ``KEYS`` (the key as text) where a key column is given."""
     problems = Problems([problem for _, problem in rows])
     arrays: dict[str, pa.Array] = {}

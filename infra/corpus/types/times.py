@@ -1,5 +1,7 @@
 """Checks for dates and durations that Python or pandas cannot hold: outside the years 1 to 9999, too long."""
 
+from collections.abc import Callable
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,9 +18,14 @@ def has_times(kind: pa.DataType) -> bool:
     >>> has_times(pa.list_(pa.date32())), has_times(pa.int64())
     (True, False)
     """
+    return holds(kind, pa.types.is_date, pa.types.is_timestamp, pa.types.is_duration)
+
+
+def holds(kind: pa.DataType, *tests: Callable[[pa.DataType], bool]) -> bool:
+    """Whether a type passes one of the tests of ``pa.types``, or is nested and a type in it does."""
     if pa.types.is_nested(kind):
-        return any(has_times(kind.field(number).type) for number in range(kind.num_fields))
-    return bool(pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind))
+        return any(holds(kind.field(number).type, *tests) for number in range(kind.num_fields))
+    return any(test(kind) for test in tests)
 
 
 def check_times(array: pa.Array) -> None:
@@ -41,7 +48,6 @@ def check_times(array: pa.Array) -> None:
 
 
 def _child_arrays(array: pa.Array) -> list[pa.Array]:
-    """Returns the arrays of a nested array's values."""
     if pa.types.is_struct(array.type):
         return list(array.flatten())
     if pa.types.is_map(array.type):

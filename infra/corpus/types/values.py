@@ -68,7 +68,6 @@ def _mixes_list_and_value(a: pa.DataType, b: pa.DataType) -> bool:
 
 
 def _is_exact_float(number: int) -> bool:
-    """Whether a float can represent an integer exactly."""
     try:
         return int(float(number)) == number
     except OverflowError:
@@ -147,11 +146,7 @@ def to_arrow(values: Sequence[object], kind: pa.DataType) -> tuple[pa.Array, dic
 
 
 def _convert(value: object, kind: pa.DataType) -> object:
-    """Converts a value for ``kind``; rejects conversions that Arrow makes silently, such as 1.5 to 1 or true to 1.0.
-
-    Raises:
-        _MisfitError: It does not fit.
-    """
+    """Converts a value; ``_MisfitError`` also for what Arrow converts silently, such as 1.5 to 1 or true to 1."""
     if value is None:
         return None
     if pa.types.is_string(kind):
@@ -166,7 +161,6 @@ def _convert(value: object, kind: pa.DataType) -> object:
 
 
 def _convert_to_float(value: object) -> float:
-    """Returns a number as float; raises ``_MisfitError`` where it is inexact or not a number."""
     if isinstance(value, float):
         return value
     if type(value) is int and _is_exact_float(value):
@@ -175,7 +169,6 @@ def _convert_to_float(value: object) -> float:
 
 
 def _convert_list(value: object, item: pa.DataType) -> list[object]:
-    """Converts the items of a list; raises ``_MisfitError`` where one does not fit or the value is not a list."""
     if not isinstance(value, list):
         raise _MisfitError
     if pa.types.is_floating(item) and set(map(type, value)) <= {float}:
@@ -184,7 +177,6 @@ def _convert_list(value: object, item: pa.DataType) -> list[object]:
 
 
 def _misfit_problem(value: object, kind: pa.DataType) -> str | None:
-    """Returns why a value does not fit a type; None where it fits."""
     try:
         pa.array([_convert(value, kind)], type=kind)
     except UnicodeEncodeError:

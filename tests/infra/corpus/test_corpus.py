@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.corpus.base import shard_id
+from barycenter.infra.corpus.corpus import shard_id
 from tests.infra.corpus.helpers import jsonl, opened, read, refusal
 
 SUFFIXES = (
