@@ -227,6 +227,11 @@ def regroup(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
         yield concatenate(held)
 
 
+def evenly_spaced(items: Sequence[Result], most: int) -> list[Result]:
+    """At most so many of some things, evenly spaced."""
+    return [items[int(at)] for at in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int))]
+
+
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
     """The beginnings of evenly spaced shards, about ``rows`` rows together; all of it where there are no more.
 
