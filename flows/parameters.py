@@ -22,11 +22,9 @@ JobParameter = Annotated[
 
 
 def job_of(parameter: Job | str) -> Job:
-    """The job that a flow's parameter means.
+    """A job, the one of a job file, whose relative paths are read from its folder, or ``demo``.
 
-    Args:
-        parameter: A job; the path of a job file, whose relative paths are read from its folder; or ``demo``: the
-            generated corpus under ``out/demo`` of the working directory, written if it is not there.
+    The demo is the generated corpus under ``out/demo`` of the working directory, written if it is not there.
 
     Raises:
         JobError: There is no such file, or something in it is wrong.

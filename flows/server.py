@@ -8,6 +8,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -31,21 +32,13 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
     A Prefect server that is configured, or that answers at its usual address on this machine, gets the run; otherwise
     a temporary one is started, while Ray starts and the flow is imported.
 
-    Args:
-        module: Where the flow is, such as ``barycenter.flows.pipeline``.
-        name: Its name there.
-        job: The job.
-        ray: Whether the flow needs Ray.
-        flags: Further parameters of the flow.
-
-    Returns:
-        What the flow returned.
+    ``module`` and ``name`` say where the flow is, ``ray`` whether it needs Ray; ``flags`` are its further parameters.
 
     Raises:
         RunError: The flow failed, was cancelled, or a server that was asked for does not answer.
         KeyboardInterrupt: SIGTERM or SIGINT.
     """
-    importing = _Background(lambda: importlib.import_module(module))
+    importing = _in_background(lambda: importlib.import_module(module))
     with ExitStack() as stack:
         stack.enter_context(_terminable())
         server_ready = stack.enter_context(_server())
@@ -61,27 +54,18 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
         return result
 
 
-class _Background:
-    """A call in a thread of its own, whose outcome is waited for when it is needed."""
+def _in_background(call: Callable[[], Any]) -> Future[Any]:
+    """A call in a daemon thread of its own; an executor's threads would keep the process from ending."""
+    future: Future[Any] = Future()
 
-    def __init__(self, call: Callable[[], Any]) -> None:
-        self._call = call
-        self._outcome: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
+    def run() -> None:
         try:
-            self._outcome = self._call()
+            future.set_result(call())
         except BaseException as error:  # noqa: BLE001 - raised where it is waited for
-            self._error = error
+            future.set_exception(error)
 
-    def result(self) -> Any:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._outcome
+    threading.Thread(target=run, daemon=True).start()
+    return future
 
 
 @contextmanager
@@ -118,15 +102,11 @@ def _server() -> Iterator[Callable[[], object]]:
             yield lambda: None
     else:
         _check_home()
-        yield _Background(_start_server).result
+        yield _in_background(_start_server).result
 
 
 def _check_home() -> None:
-    """Refuses a home that cannot hold the database of a temporary server.
-
-    Raises:
-        RunError: Saying which variable to set.
-    """
+    """Raises RunError where Prefect's home cannot hold the database of a temporary server."""
     from prefect.settings import PREFECT_HOME
 
     home = Path(PREFECT_HOME.value()).expanduser()
@@ -173,9 +153,8 @@ class _CancellationWatcher:
         self._run_id: UUID | None = None
         self._asked = False
 
-    def start(self, flow: object, flow_run: Any, state: object) -> None:
+    def start(self, _flow: object, flow_run: Any, _state: object) -> None:
         """A hook for the flow's start: looks every two seconds whether the run is to be cancelled."""
-        del flow, state
         self._run_id = flow_run.id
         threading.Thread(target=self._poll, args=(self._run_id,), daemon=True).start()
 
@@ -187,7 +166,12 @@ class _CancellationWatcher:
         except BaseException as error:
             if not self._asked or self._run_id is None:
                 raise
-            self._set_cancelled(self._run_id)
+            from prefect.client.orchestration import get_client
+            from prefect.states import Cancelled
+
+            with get_client(sync_client=True) as client:
+                state = Cancelled(message="Ray's workers are stopped.")
+                client.set_flow_run_state(self._run_id, state, force=True)
             raise RunError("the run was cancelled in Prefect; run again to go on where this stopped") from error
         finally:
             self._over.set()
@@ -203,10 +187,3 @@ class _CancellationWatcher:
                 if self._asked:
                     _thread.interrupt_main(signal.SIGTERM)
                     return
-
-    def _set_cancelled(self, run_id: UUID) -> None:
-        from prefect.client.orchestration import get_client
-        from prefect.states import Cancelled
-
-        with get_client(sync_client=True) as client:
-            client.set_flow_run_state(run_id, Cancelled(message="Ray's workers are stopped."), force=True)

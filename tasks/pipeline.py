@@ -58,10 +58,7 @@ PLAIN = Stages()
 def run_job(run: Run, cluster: Cluster, stages: Stages = PLAIN) -> dict[str, Any]:
     """Embeds every input, aligns the spaces, writes fused features, trains the head and reports.
 
-    Args:
-        run: The prepared job.
-        cluster: A Ray cluster, or :data:`barycenter.tasks.run.workers.THIS_PROCESS`.
-        stages: How each stage is called.
+    The cluster is one of Ray, or :data:`barycenter.tasks.run.workers.THIS_PROCESS`.
 
     Returns:
         The report, as in report/report.json.

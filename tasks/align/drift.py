@@ -13,6 +13,7 @@ from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import done_shards, embedding_path
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.data.embeddings import read_embeddings
+from barycenter.tasks.data.rows import evenly_spaced
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
@@ -24,6 +25,7 @@ _SHIFT = 0.2
 _LOSS = 0.2
 _SIGMAS = 4.0
 _ROUNDING = 1e-6
+_FITTED = "alignment/{}/shards.json"
 
 Views = dict[str, NDArray[np.float32]]
 
@@ -31,7 +33,7 @@ Views = dict[str, NDArray[np.float32]]
 def record_fitted_shards(run: Run, alignment_id: str) -> None:
     """Writes, beside an alignment, the ids of the shards it was fitted on."""
     shards = json.dumps([shard.id for shard in run.shards])
-    run.storage.write(_fitted_path(alignment_id), shards.encode())
+    run.storage.write(_FITTED.format(alignment_id), shards.encode())
 
 
 def check_drift(
@@ -42,13 +44,8 @@ def check_drift(
     The mean shift of an input is the distance between the two means in units of the standard deviation of the rows
     before (root of the summed variances); the correlation is the mean over the leading components, held out before
     and, as nothing was fitted on them, on the new rows. Both are reported; what exceeds 0.2 (a fifth of the
-    correlation) and four standard errors is a warning. Reads about 20,000 rows of each side.
-
-    Args:
-        run: The run; every shard is embedded.
-        alignment: The kept alignment.
-        summary: What is reported of it, with ``alignment_id`` and ``heldout_correlations``.
-        fitted_on: The output of the run that fitted it, if that was another one.
+    correlation) and four standard errors is a warning. Reads about 20,000 rows of each side. ``fitted_on`` is the
+    output of the run that fitted the alignment, if that was another one.
 
     Returns:
         The summary, with ``drift`` and its warnings where there are new rows.
@@ -56,7 +53,8 @@ def check_drift(
     kept = {name: value for name, value in summary.items() if name != "drift"}
     ours = theirs = embedding_ids(run)
     if fitted_on is None:
-        fitted = _fitted_shards(run.storage, str(summary["alignment_id"]))
+        path = _FITTED.format(summary["alignment_id"])
+        fitted = json.loads(run.storage.read(path)) if run.storage.exists(path) else []
         known = set(fitted)
         new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
     else:
@@ -69,8 +67,8 @@ def check_drift(
     if not new or not fitted:
         return kept
     wanted = max(1, _SAMPLE_ROWS // max(1, run.job.corpus.rows_per_shard))
-    before = alignment.transform(_views(fitted_on or run.storage, theirs, _spread(fitted, wanted)))
-    after = alignment.transform(_views(run.storage, ours, _spread(new, wanted)))
+    before = alignment.transform(_views(fitted_on or run.storage, theirs, evenly_spaced(fitted, wanted)))
+    after = alignment.transform(_views(run.storage, ours, evenly_spaced(new, wanted)))
     drift, warnings = measure_drift(before, after, summary.get("heldout_correlations", []))
     drift = {"new_shards": len(new)} | drift
     return kept | {"drift": drift, "warnings": [*kept.get("warnings", []), *warnings]}
@@ -79,10 +77,7 @@ def check_drift(
 def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tuple[dict[str, Any], list[str]]:
     """Mean shift and correlation of aligned rows against those before.
 
-    Args:
-        before: {input: (n, dim)} aligned rows that were fitted on, all-NaN where missing.
-        after: The same of new rows.
-        heldout: Held-out correlation of each component, as the fit has it.
+    Both are {input: (n, dim)}, all-NaN where missing; ``heldout`` is each component's correlation, as the fit has it.
 
     Returns:
         Figures for the report, and warnings.
@@ -136,20 +131,3 @@ def _views(storage: Storage, folders: Mapping[str, str], shard_ids: Sequence[str
         paths = [embedding_path(name, embedding_id, shard_id) for shard_id in shard_ids]
         views[name] = np.concatenate([read_embeddings(storage, path, [])[0] for path in paths])
     return views
-
-
-def _spread(shard_ids: Sequence[str], wanted: int) -> list[str]:
-    """Evenly spaced ones."""
-    places = np.unique(np.linspace(0, len(shard_ids) - 1, min(wanted, len(shard_ids))).astype(int))
-    return [shard_ids[int(place)] for place in places]
-
-
-def _fitted_path(alignment_id: str) -> str:
-    return f"alignment/{alignment_id}/shards.json"
-
-
-def _fitted_shards(storage: Storage, alignment_id: str) -> list[str]:
-    if not storage.exists(_fitted_path(alignment_id)):
-        return []
-    shards: list[str] = json.loads(storage.read(_fitted_path(alignment_id)))
-    return shards

@@ -30,15 +30,7 @@ def reduce_rows(
     base: FoldMoments | None = None,
     shards: Sequence[Shard] | None = None,
 ) -> FoldMoments:
-    """The moments of all rows, blocks of shards merged in their order.
-
-    Args:
-        run: Whose rows.
-        cluster: Whose workers.
-        reduction: What is made of the rows.
-        progress: Called with the rows of every block.
-        base: Moments of other shards, to which these are added.
-        shards: Those to read; all of the run by default.
+    """The moments of ``shards`` (all of the run by default) added to ``base``, blocks merged in their order.
 
     Raises:
         RunError: If a block cannot be reduced.
@@ -53,17 +45,10 @@ def reduce_rows(
         if progress is not None:
             progress.advance(work.rows)
 
-    run_all(
-        [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)],
-        cluster.executor(
-            MomentsWorker,
-            (RowReader.of(run), reduction),
-            block_workers(cluster, run.job.ray, len(blocks)),
-            f"{run.job.name}-fit",
-        ),
-        what="moments of block",
-        on_done=done,
-    )
+    work = [Work(str(index), block, sum(shard.rows for shard in block)) for index, block in enumerate(blocks)]
+    workers = block_workers(cluster, run.job.ray, len(blocks))
+    executor = cluster.executor(MomentsWorker, (RowReader.of(run), reduction), workers, f"{run.job.name}-fit")
+    run_all(work, executor, what="moments of block", on_done=done)
     assert merged.whole is not None
     return merged.whole
 
@@ -71,14 +56,8 @@ def reduce_rows(
 def stored_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, progress: StageProgress) -> FoldMoments:
     """As :func:`reduce_rows`, but kept in the storage: a later run with more shards reads only those that are new.
 
-    Moments that grew differ in their last bits from those of one pass, so ``--refit`` takes none that did.
-
-    Args:
-        run: Whose rows.
-        cluster: Whose workers.
-        reduction: What is made of the rows.
-        key: Names everything but the shards that the moments depend on.
-        progress: Called with the rows of every block.
+    Moments that grew differ in their last bits from those of one pass, so ``--refit`` takes none that did. ``key``
+    names everything but the shards that the moments depend on.
     """
     folder = f"alignment/moments/{key}"
     marks = _shard_fingerprints(run)
@@ -103,12 +82,11 @@ def _shard_fingerprints(run: Run) -> list[str]:
     repaired = repairs(run.storage)
     if not repaired:
         return [shard.id for shard in run.shards]
-    ids = embedding_ids(run)
-    paths = {
-        shard.id: [embedding_path(name, embedding_id, shard.id) for name, embedding_id in ids.items()]
+    ids = embedding_ids(run).items()
+    return [
+        digest(shard.id, [repaired.get(embedding_path(name, embedding_id, shard.id)) for name, embedding_id in ids])
         for shard in run.shards
-    }
-    return [digest(shard, [repaired.get(path) for path in own]) for shard, own in paths.items()]
+    ]
 
 
 def _largest(storage: Storage, folder: str, marks: Iterable[str], *, whole: bool = False) -> str | None:

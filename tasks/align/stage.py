@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -48,7 +48,10 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     record = f"alignment/fits/{fit_key(run)}.json"
     summary = _found(run, record)
     if summary is not None:
-        _say_if_kept(summary)
+        if summary["kept"]:
+            text = f"align: {KEPT.format(summary['alignment_id'])}"
+            log.info(text)
+            print(text, file=sys.stderr, flush=True)
         found = load_alignment(run.storage, summary["alignment_id"])
         summary = check_drift(run, found, summary)
         return FittedAlignment(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
@@ -181,10 +184,3 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
     if committed.get("settings_key") != alignment_settings(run):
         return None
     return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}
-
-
-def _say_if_kept(summary: Mapping[str, Any]) -> None:
-    if summary["kept"]:
-        text = f"align: {KEPT.format(summary['alignment_id'])}"
-        log.info(text)
-        print(text, file=sys.stderr, flush=True)

@@ -31,15 +31,17 @@ EPOCH_ROWS = 1_000_000
 HELD_OUT_ROWS = 20_000
 SHUFFLED_ROWS = 65_536
 
+Window = tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]
+
 
 def fit_feature_alignment(
     run: Run, cluster: Cluster, moments: Callable[[], FoldMoments], key: str
 ) -> tuple[FeatureAlignment, FoldMoments]:
-    """Fits kernel-cca, autoencoder or contrastive on the training rows.
+    """Fits kernel-cca, autoencoder or contrastive, as the job asks, on the training rows.
 
     Args:
-        run: With one of these methods in its job.
-        cluster: Whose workers.
+        run: The run.
+        cluster: Where it is fitted.
         moments: Gives the fold moments of the inputs, where training starts from them.
         key: Names the fit: its settings and its embeddings.
 
@@ -94,19 +96,12 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
 
     def on_workers(network: AlignmentNetwork, settings: TrainingSettings, rows: int, hold: bool) -> Checkpoint:
         data = ShardBatches(reader, run.shards, folds, size, run.job.seed, plan.workers, hold)
+        steps = max(1, round(min(EPOCH_ROWS, rows) / size / plan.workers))
+        config = {"network": network, "settings": settings, "data": data, "steps": steps}
+        folder = f"alignment/training/{digest(key, plan.workers)}-{'inner' if hold else 'all'}"
+        name, storage = f"{run.job.name}-align", run.storage
         return train_on_workers(
-            cluster,
-            train_on_shards,
-            {
-                "network": network,
-                "settings": settings,
-                "data": data,
-                "steps": max(1, round(min(EPOCH_ROWS, rows) / size / plan.workers)),
-            },
-            allocation=plan,
-            storage=run.storage,
-            folder=f"alignment/training/{digest(key, plan.workers)}-{'inner' if hold else 'all'}",
-            name=f"{run.job.name}-align",
+            cluster, train_on_shards, config, allocation=plan, storage=storage, folder=folder, name=name
         )
 
     inner = alignment.inner(moments)
@@ -139,16 +134,9 @@ def train_on_shards(context: TrainingContext, config: dict[str, Any]) -> Checkpo
 
 @dataclass(frozen=True)
 class ShardBatches:
-    """Batches from embedding shards: never more rows in memory than are shuffled at a time.
+    """Batches of ``size`` rows from embedding shards: never more rows in memory than are shuffled at a time.
 
-    Attributes:
-        reader: Of the rows.
-        shards: All of them.
-        folds: Of the rows; the first is held out.
-        size: Rows in a batch.
-        seed: Of the order.
-        ranks: Among which shards are dealt.
-        hold: Whether the first fold is held out; else nothing is.
+    The shards are dealt among ``ranks``; ``hold`` says whether the first of the folds is held out, or nothing.
     """
 
     reader: RowReader
@@ -181,9 +169,7 @@ class ShardBatches:
         for number, (views, codes) in enumerate(self._windows(shards, held=False)):
             yield from batches_of(views, codes, np.arange(len(codes)), self.size, [*seed, number])
 
-    def _windows(
-        self, shards: Iterable[Shard], held: bool
-    ) -> Iterator[tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]]:
+    def _windows(self, shards: Iterable[Shard], held: bool) -> Iterator[Window]:
         """Rows of one side and codes of their groups, about ``SHUFFLED_ROWS`` at a time."""
         parts, count = [], 0
         for shard in shards:
@@ -205,8 +191,6 @@ class ShardBatches:
             yield _joined(parts)
 
 
-def _joined(
-    parts: Sequence[tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]],
-) -> tuple[dict[str, NDArray[np.float32]], NDArray[np.int64]]:
+def _joined(parts: Sequence[Window]) -> Window:
     views = {name: np.concatenate([part[name] for part, _ in parts]) for name in parts[0][0]}
     return views, np.concatenate([codes for _, codes in parts])

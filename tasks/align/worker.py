@@ -1,6 +1,6 @@
 """What a worker of the fit does: blocks of embedding shards to fold moments. Imports neither Prefect nor Ray."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,14 +18,11 @@ _UPDATE_ROWS = 16_384
 class Reduction(Protocol):
     """What is made of rows; plain data that travels to workers."""
 
-    def empty(self) -> FoldMoments:
-        """The moments of no rows."""
-
     def columns(self) -> tuple[str, ...]:
         """The kept columns it looks at."""
 
-    def add(self, total: FoldMoments, rows: Rows) -> None:
-        """Adds the training rows among some rows."""
+    def moments(self, parts: Iterable[Rows]) -> FoldMoments:
+        """The moments of the training rows among some rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,26 +33,25 @@ class InputMoments:
     folds: int
     target: Reading | None = None
 
-    def empty(self) -> FoldMoments:
-        """See :class:`Reduction`."""
-        return FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
-
     def columns(self) -> tuple[str, ...]:
         """See :class:`Reduction`."""
         return () if self.target is None else (self.target.column,)
 
-    def add(self, total: FoldMoments, rows: Rows) -> None:
+    def moments(self, parts: Iterable[Rows]) -> FoldMoments:
         """See :class:`Reduction`."""
-        labelled = np.ones(rows.count, dtype=bool)
-        if self.target is not None:
-            labels = self.target.labels(rows.kept.column(self.target.column).to_pylist())
-            labelled = np.array([label is not None for label in labels], dtype=bool)
+        total = FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
         sides = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
-        for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
-            index = np.flatnonzero(chosen & rows.training)
-            if len(index):
-                views = {name: view[index] for name, view in rows.views.items()}
-                side.update(views, [rows.groups[row] for row in index])
+        for rows in parts:
+            labelled = np.ones(rows.count, dtype=bool)
+            if self.target is not None:
+                labels = self.target.labels(rows.kept.column(self.target.column).to_pylist())
+                labelled = np.array([label is not None for label in labels], dtype=bool)
+            for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
+                index = np.flatnonzero(chosen & rows.training)
+                if len(index):
+                    views = {name: view[index] for name, view in rows.views.items()}
+                    side.update(views, [rows.groups[row] for row in index])
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +60,17 @@ class FeatureMoments:
 
     alignment: FeatureAlignment
 
-    def empty(self) -> FoldMoments:
-        """See :class:`Reduction`."""
-        return self.alignment.empty_moments()
-
     def columns(self) -> tuple[str, ...]:
         """See :class:`Reduction`."""
         return ()
 
-    def add(self, total: FoldMoments, rows: Rows) -> None:
+    def moments(self, parts: Iterable[Rows]) -> FoldMoments:
         """See :class:`Reduction`."""
-        if rows.training.any():
-            self.alignment.feature_moments(rows.train, rows.train_groups, into=total)
+        total = self.alignment.empty_moments()
+        for rows in parts:
+            if rows.training.any():
+                self.alignment.feature_moments(rows.train, rows.train_groups, into=total)
+        return total
 
 
 class MomentsWorker:
@@ -86,7 +81,4 @@ class MomentsWorker:
 
     def run(self, payload: Sequence[Shard]) -> FoldMoments:
         """Moments of one block of shards."""
-        total = self.reduction.empty()
-        for rows in regroup(self.reader.each(payload), _UPDATE_ROWS):
-            self.reduction.add(total, rows)
-        return total
+        return self.reduction.moments(regroup(self.reader.each(payload), _UPDATE_ROWS))

@@ -20,9 +20,8 @@ class AlignedRows:
     Where the features hold no ``aligned_<input>`` columns, embedding shards are read in corpus order as their keys
     come up; a row is forgotten once it is asked for, so that about one block of rows is held.
 
-    Args:
-        storage: The fused data set.
-        manifest: Of the version read.
+    Attributes:
+        columns: Columns of the feature files to hand to :meth:`of`, beside the key.
     """
 
     def __init__(self, storage: Storage, manifest: Manifest) -> None:
@@ -30,28 +29,19 @@ class AlignedRows:
         self._alignment: Alignment | None = None
         self._shards = iter(manifest.shards)
         self._held: dict[str, dict[str, Vectors]] = {}
-        self._columns = [f"aligned_{name}" for name in manifest.inputs]
-        self._written = bool(manifest.files) and self._is_written(manifest.files[0].path)
-
-    @property
-    def columns(self) -> list[str]:
-        """Columns of the feature files to hand to :meth:`of`, beside the key."""
-        return self._columns if self._written else []
-
-    def _is_written(self, path: str) -> bool:
-        return set(self._columns) <= set(self._storage.parquet_metadata(path).schema.to_arrow_schema().names)
+        self.columns = [f"aligned_{name}" for name in manifest.inputs]
+        there = [storage.parquet_metadata(file.path).schema.to_arrow_schema().names for file in manifest.files[:1]]
+        if not there or not set(self.columns) <= set(there[0]):
+            self.columns = []
 
     def of(self, table: pa.Table) -> dict[str, Vectors]:
-        """``{input: (n, dim)}`` for rows of one feature file; NaN where an input is missing.
-
-        Args:
-            table: With the key and :attr:`columns`.
+        """``{input: (n, dim)}`` for rows of one feature file, the key and ``columns``; NaN where an input is missing.
 
         Raises:
             RunError: If the embeddings that the features were made of are gone.
         """
         names = list(self._manifest.inputs)
-        if self._written:
+        if self.columns:
             columns = {name: array_to_vectors(table.column(f"aligned_{name}")) for name in names}
             return {name: np.asarray(column, dtype=np.float32) for name, column in columns.items()}
         keys: Sequence[str] = table.column(self._manifest.key).to_pylist()

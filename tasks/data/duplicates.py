@@ -1,9 +1,7 @@
 """Rows whose key stands in an earlier row, found by the hashes of the keys in one pass over the embedding files."""
 
 import tempfile
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Shard
-from barycenter.tasks.data.rows import RowReader
+from barycenter.tasks.data.rows import RowReader, read_ahead
 
 _THREADS = 16
 _ROWS_IN_MEMORY = 1_000_000
@@ -78,19 +76,12 @@ def _spill(folder: Path, entries: Entries, parts: int) -> None:
 
 def _entries(reader: RowReader, shards: Sequence[Shard]) -> Iterator[Entries]:
     """Those of each shard, in order; some shards are read ahead."""
-    with ThreadPoolExecutor(_THREADS) as pool:
-        ahead: deque[Future[NDArray[np.uint64]]] = deque()
-        waiting, start = iter(shards), 0
-        while True:
-            while len(ahead) < 2 * _THREADS and (shard := next(waiting, None)) is not None:
-                ahead.append(pool.submit(reader.key_hashes, shard))
-            if not ahead:
-                return
-            hashes = ahead.popleft().result()
-            entries = np.empty(len(hashes), _ENTRY)
-            entries["hash"], entries["row"] = hashes, np.arange(start, start + len(hashes))
-            start += len(hashes)
-            yield entries
+    start = 0
+    for hashes in read_ahead(reader.key_hashes, shards, threads=_THREADS, ahead=2 * _THREADS):
+        entries = np.empty(len(hashes), _ENTRY)
+        entries["hash"], entries["row"] = hashes, np.arange(start, start + len(hashes))
+        start += len(hashes)
+        yield entries
 
 
 def _repeated(entries: Entries) -> NDArray[np.int64]:

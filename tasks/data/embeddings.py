@@ -17,13 +17,7 @@ _UNREAD = ("key_hash", "source_size", "source_stamp")
 def read_embeddings(
     storage: Storage, path: str, columns: Sequence[str] | None = None, rows: int | None = None
 ) -> tuple[Vectors, pa.Table]:
-    """Reads one embedding file, or its beginning.
-
-    Args:
-        storage: The output of a run.
-        path: Of the file, see :func:`barycenter.infra.versions.embedding_files.embedding_path`.
-        columns: Further columns; by default all that later stages use.
-        rows: How many rows from the first; by default all.
+    """Reads one embedding file, or so many rows from its first; by default all columns that later stages use.
 
     Returns:
         (n, d) vectors, all-NaN in rows that are not ``ok`` and perhaps read-only; and the other columns with ``ok``.

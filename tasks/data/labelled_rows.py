@@ -94,11 +94,8 @@ class Survey:
 
     def facts(self) -> dict[str, Any]:
         """What metrics.json says of the rows."""
-        facts = {
-            "task": self.target.task,
-            "labelled": dict(self.parts),
-            "left_out": dict(self.left_out.most_common(20)),
-        }
+        left_out = dict(self.left_out.most_common(20))
+        facts = {"task": self.target.task, "labelled": dict(self.parts), "left_out": left_out}
         return facts | {"n_train": 0, "n_test": 0, "notes": self.notes()}
 
     def notes(self) -> list[str]:
@@ -120,13 +117,7 @@ class Survey:
 
 
 def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Reading | None = None) -> Survey:
-    """Reads the columns of the target and the split once, without the vectors.
-
-    Args:
-        storage: The fused data set.
-        manifest: Of its version.
-        train: Names the columns.
-        target: How the target is read; by default its values decide.
+    """Reads the columns of the target and the split once, without the vectors; by default its values say how.
 
     Raises:
         JobError: On ``train.target``: no head can learn it.
@@ -211,11 +202,7 @@ def _reading(storage: Storage, manifest: Manifest, train: TrainJob) -> Reading:
 
 
 class HeadInputs:
-    """What a kind of head reads of the feature files besides the fused vectors.
-
-    Attributes:
-        columns: Columns to read for it.
-    """
+    """What a kind of head reads of the feature files besides the fused vectors: their ``columns``."""
 
     def __init__(self, storage: Storage, manifest: Manifest, kind: str) -> None:
         self._names, self._kind = list(manifest.inputs), kind

@@ -59,12 +59,7 @@ class Neighborhood:
 
 
 def open_neighborhood(storage: Storage, manifest: Manifest) -> Neighborhood:
-    """The index of a version, built on first use and stored under ``index/``.
-
-    Args:
-        storage: The output folder.
-        manifest: Manifest of the version.
-    """
+    """The index of a version, built on first use and stored under ``index/``."""
     index_path, rows_path = index_paths(manifest.version)
     if storage.exists(index_path):
         return Neighborhood(NeighborIndex.from_bytes(storage.read(index_path)), storage.read_table(rows_path))

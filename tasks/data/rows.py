@@ -1,13 +1,15 @@
 """Rows as the later stages read them: embeddings of every input, kept columns, and the part of the split."""
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from math import ceil
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -24,20 +26,9 @@ from barycenter.tasks.run.identities import embedding_ids
 
 _SPREAD = 64
 
+Result = TypeVar("Result")
 
-@dataclass(frozen=True, slots=True)
-class Misfit:
-    """A value that does not fit its column's type; it is null in the features.
-
-    Attributes:
-        row: Number of the row among the rows read.
-        column: Its column.
-        problem: What is wrong.
-    """
-
-    row: int
-    column: str
-    problem: str
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -51,7 +42,8 @@ class Rows:
         split_columns: The columns that say which part of the split a row is in and what it is grouped by.
         split: Name of the split column, or None.
         group_by: Name of the group column, or None.
-        misfits: Values of the kept columns, the others of the job and the key that do not fit their columns' types.
+        misfits: {row: {column: problem}} of values of the kept columns, the others of the job and the key that do not
+            fit their columns' types; they are null in the features.
         origins: For each run of rows of one source: its first row here, the source, its first row in the source.
     """
 
@@ -61,7 +53,7 @@ class Rows:
     split_columns: pa.Table
     split: str | None = None
     group_by: str | None = None
-    misfits: tuple[Misfit, ...] = ()
+    misfits: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     origins: tuple[tuple[int, str, int], ...] = ()
 
     def origin(self, row: int) -> str | None:
@@ -171,33 +163,30 @@ class RowReader:
         columns = list(dict.fromkeys([*self.keep, *split_columns]))
         rows = next(iter(status.values())).num_rows
         read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
-        kept, misfits = read.select(list(self.keep)), _misfits(read) if columns else ()
+        kept, misfits = read.select(list(self.keep)), misfits_by_row(read) if columns else {}
         origins = ((0, shard.source, shard.start),)
         return Rows(views, status, kept, read.select(split_columns), self.split, self.group_by, misfits, origins)
 
     def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
         """The rows of every shard, the next one read while one is worked on."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead: Future[Rows] | None = None
-            for shard in shards:
-                following = pool.submit(self.read, shard)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = following
-            if ahead is not None:
-                yield ahead.result()
+        return read_ahead(self.read, shards, threads=1, ahead=1)
 
     def read_all(self, shards: Iterable[Shard]) -> Rows:
         """All rows of some shards, in order; they must fit in memory."""
         return concatenate([self.read(shard) for shard in shards])
 
 
-def _misfits(table: pa.Table) -> tuple[Misfit, ...]:
-    return tuple(
-        Misfit(row, column, problem)
-        for row, problems in misfits_by_row(table).items()
-        for column, problem in problems.items()
-    )
+def read_ahead(
+    read: Callable[[Shard], Result], shards: Iterable[Shard], *, threads: int, ahead: int
+) -> Iterator[Result]:
+    """What is read of each shard, in order, that of ``ahead`` further ones at most read meanwhile."""
+    waiting = iter(shards)
+    with ThreadPoolExecutor(threads) as pool:
+        futures = deque(pool.submit(read, shard) for shard in islice(waiting, ahead))
+        while futures:
+            done = futures.popleft().result()
+            futures.extend(pool.submit(read, shard) for shard in islice(waiting, 1))
+            yield done
 
 
 def concatenate(parts: Sequence[Rows]) -> Rows:
@@ -213,11 +202,11 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
         pa.concat_tables([part.split_columns for part in parts]),
         first.split,
         first.group_by,
-        tuple(
-            replace(misfit, row=start + misfit.row)
+        {
+            start + row: problems
             for start, part in zip(starts, parts, strict=False)
-            for misfit in part.misfits
-        ),
+            for row, problems in part.misfits.items()
+        },
         tuple(
             (begin + here, source, start)
             for begin, part in zip(starts, parts, strict=False)
@@ -236,6 +225,11 @@ def regroup(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
             held = []
     if held:
         yield concatenate(held)
+
+
+def evenly_spaced(items: Sequence[Result], most: int) -> list[Result]:
+    """At most so many of some things, evenly spaced."""
+    return [items[int(at)] for at in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int))]
 
 
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:

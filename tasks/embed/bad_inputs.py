@@ -18,14 +18,10 @@ _DETAIL = 160
 
 
 def check_bad_fraction(run: Run, name: str, known: Counter[str] | None = None, just_done: Iterable[str] = ()) -> None:
-    """Stops a run of which too many rows lack one input.
+    """Stops a run of which too many rows lack one input, which is embedded.
 
-    Args:
-        run: Its input is embedded.
-        name: The input.
-        known: Reasons of the bad rows of the shards that were just embedded.
-        just_done: Ids of those shards; of others the embedding files are asked, but for those of the newest version,
-            which went through this check.
+    ``known`` are the reasons of the bad rows of the shards in ``just_done``; of others the embedding files are asked,
+    but for those of the newest version, which went through this check.
 
     Raises:
         RunError: More than ``limits.max_bad_fraction`` of the rows are bad; with the reasons, a row of each, and what

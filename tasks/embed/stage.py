@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Pictures, Shard
-from barycenter.infra.dispatch.api import Quarantined, Work, dispatch
+from barycenter.infra.dispatch.api import Work, dispatch
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
@@ -48,12 +48,8 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         progress.note(stage.limited_by())
     mended.settle()
     check_bad_fraction(run, name, stage.bad, {shard.id for shard in shards})
-    figures: dict[str, Any] = progress.figures()
-    return figures | {
-        "shards": len(shards),
-        "shards_done_before": len(run.shards) - len(shards),
-        **stage.figures(),
-    }
+    counts = {"shards": len(shards), "shards_done_before": len(run.shards) - len(shards)}
+    return progress.figures() | counts | stage.figures()
 
 
 class _Stage:
@@ -86,19 +82,14 @@ class _Stage:
             self._count(result)
             progress.advance(work.rows, result["seconds"])
 
-        quarantined = dispatch(
-            self._units(shards),
-            self._cluster.executor(
-                EmbedWorker,
-                (embed_setting(self._run, self._name, self.execution),),
-                self.workers,
-                f"{self._run.job.name}-embed-{self._name}",
-            ),
-            on_done=done,
-            without_rows=_without_rows,
-            first=first,
-        )
-        _refuse(self._name, quarantined)
+        setting = embed_setting(self._run, self._name, self.execution)
+        name = f"{self._run.job.name}-embed-{self._name}"
+        executor = self._cluster.executor(EmbedWorker, (setting,), self.workers, name)
+        if failed := dispatch(self._units(shards), executor, on_done=done, without_rows=_without_rows, first=first):
+            raise RunError(
+                f"{len(failed)} shard(s) of input {self._name} failed {failed[0].attempts} times; "
+                f"first {failed[0].id}: {failed[0].detail}; run again to retry them, the other shards are kept"
+            )
 
     def figures(self) -> dict[str, Any]:
         """What report.json holds beside rows and seconds."""
@@ -140,12 +131,7 @@ def limited_by(parts: Mapping[str, float], kind: str, device: str) -> str:
     """Names what the stage spent its time on, and what would help.
 
     A model on a CPU has the cores that also decode, so the larger share of them counts, if they are busy; a GPU that
-    waits at all could do more.
-
-    Args:
-        parts: Seconds of ``read``, ``prepare``, ``model``, ``write`` and ``waiting``.
-        kind: The input's kind.
-        device: ``cpu`` or ``cuda``.
+    waits at all could do more. ``parts`` are seconds of ``read``, ``prepare``, ``model``, ``write`` and ``waiting``.
 
     >>> limited_by({"model": 9.0, "waiting": 2.0, "prepare": 4.0}, "image", "cpu")
     'model-bound: add CPU or a GPU'
@@ -256,13 +242,3 @@ def pictures_of(run: Run, name: str) -> Pictures:
 
 def _without_rows(work: Work, rows: Sequence[int]) -> Work:
     return replace(work, payload=replace(work.payload, skip=(*work.payload.skip, *rows)))
-
-
-def _refuse(name: str, quarantined: Sequence[Quarantined]) -> None:
-    """Raises RunError if a shard failed for good."""
-    if quarantined:
-        first = quarantined[0]
-        raise RunError(
-            f"{len(quarantined)} shard(s) of input {name} failed {first.attempts} times; "
-            f"first {first.id}: {first.detail}; run again to retry them, the other shards are kept"
-        )

@@ -109,11 +109,7 @@ def folder(name: str, value: object) -> str:
     if value is None:
         return name
     signs = (sign if _PLAIN.fullmatch(sign) and sign.isprintable() else _escaped(sign) for sign in text_of(value))
-    return f"{name}={_OF_A_SPLIT.sub(_without_first_letter, ''.join(signs))}"
-
-
-def _without_first_letter(word: re.Match[str]) -> str:
-    return _escaped(word[0][0]) + word[0][1:]
+    return f"{name}={_OF_A_SPLIT.sub(lambda word: _escaped(word[0][0]) + word[0][1:], ''.join(signs))}"
 
 
 def _escaped(sign: str) -> str:
@@ -140,11 +136,7 @@ def file_type(kind: pa.DataType, texts: Iterable[str | None]) -> pa.DataType | N
     """The type of a partition column inside the files, where readers of folders accept one, else None.
 
     Text stands in the files as well, so that readers that know no folders have it; as a dictionary, because pandas
-    refuses a column in the files that is not of the type it takes the folders for.
-
-    Args:
-        kind: The column's type.
-        texts: Its values in a sample.
+    refuses a column in the files that is not of the type it takes the folders for. ``texts`` are a sample of it.
     """
     return PARTITION_TEXT if pa.types.is_string(kind) and not reads_as_whole(texts) else None
 

@@ -13,11 +13,7 @@ _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 
 
 def check_kept(run: Run) -> None:
-    """Refuses kept columns whose values would not come through the feature files.
-
-    Raises:
-        JobError: Naming the column, its type and what to do.
-    """
+    """Raises JobError on kept columns whose values would not come through the feature files."""
     for name in run.job.corpus.keep:
         kind = run.corpus.columns[name]
         if (problem := kept_problem(kind)) is not None:

@@ -80,11 +80,7 @@ def sample_partitions(run: Run) -> Partitions:
 def check_folders(storage: Storage, files: Sequence[FeatureFile], types: dict[str, str], inside: Sequence[str]) -> None:
     """Checks, before a commit, what only all values that were written show together.
 
-    Args:
-        storage: The output.
-        files: As the manifest lists them.
-        types: Arrow's name of each partition column's type.
-        inside: The partition columns that stand inside the files as well.
+    ``types`` and ``inside`` are Arrow's name of each partition column's type, and the columns inside the files as well.
 
     Raises:
         RunError: Two values are one folder on the output's file system, or readers would change the values.

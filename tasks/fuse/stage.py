@@ -50,10 +50,11 @@ def fuse_features(
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
         record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
-        manifest = _commit(run, setting, partitions, fitted, [record], parent)
-        return manifest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+        manifest = _manifest(run, setting, partitions, fitted, [record], parent)
+        return _commit(run, manifest, partitions), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
-    blocks = run.blocks(_rows_per_block(run.rows, _row_bytes(run, fitted), partitions.count))
+    row_bytes = fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
+    blocks = run.blocks(_rows_per_block(run.rows, row_bytes, partitions.count))
     repeated = repeated_keys(setting.reader, run.shards)
     todo = [
         Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
@@ -67,18 +68,14 @@ def fuse_features(
             records[int(work.id)] = record
             progress.advance(work.rows)
 
-        run_all(
-            [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo],
-            cluster.executor(
-                FuseWorker, (setting,), block_workers(cluster, run.job.ray, len(todo)), f"{run.job.name}-fuse"
-            ),
-            what="fusing block",
-            on_done=done,
-        )
+        work = [Work(str(block.index), block, sum(shard.rows for shard in block.shards)) for block in todo]
+        workers = block_workers(cluster, run.job.ray, len(todo))
+        executor = cluster.executor(FuseWorker, (setting,), workers, f"{run.job.name}-fuse")
+        run_all(work, executor, what="fusing block", on_done=done)
         figures = progress.figures()
     _check_embeddings(run, fitted, setting)
-    done_records = [records[index] for index in range(len(blocks))]
-    return _commit(run, setting, partitions, fitted, done_records, parent), figures
+    in_order = [records[index] for index in range(len(blocks))]
+    return _commit(run, _manifest(run, setting, partitions, fitted, in_order, parent), partitions), figures
 
 
 def _check_embeddings(run: Run, fitted: FittedAlignment, setting: FuseSetting) -> None:
@@ -88,27 +85,15 @@ def _check_embeddings(run: Run, fitted: FittedAlignment, setting: FuseSetting) -
         raise RunError("another run made embeddings again while these features were written; run again")
 
 
-def _commit(
-    run: Run,
-    setting: FuseSetting,
-    partitions: Partitions,
-    fitted: FittedAlignment,
-    records: Sequence[dict[str, Any]],
-    parent: int | None,
-) -> Manifest:
-    manifest = _manifest(run, setting, partitions, fitted, records, parent)
+def _commit(run: Run, manifest: Manifest, partitions: Partitions) -> Manifest:
     _check_loss(run, manifest.rows)
     inside = [field.name for field in partitions.fields]
     check_folders(run.storage, manifest.files, partitions.types, inside)
-    _remove_unlisted(run.storage, setting.version, manifest.files)
+    _remove_unlisted(run.storage, manifest.version, manifest.files)
     manifest = replace(manifest, number=commit_manifest(run.storage, manifest))
-    _remove_records(run.storage, setting.version)
+    _remove_records(run.storage, manifest.version)
     dataset_committed(run, manifest)
     return manifest
-
-
-def _row_bytes(run: Run, fitted: FittedAlignment) -> int:
-    return fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
 
 
 def _rows_per_block(rows: int, row_bytes: int, partitions: int) -> int:
@@ -133,9 +118,7 @@ def _setting(
     partitions = tuple(job.output.partition_by)
     kept = [pa.field(name, kept_type(run.corpus.columns[name])) for name in job.corpus.keep if name not in partitions]
     kept += sampled.fields
-    inputs = {
-        name: run.encoders[name].fingerprint | {"encoder_id": run.encoders[name].encoder_id} for name in run.inputs
-    }
+    inputs = {name: known.fingerprint | {"encoder_id": known.encoder_id} for name, known in run.encoders.items()}
     made_of = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": package_version("barycenter")}
     schema = feature_schema(
         key, kept, fitted.alignment.dim_, job.output.dtype, list(run.inputs), job.output.keep_aligned,

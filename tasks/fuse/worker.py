@@ -142,7 +142,8 @@ def _narrowed(vectors: NDArray[Any], dtype: Any, keys: pa.ChunkedArray) -> NDArr
 
 def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
     """The reject lines of some rows: every input that could not be used, values that do not fit, rows without a key."""
-    tables = [_misfits(rows)]
+    misfits = [(row, column, problem) for row, of in rows.misfits.items() for column, problem in of.items()]
+    tables = [_lines([(rows.keys[row], name, Reason.WRONG_TYPE, why, rows.origin(row)) for row, name, why in misfits])]
     for name, status in rows.status.items():
         tables.append(_bad_values(name, status, rows))
         if "rejects" in status.column_names:
@@ -158,24 +159,13 @@ def _lines(lines: Sequence[tuple[str | None, ...]]) -> pa.Table:
     return pa.Table.from_pylist([dict(zip(REJECTS.names, line, strict=True)) for line in lines], REJECTS)
 
 
-def _misfits(rows: Rows) -> pa.Table:
-    """One line for each value that does not fit its column's type."""
-    return _lines(
-        [
-            (rows.keys[misfit.row], misfit.column, Reason.WRONG_TYPE, misfit.problem, rows.origin(misfit.row))
-            for misfit in rows.misfits
-        ]
-    )
-
-
 def _bad_values(name: str, status: pa.Table, rows: Rows) -> pa.Table:
     """One line for each row of which an input could not be used."""
     bad = np.flatnonzero(~status.column("ok").to_numpy())
     failed = status.take(pa.array(bad))
     inputs = pa.array([name] * len(bad), pa.string())
-    sources = _sources(failed.column("source"), bad, rows)
-    columns = [failed.column("key"), inputs, failed.column("reason"), failed.column("detail"), sources]
-    return pa.Table.from_arrays(columns, names=REJECTS.names)
+    columns = [failed.column("key"), inputs, failed.column("reason"), failed.column("detail")]
+    return pa.Table.from_arrays([*columns, _sources(failed.column("source"), bad, rows)], names=REJECTS.names)
 
 
 def _bad_members(name: str, status: pa.Table, rows: Rows) -> pa.Table:
@@ -185,8 +175,7 @@ def _bad_members(name: str, status: pa.Table, rows: Rows) -> pa.Table:
     of = np.repeat(np.arange(len(lists)), lists.value_lengths().fill_null(0).to_numpy(zero_copy_only=False))
     keys = status.column("key").combine_chunks().take(pa.array(of))
     inputs = pa.array([name] * len(lines), pa.string())
-    sources = _sources(lines.field("source"), of, rows)
-    columns = [keys, inputs, lines.field("reason"), lines.field("detail"), sources]
+    columns = [keys, inputs, lines.field("reason"), lines.field("detail"), _sources(lines.field("source"), of, rows)]
     return pa.Table.from_arrays(columns, names=REJECTS.names)
 
 

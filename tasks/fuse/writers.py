@@ -1,6 +1,7 @@
 """Feature files as a block of shards writes them: one open file a partition, hashed on its way out."""
 
 import hashlib
+import io
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any, BinaryIO
@@ -30,12 +31,7 @@ Values = tuple[object, ...]
 class FeatureWriters:
     """Appends feature rows to the files of their partitions; a context manager that completes the files at its end.
 
-    Args:
-        storage: The run's output.
-        folder: Where the files go, relative to the output.
-        index: Number of the block, in the files' names.
-        schema: Schema of the files.
-        partition_by: Names of the partition columns.
+    The files go to ``folder`` of the storage; ``index``, the number of the block, is in their names.
     """
 
     def __init__(
@@ -51,11 +47,7 @@ class FeatureWriters:
         return self
 
     def write(self, table: pa.Table, kept: pa.Table) -> None:
-        """Appends rows.
-
-        Args:
-            table: Feature rows.
-            kept: The same rows' kept columns, those to partition by among them.
+        """Appends feature rows; ``kept`` are the same rows' kept columns, those to partition by among them.
 
         Raises:
             RunError: The partition columns have too many values, or one that cannot be a folder.
@@ -123,9 +115,8 @@ class _File:
         self._writer.close()
 
     def entry(self) -> FeatureFile:
-        return FeatureFile(
-            self._path, self._written, self._sink.size, self._sink.digest.hexdigest(), dict(self._partition)
-        )
+        sink = self._sink
+        return FeatureFile(self._path, self._written, sink.size, sink.digest.hexdigest(), dict(self._partition))
 
     def _write(self, rows: int) -> None:
         whole = pa.concat_tables(self._held)
@@ -135,8 +126,8 @@ class _File:
         self._held = [whole.slice(rows)] if self._rows else []
 
 
-class _Hashed:
-    """A stream that takes the SHA-256 of what goes through it."""
+class _Hashed(io.RawIOBase):
+    """A stream that takes the SHA-256 of what goes through it; the storage flushes and closes the one below."""
 
     def __init__(self, sink: BinaryIO) -> None:
         self._sink = sink
@@ -151,25 +142,19 @@ class _Hashed:
         self.size += len(data)
         return self._sink.write(data)
 
+    def writable(self) -> bool:
+        return True
+
     def tell(self) -> int:
         return self.size
-
-    def flush(self) -> None:
-        self._sink.flush()
-
-    def close(self) -> None:
-        """Nothing: the storage closes the stream when the file is complete."""
-
-    @property
-    def closed(self) -> bool:
-        return False
 
 
 def _parted(table: pa.Table, kept: pa.Table, names: tuple[str, ...]) -> Iterator[tuple[str, Values, pa.Table]]:
     """The rows of each folder, in order: (folder, its values, rows). Values that make one folder are one value."""
-    if not names or not table.num_rows:
-        if table.num_rows:
-            yield "", (), table
+    if not table.num_rows:
+        return
+    if not names:
+        yield "", (), table
         return
     code = np.zeros(table.num_rows, np.int64)
     for name in names:

@@ -34,17 +34,7 @@ def train_neural_head(
 ) -> NeuralHead:
     """A head trained data parallel, on one rank for every hundred thousand rows at most.
 
-    Args:
-        source: The fused data set.
-        manifest: Of its version.
-        train: Which head, for what.
-        chosen: Which rows, and how their target is read.
-        ray: The workers.
-        sink: Where checkpoints go, below ``folder``.
-        folder: The head's.
-        seed: Of everything random.
-        name: Of the training, in Ray.
-        cluster: Where it is trained; by default a connection of its own.
+    Checkpoints go to the sink, below ``folder``; the arguments are those of ``fit_head``, with the rows it chose.
     """
     average = manifest.average
     inputs = tuple(manifest.inputs)
@@ -56,15 +46,8 @@ def train_neural_head(
     with nullcontext(cluster) if cluster is not None else connect(ray.address) as on:
         allocation = on.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         allocation = replace(allocation, workers=min(allocation.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
-        trained = train_on_workers(
-            on,
-            head_loop,
-            config,
-            allocation=allocation,
-            storage=sink,
-            folder=f"{folder}/training",
-            name=f"{name}-train",
-        )
+        folder, name = f"{folder}/training", f"{name}-train"
+        trained = train_on_workers(on, head_loop, config, allocation=allocation, storage=sink, folder=folder, name=name)
     return NeuralHead.restore(trained.state, trained.tensors)
 
 

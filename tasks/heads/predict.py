@@ -22,13 +22,6 @@ def predict(
 ) -> dict[str, Any]:
     """Writes key, prediction and probability of every row, in the order of the features; one file's rows in memory.
 
-    Args:
-        storage: The fused data set.
-        manifest: Of its version.
-        head: Where the head lies.
-        sink: Where the predictions go.
-        path: In the sink.
-
     Returns:
         ``{rows, path, head, task}``.
 
@@ -58,12 +51,7 @@ def predict(
 
 
 def find_head(storage: Storage, version: str, wanted: str | None) -> str:
-    """The folder of a version's head.
-
-    Args:
-        storage: The fused data set.
-        version: Hash of the version.
-        wanted: A kind (linear, mlp, gated, attention) where there are several heads; None where there is one.
+    """The folder of a version's head; where there are several, of the kind or the folder that is wanted.
 
     Raises:
         RunError: If there is none.

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
 def train_head(run: Run, manifest: Manifest, cluster: Cluster | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits the job's head on the features that the manifest lists and saves it with its metrics and predictions.
 
-    Args:
-        run: Its job has a train section.
-        manifest: Of the features.
-        cluster: Where heads other than ``linear`` are trained; by default they connect to Ray themselves.
+    Heads other than ``linear`` are trained on the cluster; by default they connect to Ray themselves.
 
     Returns:
         metrics.json as a dict, and figures for report.json.
@@ -67,8 +64,8 @@ def fit_head(
         source: The fused data set.
         manifest: Of its version.
         train: Which head, for what.
-        ray: Where heads other than ``linear`` are trained.
-        sink: Where the head goes.
+        ray: The workers of heads other than ``linear``.
+        sink: Where the head goes, into ``folder``.
         folder: In the sink.
         seed: Of everything random.
         name: Of the training, in Ray.
@@ -134,11 +131,11 @@ def predictions(head: "Head", keys: list[str], scores: NDArray[np.float64]) -> p
 def _prediction_type(head: "Head") -> pa.DataType:
     if head.task_ == "regression":
         return pa.float64()
-    simple = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}
-    kinds = {type(label) for label in head.scores_.targets.classes}
+    simple, classes = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}, head.scores_.targets.classes
+    kinds = {type(label) for label in classes}
     kind = simple.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
-    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in head.scores_.targets.classes):
-        kind = pa.uint64() if all(0 <= label < 2**64 for label in head.scores_.targets.classes) else pa.string()
+    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in classes):
+        kind = pa.uint64() if all(0 <= label < 2**64 for label in classes) else pa.string()
     if head.task_ == "classification":
         return kind
     return pa.list_(pa.int64() if head.scores_.targets.shape == "matrix" else kind)

@@ -38,10 +38,9 @@ class _Join:
             sizes = sizes + part
             self.progress.advance(work.rows)
 
-        self._run(
-            [Work(f"{unit.table}-{unit.number}", unit, sum(shard.rows for shard in unit.shards)) for unit in units],
-            SpillWorker, (self.join, self.run.storage), done,
-        )  # fmt: skip
+        rows = [sum(shard.rows for shard in unit.shards) for unit in units]
+        work = [Work(f"{unit.table}-{unit.number}", unit, n) for unit, n in zip(units, rows, strict=True)]
+        self._run(work, SpillWorker, (self.join, self.run.storage), done)
         check_bucket_sizes(self.join, sizes)
         return [
             [spill_path(self.join, unit) for unit in units if unit.table == number]

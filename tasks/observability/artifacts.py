@@ -30,11 +30,7 @@ log = logging.getLogger(__name__)
 
 
 class ProgressArtifact:
-    """A stage's bar in Prefect, moved every few seconds at most; nothing outside a flow run.
-
-    Args:
-        stage: Such as ``embed text``.
-    """
+    """A stage's bar in Prefect, moved every few seconds at most; nothing outside a flow run."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -119,21 +115,16 @@ def lineage(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
         }
         for name, entry in manifest.inputs.items()
     ]
-    alignment = manifest.alignment_id
+    alignment, number = manifest.alignment_id, str(manifest.number)
+    made = [
+        (f"alignment {manifest.alignment['method']}", alignment, f"alignment/{alignment}"),
+        ("features", version, f"features/{version}"),
+        ("manifest", number, f"manifests/{number}.json"),
+    ]
     return [
         *sources,
         *embeddings,
-        {
-            "what": f"alignment {manifest.alignment['method']}",
-            "id": alignment,
-            "where": storage.uri(f"alignment/{alignment}"),
-        },
-        {"what": "features", "id": version, "where": storage.uri(f"features/{version}")},
-        {
-            "what": "manifest",
-            "id": str(manifest.number),
-            "where": storage.uri(f"manifests/{manifest.number}.json"),
-        },
+        *({"what": what, "id": name, "where": storage.uri(path)} for what, name, path in made),
     ]
 
 

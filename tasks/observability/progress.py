@@ -26,11 +26,7 @@ _FILE_EVERY = 2.0
 class StageProgress:
     """Counts the rows of one stage and reports rows, rows/s and time left: here, to Prefect, Ray's metrics and the log.
 
-    Args:
-        stage: What is running, e.g. ``embed text``.
-        total: Rows to do.
-        skipped: Rows found done before the stage began.
-        storage: Where progress.json is kept up to date, if anywhere.
+    ``skipped`` rows were found done before the stage began; progress.json is kept up to date in the storage, if any.
     """
 
     def __init__(self, stage: str, total: int, *, skipped: int = 0, storage: Storage | None = None) -> None:

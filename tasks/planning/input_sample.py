@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +12,7 @@ from barycenter.fusion.encoders.row_values import check_text
 from barycenter.fusion.errors import BadInputError, JobError, Reason, RunError
 from barycenter.infra.corpus import Pictures
 from barycenter.infra.corpus.join.partition import JoinTable
-from barycenter.infra.job.models import InputJob
+from barycenter.infra.job.models import InputJob, LimitsJob
 from barycenter.infra.versions.embedding_files import done_shards
 from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.embed.advice import describe_reasons
@@ -23,6 +24,9 @@ from barycenter.tasks.run.input_values import Columns, InputValues, is_multi_val
 
 _VALUES, _SHARDS, _ROWS = 24, 8, 200
 _ABSENT = (Reason.NULL, Reason.EMPTY)
+_NUMBERS = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
+_TEXTS = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
+_BYTES = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
 
 
 def check_inputs(run: Run) -> None:
@@ -47,8 +51,7 @@ def check_inputs(run: Run) -> None:
 def _check_weights(name: str, part: InputJob, table: JoinTable) -> None:
     if part.weights_column is not None:
         kind = _value_type(table.corpus.columns[part.weights_column])
-        tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_null)
-        if not any(test(kind) for test in tests):
+        if not any(test(kind) for test in _NUMBERS):
             raise JobError(
                 f"inputs.{name}.weights_column",
                 f"`{part.weights_column}` is {kind}, and weights are numbers; name another column",
@@ -58,11 +61,12 @@ def _check_weights(name: str, part: InputJob, table: JoinTable) -> None:
 def _check_types(name: str, part: InputJob, table: JoinTable) -> None:
     for column in part.columns:
         kind = _value_type(table.corpus.columns[column])
-        if part.kind == "text" and not (_is_text(kind) or len(part.columns) > 1):
+        is_text = any(test(kind) for test in _TEXTS)
+        if part.kind == "text" and not (is_text or len(part.columns) > 1):
             raise JobError(
                 f"inputs.{name}.column", f"`{column}` is {kind}, and kind: text reads text; name another column"
             )
-        if part.kind == "image" and not (_is_text(kind) or _is_bytes(kind) or _is_picture(kind)):
+        if part.kind == "image" and not (is_text or any(test(kind) for test in _BYTES) or _is_picture(kind)):
             reads = "paths, encoded bytes, or structs of bytes and path"
             raise JobError(
                 f"inputs.{name}.column", f"`{column}` is {kind}, and kind: image reads {reads}; name another"
@@ -106,20 +110,13 @@ def _attempts(run: Run, name: str, table: JoinTable) -> Iterator[Callable[[], ob
         found = InputValues(sampled.take(pa.array(np.unique(rows))), columns, shard.folder)
         there = [value for value in found.values if value is not None][:: max(1, len(found.values) // _VALUES)]
         for value in there[:_VALUES]:
-            yield _text(value) if pictures is None else _picture(value, limits.formats, limits.max_pixels)
+            yield partial(check_text, value) if pictures is None else partial(_check_picture, value, limits)
 
 
-def _text(value: object) -> Callable[[], object]:
-    return lambda: check_text(value)
-
-
-def _picture(value: object, formats: list[str], max_pixels: int) -> Callable[[], object]:
-    def attempt() -> object:
-        if not callable(value):
-            raise BadInputError(Reason.NOT_AN_IMAGE, f"{value!r:.60}")
-        return decode(value(), formats=formats, max_pixels=max_pixels)
-
-    return attempt
+def _check_picture(value: object, limits: LimitsJob) -> None:
+    if not callable(value):
+        raise BadInputError(Reason.NOT_AN_IMAGE, f"{value!r:.60}")
+    decode(value(), formats=limits.formats, max_pixels=limits.max_pixels)
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
@@ -127,16 +124,6 @@ def _value_type(kind: pa.DataType) -> pa.DataType:
     while is_multi_value(kind, vector=False) or pa.types.is_large_list(kind) or pa.types.is_dictionary(kind):
         kind = kind.value_type
     return kind
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    return any(test(kind) for test in tests)
-
-
-def _is_bytes(kind: pa.DataType) -> bool:
-    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-    return any(test(kind) for test in tests)
 
 
 def _is_picture(kind: pa.DataType) -> bool:

@@ -74,15 +74,10 @@ def hand_over(run: Run) -> None:
 
 
 def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
-    """What was handed over, if that is of the same job and flags; else as :func:`prepare`. It is handed over once.
-
-    Raises:
-        JobError: As :func:`prepare`.
-    """
-    asked = (recheck, retry_bad, refit)
+    """What was handed over, if that is of the same job and flags; else as :func:`prepare`. It is handed over once."""
     for run in (_opened.pop() for _ in range(len(_opened))):
         same = run.job == job and run.job.fingerprint() == job.fingerprint()
-        if same and asked == (run.recheck, run.retry_bad, run.refit):
+        if same and (recheck, retry_bad, refit) == (run.recheck, run.retry_bad, run.refit):
             return run
     return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
 
@@ -122,7 +117,10 @@ def describe_plan(run: Run) -> dict[str, Any]:
             "rows_left": rows,
             "seconds_left": 0.0 if not rows else round(rows / rate, 1) if rate else None,
         }
-    later = _later_seconds(run, rates) if any(each["rows_left"] for each in inputs.values()) else 0.0
+    later: float | None = 0.0
+    if any(each["rows_left"] for each in inputs.values()):
+        stages = [stage for stage in LATER_STAGES if stage != "train" or run.job.train is not None]
+        later = _sum([run.rows / rates[stage] if stage in rates else None for stage in stages])
     return {
         "rows": run.rows,
         "shards": len(run.shards),
@@ -137,11 +135,6 @@ def describe_plan(run: Run) -> dict[str, Any]:
     }
 
 
-def _later_seconds(run: Run, rates: dict[str, float]) -> float | None:
-    stages = [stage for stage in LATER_STAGES if stage != "train" or run.job.train is not None]
-    return _sum([run.rows / rates[stage] if stage in rates else None for stage in stages])
-
-
 def _sum(seconds: Sequence[float | None]) -> float | None:
     known = [each for each in seconds if each is not None]
     return round(sum(known), 1) if len(known) == len(seconds) else None
@@ -149,19 +142,14 @@ def _sum(seconds: Sequence[float | None]) -> float | None:
 
 def _measured_rates(run: Run) -> dict[str, float]:
     """Rows a second of each stage: of the last report, and of the stage that an unfinished run is or was at."""
-    rates = _reported_rates(run)
+    rates: dict[str, float] = {}
+    if run.storage.exists("report/report.json"):
+        for stage, figures in json.loads(run.storage.read("report/report.json")).get("speed", {}).items():
+            measured = figures if figures.get("rows") else figures.get("before", {})
+            if measured.get("rows_per_s"):
+                rates[stage] = measured["rows_per_s"]
     if run.storage.exists("progress.json"):
         progress = json.loads(run.storage.read("progress.json"))
         if progress["rows_per_s"]:
             rates.setdefault(progress["stage"], progress["rows_per_s"])
     return rates
-
-
-def _reported_rates(run: Run) -> dict[str, float]:
-    if not run.storage.exists("report/report.json"):
-        return {}
-    speed: dict[str, dict[str, Any]] = json.loads(run.storage.read("report/report.json")).get("speed", {})
-    measured = {
-        stage: figures if figures.get("rows") else figures.get("before", {}) for stage, figures in speed.items()
-    }
-    return {stage: figures["rows_per_s"] for stage, figures in measured.items() if figures.get("rows_per_s")}

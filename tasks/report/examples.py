@@ -18,6 +18,7 @@ from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.metrics import unit_rows
 from barycenter.infra.corpus import Shard
 from barycenter.infra.job.models import LimitsJob
+from barycenter.tasks.data.rows import evenly_spaced
 from barycenter.tasks.embed.stage import input_columns
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.input_values import Columns, InputValues
@@ -60,7 +61,7 @@ def project_to_plane(shown: ShownRows) -> dict[str, Any]:
     there = np.flatnonzero(~np.isnan(shown.fused[:, 0]))
     if len(there) < 3:
         return {}
-    rows = there[np.linspace(0, len(there) - 1, min(_MAP_ROWS, len(there))).astype(int)]
+    rows = evenly_spaced(there.tolist(), _MAP_ROWS)
     vectors = shown.fused[rows].astype(np.float64)
     method, points = "PCA", _principal(vectors)
     if importlib.util.find_spec("umap") is not None and len(rows) > 50:
@@ -93,7 +94,6 @@ def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]],
         rows were good and bad.
     """
     found = _nearest(shown)
-    chosen = list(found)
     figures: dict[str, Any] = {"n": len(found)}
     agreement = _agreement(shown.labels, found)
     if agreement is not None:
@@ -101,9 +101,9 @@ def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]],
         bad = [row for row, value in agreement.items() if value <= _BAD]
         if agreement:
             figures |= {"share": float(np.mean(list(agreement.values()))), "good": len(good), "bad": len(bad)}
-        chosen = [*_spaced(good, _CASES), *_spaced(bad, _CASES)]
+        chosen = [*evenly_spaced(good, _CASES), *evenly_spaced(bad, _CASES)]
     else:
-        chosen = _spaced(chosen, _CASES)
+        chosen = evenly_spaced(list(found), _CASES)
     contents = _contents(run, shown, sorted({row for query in chosen for row in (query, *found[query][0])}))
     cases = []
     for query in chosen:
@@ -118,7 +118,7 @@ def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]],
 def _nearest(shown: ShownRows) -> dict[int, tuple[list[int], list[float]]]:
     """Of some rows the nearest of all rows, and their similarities."""
     there = np.flatnonzero(~np.isnan(shown.fused[:, 0]))
-    queries = _spaced(np.flatnonzero(shown.queries & ~np.isnan(shown.fused[:, 0])).tolist(), _QUERIES)
+    queries = evenly_spaced(np.flatnonzero(shown.queries & ~np.isnan(shown.fused[:, 0])).tolist(), _QUERIES)
     if len(queries) == 0 or len(there) < 2:
         return {}
     codes: dict[object, int] = {}
@@ -155,18 +155,14 @@ def _same(one: Any, other: Any) -> bool:
     return set(one) == set(other) if isinstance(one, list | tuple | np.ndarray) else bool(one == other)
 
 
-def _spaced(rows: Sequence[int], count: int) -> list[int]:
-    """At most ``count`` of the rows, evenly spaced."""
-    return [rows[int(at)] for at in np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
-
-
 def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Key, label, text and thumbnail of some rows; of several texts or pictures in a row the first."""
     starts = np.cumsum([0, *(shard.rows for shard in shown.shards)])
     by_shard: dict[int, list[int]] = defaultdict(list)
     for row in rows:
         by_shard[int(np.searchsorted(starts, row, side="right")) - 1].append(row)
-    inputs = dict(_columns(run, name) for name in reversed(run.inputs) if run.specs[name].kind in ("text", "image"))
+    all_columns = [replace(input_columns(run, name), weights=None) for name in reversed(run.inputs)]
+    inputs = {columns.kind: columns for columns in all_columns if columns.kind in ("text", "image")}
     found: dict[int, dict[str, Any]] = {}
     for number, mine in by_shard.items():
         shard = shown.shards[number]
@@ -183,11 +179,6 @@ def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict
             }
             found[row] = {name: value for name, value in values.items() if value is not None}
     return found
-
-
-def _columns(run: Run, name: str) -> tuple[str, Columns]:
-    columns = replace(input_columns(run, name), weights=None)
-    return columns.kind, columns
 
 
 def _first_values(table: pa.Table, columns: Columns | None, folder: str) -> list[Any]:

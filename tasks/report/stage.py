@@ -4,6 +4,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from itertools import permutations
 from typing import Any
 
 import numpy as np
@@ -63,14 +64,20 @@ def write_report(
     Returns:
         The report.
     """
-    lineage = _lineage(run, fitted, manifest)
-    if (known := _unchanged(run, lineage)) is not None:
-        return _rewritten(run, manifest, known | {"lineage": lineage}, speed)
+    lineage = {name: getattr(manifest, name) for name in LINEAGE}
+    lineage |= {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
+    if run.storage.exists(REPORT) and run.storage.exists(SAMPLES):
+        report: dict[str, Any] = json.loads(run.storage.read(REPORT))
+        if report.get("lineage", {}).get("report_id") == lineage["report_id"]:
+            report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing}
+            report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
+            _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
+            return report
     with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
         shards = sample_shards(run.shards, _PROBE_ROWS)
         rows = RowReader.of(run).read_all(shards)
         folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
-        report: dict[str, Any] = {
+        report = {
             "name": run.job.name,
             "version": manifest.version,
             "rows": manifest.rows,
@@ -93,24 +100,10 @@ def write_report(
     return report
 
 
-def _lineage(run: Run, fitted: FittedAlignment, manifest: Manifest) -> dict[str, Any]:
-    lineage_of_manifest = {name: getattr(manifest, name) for name in LINEAGE}
-    return lineage_of_manifest | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
-
-
-def _unchanged(run: Run, lineage: dict[str, Any]) -> dict[str, Any] | None:
-    """The report there is, if it was computed from the same."""
-    if not (run.storage.exists(REPORT) and run.storage.exists(SAMPLES)):
-        return None
-    known: dict[str, Any] = json.loads(run.storage.read(REPORT))
-    return known if known.get("lineage", {}).get("report_id") == lineage["report_id"] else None
-
-
-def _rewritten(run: Run, manifest: Manifest, report: dict[str, Any], speed: dict[str, Any]) -> dict[str, Any]:
-    report |= {"name": run.job.name, "listing": run.listing}
-    report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
-    _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
-    return report
+def _complete_test_rows(rows: Rows) -> NDArray[np.intp]:
+    """The first held-out rows that have all inputs."""
+    complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
+    return np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
 
 
 def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str, Any]:
@@ -118,8 +111,7 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
 
     Linear alignments: in the space where training rows, held out in turn, are found best; it is named under ``space``.
     """
-    complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
-    chosen = np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
+    chosen = _complete_test_rows(rows)
     result: dict[str, Any] = {"n": len(chosen), "chance_r10": chance_r10(len(chosen))}
     if len(chosen) < 2 or len(rows.views) < 2:
         return result
@@ -129,11 +121,8 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
         space = best_space(folds, Sample(rows.train, rows.train_groups), alignment)
         result["space"] = space.name
         temperature, aligned = space.temperature, space.transform(held)
-    names = list(aligned)
-    for query in names:
-        for candidate in names:
-            if query != candidate:
-                result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate], temperature)
+    for query, candidate in permutations(aligned, 2):
+        result[f"{query}->{candidate}"] = retrieval(aligned[query], aligned[candidate], temperature)
     return result
 
 
@@ -200,10 +189,7 @@ def _cross_validated(
         sample = Sample(part, part_groups, part_labels, target.task)
         ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
         again = type(alignment)(**settings | ridges)
-        if isinstance(again, Joint):
-            again.fit_moments(moments, sample.target())
-        else:
-            again.fit_moments(moments)
+        again.fit_moments(moments, *([sample.target()] if isinstance(again, Joint) else []))
         if for_target:
             again.fill_for_target(moments.total, sample, weights)
         return lambda given: again.fuse(given, average=average, weights=weights)
@@ -222,8 +208,7 @@ def _cross_validated(
 
 def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
     """Correlation of each component on test rows, and what randomly paired inputs reach on them."""
-    complete = rows.test & np.all([~np.isnan(view[:, 0]) for view in rows.views.values()], axis=0)
-    chosen = np.flatnonzero(complete)[:_RETRIEVAL_ROWS]
+    chosen = _complete_test_rows(rows)
     if len(chosen) < 3 or len(rows.views) < 2:
         return {}
     aligned = alignment.transform({name: view[chosen] for name, view in rows.views.items()})
@@ -275,9 +260,7 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
 
 
 def _write(run: Run, manifest: Manifest, report: dict[str, Any], samples: dict[str, Any]) -> None:
-    from barycenter.tasks.report.rendering.figures import (
-        plots,  # a second of matplotlib that other stages need not wait for
-    )
+    from barycenter.tasks.report.rendering.figures import plots  # imports matplotlib, which takes a second
 
     run.storage.write(REPORT, json.dumps(report, indent=1).encode())
     pictures = plots(report, samples)

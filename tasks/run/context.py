@@ -60,7 +60,12 @@ class Run:
         else:
             self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
         self.specs = {name: self._spec(name, spec) for name, spec in job.inputs.items()}
-        self.encoders = {name: _described(name, spec) for name, spec in self.specs.items()}
+        self.encoders: dict[str, Description] = {}
+        for name, spec in self.specs.items():
+            try:
+                self.encoders[name] = cached_description(spec)
+            except JobError as error:
+                raise error.under(f"inputs.{name}") from None
 
     def open_joined(self) -> None:
         """Takes the joined corpus for the corpus, if it is there."""
@@ -192,13 +197,6 @@ def blocks_of(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, ...]]:
 def storage_options(job: Job) -> dict[str, Any]:
     """Fsspec options of the job; credentials come from the environment alone."""
     return {"endpoint_url": job.storage.endpoint_url} if job.storage.endpoint_url else {}
-
-
-def _described(name: str, spec: EncoderSpec) -> Description:
-    try:
-        return cached_description(spec)
-    except JobError as error:
-        raise error.under(f"inputs.{name}") from None
 
 
 def describe_widths(widths: Mapping[str, int]) -> str:

@@ -24,9 +24,6 @@ def cached_description(spec: EncoderSpec) -> Description:
 
     The same are name, size and time of every file, and the versions of the libraries. Encoders of the hub are not kept:
     the hub says what their names mean today.
-
-    Raises:
-        JobError: As :func:`barycenter.fusion.encoders.describe`.
     """
     files = _files(spec)
     if files is None:

@@ -1,7 +1,7 @@
 """From the columns of an input to its values, one or several a row, and from their vectors to the embedding table."""
 
 import hashlib
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -57,11 +57,7 @@ def hash_keys(keys: Sequence[str | None]) -> NDArray[np.uint64]:
 class InputValues:
     """The values of one input in some rows.
 
-    Args:
-        table: The rows.
-        columns: Where the values stand.
-        folder: Folder of the source, where relative picture paths start.
-        refused: Rows that must not be encoded, and why.
+    Relative picture paths start in ``folder``; rows in ``refused`` must not be encoded, for the reason beside them.
     """
 
     def __init__(
@@ -190,9 +186,15 @@ class InputValues:
         return readers
 
     def _identities(self) -> list[Hashable]:
+        """Equal for the same text or place, the same bytes in the table, and files of the same size and content."""
         if self.columns.kind == "text":
             return [value if isinstance(value, str) else None for value in self.values]
-        return _picture_identities(self.sources)
+        sized: dict[int, set[str]] = {}
+        for picture in self.sources:
+            if picture is not None and picture.uri is not None and picture.size is not None:
+                sized.setdefault(picture.size, set()).add(picture.uri)
+        digests: dict[str, Hashable] = {}
+        return [None if picture is None else _identity(picture, sized, digests) for picture in self.sources]
 
     def _weights(self, table: pa.Table) -> NDArray[np.float64] | None:
         """One weight a value; a row that has another number of weights than values is refused."""
@@ -208,7 +210,7 @@ class InputValues:
                 self.refused.setdefault(row, BadInputError(Reason.WRONG_LENGTH, problem))
             if len(listed) != length:
                 listed = [1.0] * length
-            flat += [_number(weight) for weight in listed]
+            flat += [float(weight) if isinstance(weight, int | float) else float("nan") for weight in listed]
         return np.array(flat, np.float64)
 
 
@@ -235,18 +237,13 @@ def _leaves(value: Sequence[object]) -> Iterator[object]:
             yield part
 
 
-def _number(value: object) -> float:
-    return float(value) if isinstance(value, int | float) else float("nan")
-
-
 def _texts(table: pa.Table, columns: Columns) -> list[object]:
     """The text of each row, or list of texts; columns joined by newline."""
     parts = [table.column(name).to_pylist() for name in columns.names]
     if len(parts) == 1:
         return list(parts[0])
-    if not columns.multi_value:
-        return [_joined(row) for row in zip(*parts, strict=True)]
-    return [_joined_lists(row) for row in zip(*parts, strict=True)]
+    join = _joined_lists if columns.multi_value else _joined
+    return [join(row) for row in zip(*parts, strict=True)]
 
 
 def _joined(parts: Sequence[object]) -> str | None:
@@ -258,28 +255,14 @@ def _joined_lists(parts: Sequence[object]) -> list[str | None] | None:
     return [_joined(row) for row in zip_longest(*lists)] if lists else None
 
 
-def _picture_identities(sources: Sequence[Picture | None]) -> list[Hashable]:
-    """Equal for the same place, the same bytes in the table, and files of the same size and content."""
-    sized: dict[int, set[str]] = {}
-    for picture in sources:
-        if picture is not None and picture.uri is not None and picture.size is not None:
-            sized.setdefault(picture.size, set()).add(picture.uri)
-    digests: dict[str, Hashable] = {}
-    return [None if picture is None else _identity(picture, sized, digests) for picture in sources]
-
-
 def _identity(picture: Picture, sized: Mapping[int, set[str]], digests: dict[str, Hashable]) -> Hashable:
     if picture.uri is None:
         return picture.read()
     if picture.size is None or len(sized[picture.size]) == 1:
         return picture.uri
     if picture.uri not in digests:
-        digests[picture.uri] = _content(picture.read, picture.uri)
+        try:
+            digests[picture.uri] = hashlib.blake2b(picture.read(), digest_size=20).digest()
+        except BadInputError:
+            digests[picture.uri] = picture.uri
     return digests[picture.uri]
-
-
-def _content(read: Callable[[], bytes], uri: str) -> Hashable:
-    try:
-        return hashlib.blake2b(read(), digest_size=20).digest()
-    except BadInputError:
-        return uri

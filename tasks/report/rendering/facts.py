@@ -174,9 +174,10 @@ class Scores:
         known = [name for name in self.inputs if (name, condition) in self.values]
         return max(known, key=lambda name: self.values[name, condition], default=None)
 
-    def best(self, condition: str) -> float | None:
-        """The highest score under a condition."""
-        return max((value for (_, where), value in self.values.items() if where == condition), default=None)
+    def is_best(self, name: str, condition: str) -> bool:
+        """Whether no candidate has a higher score under a condition."""
+        known = [value for (_, where), value in self.values.items() if where == condition]
+        return (name, condition) in self.values and self.values[name, condition] == max(known)
 
     @property
     def is_share(self) -> bool:

@@ -3,7 +3,7 @@
 import io
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +54,7 @@ _DARK = _Theme(
 def plots(report: Mapping[str, Any], samples: Mapping[str, Any] | None = None) -> dict[str, bytes]:
     """PNG files by name: ``probe.png`` and its like, and ``probe-dark.png`` and its like.
 
-    Args:
-        report: As in report.json; a figure whose figures are absent is not drawn.
-        samples: As in samples.json: the map.
+    Report and samples are as in report.json and samples.json; a figure whose figures are absent is not drawn.
 
     Returns:
         Any of probe, correlations, retrieval, dimensions and map; each about 920 pixels wide.
@@ -98,14 +96,31 @@ def _png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _legend_above(axes: Axes, columns: int) -> None:
+def _finish_bars(axes: Axes, theme: _Theme, names: Sequence[str], label: str) -> None:
+    """Names down the side, the first on top, and what the bars are long in."""
+    axes.set_yticks(range(len(names)), names, color=theme.ink)
+    axes.invert_yaxis()
+    axes.spines["left"].set_visible(False)
+    axes.set_xlabel(label)
+    axes.grid(axis="x")
+    _legend_above(axes)
+
+
+def _finish_curve(axes: Axes, across: str, up: str) -> None:
+    axes.set_xlabel(across)
+    axes.set_ylabel(up)
+    axes.grid(axis="y")
+    _legend_above(axes)
+
+
+def _legend_above(axes: Axes) -> None:
     """A legend over the axes, bars before lines."""
     gaps = {"handlelength": 0.9, "columnspacing": 1.2, "borderaxespad": 0.2, "borderpad": 0.1}
     handles, labels = axes.get_legend_handles_labels()
     order = sorted(range(len(handles)), key=lambda at: isinstance(handles[at], Line2D) and len(handles) > 2)
     axes.legend(
         [handles[at] for at in order], [labels[at] for at in order], loc="lower left", bbox_to_anchor=(0, 1.0),
-        ncols=columns, **gaps,
+        ncols=2, **gaps,
     )  # fmt: skip
 
 
@@ -117,7 +132,6 @@ def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     bars = len(scores.conditions)
     figure, axes = _blank(0.75 + len(scores.candidates) * (0.13 * bars + 0.12))
     thickness = 0.8 / bars
-    places = np.arange(len(scores.candidates))
     for at, condition in enumerate(scores.conditions):
         known = [(place, name) for place, name in enumerate(scores.candidates) if (name, condition) in scores.values]
         values = [scale * scores.values[name, condition] for _, name in known]
@@ -136,13 +150,9 @@ def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
         axes.axvline(
             scale * baseline, color=theme.quiet, linestyle=(0, (3, 3)), linewidth=0.9, label="one label for all"
         )
-    axes.set_yticks(places, [clean(name, 20) for name in scores.candidates], color=theme.ink)
-    axes.invert_yaxis()
     axes.set_xlim(min(0, scale * min(scores.values.values())), 1.09 * _reach(scores, scale))
-    axes.set_xlabel(f"{scores.metric_name}{', %' if scores.is_share else ''}")
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    _legend_above(axes, 2)
+    names = [clean(name, 20) for name in scores.candidates]
+    _finish_bars(axes, theme, names, f"{scores.metric_name}{scores.unit}")
     return figure
 
 
@@ -175,10 +185,7 @@ def _correlations(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     axes.set_ylim(min(0.0, 1.1 * float(np.nanmin(values))), max(1.0, float(np.nanmax(values))))
     axes.set_xlim(0.2 if len(values) <= 40 else 1, len(values) + (0.8 if len(values) <= 40 else 0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("component")
-    axes.set_ylabel("correlation")
-    axes.grid(axis="y")
-    _legend_above(axes, 2)
+    _finish_curve(axes, "component", "correlation")
     return figure
 
 
@@ -196,14 +203,9 @@ def _retrieval(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     chance = number(section(report, "retrieval").get("chance_r10"))
     if chance is not None:
         axes.axvline(100 * chance, color=theme.quiet, linestyle=(0, (3, 3)), linewidth=0.9, label="chance in 10")
-    axes.set_yticks(range(len(pairs)), [clean(name, 24) for name, _ in pairs], color=theme.ink)
-    axes.invert_yaxis()
     axes.set_xlim(0, 109)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel("found, % of held-out rows")
-    axes.spines["left"].set_visible(False)
-    axes.grid(axis="x")
-    _legend_above(axes, 2)
+    _finish_bars(axes, theme, [clean(name, 24) for name, _ in pairs], "found, % of held-out rows")
     return figure
 
 
@@ -231,10 +233,8 @@ def _dimensions(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(dims, [f"{dim:.0f}" for dim in dims])
     axes.minorticks_off()
-    axes.set_xlabel("dimension of the fused vector")
-    axes.set_ylabel(f"{scores.metric_name if scores else 'score'}{', %' if share else ''}")
-    axes.grid(axis="y")
-    _legend_above(axes, 2)
+    name = f"{scores.metric_name if scores else 'score'}{', %' if share else ''}"
+    _finish_curve(axes, "dimension of the fused vector", name)
     return figure
 
 
@@ -253,8 +253,7 @@ def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     rest = [(x, y) for x, y, label in points if label not in frequent]
     size = float(np.clip(9000 / len(points), 2, 14))
     for colour, group in zip(theme.series, frequent, strict=False):
-        own = [(x, y) for x, y, label in points if label == group]
-        _dots(axes, own, size, colour, group)
+        _dots(axes, [(x, y) for x, y, label in points if label == group], size, colour, group)
     if rest:
         _dots(axes, rest, size, theme.quiet, "other")
     axes.set_xticks([])
@@ -262,15 +261,8 @@ def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     for spine in axes.spines.values():
         spine.set_visible(False)
     if frequent:
-        axes.legend(
-            markerscale=1.8,
-            loc="upper left",
-            bbox_to_anchor=(0, -0.01),
-            ncols=3,
-            handletextpad=0.2,
-            columnspacing=0.9,
-            fontsize=7.5,
-        )
+        gaps = {"handletextpad": 0.2, "columnspacing": 0.9}
+        axes.legend(markerscale=1.8, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, fontsize=7.5, **gaps)
     return figure
 
 

@@ -68,7 +68,7 @@ def judge(report: Mapping[str, Any]) -> Verdict:
 def _no_signal(scores: Scores, baseline: float | None) -> Verdict:
     shown = "" if baseline is None else f" ({scores.score(baseline, unit=True)})"
     floor = f"the most frequent label alone{shown}" if scores.is_share else "the mean"
-    best = max((name for name in scores.candidates), key=lambda name: scores.values.get((name, COMPLETE), -math.inf))
+    best = max(scores.candidates, key=lambda name: scores.values.get((name, COMPLETE), -math.inf))
     reached = f"{best}, {scores.score(scores.values[best, COMPLETE], unit=scores.is_share)}"
     sentence = (
         f"No signal: neither an input alone nor any average does better than {floor}; "
@@ -131,9 +131,8 @@ def _without_target(report: Mapping[str, Any]) -> Verdict:
     without = nothing if not section(report, "probe") else "No labelled held-out row has all inputs"
     pairs = [(name, figures["r10"]) for name, figures in retrieval_pairs(report) if "r10" in figures]
     if not pairs:
-        return Verdict(
-            "open", "Nothing to judge by", f"Nothing to judge by: {without.lower()}, and there is no retrieval."
-        )
+        why = f"{without.lower()}, and there is no retrieval"
+        return Verdict("open", "Nothing to judge by", f"Nothing to judge by: {why}.")
     chance = number(section(report, "retrieval").get("chance_r10"))
     found = " and ".join(f"{100 * value:.1f} % of the time {arrow(name)}" for name, value in pairs)
     lowest = min(value for _, value in pairs)

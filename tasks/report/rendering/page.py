@@ -3,7 +3,6 @@
 import base64
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,28 +34,12 @@ _NAME, _TEXT, _GALLERY, _THUMBNAIL_BYTES = 60, 280, 60, 200_000
 _JPEG = b"\xff\xd8\xff"
 
 
-@dataclass(frozen=True)
-class Bar:
-    """A table cell with a bar behind its number; widths in per cent of the cell."""
-
-    text: str
-    width: float
-    low: float | None = None
-    high: float | None = None
-    best: bool = False
-
-
 def html(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]) -> str:
     """The whole page: styles and pictures inside, everything escaped, no scripts.
 
-    Args:
-        report: As in report.json.
-        samples: As in samples.json: the gallery of neighbours.
-        images: PNGs by file name, as ``plots`` beside this module returns them; ``x-dark.png`` is shown in
-            place of ``x.png`` to readers who prefer dark pages.
-
-    Returns:
-        HTML that can be written as UTF-8 whatever the texts hold.
+    Report and samples are as in report.json and samples.json, images PNGs by file name, as ``plots`` beside this
+    module returns them; ``x-dark.png`` is shown in place of ``x.png`` to readers who prefer dark pages. The HTML can be
+    written as UTF-8 whatever the texts hold.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -102,7 +85,11 @@ def _content(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapp
         "figures": _figures(report, samples, images),
         "gallery": _gallery(samples),
         "agreement": _agreement(report),
-        "pictured": any("thumbnail" in row for row in _rows_shown(samples)),
+        "pictured": any(
+            "thumbnail" in row
+            for query in dictionaries(samples, "neighbors")
+            for row in (query, *dictionaries(query, "neighbors"))
+        ),
         "lineage": _flat(section(report, "lineage")),
     }
 
@@ -143,25 +130,23 @@ def _tiles(report: Mapping[str, Any], scores: Scores | None) -> list[tuple[str, 
 def _score_table(scores: Scores) -> dict[str, Any]:
     ends = [high for _, high in scores.intervals.values()]
     top = 1.0 if scores.is_share else max([*scores.values.values(), *ends, 1e-9])
-    best = {condition: scores.best(condition) for condition in scores.conditions}
 
     def width(value: float) -> float:
         return round(100 * min(max(value / top, 0.0), 1.0), 2)
 
-    def cell(name: str, condition: str) -> Bar | None:
+    def cell(name: str, condition: str) -> dict[str, Any] | None:
+        """A number with a bar behind it; widths in per cent of the cell."""
         value = scores.values.get((name, condition))
         if value is None:
             return None
         pair = scores.intervals.get((name, condition))
         low, high = (width(pair[0]), width(pair[1])) if pair else (None, None)
-        return Bar(scores.score(value), width(value), low, high, value == best[condition])
+        best = scores.is_best(name, condition)
+        return {"text": scores.score(value), "width": width(value), "low": low, "high": high, "best": best}
 
-    rows = [
-        {"name": name, "note": note(name), "cells": [cell(name, condition) for condition in scores.conditions]}
-        for name in scores.candidates
-    ]
-    unit = ", %" if scores.is_share else ""
-    return {"head": f"{scores.metric_name}{unit}", "conditions": scores.conditions, "rows": rows}
+    cells = {name: [cell(name, condition) for condition in scores.conditions] for name in scores.candidates}
+    rows = [{"name": name, "note": note(name), "cells": row} for name, row in cells.items()]
+    return {"head": f"{scores.metric_name}{scores.unit}", "conditions": scores.conditions, "rows": rows}
 
 
 def _split_note(report: Mapping[str, Any]) -> str:
@@ -272,11 +257,6 @@ def _gallery(samples: Mapping[str, Any]) -> list[dict[str, Any]]:
         for query in dictionaries(samples, "neighbors")[:_GALLERY]
         if (found := dictionaries(query, "neighbors"))
     ]
-
-
-def _rows_shown(samples: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    queries = dictionaries(samples, "neighbors")
-    return [row for query in queries for row in (query, *dictionaries(query, "neighbors"))]
 
 
 def _shown(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,27 +106,21 @@ def _scores(scores: Scores, title: str) -> Sheet:
 def _narrow(scores: Scores, title: str) -> Sheet:
     """Scores for a terminal: with intervals while the conditions are few, condition names on two lines."""
     few = len(scores.conditions) <= _FEW
-    rows = [
-        (
-            name,
-            *(
-                scores.with_interval(name, condition) if few else scores.score(scores.values.get((name, condition)))
-                for condition in scores.conditions
-            ),
-        )
-        for name in scores.candidates
-    ]
+
+    def shown(name: str, condition: str) -> str:
+        return scores.with_interval(name, condition) if few else scores.score(scores.values.get((name, condition)))
+
+    rows = [(name, *(shown(name, condition) for condition in scores.conditions)) for name in scores.candidates]
     conditions = [condition if few else condition.replace(" ", "\n", 1) for condition in scores.conditions]
     return Sheet(title, (f"{scores.metric_name}{scores.unit}", *conditions), rows, strong=_best_cells(scores))
 
 
 def _best_cells(scores: Scores) -> frozenset[tuple[int, int]]:
-    best = {condition: scores.best(condition) for condition in scores.conditions}
     return frozenset(
         (row, column)
         for row, name in enumerate(scores.candidates)
         for column, condition in enumerate(scores.conditions, start=1)
-        if (value := scores.values.get((name, condition))) is not None and value == best[condition]
+        if scores.is_best(name, condition)
     )
 
 
@@ -140,11 +134,8 @@ def gap_sheet(source: Mapping[str, Any], scores: Scores) -> Sheet:
         )
         for gap in Gap.all_of(source)
     ]
-    return Sheet(
-        "Differences, by bootstrap over groups",
-        ("points" if scores.is_share else "difference", "mean", "95 % interval"),
-        rows,
-    )
+    header = ("points" if scores.is_share else "difference", "mean", "95 % interval")
+    return Sheet("Differences, by bootstrap over groups", header, rows)
 
 
 def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -166,10 +157,8 @@ def rows_sheet(report: Mapping[str, Any]) -> Sheet:
     known = section(report, "rows")
     rows = [(name, count(known[name])) for name in ("read", "written", "rejected") if name in known]
     rows += [(f"without {clean(name, 40)}", count(value)) for name, value in section(known, "missing").items()]
-    rows += [
-        (f"bad: {clean(name, 40).replace('_', ' ')}", count(value)) for name, value in section(known, "bad").items()
-    ]
-    return Sheet("Rows", ("rows", ""), rows)
+    bad = [(clean(name, 40).replace("_", " "), count(value)) for name, value in section(known, "bad").items()]
+    return Sheet("Rows", ("rows", ""), [*rows, *((f"bad: {name}", number) for name, number in bad)])
 
 
 def speed_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -238,28 +227,21 @@ def _rich(sheet: Sheet) -> Table:
     )
     for column, name in enumerate(sheet.header):
         words = column in sheet.words
-        style = "dim" if words and column else ""
-        table.add_column(
-            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name
-        )
+        justify, style = ("left", "dim" if column else "") if words else ("right", "")
+        table.add_column(Text(name), justify=justify, style=style, no_wrap=not words and "\n" not in name)
     for row, cells in enumerate(sheet.rows):
-        table.add_row(
-            *(Text(cell, style="bold" if (row, column) in sheet.strong else "") for column, cell in enumerate(cells))
-        )
+        styles = ["bold" if (row, column) in sheet.strong else "" for column in range(len(cells))]
+        table.add_row(*map(Text, cells, styles))
     return table
 
 
 def _markdown(sheet: Sheet) -> str:
-    lines = [_line([_escaped(name) for name in sheet.header])]
-    lines.append(_line([":--" if column in sheet.words else "--:" for column in range(len(sheet.header))]))
+    lines = [[_escaped(name) for name in sheet.header]]
+    lines.append([":--" if column in sheet.words else "--:" for column in range(len(sheet.header))])
     for row, cells in enumerate(sheet.rows):
         shown = [_escaped(cell) for cell in cells]
-        lines.append(_line([f"**{cell}**" if (row, at) in sheet.strong else cell for at, cell in enumerate(shown)]))
-    return "\n".join(lines)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+        lines.append([f"**{cell}**" if (row, at) in sheet.strong else cell for at, cell in enumerate(shown)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def _escaped(value: object, longest: int = 400) -> str:

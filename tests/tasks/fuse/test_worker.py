@@ -9,7 +9,7 @@ import pytest
 from barycenter.fusion.dataset.schema import feature_schema
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data.duplicates import repeated_keys
-from barycenter.tasks.data.rows import Misfit, Rows, concatenate
+from barycenter.tasks.data.rows import Rows, concatenate
 from barycenter.tasks.fuse.worker import FuseSetting, bad_inputs, rows_written
 from barycenter.tasks.run.input_values import REJECT
 
@@ -86,9 +86,9 @@ def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
 
 
 def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
-    misfit = Misfit(1, "score", "'many' is not a number")
+    misfits = {1: {"score": "'many' is not a number"}}
     one = rows(["a", "b"], text=[1, 2])
-    one = Rows(one.views, one.status, one.kept, one.split_columns, misfits=(misfit,), origins=((0, "a.jsonl", 5),))
+    one = Rows(one.views, one.status, one.kept, one.split_columns, misfits=misfits, origins=((0, "a.jsonl", 5),))
     before = rows(["x", "y", "z"], text=[1, 2, 3])
     both = concatenate([replace(before, origins=((0, "0.jsonl", 0),)), one])
     assert bad_inputs(both, ()).to_pylist() == [
