@@ -170,7 +170,7 @@ class _CancellationWatcher:
             from prefect.states import Cancelled
 
             with get_client(sync_client=True) as client:
-                state = Cancelled(message="Ray's workers are stopped.")
+                state: Any = Cancelled(message="Ray's workers are stopped.")
                 client.set_flow_run_state(self._run_id, state, force=True)
             raise RunError("the run was cancelled in Prefect; run again to go on where this stopped") from error
         finally:

@@ -215,7 +215,7 @@ class _EmbedCall:
 
     def _store(self, rows: list[int], vectors: Vectors) -> None:
         """Notes a batch's vectors; one with a value that is not finite is a bad input, with a reason."""
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.asarray(np.isfinite(vectors).all(axis=1))
         self._result.vectors[rows] = np.where(finite[:, None], vectors, np.float32(0))
         self._result.ok[rows] = finite
         for place in np.flatnonzero(~finite).tolist():

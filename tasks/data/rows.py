@@ -28,8 +28,6 @@ _SPREAD = 64
 
 Result = TypeVar("Result")
 
-Result = TypeVar("Result")
-
 
 @dataclass(frozen=True)
 class Rows:

@@ -163,7 +163,7 @@ def _read(file: Path, *, shapes_only: bool) -> dict[str, torch.Tensor]:
     try:
         if file.suffix == ".safetensors":
             if not shapes_only:
-                return load_file(file)
+                return dict(load_file(file))
             with safe_open(file, framework="pt") as opened:
                 return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118
         if file.suffix not in (".pth", ".pt"):

@@ -71,13 +71,13 @@ def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table
         if isinstance(error, pa.ArrowException | OSError) and not _is_storage_failure(error):
             raise RunError(
                 f"{shard.uri} is damaged: rows {shard.start} to {shard.stop} cannot be read ({first_line(error)}); "
-                "write the file again or read_rows it out of the corpus"
+                "write the file again or take it out of the corpus"
             ) from error
         raise
     if table.num_rows < shard.rows:
         raise RunError(
             f"{shard.uri} is damaged: its columns hold {table.num_rows} of the {shard.rows} rows from {shard.start} on "
-            "that its footer states; write the file again or read_rows it out of the corpus"
+            "that its footer states; write the file again or take it out of the corpus"
         )
     return table
 

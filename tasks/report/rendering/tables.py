@@ -227,8 +227,10 @@ def _rich(sheet: Sheet) -> Table:
     )
     for column, name in enumerate(sheet.header):
         words = column in sheet.words
-        justify, style = ("left", "dim" if column else "") if words else ("right", "")
-        table.add_column(Text(name), justify=justify, style=style, no_wrap=not words and "\n" not in name)
+        style = "dim" if words and column else ""
+        table.add_column(
+            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name
+        )
     for row, cells in enumerate(sheet.rows):
         styles = ["bold" if (row, column) in sheet.strong else "" for column in range(len(cells))]
         table.add_row(*map(Text, cells, styles))
