@@ -160,12 +160,12 @@ class _EmbedCall:
                 self._record(chunk)
             self._add_batches([row for chunk in chunks for row in chunk.rows])
             while self._batches:
-                self._step()
+                self._launch_or_collect()
 
     def finish(self) -> None:
         """Brings in what is under way."""
         while self._batches or self._launched:
-            self._step()
+            self._launch_or_collect()
 
     def close(self) -> None:
         """After a failure: drops what has not begun and waits for the rest."""
@@ -192,7 +192,8 @@ class _EmbedCall:
             self._batches.append(rows[:count])
             rows = rows[count:]
 
-    def _step(self) -> None:
+    def _launch_or_collect(self) -> None:
+        """Launches the next batch, or waits for the one launched first where none is left or enough are under way."""
         if self._batches and len(self._launched) < 2 * self._pipeline.model_threads:
             batch = self._batches.popleft()
             self._launched.append((batch, self._pipeline.launch([prepared for _, prepared in batch])))

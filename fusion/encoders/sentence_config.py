@@ -131,7 +131,7 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
         whole.get("truncate_dim"),
         model_output,
         pad_to_max_length,
-        unsupported or unknown or _missing_pooling(model_output, steps),
+        unsupported or unknown or _pooling_mismatch(model_output, steps),
     )
 
 
@@ -195,7 +195,8 @@ def _processing(config: Mapping[str, Any]) -> tuple[int | None, bool, str | None
     return text.get("max_length", length), text.get("padding") == "max_length", None
 
 
-def _missing_pooling(model_output: ModelOutput | None, steps: list[tuple[str, Path]]) -> str | None:
+def _pooling_mismatch(model_output: ModelOutput | None, steps: list[tuple[str, Path]]) -> str | None:
+    """Why output and steps do not fit: no Pooling where there is a vector a token, or one where there is one a text."""
     pooling = any(kind == "Pooling" for kind, _ in steps)
     if model_output is None or model_output.pooled != pooling:
         return None

@@ -65,5 +65,5 @@ class InProcessExecutor:
         """This process is alive."""
 
     def shortage(self) -> str:
-        """Nothing is short: a worker starts at once."""
+        """The end of the message that no worker started; here it can only say that one starts at once."""
         return "this process starts one at once"

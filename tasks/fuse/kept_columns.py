@@ -13,7 +13,7 @@ _OFFSET = re.compile(r"[+-]\d\d:?\d\d")
 
 
 def check_kept(run: Run) -> None:
-    """Raises JobError on kept columns whose values would not come through the feature files."""
+    """Raises JobError on kept columns of a type that would not come through the feature files."""
     for name in run.job.corpus.keep:
         kind = run.corpus.columns[name]
         if (problem := kept_problem(kind)) is not None:

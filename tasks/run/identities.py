@@ -71,7 +71,7 @@ def moments_parts(run: Run) -> Parts:
         "layout": LAYOUTS["moments"],
         "embeddings": list(embedding_ids(run).items()),
         "folds": run.job.alignment.folds,
-        **_sides(run),
+        **_train_columns(run),
     }
 
 
@@ -92,7 +92,7 @@ def alignment_parts(run: Run) -> Parts:
         "weights": list(run.job.input_weights.items()) if average.method == "weighted" else None,
         "task": train.task if train is not None else None,
         "seed": run.job.seed if settings.method in LEARNED else None,
-        **_sides(run),
+        **_train_columns(run),
     }
 
 
@@ -167,8 +167,8 @@ def report_id(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> str:
     return digest(report_parts(run, manifest, summary))
 
 
-def _sides(run: Run) -> Parts:
-    """The kept columns that labels, groups and the split come from, as they are read."""
+def _train_columns(run: Run) -> Parts:
+    """Name, origin and type of the columns that target, split and groups come from; [] where there is none."""
     train = run.job.train
     return {
         key: run.corpus.describe_columns([column] if (column := getattr(train, key, None)) is not None else [])

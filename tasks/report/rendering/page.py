@@ -202,7 +202,7 @@ def _tried(report: Mapping[str, Any]) -> dict[str, Any] | None:
 def _figures(
     report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapping[str, bytes]
 ) -> dict[str, dict[str, Any]]:
-    captions = _CAPTIONS | {"map": _map_caption(samples), "correlations": _correlation_caption(report)}
+    captions = _CAPTIONS | {"map": _scatter_caption(samples), "correlations": _correlation_caption(report)}
     figures = {}
     for name, content in images.items():
         stem = name.removesuffix(".png")
@@ -220,7 +220,8 @@ def _data_uri(content: bytes, kind: Literal["png", "jpeg"]) -> Markup:
     return Markup(f"data:image/{kind};base64,") + base64.b64encode(content).decode()
 
 
-def _map_caption(samples: Mapping[str, Any]) -> str:
+def _scatter_caption(samples: Mapping[str, Any]) -> str:
+    """How many fused vectors the scatter plot shows, and what brought them into the plane."""
     method = clean(section(samples, "map").get("method") or "PCA", 20)
     rows = count(len(items(section(samples, "map"), "x")))
     return f"{rows} fused vectors in the plane ({method}), coloured by label where there is a target"
