@@ -83,7 +83,7 @@ def datasets_values(out, name, monkeypatch):
 
 
 def fused_values(out, name):
-    table = FusedRows(out)._source.arrow().to_table(columns=["id", name])
+    table = FusedRows(out)._reader.arrow().to_table(columns=["id", name])
     return ordered(table.column("id").to_pylist(), table.column(name).to_pylist())
 
 
