@@ -98,7 +98,14 @@ def test_the_report_is_rebuilt_without_computing_anything(hostile, monkeypatch, 
     def refuse(*_args, **_more):
         raise AssertionError("computed again")
 
-    for name in ("probe", "cross_validated_probe", "retrieval", "gallery", "plane", "dimension_curve"):
+    for name in (
+        "probe",
+        "cross_validated_probe",
+        "retrieval",
+        "neighbor_examples",
+        "project_to_plane",
+        "dimension_curve",
+    ):
         monkeypatch.setattr(barycenter.tasks.report.stage, name, refuse)
     result = CliRunner().invoke(app, ["report", str(write_job(tmp_path / "job.yaml", job))])
     assert result.exit_code == 0, result.output
