@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.arrays import FloatArray
+from barycenter.fusion.arrays import BLOCK_ROWS, FloatArray
 from barycenter.fusion.parameters import check_whole
 
 Views = Mapping[str, FloatArray]
-
-_CHECKED_ROWS = 8192
 
 
 def check_views(views: Any, widths: Mapping[str, int] | None = None) -> dict[str, NDArray[Any]]:
@@ -165,8 +163,8 @@ def check_rows(views: Mapping[str, NDArray[Any]], first: int = 0) -> None:
         ValueError: See :func:`present_rows`.
     """
     for name, values in views.items():
-        for start in range(0, len(values), _CHECKED_ROWS):
-            block = as_matrix(name, values[start : start + _CHECKED_ROWS])
+        for start in range(0, len(values), BLOCK_ROWS):
+            block = as_matrix(name, values[start : start + BLOCK_ROWS])
             present_rows(name, block, np.arange(first + start, first + start + len(block)))
 
 

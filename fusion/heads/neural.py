@@ -44,7 +44,7 @@ class NeuralHead(Head):
         task: ``classification``, ``multilabel`` or ``regression``; ``auto`` follows from the targets.
         class_weight: ``balanced``, or ``{class: weight}``; classification only.
         hidden: Width of the hidden layer.
-        batch_size: HeadRows of a step, over all ranks.
+        batch_size: Rows of a step, over all ranks.
         learning_rate: Of Adam.
         weight_decay: Of what the linear head does not have.
         epochs: At most.

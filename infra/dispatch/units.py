@@ -102,20 +102,20 @@ class WorkSource:
         self._first = deque(first)
         self._waiting_for: Work | None = None
         self._started = not first
-        self.exhausted = False
+        self._exhausted = False
 
     def take(self, room: int) -> Iterator[Attempts]:
         """At most ``room`` units."""
         if not self._started:
             self._started = True
             yield self._next_first()
-        while self._waiting_for is None and not self.exhausted and room > 0:
+        while self._waiting_for is None and not self._exhausted and room > 0:
             room -= 1
             try:
                 work = next(self._work)
                 yield Attempts(work, work.rows)
             except StopIteration:
-                self.exhausted = True
+                self._exhausted = True
 
     def done(self, work: Work) -> None:
         """Opens the way to the other units if this was the first."""
@@ -129,7 +129,7 @@ class WorkSource:
     @property
     def at_end(self) -> bool:
         """Whether every unit has been handed out."""
-        return self.exhausted and self._waiting_for is None
+        return self._exhausted and self._waiting_for is None
 
     def _next_first(self) -> Attempts:
         self._waiting_for = self._first.popleft()

@@ -2,12 +2,17 @@
 
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.ray.executor import RayExecutor
+from barycenter.infra.storage import Storage
+
+if TYPE_CHECKING:
+    from barycenter.fusion.training.context import Checkpoint
+    from barycenter.infra.ray.training import Loop
 
 _ROWS_WORTH_A_WORKER = 256
 _MOST_AUTO_THREADS = 4
@@ -78,6 +83,21 @@ class Cluster:
     ) -> Executor:
         """What runs the workers of a stage on this cluster; their names begin with ``name``."""
         return RayExecutor(worker, args, allocation, name)
+
+    def train(
+        self,
+        loop: "Loop",
+        config: dict[str, Any],
+        *,
+        allocation: WorkerAllocation,
+        storage: Storage,
+        folder: str,
+        name: str,
+    ) -> "Checkpoint":
+        """Runs a training loop on ranks of this cluster; see :func:`barycenter.infra.ray.training.train`."""
+        from barycenter.infra.ray.training import train  # imports torch
+
+        return train(loop, config, allocation=allocation, storage=storage, folder=folder, name=name)
 
     def _gpu_share(self, gpus: float | Literal["auto"]) -> float:
         most = max((node.gpus for node in self.nodes), default=0.0)

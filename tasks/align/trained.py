@@ -25,7 +25,6 @@ from barycenter.tasks.align.worker import FeatureMoments
 from barycenter.tasks.data.rows import RowReader, sample_shards
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
-from barycenter.tasks.run.workers import train as train_on_workers
 
 EPOCH_ROWS = 1_000_000
 HELD_OUT_ROWS = 20_000
@@ -100,9 +99,7 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
         config = {"network": network, "settings": settings, "data": data, "steps": steps}
         folder = f"alignment/training/{digest(key, plan.workers)}-{'inner' if hold else 'all'}"
         name, storage = f"{run.job.name}-align", run.storage
-        return train_on_workers(
-            cluster, train_on_shards, config, allocation=plan, storage=storage, folder=folder, name=name
-        )
+        return cluster.train(train_on_shards, config, allocation=plan, storage=storage, folder=folder, name=name)
 
     inner = alignment.inner(moments)
     found = on_workers(alignment.start(inner), alignment.settings(), inner.total.n, True)

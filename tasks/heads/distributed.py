@@ -14,7 +14,6 @@ from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labelled_rows import Survey, read_labelled
-from barycenter.tasks.run.workers import train as train_on_workers
 
 _ROWS_WORTH_A_RANK = 100_000
 
@@ -47,7 +46,7 @@ def train_neural_head(
         allocation = on.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         allocation = replace(allocation, workers=min(allocation.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
         folder, name = f"{folder}/training", f"{name}-train"
-        trained = train_on_workers(on, head_loop, config, allocation=allocation, storage=sink, folder=folder, name=name)
+        trained = on.train(head_loop, config, allocation=allocation, storage=sink, folder=folder, name=name)
     return NeuralHead.restore(trained.state, trained.tensors)
 
 

@@ -31,33 +31,24 @@ class ThisProcess(Cluster):
         """One worker in the calling process, whatever the allocation; its threads are kept to."""
         return InProcessExecutor(worker, args, allocation.threads)
 
-
-THIS_PROCESS = ThisProcess("this process", (Node(float(os.cpu_count() or 1), 0.0),))
-
-
-def train(
-    cluster: Cluster,
-    loop: "Loop",
-    config: dict[str, Any],
-    *,
-    allocation: WorkerAllocation,
-    storage: Storage,
-    folder: str,
-    name: str,
-) -> "Checkpoint":
-    """Runs a training loop on ranks of a cluster, or as a single rank in this process.
-
-    Arguments, result and errors are those of :func:`barycenter.infra.ray.training.train`; in :data:`THIS_PROCESS` no
-    checkpoint is kept.
-    """
-    if isinstance(cluster, ThisProcess):
-        from barycenter.fusion.training.context import LocalContext
+    def train(
+        self,
+        loop: "Loop",
+        config: dict[str, Any],
+        *,
+        allocation: WorkerAllocation,
+        storage: Storage,  # noqa: ARG002 - no checkpoint is kept
+        folder: str,  # noqa: ARG002
+        name: str,  # noqa: ARG002
+    ) -> "Checkpoint":
+        """Runs a training loop as a single rank in the calling process; no checkpoint is kept."""
+        from barycenter.fusion.training.context import LocalContext  # imports torch
 
         with threadpool_limits(allocation.threads):
             return loop(LocalContext(), config)
-    from barycenter.infra.ray.training import train as train_on_ray  # imports torch
 
-    return train_on_ray(loop, config, allocation=allocation, storage=storage, folder=folder, name=name)
+
+THIS_PROCESS = ThisProcess("this process", (Node(float(os.cpu_count() or 1), 0.0),))
 
 
 def block_workers(cluster: Cluster, ray: RayJob, blocks: int) -> WorkerAllocation:
