@@ -13,6 +13,7 @@ from barycenter.fusion.alignment import Alignment, Identity
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import builtin
 from barycenter.infra.corpus import corpus as opening
+from barycenter.infra.corpus.formats import lines
 from barycenter.infra.job.models import Job
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.settings import Execution
@@ -72,7 +73,7 @@ def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
         job: The job.
         sample: Rows that the types of JSON Lines are taken from.
     """
-    with mock.patch.object(opening, "_index_sources", _peeked_with(sample)):
+    with mock.patch.object(opening, "_index_sources", _sampled(sample)):
         run = prepare(job)
     execution = Execution(batch=64, threads=1, dtype="float32", device="cpu")
     for name in run.inputs:
@@ -91,21 +92,19 @@ def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
     return run, manifest
 
 
-def _peeked_with(sample: int) -> Any:
-    """Looks at files as the corpus does, at fewer of their first rows and none of the later."""
-    from barycenter.infra.corpus.formats import lines
-
+def _sampled(sample: int) -> Any:
+    """Indexes files as the corpus does, with the types of fewer of their first rows and of none of the later."""
     real = opening._index_sources
 
-    def peeked(files: Any, form: Any, entries: Any, stride: int) -> Any:
-        peek = type(form).peek
+    def index_sources(files: Any, form: Any, entries: Any, rows_per_shard: int) -> Any:
+        index = type(form).index_source
         with (
-            mock.patch.object(type(form), "peek", lambda self, *args: peek(self, *args[:-1], sample)),
-            mock.patch.object(lines, "_LATER", 0),
+            mock.patch.object(type(form), "index_source", lambda self, *args: index(self, *args[:-1], sample)),
+            mock.patch.object(lines, "_LATER_RECORDS", 0),
         ):
-            return real(files, form, entries, stride)
+            return real(files, form, entries, rows_per_shard)
 
-    return peeked
+    return index_sources
 
 
 class _Progress:
