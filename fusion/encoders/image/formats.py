@@ -9,7 +9,8 @@ from barycenter.fusion.errors import BadInputError, Reason
 
 _ICON = b"\0\0\1\0"
 _PREFIX = 16
-_JPEG_XL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_JPEG_XL_STREAM = b"\xff\x0a"
+_JPEG_XL = (_JPEG_XL_STREAM, b"\0\0\0\x0cJXL \r\n\x87\n")
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"mif2", b"msf1"}
 _XPM = re.compile(rb"\s*(/\* XPM \*/|! XPM2|#define\s+\w*_format\b)")
 
@@ -76,6 +77,8 @@ def begins_like_picture(encoded: bytes) -> bool:
     (True, False)
     """
     Image.init()
+    if encoded.startswith(_JPEG_XL_STREAM):
+        return False
     if encoded.startswith((b"BM", b"P")):
         return _BITMAP.match(encoded) is not None or _PORTABLE.match(encoded) is not None
     return (

@@ -88,6 +88,8 @@ _NAME = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_
 @given(st.lists(_NAME, min_size=1, max_size=40).map("/".join), st.sampled_from(["", ".jpg", ".png"]))
 def test_paths_are_not_taken_for_base64(path: str, ending: str) -> None:
     assert inline_picture(path + ending, MOST) is None
+    assert inline_picture("/" + path + ending, MOST) is None
+    assert inline_picture("/work/" + path + ending, MOST) is None
 
 
 @pytest.mark.parametrize(
@@ -99,6 +101,8 @@ def test_paths_are_not_taken_for_base64(path: str, ending: str) -> None:
         "blobs/" + "0f" * 32,
         "data/a.png",
         "b'x.png'",
+        "/workspace/data/pictures/of/products/a.png",
+        "/work/shared/data/grocery/images/test_Alpro-Blueberry-Soyghurt_001",
     ],
 )
 def test_paths_that_look_like_it(path: str) -> None:
