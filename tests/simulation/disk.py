@@ -6,13 +6,14 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 from barycenter.infra.storage.local import Disk, LocalStore
-from tests.simulation.kernel import Kernel
+from tests.simulation.kernel import Kernel, Process
 
 HOT = ("lease/", "manifest", "promotions/", "pins")
 """Where the commit protocol keeps its files: more happens between operations there."""
@@ -75,8 +76,9 @@ class SimulatedDisk(Disk):
         changed: Callable[[str, bytes | None, bytes | None], None],
         links: bool = True,
     ) -> None:
-        self._kernel, self._cut, self._changed, self._links = kernel, len(root) + 1, changed, links
+        self._kernel, self._root, self._cut, self._changed, self._links = kernel, root, len(root) + 1, changed, links
         self._top = Folder()
+        self._locks: dict[str, Process] = {}
         self._numbers = itertools.count(1)
 
     # What LocalStore calls.
@@ -170,6 +172,20 @@ class SimulatedDisk(Disk):
             else:
                 yield prefix + name, len(entry.data) if sizes else -1
 
+    @contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        self._step("lock", str(folder))
+        holder, process = self._locks.get(str(folder)), self._kernel.process
+        while holder is not None and holder.alive:
+            self._kernel.wait(lambda: self._locks.get(str(folder)) is None or not self._locks[str(folder)].alive)
+            holder = self._locks.get(str(folder))
+        self._locks[str(folder)] = process
+        try:
+            yield
+        finally:
+            if self._locks.get(str(folder)) is process:
+                del self._locks[str(folder)]
+
     def for_arrow(self, path: Path) -> BinaryIO:
         return self.open(path)
 
@@ -188,10 +204,17 @@ class SimulatedDisk(Disk):
                 if isinstance(entry, Folder):
                     visit(entry, f"{path}{name}/")
                 else:
-                    found[(path + name)[self._cut - 1 :]] = entry.data
+                    found[f"/{path}{name}"[self._cut :]] = entry.data
 
         visit(self._top, "")
         return {path: data for path, data in found.items() if path.startswith(prefix)}
+
+    def peek(self, path: str) -> bytes | None:
+        """The content of a file, without taking a step; None if there is none."""
+        folder, _, name = f"{self._root}/{path}".rpartition("/")
+        there = self._find_folder(folder)
+        entry = None if there is None else there.get(name)
+        return entry.data if isinstance(entry, Inode) else None
 
     def restore(self, contents: dict[str, bytes], root: str) -> None:
         """Puts files there, synced."""

@@ -5,6 +5,7 @@ import itertools
 import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 FOREVER = float("inf")
@@ -32,14 +33,18 @@ class Process:
 
     Attributes:
         name: Unique in the world.
+        host: The machine that it runs on.
         offset: Its monotonic clock's difference from the world's.
         random: Its own chance, the same in every schedule.
+        children: Numbers what it starts.
         at_end: Called once it is dead, whoever killed it.
     """
 
     def __init__(self, name: str, seed: object, offset: float = 0.0) -> None:
         self.name, self.offset, self.alive = name, offset, True
         self.frozen_until = 0.0
+        self.children = itertools.count(1)
+        self.host = ""
         self.random = random.Random(f"{seed}/{name}")
         self.at_end: list[Callable[[], None]] = []
 
@@ -176,6 +181,10 @@ class Kernel:
         self._stopping = True
         raise Killed
 
+    def processes(self) -> list[Process]:
+        """Every process that has a thread."""
+        return list({id(thread.process): thread.process for thread in self._threads}.values())
+
     def ready(self) -> list[Thread]:
         """The threads that could run now, the running one left out."""
         return [thread for thread in self._threads if thread is not self.current and thread.ready(self.now)]
@@ -238,7 +247,8 @@ class Kernel:
 
     def _fire(self) -> None:
         while self._timers and self._timers[0][0] <= self.now:
-            heapq.heappop(self._timers)[2]()
+            with suppress(Killed):
+                heapq.heappop(self._timers)[2]()
 
     def _carry(self, thread: Thread) -> None:
         """The life of a thread, once it is its turn for the first time."""
@@ -287,25 +297,3 @@ class _Carrier:
         while True:
             self.gate.acquire()
             self.job()
-
-
-class KernelClock:
-    """The clock of whichever process runs."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-
-    def monotonic(self) -> float:
-        return self._kernel.now + self._kernel.process.offset
-
-    def time(self) -> float:
-        return 1.7e9 + self._kernel.now
-
-    def sleep(self, seconds: float) -> None:
-        self._kernel.sleep(seconds)
-
-    def uniform(self, low: float, high: float) -> float:
-        return self._kernel.process.random.uniform(low, high)
-
-    def token(self, size: int) -> str:
-        return self._kernel.process.random.randbytes(size).hex()

@@ -31,6 +31,7 @@ class SimulatedBucket:
         self, kernel: Kernel, folder: str, changed: Callable[[str, bytes | None, bytes | None], None], page: int = 1000
     ) -> None:
         self._kernel, self._cut, self._changed, self._page = kernel, len(folder) + 1, changed, page
+        self._folder = folder
         self._objects: dict[str, tuple[bytes, str]] = {}
         self._uploads: dict[str, tuple[str, dict[int, bytes]]] = {}
         self._numbers = itertools.count(1)
@@ -75,6 +76,11 @@ class SimulatedBucket:
         """Every object below the folder, without taking a step."""
         cut = self._cut
         return {key[cut:]: data for key, (data, _) in self._objects.items() if key[cut:].startswith(prefix)}
+
+    def peek(self, path: str) -> bytes | None:
+        """The content of an object, without taking a step; None if there is none."""
+        found = self._objects.get(f"{self._folder}/{path}")
+        return None if found is None else found[0]
 
     def restore(self, contents: dict[str, bytes], folder: str) -> None:
         """Puts objects there."""

@@ -48,7 +48,7 @@ class SimulatedExecutor:
         self._driver.at_end.append(self._orphan)
 
     def start(self) -> StartedWorker:
-        name = f"{self._driver.name}.worker{id_of(self._driver)}"
+        name = f"{self._driver.name}.worker{next(self._driver.children)}"
         worker = _Worker(Process(name, self._seed, self._driver.offset))
         self._all.append(worker.process)
         loading = Call(None, ())
@@ -114,9 +114,3 @@ class SimulatedExecutor:
             if process.alive:
                 after = self._driver.random.uniform(0, ORPHAN_SECONDS)
                 self._kernel.at(self._kernel.now + after, lambda process=process: self._kernel.end(process))  # type: ignore[misc]
-
-
-def id_of(driver: Process) -> int:
-    """Numbers the workers of a driver, whichever executor starts them."""
-    driver.workers_started = getattr(driver, "workers_started", 0) + 1  # type: ignore[attr-defined]
-    return int(driver.workers_started)  # type: ignore[attr-defined]
