@@ -1,6 +1,7 @@
 """Files on a local (or mounted) file system: a file appears whole or not at all."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,9 +20,15 @@ _CLAIM_POLL = 0.02
 class Disk:
     """What a local store asks of the operating system, call by call; a simulation replaces it."""
 
-    def make_folder(self, folder: Path) -> None:
-        """Makes a folder and those above it, where they are not there."""
-        folder.mkdir(parents=True, exist_ok=True)
+    def make_folder(self, folder: Path) -> bool:
+        """Makes a folder, if it is not there; whether it made it. ``FileNotFoundError`` where the one above is not."""
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+            return False
+        return True
 
     def open_new(self, path: Path) -> BinaryIO:
         """A stream into a file that was not there; ``FileExistsError`` if it was."""
@@ -88,6 +95,17 @@ class Disk:
                     with suppress(FileNotFoundError):
                         yield prefix + entry.name, entry.stat().st_size
 
+    @contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Holds the lock of a folder; where a mount has no locks, nothing."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
     def for_arrow(self, path: Path) -> Path | BinaryIO:
         """What pyarrow reads a file from."""
         return path
@@ -98,6 +116,7 @@ class LocalStore:
 
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root, self._disk = root, disk or Disk()
+        self._lasting: set[Path] = set()
 
     def uri(self, path: str) -> str:
         """The absolute local path."""
@@ -122,7 +141,7 @@ class LocalStore:
         temporary = self._temporary(target)
         try:
             with storage_errors(self.uri(path)):
-                self._disk.make_folder(target.parent)
+                self._make_folder(target.parent)
                 stream = self._disk.open_new(temporary)
             with full_disk_errors(self.uri(path)), stream:
                 yield stream
@@ -141,7 +160,7 @@ class LocalStore:
         target = self._root / path
         temporary = self._temporary(target)
         with storage_errors(self.uri(path)):
-            self._disk.make_folder(target.parent)
+            self._make_folder(target.parent)
             try:
                 with self._disk.open_new(temporary) as stream:
                     stream.write(data)
@@ -160,6 +179,17 @@ class LocalStore:
             finally:
                 with suppress(OSError):
                     self._disk.unlink(temporary)
+
+    def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
+        """Writes ``path`` if it still holds ``before``; others that do so wait for each other."""
+        if before is None:
+            return self.create(path, data)
+        with storage_errors(self.uri(path)), self._disk.locked((self._root / path).parent):
+            if not self.exists(path) or self.read(path) != before:
+                return False
+            with self.writing(path) as stream:
+                stream.write(data)
+            return True
 
     def read(self, path: str) -> bytes:
         """The whole file."""
@@ -196,6 +226,20 @@ class LocalStore:
     def abandon_uploads(self) -> int:
         """Nothing: unfinished local writes are temporary files."""
         return 0
+
+    def _make_folder(self, folder: Path) -> None:
+        """Makes a folder and those above it, where they are not there, so that a power cut leaves them there."""
+        try:
+            made = self._disk.make_folder(folder)
+        except FileNotFoundError:
+            self._make_folder(folder.parent)
+            made = self._disk.make_folder(folder)
+        if made or (folder not in self._lasting and folder != self._root and folder.is_relative_to(self._root)):
+            if not made:  # another process may have made it, and not have come further
+                self._make_folder(folder.parent)
+            with suppress(PermissionError):  # of a folder above the output that lets nobody list it
+                self._disk.sync_folder(folder.parent)
+            self._lasting.add(folder)
 
     def _prune(self, folder: Path) -> None:
         while folder != self._root and folder.is_relative_to(self._root):

@@ -83,10 +83,16 @@ class SimulatedDisk(Disk):
 
     # What LocalStore calls.
 
-    def make_folder(self, folder: Path) -> None:
-        if self._find_folder(str(folder)) is None:
-            self._step("mkdir", str(folder), _WRITE_FAULTS)
-            self._folder(str(folder), make=True)
+    def make_folder(self, folder: Path) -> bool:
+        if self._find_folder(str(folder)) is not None:
+            return False
+        above, name = self._place("mkdir", str(folder), _WRITE_FAULTS)
+        if isinstance(above.get(name), Inode):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+        if name in above:
+            return False
+        above.put(name, Folder())
+        return True
 
     def open_new(self, path: Path) -> BinaryIO:
         folder, name = self._place("create", str(path), _WRITE_FAULTS)

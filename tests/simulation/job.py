@@ -106,14 +106,14 @@ def rows_of(content: bytes) -> int:
 class EmbedWorker:
     """Embeds shards; ``crash`` brings its process down, ``began`` is told of each."""
 
-    def __init__(self, job: TinyJob, storage: Storage, mended: bool, notes: "Notes") -> None:
+    def __init__(self, job: TinyJob, storage: Storage, mended: Callable[[], bool], notes: "Notes") -> None:
         self._job, self._storage, self._mended, self._notes = job, storage, mended, notes
 
     def run(self, unit: Unit) -> str:
         self._notes.begins(f"embed {unit.shard}")
         self._fall(unit.shard, [row for row in range(ROWS) if row not in unit.skip])
         path = embedding_path(INPUT, self._job.encoder, f"s{unit.shard}")
-        content = embedding(self._job, unit.shard, unit.skip, self._mended)
+        content = embedding(self._job, unit.shard, unit.skip, self._mended())
         if unit.replace:
             self._storage.write(path, content)
         else:
@@ -155,10 +155,12 @@ class FuseWorker:
 
 
 class Notes:
-    """What one run did, unit by unit; ``violated`` is called with what must not be."""
+    """What one run did, unit by unit; ``violated`` is called with what must not be, ``mended`` says whether bad rows are good by now."""
 
-    def __init__(self, crash: Callable[[], None], violated: Callable[[str, str], None]) -> None:
-        self.crash, self._violated = crash, violated
+    def __init__(
+        self, crash: Callable[[], None], violated: Callable[[str, str], None], mended: Callable[[], bool]
+    ) -> None:
+        self.crash, self._violated, self.mended = crash, violated, mended
         self.done: Counter[str] = Counter()
 
     def begins(self, unit: str) -> None:
@@ -190,7 +192,7 @@ def _embed(job: TinyJob, storage: Storage, executor: Callable[..., Executor], no
     if units:
         failed = dispatch(
             units,
-            executor(lambda: EmbedWorker(job, storage, job.retry_bad, notes)),
+            executor(lambda: EmbedWorker(job, storage, notes.mended, notes)),
             on_done=lambda work, _: notes.ended(work.id),
             without_rows=lambda work, rows: replace(work, payload=replace(work.payload, skip=(*work.payload.skip, *rows))),
         )

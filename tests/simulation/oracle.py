@@ -35,7 +35,6 @@ class Oracle:
         self.manifests: dict[int, dict[str, Any]] = {}
         self.collected: set[int] = set()
         self.checks: Counter[str] = Counter()
-        self._bodies: dict[int, bytes] = {}
         self._parents: set[int] = set()
         self._owners: dict[str, set[int]] = {}
         self._content: dict[str, tuple[Any, ...]] = {}
@@ -47,7 +46,7 @@ class Oracle:
 
     def load(self, contents: Mapping[str, bytes]) -> None:
         """Takes what is stored for given: at the beginning, and after the power has gone."""
-        self.manifests, self._owners, self._bodies, self._promotions = {}, {}, {}, {}
+        self.manifests, self._owners, self._content, self._promotions = {}, {}, {}, {}
         self._parents = set()
         for path in sorted(contents, key=lambda each: (len(each), each)):
             self._noticed(path, contents[path])
@@ -110,10 +109,11 @@ class Oracle:
         number = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else 0
         if top == "manifests" and number and content:
             manifest = json.loads(content)
-            self.manifests[number], self._bodies[number] = manifest, content
+            self.manifests[number] = manifest
             self._parents.add(manifest["parent"] or 0)
             for file in self.paths(manifest):
                 self._owners.setdefault(file, set()).add(number)
+            self._content.setdefault(manifest["version"], _identity(manifest))
         if top == "promotions" and number and content:
             self._promotions[number] = json.loads(content)
 
@@ -156,10 +156,13 @@ class Oracle:
             self._violated("rows", f"version {number}: {rows}")
         self._noticed(f"manifests/{number}.json", after)
         self._verify(number, manifest)
-        named = (tuple(sorted((file["path"], file["sha256"]) for file in manifest["files"])), rows["written"])
-        if self._content.setdefault(manifest["version"], named) != named:
-            self._violated("identity", f"version id {manifest['version']} names two contents")
+        self._named(number, manifest)
         self._to_be_shown.append(self._rule())
+
+    def _named(self, number: int, manifest: Mapping[str, Any]) -> None:
+        """Of the versions that are there, those with one id have one content."""
+        if self._content[manifest["version"]] != _identity(manifest):
+            self._violated("identity", f"version {number}: its id {manifest['version']} names two contents")
 
     def _verify(self, number: int, manifest: Mapping[str, Any]) -> None:
         self.checks["what is committed verifies"] += 1
@@ -208,4 +211,10 @@ class Oracle:
             self._owners[path].discard(number)
             if not self._owners[path]:
                 del self._owners[path]
+        self._content = {manifest["version"]: self._content[manifest["version"]] for manifest in self.manifests.values()}
         self.collected.add(number)
+
+
+def _identity(manifest: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a version id must name once and for all."""
+    return tuple((file["path"], file["sha256"]) for file in manifest["files"]), manifest["rows"]["written"]

@@ -151,9 +151,9 @@ def trace_of(failure: Failure) -> list[str]:
     last = None
     for now, thread, operation, action in trace:
         if action is None and thread == last:
-            lines[-1] += f", {operation}"
+            lines[-1] += f", {operation}" if len(lines[-1]) < 600 else "" if lines[-1].endswith("...") else ", ..."
         else:
             event = f" [{' '.join(map(str, action))}]" if action is not None else ""
             lines.append(f"{now:9.2f} {thread}{event}: {operation}")
         last = thread
-    return lines
+    return lines[-60:]

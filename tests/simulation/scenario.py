@@ -120,7 +120,9 @@ def run_job(world: World, actor: Actor) -> None:
     def executor(make: Callable[[], object]) -> SimulatedExecutor:
         return SimulatedExecutor(world.kernel, make, actor.workers, world.seed, actor.lingering)
 
-    manifest = run(actor.job, storage, executor, Notes(crash, world.violated))
+    world.mended |= actor.job.retry_bad
+    notes = Notes(crash, world.violated, lambda: world.mended)
+    manifest = run(actor.job, storage, executor, notes)
     world.acknowledged.append(manifest.number)
     world.oracle.check_committed(manifest.number)
 
@@ -219,7 +221,7 @@ def afterwards(world: World, scenario: Scenario) -> None:
     world.kernel.run(QUIET)
     try:
         if world.outcomes["afterwards: done"] != 1:
-            world.violated("afterwards", f"the undisturbed runs ended so: {dict(world.outcomes)}")
+            world.violated("afterwards", f"the undisturbed runs ended so: {world.errors}")
         world.oracle.check_shown()
         world.oracle.check_all()
     except Killed:

@@ -27,6 +27,7 @@ class _Worker:
         self.process = process
         self.object: Any = None
         self.calls: deque[Call] = deque()
+        self.at_work = False
 
 
 class SimulatedExecutor:
@@ -78,7 +79,9 @@ class SimulatedExecutor:
         if not self._driver.alive:
             return
         process: Process = worker.handle.process
-        if self._lingering and worker.handle.calls:
+        if self._lingering and worker.handle.at_work:
+            while len(worker.handle.calls) > 1:
+                worker.handle.calls.pop()
             self._kernel.at(self._kernel.now + self._lingering, lambda: self._kernel.end(process))
         else:
             self._kernel.end(process)
@@ -93,7 +96,7 @@ class SimulatedExecutor:
         random = worker.process.random
         while True:
             self._kernel.wait(lambda: bool(worker.calls))
-            call = worker.calls[0]
+            call, worker.at_work = worker.calls[0], True
             if call.function is None:
                 self._kernel.sleep(LOAD_SECONDS)
                 outcome = outcome_of(lambda: setattr(worker, "object", self._make()))
@@ -101,7 +104,7 @@ class SimulatedExecutor:
                 self._kernel.sleep(random.uniform(0, 2 * UNIT_SECONDS))
                 outcome = outcome_of(call.function, *call.args)
             worker.calls.popleft()
-            call.outcome = outcome
+            call.outcome, worker.at_work = outcome, False
 
     def _lose(self, worker: _Worker) -> None:
         for call in worker.calls:

@@ -18,6 +18,9 @@ from tests.simulation.objects import SimulatedBucket, SimulatedS3Store
 from tests.simulation.oracle import Oracle
 from tests.simulation.threads import OneAfterTheOther, SimulatedThreading
 
+POLL_SECONDS = 4.0
+"""Between two looks of a process that waits for the output; fewer than in earnest, because each costs steps."""
+
 MULTIPART = 256
 """Bytes from which a simulated S3 object is a multipart upload, so that tiny files are some."""
 
@@ -48,7 +51,9 @@ class World:
             self.store.restore(contents or {}, "/world/out")
         self.processes: dict[str, Process] = {}
         self.outcomes: Counter[str] = Counter()
+        self.errors: dict[str, str] = {}
         self.keeps: dict[str, int] = {}
+        self.mended = False
         self.oracle = Oracle(self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0))
         self.oracle.load(contents or {})
         self.acknowledged: list[int] = []
@@ -66,6 +71,7 @@ class World:
                 self.outcomes[f"{kind}: done"] += 1
             except BarycenterError as error:
                 self.outcomes[f"{kind}: {type(error).__name__}"] += 1
+                self.errors[name] = str(error)
             except Killed:
                 self.outcomes[f"{kind}: killed"] += 1
                 raise
@@ -150,6 +156,7 @@ def simulated() -> Iterator[None]:
         mock.patch.object(lease, "process_id", lambda: _world().kernel.process.name),
         mock.patch.object(lease, "process_lives", _process_lives),
         mock.patch.object(lease, "describe_process", lambda: _world().kernel.process.name),
+        mock.patch.object(lease, "_POLL_SECONDS", POLL_SECONDS),
         mock.patch.object(embedding_files, "ThreadPoolExecutor", OneAfterTheOther),
         mock.patch("barycenter.infra.storage.remote._PART", MULTIPART),
     ]
