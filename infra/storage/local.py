@@ -13,6 +13,7 @@ from barycenter.infra.storage.errors import full_disk_errors, storage_errors
 
 TEMPORARY_SUFFIX = ".tmp"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+_TRIES = 5
 _CLAIM_SECONDS = 10.0
 _CLAIM_POLL = 0.02
 
@@ -157,28 +158,34 @@ class LocalStore:
 
     def create(self, path: str, data: bytes) -> bool:
         """Writes ``path`` unless it exists; of several writers exactly one gets True."""
-        target = self._root / path
-        temporary = self._temporary(target)
         with storage_errors(self.uri(path)):
-            self._make_folder(target.parent)
+            for _ in range(_TRIES - 1):
+                # Garbage collection takes away the temporary files, and the empty folders, of others that only begin.
+                with suppress(FileNotFoundError):
+                    return self._created(self._root / path, data)
+            return self._created(self._root / path, data)
+
+    def _created(self, target: Path, data: bytes) -> bool:
+        temporary = self._temporary(target)
+        self._make_folder(target.parent)
+        try:
+            with self._disk.open_new(temporary) as stream:
+                stream.write(data)
+                self._disk.sync(stream)
             try:
-                with self._disk.open_new(temporary) as stream:
-                    stream.write(data)
-                    self._disk.sync(stream)
-                try:
-                    self._disk.link(temporary, target)
-                except FileExistsError:
+                self._disk.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not self._placed_by_claim(temporary, target):
                     return False
-                except OSError as error:
-                    if error.errno not in _NO_LINKS:
-                        raise
-                    if not self._placed_by_claim(temporary, target):
-                        return False
-                self._disk.sync_folder(target.parent)
-                return True
-            finally:
-                with suppress(OSError):
-                    self._disk.unlink(temporary)
+            self._disk.sync_folder(target.parent)
+            return True
+        finally:
+            with suppress(OSError):
+                self._disk.unlink(temporary)
 
     def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
         """Writes ``path`` if it still holds ``before``; others that do so wait for each other."""

@@ -261,7 +261,7 @@ class SimulatedDisk(Disk):
 
     def _find_folder(self, path: str) -> Folder | None:
         found: Any = self._top
-        for part in path.split("/")[1:]:
+        for part in filter(None, path.split("/")):
             found = found.get(part)
             if not isinstance(found, Folder):
                 return None
@@ -269,7 +269,7 @@ class SimulatedDisk(Disk):
 
     def _folder(self, path: str, make: bool = False) -> Folder:
         found: Folder = self._top
-        for part in path.split("/")[1:]:
+        for part in filter(None, path.split("/")):
             entry = found.get(part)
             if entry is None and make:
                 entry = Folder()

@@ -1,5 +1,6 @@
 """One simulated world: a storage, processes on it, and an oracle that watches."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from unittest import mock
 from barycenter.fusion.errors import BarycenterError
 from barycenter.infra.clock import use_clock
 from barycenter.infra.storage import Storage
-from barycenter.infra.storage.storage import STORES
+from barycenter.infra.storage.storage import STORES, MissingFileError
 from barycenter.infra.versions import embedding_files, lease
 from tests.simulation.disk import SimulatedDisk, SimulatedLocalStore
 from tests.simulation.kernel import Chooser, Kernel, Killed, Process, Violation
@@ -72,6 +73,8 @@ class World:
             except BarycenterError as error:
                 self.outcomes[f"{kind}: {type(error).__name__}"] += 1
                 self.errors[name] = str(error)
+                if isinstance(error, MissingFileError) and self._lost_to_nobody(name, str(error)):
+                    self.violated("missing file", f"{name}, which held the output or tried to, did not find a file: {error}")
             except Killed:
                 self.outcomes[f"{kind}: killed"] += 1
                 raise
@@ -94,6 +97,12 @@ class World:
         assert isinstance(self.store, SimulatedDisk)
         self.store.lose_power(Process("power", self.seed).random)
         self.oracle.load(self.store.contents())
+
+    def _lost_to_nobody(self, name: str, error: str) -> bool:
+        """Whether a process that did not find a file has the lease, or was about to take it."""
+        terms = {int(path[6:-5]): path for path in self.store.contents("lease/") if path[6:-5].isdecimal()}
+        newest = json.loads(self.store.peek(terms[max(terms)]) or b"{}") if terms else {}
+        return "/lease" in error or (newest.get("process") == name and not newest["released"])
 
     def _changed(self, path: str, before: bytes | None, after: bytes | None) -> None:
         self.oracle.changed(path, before, after)
