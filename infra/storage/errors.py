@@ -52,6 +52,12 @@ def _s3_code(error: BaseException) -> tuple[str, int] | None:
     return None
 
 
+def is_failed_precondition(error: BaseException) -> bool:
+    """Whether S3 refused a request because the object is not, or no longer, what it asks for."""
+    answer = _s3_code(error)
+    return answer is not None and (answer[0] in ("PreconditionFailed", "NoSuchKey") or answer[1] == 412)
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether the same request may well succeed in a moment: busy server, timeout, cut connection."""
     answer = _s3_code(error)

@@ -1,6 +1,7 @@
 """Files on a local (or mounted) file system: a file appears whole or not at all."""
 
 import errno
+import fcntl
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -85,6 +86,17 @@ class LocalStore:
             finally:
                 with suppress(OSError):
                     temporary.unlink()
+
+    def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
+        """Writes ``path`` if it still holds ``before``; others that do so wait for each other."""
+        if before is None:
+            return self.create(path, data)
+        with storage_errors(self.uri(path)), _locked((self._root / path).parent):
+            if not self.exists(path) or self.read(path) != before:
+                return False
+            with self.writing(path) as stream:
+                stream.write(data)
+            return True
 
     def read(self, path: str) -> bytes:
         """The whole file."""
@@ -176,6 +188,18 @@ def _placed_by_claim(temporary: Path, target: Path) -> bool:
         return True
     finally:
         claim.unlink(missing_ok=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a folder; where a mount has no locks, nothing."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _fsync_folder(folder: Path) -> None:
