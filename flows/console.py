@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -28,6 +28,9 @@ Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override one key of the job file.")
 ]
 EndpointUrl = Annotated[str | None, typer.Option(help="S3-compatible server.")]
+Busy = Annotated[
+    Literal["wait", "skip", "fail"], typer.Option(help="Where another process holds the output: wait, skip or fail.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -39,6 +42,9 @@ def report_errors(debug: bool) -> Iterator[None]:
     except JobError as error:
         fail(str(error), 2, debug)
     except RunError as error:
+        if getattr(error, "skip", False):  # BusyError, not imported: it would slow every command down
+            print(f"barycenter: skipped: {error}", file=sys.stderr)
+            raise typer.Exit(0) from None
         fail(str(error), 1, debug)
     except KeyboardInterrupt:
         fail("interrupted; run again to go on where this stopped", 1, debug)

@@ -5,15 +5,17 @@ from typing import Any
 from prefect import flow
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.busy import skips_when_busy
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
 from barycenter.infra.logs import bound
 from barycenter.infra.ray.connection import connect
 from barycenter.tasks.pipeline import run_job
-from barycenter.tasks.planning.plan import prepared
+from barycenter.tasks.planning.plan import held
 
 
 @flow(name="barycenter", flow_run_name=run_name())
+@skips_when_busy
 def pipeline(
     job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, refit: bool = False
 ) -> dict[str, Any]:
@@ -26,8 +28,12 @@ def pipeline(
         refit: Fit the alignment again although a committed one has the same settings.
 
     Returns:
-        The report, as in report/report.json.
+        The report, as in report/report.json; nothing where the run was skipped.
     """
-    run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad, refit=refit)
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+    asked = job_of(job)
+    with (
+        bound(run=asked.name),
+        held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit) as run,
+        connect(run.job.ray.address) as cluster,
+    ):
         return run_job(run, cluster, TASKS)

@@ -23,7 +23,7 @@ LOCAL_API = "http://127.0.0.1:4200/api"
 _ANSWER_SECONDS = 1.0
 _WATCH_SECONDS = 2.0
 
-Result = dict[str, Any]
+Result = dict[str, Any] | None
 
 
 def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: bool) -> Result:
@@ -33,6 +33,9 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
     a temporary one is started, while Ray starts and the flow is imported.
 
     ``module`` and ``name`` say where the flow is, ``ray`` whether it needs Ray; ``flags`` are its further parameters.
+
+    Returns:
+        What the flow returned; None where it was skipped because another process holds the output.
 
     Raises:
         RunError: The flow failed, was cancelled, or a server that was asked for does not answer.

@@ -1,5 +1,7 @@
 """Each stage of the job as a Prefect flow of its own; each refuses to start where the stage before it is not done."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -7,12 +9,13 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.busy import skips_when_busy
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
 from barycenter.infra.ray.connection import connect
-from barycenter.infra.versions.manifests import read_manifest
+from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment
 from barycenter.tasks.embed.stage import embed_input, pending_shards
@@ -20,7 +23,7 @@ from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
 from barycenter.tasks.join.stage import join_tables
 from barycenter.tasks.pipeline import Stages
-from barycenter.tasks.planning.plan import prepared
+from barycenter.tasks.planning.plan import held
 from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.context import Run
 
@@ -38,45 +41,50 @@ TASKS = Stages(
 
 
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
+@skips_when_busy
 def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
     """Embeds what is missing of every input."""
-    run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad)
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+    with _held(job, recheck=recheck, retry_bad=retry_bad) as run, connect(run.job.ray.address) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
+@skips_when_busy
 def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
-    run = _embedded(prepared(job_of(job), refit=refit))
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
-        fitted, _ = TASKS.align(run, cluster)
+    with _held(job, refit=refit) as run:
+        _check_embedded(run)
+        with connect(run.job.ray.address) as cluster:
+            fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
 
 @flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
+@skips_when_busy
 def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
-    run = _embedded(prepared(job_of(job)))
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
-        _, manifest, _ = TASKS.fuse_inputs(run, cluster)
+    with _held(job) as run:
+        _check_embedded(run)
+        with connect(run.job.ray.address) as cluster:
+            _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 
 
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
+@skips_when_busy
 def train(job: JobParameter = DEMO) -> dict[str, Any]:
     """Trains the head on the newest committed features."""
-    run = prepared(job_of(job))
-    with bound(run=run.job.name):
+    with _held(job) as run:
         metrics, _ = TASKS.train(run, _committed(run))
     return metrics
 
 
 @flow(name="barycenter-report", flow_run_name=run_name("report"))
+@skips_when_busy
 def report(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes the report of the newest committed features again."""
-    run = _embedded(prepared(job_of(job)))
-    with bound(run=run.job.name):
+    with _held(job) as run:
+        _check_embedded(run)
         manifest = _committed(run)
         alignment = load_alignment(run.storage, manifest.alignment_id)
         fitted = FittedAlignment(alignment, manifest.alignment_id, manifest.alignment)
@@ -84,16 +92,23 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
         return TASKS.report(run, fitted, manifest, {}, head)
 
 
-def _embedded(run: Run) -> Run:
+@contextmanager
+def _held(job: JobParameter, **flags: bool) -> Iterator[Run]:
+    asked = job_of(job)
+    with bound(run=asked.name), held(asked, **flags) as run:
+        yield run
+
+
+def _check_embedded(run: Run) -> None:
     if run.unjoined:
         raise RunError("the inputs' own tables are not joined to the corpus; run `barycenter embed` first")
     for name in run.inputs:
         if left := len(pending_shards(run, name)):
             raise RunError(f"{left} shard(s) of input {name} are not embedded; run `barycenter embed` first")
-    return run
 
 
 def _committed(run: Run) -> Manifest:
-    if not run.storage.exists("manifest.json"):
+    newest = newest_manifest(run.storage)
+    if newest is None:
         raise RunError(f"{run.job.output.path} holds no committed features; run `barycenter fuse` first")
-    return read_manifest(run.storage)
+    return newest

@@ -14,6 +14,9 @@ class Clock(Protocol):
     def monotonic(self) -> float:
         """Seconds since some moment; never goes back."""
 
+    def time(self) -> float:
+        """Seconds since 1970, for what people read; it may jump."""
+
     def sleep(self, seconds: float) -> None:
         """Waits."""
 
@@ -31,6 +34,7 @@ class SystemClock:
     sleep = staticmethod(time.sleep)
     uniform = staticmethod(random.uniform)
     token = staticmethod(secrets.token_hex)
+    time = staticmethod(time.time)
 
 
 _current: Clock = SystemClock()

@@ -58,15 +58,16 @@ PLAIN = Stages()
 def run_job(run: Run, cluster: Cluster, stages: Stages = PLAIN) -> dict[str, Any]:
     """Embeds every input, aligns the spaces, writes fused features, trains the head and reports.
 
-    The cluster is one of Ray, or :data:`barycenter.tasks.run.workers.THIS_PROCESS`.
+    The output is held all the while. The cluster is one of Ray, or :data:`barycenter.tasks.run.workers.THIS_PROCESS`.
 
     Returns:
         The report, as in report/report.json.
     """
-    figures = stages.embed_inputs(run, cluster)
-    fitted, manifest, further = stages.fuse_inputs(run, cluster)
-    figures |= further
-    head = None
-    if run.job.train is not None:
-        head, figures["train"] = stages.train(run, manifest, cluster)
-    return stages.report(run, fitted, manifest, figures, head)
+    with run.held():
+        figures = stages.embed_inputs(run, cluster)
+        fitted, manifest, further = stages.fuse_inputs(run, cluster)
+        figures |= further
+        head = None
+        if run.job.train is not None:
+            head, figures["train"] = stages.train(run, manifest, cluster)
+        return stages.report(run, fitted, manifest, figures, head)

@@ -1,6 +1,7 @@
 """Commands on trained heads: predict."""
 
 import json
+from contextlib import nullcontext
 from typing import Annotated
 
 import typer
@@ -26,6 +27,7 @@ def predict(
     with report_errors(debug):
         import barycenter.flows.environment  # noqa: F401
         from barycenter.infra.storage import Storage
+        from barycenter.infra.versions.lease import hold
         from barycenter.infra.versions.manifests import read_manifest
         from barycenter.tasks.heads.predict import default_path, find_head
         from barycenter.tasks.heads.predict import predict as predict_rows
@@ -40,4 +42,6 @@ def predict(
         if out_path is not None:
             parent, _, path = out_path.rpartition("/")
             sink = Storage(parent or ("/" if out_path.startswith("/") else "."), endpoint_url)
-        out.print_json(json.dumps(predict_rows(storage, manifest, (trained, inside), sink, path)))
+        with hold(storage, "predict") if sink is storage else nullcontext():
+            figures = predict_rows(storage, manifest, (trained, inside), sink, path)
+        out.print_json(json.dumps(figures))

@@ -138,7 +138,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
         _quiet(debug)
         _hand_over(_prepare(job, **flags))
         result = run_flow("barycenter.flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
-        if name == "report":
+        if name == "report" or result is None:
             _show_report(job, result)
         else:
             out.print_json(json.dumps(result, default=str))
@@ -176,7 +176,10 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     out.print(f"time left: about {total:,.0f} s by the rates last measured here{cost}")
 
 
-def _show_report(job: Job, result: dict[str, Any]) -> None:
+def _show_report(job: Job, result: dict[str, Any] | None) -> None:
+    """The report of a run; nothing of one that was skipped."""
+    if result is None:
+        return
     from barycenter.tasks.report.rendering import terminal_table
 
     out.print(terminal_table(result))

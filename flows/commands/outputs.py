@@ -1,11 +1,11 @@
-"""Commands on what a run left behind: inspect, rollback, gc."""
+"""Commands on what a run left behind: inspect, promote, rollback, pin, gc."""
 
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
+from barycenter.flows.console import Busy, Debug, EndpointUrl, Folder, app, out, report_errors
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 
@@ -25,18 +25,25 @@ def inspect(
     with report_errors(debug):
         from barycenter.infra.storage import Storage
         from barycenter.infra.versions import history as kept
+        from barycenter.infra.versions.commit import shown_version
+        from barycenter.infra.versions.garbage import pinned_versions
         from barycenter.infra.versions.manifests import read_manifest
         from barycenter.infra.versions.manifests import verify as problems_of
+        from barycenter.infra.versions.manifests import versions as all_versions
 
         storage = Storage(folder, endpoint_url)
         if versions:
-            _show_versions(folder, kept.history(storage))
+            remarks: dict[str, list[int | None]] = {
+                "readers see it": [shown_version(storage)],
+                "pinned": [*pinned_versions(storage)],
+            }
+            _show_versions(folder, kept.history(storage), remarks)
         if compare is not None:
             _show_comparison(compare, kept.compare(storage, *compare))
         if (versions or compare is not None) and not verify:
             return
         manifest = read_manifest(storage)
-        _show_manifest(folder, manifest, storage.list("manifests"))
+        _show_manifest(folder, manifest, all_versions(storage)[-1])
         if verify:
             problems = problems_of(storage, manifest)
             for problem in problems:
@@ -47,45 +54,96 @@ def inspect(
 
 
 @app.command()
-def rollback(
+def promote(
     folder: Folder,
-    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version, as in --versions.")],
+    version: Annotated[
+        int | None, typer.Argument(metavar="[VERSION]", help="Number of the version; default: the newest.")
+    ] = None,
+    busy: Busy = "wait",
     endpoint_url: EndpointUrl = None,
     debug: Debug = False,
 ) -> None:
-    """Make an older version the newest again; what came after it stays until gc."""
+    """Make a version the one that readers see."""
+    with report_errors(debug):
+        _promote(folder, version, busy, endpoint_url)
+
+
+@app.command()
+def rollback(
+    folder: Folder,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version, as in --versions.")],
+    busy: Busy = "wait",
+    endpoint_url: EndpointUrl = None,
+    debug: Debug = False,
+) -> None:
+    """Make an older version the one that readers see, until another is committed; those after it stay until gc."""
+    with report_errors(debug):
+        _promote(folder, version, busy, endpoint_url)
+
+
+def _promote(folder: str, version: int | None, busy: Busy, endpoint_url: str | None) -> None:
+    from barycenter.infra.storage import Storage
+    from barycenter.infra.versions.commit import promote_version
+    from barycenter.infra.versions.lease import hold
+    from barycenter.infra.versions.manifests import newest_manifest, read_manifest
+
+    storage = Storage(folder, endpoint_url)
+    newest = newest_manifest(storage)
+    wanted = read_manifest(storage, version if version is not None or newest is None else newest.number)
+    with hold(storage, f"promotion of version {wanted.number}", busy=busy) as lease:
+        promote_version(storage, wanted.number, lease)
+    out.print(f"readers see version {wanted.number}: {wanted.version}")
+
+
+@app.command()
+def pin(
+    folder: Folder,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="Number of the version, as in --versions.")],
+    remove: Annotated[bool, typer.Option("--remove", help="Leave the version to gc again.")] = False,
+    endpoint_url: EndpointUrl = None,
+    debug: Debug = False,
+) -> None:
+    """Keep a version from gc, for as long as a training reads it."""
     with report_errors(debug):
         from barycenter.infra.storage import Storage
-        from barycenter.infra.versions.history import roll_back
+        from barycenter.infra.versions.garbage import pin_version, unpin_version
 
-        manifest = roll_back(Storage(folder, endpoint_url), version)
-        out.print(f"version {manifest.number} is what version {version} was: {manifest.version}")
+        storage = Storage(folder, endpoint_url)
+        (unpin_version if remove else pin_version)(storage, version)
+        out.print(f"version {version} is {'not pinned' if remove else 'pinned'}")
 
 
 @app.command()
 def gc(
     folder: Folder,
-    keep: Annotated[int, typer.Option(min=1, help="Versions to keep.")] = 1,
+    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions to keep.")] = 1,
+    keep_days: Annotated[float | None, typer.Option(min=0, help="Keep the versions of so many last days, too.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,
+    busy: Busy = "wait",
     endpoint_url: EndpointUrl = None,
     debug: Debug = False,
 ) -> None:
-    """Delete what no kept version refers to."""
+    """Delete what no kept version refers to: neither the newest, nor what readers see, nor a pinned one."""
     with report_errors(debug):
         from barycenter.infra.storage import Storage
-        from barycenter.infra.versions.manifests import collect_garbage
+        from barycenter.infra.versions.garbage import collect_garbage, find_garbage
+        from barycenter.infra.versions.lease import hold
 
-        removed = collect_garbage(Storage(folder, endpoint_url), keep, dry_run)
+        storage = Storage(folder, endpoint_url)
+        removed = find_garbage(storage, keep, keep_days).paths
+        if not dry_run:
+            with hold(storage, "gc", busy=busy, deletes=True) as lease:
+                removed = collect_garbage(storage, lease, keep, keep_days)
         for path in removed:
             out.print(path, markup=False, soft_wrap=True)
         out.print(f"{len(removed)} file(s) {'would be deleted' if dry_run else 'deleted'}")
 
 
-def _show_manifest(folder: str, manifest: Manifest, versions: list[str]) -> None:
+def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:
     table = Table(title=folder, show_header=False)
     rows = manifest.rows
     facts = {
-        "version": f"{manifest.version} (manifest {manifest.number} of {len(versions)})",
+        "version": f"{manifest.version} (version {manifest.number}, the newest is {newest})",
         "rows": f"{rows['written']:,} written, {rows['rejected']:,} rejected of {rows['read']:,}",
         "missing": ", ".join(f"{name} {count:,}" for name, count in rows["missing"].items()),
         "files": f"{len(manifest.files):,}, {sum(file.bytes for file in manifest.files) / 1e6:,.1f} MB",
@@ -103,21 +161,21 @@ def _show_manifest(folder: str, manifest: Manifest, versions: list[str]) -> None
     out.print(table)
 
 
-def _show_versions(folder: str, manifests: list[Manifest]) -> None:
+def _show_versions(folder: str, manifests: list[Manifest], shown: int | None, pinned: list[int]) -> None:
     table = Table(title=folder)
     for column in ("version", "features", "rows", "rejected", "files", "alignment", "built on", "remarks"):
         table.add_column(column, justify="right" if column in ("version", "rows", "rejected", "files") else "left")
     for manifest in manifests:
-        rows, back = manifest.rows, manifest.other_keys.get("rolled_back_to")
+        rows, number = manifest.rows, manifest.number
         table.add_row(
-            str(manifest.number),
+            str(number),
             manifest.version,
             f"{rows['written']:,}",
             f"{rows['rejected']:,}",
             f"{len(manifest.files):,}",
             manifest.alignment_id,
             str(manifest.parent or ""),
-            f"rolled back to {back}" if back else "",
+            ", ".join(["readers see it"] * (number == shown) + ["pinned"] * (number in pinned)),
         )
     out.print(table)
 

@@ -101,7 +101,7 @@ class FeatureReader:
             )
             for row_range in row_ranges
         ]
-        batches = self._dataset(fragments).to_batches(columns=list(columns), filter=self.filter, use_threads=threads)
+        batches = self._batches(fragments, columns, threads)
         waiting = iter(row_ranges)
         row_range, seen = next(waiting), 0
         for batch in batches:
@@ -115,13 +115,31 @@ class FeatureReader:
                 if seen == rows:
                     row_range, seen = next(waiting, row_range), 0
 
+    def _batches(
+        self, fragments: list[pads.ParquetFileFragment], columns: Sequence[str], threads: bool
+    ) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._dataset(fragments).to_batches(
+                columns=list(columns), filter=self.filter, use_threads=threads
+            )
+        except FileNotFoundError as error:
+            raise self._file_missing(str(error).partition(". Detail")[0]) from error
+
+    def _file_missing(self, path: str) -> RunError:
+        number = self.manifest.number
+        return RunError(
+            f"{path}: a file of version {number} is not there; `barycenter gc` deletes versions that are neither the "
+            f"newest, nor seen by readers, nor pinned (`barycenter pin {self._root} {number}` before a long training); "
+            "open another version, or restore the file"
+        )
+
     def _schema(self) -> pa.Schema:
         if not self.files:
             return pa.schema([])
         try:
             physical = self._fragment(0).physical_schema
         except FileNotFoundError as error:
-            raise _file_missing(self.path(self.files[0])) from error
+            raise self._file_missing(self.path(self.files[0])) from error
         for name, kind in self.manifest.partition_types.items():
             field = pa.field(name, pa.type_for_alias(kind))
             place = physical.get_field_index(name)
@@ -157,7 +175,7 @@ class FeatureReader:
         try:
             metadata = fragment.metadata
         except FileNotFoundError as error:
-            raise _file_missing(self.path(file)) from error
+            raise self._file_missing(self.path(file)) from error
         if metadata.num_rows != file.rows:
             raise RunError(f"{self.path(file)}: {metadata.num_rows} rows, the manifest says {file.rows}; fuse again")
         if self.filter is None:
@@ -226,10 +244,6 @@ def _magnitude(value: Any) -> int:
     return abs(int(value)) if isinstance(value, int) else 0
 
 
-def _file_missing(path: str) -> RunError:
-    return RunError(f"{path}: listed in the manifest but not there; restore it or fuse again")
-
-
 def _to_expression(given: Filter) -> pc.Expression:
     return given if isinstance(given, pc.Expression) else pq.filters_to_expression(list(given))
 
@@ -247,6 +261,12 @@ def open_location(location: str | Path, filesystem: Any) -> tuple[pafs.FileSyste
     return filesystem, text.split("://", 1)[-1].rstrip("/")
 
 
+_NO_MANIFEST = (
+    "not there: nothing has been committed (or promoted) yet, or `barycenter gc` deleted the version; "
+    "`barycenter inspect --versions` lists those there are"
+)
+
+
 def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | None) -> tuple[str, Manifest]:
     """The output folder and a version's manifest, from the folder or from one of its manifest files.
 
@@ -262,7 +282,7 @@ def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | N
         return path, _read(filesystem, f"{path}/manifests/{version}.json")
     listed = filesystem.get_file_info(pafs.FileSelector(f"{path}/manifests", allow_not_found=True))
     for info in sorted(listed, key=lambda info: info.path, reverse=True):
-        if info.path.endswith(".json") and (manifest := _read(filesystem, info.path)).version == version:
+        if info.path.endswith(".json") and info.size and (manifest := _read(filesystem, info.path)).version == version:
             return path, manifest
     raise RunError(f"{path}: no version {version}; `barycenter inspect` lists those there are")
 
@@ -270,6 +290,12 @@ def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | N
 def _read(filesystem: pafs.FileSystem, path: str) -> Manifest:
     try:
         with filesystem.open_input_stream(path) as stream:
-            return Manifest.read(stream)
+            content = stream.read()
     except FileNotFoundError as error:
-        raise RunError(f"{path}: not there; nothing has been committed, or not this version") from error
+        raise RunError(f"{path}: {_NO_MANIFEST}") from error
+    if not content:
+        raise RunError(f"{path}: {_NO_MANIFEST}")
+    try:
+        return Manifest.from_json(content)
+    except RunError as error:
+        raise RunError(f"{path}: {error}") from error

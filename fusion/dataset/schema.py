@@ -188,6 +188,9 @@ class Manifest:
         code: Version of the package.
         parent: Number of the version this one was built on.
         number: Running number of the version; 0 before it is committed.
+        term: Term of the output's lease under which it was committed.
+        promote: ``auto`` if readers saw it when it was committed, ``manual`` if it waited for a promotion.
+        committed: When it was committed, in UTC.
         other_keys: Every other key of the JSON form.
     """
 
@@ -214,6 +217,9 @@ class Manifest:
     code: str = ""
     parent: int | None = None
     number: int = 0
+    term: int = 0
+    promote: Literal["auto", "manual"] = "auto"
+    committed: str = ""
     other_keys: dict[str, Any] = field(default_factory=dict)
 
     @classmethod

@@ -167,6 +167,12 @@ class OutputJob(Section):
     partition_by: Names = Field([], description="Kept columns that become folders.")
     dtype: Literal["float32", "float16"] = Field("float32", description="Number format of the vectors.")
     keep_aligned: Flag = Field(False, description="Also write aligned_<input> columns.")
+    promote: Literal["auto", "manual"] = Field(
+        "auto", description="auto: readers see a new version at once; manual: after `barycenter promote`."
+    )
+    busy: Literal["wait", "skip", "fail"] = Field(
+        "wait", description="Where another process holds the output: wait for it, skip the run, or fail."
+    )
 
 
 class LimitsJob(Section):

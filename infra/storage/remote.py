@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, cast
 
-from barycenter.infra.storage.errors import full_disk_errors, retrying, storage_errors
+from barycenter.infra.storage.errors import full_disk_errors, is_failed_precondition, retrying, storage_errors
 from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 from barycenter.infra.storage.spool import Spool
 
@@ -82,6 +82,16 @@ class RemoteStore:
                 return tries > 1 and self.read(path) == data
         return True
 
+    def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
+        """Writes ``path`` if it still holds ``before``; another writer may come between."""
+        if before is None:
+            return self.create(path, data)
+        if not self.exists(path) or self.read(path) != before:
+            return False
+        with storage_errors(self.uri(path)):
+            self._put(path, data)
+        return True
+
     def read(self, path: str) -> bytes:
         """The whole object."""
         with storage_errors(self.uri(path)):
@@ -151,6 +161,31 @@ class S3Store(RemoteStore):
     def _create(self, path: str, data: bytes) -> None:
         self._fs.call_s3("put_object", Bucket=self._bucket, Key=self._key(path), Body=data, IfNoneMatch="*")
 
+    def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
+        """Writes ``path`` if it still holds ``before``; of several writers that saw it exactly one gets True."""
+        if before is None:
+            return self.create(path, data)
+        tag = self._tag(path)
+        if tag is None or self.read(path) != before:
+            return False
+        with storage_errors(self.uri(path)):
+            try:
+                self._call("put_object", Key=self._key(path), Body=data, IfMatch=tag)
+            except OSError as error:
+                if not is_failed_precondition(error):
+                    raise
+                # A first request whose answer was lost may have been ours.
+                return self.read(path) == data
+        return True
+
+    def _tag(self, path: str) -> str | None:
+        """The ETag of an object; None where there is none."""
+        with storage_errors(self.uri(path)):
+            try:
+                return str(self._call("head_object", Key=self._key(path))["ETag"])
+            except FileNotFoundError:
+                return None
+
     def _put_large(self, path: str, stream: BinaryIO) -> None:
         key = self._key(path)
         upload = self._call("create_multipart_upload", Key=key)["UploadId"]
@@ -185,12 +220,7 @@ class S3Store(RemoteStore):
 
     def exists(self, path: str) -> bool:
         """Whether there is an object."""
-        with storage_errors(self.uri(path)):
-            try:
-                self._call("head_object", Key=self._key(path))
-            except FileNotFoundError:
-                return False
-            return True
+        return self._tag(path) is not None
 
     def _pages(self, method: str, prefix: str, marks: dict[str, str]) -> Iterator[Any]:
         """Answers of a paged listing; ``marks`` maps the answer's continuation fields to the next request's."""

@@ -102,6 +102,14 @@ class Storage:
         """Writes a file only if there is none; of several writers exactly one gets True."""
         return self._store.create(_checked(path), data)
 
+    def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
+        """Writes a file only if it still holds ``before`` (None: if it is not there); whether it did.
+
+        Of several writers that saw the same content exactly one gets True, locally and on S3; behind other protocols
+        another may come between.
+        """
+        return self._store.replace(_checked(path), data, before)
+
     def read(self, path: str) -> bytes:
         """The whole file; ``MissingFileError`` if there is none."""
         return self._store.read(_checked(path))

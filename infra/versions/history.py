@@ -1,12 +1,11 @@
-"""The versions of an output beside each other: listed, compared, rolled back."""
+"""The versions of an output beside each other: listed, found, compared."""
 
-from dataclasses import replace
 from typing import Any
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest, versions
+from barycenter.infra.versions.manifests import read_manifest, versions
 
 _LINEAGE = ("version", "job", "alignment_id", "average", "dim", "dtype", "key", "kept", "partition_by", "code")
 
@@ -54,21 +53,6 @@ def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
         "files": _set_changes({file.path for file in before.files}, {file.path for file in after.files}),
         "changed": {name: [facts.get(name), now.get(name)] for name in facts | now if facts.get(name) != now.get(name)},
     }
-
-
-def roll_back(storage: Storage, number: int) -> Manifest:
-    """Makes an older version the newest again: a new manifest that points to the old version's files.
-
-    Raises:
-        RunError: There is no such version, its files are gone, or another run committed meanwhile.
-    """
-    parent = point_to_newest(storage)
-    wanted = read_manifest(storage, number)
-    there = storage.sizes("features")
-    if gone := [file.path for file in wanted.files if file.path not in there]:
-        raise RunError(f"version {number} cannot come back: {len(gone)} of its files are gone, such as {gone[0]}")
-    manifest = replace(wanted, parent=parent, other_keys=wanted.other_keys | {"rolled_back_to": number})
-    return replace(manifest, number=commit_manifest(storage, manifest))
 
 
 def _stamps(manifest: Manifest) -> dict[str, tuple[int, str]]:

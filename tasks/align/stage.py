@@ -18,7 +18,7 @@ from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.manifests import read_manifest
+from barycenter.infra.versions.manifests import newest_manifest, read_manifest
 from barycenter.tasks.align.drift import check_drift, record_fitted_shards
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.align.moments import stored_moments
@@ -178,9 +178,10 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
     if run.storage.exists(record):
         summary: dict[str, Any] = json.loads(run.storage.read(record))
         return summary
-    if not run.storage.exists("manifest.json"):
+    newest = newest_manifest(run.storage)
+    if newest is None:
         return None
-    committed = read_manifest(run.storage).alignment
+    committed = newest.alignment
     if committed.get("settings_key") != alignment_settings(run):
         return None
     return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
-from barycenter.infra.versions.manifests import read_manifest
+from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.embed.advice import describe_reasons
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
@@ -61,9 +61,9 @@ def bad_rows(storage: Storage, path: str) -> int:
 
 def _committed(run: Run, name: str) -> set[str]:
     """Shards of the newest version, if it was made of the same embeddings."""
-    if not run.storage.exists("manifest.json"):
+    manifest = newest_manifest(run.storage)
+    if manifest is None:
         return set()
-    manifest = read_manifest(run.storage)
     entry = manifest.inputs.get(name)
     return set(manifest.shards) if entry and entry["embedding_id"] == embedding_ids(run)[name] else set()
 

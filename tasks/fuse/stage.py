@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib.metadata import version as package_version
 from typing import Any
 
@@ -15,8 +15,9 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
+from barycenter.infra.versions.commit import commit_manifest, show_newest
 from barycenter.infra.versions.history import find_version
-from barycenter.infra.versions.manifests import commit_manifest, point_to_newest, read_manifest
+from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.duplicates import repeated_keys
 from barycenter.tasks.data.rows import RowReader
@@ -43,9 +44,11 @@ def fuse_features(
     """
     partitions = sample_partitions(run)
     setting = _setting(run, fitted, average, weights, partitions)
-    parent = point_to_newest(run.storage)
-    newest = read_manifest(run.storage, parent) if parent else None
+    newest = newest_manifest(run.storage)
+    parent = newest.number if newest is not None else None
     if newest is not None and newest.version == setting.version:
+        with run.held() as lease:
+            show_newest(run.storage, newest, lease, run.job.output.promote)
         _remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
@@ -90,7 +93,8 @@ def _commit(run: Run, manifest: Manifest, partitions: Partitions) -> Manifest:
     inside = [field.name for field in partitions.fields]
     check_folders(run.storage, manifest.files, partitions.types, inside)
     _remove_unlisted(run.storage, manifest.version, manifest.files)
-    manifest = replace(manifest, number=commit_manifest(run.storage, manifest))
+    with run.held() as lease:
+        manifest = commit_manifest(run.storage, manifest, lease, run.job.output.promote)
     _remove_records(run.storage, manifest.version)
     dataset_committed(run, manifest)
     return manifest

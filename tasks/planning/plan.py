@@ -3,7 +3,8 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,29 @@ def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit:
         if same and (recheck, retry_bad, refit) == (run.recheck, run.retry_bad, run.refit):
             return run
     return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
+
+
+@contextmanager
+def held(job: Job, **flags: bool) -> Iterator[Run]:
+    """Prepares a run and holds its output for the length of the block.
+
+    What was wrong with the job is said before any waiting. Where another process wrote to the output since the run was
+    prepared, it is prepared again, the corpus listed anew.
+
+    Args:
+        job: The job.
+        flags: As those of :func:`prepare`.
+
+    Raises:
+        JobError: Naming the key of the job file that is wrong.
+        BusyError: Another process holds the output, and ``output.busy`` is not ``wait``.
+    """
+    run = prepared(job, **flags)
+    with run.held() as lease:
+        if lease.previous != run.prepared_after:
+            run = prepare(job, **flags)
+            run.lease = lease
+        yield run
 
 
 def listing_line(run: Run) -> str | None:

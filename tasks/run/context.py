@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +18,7 @@ from barycenter.infra.corpus.join.partition import Join
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import load_credentials_block
+from barycenter.infra.versions.lease import Lease, hold, newest_term
 from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
@@ -38,6 +40,8 @@ class Run:
         storage: The output folder.
         target: What a sample of the target column showed, once it was looked at.
         split_names: How often each value of the split column occurs in that sample, likewise.
+        lease: The lease of the output, while it is held.
+        prepared_after: Number of the lease's newest term before anything was read.
     """
 
     def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
@@ -46,6 +50,9 @@ class Run:
             load_credentials_block(job.storage.credentials_block)
         self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
+        self.lease: Lease | None = None
+        term = newest_term(self.storage)
+        self.prepared_after = term.number if term is not None else 0
         self.tables = open_tables(job, storage_options(job))
         self._table_of = {name: table.corpus for table in self.tables for name in inputs_of(table, job)}
         self.corpus: Corpus = self.tables[0].corpus
@@ -66,6 +73,19 @@ class Run:
                 self.encoders[name] = cached_description(spec)
             except JobError as error:
                 raise error.under(f"inputs.{name}") from None
+
+    @contextmanager
+    def held(self) -> Iterator[Lease]:
+        """Holds the output for the length of the block; within another such block, goes on with its lease."""
+        if self.lease is not None:
+            yield self.lease
+            return
+        with hold(self.storage, f"run {self.job.name}", busy=self.job.output.busy) as lease:
+            self.lease = lease
+            try:
+                yield lease
+            finally:
+                self.lease = None
 
     def open_joined(self) -> None:
         """Takes the joined corpus for the corpus, if it is there."""

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.manifests import collect_garbage, read_manifest, verify
+from barycenter.infra.versions.garbage import collect_garbage
+from barycenter.infra.versions.lease import hold
+from barycenter.infra.versions.manifests import read_manifest, verify
 from tests.chaos.world import Actor, Nodes, PrefectServer, actors, start_run, wait_until
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
@@ -184,7 +186,8 @@ def checked(out: Path, expected: dict[str, str]) -> list[str]:
     if digests(out) != expected:
         wrong.append(f"features differ from the undisturbed run: {digests(out)} instead of {expected}")
     wrong += verify(storage, read_manifest(storage))
-    collect_garbage(storage, keep=1)
+    with hold(storage, "gc", deletes=True) as lease:
+        collect_garbage(storage, lease)
     if left := temporary_files(storage):
         wrong.append(f"temporary files after gc: {left}")
     if digests(out) != expected:

@@ -20,6 +20,9 @@ class SimulatedClock:
     def monotonic(self) -> float:
         return self.now
 
+    def time(self) -> float:
+        return 1.7e9 + self.now
+
     def sleep(self, seconds: float) -> None:
         self.now += seconds
 

@@ -4,9 +4,11 @@ import pytest
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.history import compare, find_version, history, roll_back
-from barycenter.infra.versions.manifests import collect_garbage, commit_manifest, read_manifest, verify, versions
-from tests.infra.versions.test_manifests import output
+from barycenter.infra.versions.commit import commit_manifest
+from barycenter.infra.versions.history import compare, find_version, history
+from barycenter.infra.versions.lease import acquire
+from barycenter.infra.versions.manifests import read_manifest
+from tests.infra.versions.outputs import output
 
 
 @pytest.fixture
@@ -18,8 +20,9 @@ def storage(tmp_path):
     second = output(storage, "v2", parent=1, shards=("s1", "s2"), encoder="e2")
     rows = rows | {"read": 5, "rejected": 2}
     second = replace(second, rows=rows, sources=(source("a.jsonl", "2"), source("c.jsonl")), dim=16)
-    commit_manifest(storage, first)
-    commit_manifest(storage, second)
+    lease = acquire(storage, "test")
+    commit_manifest(storage, first, lease)
+    commit_manifest(storage, second, lease)
     return storage
 
 
@@ -43,23 +46,9 @@ def test_versions_are_listed_and_compared(storage, tmp_path):
         history(Storage(str(tmp_path / "empty")))
 
 
-def test_a_rollback_points_a_new_version_at_old_files_and_gc_keeps_them(storage):
-    manifest = roll_back(storage, 1)
-    assert (manifest.number, manifest.parent, manifest.other_keys["rolled_back_to"]) == (3, 2, 1)
-    assert read_manifest(storage) == manifest
-    assert versions(storage) == [1, 2, 3]
-    assert roll_back(storage, 3).number == 3
+def test_a_version_is_found_while_its_files_are_there(storage):
     assert find_version(storage, "v2").number == 2
-    removed = collect_garbage(storage, keep=1)
-    assert "features/v2/label=1/part-0.parquet" in removed
-    assert verify(storage, read_manifest(storage)) == []
-    assert find_version(storage, "v2") is None
-    assert find_version(storage, "v1").number == 3
-
-
-def test_a_version_without_its_files_does_not_come_back(storage):
+    assert find_version(storage, "v1").number == 1
     storage.remove([read_manifest(storage, 1).files[0].path])
-    with pytest.raises(RunError, match="1 of its files are gone"):
-        roll_back(storage, 1)
     assert find_version(storage, "v1") is None
-    assert versions(storage) == [1, 2]
+    assert find_version(storage, "v9") is None

@@ -13,7 +13,10 @@ from barycenter.flows.cli import app
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, vectors_to_array
 from barycenter.fusion.metrics import unit_rows
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.manifests import collect_garbage, commit_manifest, read_manifest
+from barycenter.infra.versions.commit import commit_manifest
+from barycenter.infra.versions.garbage import find_garbage
+from barycenter.infra.versions.lease import acquire, hold
+from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.data.neighbors import index_paths, open_neighborhood
 
 VECTORS = np.random.default_rng(0).normal(size=(90, 16)).astype(np.float32)
@@ -38,7 +41,8 @@ def committed(request, tmp_path):
         version="v1", key="id", kept=("label", "shop"), partition_by=("shop",), dim=16, dtype="float32",
         partition_types={"shop": "string"}, inputs=INPUTS, files=tuple(files),
     )  # fmt: skip
-    commit_manifest(storage, manifest)
+    with hold(storage, "test") as lease:
+        commit_manifest(storage, manifest, lease)
     return storage
 
 
@@ -67,9 +71,10 @@ def test_the_index_is_built_once_and_goes_with_its_version(committed):
     again = open_neighborhood(committed, manifest)
     assert again.rows.equals(first.rows)
     assert again.of_key("k7", 9).equals(first.of_key("k7", 9))
-    assert collect_garbage(committed, keep=1, dry_run=True) == []
-    commit_manifest(committed, replace(manifest, version="v2", files=(), parent=1))
-    assert set(paths) <= set(collect_garbage(committed, keep=1, dry_run=True))
+    assert find_garbage(committed).paths == []
+    lease = acquire(committed, "test")
+    commit_manifest(committed, replace(manifest, version="v2", files=(), parent=1), lease)
+    assert set(paths) <= set(find_garbage(committed).paths)
 
 
 class FakeFuser:
@@ -121,7 +126,8 @@ def test_a_wrong_flag_is_one_line(tmp_path, arguments, message):
     storage = Storage(str(tmp_path / "out"))
     storage.write_table("features/v1/p.parquet", pa.table({"id": ["a"], "fused": vectors_to_array(VECTORS[:1])}))
     files = (FeatureFile("features/v1/p.parquet", 1),)
-    commit_manifest(storage, Manifest(version="v1", key="id", dim=16, dtype="float32", inputs=INPUTS, files=files))
+    manifest = Manifest(version="v1", key="id", dim=16, dtype="float32", inputs=INPUTS, files=files)
+    commit_manifest(storage, manifest, acquire(storage, "test"))
     result = CliRunner().invoke(app, ["neighbors", storage.uri(), *arguments])
     assert result.exit_code == 2
     assert len(result.stderr.strip().splitlines()) == 1

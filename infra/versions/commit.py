@@ -1,0 +1,177 @@
+"""Commits: a manifest made once under the output's lease, and the pointer to the version that readers see."""
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from barycenter.fusion.dataset.schema import Manifest
+from barycenter.fusion.errors import RunError
+from barycenter.infra.clock import current_clock
+from barycenter.infra.storage.storage import Storage
+from barycenter.infra.versions.lease import Lease
+from barycenter.infra.versions.manifests import POINTER, manifest_path, numbers_taken, read_manifest, versions
+
+_PROMOTIONS = "promotions"
+
+
+def commit_manifest(
+    storage: Storage, manifest: Manifest, lease: Lease, promote: Literal["auto", "manual"] = "auto"
+) -> Manifest:
+    """Commits a version: ``manifests/<n>.json``, made once, is the commit; ``manifest.json`` follows where it may.
+
+    Of several writers that started from the same parent exactly one commits. What the newest version holds already (a
+    rerun, or one that was killed between the two files) makes no new version.
+
+    Everything that the manifest lists must be there already. It has the number of the version that it was built on, if
+    any.
+
+    Args:
+        storage: The output.
+        manifest: Of the new version.
+        lease: The output's.
+        promote: Whether readers see the version at once (``auto``).
+
+    Returns:
+        The manifest with its number, term and time.
+
+    Raises:
+        RunError: Another process took the output over, or committed since the parent was read.
+    """
+    parent = manifest.parent or 0
+    taken = numbers_taken(storage)
+    newest = max((number for number, size in taken.items() if size), default=0)
+    if newest and _same(manifest, there := read_manifest(storage, newest)):
+        show_newest(storage, there, lease, promote)
+        return there
+    number = max(taken, default=0) + 1
+    time = datetime.fromtimestamp(current_clock().time(), UTC).isoformat(timespec="seconds")
+    made = replace(manifest, number=number, parent=parent or None, term=lease.number, promote=promote, committed=time)
+    # Listed first and checked last: a number that is free although the lease is lost is taken by `fence`.
+    lease.check()
+    if newest != parent or not storage.create(manifest_path(number), made.to_json()):
+        winner = max(versions(storage), default=newest)
+        raise RunError(
+            f"{storage.uri()}: another run committed version {winner} meanwhile, this one was built on "
+            f"{parent or 'none'}; run again to build on it"
+        )
+    follow_promotions(storage)
+    return made
+
+
+def show_newest(storage: Storage, newest: Manifest, lease: Lease, promote: Literal["auto", "manual"]) -> None:
+    """Shows readers the newest version if it waits for a promotion that a job makes by itself; mends the pointer."""
+    if promote == "auto" and newest.promote == "manual" and shown_version(storage) != newest.number:
+        promote_version(storage, newest.number, lease)
+    else:
+        follow_promotions(storage)
+
+
+def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:
+    """Makes a version, newer or older, the one that readers see, until another is promoted or committed.
+
+    Raises:
+        RunError: There is no such version, its files are gone, or another process wrote meanwhile.
+    """
+    if shown_version(storage) == number == follow_promotions(storage):
+        return read_manifest(storage, number)
+    promotions = _promotions(storage)
+    after = max(versions(storage), default=0)
+    wanted = read_manifest(storage, number)
+    there = storage.sizes("features")
+    if gone := [file.path for file in wanted.files if file.path not in there]:
+        raise RunError(
+            f"{storage.uri()}: version {number} cannot be shown: {len(gone)} of its files are gone, such as {gone[0]}"
+        )
+    body = {"version": number, "after": after, "term": lease.number}
+    lease.check()
+    made = storage.create(_promotion_path(max(promotions, default=0) + 1), json.dumps(body).encode())
+    if not made or follow_promotions(storage) != number:
+        raise RunError(
+            f"{storage.uri()}: another process wrote here meanwhile; look at `inspect --versions`, try again"
+        )
+    return wanted
+
+
+def follow_promotions(storage: Storage) -> int | None:
+    """Makes ``manifest.json`` the manifest of the version that readers should see, as after a kill between the two.
+
+    The pointer is read before what it should be, and replaced only if it is still what was read; whoever writes it
+    looks again. So it never goes back to what it was before.
+
+    Returns:
+        Number of the version; None where none is to be seen.
+    """
+    while True:
+        now = storage.read(POINTER) if storage.exists(POINTER) else None
+        shown = _shown_body(storage)
+        if shown is None:
+            return None
+        number, body = shown
+        if body == now:
+            return number
+        storage.replace(POINTER, body, now)
+
+
+def fence(storage: Storage, lease: Lease) -> None:
+    """Sees to it that no commit and no promotion comes any more from a holder that was given up.
+
+    Such a one may have found its lease valid just before; the one number that it would take is taken here, with an
+    empty file. Needed before anything is deleted that it may refer to.
+    """
+    if lease.unfenced:
+        storage.create(manifest_path(max(numbers_taken(storage), default=0) + 1), b"")
+        storage.create(_promotion_path(max(_promotions(storage), default=0) + 1), b"")
+        lease.renew(fenced=True)
+
+
+def shown_version(storage: Storage) -> int | None:
+    """Number of the version that readers should see: the newest that shows itself, or one promoted after it."""
+    shown = _shown(storage)
+    return shown[0] if shown is not None else None
+
+
+def _shown(storage: Storage) -> tuple[int, int | None] | None:
+    """The version that readers should see, and the number of its promotion, if any."""
+    promoted = _newest_promotion(storage)
+    committed = next((n for n in reversed(versions(storage)) if read_manifest(storage, n).promote == "auto"), None)
+    if promoted is not None and promoted["after"] >= (committed or 0):
+        return promoted["version"], promoted["number"]
+    return (committed, None) if committed is not None else None
+
+
+def _shown_body(storage: Storage) -> tuple[int, bytes] | None:
+    """What ``manifest.json`` should hold: a manifest; one that was promoted carries the number of its promotion."""
+    shown = _shown(storage)
+    if shown is None:
+        return None
+    number, promotion = shown
+    if promotion is None:
+        return number, storage.read(manifest_path(number))
+    manifest = read_manifest(storage, number)
+    return number, replace(manifest, other_keys=manifest.other_keys | {"promotion": promotion}).to_json()
+
+
+def _newest_promotion(storage: Storage) -> dict[str, int] | None:
+    numbers = [number for number, size in _promotions(storage).items() if size]
+    if not numbers:
+        return None
+    body: dict[str, int] = json.loads(storage.read(_promotion_path(max(numbers))))
+    return body | {"number": max(numbers)}
+
+
+def _promotions(storage: Storage) -> dict[int, int]:
+    """Bytes of every promotion by number; an empty one is a number that nobody may take any more."""
+    sizes = storage.sizes(_PROMOTIONS).items()
+    names = ((path.removeprefix(f"{_PROMOTIONS}/").removesuffix(".json"), size) for path, size in sizes)
+    return {int(name): size for name, size in names if name.isdecimal()}
+
+
+def _promotion_path(number: int) -> str:
+    return f"{_PROMOTIONS}/{number}.json"
+
+
+def _same(one: Manifest, other: Manifest) -> bool:
+    """Whether two manifests describe the same data, whoever wrote them and when."""
+    first, second = ((each.version, each.files, each.rejects, each.shards) for each in (one, other))
+    return first == second

@@ -1,0 +1,153 @@
+"""Garbage of an output, what is kept from collection, and pins."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from barycenter.fusion.dataset.schema import Manifest
+from barycenter.fusion.errors import RunError
+from barycenter.infra.clock import current_clock
+from barycenter.infra.storage.storage import Storage
+from barycenter.infra.versions.commit import fence, follow_promotions, shown_version
+from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
+from barycenter.infra.versions.lease import Lease, wait_while_deleting
+from barycenter.infra.versions.manifests import manifest_path, numbers_taken, read_manifest, versions
+
+_COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
+_PINS = "pins"
+_DAY_SECONDS = 86_400.0
+_REMOVED_AT_A_TIME = 1000
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What none of the kept versions needs.
+
+    Attributes:
+        versions: Numbers of the versions that are not kept.
+        files: Relative paths of the files that no kept version refers to, sorted.
+    """
+
+    versions: tuple[int, ...]
+    files: tuple[str, ...]
+
+    @property
+    def paths(self) -> list[str]:
+        """Manifests and files, sorted."""
+        return sorted([*map(manifest_path, self.versions), *self.files])
+
+
+def find_garbage(storage: Storage, keep: int = 1, keep_days: float | None = None) -> Garbage:
+    """Finds what no kept version refers to, and what killed writers left; deletes nothing.
+
+    Kept are the version that readers see, pinned ones, the newest ``keep``, and those committed in the last
+    ``keep_days`` days. Garbage are features, rejects, alignments, heads, embeddings, indexes, joined corpora and
+    temporary files; reports and the plan stay.
+
+    Raises:
+        RunError: ``keep`` is below one, or nothing is committed here.
+    """
+    if keep < 1:
+        raise RunError(f"keep {keep}: at least one version is kept")
+    numbers = versions(storage)
+    if not numbers:
+        raise RunError(f"{storage.uri()}: nothing has been committed here, so nothing is garbage; finish a run first")
+    wanted = {*numbers[-keep:], shown_version(storage), *pinned_versions(storage)}
+    if keep_days is not None:
+        after = current_clock().time() - keep_days * _DAY_SECONDS
+        wanted.update(number for number in numbers if _committed_at(read_manifest(storage, number)) >= after)
+    needed = _needed([read_manifest(storage, number) for number in numbers if number in wanted])
+    files = sorted(
+        path
+        for path in storage.walk()
+        if storage.is_temporary(path) or (path.startswith(_COLLECTED) and not needed(path))
+    )
+    return Garbage(tuple(number for number in numbers if number not in wanted), tuple(files))
+
+
+def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: float | None = None) -> list[str]:
+    """Deletes what :func:`find_garbage` finds. Manifests go first, so that none ever lists a file that is gone.
+
+    Args:
+        storage: The output.
+        lease: The output's, taken for deletion.
+        keep: How many of the newest versions are kept.
+        keep_days: Versions of so many last days are kept, too.
+
+    Returns:
+        Relative paths of what was deleted, sorted.
+
+    Raises:
+        RunError: As :func:`find_garbage`, or another process took the output over.
+    """
+    fence(storage, lease)
+    if versions(storage):
+        follow_promotions(storage)
+    garbage = find_garbage(storage, keep, keep_days)
+    # A number that is free again could be taken by a holder that was given up, if it comes late.
+    fenced = max((number for number, size in numbers_taken(storage).items() if not size), default=0)
+    for number in garbage.versions:
+        if number < fenced:
+            lease.check()
+            storage.write(manifest_path(number), b"")
+    _remove(storage, lease, [manifest_path(number) for number in garbage.versions if number > fenced])
+    _remove(storage, lease, garbage.files)
+    lease.check()
+    storage.abandon_uploads()
+    merge_repair_notes(storage)
+    return garbage.paths
+
+
+def pinned_versions(storage: Storage) -> list[int]:
+    """Numbers of the versions that garbage collection keeps because somebody asked for it, ascending."""
+    names = (path.removeprefix(f"{_PINS}/").removesuffix(".json") for path in storage.walk(_PINS))
+    return sorted(int(name) for name in names if name.isdecimal())
+
+
+def pin_version(storage: Storage, number: int) -> None:
+    """Keeps a version from garbage collection until it is unpinned; waits for a collection, but for no other writer.
+
+    Raises:
+        RunError: There is no such version.
+    """
+    read_manifest(storage, number)
+    storage.create(_pin_path(number), b"{}")
+    # A collection that began before the pin was there may not have seen it.
+    wait_while_deleting(storage)
+    try:
+        read_manifest(storage, number)
+    except RunError:
+        unpin_version(storage, number)
+        raise
+
+
+def unpin_version(storage: Storage, number: int) -> None:
+    """Leaves a version to garbage collection; one that is not pinned is no error."""
+    storage.remove([_pin_path(number)])
+
+
+def _pin_path(number: int) -> str:
+    return f"{_PINS}/{number}.json"
+
+
+def _committed_at(manifest: Manifest) -> float:
+    return datetime.fromisoformat(manifest.committed).astimezone(UTC).timestamp() if manifest.committed else 0.0
+
+
+def _remove(storage: Storage, lease: Lease, paths: Sequence[str]) -> None:
+    for start in range(0, len(paths), _REMOVED_AT_A_TIME):
+        lease.check()
+        storage.remove(paths[start : start + _REMOVED_AT_A_TIME])
+
+
+def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
+    """Whether any of the manifests refers to a path."""
+    files: set[str] = set()
+    folders: set[str] = set()
+    for manifest in manifests:
+        files.update([*(file.path for file in manifest.files), *manifest.rejects])
+        for name, about in manifest.inputs.items():
+            files.update(embedding_path(name, about["embedding_id"], shard) for shard in manifest.shards)
+        files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
+        folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
+    return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path)

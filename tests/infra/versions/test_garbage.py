@@ -1,0 +1,148 @@
+import pytest
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.clock import use_clock
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions import garbage
+from barycenter.infra.versions.commit import commit_manifest, promote_version
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.infra.versions.garbage import (
+    collect_garbage,
+    find_garbage,
+    pin_version,
+    pinned_versions,
+    unpin_version,
+)
+from barycenter.infra.versions.lease import acquire
+from barycenter.infra.versions.manifests import manifest_path, read_manifest, verify, versions
+from tests.infra.simulation import SimulatedClock
+from tests.infra.versions.outputs import output
+from tests.infra.versions.test_commit import taken_over
+
+
+def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
+    commit_manifest(storage, output(storage, "v1", shards=("s1", "s2")), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1, shards=("s2", "s3")), lease)
+    storage.write("report/report.json", b"{}")
+    storage.write("plan.json", b"{}")
+    storage.write(embedding_path("text", "old-encoder", "s2"), b"x")
+    storage.write("features/v2/label=1/part-9.parquet", b"stray")
+    storage.write("features/v2/label=1/.part-0.parquet.00.tmp", b"half")
+    expected = [
+        "alignment/al-v1/alignment.json",
+        "embeddings/text/e1/s1.parquet",
+        "embeddings/text/old-encoder/s2.parquet",
+        "features/v1/label=1/part-0.parquet",
+        "features/v2/label=1/.part-0.parquet.00.tmp",
+        "features/v2/label=1/part-9.parquet",
+        "head/v1/metrics.json",
+        "manifests/1.json",
+        "rejects/v1/part-0.parquet",
+    ]
+    before = storage.list()
+    assert find_garbage(storage).paths == expected
+    assert storage.list() == before
+    assert collect_garbage(storage, lease, keep=1) == expected
+    assert storage.list() == sorted(set(before) - set(expected))
+    assert verify(storage, read_manifest(storage)) == []
+    assert collect_garbage(storage, lease, keep=1) == []
+    assert commit_manifest(storage, output(storage, "v3", parent=2), lease).number == 3
+
+
+def test_kept_versions_keep_everything_they_need(storage, lease):
+    commit_manifest(storage, output(storage, "v1", shards=("s1", "s2")), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1, shards=("s2", "s3")), lease)
+    assert collect_garbage(storage, lease, keep=2) == []
+    assert verify(storage, read_manifest(storage, 1)) == []
+    with pytest.raises(RunError, match="at least one"):
+        collect_garbage(storage, lease, keep=0)
+
+
+def committed(storage, lease, count, **kwargs):
+    for number in range(1, count + 1):
+        commit_manifest(storage, output(storage, f"v{number}", parent=number - 1 or None), lease, **kwargs)
+
+
+def test_nothing_committed_is_no_garbage(storage, lease):
+    with pytest.raises(RunError, match="nothing has been committed"):
+        collect_garbage(storage, lease)
+
+
+def test_what_readers_see_and_what_is_pinned_is_kept(storage, lease):
+    committed(storage, lease, 4)
+    promote_version(storage, 2, lease)
+    pin_version(storage, 1)
+    pin_version(storage, 1)
+    assert pinned_versions(storage) == [1]
+    assert find_garbage(storage).versions == (3,)
+    collect_garbage(storage, lease)
+    for number in (1, 2, 4):
+        assert verify(storage, read_manifest(storage, number)) == []
+    assert read_manifest(storage).number == 2
+    unpin_version(storage, 1)
+    unpin_version(storage, 1)
+    collect_garbage(storage, lease)
+    assert versions(storage) == [2, 4]
+    with pytest.raises(RunError, match="version 1 was deleted"):
+        pin_version(storage, 1)
+    assert pinned_versions(storage) == []
+
+
+def test_versions_of_the_last_days_are_kept(tmp_path):
+    storage, clock = Storage(str(tmp_path)), SimulatedClock()
+    with use_clock(clock):
+        lease = acquire(storage, "test")
+        committed(storage, lease, 1)
+        clock.now += 2 * 86_400
+        committed(storage, lease, 2)
+        clock.now += 86_400
+        commit_manifest(storage, output(storage, "v3", parent=2), lease)
+        assert find_garbage(storage, keep=1, keep_days=1.5).versions == (1,)
+        assert find_garbage(storage, keep=1, keep_days=0.5).versions == (1, 2)
+        assert find_garbage(storage, keep=1, keep_days=4).versions == ()
+        assert collect_garbage(storage, lease, keep=1, keep_days=1.5)[-1] == "rejects/v1/part-0.parquet"
+
+
+def test_the_number_of_a_deleted_version_is_not_free_for_one_that_comes_late(storage, lease):
+    late = lease
+    committed(storage, taken_over(storage), 2)
+    collect_garbage(storage, taken_over(storage))
+    assert storage.read(manifest_path(1)) == b""
+    assert versions(storage) == [2]
+    storage.create(manifest_path(1), b"late")
+    assert versions(storage) == [2]
+    with pytest.raises(RunError, match="taken over"):
+        collect_garbage(storage, late)
+
+
+def test_a_pin_waits_for_a_collection_that_may_not_have_seen_it(tmp_path, monkeypatch):
+    storage = Storage(str(tmp_path))
+    lease = acquire(storage, "gc", deletes=True)
+    committed(storage, lease, 2)
+    waited = []
+
+    def collected(_storage):
+        waited.append(True)
+        collect_garbage(storage, lease)
+        lease.release()
+
+    monkeypatch.setattr(garbage, "wait_while_deleting", collected)
+    pin_version(storage, 1)
+    assert waited
+    assert verify(storage, read_manifest(storage, 1)) == []
+
+
+def test_a_collector_that_lost_its_lease_deletes_nothing_more(storage, lease, monkeypatch):
+    committed(storage, lease, 2)
+    before = set(storage.list())
+    real = garbage.find_garbage
+
+    def overtaken(*args, **kwargs):
+        found = real(*args, **kwargs)
+        taken_over(storage)
+        return found
+
+    monkeypatch.setattr(garbage, "find_garbage", overtaken)
+    with pytest.raises(RunError, match="taken over"):
+        collect_garbage(storage, lease)
+    assert {path for path in before if not path.startswith("lease/")} <= set(storage.list())

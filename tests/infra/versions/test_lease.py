@@ -1,0 +1,279 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from barycenter.fusion.errors import RunError
+from barycenter.infra.clock import use_clock
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions import lease as leases
+from barycenter.infra.versions.lease import (
+    COLLECTOR_PATIENCE,
+    RENEWALS,
+    TERM_SECONDS,
+    BusyError,
+    acquire,
+    hold,
+    newest_term,
+    wait_while_deleting,
+)
+from tests.infra.simulation import SimulatedClock
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Simulated time, in which nobody can ask the machine which processes live."""
+    monkeypatch.setattr(leases, "process_lives", lambda process: None)
+    clock = SimulatedClock()
+    with use_clock(clock):
+        yield clock
+
+
+def numbers(storage):
+    return [int(Path(path).stem) for path in storage.list("lease")]
+
+
+def test_terms_are_numbered_and_only_the_newest_stays(storage):
+    assert newest_term(storage) is None
+    lease = acquire(storage, "run emoji")
+    assert (lease.number, lease.previous, lease.unfenced) == (1, 0, False)
+    lease.renew()
+    lease.check()
+    assert numbers(storage) == [2]
+    assert lease.number == 2
+    lease.release()
+    assert newest_term(storage).released
+    following = acquire(storage, "gc")
+    assert (following.number, following.previous, following.unfenced) == (4, 3, False)
+    with pytest.raises(RunError, match="was taken over by gc"):
+        lease.check()
+
+
+def test_a_holder_without_a_new_term_is_given_up_after_the_time_of_one(tmp_path, clock):
+    storage = Storage(str(tmp_path))
+    first = acquire(storage, "run a")
+    second = acquire(storage, "run b")
+    assert clock.now >= TERM_SECONDS
+    assert (second.previous, second.unfenced) == (first.number, True)
+    before = storage.list("lease")
+    first.renew()
+    first.release()
+    assert storage.list("lease") == before
+    with pytest.raises(RunError, match="too slow to renew"):
+        first.check()
+    second.check()
+
+
+def test_a_holder_that_renews_is_waited_for(tmp_path, clock, caplog):
+    storage = Storage(str(tmp_path))
+    first, real = acquire(storage, "run a"), clock.sleep
+
+    def sleep(seconds):
+        real(seconds)
+        if clock.now > 10 * TERM_SECONDS:
+            first.release()
+        elif clock.now % (TERM_SECONDS / RENEWALS) < seconds:
+            first.renew()
+
+    clock.sleep = sleep
+    second = acquire(storage, "run b")
+    assert not second.unfenced
+    assert 10 * TERM_SECONDS < clock.now < 11 * TERM_SECONDS
+    said = [line for line in caplog.messages if line.startswith("waiting for")]
+    assert "held by run a" in said[0]
+    assert 9 <= len(said) <= 12
+
+
+def test_a_holder_that_deletes_is_waited_for_longer(tmp_path, clock):
+    storage = Storage(str(tmp_path))
+    acquire(storage, "gc", deletes=True)
+    assert acquire(storage, "run").unfenced
+    assert clock.now >= COLLECTOR_PATIENCE * TERM_SECONDS
+
+
+def test_that_a_holder_was_given_up_stays_known_until_there_is_a_fence(tmp_path, clock):
+    storage = Storage(str(tmp_path))
+    acquire(storage, "killed")
+    second = acquire(storage, "run")
+    second.renew()
+    second.release()
+    third = acquire(storage, "gc")
+    assert second.unfenced
+    assert third.unfenced
+    third.renew(fenced=True)
+    assert not third.unfenced
+    third.release()
+    assert not acquire(storage, "run").unfenced
+
+
+@pytest.mark.parametrize("busy", ["skip", "fail"])
+def test_who_does_not_wait_looks_only_until_the_holder_renews(tmp_path, clock, busy):
+    storage = Storage(str(tmp_path))
+    first, real = acquire(storage, "run a"), clock.sleep
+
+    def sleep(seconds):
+        real(seconds)
+        if clock.now >= TERM_SECONDS / RENEWALS:
+            first.renew()
+
+    clock.sleep = sleep
+    with pytest.raises(BusyError, match="held by run a") as caught:
+        acquire(storage, "run b", busy=busy)
+    assert caught.value.skip == (busy == "skip")
+    assert pickle.loads(pickle.dumps(caught.value)).skip == caught.value.skip  # noqa: S301 - our own
+    assert clock.now < 2 * TERM_SECONDS / RENEWALS
+    first.check()
+
+
+@pytest.mark.parametrize("busy", ["skip", "fail"])
+def test_who_does_not_wait_takes_over_from_a_holder_that_is_gone(tmp_path, clock, busy):
+    storage = Storage(str(tmp_path))
+    acquire(storage, "killed")
+    assert acquire(storage, "run", busy=busy).unfenced
+
+
+def test_a_living_process_of_this_machine_is_known_at_once(tmp_path):
+    storage = Storage(str(tmp_path))
+    acquire(storage, "run a")
+    with use_clock(SimulatedClock()) as _, pytest.raises(BusyError):
+        acquire(storage, "run b", busy="fail")
+
+
+_HOLD = """
+import sys, time
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.lease import acquire
+acquire(Storage(sys.argv[1]), "run that is killed")
+print("held", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_killed_process_of_this_machine_is_given_up_at_once(tmp_path):
+    storage = Storage(str(tmp_path))
+    process = subprocess.Popen([sys.executable, "-c", _HOLD, str(tmp_path)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout.readline() == b"held\n"
+        os.kill(process.pid, signal.SIGKILL)
+        clock = SimulatedClock()
+        with use_clock(clock):
+            assert acquire(storage, "next").unfenced
+        assert clock.now < TERM_SECONDS
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_of_many_at_once_one_at_a_time_holds(storage):
+    inside, most, order = [], [], threading.Lock()
+
+    def work(number):
+        with hold(storage, f"run {number}"):
+            with order:
+                inside.append(number)
+                most.append(len(inside))
+            with order:
+                inside.remove(number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(leases, "_POLL_SECONDS", 0.01)
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == [1] * 6
+    assert newest_term(storage).released
+    assert len(numbers(storage)) == 1
+
+
+def test_a_lease_is_renewed_while_it_is_held_and_released_even_if_the_work_fails(tmp_path, monkeypatch):
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(leases, "TERM_SECONDS", 0.04)
+    renewed = threading.Event()
+    real = leases.Lease.renew
+
+    def renew(self, **kwargs):
+        real(self, **kwargs)
+        if self.number > 3:
+            renewed.set()
+
+    monkeypatch.setattr(leases.Lease, "renew", renew)
+
+    def work():
+        with hold(storage, "run"):
+            assert renewed.wait(30)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    assert newest_term(storage).released
+
+
+def test_a_renewal_that_fails_is_tried_again(tmp_path, monkeypatch, caplog):
+    storage = Storage(str(tmp_path))
+    monkeypatch.setattr(leases, "TERM_SECONDS", 0.04)
+    tries, renewed = [], threading.Event()
+
+    def renew(self, **kwargs):
+        tries.append(True)
+        if len(tries) < 3:
+            raise RunError("the server is away")
+        renewed.set()
+
+    monkeypatch.setattr(leases.Lease, "renew", renew)
+    with hold(storage, "run"):
+        assert renewed.wait(30)
+    assert "could not be renewed: the server is away" in caplog.text
+
+
+def test_a_number_that_became_free_gives_no_lease(tmp_path, clock, monkeypatch):
+    """One that finds a term old makes the next one late, after others took it, renewed and took its file away."""
+    storage = Storage(str(tmp_path))
+    acquire(storage, "killed")
+    clock.now = 1000.0
+    real, others = Storage.create, []
+
+    def late(self, path, data):
+        if not others and json.loads(data)["purpose"] == "late":
+            others.append(acquire(storage, "other"))
+            for _ in range(3):
+                others[0].renew()
+            others[0].release()
+            others.append(acquire(storage, "third"))
+            assert not storage.exists(path)
+        return real(self, path, data)
+
+    monkeypatch.setattr(Storage, "create", late)
+    got = acquire(storage, "late")
+    assert others[1].number < got.number
+    assert newest_term(storage).purpose == "late"
+    assert got.unfenced
+
+
+def test_only_a_holder_that_deletes_is_waited_for(tmp_path, clock):
+    storage = Storage(str(tmp_path))
+    wait_while_deleting(storage)
+    acquire(storage, "run").release()
+    wait_while_deleting(storage)
+    assert clock.now == 0
+    collector, real = acquire(storage, "gc", deletes=True), clock.sleep
+
+    def sleep(seconds):
+        real(seconds)
+        if clock.now > 5:
+            collector.release()
+
+    clock.sleep = sleep
+    wait_while_deleting(storage)
+    assert 5 < clock.now < 10
+    acquire(storage, "gc", deletes=True)
+    clock.sleep = real
+    wait_while_deleting(storage)
+    assert clock.now >= COLLECTOR_PATIENCE * TERM_SECONDS
