@@ -110,7 +110,7 @@ class EmbedWorker:
         self._job, self._storage, self._mended, self._notes = job, storage, mended, notes
 
     def run(self, unit: Unit) -> str:
-        self._notes.begins(f"embed {unit.shard}")
+        self._notes.begins(f"embed {unit.shard}", unit.replace)
         self._fall(unit.shard, [row for row in range(ROWS) if row not in unit.skip])
         path = embedding_path(INPUT, self._job.encoder, f"s{unit.shard}")
         content = embedding(self._job, unit.shard, unit.skip, self._mended())
@@ -162,10 +162,11 @@ class Notes:
     ) -> None:
         self.crash, self._violated, self.mended = crash, violated, mended
         self.done: Counter[str] = Counter()
+        self.there: set[str] = set()
 
-    def begins(self, unit: str) -> None:
-        """A worker begins a unit."""
-        if self.done[unit]:
+    def begins(self, unit: str, again: bool = False) -> None:
+        """A worker begins a unit; ``again`` if it was asked for although it is done."""
+        if self.done[unit] or (unit in self.there and not again):
             self._violated("once", f"{unit} is begun again although it is done")
 
     def ended(self, unit: str) -> None:
@@ -175,9 +176,16 @@ class Notes:
             self._violated("once", f"{unit} was done {self.done[unit]} times")
 
 
-def run(job: TinyJob, storage: Storage, executor: Callable[[Callable[[], object]], Executor], notes: Notes) -> Manifest:
-    """The whole run: what is missing is embedded, fused and committed."""
+def run(
+    job: TinyJob,
+    storage: Storage,
+    executor: Callable[[Callable[[], object]], Executor],
+    notes: Notes,
+    there: Callable[[], set[str]],
+) -> Manifest:
+    """The whole run: what is missing is embedded, fused and committed; ``there`` says which units are done already."""
     with hold(storage, f"run {job.encoder} {job.dim}", busy=job.busy) as lease:
+        notes.there = there()
         _embed(job, storage, executor, notes)
         _align(job, storage)
         return _fuse(job, storage, executor, notes, lease)

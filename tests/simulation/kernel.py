@@ -59,6 +59,7 @@ class Thread:
         self.process, self.name, self.body, self.main = process, name, body, main
         self.carrier = _Carrier.take()
         self.count = 0
+        self.looked = 0
         self.wake = 0.0
         self.condition: Callable[[], bool] | None = None
         self.ended = False
@@ -97,6 +98,7 @@ class Kernel:
         self.now = 0.0
         self.steps = 0
         self.failure: BaseException | None = None
+        self.longest_pause = FOREVER
         self.trace: list[tuple[float, str, str, tuple[Any, ...] | None]] | None = None
         self.on_event: dict[str, Callable[[], None]] = {}
         self._chooser, self._tick = chooser, tick

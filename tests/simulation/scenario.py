@@ -122,7 +122,12 @@ def run_job(world: World, actor: Actor) -> None:
 
     world.mended |= actor.job.retry_bad
     notes = Notes(crash, world.violated, lambda: world.mended)
-    manifest = run(actor.job, storage, executor, notes)
+    folder = f"embeddings/{INPUT}/{actor.job.encoder}/s"
+
+    def there() -> set[str]:
+        return {f"embed {path[len(folder):-8]}" for path in world.store.contents(folder) if path.endswith(".parquet")}
+
+    manifest = run(actor.job, storage, executor, notes, there)
     world.acknowledged.append(manifest.number)
     world.oracle.check_committed(manifest.number)
 

@@ -12,7 +12,9 @@ Actions = dict[str, Action]
 """What happened, by ``<thread>#<number of its step>`` (an operation) or ``...>`` (who went on after it)."""
 
 SWITCH = (0.02, 0.1, 0.3, 0.6)
-SECONDS = (0.5, 5.0, 20.0, 70.0, 130.0)
+SECONDS = (0.5, 5.0, 5.0, 20.0, 70.0, 70.0, 130.0, 700.0)
+HOT = 4
+"""How many times likelier deaths and pauses are between the operations of the commit protocol."""
 MOST_KILLS = 4
 RATES = {
     "kill": 1 / 250,
@@ -44,7 +46,9 @@ class Explorer:
         self._random = draw.random
         known = {kind: rate for kind, rate in RATES.items() if draw.random() < 0.5 and kind not in without}
         switch = draw.choice(SWITCH)
-        self._tables = [_table({"switch": rate} | known) for rate in (switch, max(switch, draw.choice(SWITCH)))]
+        hot = {kind: rate * (HOT if kind in ("kill", "stall", "freeze") else 1) for kind, rate in known.items()}
+        often = {"switch": max(switch, draw.choice(SWITCH[:3]))}
+        self._tables = [_table({"switch": switch} | known), _table(often | hot)]
         self._kills = 0
 
     def action(self, kernel: Kernel, thread: Thread, hot: bool, faults: tuple[str, ...]) -> Action | None:
@@ -70,7 +74,7 @@ class Explorer:
             ready = kernel.ready()
             return ("switch", self._draw.choice(ready).name) if ready else None
         if kind in ("stall", "freeze"):
-            return kind, self._draw.choice(SECONDS)
+            return kind, min(self._draw.choice(SECONDS), kernel.longest_pause)
         if kind == "hang":
             return ("stall", 1e6) if ".worker" in thread.name else None
         if kind in _STORAGE_FAULTS:

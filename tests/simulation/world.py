@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,13 @@ from barycenter.infra.storage import Storage
 from barycenter.infra.storage.storage import STORES, MissingFileError
 from barycenter.infra.versions import embedding_files, lease
 from tests.simulation.disk import SimulatedDisk, SimulatedLocalStore
-from tests.simulation.kernel import Chooser, Kernel, Killed, Process, Violation
+from tests.simulation.kernel import FOREVER, Chooser, Kernel, Killed, Process, Violation
 from tests.simulation.objects import SimulatedBucket, SimulatedS3Store
 from tests.simulation.oracle import Oracle
 from tests.simulation.threads import OneAfterTheOther, SimulatedThreading
+
+CLAIM_SECONDS = 5.0
+"""Longest pause where there are no hard links: a writer that pauses longer while it places a file loses its claim."""
 
 POLL_SECONDS = 4.0
 """Between two looks of a process that waits for the output; fewer than in earnest, because each costs steps."""
@@ -41,6 +45,7 @@ class World:
         self, kind: str, seed: object, chooser: Chooser, contents: dict[str, bytes] | None = None, page: int = 1000
     ) -> None:
         self.kernel = Kernel(chooser, tick=0.002 if kind != "s3" else 0.02)
+        self.kernel.longest_pause = CLAIM_SECONDS if kind == "linkless" else FOREVER
         self.seed = seed
         self.uri = "sim+s3://world/out" if kind == "s3" else "sim://world/out"
         self.store: SimulatedBucket | SimulatedDisk
@@ -55,7 +60,9 @@ class World:
         self.errors: dict[str, str] = {}
         self.keeps: dict[str, int] = {}
         self.mended = False
-        self.oracle = Oracle(self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0))
+        self.oracle = Oracle(
+            self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0), self._last_look
+        )
         self.oracle.load(contents or {})
         self.acknowledged: list[int] = []
 
@@ -73,6 +80,8 @@ class World:
             except BarycenterError as error:
                 self.outcomes[f"{kind}: {type(error).__name__}"] += 1
                 self.errors[name] = str(error)
+                if refused := re.search(r"another run committed version (\d+)", str(error)):
+                    self.oracle.check_refusal(name, int(refused[1]))
                 if isinstance(error, MissingFileError) and self._lost_to_nobody(name, str(error)):
                     self.violated("missing file", f"{name}, which held the output or tried to, did not find a file: {error}")
             except Killed:
@@ -103,6 +112,11 @@ class World:
         terms = {int(path[6:-5]): path for path in self.store.contents("lease/") if path[6:-5].isdecimal()}
         newest = json.loads(self.store.peek(terms[max(terms)]) or b"{}") if terms else {}
         return "/lease" in error or (newest.get("process") == name and not newest["released"])
+
+    def _last_look(self) -> tuple[str, int]:
+        """The running process, and how many steps ago its main thread listed the lease."""
+        thread = self.kernel.current
+        return thread.process.name, thread.count - thread.looked
 
     def _changed(self, path: str, before: bytes | None, after: bytes | None) -> None:
         self.oracle.changed(path, before, after)
