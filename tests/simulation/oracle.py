@@ -54,6 +54,8 @@ class Oracle:
         self.manifests, self._owners, self._content, self._promotions = {}, {}, {}, {}
         self._parents = set()
         for path in sorted(contents, key=lambda each: (len(each), each)):
+            if path.endswith(".json") and contents[path] and not _is_json(contents[path]):
+                self._violated("whole", f"{path} is torn")
             self._noticed(path, contents[path])
         self._to_be_shown, self._shown_at = [self._rule()], 0
         pointer = contents.get(POINTER)
@@ -234,6 +236,14 @@ class Oracle:
                 del self._owners[path]
         self._content = {manifest["version"]: self._content[manifest["version"]] for manifest in self.manifests.values()}
         self.collected.add(number)
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def _identity(manifest: Mapping[str, Any]) -> tuple[Any, ...]:

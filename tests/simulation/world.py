@@ -135,7 +135,8 @@ def entered(world: World) -> Iterator[World]:
         _current.pop()
 
 
-def _world() -> World:
+def current_world() -> World:
+    """The world that ``sim://`` leads to."""
     return _current[-1]
 
 
@@ -143,25 +144,25 @@ class _WorldClock:
     """The clock of the process that runs in the world of the moment."""
 
     def monotonic(self) -> float:
-        return _world().kernel.now + _world().kernel.process.offset
+        return current_world().kernel.now + current_world().kernel.process.offset
 
     def time(self) -> float:
-        return 1.7e9 + _world().kernel.now
+        return 1.7e9 + current_world().kernel.now
 
     def sleep(self, seconds: float) -> None:
-        _world().kernel.sleep(seconds)
+        current_world().kernel.sleep(seconds)
 
     def uniform(self, low: float, high: float) -> float:
-        return _world().kernel.process.random.uniform(low, high)
+        return current_world().kernel.process.random.uniform(low, high)
 
     def token(self, size: int) -> str:
-        return _world().kernel.process.random.randbytes(size).hex()
+        return current_world().kernel.process.random.randbytes(size).hex()
 
 
 def _process_lives(name: str) -> bool | None:
     """Whether a process runs, as far as another of its machine can know."""
-    process = _world().processes.get(name)
-    if process is None or process.host != _world().kernel.process.host:
+    process = current_world().processes.get(name)
+    if process is None or process.host != current_world().kernel.process.host:
         return None
     return process.alive
 
@@ -170,15 +171,15 @@ def _process_lives(name: str) -> bool | None:
 def simulated() -> Iterator[None]:
     """Puts simulated storage, time, threads and processes beneath the code, until the end of the block."""
     stores: dict[str, Any] = {
-        "sim": lambda root, _: SimulatedLocalStore(root, _world().store),  # type: ignore[arg-type]
-        "sim+s3": lambda root, _: SimulatedS3Store(root, _world().store),  # type: ignore[arg-type]
+        "sim": lambda root, _: SimulatedLocalStore(root, current_world().store),  # type: ignore[arg-type]
+        "sim+s3": lambda root, _: SimulatedS3Store(root, current_world().store),  # type: ignore[arg-type]
     }
     patches: list[Any] = [
         mock.patch.dict(STORES, stores),
-        mock.patch.object(lease, "threading", SimulatedThreading(lambda: _world().kernel)),
-        mock.patch.object(lease, "process_id", lambda: _world().kernel.process.name),
+        mock.patch.object(lease, "threading", SimulatedThreading(lambda: current_world().kernel)),
+        mock.patch.object(lease, "process_id", lambda: current_world().kernel.process.name),
         mock.patch.object(lease, "process_lives", _process_lives),
-        mock.patch.object(lease, "describe_process", lambda: _world().kernel.process.name),
+        mock.patch.object(lease, "describe_process", lambda: current_world().kernel.process.name),
         mock.patch.object(lease, "_POLL_SECONDS", POLL_SECONDS),
         mock.patch.object(embedding_files, "ThreadPoolExecutor", OneAfterTheOther),
         mock.patch("barycenter.infra.storage.remote._PART", MULTIPART),
