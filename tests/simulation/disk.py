@@ -164,7 +164,9 @@ class SimulatedDisk(Disk):
     def stat(self, path: Path) -> os.stat_result:
         self._step("stat", str(path))
         inode = self._inode(str(path))
-        return cast(os.stat_result, SimpleNamespace(st_ino=inode.number, st_mtime_ns=inode.number, st_size=len(inode.data)))
+        return cast(
+            os.stat_result, SimpleNamespace(st_ino=inode.number, st_mtime_ns=inode.number, st_size=len(inode.data))
+        )
 
     def is_file(self, path: Path) -> bool:
         self._step("stat", str(path))
@@ -265,7 +267,9 @@ class SimulatedDisk(Disk):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         if self.coarse:
             folder = self._find_folder(path)
-            there = None if folder is None else tuple(sorted((name, isinstance(folder[name], Inode)) for name in folder))
+            there = (
+                None if folder is None else tuple(sorted((name, isinstance(folder[name], Inode)) for name in folder))
+            )
             self._kernel.process.saw((operation, place, self.peek(place), there))
 
     def _place(self, operation: str, path: str, faults: tuple[str, ...] = ()) -> tuple[Folder, str]:

@@ -8,7 +8,7 @@ lease of a process that does not delete gives it up after one look without a new
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest import mock

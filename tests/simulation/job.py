@@ -22,8 +22,7 @@ from barycenter.infra.versions.embedding_files import Repairs, done_shards, embe
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.lease import Lease, hold
 from barycenter.infra.versions.manifests import newest_manifest
-from barycenter.tasks.fuse.stage import _records, _remove_records, _remove_unlisted
-from barycenter.tasks.fuse.worker import record_path
+from barycenter.tasks.fuse.records import done_blocks, record_path, remove_records, remove_unlisted
 
 ROWS = 4
 SHARDS_PER_BLOCK = 2
@@ -202,7 +201,9 @@ def _embed(job: TinyJob, storage: Storage, executor: Callable[..., Executor], no
             units,
             executor(lambda: EmbedWorker(job, storage, notes.mended, notes)),
             on_done=lambda work, _: notes.ended(work.id),
-            without_rows=lambda work, rows: replace(work, payload=replace(work.payload, skip=(*work.payload.skip, *rows))),
+            without_rows=lambda work, rows: replace(
+                work, payload=replace(work.payload, skip=(*work.payload.skip, *rows))
+            ),
         )
         if whole := [each for each in failed if not each.rows]:
             raise RunError(f"{len(whole)} shards failed, such as {whole[0].id}; run again")
@@ -226,20 +227,18 @@ def version_of(job: TinyJob, mended: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:12]
 
 
-def _fuse(
-    job: TinyJob, storage: Storage, executor: Callable[..., Executor], notes: Notes, lease: Lease
-) -> Manifest:
+def _fuse(job: TinyJob, storage: Storage, executor: Callable[..., Executor], notes: Notes, lease: Lease) -> Manifest:
     version = version_of(job, repairs(storage))
     newest = newest_manifest(storage)
     parent = newest.number if newest is not None else None
     if newest is not None and newest.version == version:
         show_newest(storage, newest, lease, job.promote)
-        _remove_records(storage, version)
+        remove_records(storage, version)
         return newest
     if (known := find_version(storage, version)) is not None:
         record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         return _commit(job, storage, version, [record], parent, lease)
-    records = _records(storage, version)
+    records = done_blocks(storage, version)
     todo = [(index, block) for index, block in enumerate(job.blocks) if index not in records]
 
     def done(work: Work, record: dict[str, Any]) -> None:
@@ -250,7 +249,7 @@ def _fuse(
     if work:
         run_all(work, executor(lambda: FuseWorker(job, storage, version, notes)), "fusing block", done)
     if version_of(job, repairs(storage)) != version:
-        storage.remove(storage.list(f"features/{version}/_blocks"))
+        remove_records(storage, version)
         raise RunError("another run made embeddings again while these features were written; run again")
     return _commit(job, storage, version, [records[index] for index in range(len(job.blocks))], parent, lease)
 
@@ -272,7 +271,7 @@ def _commit(
         shards=tuple(job.ids),
         parent=parent,
     )
-    _remove_unlisted(storage, version, manifest.files)
+    remove_unlisted(storage, version, manifest.files)
     manifest = commit_manifest(storage, manifest, lease, job.promote)
-    _remove_records(storage, version)
+    remove_records(storage, version)
     return manifest

@@ -56,7 +56,9 @@ class SimulatedBucket:
         request = getattr(self, f"_{method}")
         if self.coarse:
             there = self.contents(place) if reads else self.peek(place)
-            self._kernel.process.saw((method, place, tuple(sorted(there.items())) if isinstance(there, dict) else there))
+            self._kernel.process.saw(
+                (method, place, tuple(sorted(there.items())) if isinstance(there, dict) else there)
+            )
         if fault is None:
             return request(**arguments)
         if fault == "lost_answer":

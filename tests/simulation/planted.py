@@ -26,7 +26,7 @@ def edited(*edits: Edit) -> Iterator[None]:
             assert before in source, f"{plain.__qualname__} no longer holds {before!r}"
             source = source[source.index("def ") :].replace(before, after)
             namespace: dict[str, Any] = {}
-            exec(compile(source, plain.__code__.co_filename, "exec"), dict(plain.__globals__), namespace)  # noqa: S102
+            exec(compile(source, plain.__code__.co_filename, "exec"), dict(plain.__globals__), namespace)
             stack.callback(setattr, plain, "__code__", plain.__code__)
             plain.__code__ = namespace[plain.__name__].__code__
         yield

@@ -89,13 +89,25 @@ class Scenario:
                 busy=draw.choice(("wait", "wait", "wait", "skip", "fail")),
                 promote=draw.choice(("auto", "auto", "auto", "manual")),
             )
-            come("run", job=job, workers=draw.choice((1, 2, 3)), lingering=draw.choice((0.0, 0.0, 30.0)), unit_seconds=seconds)
+            come(
+                "run",
+                job=job,
+                workers=draw.choice((1, 2, 3)),
+                lingering=draw.choice((0.0, 0.0, 30.0)),
+                unit_seconds=seconds,
+            )
         for kind, chance in (("gc", 0.5), ("gc", 0.1), ("promote", 0.35), ("promote", 0.1), ("pin", 0.15)):
             if likely(chance):
                 come(kind, number=draw.choice((1, 1, 2)) if kind == "gc" else draw.randint(1, before + 1))
         for _ in range(1 + likely(0.5)):
             come("reader")
-        return cls(draw.choice(("local", "local", "linkless", "s3", "s3")), corpus, before, tuple(actors), draw.choice((1000, 2)))
+        return cls(
+            draw.choice(("local", "local", "linkless", "s3", "s3")),
+            corpus,
+            before,
+            tuple(actors),
+            draw.choice((1000, 2)),
+        )
 
 
 @lru_cache(maxsize=256)
@@ -128,7 +140,7 @@ def run_job(world: World, actor: Actor) -> None:
     folder = f"embeddings/{INPUT}/{actor.job.encoder}/s"
 
     def there() -> set[str]:
-        return {f"embed {path[len(folder):-8]}" for path in world.store.contents(folder) if path.endswith(".parquet")}
+        return {f"embed {path[len(folder) : -8]}" for path in world.store.contents(folder) if path.endswith(".parquet")}
 
     manifest = run(actor.job, storage, executor, notes, there)
     world.acknowledged.append(manifest.number)

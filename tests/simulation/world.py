@@ -83,7 +83,9 @@ class World:
                 if refused := re.search(r"another run committed version (\d+)", str(error)):
                     self.oracle.check_refusal(name, int(refused[1]))
                 if isinstance(error, MissingFileError) and self._lost_to_nobody(name, str(error)):
-                    self.violated("missing file", f"{name}, which held the output or tried to, did not find a file: {error}")
+                    self.violated(
+                        "missing file", f"{name}, which held the output or tried to, did not find a file: {error}"
+                    )
             except Killed:
                 self.outcomes[f"{kind}: killed"] += 1
                 raise
@@ -192,4 +194,3 @@ def simulated() -> Iterator[None]:
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, disabled)
         yield
-
