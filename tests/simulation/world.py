@@ -117,6 +117,8 @@ class World:
 
     def _last_look(self) -> tuple[str, int]:
         """The running process, and how many steps ago its main thread listed the lease."""
+        if self.kernel.acting is not None:
+            return self.kernel.acting.name, 0
         thread = self.kernel.current
         return thread.process.name, thread.count - thread.looked
 
