@@ -16,7 +16,7 @@ class Killed(BaseException):
     """Unwinds a thread whose process is dead; nothing that it does on the way has an effect."""
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - a finding, not a mistake
     """An invariant did not hold.
 
     Attributes:
