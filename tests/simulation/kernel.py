@@ -24,8 +24,11 @@ class Violation(AssertionError):  # noqa: N818 - a finding, not a mistake
     """
 
     def __init__(self, invariant: str, detail: str) -> None:
-        super().__init__(f"{invariant}: {detail}")
-        self.invariant = invariant
+        super().__init__(invariant, detail)
+        self.invariant, self.detail = invariant, detail
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.detail}"
 
 
 class Process:

@@ -211,7 +211,7 @@ def start(world: World, scenario: Scenario) -> None:
 
 
 def afterwards(world: World, scenario: Scenario) -> None:
-    """When all is over: every job runs through undisturbed and gives what it should, and garbage is garbage."""
+    """When all is over: one of the jobs runs through undisturbed and gives what it should, and garbage is garbage."""
     jobs = list(dict.fromkeys(
         replace(actor.job, busy="wait", promote="auto") for actor in scenario.actors if actor.job is not None
     ))  # fmt: skip
@@ -221,9 +221,9 @@ def afterwards(world: World, scenario: Scenario) -> None:
         for number in world.acknowledged:
             world.oracle.check_committed(number)
         storage = world.storage()
-        for job in jobs[:2]:
-            run_job(world, Actor("run", job))
-            _check_rerun(world, storage, job)
+        job = world.chance.choice(jobs)
+        run_job(world, Actor("run", job))
+        _check_rerun(world, storage, job)
         with hold(storage, "gc", deletes=True) as lease:
             world.keeps["afterwards"] = 1
             collect_garbage(storage, lease, 1)
