@@ -5,8 +5,8 @@ import pytest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from tests.simulation.objects import LATEST_SECONDS
-from tests.simulation.schedule import QUIET, Replay
-from tests.simulation.world import World, entered, simulated
+from tests.simulation.schedule import Replay
+from tests.simulation.world import World, current_world, entered, simulated
 
 
 def played(kind, body, actions=None, contents=None, power=False):
@@ -137,35 +137,39 @@ def test_a_fault_while_another_is_handled_is_tried_again():
     assert world.outcomes == {"p: done": 1}
 
 
+def beside(kind, first, second, step, fault=None):
+    """Runs ``second`` in another process at a step of ``first``; the errors."""
+    world = World(kind, 0, Replay({f"p#{step}": ("switch", "q")} | ({"p#1": (fault,)} if fault else {})))
+    with simulated(), entered(world):
+        world.start("p", lambda: first(world.storage()))
+        world.start("q", lambda: second(world.storage()))
+        world.kernel.run()
+    return world.errors
+
+
 @pytest.mark.parametrize("kind", ["local", "linkless"])
 def test_a_create_begins_again_when_its_temporary_file_is_taken_away(kind):
-    world = World(kind, 0, QUIET)
-    disk = world.store
+    taken = []
 
-    def clear():
-        storage = world.storage()
-        storage.remove([path for path in storage.list() if storage.is_temporary(path)])
+    def create(storage):
+        assert storage.create("a/b", b"1")
+        assert storage.list() == ["a/b"]
 
-    def body():
-        assert world.storage().create("a/b", b"1")
+    def clear(storage):
+        temporary = [path for path in storage.list() if storage.is_temporary(path) and ".claim." not in path]
+        storage.remove(temporary)
+        taken.extend(temporary)
 
-    with simulated(), entered(world):
-        steps = {"p#6": ("switch", "q")}
-        world.kernel._chooser = Replay(steps)
-        world.start("p", body)
-        world.start("q", clear)
-        world.kernel.run()
-    assert world.outcomes == {"p: done": 1, "q: done": 1}
-    assert disk.contents() == {"a/b": b"1"}
+    assert [beside(kind, create, clear, step) for step in range(2, 14)] == [{}] * 12
+    assert len(taken) >= 2
 
 
 def test_a_create_whose_object_is_gone_again_is_no_error():
-    def body(storage):
-        storage.create("a/b", b"one")
+    def create(storage):
+        storage.create("a/b", b"1")
 
-    world = World("s3", 0, Replay({"p#1": ("lost_answer",), "p#3": ("switch", "q")}))
-    with simulated(), entered(world):
-        world.start("p", lambda: body(world.storage()))
-        world.start("q", lambda: world.storage().remove(["a/b"]))
-        world.kernel.run()
-    assert world.errors == {}
+    def remove(storage):
+        current_world().kernel.wait(lambda: current_world().kernel.steps >= 2)
+        storage.remove(["a/b"])
+
+    assert [beside("s3", create, remove, step, "lost_answer") for step in range(2, 8)] == [{}] * 6
