@@ -62,7 +62,12 @@ class World:
         self.mended = False
         self.chance = random.Random(f"world {seed}")
         self.oracle = Oracle(
-            self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0), self._last_look
+            self.store.peek,
+            self.violated,
+            lambda: self.keeps.get(self.kernel.process.name, 0),
+            self._last_look,
+            lambda: self.kernel.now,
+            lambda name: name in self.processes and self.processes[name].alive,
         )
         self.oracle.load(contents or {})
         self.acknowledged: list[int] = []
