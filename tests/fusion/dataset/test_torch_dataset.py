@@ -1,6 +1,7 @@
 import itertools
 import json
 import pickle
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -382,3 +383,19 @@ def test_object_storage_by_uri_and_by_either_filesystem(out, monkeypatch):
             FusedDataset("s3://bucket/nowhere", filesystem=remote)
     finally:
         server.stop()
+
+
+def test_a_version_that_is_deleted_while_it_is_read_is_named(tmp_path):
+    write_features(tmp_path, [400, 400], number=3)
+    dataset = FusedDataset(tmp_path, batch_size=8)
+    shutil.rmtree(tmp_path / "features")
+    with pytest.raises(RunError, match=r"a file of version 3 is not there; .*barycenter pin .* 3"):
+        list(dataset)
+
+
+def test_an_empty_manifest_is_no_version(tmp_path):
+    write_features(tmp_path, [4], number=1)
+    (tmp_path / "manifests/2.json").touch()
+    assert FusedDataset(tmp_path, version="v1").manifest.number == 1
+    with pytest.raises(RunError, match=r"manifests/2.json: not there"):
+        FusedDataset(tmp_path, version=2)
