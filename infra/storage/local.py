@@ -13,23 +13,119 @@ from barycenter.infra.storage.errors import full_disk_errors, storage_errors
 
 TEMPORARY_SUFFIX = ".tmp"
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+_TRIES = 5
 _CLAIM_SECONDS = 10.0
 _CLAIM_POLL = 0.02
+
+
+class Disk:
+    """What a local store asks of the operating system, call by call; a simulation replaces it."""
+
+    def make_folder(self, folder: Path) -> bool:
+        """Makes a folder, if it is not there; whether it made it. ``FileNotFoundError`` where the one above is not."""
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            if not folder.is_dir():
+                raise
+            return False
+        return True
+
+    def open_new(self, path: Path) -> BinaryIO:
+        """A stream into a file that was not there; ``FileExistsError`` if it was."""
+        return path.open("xb")
+
+    def sync(self, stream: BinaryIO) -> None:
+        """Makes what was written last."""
+        stream.flush()
+        os.fsync(stream.fileno())
+
+    def sync_folder(self, folder: Path) -> None:
+        """Makes a folder's names last; some mounts (FUSE, SMB) cannot, and then theirs is the promise."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
+                raise
+        finally:
+            os.close(descriptor)
+
+    def link(self, path: Path, target: Path) -> None:
+        """A second name of a file; ``FileExistsError`` if the name is taken."""
+        target.hardlink_to(path)
+
+    def replace(self, path: Path, target: Path) -> None:
+        """Renames a file over whatever has the name."""
+        path.replace(target)
+
+    def unlink(self, path: Path) -> None:
+        """Takes a name away; no error where there is none."""
+        path.unlink(missing_ok=True)
+
+    def remove_folder(self, folder: Path) -> None:
+        """Takes an empty folder away; ``OSError`` where it is not empty."""
+        folder.rmdir()
+
+    def open(self, path: Path) -> BinaryIO:
+        """A seekable stream."""
+        return path.open("rb")
+
+    def read(self, path: Path) -> bytes:
+        """The whole file."""
+        return path.read_bytes()
+
+    def stat(self, path: Path) -> os.stat_result:
+        """What the file system knows of a file."""
+        return path.stat()
+
+    def is_file(self, path: Path) -> bool:
+        """Whether there is a file of the name."""
+        return path.is_file()
+
+    def walk(self, folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
+        """(``prefix`` and path relative to ``folder``, size or -1) of every file below a folder, in no order."""
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    with suppress(FileNotFoundError):
+                        yield from self.walk(entry.path, f"{prefix}{entry.name}/", sizes)
+                elif not sizes:
+                    yield prefix + entry.name, -1
+                else:
+                    with suppress(FileNotFoundError):
+                        yield prefix + entry.name, entry.stat().st_size
+
+    @contextmanager
+    def locked(self, folder: Path) -> Iterator[None]:
+        """Holds the lock of a folder; where a mount has no locks, nothing."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def for_arrow(self, path: Path) -> Path | BinaryIO:
+        """What pyarrow reads a file from."""
+        return path
 
 
 class LocalStore:
     """The operations of :class:`barycenter.infra.storage.storage.Storage` under one local folder."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, root: Path, disk: Disk | None = None) -> None:
+        self._root, self._disk = root, disk or Disk()
+        self._lasting: set[Path] = set()
 
     def uri(self, path: str) -> str:
         """The absolute local path."""
         return str(self._root / path) if path else str(self._root)
 
-    def local_path(self, path: str) -> Path:
-        """Where ``path`` lies on this machine."""
-        return self._root / path
+    def for_arrow(self, path: str) -> Path | BinaryIO:
+        """What pyarrow reads a file from."""
+        return self._disk.for_arrow(self._root / path)
 
     def is_case_insensitive(self) -> bool:
         """Whether the file system takes names of other case for the same; found by the root's own name."""
@@ -46,52 +142,56 @@ class LocalStore:
         temporary = self._temporary(target)
         try:
             with storage_errors(self.uri(path)):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                stream = temporary.open("xb")
+                self._make_folder(target.parent)
+                stream = self._disk.open_new(temporary)
             with full_disk_errors(self.uri(path)), stream:
                 yield stream
                 with storage_errors(self.uri(path)):
-                    stream.flush()
-                    os.fsync(stream.fileno())
+                    self._disk.sync(stream)
             with storage_errors(self.uri(path)):
-                temporary.replace(target)
-                _fsync_folder(target.parent)
+                self._disk.replace(temporary, target)
+                self._disk.sync_folder(target.parent)
         except BaseException:
             with suppress(OSError):
-                temporary.unlink()
+                self._disk.unlink(temporary)
             raise
 
     def create(self, path: str, data: bytes) -> bool:
         """Writes ``path`` unless it exists; of several writers exactly one gets True."""
-        target = self._root / path
-        temporary = self._temporary(target)
         with storage_errors(self.uri(path)):
-            target.parent.mkdir(parents=True, exist_ok=True)
+            for _ in range(_TRIES - 1):
+                # Garbage collection takes away the temporary files, and the empty folders, of others that only begin.
+                with suppress(FileNotFoundError):
+                    return self._created(self._root / path, data)
+            return self._created(self._root / path, data)
+
+    def _created(self, target: Path, data: bytes) -> bool:
+        temporary = self._temporary(target)
+        self._make_folder(target.parent)
+        try:
+            with self._disk.open_new(temporary) as stream:
+                stream.write(data)
+                self._disk.sync(stream)
             try:
-                with temporary.open("xb") as stream:
-                    stream.write(data)
-                    stream.flush()
-                    os.fsync(stream.fileno())
-                try:
-                    target.hardlink_to(temporary)
-                except FileExistsError:
+                self._disk.link(temporary, target)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if not self._placed_by_claim(temporary, target):
                     return False
-                except OSError as error:
-                    if error.errno not in _NO_LINKS:
-                        raise
-                    if not _placed_by_claim(temporary, target):
-                        return False
-                _fsync_folder(target.parent)
-                return True
-            finally:
-                with suppress(OSError):
-                    temporary.unlink()
+            self._disk.sync_folder(target.parent)
+            return True
+        finally:
+            with suppress(OSError):
+                self._disk.unlink(temporary)
 
     def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
         """Writes ``path`` if it still holds ``before``; others that do so wait for each other."""
         if before is None:
             return self.create(path, data)
-        with storage_errors(self.uri(path)), _locked((self._root / path).parent):
+        with storage_errors(self.uri(path)), self._disk.locked((self._root / path).parent):
             if not self.exists(path) or self.read(path) != before:
                 return False
             with self.writing(path) as stream:
@@ -101,23 +201,23 @@ class LocalStore:
     def read(self, path: str) -> bytes:
         """The whole file."""
         with storage_errors(self.uri(path)):
-            return (self._root / path).read_bytes()
+            return self._disk.read(self._root / path)
 
     def open(self, path: str) -> BinaryIO:
         """A seekable stream."""
         with storage_errors(self.uri(path)):
-            return (self._root / path).open("rb")
+            return self._disk.open(self._root / path)
 
     def exists(self, path: str) -> bool:
         """Whether there is a file."""
         with storage_errors(self.uri(path)):
-            return (self._root / path).is_file()
+            return self._disk.is_file(self._root / path)
 
     def walk(self, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
         """(path relative to the root, size or -1) of every file below ``prefix``, in no order."""
         folder = self._root / prefix
         with storage_errors(self.uri(prefix)), suppress(FileNotFoundError, NotADirectoryError):
-            yield from _walk(str(folder), f"{prefix}/" if prefix else "", sizes)
+            yield from self._disk.walk(str(folder), f"{prefix}/" if prefix else "", sizes)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Deletes files, then the folders that this left empty; what is gone already is no error."""
@@ -125,7 +225,7 @@ class LocalStore:
         for path in paths:
             target = self._root / path
             with storage_errors(self.uri(path)):
-                target.unlink(missing_ok=True)
+                self._disk.unlink(target)
             folders.add(target.parent)
         for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
             self._prune(folder)
@@ -134,81 +234,57 @@ class LocalStore:
         """Nothing: unfinished local writes are temporary files."""
         return 0
 
+    def _make_folder(self, folder: Path) -> None:
+        """Makes a folder and those above it, where they are not there, so that a power cut leaves them there."""
+        try:
+            made = self._disk.make_folder(folder)
+        except FileNotFoundError:
+            self._make_folder(folder.parent)
+            made = self._disk.make_folder(folder)
+        if made or (folder not in self._lasting and folder != self._root and folder.is_relative_to(self._root)):
+            if not made:  # another process may have made it, and not have come further
+                self._make_folder(folder.parent)
+            with suppress(PermissionError):  # of a folder above the output that lets nobody list it
+                self._disk.sync_folder(folder.parent)
+            self._lasting.add(folder)
+
     def _prune(self, folder: Path) -> None:
         while folder != self._root and folder.is_relative_to(self._root):
             try:
-                folder.rmdir()
+                self._disk.remove_folder(folder)
             except OSError:
                 return
             folder = folder.parent
 
+    def _placed_by_claim(self, temporary: Path, target: Path) -> bool:
+        """Renames a written file to ``target`` unless that is there, where the file system knows no hard links.
+
+        A claim beside it, made with O_EXCL, lets one writer at a time look and rename; readers see the whole file or none.
+        A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes no time.
+        """
+        claim = target.with_name(f".{target.name[:100]}.claim{TEMPORARY_SUFFIX}")
+        clock = current_clock()
+        seen, since = None, clock.monotonic()
+        while True:
+            try:
+                self._disk.open_new(claim).close()
+                break
+            except FileExistsError:
+                with suppress(FileNotFoundError):
+                    status = self._disk.stat(claim)
+                    if seen != (status.st_ino, status.st_mtime_ns):
+                        seen, since = (status.st_ino, status.st_mtime_ns), clock.monotonic()
+                    elif clock.monotonic() - since > _CLAIM_SECONDS:
+                        self._disk.unlink(claim)
+                clock.sleep(_CLAIM_POLL)
+        try:
+            if self._disk.is_file(target):
+                return False
+            self._disk.replace(temporary, target)
+            return True
+        finally:
+            self._disk.unlink(claim)
+
     @staticmethod
     def _temporary(target: Path) -> Path:
         return target.with_name(f".{target.name[:100]}.{current_clock().token(8)}{TEMPORARY_SUFFIX}")
-
-
-def _walk(folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                with suppress(FileNotFoundError):
-                    yield from _walk(entry.path, f"{prefix}{entry.name}/", sizes)
-            elif not sizes:
-                yield prefix + entry.name, -1
-            else:
-                with suppress(FileNotFoundError):
-                    yield prefix + entry.name, entry.stat().st_size
-
-
-def _placed_by_claim(temporary: Path, target: Path) -> bool:
-    """Renames a written file to ``target`` unless that is there, where the file system knows no hard links.
-
-    A claim beside it, made with O_EXCL, lets one writer at a time look and rename; readers see the whole file or none.
-    A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes no time.
-    """
-    claim = target.with_name(f".{target.name[:100]}.claim{TEMPORARY_SUFFIX}")
-    clock = current_clock()
-    seen, since = None, clock.monotonic()
-    while True:
-        try:
-            os.close(os.open(claim, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            break
-        except FileExistsError:
-            with suppress(FileNotFoundError):
-                status = claim.stat()
-                if seen != (status.st_ino, status.st_mtime_ns):
-                    seen, since = (status.st_ino, status.st_mtime_ns), clock.monotonic()
-                elif clock.monotonic() - since > _CLAIM_SECONDS:
-                    claim.unlink(missing_ok=True)
-            clock.sleep(_CLAIM_POLL)
-    try:
-        if target.exists():
-            return False
-        temporary.replace(target)
-        return True
-    finally:
-        claim.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Holds the lock of a folder; where a mount has no locks, nothing."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _fsync_folder(folder: Path) -> None:
-    """Makes a rename last; some mounts (FUSE, SMB) cannot, and then theirs is the promise."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)

@@ -103,6 +103,10 @@ class RemoteStore:
             size = int(retrying(lambda: self._fs.info(self._full(path)))["size"])
         return cast(BinaryIO, io.BufferedReader(RangeStream(partial(self._read_range, path), size), _READ_AHEAD))
 
+    def for_arrow(self, path: str) -> BinaryIO:
+        """What pyarrow reads an object from."""
+        return self.open(path)
+
     def _read_range(self, path: str, start: int, stop: int) -> bytes:
         with storage_errors(self.uri(path)):
             return cast(bytes, retrying(lambda: self._fs.cat_file(self._full(path), start=start, end=stop)))

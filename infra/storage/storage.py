@@ -1,7 +1,7 @@
 """Where files live: a local folder or any fsspec URI, read and written so that no file is ever seen half."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
@@ -14,7 +14,10 @@ from barycenter.infra.storage.errors import MissingFileError, first_line, storag
 from barycenter.infra.storage.local import TEMPORARY_SUFFIX, LocalStore
 from barycenter.infra.storage.remote import RemoteStore, S3Store
 
-__all__ = ["MissingFileError", "Storage"]
+__all__ = ["STORES", "MissingFileError", "Storage"]
+
+STORES: dict[str, Callable[[str, str | None], LocalStore | RemoteStore]] = {"s3": S3Store, "s3a": S3Store}
+"""What makes the store of a root and an endpoint, by scheme; a simulation adds its own."""
 
 
 class Storage:
@@ -46,8 +49,8 @@ class Storage:
         if separator and "@" in rest.partition("/")[0]:
             raise JobError("", f"{scheme}://...: credentials do not belong in a path; set them in the environment")
         self._store: LocalStore | RemoteStore
-        if separator and scheme in ("s3", "s3a"):
-            self._store = S3Store(root, endpoint_url)
+        if separator and scheme in STORES:
+            self._store = STORES[scheme](root, endpoint_url)
         elif separator and scheme not in ("file", "local"):
             self._store = RemoteStore(root, endpoint_url)
         else:
@@ -175,13 +178,11 @@ class Storage:
     def parquet(self, path: str) -> Iterator[pq.ParquetFile]:
         """An open ``pyarrow.parquet.ParquetFile``, for reading row groups; a damaged file is a ``RunError``."""
         place = _checked(path)
-        if isinstance(self._store, LocalStore):
-            source: Any = self._store.local_path(place)
-        else:
-            source = self._store.open(place)
+        source: Any = self._store.for_arrow(place)
+        mapped = isinstance(source, Path)
         try:
             with storage_errors(self.uri(path)):
-                file = pq.ParquetFile(source, memory_map=self.is_local, pre_buffer=not self.is_local)
+                file = pq.ParquetFile(source, memory_map=mapped, pre_buffer=not mapped)
             with file:
                 yield file
         except pa.ArrowInvalid as error:
@@ -189,7 +190,7 @@ class Storage:
                 f"{self.uri(path)}: not a whole Parquet file ({first_line(error)}); delete it and run again"
             ) from error
         finally:
-            if not isinstance(source, Path):
+            if not mapped:
                 source.close()
 
 

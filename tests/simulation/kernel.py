@@ -1,0 +1,299 @@
+"""One thing at a time: threads of simulated processes on a simulated clock, switched where a schedule says."""
+
+import heapq
+import itertools
+import random
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Protocol
+
+FOREVER = float("inf")
+MOST_STEPS = 60_000
+
+
+class Killed(BaseException):
+    """Unwinds a thread whose process is dead; nothing that it does on the way has an effect."""
+
+
+class Violation(AssertionError):
+    """An invariant did not hold.
+
+    Attributes:
+        invariant: Its name, by which a shorter schedule is recognized as failing in the same way.
+    """
+
+    def __init__(self, invariant: str, detail: str) -> None:
+        super().__init__(f"{invariant}: {detail}")
+        self.invariant = invariant
+
+
+class Process:
+    """A simulated process: its threads die together.
+
+    Attributes:
+        name: Unique in the world.
+        host: The machine that it runs on.
+        offset: Its monotonic clock's difference from the world's.
+        random: Its own chance, the same in every schedule.
+        children: Numbers what it starts.
+        at_end: Called once it is dead, whoever killed it.
+    """
+
+    def __init__(self, name: str, seed: object, offset: float = 0.0) -> None:
+        self.name, self.offset, self.alive = name, offset, True
+        self.frozen_until = 0.0
+        self.children = itertools.count(1)
+        self.host = ""
+        self.random = random.Random(f"{seed}/{name}")
+        self.at_end: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class Thread:
+    """A thread of a process, carried by a real one."""
+
+    def __init__(self, process: Process, name: str, body: Callable[[], None], main: bool) -> None:
+        self.process, self.name, self.body, self.main = process, name, body, main
+        self.carrier = _Carrier.take()
+        self.count = 0
+        self.wake = 0.0
+        self.condition: Callable[[], bool] | None = None
+        self.ended = False
+
+    def ready(self, now: float) -> bool:
+        """Whether it could go on."""
+        if not self.process.alive:
+            return True
+        if self.process.frozen_until > now:
+            return False
+        return self.wake <= now or (self.condition is not None and self.condition())
+
+    def wakes(self, now: float) -> float:
+        """When it can go on by itself."""
+        frozen = self.process.frozen_until
+        return frozen if self.condition is not None and frozen > now else max(self.wake, frozen)
+
+
+class Chooser(Protocol):
+    """Decides what happens at each step of each thread."""
+
+    def action(self, kernel: "Kernel", thread: Thread, hot: bool, faults: tuple[str, ...]) -> tuple[Any, ...] | None:
+        """What happens before the next operation: None, or a kind of event with what it needs."""
+
+    def pick(self, thread: Thread, ready: list[Thread]) -> Thread:
+        """Which of several threads goes on after one that waits or has ended."""
+
+
+class Kernel:
+    """Runs threads one at a time until all have ended.
+
+    Time passes by ``tick`` with each step, and by as much as is needed where nobody can run.
+    """
+
+    def __init__(self, chooser: Chooser, tick: float = 0.01) -> None:
+        self.now = 0.0
+        self.steps = 0
+        self.failure: BaseException | None = None
+        self.trace: list[tuple[float, str, str, tuple[Any, ...] | None]] | None = None
+        self.on_event: dict[str, Callable[[], None]] = {}
+        self._chooser, self._tick = chooser, tick
+        self._threads: list[Thread] = []
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = itertools.count()
+        self._stopping = False
+        self._over = threading.Semaphore(0)
+        self.current: Thread = None  # type: ignore[assignment]
+
+    @property
+    def process(self) -> Process:
+        """The process that runs."""
+        return self.current.process
+
+    def spawn(self, process: Process, body: Callable[[], None], name: str | None = None, delay: float = 0.0) -> Thread:
+        """A new thread; the first of a process is its main one, with which the process ends."""
+        thread = Thread(process, name or process.name, body, name is None)
+        thread.wake = self.now + delay
+        thread.carrier.job = lambda: self._carry(thread)
+        self._threads.append(thread)
+        return thread
+
+    def at(self, when: float, function: Callable[[], None]) -> None:
+        """Calls a function, which takes no step, at a time."""
+        heapq.heappush(self._timers, (when, next(self._numbers), function))
+
+    def run(self, chooser: Chooser | None = None) -> None:
+        """Runs all threads to their ends; raises what was found wrong."""
+        self._chooser = chooser or self._chooser
+        if self._threads:
+            first = self._next(None)
+            self.current = first
+            first.carrier.gate.release()
+            self._over.acquire()
+        if self.failure is not None:
+            raise self.failure
+
+    def step(self, operation: str, hot: bool = False, faults: tuple[str, ...] = ()) -> str | None:
+        """The moment before an operation of the running thread; the fault that the operation is to meet, if any."""
+        thread = self.current
+        self._check_alive(thread)
+        thread.count += 1
+        self.steps += 1
+        self.now += self._tick
+        if self._timers and self._timers[0][0] <= self.now:
+            self._fire()
+        if self.steps > MOST_STEPS:
+            self.fail(Violation("progress", f"no end after {MOST_STEPS} steps; last: {thread.name} {operation}"))
+        action = self._chooser.action(self, thread, hot, faults)
+        fault = None if action is None else self._happen(thread, action)
+        if self.trace is not None:
+            self.trace.append((self.now, thread.name, operation, action))
+        return fault
+
+    def sleep(self, seconds: float) -> None:
+        """The running thread waits."""
+        self.wait(None, seconds)
+
+    def wait(self, condition: Callable[[], bool] | None, seconds: float = FOREVER) -> None:
+        """The running thread waits for a condition, or for some time."""
+        thread = self.current
+        self._check_alive(thread)
+        thread.count += 1
+        self._block(thread, self.now + seconds, condition)
+
+    def kill(self, process: Process) -> None:
+        """Ends a process between two of its operations."""
+        self.end(process)
+        self._check_alive(self.current)
+
+    def end(self, process: Process) -> None:
+        """As :meth:`kill`, from outside of any thread."""
+        if process.alive:
+            process.alive = False
+            for function in process.at_end:
+                function()
+
+    def fail(self, error: BaseException) -> None:
+        """Ends the simulation: something is wrong."""
+        self.failure = self.failure or error
+        self._stopping = True
+        raise Killed
+
+    def processes(self) -> list[Process]:
+        """Every process that has a thread."""
+        return list({id(thread.process): thread.process for thread in self._threads}.values())
+
+    def ready(self) -> list[Thread]:
+        """The threads that could run now, the running one left out."""
+        return [thread for thread in self._threads if thread is not self.current and thread.ready(self.now)]
+
+    def _happen(self, thread: Thread, action: tuple[Any, ...]) -> str | None:
+        kind = action[0]
+        if kind == "switch":
+            for other in self._threads:
+                if other.name == action[1] and other is not thread and other.ready(self.now):
+                    self._hand_over(thread, other)
+                    break
+        elif kind == "stall":
+            self._block(thread, self.now + action[1], None)
+        elif kind == "freeze":
+            thread.process.frozen_until = self.now + action[1]
+            self._block(thread, 0.0, None)
+        elif kind == "kill":
+            self.kill(thread.process)
+        elif kind in self.on_event:
+            self.on_event[kind]()
+            self._check_alive(thread)
+        else:
+            return str(kind)
+        return None
+
+    def _check_alive(self, thread: Thread) -> None:
+        if self._stopping or not thread.process.alive:
+            raise Killed
+
+    def _block(self, thread: Thread, wake: float, condition: Callable[[], bool] | None) -> None:
+        thread.wake, thread.condition = wake, condition
+        following = self._next(thread)
+        if following is not thread:
+            self._hand_over(thread, following)
+        thread.wake, thread.condition = 0.0, None
+        self._check_alive(thread)
+
+    def _hand_over(self, thread: Thread, other: Thread) -> None:
+        self.current = other
+        other.carrier.gate.release()
+        thread.carrier.gate.acquire()
+        self._check_alive(thread)
+
+    def _next(self, thread: Thread | None) -> Thread:
+        """The thread to go on with, once one can; time passes until then."""
+        while True:
+            ready = self._threads if self._stopping else [each for each in self._threads if each.ready(self.now)]
+            if ready:
+                return ready[0] if len(ready) == 1 or thread is None else self._chooser.pick(thread, ready)
+            until = min(each.wakes(self.now) for each in self._threads)
+            if self._timers:
+                until = min(until, self._timers[0][0])
+            if until == FOREVER:
+                waiting = ", ".join(each.name for each in self._threads)
+                self.failure = self.failure or Violation("progress", f"all wait for each other: {waiting}")
+                self._stopping = True
+                continue
+            self.now = max(self.now, until)
+            self._fire()
+
+    def _fire(self) -> None:
+        while self._timers and self._timers[0][0] <= self.now:
+            with suppress(Killed):
+                heapq.heappop(self._timers)[2]()
+
+    def _carry(self, thread: Thread) -> None:
+        """The life of a thread, once it is its turn for the first time."""
+        try:
+            self._check_alive(thread)
+            thread.wake = 0.0
+            thread.body()
+        except Killed:
+            pass
+        except BaseException as error:  # noqa: BLE001 - reported by run
+            self.failure = self.failure or error
+            self._stopping = True
+        thread.ended = True
+        thread.count += 1
+        self._threads.remove(thread)
+        if thread.main:
+            self.end(thread.process)
+        thread.carrier.give_back()
+        if not self._threads:
+            self._over.release()
+            return
+        following = self._next(thread)
+        self.current = following
+        following.carrier.gate.release()
+
+
+class _Carrier:
+    """A real thread that carries one simulated thread after the other."""
+
+    _idle: list["_Carrier"] = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self) -> None:
+        self.gate = threading.Lock()
+        self.gate.acquire()
+        self.job: Callable[[], None] = lambda: None
+        threading.Thread(target=self._work, daemon=True).start()
+
+    @classmethod
+    def take(cls) -> "_Carrier":
+        return cls._idle.pop() if cls._idle else cls()
+
+    def give_back(self) -> None:
+        self._idle.append(self)
+
+    def _work(self) -> None:
+        while True:
+            self.gate.acquire()
+            self.job()
