@@ -8,9 +8,9 @@ import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.connection import connect
 from barycenter.tasks.pipeline import run_job
 from barycenter.tasks.planning.plan import prepared
+from barycenter.tasks.run.workers import open_cluster
 
 
 @flow(name="barycenter", flow_run_name=run_name())
@@ -29,5 +29,5 @@ def pipeline(
         The report, as in report/report.json.
     """
     run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad, refit=refit)
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+    with bound(run=run.job.name), open_cluster(run.job.ray.address) as cluster:
         return run_job(run, cluster, TASKS)

@@ -11,7 +11,6 @@ from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment
@@ -23,6 +22,7 @@ from barycenter.tasks.pipeline import Stages
 from barycenter.tasks.planning.plan import prepared
 from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import open_cluster
 
 _uncached = partial(task, cache_policy=NO_CACHE)
 
@@ -41,7 +41,7 @@ TASKS = Stages(
 def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
     """Embeds what is missing of every input."""
     run = prepared(job_of(job), recheck=recheck, retry_bad=retry_bad)
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+    with bound(run=run.job.name), open_cluster(run.job.ray.address) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
@@ -49,7 +49,7 @@ def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = Fal
 def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
     run = _embedded(prepared(job_of(job), refit=refit))
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+    with bound(run=run.job.name), open_cluster(run.job.ray.address) as cluster:
         fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
@@ -58,7 +58,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
 def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
     run = _embedded(prepared(job_of(job)))
-    with bound(run=run.job.name), connect(run.job.ray.address) as cluster:
+    with bound(run=run.job.name), open_cluster(run.job.ray.address) as cluster:
         _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 
