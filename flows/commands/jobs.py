@@ -137,7 +137,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
         job = load(path, overrides)
         _quiet(debug)
         _hand_over(_prepare(job, **flags))
-        result = run_flow("barycenter.flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
+        result = run_flow("barycenter.flows.stages", name, job, workers=name in ("embed", "align", "fuse"), **flags)
         if name == "report" or result is None:
             _show_report(job, result)
         else:

@@ -230,16 +230,25 @@ class TrainJob(Section):
 class RayJob(Section):
     """The workers."""
 
-    address: Text = Field("local", description="local, auto or host:port.")
+    address: Text = Field(
+        "local", description="local (a Ray of its own), auto or host:port (a running one), none (this process, no Ray)."
+    )
     workers: AutoCount = Field("auto", description="Number of workers.")
     threads_per_worker: AutoCount = Field("auto", description="CPU threads of each worker.")
     gpus_per_worker: AutoShare = Field("auto", description="GPUs (or a share of one) of each worker.")
 
+    @field_validator("address", mode="before")
+    @classmethod
+    def _is_given(cls, address: object) -> object:
+        if address is None:
+            raise invalid("is empty; leave it out, or write none for a run without Ray")
+        return address
+
     @field_validator("address")
     @classmethod
     def _is_address(cls, address: str) -> str:
-        if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
-            raise invalid(f"must be local, auto or host:port, not {quote_value(address)}")
+        if address not in ("local", "auto", "none") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
+            raise invalid(f"must be local, auto, host:port or none, not {quote_value(address)}")
         return address
 
 

@@ -6,7 +6,6 @@ seed is played, shortened if it fails, and printed step by step. Ends with one l
 
 import json
 import sys
-from dataclasses import asdict
 
 from tests.simulation.run import Failure, explore, explore_in_processes, shorten, trace_of
 

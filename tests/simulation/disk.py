@@ -159,7 +159,9 @@ class SimulatedDisk(Disk):
     def stat(self, path: Path) -> os.stat_result:
         self._step("stat", str(path))
         inode = self._inode(str(path))
-        return cast(os.stat_result, SimpleNamespace(st_ino=inode.number, st_mtime_ns=inode.number, st_size=len(inode.data)))
+        return cast(
+            os.stat_result, SimpleNamespace(st_ino=inode.number, st_mtime_ns=inode.number, st_size=len(inode.data))
+        )
 
     def is_file(self, path: Path) -> bool:
         self._step("stat", str(path))

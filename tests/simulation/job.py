@@ -194,7 +194,9 @@ def _embed(job: TinyJob, storage: Storage, executor: Callable[..., Executor], no
             units,
             executor(lambda: EmbedWorker(job, storage, notes.mended, notes)),
             on_done=lambda work, _: notes.ended(work.id),
-            without_rows=lambda work, rows: replace(work, payload=replace(work.payload, skip=(*work.payload.skip, *rows))),
+            without_rows=lambda work, rows: replace(
+                work, payload=replace(work.payload, skip=(*work.payload.skip, *rows))
+            ),
         )
         if whole := [each for each in failed if not each.rows]:
             raise RunError(f"{len(whole)} shards failed, such as {whole[0].id}; run again")
@@ -218,9 +220,7 @@ def version_of(job: TinyJob, mended: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(named).encode()).hexdigest()[:12]
 
 
-def _fuse(
-    job: TinyJob, storage: Storage, executor: Callable[..., Executor], notes: Notes, lease: Lease
-) -> Manifest:
+def _fuse(job: TinyJob, storage: Storage, executor: Callable[..., Executor], notes: Notes, lease: Lease) -> Manifest:
     version = version_of(job, repairs(storage))
     newest = newest_manifest(storage)
     parent = newest.number if newest is not None else None

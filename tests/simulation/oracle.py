@@ -211,7 +211,9 @@ class Oracle:
             self._owners[path].discard(number)
             if not self._owners[path]:
                 del self._owners[path]
-        self._content = {manifest["version"]: self._content[manifest["version"]] for manifest in self.manifests.values()}
+        self._content = {
+            manifest["version"]: self._content[manifest["version"]] for manifest in self.manifests.values()
+        }
         self.collected.add(number)
 
 

@@ -55,7 +55,9 @@ def kind_of(error: BaseException) -> str:
     return error.invariant if isinstance(error, Violation) else type(error).__name__
 
 
-def play(scenario: Scenario, seed: object, chooser: Chooser, tally: Tally | None = None, trace: Trace | None = None) -> None:
+def play(
+    scenario: Scenario, seed: object, chooser: Chooser, tally: Tally | None = None, trace: Trace | None = None
+) -> None:
     """Plays one schedule to its end and beyond; raises what was found wrong."""
     world = World(
         scenario.kind, seed, chooser, history(scenario.kind, scenario.corpus, scenario.before), page=scenario.page
@@ -97,7 +99,9 @@ def explore_in_processes(first: int, count: int, workers: int) -> Tally:
     tally, began = Tally(), time.perf_counter()
     size = min(500, -(-count // workers))
     with ProcessPoolExecutor(workers) as pool:
-        parts = [pool.submit(explore, start, min(size, first + count - start)) for start in range(first, first + count, size)]
+        parts = [
+            pool.submit(explore, start, min(size, first + count - start)) for start in range(first, first + count, size)
+        ]
         for part in parts:
             tally.add(part.result())
     tally.seconds = time.perf_counter() - began
@@ -145,7 +149,7 @@ def trace_of(failure: Failure) -> list[str]:
     with simulated():
         try:
             play(failure.scenario, failure.seed, Replay(failure.actions), trace=trace)
-        except Exception:  # noqa: BLE001, S110 - it is known
+        except Exception:  # noqa: BLE001 - it is known
             pass
     lines: list[str] = []
     last = None

@@ -92,7 +92,13 @@ class Scenario:
                 come(kind, number=draw.choice((1, 1, 2)) if kind == "gc" else draw.randint(1, before + 1))
         for _ in range(1 + likely(0.5)):
             come("reader")
-        return cls(draw.choice(("local", "local", "linkless", "s3", "s3")), corpus, before, tuple(actors), draw.choice((1000, 2)))
+        return cls(
+            draw.choice(("local", "local", "linkless", "s3", "s3")),
+            corpus,
+            before,
+            tuple(actors),
+            draw.choice((1000, 2)),
+        )
 
 
 @lru_cache(maxsize=256)

@@ -74,7 +74,9 @@ class World:
                 self.outcomes[f"{kind}: {type(error).__name__}"] += 1
                 self.errors[name] = str(error)
                 if isinstance(error, MissingFileError) and self._lost_to_nobody(name, str(error)):
-                    self.violated("missing file", f"{name}, which held the output or tried to, did not find a file: {error}")
+                    self.violated(
+                        "missing file", f"{name}, which held the output or tried to, did not find a file: {error}"
+                    )
             except Killed:
                 self.outcomes[f"{kind}: killed"] += 1
                 raise
@@ -177,4 +179,3 @@ def simulated() -> Iterator[None]:
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, disabled)
         yield
-
