@@ -193,7 +193,7 @@ def test_a_storage_fault_is_tried_again_and_ends_the_run_at_the_last_attempt(clo
     done, _ = scheduled(Timed(lambda: Scripted({1: [error] * 2}), 1, clock), units(3))
     assert sorted(done) == ["0", "1", "2"]
     executor = Timed(lambda: Scripted({1: [error] * 3}), 1, clock)
-    with pytest.raises(RunError, match="no space left"):
+    with pytest.raises(RunError, match="full disk"):
         scheduled(executor, units(3))
     assert sorted(executor.started) == sorted(set(executor.killed))
 
