@@ -14,6 +14,7 @@ from tests.mutants.targets import TARGETS, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 _NO_TESTS = 5
+_SHOWN = ("killed", "survived", "equivalent", "late")
 
 
 def chosen(modules: list[str], count: int | None, seed: int) -> list[tuple[Target, list[Mutant]]]:
@@ -79,21 +80,11 @@ def main(arguments: list[str]) -> int:
         table.append((target.name, counted))
         total.update(counted)
     for name, counted in [*table, ("all", total)]:
-        print(
-            f"{name:16}" + "".join(f"{counted[key]:6} {key}" for key in ("killed", "survived", "equivalent", "late")),
-            f"  {_score(counted):.1%}",
-        )
-    print(
-        json.dumps(
-            {
-                **total,
-                "score": round(_score(total), 4),
-                "n": count,
-                "seed": seed,
-                "seconds": round(time.monotonic() - begin),
-            }
-        )
-    )
+        counts = "".join(f"{counted[key]:6} {key}" for key in _SHOWN)
+        print(f"{name:16}{counts}   {_score(counted):.1%}")
+    seconds = round(time.monotonic() - begin)
+    figures = {key: total[key] for key in _SHOWN} | {"score": round(_score(total), 4)}
+    print(json.dumps({**figures, "n": count, "seed": seed, "seconds": seconds}))
     return 1 if total["survived"] else 0
 
 

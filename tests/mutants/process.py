@@ -148,7 +148,7 @@ class Server:
         self._session = session
         try:
             self._body(self)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - also what sends the forked process on
             self._failure = error
         if os.getpid() == self._parent:
             pytest.exit("all changes were tried")
