@@ -23,16 +23,9 @@ from tests.mutants.mutations import Mutant
 from tests.mutants.targets import Target
 
 _PRELOADED = (
-    *("numpy", "scipy.linalg", "scipy.stats", "scipy.special", "pandas", "faiss", "hypothesis", "json"),
-    *(
-        "torch",
-        "torch.utils.data",
-        "torch.export",
-        "safetensors.numpy",
-        "sklearn.base",
-        "sklearn.utils.estimator_checks",
-    ),
-    *("pyarrow.dataset", "pyarrow.parquet", "pyarrow.compute", "threadpoolctl", "yaml", "polars", "duckdb", "datasets"),
+    *("numpy", "scipy.linalg", "scipy.stats", "scipy.special", "pandas", "faiss", "hypothesis", "torch.utils.data"),
+    *("torch.export", "safetensors.numpy", "sklearn.utils.estimator_checks", "threadpoolctl", "yaml", "polars"),
+    *("pyarrow.dataset", "pyarrow.parquet", "pyarrow.compute", "duckdb", "datasets"),
 )
 """Imported once; the tested package and its tests are imported anew in every process."""
 

@@ -81,6 +81,7 @@ TARGETS = (
         ),
         (
             "tests/infra/dispatch/test_simulated.py",
+            "tests/infra/dispatch/test_charging.py",
             "tests/infra/dispatch/test_poison_search.py",
             "tests/infra/dispatch/test_in_process.py",
             "barycenter/infra/dispatch",
