@@ -34,6 +34,7 @@ TARGETS = (
             "fusion/alignment/target_fill.py",
         ),
         (
+            "tests/fusion/alignment/test_eigenproblems.py",
             "tests/fusion/alignment/test_linear.py",
             "tests/fusion/alignment/test_imputation.py",
             "tests/fusion/alignment/test_invariance.py",

@@ -45,7 +45,7 @@ def pair(moments):
 def with_variances(variances, precision, n=1000):
     """One input whose columns are orthogonal and have exactly these variances."""
     rng = np.random.default_rng(0)
-    basis = np.linalg.qr(rng.normal(size=(n, len(variances))) - 0)[0]
+    basis = np.linalg.qr(rng.normal(size=(n, len(variances))))[0]
     basis = np.linalg.qr(basis - basis.mean(axis=0))[0]
     return Moments.of({"a": basis * np.sqrt(np.array(variances) * (n - 1))}, precision)
 
@@ -98,8 +98,8 @@ def test_a_direction_that_is_rounding_of_its_columns_is_cut_and_not_before(preci
     basis = np.linalg.qr(basis - basis.mean(axis=0))[0] * np.sqrt(499)
     for share, rank in ((kept, 2), (cut, 1)):
         step = np.sqrt(share / 2)
-        moments = Moments.of({"a": np.column_stack([basis[:, 0] + step * basis[:, 1], basis[:, 0] - step * basis[:, 1]])},
-                             "float64")  # fmt: skip
+        columns = np.column_stack([basis[:, 0] + sign * step * basis[:, 1] for sign in (1, -1)])
+        moments = Moments.of({"a": columns}, "float64")
         moments.precision = precision
         assert spectrum(moments, "a").rank == rank
 
@@ -177,7 +177,7 @@ def dense(moments, gamma, inertia, ridge):
 @pytest.mark.parametrize("inertia", [{"a": 1.0, "b": 1.0, "c": 1.0}, {"a": 4.0, "b": 1.0, "c": 0.5}])
 def test_joint_directions_solve_the_generalised_eigenproblem(moments, gamma, inertia):
     left, right = dense(moments, gamma, inertia, 0.1)
-    values, vectors = scipy.linalg.eigh(left, right)
+    vectors = scipy.linalg.eigh(left, right)[1]
     found = joint(moments, gamma, inertia, 0.1, 4)
     share = shares(inertia)
     stacked_weights = np.vstack([found[m] * share[m] for m in moments.names])
