@@ -80,7 +80,7 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
     """
     limit = RETRY_SECONDS if seconds is None else seconds
     first_fault: float | None = None
-    attempt = 0
+    longest_wait = 0.1
     clock = current_clock()
     while True:
         try:
@@ -90,8 +90,8 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
             first_fault = now if first_fault is None else first_fault
             if not is_transient(error) or now - first_fault >= limit:
                 raise
-            clock.sleep(clock.uniform(0.05, min(5.0, 0.1 * 2.0**attempt)))
-            attempt += 1
+            clock.sleep(clock.uniform(0.05, longest_wait))
+            longest_wait = min(5.0, 2 * longest_wait)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from tests.mutants.targets import TARGETS, Target
 
 ROOT = Path(__file__).resolve().parents[2]
 _NO_TESTS = 5
+_SHOWN = ("killed", "survived", "equivalent", "late")
 
 
 def chosen(modules: list[str], count: int | None, seed: int) -> list[tuple[Target, list[Mutant]]]:
@@ -34,22 +35,25 @@ def chosen(modules: list[str], count: int | None, seed: int) -> list[tuple[Targe
 
 def run_target(target: Target, mutants: list[Mutant], workers: int) -> dict[Mutant, int]:
     """Exit status of the tests by mutant: 0 where nothing failed."""
-    known = process.learn(ROOT, target)
-    print(f"{target.name}: {len(known.seconds)} tests, {sum(known.seconds.values()):.0f} s", flush=True)
-    waiting, running, ended = list(reversed(mutants)), {}, {}
-    while waiting or running:
-        while waiting and len(running) < workers:
-            mutant = waiting.pop()
-            running[mutant] = process.start(ROOT, mutant, known)
-        for mutant, forked in list(running.items()):
-            status = forked.poll()
-            if status is None:
-                continue
-            del running[mutant]
-            if status == _NO_TESTS:
-                raise RuntimeError(f"{mutant.file}:{mutant.line}: none of its tests was found")
-            ended[mutant] = status
-        time.sleep(0.01)
+    ended: dict[Mutant, int] = {}
+
+    def body(server: process.Server) -> None:
+        known = server.learn()
+        print(f"{target.name}: {len(known.seconds)} tests, {sum(known.seconds.values()):.0f} s", flush=True)
+        waiting, running = list(reversed(mutants)), {}
+        while waiting or running:
+            while waiting and len(running) < workers:
+                mutant = waiting.pop()
+                running[mutant] = server.start(mutant, known)
+            for mutant, forked in list(running.items()):
+                if (status := forked.poll()) is not None:
+                    ended[mutant] = status
+                    del running[mutant]
+            time.sleep(0.01)
+
+    process.Server(ROOT, target, body).run()
+    if lost := [mutant for mutant, status in ended.items() if status == _NO_TESTS]:
+        raise RuntimeError(f"{lost[0].file}:{lost[0].line}: none of its tests was found")
     return ended
 
 
@@ -76,8 +80,11 @@ def main(arguments: list[str]) -> int:
         table.append((target.name, counted))
         total.update(counted)
     for name, counted in [*table, ("all", total)]:
-        print(f"{name:16}" + "".join(f"{counted[key]:6} {key}" for key in ("killed", "survived", "equivalent", "late")), f"  {_score(counted):.1%}")
-    print(json.dumps({**total, "score": round(_score(total), 4), "n": count, "seed": seed, "seconds": round(time.monotonic() - begin)}))
+        counts = "".join(f"{counted[key]:6} {key}" for key in _SHOWN)
+        print(f"{name:16}{counts}   {_score(counted):.1%}")
+    seconds = round(time.monotonic() - begin)
+    figures = {key: total[key] for key in _SHOWN} | {"score": round(_score(total), 4)}
+    print(json.dumps({**figures, "n": count, "seed": seed, "seconds": seconds}))
     return 1 if total["survived"] else 0
 
 

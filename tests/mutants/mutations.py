@@ -37,7 +37,18 @@ _OPPOSITE = {"min": "max", "any": "all", "minimum": "maximum", "argmin": "argmax
 _OPPOSITE |= {after: before for before, after in _OPPOSITE.items() if after != "pop"}
 
 # Of these a change is speed, strictness towards ourselves or read-only memory, never a result.
-_KEYWORDS_LEFT = {"strict", "check_finite", "overwrite_a", "frozen", "slots", "eq", "kw_only", "order", "casting", "exc_info"}
+_KEYWORDS_LEFT = {
+    "strict",
+    "check_finite",
+    "overwrite_a",
+    "frozen",
+    "slots",
+    "eq",
+    "kw_only",
+    "order",
+    "casting",
+    "exc_info",
+}
 _TYPES = {"Literal", "dict", "list", "tuple", "Callable", "Iterator", "Mapping", "Sequence", "OrderedDict"}
 _TINY = 1e-2
 

@@ -8,7 +8,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from pathlib import Path
@@ -22,13 +23,13 @@ from tests.mutants.mutations import Mutant
 from tests.mutants.targets import Target
 
 _PRELOADED = (
-    *("numpy", "scipy.linalg", "scipy.stats", "scipy.special", "pandas", "faiss", "hypothesis", "json"),
-    *("torch", "torch.utils.data", "torch.export", "safetensors.numpy", "sklearn.base", "sklearn.utils.estimator_checks"),
-    *("pyarrow.dataset", "pyarrow.parquet", "pyarrow.compute", "threadpoolctl", "fsspec", "yaml"),
+    *("numpy", "scipy.linalg", "scipy.stats", "scipy.special", "pandas", "faiss", "hypothesis", "torch.utils.data"),
+    *("torch.export", "safetensors.numpy", "sklearn.utils.estimator_checks", "threadpoolctl", "yaml", "polars"),
+    *("pyarrow.dataset", "pyarrow.parquet", "pyarrow.compute", "duckdb", "datasets"),
 )
 """Imported once; the tested package and its tests are imported anew in every process."""
 
-_ARGUMENTS = ("-q", "-x", "--no-header", "-p", "no:cacheprovider", "--durations=0", "--hypothesis-seed=0")
+_ARGUMENTS = ("-q", "-x", "-s", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0")
 _LONGEST = 600.0
 
 
@@ -68,22 +69,20 @@ class Known:
 class _Recorder:
     """A plugin that measures tests and which lines each executes."""
 
-    def __init__(self, root: Path, target: Target) -> None:
-        self._root, self._target = root, target
+    def __init__(self, root: Path, target: Target, answer: Path) -> None:
+        self._root, self._target, self._answer = root, target, answer
         self._begin = time.monotonic()
         self._coverage = coverage.Coverage(data_file=None, include=[str(root / file) for file in target.files])
-        self.known = Known()
-
-    def pytest_sessionstart(self) -> None:
+        self._known = Known()
         self._coverage.start()
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Any:
-        self.known.start = self.known.start or time.monotonic() - self._begin
+        self._known.start = self._known.start or time.monotonic() - self._begin
         self._coverage.switch_context(item.nodeid)
         begin = time.monotonic()
         result = yield
-        self.known.seconds[item.nodeid] = time.monotonic() - begin
+        self._known.seconds[item.nodeid] = time.monotonic() - begin
         return result
 
     def pytest_sessionfinish(self) -> None:
@@ -91,7 +90,8 @@ class _Recorder:
         data = self._coverage.get_data()
         for file in self._target.files:
             by_line = data.contexts_by_lineno(str(self._root / file))
-            self.known.lines[file] = {line: set(tests) for line, tests in by_line.items()}
+            self._known.lines[file] = {line: set(tests) for line, tests in by_line.items()}
+        self._answer.write_text(repr((self._known.seconds, self._known.lines, self._known.start)))
 
 
 class _Chosen:
@@ -112,66 +112,100 @@ class _Changed(SourceFileLoader, importlib.abc.MetaPathFinder):
         self._code = code
 
     def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
-        return importlib.util.spec_from_file_location(fullname, self.path, loader=self) if fullname == self.name else None
+        mine = fullname == self.name
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=self) if mine else None
 
     def get_code(self, fullname: str) -> CodeType:
         return self._code
 
 
-def learn(root: Path, target: Target) -> Known:
-    """Runs a target's tests as they are.
+class Server:
+    """pytest, begun once for a target's tests and forked before it collects any."""
 
-    Raises:
-        RuntimeError: They fail.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        answer, shown = Path(folder) / "known", Path(folder) / "shown"
+    def __init__(self, root: Path, target: Target, body: Callable[["Server"], None]) -> None:
+        self._root, self._target, self._body = root, target, body
 
-        def child() -> int:
-            recorder = _Recorder(root, target)
-            code = pytest.main([*_ARGUMENTS, *target.tests], plugins=[recorder])
-            answer.write_text(repr((recorder.known.seconds, recorder.known.lines, recorder.known.start)))
-            return int(code)
+    def run(self) -> None:
+        """Calls the body where processes can be forked."""
+        self._parent = os.getpid()
+        self._failure: BaseException | None = None
+        status = pytest.main([*_ARGUMENTS, *self._target.tests], plugins=[self])
+        if os.getpid() != self._parent:
+            sys.stdout.flush()
+            os._exit(int(status))
+        if self._failure is not None:
+            raise self._failure
 
-        process = Forked(child, 3600, shown)
-        if process.wait() != 0:
-            raise RuntimeError(f"the tests of {target.name} fail without any change:\n{shown.read_text()[-4000:]}")
-        return Known(*eval(answer.read_text()))  # noqa: S307 - our own text
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._session = session
+        try:
+            self._body(self)
+        except BaseException as error:  # noqa: BLE001 - also what sends the forked process on
+            self._failure = error
+        if os.getpid() == self._parent:
+            pytest.exit("all changes were tried")
+
+    def learn(self) -> Known:
+        """Runs the target's tests as they are.
+
+        Raises:
+            RuntimeError: They fail.
+        """
+        answer, shown = (Path(tempfile.mkstemp()[1]) for _ in range(2))
+        forked = self._fork(lambda: _Recorder(self._root, self._target, answer), 3600, shown)
+        status, said, known = forked.wait(), shown.read_text(), answer.read_text()
+        answer.unlink()
+        shown.unlink()
+        if status != 0:
+            raise RuntimeError(f"{self._target.name}: tests fail without a change:\n{said[-4000:]}")
+        return Known(*eval(known))  # noqa: S307 - our own text
+
+    def start(self, mutant: Mutant, known: Known) -> "Forked":
+        """Starts the tests that may notice a change, with the change."""
+        tests = known.tests(mutant)
+
+        def plugin() -> _Chosen:
+            module = "barycenter." + mutant.file.removesuffix(".py").replace("/", ".")
+            sys.meta_path.insert(0, _Changed(module, str(self._root / "barycenter" / mutant.file), mutant.compiled()))
+            self._session.config.args = list(dict.fromkeys(test.partition("::")[0] for test in tests))
+            return _Chosen(tests)
+
+        return self._fork(plugin, known.limit(tests), Path(os.devnull))
+
+    def _fork(self, plugin: Callable[[], object], seconds: float, shown: Path) -> "Forked":
+        forked = Forked(seconds)
+        if forked.pid == 0:
+            os.setsid()
+            out = os.open(shown, os.O_WRONLY | os.O_CREAT)
+            for stream in (1, 2):
+                os.dup2(out, stream)
+            self._session.config.pluginmanager.register(plugin())
+            raise _InTheChild
+        return forked
 
 
-def start(root: Path, mutant: Mutant, known: Known) -> "Forked":
-    """Starts the tests that may notice a change, with the change."""
-    tests = known.tests(mutant)
-    module = "barycenter." + mutant.file.removesuffix(".py").replace("/", ".")
-    loader = _Changed(module, str(root / "barycenter" / mutant.file), mutant.compiled())
-    files = list(dict.fromkeys(test.partition("::")[0] for test in tests))
-
-    def child() -> int:
-        sys.meta_path.insert(0, loader)
-        return int(pytest.main([*_ARGUMENTS, *files], plugins=[_Chosen(tests)]))
-
-    return Forked(child, known.limit(tests), Path(os.devnull))
+class _InTheChild(BaseException):
+    """Leaves the body, so that pytest goes on with the forked process."""
 
 
 class Forked:
-    """A function in a process group of its own, which ends with it or after some seconds."""
+    """A process group that ends with its first process or after some seconds."""
 
-    def __init__(self, function: Callable[[], int], seconds: float, shown: Path) -> None:
+    def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
         sys.stdout.flush()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _become(function, shown)
+        self.pid = os.fork()
 
     def poll(self) -> int | None:
         """The exit status, -1 where it was stopped, None while it runs."""
-        pid, status = os.waitpid(self._pid, os.WNOHANG)
-        late = time.monotonic() > self._end
-        if not pid and not late:
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid and time.monotonic() <= self._end:
             return None
-        self._kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         if not pid:
-            os.waitpid(self._pid, 0)
+            os.waitpid(self.pid, 0)
             return -1
         return os.waitstatus_to_exitcode(status)
 
@@ -180,25 +214,3 @@ class Forked:
         while (status := self.poll()) is None:
             time.sleep(0.05)
         return status
-
-    def _kill(self) -> None:
-        try:
-            os.killpg(self._pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return
-
-
-def _become(function: Callable[[], int], shown: Path) -> None:
-    """The forked process: its own group, its output in a file, no way back."""
-    status = 1
-    try:
-        os.setsid()
-        out = os.open(shown, os.O_WRONLY | os.O_CREAT)
-        for stream in (1, 2):
-            os.dup2(out, stream)
-        status = function()
-    finally:
-        sys.stdout.flush()
-        os._exit(status)
-
-

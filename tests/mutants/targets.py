@@ -34,6 +34,7 @@ TARGETS = (
             "fusion/alignment/target_fill.py",
         ),
         (
+            "tests/fusion/alignment/test_eigenproblems.py",
             "tests/fusion/alignment/test_linear.py",
             "tests/fusion/alignment/test_imputation.py",
             "tests/fusion/alignment/test_invariance.py",
@@ -81,6 +82,7 @@ TARGETS = (
         ),
         (
             "tests/infra/dispatch/test_simulated.py",
+            "tests/infra/dispatch/test_charging.py",
             "tests/infra/dispatch/test_poison_search.py",
             "tests/infra/dispatch/test_in_process.py",
             "barycenter/infra/dispatch",

@@ -46,7 +46,7 @@ def with_target():
 
 
 def test_the_account_of_what_was_tried_is_complete_and_ready_for_json(with_target):
-    _, _, search = with_target
+    views, labels, search = with_target
     summary = json.loads(json.dumps(search.to_dict()))
     assert {trial["method"] for trial in summary["tried"]} == set(CHOICES)
     assert sum(trial.get("chosen", False) for trial in summary["tried"]) == 1
@@ -57,7 +57,9 @@ def test_the_account_of_what_was_tried_is_complete_and_ready_for_json(with_targe
         assert sum(trial["weights"].values()) == pytest.approx(1, abs=1e-3)
     assert "probe" in summary["chosen_by"]
     assert summary["significant"]["components"] == 3
-    assert set(summary["fill_ridges"]) == {"text", "image"}
+    for name, other in (("text", "image"), ("image", "text")):
+        alone = LinearHead().fit(views[other], np.array(labels), groups=list(range(600))).ridge_
+        assert summary["fill_ridges"][name] == pytest.approx(alone, rel=1e-3), "that of a head on the other input"
 
 
 def test_what_is_chosen_is_fitted_fuses_and_is_saved(with_target, tmp_path):
@@ -248,8 +250,14 @@ def test_other_targets(task):
     y = views["text"][:, 0].astype(float).tolist() if task == "regression" else [list(set(label)) for label in labels]
     search = chosen(views, y, dim=10)
     best = search.tried_[0]
-    assert 0.3 < best["complete"] <= 1
-    assert search.best_estimator_.dim_ <= 10
+    if task == "regression":
+        assert best["complete"] == pytest.approx(1, abs=0.01)
+        assert best["without image"] == pytest.approx(1, abs=0.01)
+    else:
+        assert best["complete"] > 0.7
+        assert best["without image"] < best["complete"] - 0.15
+    assert best["without text"] < best["complete"] - 0.15
+    assert search.best_estimator_.dim_ == 10
 
 
 def test_one_input_and_almost_no_rows():
