@@ -1,6 +1,7 @@
 """Storage faults: which are worth another try, and the one line a user gets for the others."""
 
 import errno
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -36,15 +37,16 @@ def first_line(error: BaseException, most: int | None = 200) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:most]
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
+def _chain(error: BaseException | None, handled: BaseException | None = None) -> Iterator[BaseException]:
+    """An error and its causes, up to one that was being handled already when it arose."""
+    while error is not None and error is not handled:
         yield error
         error = error.__cause__ or error.__context__
 
 
-def _s3_code(error: BaseException) -> tuple[str, int] | None:
+def _s3_code(error: BaseException, handled: BaseException | None = None) -> tuple[str, int] | None:
     """The S3 error code and HTTP status somewhere in the chain of causes."""
-    for link in _chain(error):
+    for link in _chain(error, handled):
         response = getattr(link, "response", None)
         if isinstance(response, dict):
             code = str(response.get("Error", {}).get("Code", ""))
@@ -58,13 +60,18 @@ def is_failed_precondition(error: BaseException) -> bool:
     return answer is not None and (answer[0] in ("PreconditionFailed", "NoSuchKey") or answer[1] == 412)
 
 
-def is_transient(error: BaseException) -> bool:
-    """Whether the same request may well succeed in a moment: busy server, timeout, cut connection."""
-    answer = _s3_code(error)
+def is_transient(error: BaseException, handled: BaseException | None = None) -> bool:
+    """Whether the same request may well succeed in a moment: busy server, timeout, cut connection.
+
+    ``handled`` is what was being handled when the request was made: Python chains it to the error, and it says nothing.
+    """
+    answer = _s3_code(error, handled)
     if answer is not None:
         code, status = answer
         return status >= 500 or status == 429 or code in _BUSY_CODES
-    return any(isinstance(link, ConnectionError | TimeoutError) or _is_wire_fault(link) for link in _chain(error))
+    return any(
+        isinstance(link, ConnectionError | TimeoutError) or _is_wire_fault(link) for link in _chain(error, handled)
+    )
 
 
 def _is_wire_fault(error: BaseException) -> bool:
@@ -81,14 +88,14 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
     limit = RETRY_SECONDS if seconds is None else seconds
     first_fault: float | None = None
     longest_wait = 0.1
-    clock = current_clock()
+    clock, handled = current_clock(), sys.exc_info()[1]
     while True:
         try:
             return operation()
         except Exception as error:
             now = clock.monotonic()
             first_fault = now if first_fault is None else first_fault
-            if not is_transient(error) or now - first_fault >= limit:
+            if not is_transient(error, handled) or now - first_fault >= limit:
                 raise
             clock.sleep(clock.uniform(0.05, longest_wait))
             longest_wait = min(5.0, 2 * longest_wait)
@@ -97,12 +104,13 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
 @contextmanager
 def storage_errors(uri: str) -> Iterator[None]:
     """Turns whatever a storage library raises inside the block into one line about ``uri``."""
+    handled = sys.exc_info()[1]
     try:
         yield
     except BarycenterError:
         raise
     except Exception as error:
-        line = _line(error, uri)
+        line = _line(error, uri, handled)
         if line is None:
             raise
         raise line from error
@@ -119,15 +127,15 @@ def full_disk_errors(uri: str) -> Iterator[None]:
         raise
 
 
-def _line(error: Exception, uri: str) -> RunError | None:
-    answer = _s3_code(error)
+def _line(error: Exception, uri: str, handled: BaseException | None) -> RunError | None:
+    answer = _s3_code(error, handled)
     code = answer[0] if answer else ""
     number = error.errno if isinstance(error, OSError) else None
     if code == "NoSuchBucket":
         return RunError(f"{_bucket(uri)}: there is no such bucket; create it or correct the path")
     if code in _IDENTITY_CODES:
         return RunError(f"{uri}: the storage server does not accept the credentials ({code}); renew them")
-    if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error)):
+    if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error, handled)):
         return RunError(f"{uri}: access denied; check the credentials in the environment and what they may do")
     if isinstance(error, FileNotFoundError) or number == errno.ENOTDIR:
         return MissingFileError(f"{uri}: no such file")
@@ -139,7 +147,7 @@ def _line(error: Exception, uri: str) -> RunError | None:
         return RunError(f"{uri}: the file system is read-only; choose another output.path")
     if isinstance(error, IsADirectoryError | FileExistsError | NotADirectoryError):
         return RunError(f"{uri}: a folder is in the place of a file, or the reverse; move it away")
-    if is_transient(error):
+    if is_transient(error, handled):
         what = code or type(error).__name__
         return RunError(
             f"{uri}: the storage server did not answer properly for {RETRY_SECONDS:.0f} s ({what}); run again"

@@ -14,7 +14,6 @@ from barycenter.fusion.dataset.schema import FeatureFile, Manifest, feature_sche
 from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
-from barycenter.infra.storage import Storage
 from barycenter.infra.versions.commit import commit_manifest, show_newest
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import newest_manifest
@@ -23,7 +22,8 @@ from barycenter.tasks.data.duplicates import repeated_keys
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.fuse.kept_columns import kept_type
 from barycenter.tasks.fuse.partitions import Partitions, check_folders, sample_partitions
-from barycenter.tasks.fuse.worker import Block, FuseSetting, FuseWorker, record_path
+from barycenter.tasks.fuse.records import done_blocks, remove_records, remove_unlisted
+from barycenter.tasks.fuse.worker import Block, FuseSetting, FuseWorker
 from barycenter.tasks.observability.artifacts import dataset_committed
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
@@ -49,13 +49,13 @@ def fuse_features(
     if newest is not None and newest.version == setting.version:
         with run.held() as lease:
             show_newest(run.storage, newest, lease, run.job.output.promote)
-        _remove_records(run.storage, setting.version)
+        remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     if (known := find_version(run.storage, setting.version)) is not None:
         record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         manifest = _manifest(run, setting, partitions, fitted, [record], parent)
         return _commit(run, manifest, partitions), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    records: dict[int, dict[str, Any]] = _records(run.storage, setting.version)
+    records: dict[int, dict[str, Any]] = done_blocks(run.storage, setting.version)
     row_bytes = fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
     blocks = run.blocks(_rows_per_block(run.rows, row_bytes, partitions.count))
     repeated = repeated_keys(setting.reader, run.shards)
@@ -84,7 +84,7 @@ def fuse_features(
 def _check_embeddings(run: Run, fitted: FittedAlignment, setting: FuseSetting) -> None:
     """Refuses features during whose writing another run made embeddings again: they may be of both."""
     if version_id(run, fitted.alignment_id, setting.average, setting.weights) != setting.version:
-        run.storage.remove(run.storage.list(f"features/{setting.version}/_blocks"))
+        remove_records(run.storage, setting.version)
         raise RunError("another run made embeddings again while these features were written; run again")
 
 
@@ -92,10 +92,10 @@ def _commit(run: Run, manifest: Manifest, partitions: Partitions) -> Manifest:
     _check_loss(run, manifest.rows)
     inside = [field.name for field in partitions.fields]
     check_folders(run.storage, manifest.files, partitions.types, inside)
-    _remove_unlisted(run.storage, manifest.version, manifest.files)
+    remove_unlisted(run.storage, manifest.version, manifest.files)
     with run.held() as lease:
         manifest = commit_manifest(run.storage, manifest, lease, run.job.output.promote)
-    _remove_records(run.storage, manifest.version)
+    remove_records(run.storage, manifest.version)
     dataset_committed(run, manifest)
     return manifest
 
@@ -132,11 +132,6 @@ def _setting(
         RowReader.of(run), run.storage, key, fitted.alignment_id, average, weights, version,
         schema.serialize().to_pybytes(), partitions, job.output.keep_aligned, job.on_bad_input,
     )  # fmt: skip
-
-
-def _records(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
-    paths = [path for path in storage.list(_records_folder(version)) if path.endswith(".json")]
-    return {int(path.rsplit("/", 1)[1].removesuffix(".json")): json.loads(storage.read(path)) for path in paths}
 
 
 def _manifest(
@@ -205,23 +200,3 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
             f"{share:.0%} of the rows lack a good `{worst}` (limits.max_bad_fraction is {allowed:g}): {reasons}; "
             "nothing was committed"
         )
-
-
-def _remove_unlisted(storage: Storage, version: str, files: Sequence[FeatureFile]) -> None:
-    """Removes the files that a killed run left, before readers see the version; temporary ones may be a live run's.
-
-    The records of the blocks stay until the version is committed: a run that another one was faster than goes on there.
-    """
-    listed = {file.path for file in files}
-    records = f"{_records_folder(version)}/"
-    paths = [path for path in storage.list(f"features/{version}") if not path.startswith(records)]
-    storage.remove([path for path in paths if path not in listed and not storage.is_temporary(path)])
-
-
-def _remove_records(storage: Storage, version: str) -> None:
-    paths = storage.list(_records_folder(version))
-    storage.remove([path for path in paths if not storage.is_temporary(path)])
-
-
-def _records_folder(version: str) -> str:
-    return record_path(version, 0).rpartition("/")[0]

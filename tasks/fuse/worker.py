@@ -17,6 +17,7 @@ from barycenter.infra.corpus import Shard
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.alignment_files import load_alignment
 from barycenter.tasks.data.rows import RowReader, Rows
+from barycenter.tasks.fuse.records import record_path
 from barycenter.tasks.fuse.writers import FeatureWriters
 
 REJECTS = pa.schema([(name, pa.string()) for name in ("key", "input", "reason", "detail", "source")])
@@ -200,11 +201,6 @@ def _count(record: dict[str, Any], rows: Rows, bad: pa.Table, written: NDArray[n
     record["rejected"] += int((~written).sum())
     record["missing"].update({name: int(np.isnan(view[written, 0]).sum()) for name, view in rows.views.items()})
     record["bad"].update(bad.column("reason").to_pylist())
-
-
-def record_path(version: str, index: int) -> str:
-    """Where the record of a block is kept until the version is committed."""
-    return f"features/{version}/_blocks/{index:05d}.json"
 
 
 def _write_rejects(setting: FuseSetting, index: int, rejects: pa.Table) -> list[str]:

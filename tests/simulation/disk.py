@@ -19,6 +19,7 @@ HOT = ("lease/", "manifest", "promotions/", "pins")
 """Where the commit protocol keeps its files: more happens between operations there."""
 
 _WRITE_FAULTS = ("full",)
+_UNSEEN = frozenset({"mkdir", "create", "fsync", "fsync folder", "rmdir", "lock"})
 
 
 @dataclass(eq=False)
@@ -67,6 +68,9 @@ class SimulatedDisk(Disk):
         root: Folder that ``changed`` is given paths relative to.
         changed: Called with a path, its content before and after (None: no file).
         links: Whether there are hard links.
+
+    Attributes:
+        coarse: Whether only what other processes can see is a step.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class SimulatedDisk(Disk):
         self._kernel, self._root, self._cut, self._changed, self._links = kernel, root, len(root) + 1, changed, links
         self._top = Folder()
         self._locks: dict[str, Process] = {}
+        self.coarse = False
         self._numbers = itertools.count(1)
 
     # What LocalStore calls.
@@ -170,6 +175,8 @@ class SimulatedDisk(Disk):
 
     def walk(self, folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
         self._step("list", folder)
+        if folder[self._cut :] == "lease":
+            self._kernel.current.looked = self._kernel.current.count
         listed = self._folder(folder)
         for name, entry in list(listed.items()):
             if isinstance(entry, Folder):
@@ -252,9 +259,18 @@ class SimulatedDisk(Disk):
 
     def _step(self, operation: str, path: str, faults: tuple[str, ...] = ()) -> None:
         place = path[self._cut :]
+        if self.coarse and (operation in _UNSEEN or place.endswith(".tmp")):
+            self._kernel.check_alive()
+            return
         fault = self._kernel.step(f"{operation} {place}", place.startswith(HOT), faults)
         if fault == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+        if self.coarse:
+            folder = self._find_folder(path)
+            there = (
+                None if folder is None else tuple(sorted((name, isinstance(folder[name], Inode)) for name in folder))
+            )
+            self._kernel.process.saw((operation, place, self.peek(place), there))
 
     def _place(self, operation: str, path: str, faults: tuple[str, ...] = ()) -> tuple[Folder, str]:
         self._step(operation, path, faults)

@@ -22,8 +22,7 @@ from barycenter.infra.versions.embedding_files import Repairs, done_shards, embe
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.lease import Lease, hold
 from barycenter.infra.versions.manifests import newest_manifest
-from barycenter.tasks.fuse.stage import _records, _remove_records, _remove_unlisted
-from barycenter.tasks.fuse.worker import record_path
+from barycenter.tasks.fuse.records import done_blocks, record_path, remove_records, remove_unlisted
 
 ROWS = 4
 SHARDS_PER_BLOCK = 2
@@ -110,7 +109,7 @@ class EmbedWorker:
         self._job, self._storage, self._mended, self._notes = job, storage, mended, notes
 
     def run(self, unit: Unit) -> str:
-        self._notes.begins(f"embed {unit.shard}")
+        self._notes.begins(f"embed {unit.shard}", unit.replace)
         self._fall(unit.shard, [row for row in range(ROWS) if row not in unit.skip])
         path = embedding_path(INPUT, self._job.encoder, f"s{unit.shard}")
         content = embedding(self._job, unit.shard, unit.skip, self._mended())
@@ -162,10 +161,11 @@ class Notes:
     ) -> None:
         self.crash, self._violated, self.mended = crash, violated, mended
         self.done: Counter[str] = Counter()
+        self.there: set[str] = set()
 
-    def begins(self, unit: str) -> None:
-        """A worker begins a unit."""
-        if self.done[unit]:
+    def begins(self, unit: str, again: bool = False) -> None:
+        """A worker begins a unit; ``again`` if it was asked for although it is done."""
+        if self.done[unit] or (unit in self.there and not again):
             self._violated("once", f"{unit} is begun again although it is done")
 
     def ended(self, unit: str) -> None:
@@ -175,9 +175,16 @@ class Notes:
             self._violated("once", f"{unit} was done {self.done[unit]} times")
 
 
-def run(job: TinyJob, storage: Storage, executor: Callable[[Callable[[], object]], Executor], notes: Notes) -> Manifest:
-    """The whole run: what is missing is embedded, fused and committed."""
+def run(
+    job: TinyJob,
+    storage: Storage,
+    executor: Callable[[Callable[[], object]], Executor],
+    notes: Notes,
+    there: Callable[[], set[str]],
+) -> Manifest:
+    """The whole run: what is missing is embedded, fused and committed; ``there`` says which units are done already."""
     with hold(storage, f"run {job.encoder} {job.dim}", busy=job.busy) as lease:
+        notes.there = there()
         _embed(job, storage, executor, notes)
         _align(job, storage)
         return _fuse(job, storage, executor, notes, lease)
@@ -226,12 +233,12 @@ def _fuse(job: TinyJob, storage: Storage, executor: Callable[..., Executor], not
     parent = newest.number if newest is not None else None
     if newest is not None and newest.version == version:
         show_newest(storage, newest, lease, job.promote)
-        _remove_records(storage, version)
+        remove_records(storage, version)
         return newest
     if (known := find_version(storage, version)) is not None:
         record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         return _commit(job, storage, version, [record], parent, lease)
-    records = _records(storage, version)
+    records = done_blocks(storage, version)
     todo = [(index, block) for index, block in enumerate(job.blocks) if index not in records]
 
     def done(work: Work, record: dict[str, Any]) -> None:
@@ -242,7 +249,7 @@ def _fuse(job: TinyJob, storage: Storage, executor: Callable[..., Executor], not
     if work:
         run_all(work, executor(lambda: FuseWorker(job, storage, version, notes)), "fusing block", done)
     if version_of(job, repairs(storage)) != version:
-        storage.remove(storage.list(f"features/{version}/_blocks"))
+        remove_records(storage, version)
         raise RunError("another run made embeddings again while these features were written; run again")
     return _commit(job, storage, version, [records[index] for index in range(len(job.blocks))], parent, lease)
 
@@ -264,7 +271,7 @@ def _commit(
         shards=tuple(job.ids),
         parent=parent,
     )
-    _remove_unlisted(storage, version, manifest.files)
+    remove_unlisted(storage, version, manifest.files)
     manifest = commit_manifest(storage, manifest, lease, job.promote)
-    _remove_records(storage, version)
+    remove_records(storage, version)
     return manifest

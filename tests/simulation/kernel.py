@@ -37,6 +37,7 @@ class Process:
         offset: Its monotonic clock's difference from the world's.
         random: Its own chance, the same in every schedule.
         children: Numbers what it starts.
+        history: Stands for all that it has seen.
         at_end: Called once it is dead, whoever killed it.
     """
 
@@ -45,11 +46,16 @@ class Process:
         self.frozen_until = 0.0
         self.children = itertools.count(1)
         self.host = ""
+        self.history = 0
         self.random = random.Random(f"{seed}/{name}")
         self.at_end: list[Callable[[], None]] = []
 
     def __repr__(self) -> str:
         return self.name
+
+    def saw(self, what: object) -> None:
+        """Adds to its history."""
+        self.history = hash((self.history, what))
 
 
 class Thread:
@@ -59,6 +65,7 @@ class Thread:
         self.process, self.name, self.body, self.main = process, name, body, main
         self.carrier = _Carrier.take()
         self.count = 0
+        self.looked = 0
         self.wake = 0.0
         self.condition: Callable[[], bool] | None = None
         self.ended = False
@@ -83,6 +90,9 @@ class Chooser(Protocol):
     def action(self, kernel: "Kernel", thread: Thread, hot: bool, faults: tuple[str, ...]) -> tuple[Any, ...] | None:
         """What happens before the next operation: None, or a kind of event with what it needs."""
 
+    def dies_waiting(self, thread: Thread) -> bool:
+        """Whether a thread's process is killed now that it waits."""
+
     def pick(self, thread: Thread, ready: list[Thread]) -> Thread:
         """Which of several threads goes on after one that waits or has ended."""
 
@@ -97,9 +107,11 @@ class Kernel:
         self.now = 0.0
         self.steps = 0
         self.failure: BaseException | None = None
+        self.longest_pause = FOREVER
         self.trace: list[tuple[float, str, str, tuple[Any, ...] | None]] | None = None
         self.on_event: dict[str, Callable[[], None]] = {}
-        self._chooser, self._tick = chooser, tick
+        self.tick = tick
+        self._chooser = chooser
         self._threads: list[Thread] = []
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
@@ -141,7 +153,7 @@ class Kernel:
         self._check_alive(thread)
         thread.count += 1
         self.steps += 1
-        self.now += self._tick
+        self.now += self.tick
         if self._timers and self._timers[0][0] <= self.now:
             self._fire()
         if self.steps > MOST_STEPS:
@@ -161,7 +173,14 @@ class Kernel:
         thread = self.current
         self._check_alive(thread)
         thread.count += 1
+        if self._chooser.dies_waiting(thread):
+            self.kill(thread.process)
         self._block(thread, self.now + seconds, condition)
+        thread.process.saw("woke")
+
+    def check_alive(self) -> None:
+        """Raises ``Killed`` in a thread of a dead process."""
+        self._check_alive(self.current)
 
     def kill(self, process: Process) -> None:
         """Ends a process between two of its operations."""
@@ -203,6 +222,8 @@ class Kernel:
             self._block(thread, 0.0, None)
         elif kind == "kill":
             self.kill(thread.process)
+        elif kind == "kill_sent":
+            return str(kind)
         elif kind in self.on_event:
             self.on_event[kind]()
             self._check_alive(thread)
@@ -233,7 +254,11 @@ class Kernel:
         while True:
             ready = self._threads if self._stopping else [each for each in self._threads if each.ready(self.now)]
             if ready:
-                return ready[0] if len(ready) == 1 or thread is None else self._chooser.pick(thread, ready)
+                if len(ready) == 1 or thread is None or self._stopping:
+                    return ready[0]
+                with suppress(Killed):
+                    return self._chooser.pick(thread, ready)
+                continue
             until = min(each.wakes(self.now) for each in self._threads)
             if self._timers:
                 until = min(until, self._timers[0][0])

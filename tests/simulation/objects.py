@@ -1,5 +1,6 @@
 """An object store in memory beneath the S3 store, request by request: throttled, failing, silent or late."""
 
+import hashlib
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,10 @@ from tests.simulation.disk import HOT
 from tests.simulation.kernel import Kernel
 
 _READS = ("slow_down", "server_error", "timeout")
-_WRITES = (*_READS, "lost_answer", "late")
+_WRITES = (*_READS, "lost_answer", "late", "kill_sent")
 _CONDITIONAL = (*_WRITES, "conflict")
-_LATEST_SECONDS = 90.0
+LATEST_SECONDS = 90.0
+"""Until a request arrives whose sender was given no answer, or is dead."""
 
 
 class SimulatedBucket:
@@ -25,6 +27,9 @@ class SimulatedBucket:
         folder: Prefix that ``changed`` is given paths relative to.
         changed: Called with a path, its content before and after (None: no object).
         page: Entries in one page of a listing.
+
+    Attributes:
+        coarse: Whether processes keep a history of what they see.
     """
 
     def __init__(
@@ -35,6 +40,7 @@ class SimulatedBucket:
         self._objects: dict[str, tuple[bytes, str]] = {}
         self._uploads: dict[str, tuple[str, dict[int, bytes]]] = {}
         self._numbers = itertools.count(1)
+        self.coarse = False
 
     # What S3Store calls.
 
@@ -48,14 +54,21 @@ class SimulatedBucket:
             place = arguments["Delete"]["Objects"][0]["Key"][self._cut :] + " ..."
         fault = self._kernel.step(f"{method} {place}", place.startswith(HOT), faults)
         request = getattr(self, f"_{method}")
+        if self.coarse:
+            there = self.contents(place) if reads else self.peek(place)
+            self._kernel.process.saw(
+                (method, place, tuple(sorted(there.items())) if isinstance(there, dict) else there)
+            )
         if fault is None:
             return request(**arguments)
         if fault == "lost_answer":
             request(**arguments)
-        elif fault == "late":
+        elif fault in ("late", "kill_sent"):
             process = self._kernel.process
-            after = process.random.uniform(0, _LATEST_SECONDS)
+            after = process.random.uniform(0, process.random.choice((8.0, LATEST_SECONDS)))
             self._kernel.at(self._kernel.now + after, lambda: self._late(request, arguments))
+            if fault == "kill_sent":
+                self._kernel.kill(process)
         raise _fault(fault, method)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:
@@ -85,7 +98,7 @@ class SimulatedBucket:
     def restore(self, contents: dict[str, bytes], folder: str) -> None:
         """Puts objects there."""
         for path, data in contents.items():
-            self._objects[f"{folder}/{path}"] = (data, self._tag())
+            self._objects[f"{folder}/{path}"] = (data, self._tag(data))
 
     @property
     def uploads(self) -> int:
@@ -98,12 +111,13 @@ class SimulatedBucket:
         except OSError:
             return
 
-    def _tag(self) -> str:
-        return f'"{next(self._numbers)}"'
+    @staticmethod
+    def _tag(data: bytes) -> str:
+        return f'"{hashlib.md5(data, usedforsecurity=False).hexdigest()}"'
 
     def _store(self, key: str, data: bytes) -> dict[str, str]:
         before = self._objects.get(key)
-        tag = self._tag()
+        tag = self._tag(data)
         self._objects[key] = (data, tag)
         self._changed(key[self._cut :], None if before is None else before[0], data)
         return {"ETag": tag}
@@ -131,6 +145,8 @@ class SimulatedBucket:
         return {"Body": data, "ContentLength": len(data), "ETag": tag}
 
     def _list_objects_v2(self, *, Bucket: str, Prefix: str, ContinuationToken: str = "") -> dict[str, Any]:
+        if Prefix[self._cut :] == "lease/":
+            self._kernel.current.looked = self._kernel.current.count
         keys = sorted(key for key in self._objects if key.startswith(Prefix) and key > ContinuationToken)
         page = keys[: self._page]
         answer: dict[str, Any] = {"Contents": [{"Key": key, "Size": len(self._objects[key][0])} for key in page]}

@@ -9,6 +9,8 @@ from typing import Any
 from tests.simulation.job import rows_of
 
 POINTER = "manifest.json"
+MOST_STEPS_AGO = 40
+"""Steps, tries of failing requests among them, that a commit may come after its process looked who holds the output."""
 
 
 class Oracle:
@@ -18,6 +20,7 @@ class Oracle:
         peek: Content of a file without a step, None if there is none.
         violated: Called with the name of an invariant and what broke it.
         keeps: How many of the newest versions the running process must leave; 0 where it must leave all.
+        last_look: The running process, and how many steps ago it looked who holds the output.
 
     Attributes:
         manifests: Committed and not collected, by number.
@@ -30,8 +33,10 @@ class Oracle:
         peek: Callable[[str], bytes | None],
         violated: Callable[[str, str], None],
         keeps: Callable[[], int],
+        last_look: Callable[[], tuple[str, int]],
     ) -> None:
-        self._peek, self._violated, self._keeps = peek, violated, keeps
+        self._peek, self._violated, self._keeps, self._last_look = peek, violated, keeps, last_look
+        self._terms: dict[int, str] = {}
         self.manifests: dict[int, dict[str, Any]] = {}
         self.collected: set[int] = set()
         self.checks: Counter[str] = Counter()
@@ -49,6 +54,8 @@ class Oracle:
         self.manifests, self._owners, self._content, self._promotions = {}, {}, {}, {}
         self._parents = set()
         for path in sorted(contents, key=lambda each: (len(each), each)):
+            if path.endswith(".json") and contents[path] and not _is_json(contents[path]):
+                self._violated("whole", f"{path} is torn")
             self._noticed(path, contents[path])
         self._to_be_shown, self._shown_at = [self._rule()], 0
         pointer = contents.get(POINTER)
@@ -64,6 +71,8 @@ class Oracle:
             self._pointer(after)
         elif top == "manifests" and number:
             self._manifest(number, before, after)
+        elif top == "lease" and number and after:
+            self._terms[number] = json.loads(after)["process"]
         elif top == "promotions" and number and after:
             self._noticed(path, after)
             self._to_be_shown.append(self._rule())
@@ -148,6 +157,7 @@ class Oracle:
             self._violated("one parent", f"version {number} was committed on {parent}, the newest is {newest}")
         if newest and manifest["term"] < self.manifests[newest]["term"]:
             self._violated("terms", f"version {number} was committed under an older term than version {newest}")
+        self._refused(number, manifest["term"])
         rows = manifest["rows"]
         self.checks["read = written + rejected"] += 1
         if rows["read"] != rows["written"] + rows["rejected"] or rows["written"] != sum(
@@ -158,6 +168,19 @@ class Oracle:
         self._verify(number, manifest)
         self._named(number, manifest)
         self._to_be_shown.append(self._rule())
+
+    def _refused(self, number: int, term: int) -> None:
+        """A newer term refuses a commit, but for one that came between the look and the commit."""
+        self.checks["a newer term refuses a commit"] += 1
+        holder, (process, ago) = self._terms.get(term), self._last_look()
+        if self._terms and self._terms[max(self._terms)] != holder and process == holder and ago > MOST_STEPS_AGO:
+            self._violated("terms", f"version {number} was committed under term {term}, which had been taken over")
+
+    def check_refusal(self, process: str, number: int) -> None:
+        """A process was answered that another one committed a version."""
+        self.checks["a refused commit is not one's own"] += 1
+        if number in self.manifests and self._terms.get(self.manifests[number]["term"]) == process:
+            self._violated("refusal", f"{process} was answered that another committed version {number}, its own")
 
     def _named(self, number: int, manifest: Mapping[str, Any]) -> None:
         """Of the versions that are there, those with one id have one content."""
@@ -215,6 +238,14 @@ class Oracle:
             manifest["version"]: self._content[manifest["version"]] for manifest in self.manifests.values()
         }
         self.collected.add(number)
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        json.loads(content)
+    except ValueError:
+        return False
+    return True
 
 
 def _identity(manifest: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -36,6 +36,7 @@ class Actor:
         host: Its machine.
         workers: Of a run.
         lingering: Seconds that a worker works on after its driver gave it up.
+        unit_seconds: What a unit of work takes, on average.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Actor:
     host: str = "a"
     workers: int = 2
     lingering: float = 0.0
+    unit_seconds: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Scenario:
         )
         before = draw.choice((0, 0, 1, 2, 3))
         actors: list[Actor] = []
+        seconds = draw.choice((0.5, 1.0, 8.0))
 
         def come(kind: str, **what: Any) -> None:
             where = {"delay": draw.choice((0.0, 0.0, draw.uniform(0, 15))), "host": draw.choice("ab")}
@@ -86,7 +89,13 @@ class Scenario:
                 busy=draw.choice(("wait", "wait", "wait", "skip", "fail")),
                 promote=draw.choice(("auto", "auto", "auto", "manual")),
             )
-            come("run", job=job, workers=draw.choice((1, 2, 3)), lingering=draw.choice((0.0, 0.0, 30.0)))
+            come(
+                "run",
+                job=job,
+                workers=draw.choice((1, 2, 3)),
+                lingering=draw.choice((0.0, 0.0, 30.0)),
+                unit_seconds=seconds,
+            )
         for kind, chance in (("gc", 0.5), ("gc", 0.1), ("promote", 0.35), ("promote", 0.1), ("pin", 0.15)):
             if likely(chance):
                 come(kind, number=draw.choice((1, 1, 2)) if kind == "gc" else draw.randint(1, before + 1))
@@ -124,11 +133,16 @@ def run_job(world: World, actor: Actor) -> None:
         world.kernel.kill(world.kernel.process)
 
     def executor(make: Callable[[], object]) -> SimulatedExecutor:
-        return SimulatedExecutor(world.kernel, make, actor.workers, world.seed, actor.lingering)
+        return SimulatedExecutor(world.kernel, make, actor.workers, world.seed, actor.lingering, actor.unit_seconds)
 
     world.mended |= actor.job.retry_bad
     notes = Notes(crash, world.violated, lambda: world.mended)
-    manifest = run(actor.job, storage, executor, notes)
+    folder = f"embeddings/{INPUT}/{actor.job.encoder}/s"
+
+    def there() -> set[str]:
+        return {f"embed {path[len(folder) : -8]}" for path in world.store.contents(folder) if path.endswith(".parquet")}
+
+    manifest = run(actor.job, storage, executor, notes, there)
     world.acknowledged.append(manifest.number)
     world.oracle.check_committed(manifest.number)
 

@@ -12,10 +12,16 @@ Actions = dict[str, Action]
 """What happened, by ``<thread>#<number of its step>`` (an operation) or ``...>`` (who went on after it)."""
 
 SWITCH = (0.02, 0.1, 0.3, 0.6)
-SECONDS = (0.5, 5.0, 20.0, 70.0, 130.0)
+SECONDS = (0.5, 5.0, 5.0, 20.0, 70.0, 70.0, 130.0, 700.0)
+FOCUS = 1 / 40
+"""Rate there of the one kind that some schedules have most of."""
+
+HOT = 4
+"""How many times likelier deaths and pauses are between the operations of the commit protocol."""
 MOST_KILLS = 4
 RATES = {
     "kill": 1 / 250,
+    "kill_sent": 1 / 200,
     "stall": 1 / 150,
     "freeze": 1 / 200,
     "hang": 1 / 600,
@@ -30,6 +36,7 @@ RATES = {
 }
 """Share of the operations that each kind of event meets, in the schedules that know the kind."""
 
+_ANYWHERE = ("kill", "stall", "freeze")
 _STORAGE_FAULTS = {"full", "slow_down", "server_error", "timeout", "lost_answer", "late", "conflict"}
 
 
@@ -44,7 +51,12 @@ class Explorer:
         self._random = draw.random
         known = {kind: rate for kind, rate in RATES.items() if draw.random() < 0.5 and kind not in without}
         switch = draw.choice(SWITCH)
-        self._tables = [_table({"switch": rate} | known) for rate in (switch, max(switch, draw.choice(SWITCH)))]
+        self._dies_waiting = known.get("kill", 0.0)
+        hot = {kind: rate * (HOT if kind in _ANYWHERE else 1) for kind, rate in known.items()}
+        if (focus := draw.choice(("", "freeze", "kill", "kill_sent", "late"))) in known:
+            hot[focus] = FOCUS
+        often = {"switch": max(switch, draw.choice(SWITCH[:3]))}
+        self._tables = [_table({"switch": switch} | known), _table(often | hot)]
         self._kills = 0
 
     def action(self, kernel: Kernel, thread: Thread, hot: bool, faults: tuple[str, ...]) -> Action | None:
@@ -59,6 +71,14 @@ class Explorer:
             self.counts[kind] += 1
         return action
 
+    def dies_waiting(self, thread: Thread) -> bool:
+        if self._random() >= self._dies_waiting or self._kills >= MOST_KILLS:
+            return False
+        self._kills += 1
+        self.actions[f"{thread.name}#{thread.count}"] = ("kill",)
+        self.counts["kill_waiting"] += 1
+        return True
+
     def pick(self, thread: Thread, ready: list[Thread]) -> Thread:
         chosen = self._draw.randrange(len(ready))
         if chosen:
@@ -70,14 +90,17 @@ class Explorer:
             ready = kernel.ready()
             return ("switch", self._draw.choice(ready).name) if ready else None
         if kind in ("stall", "freeze"):
-            return kind, self._draw.choice(SECONDS)
+            seconds = self._draw.choice((*SECONDS, self._draw.uniform(40, 80)))
+            return kind, min(seconds, kernel.longest_pause)
         if kind == "hang":
             return ("stall", 1e6) if ".worker" in thread.name else None
         if kind in _STORAGE_FAULTS:
             return (kind,) if kind in faults else None
         if self._kills >= MOST_KILLS or (kind == "power" and kind not in kernel.on_event):
             return None
-        self._kills += 1 if kind == "kill" else MOST_KILLS
+        if kind == "kill_sent" and kind not in faults:
+            return None
+        self._kills += MOST_KILLS if kind == "power" else 1
         return (kind,)
 
 
@@ -98,6 +121,9 @@ class Replay:
 
     def action(self, kernel: Kernel, thread: Thread, hot: bool, faults: tuple[str, ...]) -> Action | None:
         return self.actions.get(f"{thread.name}#{thread.count}")
+
+    def dies_waiting(self, thread: Thread) -> bool:
+        return f"{thread.name}#{thread.count}" in self.actions
 
     def pick(self, thread: Thread, ready: list[Thread]) -> Thread:
         wanted = self.actions.get(f"{thread.name}#{thread.count}>")

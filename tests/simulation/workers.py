@@ -8,7 +8,6 @@ from barycenter.infra.dispatch.executor import Lost, Outcome, StartedWorker, out
 from tests.simulation.kernel import Kernel, Process
 
 LOAD_SECONDS = 2.0
-UNIT_SECONDS = 1.0
 ORPHAN_SECONDS = 40.0
 
 
@@ -39,10 +38,17 @@ class SimulatedExecutor:
     concurrency = 1
 
     def __init__(
-        self, kernel: Kernel, make: Callable[[], object], workers: int, seed: object, lingering: float = 0.0
+        self,
+        kernel: Kernel,
+        make: Callable[[], object],
+        workers: int,
+        seed: object,
+        lingering: float = 0.0,
+        unit_seconds: float = 1.0,
     ) -> None:
         self.workers = workers
         self._kernel, self._make, self._seed, self._lingering = kernel, make, seed, lingering
+        self._unit_seconds = unit_seconds
         self._driver = kernel.process
         self._started = 0
         self._all: list[Process] = []
@@ -101,7 +107,7 @@ class SimulatedExecutor:
                 self._kernel.sleep(LOAD_SECONDS)
                 outcome = outcome_of(lambda: setattr(worker, "object", self._make()))
             else:
-                self._kernel.sleep(random.uniform(0, 2 * UNIT_SECONDS))
+                self._kernel.sleep(random.uniform(0, 2 * self._unit_seconds))
                 outcome = outcome_of(call.function, *call.args)
             worker.calls.popleft()
             call.outcome, worker.at_work = outcome, False

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,10 +15,13 @@ from barycenter.infra.storage import Storage
 from barycenter.infra.storage.storage import STORES, MissingFileError
 from barycenter.infra.versions import embedding_files, lease
 from tests.simulation.disk import SimulatedDisk, SimulatedLocalStore
-from tests.simulation.kernel import Chooser, Kernel, Killed, Process, Violation
+from tests.simulation.kernel import FOREVER, Chooser, Kernel, Killed, Process, Violation
 from tests.simulation.objects import SimulatedBucket, SimulatedS3Store
 from tests.simulation.oracle import Oracle
 from tests.simulation.threads import OneAfterTheOther, SimulatedThreading
+
+CLAIM_SECONDS = 5.0
+"""Longest pause where there are no hard links: a writer that pauses longer while it places a file loses its claim."""
 
 POLL_SECONDS = 4.0
 """Between two looks of a process that waits for the output; fewer than in earnest, because each costs steps."""
@@ -41,6 +45,7 @@ class World:
         self, kind: str, seed: object, chooser: Chooser, contents: dict[str, bytes] | None = None, page: int = 1000
     ) -> None:
         self.kernel = Kernel(chooser, tick=0.002 if kind != "s3" else 0.02)
+        self.kernel.longest_pause = CLAIM_SECONDS if kind == "linkless" else FOREVER
         self.seed = seed
         self.uri = "sim+s3://world/out" if kind == "s3" else "sim://world/out"
         self.store: SimulatedBucket | SimulatedDisk
@@ -55,7 +60,9 @@ class World:
         self.errors: dict[str, str] = {}
         self.keeps: dict[str, int] = {}
         self.mended = False
-        self.oracle = Oracle(self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0))
+        self.oracle = Oracle(
+            self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0), self._last_look
+        )
         self.oracle.load(contents or {})
         self.acknowledged: list[int] = []
 
@@ -73,6 +80,8 @@ class World:
             except BarycenterError as error:
                 self.outcomes[f"{kind}: {type(error).__name__}"] += 1
                 self.errors[name] = str(error)
+                if refused := re.search(r"another run committed version (\d+)", str(error)):
+                    self.oracle.check_refusal(name, int(refused[1]))
                 if isinstance(error, MissingFileError) and self._lost_to_nobody(name, str(error)):
                     self.violated(
                         "missing file", f"{name}, which held the output or tried to, did not find a file: {error}"
@@ -106,6 +115,11 @@ class World:
         newest = json.loads(self.store.peek(terms[max(terms)]) or b"{}") if terms else {}
         return "/lease" in error or (newest.get("process") == name and not newest["released"])
 
+    def _last_look(self) -> tuple[str, int]:
+        """The running process, and how many steps ago its main thread listed the lease."""
+        thread = self.kernel.current
+        return thread.process.name, thread.count - thread.looked
+
     def _changed(self, path: str, before: bytes | None, after: bytes | None) -> None:
         self.oracle.changed(path, before, after)
 
@@ -123,7 +137,8 @@ def entered(world: World) -> Iterator[World]:
         _current.pop()
 
 
-def _world() -> World:
+def current_world() -> World:
+    """The world that ``sim://`` leads to."""
     return _current[-1]
 
 
@@ -131,25 +146,25 @@ class _WorldClock:
     """The clock of the process that runs in the world of the moment."""
 
     def monotonic(self) -> float:
-        return _world().kernel.now + _world().kernel.process.offset
+        return current_world().kernel.now + current_world().kernel.process.offset
 
     def time(self) -> float:
-        return 1.7e9 + _world().kernel.now
+        return 1.7e9 + current_world().kernel.now
 
     def sleep(self, seconds: float) -> None:
-        _world().kernel.sleep(seconds)
+        current_world().kernel.sleep(seconds)
 
     def uniform(self, low: float, high: float) -> float:
-        return _world().kernel.process.random.uniform(low, high)
+        return current_world().kernel.process.random.uniform(low, high)
 
     def token(self, size: int) -> str:
-        return _world().kernel.process.random.randbytes(size).hex()
+        return current_world().kernel.process.random.randbytes(size).hex()
 
 
 def _process_lives(name: str) -> bool | None:
     """Whether a process runs, as far as another of its machine can know."""
-    process = _world().processes.get(name)
-    if process is None or process.host != _world().kernel.process.host:
+    process = current_world().processes.get(name)
+    if process is None or process.host != current_world().kernel.process.host:
         return None
     return process.alive
 
@@ -158,15 +173,15 @@ def _process_lives(name: str) -> bool | None:
 def simulated() -> Iterator[None]:
     """Puts simulated storage, time, threads and processes beneath the code, until the end of the block."""
     stores: dict[str, Any] = {
-        "sim": lambda root, _: SimulatedLocalStore(root, _world().store),  # type: ignore[arg-type]
-        "sim+s3": lambda root, _: SimulatedS3Store(root, _world().store),  # type: ignore[arg-type]
+        "sim": lambda root, _: SimulatedLocalStore(root, current_world().store),  # type: ignore[arg-type]
+        "sim+s3": lambda root, _: SimulatedS3Store(root, current_world().store),  # type: ignore[arg-type]
     }
     patches: list[Any] = [
         mock.patch.dict(STORES, stores),
-        mock.patch.object(lease, "threading", SimulatedThreading(lambda: _world().kernel)),
-        mock.patch.object(lease, "process_id", lambda: _world().kernel.process.name),
+        mock.patch.object(lease, "threading", SimulatedThreading(lambda: current_world().kernel)),
+        mock.patch.object(lease, "process_id", lambda: current_world().kernel.process.name),
         mock.patch.object(lease, "process_lives", _process_lives),
-        mock.patch.object(lease, "describe_process", lambda: _world().kernel.process.name),
+        mock.patch.object(lease, "describe_process", lambda: current_world().kernel.process.name),
         mock.patch.object(lease, "_POLL_SECONDS", POLL_SECONDS),
         mock.patch.object(embedding_files, "ThreadPoolExecutor", OneAfterTheOther),
         mock.patch("barycenter.infra.storage.remote._PART", MULTIPART),

@@ -1,14 +1,11 @@
-import json
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from barycenter.fusion.dataset.schema import FeatureFile, feature_schema
+from barycenter.fusion.dataset.schema import feature_schema
 from barycenter.fusion.errors import RunError
-from barycenter.infra.storage import Storage
-from barycenter.tasks.fuse.stage import _records, _remove_records, _remove_unlisted, _rows_per_block
-from barycenter.tasks.fuse.worker import FuseWorker, record_path
+from barycenter.tasks.fuse.stage import _rows_per_block
+from barycenter.tasks.fuse.worker import FuseWorker
 from tests.tasks.fuse.test_worker import NAN, rows, setting_of
 
 
@@ -23,23 +20,6 @@ def test_many_partitions_leave_eight_blocks_or_more(rows_read, partitions):
 def test_few_rows_are_one_block():
     assert _rows_per_block(1000, 1024, 50) == 65536
     assert _rows_per_block(1000, 2**21, 1) == 4096
-
-
-def test_records_of_any_number_of_blocks_are_found_again(tmp_path):
-    storage = Storage(str(tmp_path))
-    for index in (0, 99_999, 100_000, 1_000_001):
-        storage.write(record_path("v", index), json.dumps({"index": index}).encode())
-    assert _records(storage, "v") == {index: {"index": index} for index in (0, 99_999, 100_000, 1_000_001)}
-
-
-def test_records_stay_until_the_version_is_committed(tmp_path):
-    storage = Storage(str(tmp_path))
-    for path in ("features/v/p=a/part-0.parquet", "features/v/p=a/part-9.parquet", record_path("v", 0)):
-        storage.write(path, b"{}")
-    _remove_unlisted(storage, "v", [FeatureFile("features/v/p=a/part-0.parquet", 1)])
-    assert storage.list("features/v") == [record_path("v", 0), "features/v/p=a/part-0.parquet"]
-    _remove_records(storage, "v")
-    assert storage.list("features/v") == ["features/v/p=a/part-0.parquet"]
 
 
 class Scaled:
