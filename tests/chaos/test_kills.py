@@ -15,7 +15,7 @@ from tests.chaos.strikes import checked, digests, last_line, prefix, stamps
 from tests.chaos.world import actors, start_run, wait_until
 from tests.flows.corpora import (
     output,
-    run_pipeline,
+    run_on_ray,
     text_and_vector_job,
     text_and_vector_rows,
     write_job,
@@ -39,7 +39,7 @@ def place(tmp_path_factory, ray_session, prefect_server):
         return text_and_vector_job(corpus, out, "chaos", ray=ray_section, train={"target": "label"}, **sections), out
 
     data, out = job("undisturbed")
-    run_pipeline(data)
+    run_on_ray(data)
     return job, digests(out)
 
 
@@ -57,7 +57,7 @@ def test_a_worker_killed_in_every_stage_costs_nothing(place):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    report = run_pipeline(data)
+    report = run_on_ray(data)
     killer.join()
     assert len(killed) == 4, killed
     assert report["rows"]["written"] == ROWS
@@ -81,7 +81,7 @@ def test_a_driver_killed_twice_goes_on_where_it_was(place):
         assert before.items() <= stamps(out).items()
     done = stamps(out)
     assert len(done) == 2 * ROWS // 20
-    report = run_pipeline(data)
+    report = run_on_ray(data)
     assert stamps(out) == done
     assert report["speed"]["embed text"]["rows"] == report["speed"]["embed vec"]["rows"] == 0
     assert checked(out, expected) == []
@@ -104,7 +104,7 @@ def test_two_runs_at_once_leave_one_whole_version(place):
     storage = output(data)
     for number in versions(storage):
         assert verify(storage, read_manifest(storage, number)) == []
-    run_pipeline(data)
+    run_on_ray(data)
     assert verify(storage, read_manifest(storage)) == []
     version = read_manifest(storage).version
     assert {path: content for path, content in digests(out).items() if version in path} == expected
