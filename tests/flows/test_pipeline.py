@@ -1,4 +1,4 @@
-"""The whole pipeline on tiny corpora, on a real Ray and a real Prefect server."""
+"""The whole pipeline on tiny corpora: one job on a real Ray and Prefect server, its variations in this process."""
 
 import json
 import time
@@ -26,14 +26,14 @@ from barycenter.infra.versions.manifests import read_manifest, verify, versions
 from tests.flows.corpora import (
     output,
     read_features,
+    run_here,
+    run_on_ray,
     run_pipeline,
     text_and_vector_job,
     text_and_vector_rows,
     vectors,
     write_lines,
 )
-
-pytestmark = pytest.mark.usefixtures("ray_session", "prefect_server")
 
 ROWS = 150
 
@@ -69,7 +69,7 @@ def test_none_is_the_average_itself(two_vectors, average, tmp_path):
         "output": {"path": str(tmp_path)},
         "ray": {"workers": 1, "threads_per_worker": 1},
     }
-    report = run_pipeline(job)
+    report = run_here(job)
     features = read_features(job)
     assert report["rows"]["written"] == features.num_rows == 60
     assert features.column("id").to_pylist() == [f"v{row}" for row in range(60)]
@@ -222,7 +222,7 @@ def test_a_rerun_embeds_nothing_and_commits_nothing(catalog):
     job, first = catalog
     storage = output(job)
     before = {path.name: path.stat().st_mtime_ns for path in Path(job["output"]["path"], "features").rglob("*.parquet")}
-    again = run_pipeline(job)
+    again = run_here(job)
     assert again["speed"]["embed text"]["rows"] == again["speed"]["embed image"]["rows"] == 0
     assert again["version"] == first["version"]
     assert again["rows"] == first["rows"]
@@ -236,12 +236,12 @@ def test_a_changed_file_embeds_only_its_shards(tmp_path):
     write_lines(folder / "a.jsonl", text_and_vector_rows(60))
     write_lines(folder / "b.jsonl", text_and_vector_rows(50, first=60))
     job = text_and_vector_job(folder, tmp_path / "out", "two files")
-    first = run_pipeline(job)
+    first = run_here(job)
     assert first["speed"]["embed text"]["rows"] == 110
     write_lines(
         folder / "b.jsonl", [row | {"text": row["text"] + " again"} for row in text_and_vector_rows(45, first=60)]
     )
-    second = run_pipeline(job)
+    second = run_here(job)
     assert second["speed"]["embed text"]["rows"] == second["speed"]["embed vec"]["rows"] == 45
     assert second["speed"]["embed text"]["shards"] == 3
     assert second["rows"]["read"] == 105
@@ -269,7 +269,7 @@ def flawed(tmp_path_factory):
 
 def test_keep_writes_what_has_one_good_input(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "keep", output={"keep_aligned": True, "dtype": "float16"})
-    rows = run_pipeline(job)["rows"]
+    rows = run_here(job)["rows"]
     assert (rows["read"], rows["written"], rows["rejected"]) == (40, 35, 5)
     assert rows["missing"] == {"text": 4, "vec": 1}
     bad = {"duplicate_key": 2, "null_key": 2, "null": 6, "wrong_length": 1}
@@ -287,7 +287,7 @@ def test_keep_writes_what_has_one_good_input(flawed, tmp_path):
 
 def test_drop_writes_complete_rows_only(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "drop") | {"on_bad_input": "drop"}
-    rows = run_pipeline(job)["rows"]
+    rows = run_here(job)["rows"]
     assert (rows["read"], rows["written"], rows["rejected"]) == (40, 30, 10)
     assert rows["missing"] == {"text": 0, "vec": 0}
     assert all(read_features(job).column("has_text").to_pylist())
@@ -296,7 +296,7 @@ def test_drop_writes_complete_rows_only(flawed, tmp_path):
 def test_fail_stops_before_the_commit(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "fail") | {"on_bad_input": "fail"}
     with pytest.raises(RunError, match="on_bad_input"):
-        run_pipeline(job)
+        run_here(job)
     assert versions(output(job)) == []
     assert not output(job).exists("manifest.json")
 
@@ -304,21 +304,22 @@ def test_fail_stops_before_the_commit(flawed, tmp_path):
 def test_too_many_bad_inputs_stop_before_the_commit(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "loss") | {"limits": {"max_bad_fraction": 0.1}}
     with pytest.raises(RunError, match=r"limits\.max_bad_fraction is 0\.1.*nothing was committed"):
-        run_pipeline(job)
+        run_here(job)
     assert versions(output(job)) == []
     assert not output(job).exists("manifest.json")
-    report = run_pipeline(job | {"limits": {"max_bad_fraction": 0.5}})
+    report = run_here(job | {"limits": {"max_bad_fraction": 0.5}})
     assert report["speed"]["embed text"]["rows"] == 0
     assert report["rows"]["written"] == 35
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_the_worker_count_changes_no_byte(tmp_path):
     corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(120))
     contents = []
     for workers in (1, 2):
         ray = {"workers": workers, "threads_per_worker": 1}
         job = text_and_vector_job(corpus, tmp_path / f"out{workers}", "workers", ray=ray)
-        report = run_pipeline(job)
+        report = run_on_ray(job)
         assert report["speed"]["embed text"]["workers"] == workers
         files = sorted(Path(job["output"]["path"]).glob("features/**/*.parquet"))
         contents.append({str(path.relative_to(job["output"]["path"])): path.read_bytes() for path in files})
@@ -331,7 +332,7 @@ def test_a_corpus_without_a_key_column_gets_keys(tmp_path):
     corpus = write_lines(tmp_path / "rows.jsonl", rows)
     job = text_and_vector_job(corpus, tmp_path / "out", "keyless")
     job["corpus"].pop("key")
-    run_pipeline(job)
+    run_here(job)
     keys = read_features(job).column("key").to_pylist()
     assert len(set(keys)) == 60
     assert all("rows.jsonl" in key for key in keys)
