@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
-import scipy.linalg
 
 from barycenter.fusion.alignment.eigenproblems import imputation_scores, spectrum, stacked, units
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.parameters import check_number
+from barycenter.fusion.ridge import solve_ridge
 from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows, present_rows
 
 RIDGES = (1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)
@@ -33,14 +33,8 @@ def regression(moments: Moments, regularization: float, present: Sequence[str], 
         (d_P, k) coefficients.
     """
     if regularization > 0:
-        matrix = stacked(moments, present, present)
-        matrix[np.diag_indices_from(matrix)] += regularization * units(moments, present)
-        try:
-            factor = scipy.linalg.cho_factor(matrix, overwrite_a=True, check_finite=False)
-        except np.linalg.LinAlgError:
-            pass
-        else:
-            return np.asarray(scipy.linalg.cho_solve(factor, cross, check_finite=False))
+        own, unit = stacked(moments, present, present), units(moments, present)
+        return solve_ridge(own, cross, regularization, unit, fallback=lambda: spectrum(moments, *present))
     return spectrum(moments, *present).solve(cross, regularization)
 
 
