@@ -66,7 +66,7 @@ class TrialScores:
 class ProbeTrials:
     """Scores weights by a cross-validated probe over complete rows and over each input missing.
 
-    Labelled rows of fold k are scored by weights of the other folds.
+    Labeled rows of fold k are scored by weights of the other folds.
     """
 
     def __init__(self, folds: FoldMoments, sample: Sample) -> None:

@@ -72,7 +72,7 @@ def _completion(moments: Moments, weights: Weights, present: str, missing: str) 
 
 
 def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
-    """(dim, d) regression of every standardised input on the mean of the aligned ones."""
+    """(dim, d) regression of every standardized input on the mean of the aligned ones."""
     names = moments.names
     together = np.vstack([weights[name] for name in names]) / len(names)
     cross = together.T @ stacked(moments, names, names)

@@ -66,8 +66,8 @@ def units(moments: Moments, names: Sequence[str]) -> Float64:
 def spectrum(moments: Moments, *names: str) -> Spectrum:
     """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
 
-    Variances descend. Two relative cuts: against the variance of the columns that a direction is made of (exact copies and directions
-    beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
+    Variances descend. Two relative cuts: against the variance of the columns that a direction is made of (exact copies
+    and directions beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
     """
     key = ("spectrum", names)
     if key not in moments.cache:
@@ -264,7 +264,7 @@ def pca(moments: Moments, dim: int) -> Weights:
 def procrustes(moments: Moments, dim: int, rounds: int = 100) -> Weights:
     """Principal directions of every input, scaled to unit mean variance and rotated onto a common consensus.
 
-    Two inputs: the orthogonal Procrustes solution (Schoenemann 1966), shared evenly by both; more: generalised
+    Two inputs: the orthogonal Procrustes solution (Schoenemann 1966), shared evenly by both; more: generalized
     Procrustes (Gower 1975) by alternating rotations; components are ordered by the variance of the consensus.
     """
     names, base = moments.names, pca(moments, dim)

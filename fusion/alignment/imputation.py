@@ -42,7 +42,7 @@ def choose_regularization(folds: FoldMoments, ridges: Sequence[float] = RIDGES) 
     """The smallest ridge that predicts held-out inputs from the others nearly as well as the best one does.
 
     Nearly is four fifths of the best score: a larger ridge gains little squared error but shrinks what is filled in
-    towards the mean, and a head trained on complete rows pays for that (text withheld on 2,008 emoji: 0.726 at the best
+    toward the mean, and a head trained on complete rows pays for that (text withheld on 2,008 emoji: 0.726 at the best
     score's ridge 3, 0.760 at 0.3, the picture alone 0.761). 0.1 when there are too few rows to tell.
     """
     pairs = [(t, h) for t, h in zip(folds.leave_one_out(), folds, strict=False) if t.n > 2 and h.n > 2]
@@ -117,8 +117,8 @@ class Imputer:
                 continue
             guess = np.zeros((len(rows), sum(dims[m] for m in missing)))
             if present:
-                centred = np.hstack([given[m][rows] - means[m] for m in present])
-                guess = centred @ self.coefficients(present)
+                centered = np.hstack([given[m][rows] - means[m] for m in present])
+                guess = centered @ self.coefficients(present)
             parts = np.split(guess, np.cumsum([dims[m] for m in missing])[:-1], axis=1)
             for m, part in zip(missing, parts, strict=True):
                 filled[m][rows] = means[m] + part

@@ -1,6 +1,6 @@
 r"""Ridge regression for many targets and many ridges: out-of-fold predictions without fitting again for each.
 
-With centred rows X, weights s and the ridge measured against the mean variance, the hat matrix is
+With centered rows X, weights s and the ridge measured against the mean variance, the hat matrix is
 :math:`H = X (X^\top X + \lambda I)^{-1} X^\top + \sqrt{s}\sqrt{s}^\top / \sum s`, and the residuals of the rows f of a
 fold, had they been left out, are exactly :math:`(I - H_{ff})^{-1} (y_f - \hat y_f)` (Hastie, Tibshirani and Friedman
 2009, section 7.10, for one row; the same algebra holds for several). One eigendecomposition of the smaller side serves
@@ -53,12 +53,12 @@ class HatPath(_Fit):
         n, d = X.shape
         self._Y, self._root = Y, np.sqrt(weights)[:, None]
         means = _means(X, Y, weights)
-        centred = (X - means[0]) * self._root
+        centered = (X - means[0]) * self._root
         self._target = (Y - means[1]) * self._root
         dual = n < d
-        values, vectors = eigh_of_rank(centred @ centred.T if dual else centred.T @ centred)
-        self._scores = vectors * np.sqrt(values) if dual else centred @ vectors
-        basis = centred.T @ (vectors / np.sqrt(values)) if dual else vectors
+        values, vectors = eigh_of_rank(centered @ centered.T if dual else centered.T @ centered)
+        self._scores = vectors * np.sqrt(values) if dual else centered @ vectors
+        basis = centered.T @ (vectors / np.sqrt(values)) if dual else vectors
         unit = max(float(values.sum()) / d, np.finfo(float).tiny)
         super().__init__(Spectrum(basis, values, np.ones(d)), self._scores.T @ self._target, unit, means)
         self._folds = [np.flatnonzero(fold == number) for number in np.unique(fold)]

@@ -70,7 +70,7 @@ class LinearHead(Head):
             groups: n values; rows with equal ones share a fold.
 
         Raises:
-            TypeError: If targets are not one a row, or of a type that cannot be learnt.
+            TypeError: If targets are not one a row, or of a type that cannot be learned.
             ValueError: If rows differ in number, there are none, a feature is not finite, a target is empty or not
                 finite, or a setting is out of range.
         """

@@ -63,7 +63,7 @@ class PreprocessingJob(Section):
     """Overrides of an image encoder's own transforms; what is left out stays as the encoder has it."""
 
     resize: Count | None = Field(None, description="Shorter side after resizing, in pixels.")
-    crop: Count | None = Field(None, description="Side of the centre crop, in pixels.")
+    crop: Count | None = Field(None, description="Side of the center crop, in pixels.")
     mean: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel means, red green blue.")
     std: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel deviations.")
 

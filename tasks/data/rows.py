@@ -108,7 +108,7 @@ class Rows:
     @property
     def train_groups(self) -> list[str | None]:
         """The groups of the training rows."""
-        return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
+        return [group for group, learned in zip(self.groups, self.training, strict=True) if learned]
 
 
 def group_labels(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:

@@ -13,7 +13,7 @@ from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import Survey, read_labelled
+from barycenter.tasks.data.labeled_rows import Survey, read_labeled
 
 _ROWS_WORTH_A_RANK = 100_000
 
@@ -53,7 +53,7 @@ def train_neural_head(
 def head_loop(context: TrainingContext, config: dict[str, Any]) -> Checkpoint:
     """What every rank runs: reads the rows, trains, and gives the head back as a checkpoint."""
     train = TrainJob.model_validate(config["train"])
-    rows = read_labelled(config["source"], config["manifest"], train, config["chosen"])
+    rows = read_labeled(config["source"], config["manifest"], train, config["chosen"])
     rows = rows.take(~rows.test)
     head = NeuralHead(train.head, **config["settings"])
     head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, context=context)

@@ -10,7 +10,7 @@ from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
+from barycenter.tasks.data.labeled_rows import HeadInputs, read_file
 from barycenter.tasks.heads.stage import load_head, predictions
 
 _FILE = "head.json"

@@ -1,4 +1,4 @@
-"""What the report shows of single rows: a map of the fused vectors, and neighbours with texts and thumbnails."""
+"""What the report shows of single rows: a map of the fused vectors, and neighbors with texts and thumbnails."""
 
 import base64
 import importlib.util
@@ -41,7 +41,7 @@ class ShownRows:
         fused: (n, dim), NaN where a row has no input.
         labels: The target of each row; None where there is no target.
         groups: Rows with equal ones are near-copies.
-        queries: (n,) rows to look up neighbours of: held out, with all inputs.
+        queries: (n,) rows to look up neighbors of: held out, with all inputs.
     """
 
     shards: Sequence[Shard]
@@ -74,23 +74,23 @@ def project_to_plane(shown: ShownRows) -> dict[str, Any]:
 
 
 def _principal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    points: NDArray[np.float64] = centred @ axes[:, : -min(3, axes.shape[1] + 1) : -1]
+    centered = vectors - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    points: NDArray[np.float64] = centered @ axes[:, : -min(3, axes.shape[1] + 1) : -1]
     if points.shape[1] < 2:
         points = np.hstack([points, np.zeros_like(points)])
     return points * np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
 
 
 def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows with their nearest neighbours by cosine similarity; near-copies, of the same group, are not counted.
+    """Rows with their nearest neighbors by cosine similarity; near-copies, of the same group, are not counted.
 
-    With a target, as many rows whose neighbours share it (good) as rows whose neighbours do not (bad), each evenly
+    With a target, as many rows whose neighbors share it (good) as rows whose neighbors do not (bad), each evenly
     spaced among those of their kind, so that none is picked by eye.
 
     Returns:
         ``[{key, text, label, thumbnail, good, neighbors: [{key, text, label, thumbnail, similarity}]}]``, and
-        ``{n, share, good, bad}``: rows looked up, how much of their neighbours' labels agree on average, and how many
+        ``{n, share, good, bad}``: rows looked up, how much of their neighbors' labels agree on average, and how many
         rows were good and bad.
     """
     found = _nearest(shown)
@@ -134,7 +134,7 @@ def _nearest(shown: ShownRows) -> dict[int, tuple[list[int], list[float]]]:
 
 
 def _agreement(labels: Labels | None, found: dict[int, tuple[list[int], list[float]]]) -> dict[int, float] | None:
-    """How much of its neighbours' labels agrees with each row's own, 0 to 1; None where there are no labels."""
+    """How much of its neighbors' labels agrees with each row's own, 0 to 1; None where there are no labels."""
     if labels is None:
         return None
     numbers = all(isinstance(label, float) for label in labels if not is_empty(label))

@@ -26,12 +26,12 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def text_and_vector_rows(count: int, *, first: int = 0, width: int = 6, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of a text and a vector that share a class, so that there is something to align."""
     rng = np.random.default_rng([seed, first])
-    centres = np.random.default_rng(seed).normal(size=(3, width))
+    centers = np.random.default_rng(seed).normal(size=(3, width))
     rows = []
     for number in range(first, first + count):
         label = int(rng.integers(3))
         words = [*WORDS[4 * label : 4 * label + 2], *rng.choice(WORDS, 2)]
-        vector = centres[label] + 0.3 * rng.normal(size=width)
+        vector = centers[label] + 0.3 * rng.normal(size=width)
         rows.append(
             {
                 "id": f"r{number:04d}",

@@ -22,9 +22,9 @@ ROWS = 10_000
 WIDTH = 6
 
 
-def png(colour=(200, 30, 30)):
+def png(color=(200, 30, 30)):
     stream = io.BytesIO()
-    Image.new("RGB", (24, 24), colour).save(stream, "PNG")
+    Image.new("RGB", (24, 24), color).save(stream, "PNG")
     return stream.getvalue()
 
 

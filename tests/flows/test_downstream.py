@@ -14,7 +14,7 @@ from barycenter.fusion.fuser import Fuser
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import read_manifest
-from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
+from barycenter.tasks.data.labeled_rows import HeadInputs, read_file
 from barycenter.tasks.heads.predict import find_head
 from barycenter.tasks.heads.stage import load_head
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
@@ -100,8 +100,8 @@ def test_another_team_trains_from_the_manifest_alone(trained, tmp_path):
     assert Path(made["predictions"]["path"]).is_file()
     assert load_head(Storage(made["head"]), "").task_ == "classification"
     assert len(list(out.glob("head/*/*"))) == 1, "the data set itself is left alone"
-    with pytest.raises(Exception, match=r"train.target: 'colour' is no column of the features; they keep label"):
-        downstream(str(out), HeadConfig(train={"target": "colour"}), str(tmp_path / "theirs"))
+    with pytest.raises(Exception, match=r"train.target: 'color' is no column of the features; they keep label"):
+        downstream(str(out), HeadConfig(train={"target": "color"}), str(tmp_path / "theirs"))
 
 
 def test_new_rows_get_the_vectors_that_the_job_wrote(trained):

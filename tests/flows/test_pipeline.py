@@ -79,12 +79,12 @@ def test_none_is_the_average_itself(two_vectors, average, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory, ray_session, prefect_server):
+def catalog(tmp_path_factory, ray_session, prefect_server):
     """The demo's corpus, smaller and partitioned: its job and its report."""
-    folder = tmp_path_factory.mktemp("catalogue")
+    folder = tmp_path_factory.mktemp("catalog")
     corpus = write_demo_corpus(folder / "corpus", rows=ROWS)
     job = demo_job(corpus, folder / "out")
-    job |= {"name": "catalogue", "alignment": {"dim": 24}}
+    job |= {"name": "catalog", "alignment": {"dim": 24}}
     job["corpus"] |= {"rows_per_shard": 60}
     job["output"] |= {"partition_by": ["label"]}
     job["inputs"]["text"]["batch"], job["inputs"]["image"]["batch"] = 512, 16
@@ -92,8 +92,8 @@ def catalogue(tmp_path_factory, ray_session, prefect_server):
     return job, run_pipeline(job)
 
 
-def test_report_json_has_every_key(catalogue):
-    job, returned = catalogue
+def test_report_json_has_every_key(catalog):
+    job, returned = catalog
     report = json.loads(output(job).read("report/report.json"))
     assert report == json.loads(json.dumps(returned))
     assert set(report["rows"]) >= {"read", "written", "rejected", "missing", "bad"}
@@ -118,8 +118,8 @@ def test_report_json_has_every_key(catalogue):
     assert report["speed"]["embed text"]["rows"] == ROWS
 
 
-def test_rows_add_up_and_every_reader_counts_them(catalogue):
-    job, report = catalogue
+def test_rows_add_up_and_every_reader_counts_them(catalog):
+    job, report = catalog
     rows = report["rows"]
     assert rows["read"] == ROWS == rows["written"] + rows["rejected"]
     folder = Path(job["output"]["path"]) / "features" / report["version"]
@@ -133,8 +133,8 @@ def test_rows_add_up_and_every_reader_counts_them(catalogue):
         assert table.column(f"has_{name}").to_pylist().count(False) == rows["missing"][name]
 
 
-def test_bad_inputs_are_listed_with_their_reason(catalogue):
-    job, report = catalogue
+def test_bad_inputs_are_listed_with_their_reason(catalog):
+    job, report = catalog
     rejects = pa.concat_tables(output(job).read_table(path) for path in read_manifest(output(job)).rejects)
     assert set(rejects.column_names) >= {"key", "input", "reason", "detail", "source"}
     assert rejects.num_rows == sum(report["rows"]["bad"].values())
@@ -147,8 +147,8 @@ def test_bad_inputs_are_listed_with_their_reason(catalogue):
     assert images >= {"null", "file_missing", "truncated"}
 
 
-def test_partitions_hold_their_rows(catalogue):
-    job, report = catalogue
+def test_partitions_hold_their_rows(catalog):
+    job, report = catalog
     lines = [json.loads(line) for line in Path(job["corpus"]["path"]).read_text().splitlines()]
     labels = {line["id"]: line["label"] for line in lines}
     folder = Path(job["output"]["path"]) / "features" / report["version"]
@@ -161,8 +161,8 @@ def test_partitions_hold_their_rows(catalogue):
     assert set(pq.read_table(first, partitioning=None).column("label").to_pylist()) == {unquote(first.parent.name[6:])}
 
 
-def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
-    job, _ = catalogue
+def test_the_manifest_verifies_and_damage_shows(catalog, tmp_path):
+    job, _ = catalog
     storage = output(job)
     manifest = read_manifest(storage)
     assert verify(storage, manifest) == []
@@ -176,8 +176,8 @@ def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
         path.write_bytes(content)
 
 
-def test_feature_metadata_says_no_path_and_no_time(catalogue):
-    job, _ = catalogue
+def test_feature_metadata_says_no_path_and_no_time(catalog):
+    job, _ = catalog
     folder = Path(job["output"]["path"])
     metadata = pq.read_schema(folder / read_manifest(output(job)).files[0].path).metadata
     text = b" ".join(metadata.values())
@@ -186,15 +186,15 @@ def test_feature_metadata_says_no_path_and_no_time(catalogue):
     assert read_manifest(output(job)).alignment_id.encode() in text
 
 
-def test_pages_and_pictures_of_the_report_are_there(catalogue):
-    job, _ = catalogue
+def test_pages_and_pictures_of_the_report_are_there(catalog):
+    job, _ = catalog
     folder = Path(job["output"]["path"]) / "report"
     assert (folder / "report.html").stat().st_size > 1000
     assert list(folder.glob("*.png"))
 
 
-def test_the_server_knows_the_run_its_tasks_and_the_report(catalogue):
-    job, report = catalogue
+def test_the_server_knows_the_run_its_tasks_and_the_report(catalog):
+    job, report = catalog
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[job["name"]])))
         assert runs
@@ -218,8 +218,8 @@ def test_the_server_knows_the_run_its_tasks_and_the_report(catalogue):
     assert f"{report['rows']['written']:,}" in str(artifacts[0].data)
 
 
-def test_a_rerun_embeds_nothing_and_commits_nothing(catalogue):
-    job, first = catalogue
+def test_a_rerun_embeds_nothing_and_commits_nothing(catalog):
+    job, first = catalog
     storage = output(job)
     before = {path.name: path.stat().st_mtime_ns for path in Path(job["output"]["path"], "features").rglob("*.parquet")}
     again = run_pipeline(job)

@@ -36,8 +36,8 @@ def hostile(tmp_path_factory):
     (folder / "images").mkdir()
     rows = []
     for number in range(ROWS):
-        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-        picture = Image.new("RGB", (24, 24), colour)
+        color = tuple(int(value) for value in rng.integers(0, 256, 3))
+        picture = Image.new("RGB", (24, 24), color)
         picture.save(folder / "images" / f"{number}.png")
         words = rng.choice(["red", "small", "new", "kite"], 3)
         rows.append(
@@ -132,7 +132,7 @@ def test_hostile_texts_render_safely_in_a_browser(hostile):
                 assert "pwned" not in result.page.title()
 
 
-def test_neighbours_of_a_hostile_key(hostile):
+def test_neighbors_of_a_hostile_key(hostile):
     result = CliRunner().invoke(app, ["neighbors", str(hostile[2]), "--key", "<b>007</b>", "--top", "3"])
     assert result.exit_code == 0, result.output
     assert "<b>007</b>" not in result.stdout

@@ -9,7 +9,7 @@ from barycenter.fusion.alignment import (
     Joint,
     KernelCCA,
     Sample,
-    labelled_moments,
+    labeled_moments,
     load,
 )
 from barycenter.fusion.alignment._stepwise import StepwiseSearch
@@ -272,12 +272,12 @@ def test_rows_that_lack_an_input_or_a_label_are_left_out():
     assert np.isfinite(search.fuse(views)).all()
 
 
-def test_labelled_rows_are_fitted_on_where_they_are_the_most():
+def test_labeled_rows_are_fitted_on_where_they_are_the_most():
     views, _ = make_views(100)
     some, rest = ({m: v[rows] for m, v in views.items()} for rows in (slice(60), slice(60, None)))
-    most = labelled_moments(FoldMoments.of(some), FoldMoments.of(rest))
+    most = labeled_moments(FoldMoments.of(some), FoldMoments.of(rest))
     assert most.total.n == 60
-    assert labelled_moments(FoldMoments.of(rest), FoldMoments.of(some)).total.n == 100
+    assert labeled_moments(FoldMoments.of(rest), FoldMoments.of(some)).total.n == 100
 
 
 def test_a_lead_over_few_groups_is_less_sure():

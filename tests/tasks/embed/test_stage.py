@@ -101,7 +101,7 @@ def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "kind", "device", "word"),
     [
-        ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenise-bound"),
+        ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenize-bound"),
         ({"model": 5, "waiting": 1, "prepare": 6, "read": 9}, "image", "cpu", "decode-bound"),
         ({"model": 5, "waiting": 2, "prepare": 4, "read": 9}, "image", "cpu", "model-bound"),
         ({"model": 5, "waiting": 8, "prepare": 4, "read": 9}, "image", "cpu", "read-bound"),
