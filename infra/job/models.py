@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from barycenter.infra.job.column_names import column_name_problems
 from barycenter.infra.job.fields import (
     AutoCount,
     AutoShare,
@@ -29,7 +30,6 @@ from barycenter.infra.job.fields import (
     number_validator,
     quote_value,
 )
-from barycenter.infra.job.names import name_problems
 from barycenter.infra.job.paths import resolve_encoder, resolve_path
 
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
@@ -286,7 +286,7 @@ class Job(Section):
         read = self.required_columns()
         for name, part in self.inputs.items():
             read |= part.required_columns(f"inputs.{name}")
-        yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
+        yield from column_name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
         known = {*self.corpus.keep, self.corpus.key}
