@@ -186,9 +186,7 @@ def test_storage_that_fails_in_a_trial_is_not_held_against_its_rows(clock):
     assert (done, [each.rows for each in quarantined]) == (["bad"], [(5,)])
 
 
-@pytest.mark.parametrize(
-    "error", [RunError("full disk"), OSError(28, "full disk"), TimeoutError("full disk")]
-)
+@pytest.mark.parametrize("error", [RunError("full disk"), OSError(28, "full disk"), TimeoutError("full disk")])
 def test_a_storage_fault_is_tried_again_and_ends_the_run_at_the_last_attempt(clock, error):
     done, _ = scheduled(Timed(lambda: Scripted({1: [error] * 2}), 1, clock), units(3))
     assert sorted(done) == ["0", "1", "2"]
