@@ -259,8 +259,9 @@ class LocalStore:
     def _placed_by_claim(self, temporary: Path, target: Path) -> bool:
         """Renames a written file to ``target`` unless that is there, where the file system knows no hard links.
 
-        A claim beside it, made with O_EXCL, lets one writer at a time look and rename; readers see the whole file or none.
-        A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes no time.
+        A claim beside it, made with O_EXCL, lets one writer at a time look and rename; readers see the whole file or
+        none. A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes
+        no time.
         """
         claim = target.with_name(f".{target.name[:100]}.claim{TEMPORARY_SUFFIX}")
         clock = current_clock()

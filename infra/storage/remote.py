@@ -8,7 +8,13 @@ from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO, cast
 
-from barycenter.infra.storage.errors import full_disk_errors, is_failed_precondition, retrying, storage_errors
+from barycenter.infra.storage.errors import (
+    MissingFileError,
+    full_disk_errors,
+    is_failed_precondition,
+    retrying,
+    storage_errors,
+)
 from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 from barycenter.infra.storage.spool import Spool
 
@@ -78,8 +84,10 @@ class RemoteStore:
             try:
                 retrying(attempt)
             except FileExistsError:
-                # A first request whose answer was lost may have been ours.
-                return tries > 1 and self.read(path) == data
+                # A first request whose answer was lost may have been ours, unless it is gone by now.
+                with suppress(MissingFileError):
+                    return tries > 1 and self.read(path) == data
+                return False
         return True
 
     def replace(self, path: str, data: bytes, before: bytes | None) -> bool:

@@ -1,7 +1,8 @@
 """Plays schedules of the run from dispatch to commit: ``python -m tests.simulation N=2000``.
 
-Options: ``N=2000`` how many seeds, ``SEED=0`` the first; ``WORKERS=1`` processes at a time. With ``SEED`` alone that one
-seed is played, shortened if it fails, and printed step by step. Ends with one line of JSON; exit code 1 if any failed.
+Options: ``N=2000`` how many seeds, ``SEED=0`` the first; ``WORKERS=1`` processes at a time. With ``SEED`` alone that
+one is played. One that fails is shortened and printed step by step. Ends with one line of JSON; exit code 1 if any
+failed.
 """
 
 import json

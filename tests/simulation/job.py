@@ -103,7 +103,7 @@ def rows_of(content: bytes) -> int:
 
 
 class EmbedWorker:
-    """Embeds shards; ``crash`` brings its process down, ``began`` is told of each."""
+    """Embeds shards; a poisoned row brings its process down."""
 
     def __init__(self, job: TinyJob, storage: Storage, mended: Callable[[], bool], notes: "Notes") -> None:
         self._job, self._storage, self._mended, self._notes = job, storage, mended, notes
@@ -154,7 +154,11 @@ class FuseWorker:
 
 
 class Notes:
-    """What one run did, unit by unit; ``violated`` is called with what must not be, ``mended`` says whether bad rows are good by now."""
+    """What one run did, unit by unit.
+
+    ``violated`` is called with what must not be, ``mended`` says whether bad rows are good by now, ``there`` are the
+    units that were done before.
+    """
 
     def __init__(
         self, crash: Callable[[], None], violated: Callable[[str, str], None], mended: Callable[[], bool]

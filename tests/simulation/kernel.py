@@ -16,7 +16,7 @@ class Killed(BaseException):
     """Unwinds a thread whose process is dead; nothing that it does on the way has an effect."""
 
 
-class Violation(AssertionError):
+class Violation(AssertionError):  # noqa: N818 - a finding, not a mistake
     """An invariant did not hold.
 
     Attributes:
@@ -108,6 +108,7 @@ class Kernel:
         self.steps = 0
         self.failure: BaseException | None = None
         self.longest_pause = FOREVER
+        self.acting: Process | None = None
         self.trace: list[tuple[float, str, str, tuple[Any, ...] | None]] | None = None
         self.on_event: dict[str, Callable[[], None]] = {}
         self.tick = tick
@@ -121,8 +122,8 @@ class Kernel:
 
     @property
     def process(self) -> Process:
-        """The process that runs."""
-        return self.current.process
+        """The process that runs, or whose request arrives."""
+        return self.acting or self.current.process
 
     def spawn(self, process: Process, body: Callable[[], None], name: str | None = None, delay: float = 0.0) -> Thread:
         """A new thread; the first of a process is its main one, with which the process ends."""

@@ -10,7 +10,7 @@ from s3fs.errors import translate_boto_error
 
 from barycenter.infra.storage.remote import S3Store
 from tests.simulation.disk import HOT
-from tests.simulation.kernel import Kernel
+from tests.simulation.kernel import Kernel, Process
 
 _READS = ("slow_down", "server_error", "timeout")
 _WRITES = (*_READS, "lost_answer", "late", "kill_sent")
@@ -66,7 +66,7 @@ class SimulatedBucket:
         elif fault in ("late", "kill_sent"):
             process = self._kernel.process
             after = process.random.uniform(0, process.random.choice((8.0, LATEST_SECONDS)))
-            self._kernel.at(self._kernel.now + after, lambda: self._late(request, arguments))
+            self._kernel.at(self._kernel.now + after, lambda: self._late(process, request, arguments))
             if fault == "kill_sent":
                 self._kernel.kill(process)
         raise _fault(fault, method)
@@ -105,11 +105,14 @@ class SimulatedBucket:
         """Unfinished multipart uploads."""
         return len(self._uploads)
 
-    def _late(self, request: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    def _late(self, process: Process, request: Callable[..., Any], arguments: dict[str, Any]) -> None:
+        self._kernel.acting = process
         try:
             request(**arguments)
         except OSError:
             return
+        finally:
+            self._kernel.acting = None
 
     @staticmethod
     def _tag(data: bytes) -> str:

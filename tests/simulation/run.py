@@ -4,8 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from tests.simulation.kernel import Chooser, Violation
@@ -134,8 +135,7 @@ def shorten(failure: Failure) -> Failure:
         if not fails(scenario, actions):
             return failure
         for _ in range(2):
-            kept = shortest(list(actions.items()), lambda items: fails(scenario, dict(items)))
-            actions = dict(kept)
+            actions = dict(shortest(list(actions.items()), partial(_fails_with, fails, scenario)))
             for actor in scenario.actors:
                 without = replace(scenario, actors=tuple(each for each in scenario.actors if each != actor))
                 if len(without.actors) and fails(without, actions):
@@ -143,14 +143,17 @@ def shorten(failure: Failure) -> Failure:
     return Failure(failure.seed, error, scenario, actions)
 
 
+def _fails_with(
+    fails: Callable[[Scenario, Actions], bool], scenario: Scenario, items: list[tuple[str, Action]]
+) -> bool:
+    return fails(scenario, dict(items))
+
+
 def trace_of(failure: Failure) -> list[str]:
     """What happened, line by line: one for each stretch of one thread."""
     trace: Trace = []
-    with simulated():
-        try:
-            play(failure.scenario, failure.seed, Replay(failure.actions), trace=trace)
-        except Exception:  # noqa: BLE001 - it is known
-            pass
+    with simulated(), suppress(Exception):
+        play(failure.scenario, failure.seed, Replay(failure.actions), trace=trace)
     lines: list[str] = []
     last = None
     for now, thread, operation, action in trace:

@@ -13,7 +13,7 @@ from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.infra.versions.garbage import collect_garbage, pin_version
 from barycenter.infra.versions.lease import hold
 from barycenter.infra.versions.manifests import POINTER, newest_manifest, read_manifest, verify
-from tests.simulation.job import INPUT, Notes, TinyJob, features, run
+from tests.simulation.job import INPUT, Notes, TinyJob, embedding, features, run
 from tests.simulation.kernel import Killed
 from tests.simulation.schedule import QUIET
 from tests.simulation.workers import SimulatedExecutor
@@ -206,13 +206,8 @@ def start(world: World, scenario: Scenario) -> None:
     for actor in scenario.actors:
         body = BODIES[actor.name.partition("-")[0]]
         world.start(actor.name, lambda body=body, actor=actor: body(world, actor), actor.delay, actor.host)  # type: ignore[misc]
-    if isinstance_local(scenario):
+    if scenario.kind != "s3":
         world.kernel.on_event["power"] = world.lose_power
-
-
-def isinstance_local(scenario: Scenario) -> bool:
-    """Whether the storage is a disk, which loses what was not synced."""
-    return scenario.kind != "s3"
 
 
 def afterwards(world: World, scenario: Scenario) -> None:
@@ -256,8 +251,7 @@ def _check_rerun(world: World, storage: Storage, job: TinyJob) -> None:
     assert manifest is not None
     for block, file in zip(job.blocks, manifest.files, strict=True):
         there = [storage.read(embedding_path(INPUT, job.encoder, shard)) for shard in block]
-        states = {shard: content for shard, content in zip(block, there, strict=True)}
-        for shard, content in states.items():
+        for shard, content in zip(block, there, strict=True):
             if content not in allowed(job, int(shard[1:])):
                 world.violated("bytes", f"the embeddings of {shard} are {content!r}")
         if storage.read(file.path) != features(job, there)[0]:
@@ -266,8 +260,6 @@ def _check_rerun(world: World, storage: Storage, job: TinyJob) -> None:
 
 def allowed(job: TinyJob, shard: int) -> list[bytes]:
     """What the embedding file of a shard may hold."""
-    from tests.simulation.job import embedding
-
     skip = [row for of, row in job.poisoned if of == shard]
     return [embedding(job, shard, skip, mended) for mended in ((True,) if job.retry_bad else (False, True))]
 

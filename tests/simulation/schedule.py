@@ -135,7 +135,7 @@ QUIET = Replay({})
 
 
 def shortest(items: list[Any], fails: Callable[[list[Any]], bool], most: int = 300) -> list[Any]:
-    """A part of a list of which no piece can be left out, found by leaving out ever smaller pieces (delta debugging)."""
+    """A part of a list of which no piece can be left out: delta debugging, which leaves out ever smaller pieces."""
     size, tries = max(1, len(items) // 2), 0
     while items and tries < most:
         before = len(items)

@@ -3,60 +3,65 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from tests.simulation import world
 from tests.simulation.kernel import FOREVER, Kernel
 
 
-class SimulatedThreading:
-    """Stands for the module :mod:`threading`; ``kernel`` gives the kernel of the moment."""
+def _kernel() -> Kernel:
+    return world.current_world().kernel
 
-    def __init__(self, kernel: Callable[[], Kernel]) -> None:
-        class Thread:
-            """Runs its target as another thread of the process that starts it."""
 
-            def __init__(self, target: Callable[[], None], name: str, daemon: bool) -> None:
-                assert daemon
-                self._target, self._name, self._thread = target, name, None
+class Thread:
+    """Runs its target as another thread of the process that starts it."""
 
-            def start(self) -> None:
-                process = kernel().process
-                name = f"{process.name}.{self._name}{next(process.children)}"
-                self._thread: Any = kernel().spawn(process, self._target, name)
+    def __init__(self, target: Callable[[], None], name: str, daemon: bool) -> None:
+        assert daemon
+        self._target, self._name = target, name
 
-            def join(self, timeout: float = FOREVER) -> None:
-                kernel().wait(lambda: self._thread.ended, timeout)
+    def start(self) -> None:
+        """Begins."""
+        process = _kernel().process
+        self._thread = _kernel().spawn(process, self._target, f"{process.name}.{self._name}{next(process.children)}")
 
-        class Event:
-            """A flag to wait for."""
+    def join(self, timeout: float | None = None) -> None:
+        """Waits for its end."""
+        _kernel().wait(lambda: self._thread.ended, FOREVER if timeout is None else timeout)
 
-            def __init__(self) -> None:
-                self._set = False
 
-            def set(self) -> None:
-                self._set = True
+class Event:
+    """A flag to wait for."""
 
-            def is_set(self) -> bool:
-                return self._set
+    def __init__(self) -> None:
+        self._set = False
 
-            def wait(self, timeout: float = FOREVER) -> bool:
-                if not self._set:
-                    kernel().wait(self.is_set, timeout)
-                return self._set
+    def set(self) -> None:
+        """Raises the flag."""
+        self._set = True
 
-        class Lock:
-            """Held by one thread at a time."""
+    def is_set(self) -> bool:
+        """Whether it is raised."""
+        return self._set
 
-            def __init__(self) -> None:
-                self._free = True
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for it; whether it is raised."""
+        if not self._set:
+            _kernel().wait(self.is_set, FOREVER if timeout is None else timeout)
+        return self._set
 
-            def __enter__(self) -> None:
-                while not self._free:
-                    kernel().wait(lambda: self._free)
-                self._free = False
 
-            def __exit__(self, *_: object) -> None:
-                self._free = True
+class Lock:
+    """Held by one thread at a time."""
 
-        self.Thread, self.Event, self.Lock = Thread, Event, Lock
+    def __init__(self) -> None:
+        self._free = True
+
+    def __enter__(self) -> None:
+        while not self._free:
+            _kernel().wait(lambda: self._free)
+        self._free = False
+
+    def __exit__(self, *_: object) -> None:
+        self._free = True
 
 
 class OneAfterTheOther:

@@ -18,7 +18,6 @@ from tests.simulation.disk import SimulatedDisk, SimulatedLocalStore
 from tests.simulation.kernel import FOREVER, Chooser, Kernel, Killed, Process, Violation
 from tests.simulation.objects import SimulatedBucket, SimulatedS3Store
 from tests.simulation.oracle import Oracle
-from tests.simulation.threads import OneAfterTheOther, SimulatedThreading
 
 CLAIM_SECONDS = 5.0
 """Longest pause where there are no hard links: a writer that pauses longer while it places a file loses its claim."""
@@ -117,6 +116,8 @@ class World:
 
     def _last_look(self) -> tuple[str, int]:
         """The running process, and how many steps ago its main thread listed the lease."""
+        if self.kernel.acting is not None:
+            return self.kernel.acting.name, 0
         thread = self.kernel.current
         return thread.process.name, thread.count - thread.looked
 
@@ -161,6 +162,10 @@ class _WorldClock:
         return current_world().kernel.process.random.randbytes(size).hex()
 
 
+def _process_name() -> str:
+    return current_world().kernel.process.name
+
+
 def _process_lives(name: str) -> bool | None:
     """Whether a process runs, as far as another of its machine can know."""
     process = current_world().processes.get(name)
@@ -172,18 +177,20 @@ def _process_lives(name: str) -> bool | None:
 @contextmanager
 def simulated() -> Iterator[None]:
     """Puts simulated storage, time, threads and processes beneath the code, until the end of the block."""
+    from tests.simulation import threads  # which asks for the world of the moment
+
     stores: dict[str, Any] = {
         "sim": lambda root, _: SimulatedLocalStore(root, current_world().store),  # type: ignore[arg-type]
         "sim+s3": lambda root, _: SimulatedS3Store(root, current_world().store),  # type: ignore[arg-type]
     }
     patches: list[Any] = [
         mock.patch.dict(STORES, stores),
-        mock.patch.object(lease, "threading", SimulatedThreading(lambda: current_world().kernel)),
-        mock.patch.object(lease, "process_id", lambda: current_world().kernel.process.name),
+        mock.patch.object(lease, "threading", threads),
+        mock.patch.object(lease, "process_id", _process_name),
         mock.patch.object(lease, "process_lives", _process_lives),
-        mock.patch.object(lease, "describe_process", lambda: current_world().kernel.process.name),
+        mock.patch.object(lease, "describe_process", _process_name),
         mock.patch.object(lease, "_POLL_SECONDS", POLL_SECONDS),
-        mock.patch.object(embedding_files, "ThreadPoolExecutor", OneAfterTheOther),
+        mock.patch.object(embedding_files, "ThreadPoolExecutor", threads.OneAfterTheOther),
         mock.patch("barycenter.infra.storage.remote._PART", MULTIPART),
     ]
     with ExitStack() as stack:
