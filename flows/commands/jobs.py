@@ -186,4 +186,6 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     folder = job.output.path.rstrip("/")
     out.print(f"features  {folder}/features/{result['version']}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"manifest  {folder}/manifest.json", markup=False, highlight=False, soft_wrap=True)
+    if job.output.promote == "manual":
+        out.print(f"readers see it after `barycenter promote {folder}`", markup=False, highlight=False, soft_wrap=True)
     out.print(f"report    {folder}/report/report.html", markup=False, highlight=False, soft_wrap=True)
