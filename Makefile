@@ -3,11 +3,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 N ?= 50
+SEED ?= 0
+WORKERS ?= 1
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast sweep fuzz chaos clean test-fusion test-stages test-flows test-chaos
+.PHONY: install demo test lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos
 
 install: $(VENV)/.installed
 
@@ -36,7 +38,7 @@ test: lint
 
 test-fusion:
 	$(BIN)/coverage run -m pytest tests/fusion barycenter/fusion
-	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/test_fuzz.py
+	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py
 
 test-stages:
 	$(BIN)/coverage run -m pytest tests/infra tests/tasks barycenter/infra barycenter/tasks
@@ -59,6 +61,9 @@ fuzz: install
 
 chaos: install
 	$(BIN)/python -m tests.chaos N=$(N)
+
+mutants: install
+	$(BIN)/python -m tests.mutants N=$(N) SEED=$(SEED) WORKERS=$(WORKERS) $(MODULES)
 
 clean:
 	rm -rf $(VENV) out

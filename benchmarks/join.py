@@ -1,4 +1,4 @@
-"""Two shuffled tables of 200,000 keys, 5 % missing on either side, three vectors a key, joined in little memory.
+"""Two shuffled tables of 200,000 keys, 5 % missing in either, three vectors a key, joined in little memory.
 
 The join is the one that a job runs (``barycenter.infra.corpus.join.partition``), here in one process with
 ``limits.join_memory_mb`` 64. Its rows are checked against DuckDB: keys, gaps, order and number of the vectors, and the
@@ -60,12 +60,12 @@ def join(folder: Path) -> dict[str, Any]:
     before = peak_mb()
     start = time.perf_counter()
     own = JoinTable("x", opened("pictures.parquet", "picture_of"), {"x.vec": "vec", "x.row": "row"}, frozenset())
-    sides = [JoinTable(None, opened("texts.parquet", "id"), {"n": "n"}, frozenset()), own]
-    plan = Join.plan("id", sides, CorpusJob(path=str(folder), key="id"), MEMORY_MB << 20)
+    tables = [JoinTable(None, opened("texts.parquet", "id"), {"n": "n"}, frozenset()), own]
+    plan = Join.plan("id", tables, CorpusJob(path=str(folder), key="id"), MEMORY_MB << 20)
     storage = Storage(str(folder / "out"))
     units = list(plan.units())
     check_bucket_sizes(plan, np.sum([partition_unit(plan, storage, unit) for unit in units], axis=0))
-    spilled = [[spill_path(plan, unit) for unit in units if unit.table == side] for side in (0, 1)]
+    spilled = [[spill_path(plan, unit) for unit in units if unit.table == table] for table in (0, 1)]
     rows = sum(join_bucket(plan, storage, spilled, bucket)["rows"] for bucket in range(plan.buckets))
     seconds = time.perf_counter() - start
     return {

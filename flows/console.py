@@ -48,7 +48,7 @@ def report_errors(debug: bool) -> Iterator[None]:
         fail(str(error), 1, debug)
     except KeyboardInterrupt:
         fail("interrupted; run again to go on where this stopped", 1, debug)
-    except Exception as error:  # noqa: BLE001  (the command line's last line of defence; --debug shows all)
+    except Exception as error:  # noqa: BLE001  (the command line's last line of defense; --debug shows all)
         if type(error).__module__.partition(".")[0] == "httpx":
             for service in ("EventsWorker", "APILogWorker"):  # what these threads still say while they end
                 logging.getLogger(service).setLevel(logging.CRITICAL)

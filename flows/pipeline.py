@@ -9,9 +9,9 @@ from barycenter.flows.busy import skips_when_busy
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.connection import connect
 from barycenter.tasks.pipeline import run_job
 from barycenter.tasks.planning.plan import held
+from barycenter.tasks.run.workers import open_cluster
 
 
 @flow(name="barycenter", flow_run_name=run_name())
@@ -34,6 +34,6 @@ def pipeline(
     with (
         bound(run=asked.name),
         held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit) as run,
-        connect(run.job.ray.address) as cluster,
+        open_cluster(run.job.ray.address) as cluster,
     ):
         return run_job(run, cluster, TASKS)

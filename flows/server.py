@@ -26,13 +26,14 @@ _WATCH_SECONDS = 2.0
 Result = dict[str, Any] | None
 
 
-def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: bool) -> Result:
+def run_flow(module: str, name: str, job: Job, *, workers: bool = True, **flags: bool) -> Result:
     """Runs one of the project's flows in this process.
 
     A Prefect server that is configured, or that answers at its usual address on this machine, gets the run; otherwise
     a temporary one is started, while Ray starts and the flow is imported.
 
-    ``module`` and ``name`` say where the flow is, ``ray`` whether it needs Ray; ``flags`` are its further parameters.
+    ``module`` and ``name`` say where the flow is, ``workers`` whether it needs some; ``flags`` are its further
+    parameters.
 
     Returns:
         What the flow returned; None where it was skipped because another process holds the output.
@@ -45,10 +46,10 @@ def run_flow(module: str, name: str, job: Job, *, ray: bool = True, **flags: boo
     with ExitStack() as stack:
         stack.enter_context(_terminable())
         server_ready = stack.enter_context(_server())
-        if ray:
-            from barycenter.infra.ray.connection import connect
+        if workers:
+            from barycenter.tasks.run.workers import open_cluster
 
-            stack.enter_context(connect(job.ray.address))
+            stack.enter_context(open_cluster(job.ray.address))
         flow = getattr(importing.result(), name)
         server_ready()
         watcher = _CancellationWatcher()

@@ -14,7 +14,6 @@ from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
-from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment
@@ -26,6 +25,7 @@ from barycenter.tasks.pipeline import Stages
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import open_cluster
 
 _uncached = partial(task, cache_policy=NO_CACHE)
 
@@ -44,7 +44,7 @@ TASKS = Stages(
 @skips_when_busy
 def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
     """Embeds what is missing of every input."""
-    with _held(job, recheck=recheck, retry_bad=retry_bad) as run, connect(run.job.ray.address) as cluster:
+    with _held(job, recheck=recheck, retry_bad=retry_bad) as run, open_cluster(run.job.ray.address) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
@@ -54,7 +54,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
     with _held(job, refit=refit) as run:
         _check_embedded(run)
-        with connect(run.job.ray.address) as cluster:
+        with open_cluster(run.job.ray.address) as cluster:
             fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
@@ -65,7 +65,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
     with _held(job) as run:
         _check_embedded(run)
-        with connect(run.job.ray.address) as cluster:
+        with open_cluster(run.job.ray.address) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 

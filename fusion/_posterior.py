@@ -11,7 +11,7 @@ _CEILING = 1 - 1e-6
 
 
 class FactorModel:
-    r"""Standardised aligned inputs :math:`a_m = z W_m + e_m`, :math:`z \sim N(0, I)`, :math:`e_m \sim N(0, \Psi_m)`.
+    r"""Standardized aligned inputs :math:`a_m = z W_m + e_m`, :math:`z \sim N(0, I)`, :math:`e_m \sim N(0, \Psi_m)`.
 
     Args:
         loadings: (M, k, k) W_m, rows latent, columns aligned components.

@@ -103,10 +103,10 @@ def _posterior(arrays: dict[str, FloatArray]) -> FloatArray:
     dtype = np.result_type(*arrays.values())
     standard = []
     for values in arrays.values():
-        centred = values - values.mean(axis=0, dtype=np.float64)
-        centred[:, constant_columns(values)] = 0.0
-        deviation = centred.std(axis=0)
-        standard.append(centred / np.where(deviation > 0, deviation, 1))
+        centered = values - values.mean(axis=0, dtype=np.float64)
+        centered[:, constant_columns(values)] = 0.0
+        deviation = centered.std(axis=0)
+        standard.append(centered / np.where(deviation > 0, deviation, 1))
     together = np.hstack(standard)
     matrix = together.T @ together / max(len(together), 1)
     width = standard[0].shape[1]

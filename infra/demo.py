@@ -1,4 +1,4 @@
-"""A small generated shop catalogue for first runs: drawn pictures, written captions, and a label that needs both."""
+"""A small generated shop catalog for first runs: drawn pictures, written captions, and a label that needs both."""
 
 import io
 import json
@@ -23,7 +23,7 @@ OCCASIONS: dict[str, tuple[str, ...]] = {
 PATTERNS = ("stripes", "bands", "checks", "dots")
 """The other half, seen in the picture alone."""
 
-_COLOURS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
+_COLORS: dict[str, tuple[tuple[int, int, int], tuple[str, ...]]] = {
     "red": ((200, 45, 45), ("red", "crimson")),
     "blue": ((45, 85, 190), ("blue", "navy")),
     "green": ((50, 150, 75), ("green", "emerald")),
@@ -37,12 +37,12 @@ _THINGS: dict[str, tuple[str, ...]] = {
     "badge": ("badge", "star badge"),
 }
 _TEMPLATES = (
-    "{a} {colour} {thing} {occasion}",
-    "{colour} {thing}, {quality}, {occasion}",
-    "{occasion}: {a} {quality} {thing} in {colour}",
-    "our {quality} {colour} {thing}. made {occasion}, {extra}",
-    "{thing} in {colour} - {extra} - chosen {occasion}",
-    "looking for something {occasion}? this {colour} {thing} is {quality}",
+    "{a} {color} {thing} {occasion}",
+    "{color} {thing}, {quality}, {occasion}",
+    "{occasion}: {a} {quality} {thing} in {color}",
+    "our {quality} {color} {thing}. made {occasion}, {extra}",
+    "{thing} in {color} - {extra} - chosen {occasion}",
+    "looking for something {occasion}? this {color} {thing} is {quality}",
 )
 _QUALITIES = ("handmade", "sturdy", "light", "elegant", "popular", "simple", "new", "well made")
 _EXTRAS = ("ships tomorrow", "two in a box", "best seller", "easy to clean", "made nearby", "gift wrap on request")
@@ -65,7 +65,7 @@ Generator = np.random.Generator
 def write_demo_corpus(folder: Path, rows: int = 2000, seed: int = 0) -> Path:
     """Writes the corpus, or leaves it alone where the same one already stands complete.
 
-    Captions name the thing, its colour and often its ground, which the picture shows too; the occasion is in the text
+    Captions name the thing, its color and often its ground, which the picture shows too; the occasion is in the text
     alone and the pattern in the picture alone, and the label is ``<occasion> <pattern>``. About 5 % of the captions
     and of the pictures are null, a few files are truncated, empty, no picture or missing, and a few labels are wrong.
     Rows of one ``design`` are near-copies.
@@ -123,7 +123,7 @@ def _rows(rows: int, seed: int) -> Iterator[tuple[dict[str, Any], bytes | None]]
         rng = np.random.default_rng([seed, design])
         traits = {
             "thing": _pick(rng, tuple(_THINGS)),
-            "colour": _pick(rng, tuple(_COLOURS)),
+            "color": _pick(rng, tuple(_COLORS)),
             "occasion": _pick(rng, tuple(OCCASIONS)),
             "pattern": _pick(rng, PATTERNS),
         }
@@ -169,10 +169,10 @@ def _pick(rng: Generator, choices: Sequence[str]) -> str:
 
 
 def _caption(traits: dict[str, str], ground: str, rng: Generator) -> str:
-    colour = _pick(rng, _COLOURS[traits["colour"]][1])
+    color = _pick(rng, _COLORS[traits["color"]][1])
     text = _pick(rng, _TEMPLATES).format(
-        a="an" if colour[0] in "aeiou" else "a",
-        colour=colour,
+        a="an" if color[0] in "aeiou" else "a",
+        color=color,
         thing=_pick(rng, _THINGS[traits["thing"]]),
         occasion=_pick(rng, OCCASIONS[traits["occasion"]]),
         quality=_pick(rng, _QUALITIES),
@@ -184,7 +184,7 @@ def _caption(traits: dict[str, str], ground: str, rng: Generator) -> str:
 
 
 def _typo(word: str, rng: Generator) -> str:
-    """Swaps two neighbouring letters, or drops or doubles one."""
+    """Swaps two neighboring letters, or drops or doubles one."""
     if len(word) < 4:
         return word
     at = int(rng.integers(1, len(word) - 2))
@@ -193,23 +193,23 @@ def _typo(word: str, rng: Generator) -> str:
 
 
 def _draw(traits: dict[str, str], ground: str, rng: Generator) -> Image.Image:
-    """The thing in its colour and pattern on its ground, a little off centre, with noise."""
+    """The thing in its color and pattern on its ground, a little off center, with noise."""
     side = int(rng.integers(64, 129))
     shift = rng.uniform(-0.05, 0.05, 2)
     where = np.linspace(-1, 1, side, dtype=np.float32)
     x, y = np.meshgrid(where - 2 * shift[0], where - 2 * shift[1])
-    colour = np.array(_COLOURS[traits["colour"]][0]) + rng.normal(0, 12, 3)
-    second = colour * 0.35 + (255 * 0.65 if rng.random() < 0.5 else 0)
+    color = np.array(_COLORS[traits["color"]][0]) + rng.normal(0, 12, 3)
+    second = color * 0.35 + (255 * 0.65 if rng.random() < 0.5 else 0)
     marks = _pattern(traits["pattern"], x, y, rng)[..., None]
     behind = np.array(_GROUNDS[ground][0]) + rng.normal(0, 8, 3) + 14 * rng.uniform(-1, 1) * y[..., None]
     inside = np.asarray(_silhouette(traits["thing"], side, shift, rng), np.float32)[..., None] / 255
-    pixels = inside * np.where(marks, second, colour) + (1 - inside) * behind
+    pixels = inside * np.where(marks, second, color) + (1 - inside) * behind
     pixels += rng.normal(0, rng.uniform(3, 14), (side, side, 1))
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def _pattern(name: str, x: NDArray[np.float32], y: NDArray[np.float32], rng: Generator) -> NDArray[np.bool_]:
-    """Where the second colour goes; x and y run from -1 to 1."""
+    """Where the second color goes; x and y run from -1 to 1."""
     angle, waves = rng.uniform(-0.2, 0.2), rng.uniform(2.2, 3.6)
     phase = rng.uniform(0, 2 * np.pi, 2)
     across = np.sin(np.pi * waves * (x * np.cos(angle) + y * np.sin(angle)) + phase[0])

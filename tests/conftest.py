@@ -15,10 +15,26 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.skips import (  # noqa: F401 - hooks
+    pytest_collectreport,
+    pytest_runtest_logreport,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+)
+
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
+_SLOW = {"ray_session", "prefect_server", "minilm"}
+"""Fixtures that make a test slow."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks as slow what needs Ray, Prefect or a pretrained model."""
+    for item in items:
+        if _SLOW & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

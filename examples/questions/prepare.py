@@ -39,15 +39,15 @@ QUESTIONS = {
 }
 
 
-def colour(picture: Image.Image) -> str:
+def color(picture: Image.Image) -> str:
     """Name of the most frequent hue of the opaque pixels."""
     pixels = np.asarray(picture.convert("RGBA"))
     opaque = Image.fromarray(pixels[pixels[..., 3] > 128][None, :, :3]).convert("HSV")
     hue, saturation, value = np.asarray(opaque)[0].astype(int).T
-    grey = np.where(value > 200, "white", np.where(value < 80, "black", "grey"))
+    gray = np.where(value > 200, "white", np.where(value < 80, "black", "grey"))
     names = np.array(["red", "yellow", "green", "blue", "purple", "red"])
     hues = names[np.digitize(hue, [15, 45, 115, 180, 225])]
-    found, counts = np.unique(np.where(saturation < 60, grey, hues), return_counts=True)
+    found, counts = np.unique(np.where(saturation < 60, gray, hues), return_counts=True)
     return str(found[counts.argmax()])
 
 
@@ -63,13 +63,13 @@ def main() -> None:
     (data / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
-    labelled = [row for row in rows if row["label"]]
+    labeled = [row for row in rows if row["label"]]
     lines = []
-    for at in np.sort(rng.permutation(len(labelled))[:PICTURES]):
-        row = labelled[at]
+    for at in np.sort(rng.permutation(len(labeled))[:PICTURES]):
+        row = labeled[at]
         shutil.copyfile(source / "images" / row["image"], data / "images" / row["image"])
         picture = Image.open(source / "images" / row["image"])
-        answers = {"category": row["label"], "colour": colour(picture), "filling": filling(picture)}
+        answers = {"category": row["label"], "colour": color(picture), "filling": filling(picture)}
         for kind, answer in answers.items():
             question = str(rng.choice(QUESTIONS[kind]))
             line = {"id": f"{row['id']}-{kind}", "question": question, "picture": row["image"]}

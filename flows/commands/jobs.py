@@ -137,7 +137,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
         job = load(path, overrides)
         _quiet(debug)
         _hand_over(_prepare(job, **flags))
-        result = run_flow("barycenter.flows.stages", name, job, ray=name in ("embed", "align", "fuse"), **flags)
+        result = run_flow("barycenter.flows.stages", name, job, workers=name in ("embed", "align", "fuse"), **flags)
         if name == "report" or result is None:
             _show_report(job, result)
         else:
@@ -186,4 +186,6 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     folder = job.output.path.rstrip("/")
     out.print(f"features  {folder}/features/{result['version']}", markup=False, highlight=False, soft_wrap=True)
     out.print(f"manifest  {folder}/manifest.json", markup=False, highlight=False, soft_wrap=True)
+    if job.output.promote == "manual":
+        out.print(f"readers see it after `barycenter promote {folder}`", markup=False, highlight=False, soft_wrap=True)
     out.print(f"report    {folder}/report/report.html", markup=False, highlight=False, soft_wrap=True)

@@ -33,11 +33,7 @@ def inspect(
 
         storage = Storage(folder, endpoint_url)
         if versions:
-            remarks: dict[str, list[int | None]] = {
-                "readers see it": [shown_version(storage)],
-                "pinned": [*pinned_versions(storage)],
-            }
-            _show_versions(folder, kept.history(storage), remarks)
+            _show_versions(folder, kept.history(storage), shown_version(storage), pinned_versions(storage))
         if compare is not None:
             _show_comparison(compare, kept.compare(storage, *compare))
         if (versions or compare is not None) and not verify:

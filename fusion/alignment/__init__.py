@@ -44,7 +44,7 @@ from barycenter.fusion.alignment.linear import CCA, PCA, Identity, Procrustes
 from barycenter.fusion.alignment.linear_base import LinearAlignment
 from barycenter.fusion.alignment.retrieval import RetrievalSpace, best_space
 from barycenter.fusion.alignment.sample import Sample
-from barycenter.fusion.alignment.search import AlignmentSearch, labelled_moments
+from barycenter.fusion.alignment.search import AlignmentSearch, labeled_moments
 from barycenter.fusion.alignment.significance import Significance, significance
 from barycenter.fusion.alignment.target_fill import head_fill_ridges
 from barycenter.fusion.alignment.trained import TrainedAlignment
@@ -70,7 +70,7 @@ __all__ = [
     "TrainedAlignment",
     "best_space",
     "head_fill_ridges",
-    "labelled_moments",
+    "labeled_moments",
     "load",
     "significance",
 ]

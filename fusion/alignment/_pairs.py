@@ -6,11 +6,12 @@ from itertools import permutations
 import numpy as np
 
 from barycenter.fusion.alignment._trial import Solve, TrialScores
-from barycenter.fusion.alignment.eigenproblems import Weights, held_variance, ridge_solve, stacked
+from barycenter.fusion.alignment.eigenproblems import Weights, held_variance, stacked
 from barycenter.fusion.alignment.sample import Sample, Target
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.metrics import match_ranks
 from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.ridge import solve_ridge
 from barycenter.fusion.splits import fold_of
 
 RETRIEVAL, KEPT = "retrieval", "kept"
@@ -63,7 +64,7 @@ def _kept(train: Moments, held: Mapping[str, FloatArray], weights: Weights) -> F
     names = train.names
     stack = np.vstack([weights[name] for name in names])
     cross = stacked(train, names, names) @ stack
-    back = ridge_solve(stack.T @ cross, cross.T, 1e-6)
+    back = solve_ridge(stack.T @ cross, cross.T, 1e-6)
     fused = np.sum([held[name] @ weights[name] for name in names], axis=0)
     kept = np.zeros(len(fused))
     for name, columns in train.columns.items():

@@ -60,7 +60,7 @@ class Projection:
 
     @cached_property
     def posterior(self) -> FactorModel:
-        """The factor model of the standardised aligned inputs."""
+        """The factor model of the standardized aligned inputs."""
         return FactorModel.fit(self.agreement, len(self.names), self.canonical)
 
     def base(self, name: str) -> Float64:
@@ -74,7 +74,7 @@ class Projection:
         return [present for present in found if 0 < len(present) < len(self.names)]
 
     def missing_map(self, present: tuple[str, ...]) -> Float64:
-        """(d_present, missing * dim) coefficients of the missing aligned inputs on the centred present ones."""
+        """(d_present, missing * dim) coefficients of the missing aligned inputs on the centered present ones."""
         if present not in self._maps:
             assert self._source is not None, "a projection has either its maps or their source"
             missing = [name for name in self.names if name not in present]
@@ -103,7 +103,7 @@ class Projection:
         """(n, dim) aligned vectors of rows that have the input."""
         if self.raw:
             return values
-        return np.asarray(_centred(values, self.means[name]) @ self.weights[name].astype(values.dtype, copy=False))
+        return np.asarray(_centered(values, self.means[name]) @ self.weights[name].astype(values.dtype, copy=False))
 
     def fuse(self, present: Mapping[str, FloatArray], method: str, shares: Mapping[str, float]) -> FloatArray:
         """(n, dim) averages of rows that all have the same inputs."""
@@ -114,10 +114,10 @@ class Projection:
         aligned = {name: self.project(name, values) for name, values in present.items()}
         missing = [name for name in self.names if name not in present]
         if missing:
-            centred = np.hstack([_centred(values, self.means[name]) for name, values in present.items()])
-            guess = centred @ self.missing_map(tuple(present)).astype(centred.dtype, copy=False)
+            centered = np.hstack([_centered(values, self.means[name]) for name, values in present.items()])
+            guess = centered @ self.missing_map(tuple(present)).astype(centered.dtype, copy=False)
             for i, name in enumerate(missing):
-                base = self.base(name).astype(centred.dtype, copy=False)
+                base = self.base(name).astype(centered.dtype, copy=False)
                 aligned[name] = guess[:, i * self.dim : (i + 1) * self.dim] + base
         return combine(aligned, method, shares)
 
@@ -126,7 +126,7 @@ class Projection:
         total: FloatArray | None = None
         for name, values in present.items():
             weights = (self.weights[name] * shares[name]).astype(values.dtype, copy=False)
-            part = _centred(values, self.means[name]) @ weights
+            part = _centered(values, self.means[name]) @ weights
             total = part if total is None else np.add(total, part, out=total)
         assert total is not None
         return total
@@ -177,10 +177,10 @@ class Projection:
         return found
 
 
-def _centred(values: FloatArray, mean: Float64) -> FloatArray:
+def _centered(values: FloatArray, mean: Float64) -> FloatArray:
     """Differences as exact as if taken in float64, in the type of the values: the mean goes in two parts."""
     coarse = mean.astype(values.dtype)
-    centred = np.subtract(values, coarse, out=np.empty_like(values, order="C"))
+    centered = np.subtract(values, coarse, out=np.empty_like(values, order="C"))
     if values.dtype != mean.dtype:
-        centred -= (mean - coarse).astype(values.dtype)
-    return centred
+        centered -= (mean - coarse).astype(values.dtype)
+    return centered

@@ -66,7 +66,7 @@ class TrialScores:
 class ProbeTrials:
     """Scores weights by a cross-validated probe over complete rows and over each input missing.
 
-    Labelled rows of fold k are scored by weights of the other folds.
+    Labeled rows of fold k are scored by weights of the other folds.
     """
 
     def __init__(self, folds: FoldMoments, sample: Sample) -> None:
@@ -147,8 +147,7 @@ class _Part:
         """(ridges, n) scores of the other inputs."""
         present = tuple(name for name in self.train.names if name != missing)
         cross = np.vstack([self.target.cross[name] for name in present])
-        found = spectrum(self.train, *present)
-        stack = np.hstack([found.solve(cross, ridge) for ridge in RIDGES])
+        stack = spectrum(self.train, *present).solve(cross, RIDGES)
         ends = np.cumsum([0, *(self.train.dims[name] for name in present)])
         maps = {name: stack[a:b] for name, a, b in zip(present, ends, ends[1:], strict=False)}
         return self._scored(maps, len(RIDGES))

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, ridge_solve, stacked
+from barycenter.fusion.alignment.eigenproblems import Weights, mean_variance, stacked
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.trained import TrainedAlignment
 from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments
+from barycenter.fusion.ridge import solve_ridge
 
 if TYPE_CHECKING:
     from barycenter.fusion.alignment.networks import AlignmentNetwork, Projection
@@ -67,14 +68,14 @@ def _completion(moments: Moments, weights: Weights, present: str, missing: str) 
     """(dim, dim) ridge regression of one aligned input on another."""
     own = weights[present].T @ moments.block(present, present) @ weights[present]
     cross = weights[present].T @ moments.block(present, missing) @ weights[missing]
-    return ridge_solve(own, cross, _COMPLETION_RIDGE)
+    return solve_ridge(own, cross, _COMPLETION_RIDGE)
 
 
 def _decoders(moments: Moments, weights: Weights) -> list[Float64]:
-    """(dim, d) regression of every standardised input on the mean of the aligned ones."""
+    """(dim, d) regression of every standardized input on the mean of the aligned ones."""
     names = moments.names
     together = np.vstack([weights[name] for name in names]) / len(names)
     cross = together.T @ stacked(moments, names, names)
     own = cross @ together
     scales = {name: mean_variance(moments, name) ** 0.5 for name in names}
-    return [ridge_solve(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]
+    return [solve_ridge(own, cross[:, moments.columns[name]], 1e-6) / scales[name] for name in names]

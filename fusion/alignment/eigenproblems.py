@@ -14,6 +14,7 @@ import scipy.linalg
 from barycenter.fusion.alignment.sample import Target
 from barycenter.fusion.arrays import Float64
 from barycenter.fusion.moments import Moments
+from barycenter.fusion.ridge import Spectrum
 
 Weights = dict[str, Float64]
 
@@ -40,36 +41,6 @@ class Supervision(Target):
     ridge: float
 
 
-@dataclass(frozen=True)
-class Spectrum:
-    r"""Eigendecomposition :math:`T^{-1/2} C T^{-1/2} = U \mathrm{diag}(s) U^\top`, cut at the numerical rank.
-
-    Attributes:
-        vectors: (d, r) eigenvectors U, variances descending.
-        values: (r,) variances s, relative to the mean variance of each input.
-        units: (d,) diagonal of T: the mean variance of the input each column belongs to.
-    """
-
-    vectors: Float64
-    values: Float64
-    units: Float64
-
-    @property
-    def rank(self) -> int:
-        """Number of directions kept."""
-        return len(self.values)
-
-    def leading(self, count: int | None) -> "Spectrum":
-        """The first ``count`` directions."""
-        return self if count is None else Spectrum(self.vectors[:, :count], self.values[:count], self.units)
-
-    def solve(self, right: Float64, ridge: float) -> Float64:
-        """(C + ridge T)^-1 times ``right`` (d, k), on the kept directions."""
-        scale = 1 / np.sqrt(self.units)[:, None]
-        inner = (self.vectors.T @ (scale * right)) / (self.values + ridge)[:, None]
-        return scale * (self.vectors @ inner)
-
-
 def mean_variance(moments: Moments, name: str) -> float:
     """trace(C_m) / d_m, the unit of the ridge; 1 for an input that is constant."""
     mean = float(np.trace(moments.block(name, name))) / moments.dims[name]
@@ -87,13 +58,6 @@ def stacked(moments: Moments, rows: Sequence[str], columns: Sequence[str]) -> Fl
     return np.block([[moments.block(a, b) for b in columns] for a in rows])
 
 
-def ridge_solve(own: Float64, cross: Float64, ridge: float) -> Float64:
-    """(own + ridge * mean of its diagonal)^-1 times ``cross``."""
-    matrix = own.copy()
-    matrix[np.diag_indices_from(matrix)] += ridge * max(float(np.trace(own)) / len(own), 1e-300)
-    return np.asarray(scipy.linalg.solve(matrix, cross, assume_a="pos", check_finite=False))
-
-
 def units(moments: Moments, names: Sequence[str]) -> Float64:
     """(d,) mean variance of the input that each stacked column belongs to."""
     return np.concatenate([np.full(moments.dims[name], mean_variance(moments, name)) for name in names])
@@ -102,8 +66,8 @@ def units(moments: Moments, names: Sequence[str]) -> Float64:
 def spectrum(moments: Moments, *names: str) -> Spectrum:
     """Eigendecomposition of one or several stacked inputs, at most n - 1 directions; kept with the moments.
 
-    Two relative cuts: against the variance of the columns that a direction is made of (exact copies and directions
-    beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
+    Variances descend. Two relative cuts: against the variance of the columns that a direction is made of (exact copies
+    and directions beyond the rows are rounding there) and, far lower than any ridge, against the largest variance.
     """
     key = ("spectrum", names)
     if key not in moments.cache:
@@ -300,7 +264,7 @@ def pca(moments: Moments, dim: int) -> Weights:
 def procrustes(moments: Moments, dim: int, rounds: int = 100) -> Weights:
     """Principal directions of every input, scaled to unit mean variance and rotated onto a common consensus.
 
-    Two inputs: the orthogonal Procrustes solution (Schoenemann 1966), shared evenly by both; more: generalised
+    Two inputs: the orthogonal Procrustes solution (Schoenemann 1966), shared evenly by both; more: generalized
     Procrustes (Gower 1975) by alternating rotations; components are ordered by the variance of the consensus.
     """
     names, base = moments.names, pca(moments, dim)

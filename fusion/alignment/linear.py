@@ -14,7 +14,7 @@ from barycenter.fusion.moments import FoldMoments, Moments
 
 
 class Identity(LinearAlignment):
-    """No alignment (``none``): aligned vectors are the raw ones, uncentred; all inputs must be equally wide."""
+    """No alignment (``none``): aligned vectors are the raw ones, uncentered; all inputs must be equally wide."""
 
     method = "none"
     raw = True
@@ -73,7 +73,7 @@ class Canonical(LinearAlignment):
 
 
 class CCA(Canonical):
-    r"""Regularised canonical correlation analysis (Hotelling 1936); MAXVAR for three and more (Kettenring 1971).
+    r"""Regularized canonical correlation analysis (Hotelling 1936); MAXVAR for three and more (Kettenring 1971).
 
     Weights satisfy W_m'(C_m + ridge) W_m = I for two inputs. ``auto`` takes the ridge with the largest sum of held-out
     correlations.

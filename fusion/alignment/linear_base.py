@@ -1,7 +1,7 @@
 r"""What the linear alignments share: a fit from moments, a ridge by cross-validation, and a projection.
 
 Conventions: aligned input m is :math:`a_m = (x_m - \mu_m) W_m`; the fused vector is an average of these.
-Regularisation is relative to the mean variance of each input, so rescaling an input changes nothing.
+Regularization is relative to the mean variance of each input, so rescaling an input changes nothing.
 """
 
 import warnings

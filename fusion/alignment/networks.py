@@ -34,7 +34,7 @@ class ViewBatch:
 
 
 class LearnedFeatures(nn.Module):
-    r"""Features of one input: itself, standardised, beside a hidden layer: :math:`[\tilde x, \max(0, \tilde x H + b)]`.
+    r"""Features of one input: itself, standardized, beside a hidden layer: :math:`[\tilde x, \max(0, \tilde x H + b)]`.
 
     Args:
         mean: (d,) mean of the input.
@@ -140,7 +140,7 @@ class AutoencoderNet(AlignmentNetwork):
 
     The loss is the mean over inputs of the squared error over the variance, every input equally heavy.
 
-    T are ``completions``, ``{(p, q): (dim, dim)}``, D ``decoders``, (dim, d) for every input, in standardised units;
+    T are ``completions``, ``{(p, q): (dim, dim)}``, D ``decoders``, (dim, d) for every input, in standardized units;
     ``width`` counts the hidden units of the decoder.
     """
 
@@ -207,7 +207,7 @@ class ContrastiveNet(AlignmentNetwork):
     """Heads whose outputs of one row find each other among all rows of the batch.
 
     The symmetric cross-entropy of CLIP (Radford et al. 2021), the mean over pairs of inputs. Near-copies of a row are
-    no negatives for it. Outputs are centred within the batch, as they are when the alignment is used.
+    no negatives for it. Outputs are centered within the batch, as they are when the alignment is used.
 
     """
 

@@ -28,10 +28,10 @@ class Target:
 
 def target_moments(views: Mapping[str, FloatArray], values: Float64) -> Target:
     """Covariances of (n, k) targets with complete inputs."""
-    centred = values - values.mean(axis=0)
+    centered = values - values.mean(axis=0)
     n = max(len(values) - 1, 1)
-    cross = {name: (rows.T @ centred.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()}
-    return Target(cross, float(np.square(centred).sum()) / n)
+    cross = {name: (rows.T @ centered.astype(rows.dtype)).astype(np.float64) / n for name, rows in views.items()}
+    return Target(cross, float(np.square(centered).sum()) / n)
 
 
 @dataclass(frozen=True)

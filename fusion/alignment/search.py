@@ -233,10 +233,10 @@ def _significance(folds: FoldMoments, sample: Sample, one: str | None = None) ->
         return None
 
 
-def labelled_moments(labelled: FoldMoments, others: FoldMoments) -> FoldMoments:
+def labeled_moments(labeled: FoldMoments, others: FoldMoments) -> FoldMoments:
     """The rows to fit on where there is a target: those with a label where they are the most, else all.
 
-    A head learns from labelled rows only; what fills in for a missing input suits it best when it comes from the same
+    A head learns from labeled rows only; what fills in for a missing input suits it best when it comes from the same
     rows (2,008 emoji, 168 without a label: 0.2 to 0.4 points in every condition).
     """
-    return labelled if labelled.total.n >= others.total.n else labelled.merge(others)
+    return labeled if labeled.total.n >= others.total.n else labeled.merge(others)

@@ -82,11 +82,11 @@ def significance(
     rows = [np.flatnonzero(number == k) for k in range(alignment.folds)]
     labels = np.unique(given, return_inverse=True)[1]
     _warn_if_stuck([labels[mine] for mine in rows])
-    centred = [_centred(arrays, mine, alignment.precision) for mine in rows]
+    centered = [_centered(arrays, mine, alignment.precision) for mine in rows]
     rng = np.random.default_rng(seed)
     highest = []
     for _ in range(permutations):
-        shuffled = _shuffled(folds, centred, [labels[mine] for mine in rows], rng)
+        shuffled = _shuffled(folds, centered, [labels[mine] for mine in rows], rng)
         highest.append(float(fitted.correlate_held_out(shuffled, [fitted.regularization_]).max()))
     return _judged(found, highest, level)
 
@@ -137,7 +137,7 @@ def significance_held_out(
         raise ValueError(f"{len(given)} held-out rows have every input; too few to correlate")
     labels = np.unique(given, return_inverse=True)[1]
     _warn_if_stuck([labels])
-    first, *others = (_standardised(values) for values in arrays.values())
+    first, *others = (_standardized(values) for values in arrays.values())
     rng = np.random.default_rng(seed)
     found = _mean_correlation([first, *others])
     highest = [
@@ -147,30 +147,30 @@ def significance_held_out(
     return _judged(found, highest, level)
 
 
-def _standardised(values: FloatArray) -> FloatArray:
+def _standardized(values: FloatArray) -> FloatArray:
     """Columns of mean zero and length one; constant ones are zero."""
-    centred = values - values.mean(axis=0, dtype=np.float64)
-    centred[:, constant_columns(values)] = 0.0
-    length = np.sqrt((centred**2).sum(axis=0))
-    return np.asarray(centred / np.where(length > 0, length, 1.0), dtype=np.float32)
+    centered = values - values.mean(axis=0, dtype=np.float64)
+    centered[:, constant_columns(values)] = 0.0
+    length = np.sqrt((centered**2).sum(axis=0))
+    return np.asarray(centered / np.where(length > 0, length, 1.0), dtype=np.float32)
 
 
-def _mean_correlation(standardised: list[FloatArray]) -> Float64:
-    pairs = [np.einsum("ij,ij->j", a, b) for a, b in combinations(standardised, 2)]
+def _mean_correlation(standardized: list[FloatArray]) -> Float64:
+    pairs = [np.einsum("ij,ij->j", a, b) for a, b in combinations(standardized, 2)]
     return np.asarray(np.mean(pairs, axis=0, dtype=np.float64))
 
 
-def _centred(arrays: Views, rows: Rows, precision: str) -> dict[str, FloatArray]:
+def _centered(arrays: Views, rows: Rows, precision: str) -> dict[str, FloatArray]:
     taken = {name: values[rows] for name, values in arrays.items()}
     return {name: (v - v.mean(axis=0, dtype=np.float64)).astype(precision) for name, v in taken.items()}
 
 
 def _shuffled(
-    folds: FoldMoments, centred: list[dict[str, FloatArray]], labels: list[Rows], rng: np.random.Generator
+    folds: FoldMoments, centered: list[dict[str, FloatArray]], labels: list[Rows], rng: np.random.Generator
 ) -> FoldMoments:
     """Fold moments of randomly paired inputs; single inputs' eigendecompositions are carried over."""
     parts = []
-    for part, inputs, mine in zip(folds, centred, labels, strict=True):
+    for part, inputs, mine in zip(folds, centered, labels, strict=True):
         first, *others = inputs
         moved = {first: inputs[first]} | {name: inputs[name][_pairing(mine, rng)] for name in others}
         pairs = combinations(inputs, 2)

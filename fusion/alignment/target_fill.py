@@ -23,6 +23,7 @@ from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.average import resolve
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.moments import Moments
+from barycenter.fusion.ridge import solve_ridge
 
 
 def fused_covariance(moments: Moments, weights: Weights) -> Float64:
@@ -38,8 +39,7 @@ def probe_of(moments: Moments, weights: Weights, target: Target, ridge: float, c
     The ridge, above 0, is relative to the mean variance of the fused vector.
     """
     cross = np.sum([weights[name].T @ target.cross[name] for name in moments.names], axis=0)
-    lifted = covariance + ridge * max(float(np.trace(covariance)) / len(covariance), 1e-300) * np.eye(len(covariance))
-    return np.asarray(np.linalg.solve(lifted, cross))
+    return solve_ridge(covariance, cross, ridge)
 
 
 def head_ridge(features: FloatArray, sample: Sample) -> float:

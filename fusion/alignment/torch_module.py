@@ -83,15 +83,15 @@ class FuseModule(nn.Module):
                 self._check(given, present)
         here = [present[:, i : i + 1] for i in range(len(given))]
         values = [self.features[i](torch.where(here[i], x, 0.0)) for i, x in enumerate(given)]
-        centred = [torch.where(here[i], self._centred(i, x), 0.0) for i, x in enumerate(values)]
+        centered = [torch.where(here[i], self._centered(i, x), 0.0) for i, x in enumerate(values)]
         aligned = [
-            torch.where(here[i], values[i] if self.raw else centred[i] @ self._get(values[i], "weights", i), 0.0)
+            torch.where(here[i], values[i] if self.raw else centered[i] @ self._get(values[i], "weights", i), 0.0)
             for i in range(len(given))
         ]
         if self.average == "posterior":
             fused = self._posterior(aligned, present)
         else:
-            fused = self._mean(self._filled(aligned, centred, present))
+            fused = self._mean(self._filled(aligned, centered, present))
         return torch.where(present.any(dim=1, keepdim=True), fused, torch.nan)
 
     def _check(self, given: list[Tensor], present: Tensor) -> None:
@@ -101,7 +101,7 @@ class FuseModule(nn.Module):
                 row = int(wrong.int().argmax())
                 raise ValueError(f"{self.names[i]}: row {row} is partly NaN or infinite; a missing input is NaN only")
 
-    def _centred(self, i: int, values: Tensor) -> Tensor:
+    def _centered(self, i: int, values: Tensor) -> Tensor:
         """As exact as if the mean were taken off in double precision: it goes in two parts."""
         return values - self._get(values, "mean", i) - self._get(values, "rest", i)
 
@@ -136,11 +136,11 @@ class FuseModule(nn.Module):
         flags = torch.tensor([i in pattern for i in range(len(self.names))], device=present.device)
         return (present == flags).all(dim=1, keepdim=True)
 
-    def _filled(self, aligned: list[Tensor], centred: list[Tensor], present: Tensor) -> list[Tensor]:
+    def _filled(self, aligned: list[Tensor], centered: list[Tensor], present: Tensor) -> list[Tensor]:
         filled = list(aligned)
         for number, pattern in enumerate(self.patterns):
             mine = self._is(pattern, present)
-            guess = torch.cat([centred[i] for i in pattern], dim=1) @ self._get(centred[0], "missing", number)
+            guess = torch.cat([centered[i] for i in pattern], dim=1) @ self._get(centered[0], "missing", number)
             missing = [i for i in range(len(self.names)) if i not in pattern]
             for part, i in enumerate(missing):
                 own = guess[:, part * self.dim : (part + 1) * self.dim] + self._base(guess, i)

@@ -73,10 +73,10 @@ def _mean(values: FloatArray) -> NDArray[np.float64]:
 def _principal(values: FloatArray, dim: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Mean and the leading ``dim`` principal directions, as columns."""
     mean = _mean(values)
-    centred = values - mean
+    centered = values - mean
     width = values.shape[1]
     kept = (max(0, width - dim), width - 1)
-    _, vectors = scipy.linalg.eigh(centred.T @ centred, subset_by_index=kept, check_finite=False)
+    _, vectors = scipy.linalg.eigh(centered.T @ centered, subset_by_index=kept, check_finite=False)
     return mean.astype(np.float32), vectors[:, ::-1].astype(np.float32)
 
 

@@ -2,7 +2,7 @@
 
 Candidates are every input alone (by its own name), ``naive_mean`` (zero-padded to the widest), ``pca_mean`` (each
 input's principal components), ``concat`` (missing part mean-imputed), ``concat_imputed`` (missing part by conditional
-expectation) and ``fused``. Conditions are ``complete``, the labelled test rows that have all inputs, and
+expectation) and ``fused``. Conditions are ``complete``, the labeled test rows that have all inputs, and
 ``without <input>``, the same rows with that input withheld. Training rows are the same for all: those with a label and
 at least one input, a missing one borne the candidate's own way; an input alone learns from the rows that have it, and
 says the majority class (regression: the mean) where it is withheld. Splits, probe and its tuning are the same for all.
@@ -120,7 +120,7 @@ def cross_validated_probe(
         threads: Folds worked on at a time, with no effect on the result; more than one pay where BLAS has one thread.
 
     Returns:
-        As :func:`probe`, over every labelled row that has all inputs.
+        As :func:`probe`, over every labeled row that has all inputs.
 
     Raises:
         ValueError: If a fold leaves nothing to learn from or nothing to score, or labels or groups are not one a row.
@@ -142,7 +142,7 @@ def cross_validated_probe(
         if not len(score_rows):
             return None
         if not len(fit_rows):
-            raise ValueError("a training part has no labelled row; use fewer folds or finer groups")
+            raise ValueError("a training part has no labeled row; use fewer folds or finer groups")
         part, part_keys = take(views, training), [keys[row] for row in training]
         fuse = fit(part, labels[training], part_keys)
         made = baseline_representations(part, make(part, part_keys), dim)
@@ -155,7 +155,7 @@ def cross_validated_probe(
         every = pool.map(scored, [fold == number for fold in divisions for number in range(folds)])
         parts = [part for part in every if part is not None]
     if not parts:
-        raise ValueError("no labelled row has all inputs; there is nothing to score")
+        raise ValueError("no labeled row has all inputs; there is nothing to score")
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
     scores = {
         name: {condition: np.concatenate([part[name][condition] for _, part, _ in parts]) for condition in by}
@@ -193,10 +193,10 @@ def _result(task: Task, about: dict[str, int], scores: RowScores, constant: NDAr
 def _rows(
     there: Mapping[str, NDArray[np.bool_]], labels: NDArray[Any], train: NDArray[np.bool_], test: NDArray[np.bool_]
 ) -> tuple[RowNumbers, RowNumbers]:
-    """Labelled training rows with any input, labelled test rows with all."""
-    labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
+    """Labeled training rows with any input, labeled test rows with all."""
+    labeled = np.array([not is_empty(label) for label in labels], dtype=bool)
     stacked = np.stack(list(there.values()))
-    return np.flatnonzero(labelled & train & stacked.any(axis=0)), np.flatnonzero(labelled & test & stacked.all(axis=0))
+    return np.flatnonzero(labeled & train & stacked.any(axis=0)), np.flatnonzero(labeled & test & stacked.all(axis=0))
 
 
 def _vectors(

@@ -1,4 +1,4 @@
-"""What a head is fitted on, checked row by row before anything is learnt: targets, and the scale of features."""
+"""What a head is fitted on, checked row by row before anything is learned: targets, and the scale of features."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -24,7 +24,7 @@ def checked_targets(y: Any, task: Any) -> tuple[Sequence[Any] | NDArray[Any], Ta
         task: One of the tasks, or ``auto``.
 
     Raises:
-        TypeError: If targets are not one a row, or one is of a type that cannot be learnt; names the row.
+        TypeError: If targets are not one a row, or one is of a type that cannot be learned; names the row.
         ValueError: On an unknown task, or where a row is empty, not finite or none of the task's; names the row.
     """
     if task not in (*_TASKS, "auto"):

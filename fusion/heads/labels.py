@@ -37,7 +37,7 @@ class Reading:
 
     Attributes:
         column: The column's name.
-        task: What is learnt.
+        task: What is learned.
         form: What the values are: ``text``; ``digits``, numbers written as text; ``number``; ``flag``, true or false;
             ``date``; ``sets``, lists of labels.
     """
@@ -89,7 +89,7 @@ class Found:
 
     Attributes:
         reading: How values become labels.
-        labelled: Values of the sample that are labels.
+        labeled: Values of the sample that are labels.
         distinct: Different labels among them.
         left_out: ``{word: count}`` of values that are there but are no labels.
         by: Why this task, for a message.
@@ -97,7 +97,7 @@ class Found:
     """
 
     reading: Reading
-    labelled: int
+    labeled: int
     distinct: int
     left_out: dict[str, int]
     by: str
@@ -116,10 +116,10 @@ class Found:
         """Warnings for a user: nothing to learn, hardly a class twice, what was left out."""
         name, task = self.reading.column, self.reading.task
         if self.distinct < 2:
-            why = f"every labelled row has the same `{name}`" if self.labelled else f"no row has a `{name}`"
+            why = f"every labeled row has the same `{name}`" if self.labeled else f"no row has a `{name}`"
             where = "; there is nothing to learn" if self.whole else ", as far as a sample shows"
             return [f"train.target: {why}{where}"]
-        notes = [] if task != "classification" else class_notes(name, self.distinct, self.labelled)
+        notes = [] if task != "classification" else class_notes(name, self.distinct, self.labeled)
         if self.left_out:
             notes.append(f"train.target: rows whose `{name}` is no label are left out: {counted(self.left_out)}")
         return notes
@@ -166,7 +166,7 @@ def class_notes(column: str, classes: int, rows: int) -> list[str]:
     if classes <= _FEW_VALUES or classes * 2 <= rows:
         return []
     return [
-        f"train.target: `{column}` has {classes:,} classes among {rows:,} labelled rows, hardly any of them twice; "
+        f"train.target: `{column}` has {classes:,} classes among {rows:,} labeled rows, hardly any of them twice; "
         "if they are numbers, write them as such or set train.task to regression"
     ]
 
@@ -256,7 +256,9 @@ def _check(column: str, form: Form, task: Task, values: Sequence[Any]) -> None:
         holds, needs = ("lists", "single values") if form == "sets" else ("single values", "lists of labels")
         raise TargetError(f"`{column}` holds {holds}, and {task} needs {needs}")
     if task == "regression" and form == "date":
-        raise TargetError(f"`{column}` holds dates, which are learnt as classes; for a regression make numbers of them")
+        raise TargetError(
+            f"`{column}` holds dates, which are learned as classes; for a regression make numbers of them"
+        )
     if task == "regression" and form == "text" and any(not is_empty(value) for value in values):
         raise TargetError(f"`{column}` holds no numbers; a regression needs them")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.arrays import Float64, FloatArray
 from barycenter.fusion.heads._calibration import CalibratedScores
-from barycenter.fusion.heads._ridge import RidgePath, ridge_path
+from barycenter.fusion.heads._ridge_path import RidgePath, ridge_path
 from barycenter.fusion.heads.base import Aligned, Head
 from barycenter.fusion.heads.checks import as_targets, check_scale, checked_targets
 from barycenter.fusion.heads.targets import Targets, Task
@@ -70,7 +70,7 @@ class LinearHead(Head):
             groups: n values; rows with equal ones share a fold.
 
         Raises:
-            TypeError: If targets are not one a row, or of a type that cannot be learnt.
+            TypeError: If targets are not one a row, or of a type that cannot be learned.
             ValueError: If rows differ in number, there are none, a feature is not finite, a target is empty or not
                 finite, or a setting is out of range.
         """

@@ -114,7 +114,7 @@ class FoldMoments(Sequence[Moments]):
         prefix: Moments | None = None
         for part in self.parts:
             after = suffixes.pop() if suffixes else None
-            rest = [side for side in (prefix, after) if side is not None]
+            rest = [moments for moments in (prefix, after) if moments is not None]
             yield rest[0] if len(rest) == 1 else rest[0].merge(rest[1])
             prefix = part if prefix is None else prefix.merge(part)
 

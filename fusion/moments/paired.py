@@ -1,7 +1,7 @@
 r"""First and second moments of paired inputs, mergeable without loss.
 
-Every linear alignment needs no more of the data than counts, means and centred second moments.
-:class:`Moments` gathers them in one pass with bounded memory: rows are centred block by block, multiplied in
+Every linear alignment needs no more of the data than counts, means and centered second moments.
+:class:`Moments` gathers them in one pass with bounded memory: rows are centered block by block, multiplied in
 float32 (or float64), and merged in float64 by the pairwise update of Chan, Golub and LeVeque (1983), eq. 2.1:
 
 .. math:: M_{AB} = M_A + M_B + \frac{n_A n_B}{n_A + n_B}\,\delta\delta^\top, \quad \delta = \bar x_B - \bar x_A .
@@ -128,7 +128,7 @@ class Moments:
         return chosen
 
     def with_cross(self, cross: Mapping[tuple[str, str], Float64]) -> "Moments":
-        """A copy of the joint moments with other centred cross-product sums: the same rows, paired differently.
+        """A copy of the joint moments with other centered cross-product sums: the same rows, paired differently.
 
         Args:
             cross: ``{(row, column): (d_row, d_column)}``.

@@ -18,7 +18,7 @@ _LARGEST = 1e150
 
 
 class Sums:
-    """Count, mean and centred second-moment sums of one set of rows."""
+    """Count, mean and centered second-moment sums of one set of rows."""
 
     def __init__(self, n: int, mean: Float64, m2: Float64) -> None:
         self.n, self.mean, self.m2 = n, mean, m2
@@ -50,17 +50,17 @@ class Sums:
         """None where the buffer's type is too narrow for the products."""
         n, dtype = len(parts[0]), buffer.dtype
         shift = np.empty(buffer.shape[1])
-        centred, start = buffer[:n], 0
+        centered, start = buffer[:n], 0
         for part in parts:
             stop = start + part.shape[1]
             rough = np.full(n, 1 / n, part.dtype) @ part
             with np.errstate(over="ignore", invalid="ignore"):
-                np.subtract(part, rough, out=centred[:, start:stop], casting="same_kind")
+                np.subtract(part, rough, out=centered[:, start:stop], casting="same_kind")
             shift[start:stop] = rough
             start = stop
         with np.errstate(over="ignore", invalid="ignore"):
-            rest = (np.ones(n, dtype) @ centred).astype(np.float64) / n
-            m2 = (centred.T @ centred).astype(np.float64)
+            rest = (np.ones(n, dtype) @ centered).astype(np.float64) / n
+            m2 = (centered.T @ centered).astype(np.float64)
         if not np.trace(m2) < min(_LARGEST, float(np.finfo(dtype).max)):
             return None
         before = np.diagonal(m2).copy()

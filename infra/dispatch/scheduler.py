@@ -106,7 +106,7 @@ class Scheduler:
             self._give_up(unit)
         else:
             log.warning("%s failed %d times (%s); searching for the row", unit.work.id, unit.failures, why)
-            unit.searches += 1
+            unit.searches, unit.failures = unit.searches + 1, 0
             unit.search = PoisonSearch.over([row for row in range(unit.rows_at_first) if row not in unit.removed])
             self._search(unit, unit.search)
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from barycenter.infra.job.column_names import column_name_problems
 from barycenter.infra.job.fields import (
     AutoCount,
     AutoShare,
@@ -29,7 +30,6 @@ from barycenter.infra.job.fields import (
     number_validator,
     quote_value,
 )
-from barycenter.infra.job.names import name_problems
 from barycenter.infra.job.paths import resolve_encoder, resolve_path
 
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
@@ -63,7 +63,7 @@ class PreprocessingJob(Section):
     """Overrides of an image encoder's own transforms; what is left out stays as the encoder has it."""
 
     resize: Count | None = Field(None, description="Shorter side after resizing, in pixels.")
-    crop: Count | None = Field(None, description="Side of the centre crop, in pixels.")
+    crop: Count | None = Field(None, description="Side of the center crop, in pixels.")
     mean: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel means, red green blue.")
     std: list[float] | None = Field(None, min_length=3, max_length=3, description="Channel deviations.")
 
@@ -230,16 +230,25 @@ class TrainJob(Section):
 class RayJob(Section):
     """The workers."""
 
-    address: Text = Field("local", description="local, auto or host:port.")
+    address: Text = Field(
+        "local", description="local (a Ray of its own), auto or host:port (a running one), none (this process, no Ray)."
+    )
     workers: AutoCount = Field("auto", description="Number of workers.")
     threads_per_worker: AutoCount = Field("auto", description="CPU threads of each worker.")
     gpus_per_worker: AutoShare = Field("auto", description="GPUs (or a share of one) of each worker.")
 
+    @field_validator("address", mode="before")
+    @classmethod
+    def _is_given(cls, address: object) -> object:
+        if address is None:
+            raise invalid("is empty; leave it out, or write none for a run without Ray")
+        return address
+
     @field_validator("address")
     @classmethod
     def _is_address(cls, address: str) -> str:
-        if address not in ("local", "auto") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
-            raise invalid(f"must be local, auto or host:port, not {quote_value(address)}")
+        if address not in ("local", "auto", "none") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
+            raise invalid(f"must be local, auto, host:port or none, not {quote_value(address)}")
         return address
 
 
@@ -292,7 +301,7 @@ class Job(Section):
         read = self.required_columns()
         for name, part in self.inputs.items():
             read |= part.required_columns(f"inputs.{name}")
-        yield from name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
+        yield from column_name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
         known = {*self.corpus.keep, self.corpus.key}

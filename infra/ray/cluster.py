@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.units import Worker
-from barycenter.infra.ray.executor import RayExecutor
 from barycenter.infra.storage import Storage
 
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class Cluster:
         self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str
     ) -> Executor:
         """What runs the workers of a stage on this cluster; their names begin with ``name``."""
+        from barycenter.infra.ray.executor import RayExecutor  # imports Ray
+
         return RayExecutor(worker, args, allocation, name)
 
     def train(

@@ -1,11 +1,9 @@
 """Ray metrics of a run, which every node of the cluster exports for Prometheus."""
 
+import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
-
-import ray
-from ray.util.metrics import Counter, Gauge
 
 from barycenter.infra.logs import bound_fields
 from barycenter.infra.names import printable
@@ -16,6 +14,8 @@ _TAGS = ("run", "stage")
 @cache
 def _instruments() -> dict[str, Any]:
     """One set for a process: Ray knows a metric by its name."""
+    from ray.util.metrics import Counter, Gauge
+
     return {
         "rows": Counter("barycenter_rows", "Rows done.", tag_keys=_TAGS),
         "left": Gauge("barycenter_rows_left", "Rows still to do.", tag_keys=_TAGS),
@@ -26,6 +26,11 @@ def _instruments() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _connected() -> bool:
+    """Whether this process is connected to Ray; a run without Ray never imports it."""
+    return "ray" in sys.modules and bool(sys.modules["ray"].is_initialized())
+
+
 class StageMetrics:
     """Counts one stage, such as ``embed text``; does nothing where this process is not connected to Ray."""
 
@@ -34,7 +39,7 @@ class StageMetrics:
 
     def advance(self, rows: int, left: int, parts: Mapping[str, float]) -> None:
         """Counts rows, and the seconds that parts of the stage took (``model``, ``read``, ...)."""
-        if not ray.is_initialized():
+        if not _connected():
             return
         instruments = _instruments()
         instruments["rows"].inc(rows, self._tags)
@@ -45,7 +50,7 @@ class StageMetrics:
 
     def reserved(self, workers: int, gpus: float, cluster_gpus: float) -> None:
         """Reports how many workers and GPUs the stage holds, and of how many."""
-        if not ray.is_initialized():
+        if not _connected():
             return
         instruments = _instruments()
         instruments["workers"].set(workers, self._tags)

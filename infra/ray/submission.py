@@ -42,9 +42,11 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
         The exit code of the driver.
 
     Raises:
-        JobError: The address is no URL of a dashboard.
+        JobError: The address is no URL of a dashboard, or the job is to run without Ray.
         RunError: The cluster does not answer or refuses the token.
     """
+    if job.ray.address == "none":
+        raise JobError("ray.address", "none is a run without Ray in this process; to submit it, set local or auto")
     _authenticate(address)
     client = _client(address)
     passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}

@@ -87,7 +87,7 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
     """
     limit = RETRY_SECONDS if seconds is None else seconds
     first_fault: float | None = None
-    attempt = 0
+    longest_wait = 0.1
     clock, handled = current_clock(), sys.exc_info()[1]
     while True:
         try:
@@ -97,8 +97,8 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
             first_fault = now if first_fault is None else first_fault
             if not is_transient(error, handled) or now - first_fault >= limit:
                 raise
-            clock.sleep(clock.uniform(0.05, min(5.0, 0.1 * 2.0**attempt)))
-            attempt += 1
+            clock.sleep(clock.uniform(0.05, longest_wait))
+            longest_wait = min(5.0, 2 * longest_wait)
 
 
 @contextmanager

@@ -41,7 +41,8 @@ def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
     """
     before, after = read_manifest(storage, one), read_manifest(storage, other)
     old, new = _stamps(before), _stamps(after)
-    facts, now = _facts(before), _facts(after)
+    facts, facts_now = _facts(before), _facts(after)
+    changed = [name for name in facts | facts_now if facts.get(name) != facts_now.get(name)]
     return {
         "rows": {name: [before.rows[name], after.rows[name]] for name in ("read", "written", "rejected")},
         "sources": {
@@ -51,7 +52,7 @@ def compare(storage: Storage, one: int, other: int) -> dict[str, Any]:
         },
         "shards": _set_changes(set(before.shards), set(after.shards)),
         "files": _set_changes({file.path for file in before.files}, {file.path for file in after.files}),
-        "changed": {name: [facts.get(name), now.get(name)] for name in facts | now if facts.get(name) != now.get(name)},
+        "changed": {name: [facts.get(name), facts_now.get(name)] for name in changed},
     }
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
-from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labelled_moments
+from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labeled_moments
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
@@ -71,7 +71,7 @@ def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMom
     folds, target = run.job.alignment.folds, learnable_target(run)
     key = digest(moments_parts(run), asdict(target) if target else None)
     both = stored_moments(run, cluster, InputMoments(run.widths, folds, target), key, progress)
-    return labelled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
+    return labeled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
 
 
 def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[Alignment, dict[str, Any]]:

@@ -167,15 +167,15 @@ class ShardBatches:
             yield from batches_of(views, codes, np.arange(len(codes)), self.size, [*seed, number])
 
     def _windows(self, shards: Iterable[Shard], held: bool) -> Iterator[Window]:
-        """Rows of one side and codes of their groups, about ``SHUFFLED_ROWS`` at a time."""
+        """Rows held out, or all others, and codes of their groups, about ``SHUFFLED_ROWS`` at a time."""
         parts, count = [], 0
         for shard in shards:
             rows = self.reader.read(shard)
             if not rows.training.any():
                 continue
             groups = rows.train_groups
-            side = (fold_of(groups, self.folds) == HELD_OUT_FOLD) & self.hold
-            index = np.flatnonzero(side == held)
+            held_out = (fold_of(groups, self.folds) == HELD_OUT_FOLD) & self.hold
+            index = np.flatnonzero(held_out == held)
             if not len(index):
                 continue
             codes = stable_hash(groups).view(np.int64)[index]

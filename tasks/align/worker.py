@@ -40,17 +40,17 @@ class InputMoments:
     def moments(self, parts: Iterable[Rows]) -> FoldMoments:
         """See :class:`Reduction`."""
         total = FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
-        sides = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
+        halves = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
         for rows in parts:
-            labelled = np.ones(rows.count, dtype=bool)
+            labeled = np.ones(rows.count, dtype=bool)
             if self.target is not None:
                 labels = self.target.labels(rows.kept.column(self.target.column).to_pylist())
-                labelled = np.array([label is not None for label in labels], dtype=bool)
-            for side, chosen in zip(sides, (labelled, ~labelled), strict=True):
+                labeled = np.array([label is not None for label in labels], dtype=bool)
+            for half, chosen in zip(halves, (labeled, ~labeled), strict=True):
                 index = np.flatnonzero(chosen & rows.training)
                 if len(index):
                     views = {name: view[index] for name, view in rows.views.items()}
-                    side.update(views, [rows.groups[row] for row in index])
+                    half.update(views, [rows.groups[row] for row in index])
         return total
 
 

@@ -1,1 +1,1 @@
-"""What a run has stored, read back: rows, aligned vectors, labelled rows, alignments, neighbors."""
+"""What a run has stored, read back: rows, aligned vectors, labeled rows, alignments, neighbors."""

@@ -11,7 +11,7 @@ from barycenter.fusion.dataset.neighbors import NeighborIndex
 from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import read_file
+from barycenter.tasks.data.labeled_rows import read_file
 
 SIMILARITY = "similarity"
 

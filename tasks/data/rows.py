@@ -24,7 +24,7 @@ from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
-_SPREAD = 64
+_MIN_SHARDS = 64
 
 Result = TypeVar("Result")
 
@@ -80,7 +80,7 @@ class Rows:
 
     @cached_property
     def groups(self) -> list[str | None]:
-        """What may not cross a split or fold."""
+        """Group of each row; rows of one group are in one part of the split, and in one fold."""
         if self.group_by is None:
             return self.keys
         return group_labels(self.keys, self.split_columns.column(self.group_by).to_pylist())
@@ -108,11 +108,11 @@ class Rows:
     @property
     def train_groups(self) -> list[str | None]:
         """The groups of the training rows."""
-        return [group for group, learnt in zip(self.groups, self.training, strict=True) if learnt]
+        return [group for group, learned in zip(self.groups, self.training, strict=True) if learned]
 
 
 def group_labels(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
-    """What no split divides: the value of the group column, or the key where there is none.
+    """Group of each row: the value of the group column, or the row's key where there is none.
 
     >>> group_labels(["k0", "k1", "k2"], ["a", None, float("nan")])
     ['a', 'k1', 'k2']
@@ -226,21 +226,22 @@ def regroup(parts: Iterable[Rows], rows: int) -> Iterator[Rows]:
 
 
 def evenly_spaced(items: Sequence[Result], most: int) -> list[Result]:
-    """At most so many of some things, evenly spaced."""
+    """At most ``most`` of the items, evenly spaced."""
     return [items[int(at)] for at in np.unique(np.linspace(0, len(items) - 1, min(most, len(items))).astype(int))]
 
 
 def sample_shards(shards: Sequence[Shard], rows: int) -> list[Shard]:
-    """The beginnings of evenly spaced shards, about ``rows`` rows together; all of it where there are no more.
+    """The first rows of shards from all over the corpus, about ``rows`` rows in all; every shard if they hold no more.
 
-    They are sixty-four where there are so many, for a corpus is often in order of its labels. They are those of evenly
-    spaced rows, as a short shard at the end of every file comes at regular distances.
+    At least ``_MIN_SHARDS`` shards are drawn where there are so many, for a corpus is often in order of its labels.
+    They are those that hold evenly spaced rows: among evenly spaced shards too many or too few would be the short ones
+    at the ends of files.
     """
     ends = np.cumsum([shard.rows for shard in shards])
     if not len(shards) or ends[-1] <= rows:
         return list(shards)
     total = int(ends[-1])
-    wanted = min(len(shards), max(_SPREAD, ceil(len(shards) * rows / total)))
+    wanted = min(len(shards), max(_MIN_SHARDS, ceil(len(shards) * rows / total)))
     middles = (np.arange(wanted) + 0.5) * total / wanted
     chosen = [shards[int(index)] for index in np.unique(np.searchsorted(ends, middles, side="right"))]
     each = ceil(rows / len(chosen))

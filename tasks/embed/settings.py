@@ -23,7 +23,7 @@ class Execution:
         threads: Threads of a worker.
         dtype: Number format of the model.
         device: ``cpu`` or ``cuda``.
-        compiled: Whether the model is compiled. None is: with its batch normalisations folded, MobileNetV2 ran faster
+        compiled: Whether the model is compiled. None is: with its batch normalizations folded, MobileNetV2 ran faster
             on two cores than compiled, and a compiler is one thing more that a machine must have.
     """
 

@@ -148,7 +148,7 @@ def limited_by(parts: Mapping[str, float], kind: str, device: str) -> str:
     if idle and read > prepare:
         return "read-bound: faster storage or more workers"
     if prepare > model if cpu else idle:
-        return f"{'tokenise' if kind == 'text' else 'decode'}-bound: add CPU"
+        return f"{'tokenize' if kind == 'text' else 'decode'}-bound: add CPU"
     return "model-bound: add CPU or a GPU" if cpu else "model-bound: add a GPU"
 
 

@@ -1,6 +1,5 @@
 """What a worker of the embed stage does: read a shard, encode it, commit its file. Imports neither Prefect nor Ray."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.batch_size import find_batch_size
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
+from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
 from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.storage import Storage
@@ -89,7 +89,8 @@ class EmbedWorker:
         inputs.embed(self.pipeline, batch=payload.batch)
 
     def _embedded(self, job: ShardJob) -> dict[str, Any]:
-        setting, began = self.setting, time.perf_counter()
+        setting, clock = self.setting, current_clock()
+        began = clock.monotonic()
         table = setting.corpus.read(job.shard, self._columns())
         refused = {
             row: BadInputError(Reason.UNREADABLE_ROW, problem)
@@ -102,14 +103,14 @@ class EmbedWorker:
                 refused[row] = BadInputError(Reason.WRONG_TYPE, "column {}: {}".format(*misfit))
         refused |= {row: BadInputError(Reason.POISONED, "this row crashed its worker") for row in job.skip}
         inputs = InputValues(table, setting.columns, job.shard.folder, refused)
-        seconds = Counter({"read": time.perf_counter() - began})
-        begun = time.monotonic()
+        asked = clock.monotonic()
+        seconds = Counter({"read": asked - began})
         result = inputs.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
         details = [*result.details, *(bad.detail for bad in result.bad)]
-        check_network(job.shard.source, details, len(inputs.values), begun)
+        check_network(job.shard.source, details, len(inputs.values), asked)
         if result.batch_size < job.batch:
             self._fits = min(result.batch_size, self._fits or result.batch_size)
-        began = time.perf_counter()
+        embedded = clock.monotonic()
         path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
         keys = setting.corpus.keys(job.shard, table)
         write = setting.storage.write_table if job.replace else setting.storage.create_table
@@ -119,7 +120,7 @@ class EmbedWorker:
             "rows": job.shard.rows,
             "encoded": result.encoded,
             "bad": Counter(reason for reason in result.reasons if reason is not None),
-            "seconds": dict(seconds) | {"write": time.perf_counter() - began},
+            "seconds": dict(seconds) | {"write": clock.monotonic() - embedded},
             "batch": result.batch_size,
         }
 

@@ -11,9 +11,9 @@ from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training.context import Checkpoint, TrainingContext
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.ray.cluster import Cluster
-from barycenter.infra.ray.connection import connect
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import Survey, read_labelled
+from barycenter.tasks.data.labeled_rows import Survey, read_labeled
+from barycenter.tasks.run.workers import open_cluster
 
 _ROWS_WORTH_A_RANK = 100_000
 
@@ -42,7 +42,7 @@ def train_neural_head(
     config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
     config["chosen"] = chosen
     rows = chosen.parts["train"] * chosen.share
-    with nullcontext(cluster) if cluster is not None else connect(ray.address) as on:
+    with nullcontext(cluster) if cluster is not None else open_cluster(ray.address) as on:
         allocation = on.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         allocation = replace(allocation, workers=min(allocation.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
         folder, name = f"{folder}/training", f"{name}-train"
@@ -53,7 +53,7 @@ def train_neural_head(
 def head_loop(context: TrainingContext, config: dict[str, Any]) -> Checkpoint:
     """What every rank runs: reads the rows, trains, and gives the head back as a checkpoint."""
     train = TrainJob.model_validate(config["train"])
-    rows = read_labelled(config["source"], config["manifest"], train, config["chosen"])
+    rows = read_labeled(config["source"], config["manifest"], train, config["chosen"])
     rows = rows.take(~rows.test)
     head = NeuralHead(train.head, **config["settings"])
     head.fit(rows.fused, rows.target, rows.aligned, groups=rows.groups, context=context)

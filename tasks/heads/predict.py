@@ -10,11 +10,11 @@ from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
+from barycenter.tasks.data.labeled_rows import HeadInputs, read_file
 from barycenter.tasks.heads.stage import load_head, predictions
 
-_FILE = "head.json"
-_PREDICTIONS = "all-rows.parquet"
+_HEAD_FILE = "head.json"
+_PREDICTIONS_FILE = "all-rows.parquet"
 
 
 def predict(
@@ -40,11 +40,11 @@ def predict(
                 scores = model.raw_scores(fused, inputs.of(table))
             except ValueError as error:
                 raise RunError(f"the head does not fit these features: {error}") from error
-            made = predictions(model, table.column(manifest.key).to_pylist(), scores)
+            written = predictions(model, table.column(manifest.key).to_pylist(), scores)
             if writer is None:
-                writer = pq.ParquetWriter(stream, made.schema, compression="zstd")
-            writer.write_table(made)
-            rows += made.num_rows
+                writer = pq.ParquetWriter(stream, written.schema, compression="zstd")
+            writer.write_table(written)
+            rows += written.num_rows
         if writer is not None:
             writer.close()
     return {"rows": rows, "path": sink.uri(path), "head": kind, "task": model.task_}
@@ -57,21 +57,21 @@ def find_head(storage: Storage, version: str, wanted: str | None) -> str:
         RunError: If there is none.
         JobError: If there are several to choose from.
     """
-    found = {}
+    kinds = {}
     for path in storage.list(f"head/{version}"):
-        if path.endswith(f"/{_FILE}"):
-            about = json.loads(storage.read(path))
-            found[path.removesuffix(f"/{_FILE}")] = about["params"].get("kind", "linear")
-    fitting = [folder for folder, kind in found.items() if wanted in (None, kind, folder)]
-    if not fitting:
+        if path.endswith(f"/{_HEAD_FILE}"):
+            header = json.loads(storage.read(path))
+            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
+    matching = [folder for folder, kind in kinds.items() if wanted in (None, kind, folder)]
+    if not matching:
         missing = f"no {wanted} head" if wanted else "no head"
         raise RunError(f"{missing} is trained on version {version} of {storage.root}; run `barycenter train` first")
-    if len(fitting) > 1:
-        each = ", ".join(f"{folder} ({found[folder]})" for folder in fitting)
+    if len(matching) > 1:
+        each = ", ".join(f"{folder} ({kinds[folder]})" for folder in matching)
         raise JobError("--head", f"there are several, name one: {each}")
-    return fitting[0]
+    return matching[0]
 
 
 def default_path(folder: str) -> str:
     """Where the predictions of a head go by default: beside the head."""
-    return f"{folder}/{_PREDICTIONS}"
+    return f"{folder}/{_PREDICTIONS_FILE}"

@@ -18,7 +18,7 @@ from barycenter.fusion.heads.labels import Reading
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import read_labelled, survey
+from barycenter.tasks.data.labeled_rows import read_labeled, survey
 from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
@@ -85,7 +85,7 @@ def fit_head(
         metrics = {"head": train.head, **chosen.facts()}
         if not chosen.learnable:
             return metrics, progress.figures()
-        rows = read_labelled(source, manifest, train, chosen)
+        rows = read_labeled(source, manifest, train, chosen)
         progress.advance(len(rows.keys))
         learned = rows.take(~rows.test)
         if train.head == "linear":

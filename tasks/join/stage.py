@@ -91,19 +91,19 @@ def join_tables(run: Run, cluster: Cluster) -> dict[str, Any]:
 
 def _added(join: Join, written: Sequence[dict[str, Any]]) -> dict[str, dict[str, int]]:
     matches: dict[str, dict[str, int]] = {}
-    for side in join.tables[1:]:
+    for table in join.tables[1:]:
         counts: Counter[str] = Counter()
         for bucket in written:
-            counts.update(bucket[str(side.input)])
-        matches[str(side.input)] = dict(counts)
+            counts.update(bucket[str(table.input)])
+        matches[str(table.input)] = dict(counts)
     return matches
 
 
 def _matches(run: Run, join: Join) -> dict[str, Any]:
     matches: dict[str, Any] = json.loads(run.storage.read(join.record))["matches"]
-    for side in join.tables[1:]:
-        if not matches[str(side.input)]["both"]:
-            raise RunError(_strangers(join, side))
+    for table in join.tables[1:]:
+        if not matches[str(table.input)]["both"]:
+            raise RunError(_strangers(join, table))
     return {"matches": matches, "buckets": join.buckets}
 
 

@@ -19,6 +19,7 @@ from barycenter.tasks.fuse.kept_columns import check_kept
 from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import unused_ray_keys
 
 log = logging.getLogger(__name__)
 
@@ -39,9 +40,14 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     if not run.unjoined:
         check_kept(run)
         sample_partitions(run)
-    for note in target_notes(run):
+    for note in notes(run):
         log.info("%s", note)
     return run
+
+
+def notes(run: Run) -> list[str]:
+    """What a user should know before the work: of the target and the split, and of keys that are not used."""
+    return [*target_notes(run), *filter(None, [unused_ray_keys(run.job.ray)])]
 
 
 def check_output(storage: Storage) -> None:
@@ -152,7 +158,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "listing": run.listing,
         "unjoined": run.unjoined,
         "target": inspect_target(run).said() if run.job.train is not None else None,
-        "notes": target_notes(run),
+        "notes": notes(run),
         "inputs": inputs,
         "later_seconds": later,
         "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),

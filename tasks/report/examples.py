@@ -1,4 +1,4 @@
-"""What the report shows of single rows: a map of the fused vectors, and neighbours with texts and thumbnails."""
+"""What the report shows of single rows: a map of the fused vectors, and neighbors with texts and thumbnails."""
 
 import base64
 import importlib.util
@@ -23,10 +23,10 @@ from barycenter.tasks.embed.stage import input_columns
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.input_values import Columns, InputValues
 
-_MAP_ROWS, _QUERIES, _NEAREST, _CASES = 2000, 400, 5, 4
-_THUMBNAIL, _QUALITY = 112, 80
-_TEXT = 400
-_GOOD, _BAD = 0.8, 0.2
+_MAP_ROWS, _QUERIES, _NEAREST, _CASES_EACH = 2000, 400, 5, 4
+_THUMBNAIL_PIXELS, _JPEG_QUALITY = 112, 80
+_MAX_TEXT = 400
+_GOOD_AGREEMENT, _BAD_AGREEMENT = 0.8, 0.2
 
 Labels = NDArray[Any]
 
@@ -41,7 +41,7 @@ class ShownRows:
         fused: (n, dim), NaN where a row has no input.
         labels: The target of each row; None where there is no target.
         groups: Rows with equal ones are near-copies.
-        queries: (n,) rows to look up neighbours of: held out, with all inputs.
+        queries: (n,) rows to look up neighbors of: held out, with all inputs.
     """
 
     shards: Sequence[Shard]
@@ -63,7 +63,7 @@ def project_to_plane(shown: ShownRows) -> dict[str, Any]:
         return {}
     rows = evenly_spaced(there.tolist(), _MAP_ROWS)
     vectors = shown.fused[rows].astype(np.float64)
-    method, points = "PCA", _principal(vectors)
+    method, points = "PCA", _principal_components(vectors)
     if importlib.util.find_spec("umap") is not None and len(rows) > 50:
         from umap import UMAP
 
@@ -73,37 +73,37 @@ def project_to_plane(shown: ShownRows) -> dict[str, Any]:
     return {"x": x, "y": y, "label": labels, "method": method}
 
 
-def _principal(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    centred = vectors - vectors.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    points: NDArray[np.float64] = centred @ axes[:, : -min(3, axes.shape[1] + 1) : -1]
+def _principal_components(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    centered = vectors - vectors.mean(axis=0)
+    _, axes = np.linalg.eigh(centered.T @ centered)
+    points: NDArray[np.float64] = centered @ axes[:, : -min(3, axes.shape[1] + 1) : -1]
     if points.shape[1] < 2:
         points = np.hstack([points, np.zeros_like(points)])
     return points * np.where(points[np.abs(points).argmax(axis=0), [0, 1]] < 0, -1.0, 1.0)
 
 
 def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Rows with their nearest neighbours by cosine similarity; near-copies, of the same group, are not counted.
+    """Rows with their nearest neighbors by cosine similarity; near-copies, of the same group, are not counted.
 
-    With a target, as many rows whose neighbours share it (good) as rows whose neighbours do not (bad), each evenly
+    With a target, as many rows whose neighbors share it (good) as rows whose neighbors do not (bad), each evenly
     spaced among those of their kind, so that none is picked by eye.
 
     Returns:
         ``[{key, text, label, thumbnail, good, neighbors: [{key, text, label, thumbnail, similarity}]}]``, and
-        ``{n, share, good, bad}``: rows looked up, how much of their neighbours' labels agree on average, and how many
+        ``{n, share, good, bad}``: rows looked up, how much of their neighbors' labels agree on average, and how many
         rows were good and bad.
     """
     found = _nearest(shown)
     figures: dict[str, Any] = {"n": len(found)}
     agreement = _agreement(shown.labels, found)
     if agreement is not None:
-        good = [row for row, value in agreement.items() if value >= _GOOD]
-        bad = [row for row, value in agreement.items() if value <= _BAD]
+        good = [row for row, value in agreement.items() if value >= _GOOD_AGREEMENT]
+        bad = [row for row, value in agreement.items() if value <= _BAD_AGREEMENT]
         if agreement:
             figures |= {"share": float(np.mean(list(agreement.values()))), "good": len(good), "bad": len(bad)}
-        chosen = [*evenly_spaced(good, _CASES), *evenly_spaced(bad, _CASES)]
+        chosen = [*evenly_spaced(good, _CASES_EACH), *evenly_spaced(bad, _CASES_EACH)]
     else:
-        chosen = evenly_spaced(list(found), _CASES)
+        chosen = evenly_spaced(list(found), _CASES_EACH)
     contents = _contents(run, shown, sorted({row for query in chosen for row in (query, *found[query][0])}))
     cases = []
     for query in chosen:
@@ -111,12 +111,12 @@ def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]],
             contents[row] | {"similarity": round(float(value), 4)} for row, value in zip(*found[query], strict=True)
         ]
         case = contents[query] | {"neighbors": nearest}
-        cases.append(case if agreement is None else case | {"good": agreement[query] >= _GOOD})
+        cases.append(case if agreement is None else case | {"good": agreement[query] >= _GOOD_AGREEMENT})
     return cases, figures
 
 
 def _nearest(shown: ShownRows) -> dict[int, tuple[list[int], list[float]]]:
-    """Of some rows the nearest of all rows, and their similarities."""
+    """{row: its nearest rows of other groups, and their cosine similarities} for evenly spaced rows to look up."""
     there = np.flatnonzero(~np.isnan(shown.fused[:, 0]))
     queries = evenly_spaced(np.flatnonzero(shown.queries & ~np.isnan(shown.fused[:, 0])).tolist(), _QUERIES)
     if len(queries) == 0 or len(there) < 2:
@@ -126,15 +126,15 @@ def _nearest(shown: ShownRows) -> dict[int, tuple[list[int], list[float]]]:
     similarity = unit_rows(shown.fused[queries]) @ unit_rows(shown.fused[there]).T
     similarity[code[queries][:, None] == code[there][None, :]] = -np.inf
     found = {}
-    for query, line in zip(queries, similarity, strict=True):
-        order = np.argsort(-line, kind="stable")[:_NEAREST]
-        order = order[np.isfinite(line[order])]
-        found[query] = (there[order].tolist(), line[order].tolist())
+    for query, similarities in zip(queries, similarity, strict=True):
+        order = np.argsort(-similarities, kind="stable")[:_NEAREST]
+        order = order[np.isfinite(similarities[order])]
+        found[query] = (there[order].tolist(), similarities[order].tolist())
     return found
 
 
 def _agreement(labels: Labels | None, found: dict[int, tuple[list[int], list[float]]]) -> dict[int, float] | None:
-    """How much of its neighbours' labels agrees with each row's own, 0 to 1; None where there are no labels."""
+    """{row: how much of its neighbors' labels agrees with its own, 0 to 1}; None where there are no labels."""
     if labels is None:
         return None
     numbers = all(isinstance(label, float) for label in labels if not is_empty(label))
@@ -174,7 +174,7 @@ def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict
             values = {
                 "key": shown.keys[row],
                 "label": None if shown.labels is None else _label_text(shown.labels[row]),
-                "text": str(text)[:_TEXT] if isinstance(text, str) else None,
+                "text": str(text)[:_MAX_TEXT] if isinstance(text, str) else None,
                 "thumbnail": thumbnail(picture, run.job.limits),
             }
             found[row] = {name: value for name, value in values.items() if value is not None}
@@ -194,12 +194,12 @@ def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None
     if read is None:
         return None
     try:
-        picture = decode(read(), formats=limits.formats, max_pixels=limits.max_pixels, target=_THUMBNAIL)
+        picture = decode(read(), formats=limits.formats, max_pixels=limits.max_pixels, target=_THUMBNAIL_PIXELS)
     except (BadInputError, RunError, OSError):
         return None
-    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    picture.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_QUALITY)
+    picture.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -20,7 +20,7 @@ from barycenter.fusion.alignment import (
     Sample,
     best_space,
     head_fill_ridges,
-    labelled_moments,
+    labeled_moments,
 )
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.alignment.significance import significance_held_out
@@ -180,12 +180,12 @@ def _cross_validated(
         return lambda given: again.fuse(given, average=average, weights=weights)
 
     def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
-        labelled = np.array([not is_empty(label) for label in part_labels])
-        sides = [
+        labeled = np.array([not is_empty(label) for label in part_labels])
+        halves = [
             FoldMoments.of({name: view[rows] for name, view in part.items()}, held_out, np.array(part_groups)[rows])
-            for rows in (labelled, ~labelled)
+            for rows in (labeled, ~labeled)
         ]
-        moments = labelled_moments(*sides)
+        moments = labeled_moments(*halves)
         sample = Sample(part, part_groups, part_labels, target.task)
         ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
         again = type(alignment)(**settings | ridges)
@@ -225,7 +225,7 @@ def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
 def _samples(
     run: Run, fitted: FittedAlignment, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]
 ) -> dict[str, Any]:
-    """The map and the gallery; adds the dimension curve and the neighbours' agreement to the report."""
+    """The map and the gallery; adds the dimension curve and the neighbors' agreement to the report."""
     alignment, (average, weights) = fitted.alignment, fitted.average
     stacked = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
     there, complete = stacked.any(axis=0), stacked.all(axis=0)
@@ -235,9 +235,9 @@ def _samples(
     target = learnable_target(run)
     labels = None if target is None else as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
     if labels is not None and "probe" in report and report["alignment"]["method"] != "none":
-        labelled = np.array([not is_empty(label) for label in labels], dtype=bool)
+        labeled = np.array([not is_empty(label) for label in labels], dtype=bool)
         report["probe"]["dimensions"] = dimension_curve(
-            fused, labels, rows.groups, labelled & there & rows.training, labelled & complete & rows.test,
+            fused, labels, rows.groups, labeled & there & rows.training, labeled & complete & rows.test,
             report["probe"]["task"],
         )  # fmt: skip
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)

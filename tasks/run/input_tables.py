@@ -67,7 +67,9 @@ def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str,
     return corpus
 
 
-def _table(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]) -> JoinTable:
+def _table(
+    input_name: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Mapping[str, InputJob]
+) -> JoinTable:
     columns = dict(kept)
     paths = set()
     for name, part in inputs.items():
@@ -75,4 +77,4 @@ def _table(own: str | None, corpus: Corpus, kept: Mapping[str, str], inputs: Map
             columns[f"{name}.{column}"] = column
         if part.kind == "image":
             paths.add(f"{name}.{part.columns[0]}")
-    return JoinTable(own, corpus, columns, frozenset(paths))
+    return JoinTable(input_name, corpus, columns, frozenset(paths))

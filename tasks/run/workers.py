@@ -1,8 +1,10 @@
 """The workers of a run: actors and training ranks on its Ray cluster, or this process, for tests and notebooks."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from threadpoolctl import threadpool_limits
 
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
 
 class ThisProcess(Cluster):
     """A cluster without Ray: one worker, in the calling process."""
+
+    def allocate_workers(
+        self,
+        workers: int | Literal["auto"] = "auto",  # noqa: ARG002 - there is one
+        threads: int | Literal["auto"] = "auto",
+        gpus: float | Literal["auto"] = "auto",  # noqa: ARG002 - on the CPU
+        rows: int | None = None,
+    ) -> WorkerAllocation:
+        """One worker on the CPU, by default with as many threads as there are CPUs."""
+        return super().allocate_workers(1, threads, 0, rows)
 
     def executor(
         self,
@@ -48,7 +60,31 @@ class ThisProcess(Cluster):
             return loop(LocalContext(), config)
 
 
-THIS_PROCESS = ThisProcess("this process", (Node(float(os.cpu_count() or 1), 0.0),))
+THIS_PROCESS = ThisProcess("none", (Node(float(os.cpu_count() or 1), 0.0),))
+
+
+@contextmanager
+def open_cluster(address: str) -> Iterator[Cluster]:
+    """The workers at ``ray.address`` for the length of the block: this process for ``none``, else a Ray cluster.
+
+    Ray is imported only where it is used. Errors are those of :func:`barycenter.infra.ray.connection.connect`.
+    """
+    if address == "none":
+        yield THIS_PROCESS
+        return
+    from barycenter.infra.ray.connection import connect
+
+    with connect(address) as cluster:
+        yield cluster
+
+
+def unused_ray_keys(ray: RayJob) -> str | None:
+    """Says which keys a run in the calling process does not use; None where there are none."""
+    wanted = {"workers": ray.workers not in ("auto", 1), "gpus_per_worker": ray.gpus_per_worker not in ("auto", 0)}
+    given = [f"ray.{key}: {getattr(ray, key):g}" for key, asked in wanted.items() if asked]
+    if ray.address != "none" or not given:
+        return None
+    return f"ray.address none: one worker, in this process and on its CPUs; not used: {', '.join(given)}"
 
 
 def block_workers(cluster: Cluster, ray: RayJob, blocks: int) -> WorkerAllocation:

@@ -8,7 +8,6 @@ import pytest
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.manifests import read_manifest, verify
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.embed.stage import embed_input
@@ -16,10 +15,9 @@ from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.report.stage import write_report
+from barycenter.tasks.run.workers import THIS_PROCESS
 from tests.chaos.strikes import digests, temporary_files
 from tests.flows.corpora import output, text_and_vector_job, text_and_vector_rows, write_lines
-
-pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 
 
 @pytest.fixture
@@ -54,32 +52,31 @@ def test_a_full_disk_is_one_line_in_every_stage_and_resumed(small_disk, tmp_path
     data = text_and_vector_job(corpus, small_disk / "out", "full", train={"target": "label"})
     run = prepare(Job.model_validate(data))
     known = {}
-    with connect() as cluster:
 
-        def fuse():
-            fitted = fit_alignment(run, cluster)[0]
-            known["fitted"] = fitted
-            known["manifest"], _ = fuse_features(run, cluster, fitted, "mean", None)
+    def fuse():
+        fitted = fit_alignment(run, THIS_PROCESS)[0]
+        known["fitted"] = fitted
+        known["manifest"], _ = fuse_features(run, THIS_PROCESS, fitted, "mean", None)
 
-        def report():
-            return write_report(run, known["fitted"], known["manifest"], {}, known["head"])
+    def report():
+        return write_report(run, known["fitted"], known["manifest"], {}, known["head"])
 
-        def train():
-            known["head"], _ = train_head(run, known["manifest"])
+    def train():
+        known["head"], _ = train_head(run, known["manifest"])
 
-        stages = {
-            "embed text": lambda: embed_input(run, "text", cluster),
-            "embed vec": lambda: embed_input(run, "vec", cluster),
-            "fit": lambda: fit_alignment(run, cluster),
-            "fuse": fuse,
-            "train": train,
-            "report": report,
-        }
-        for name, stage in stages.items():
-            with full(small_disk), pytest.raises(RunError, match="no space left on") as caught:
-                stage()
-            assert "\n" not in str(caught.value), name
-            assert temporary_files(output(data)) == [], name
+    stages = {
+        "embed text": lambda: embed_input(run, "text", THIS_PROCESS),
+        "embed vec": lambda: embed_input(run, "vec", THIS_PROCESS),
+        "fit": lambda: fit_alignment(run, THIS_PROCESS),
+        "fuse": fuse,
+        "train": train,
+        "report": report,
+    }
+    for name, stage in stages.items():
+        with full(small_disk), pytest.raises(RunError, match="no space left on") as caught:
             stage()
+        assert "\n" not in str(caught.value), name
+        assert temporary_files(output(data)) == [], name
+        stage()
     assert verify(output(data), read_manifest(output(data))) == []
     assert len(digests(small_disk / "out")) == 1

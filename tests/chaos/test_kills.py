@@ -1,51 +1,83 @@
-"""The short form of the kill matrix: workers killed in every stage, a driver killed twice, two runs at once."""
+"""The short form of the kill matrix: workers killed in every stage, a driver, Prefect's server; two runs at once.
+
+A node is killed in `tests/infra/dispatch/test_machines.py`, an S3 server in `test_s3.py`; `make chaos` kills at random.
+"""
 
 import os
 import signal
+import subprocess
+import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 import ray
-from prefect.settings import PREFECT_API_URL
 
 from barycenter.infra.versions.manifests import read_manifest, verify, versions
 from tests.chaos.strikes import checked, digests, last_line, prefix, stamps
-from tests.chaos.world import actors, start_run, wait_until
+from tests.chaos.world import ROOT, PrefectServer, actors, start_run, wait_until
 from tests.flows.corpora import (
     output,
-    run_pipeline,
+    run_here,
+    run_on_ray,
     text_and_vector_job,
     text_and_vector_rows,
     write_job,
     write_lines,
 )
 
-pytestmark = [pytest.mark.usefixtures("ray_session", "prefect_server"), pytest.mark.slow]
+ROWS = 200
+PLAIN = """
+import sys
+from barycenter.infra.job.loader import load_job
+from barycenter.tasks.pipeline import run_job
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.workers import THIS_PROCESS
 
-ROWS = 400
+run_job(prepare(load_job(sys.argv[1])), THIS_PROCESS)
+"""
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory, ray_session, prefect_server):
+def place(tmp_path_factory):
     """Makes jobs over one corpus; the first was run undisturbed and says what all must end with."""
     folder = tmp_path_factory.mktemp("kills")
     corpus = write_lines(folder / "rows.jsonl", text_and_vector_rows(ROWS))
-    ray_section = {"address": ray.get_runtime_context().gcs_address, "workers": 2, "threads_per_worker": 1}
 
-    def job(name, **sections):
+    def job(name, address="none", **sections):
         out = folder / name
-        return text_and_vector_job(corpus, out, "chaos", ray=ray_section, train={"target": "label"}, **sections), out
+        workers = {"address": address, "workers": 2, "threads_per_worker": 1}
+        return text_and_vector_job(corpus, out, "chaos", ray=workers, train={"target": "label"}, **sections), out
 
     data, out = job("undisturbed")
-    run_pipeline(data)
+    run_here(data)
     return job, digests(out)
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A Prefect server of these tests' own."""
+    server = PrefectServer(tmp_path_factory.mktemp("prefect"))
+    yield server
+    with suppress(ProcessLookupError):
+        server.kill()
+
+
+def run_all(*paths):
+    """Runs jobs side by side, each in a process of its own without Ray and Prefect: what they said, and exit codes."""
+    runs = [
+        subprocess.Popen([sys.executable, "-c", PLAIN, str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        for path in paths
+    ]
+    with ThreadPoolExecutor(len(runs)) as pool:
+        return list(pool.map(lambda run: (run.communicate()[1], run.returncode), runs))
+
+
+@pytest.mark.usefixtures("ray_session")
 def test_a_worker_killed_in_every_stage_costs_nothing(place):
     job, expected = place
-    data, out = job("workers")
+    data, out = job("workers", "auto")
     killed: list[str] = []
 
     def kill():
@@ -57,7 +89,7 @@ def test_a_worker_killed_in_every_stage_costs_nothing(place):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    report = run_pipeline(data)
+    report = run_on_ray(data)
     killer.join()
     assert len(killed) == 4, killed
     assert report["rows"]["written"] == ROWS
@@ -65,23 +97,31 @@ def test_a_worker_killed_in_every_stage_costs_nothing(place):
     assert wait_until(lambda: not actors("chaos"), 30)
 
 
-def test_a_driver_killed_twice_goes_on_where_it_was(place):
+@pytest.mark.usefixtures("ray_session")
+def test_a_killed_driver_and_a_killed_prefect_server_cost_nothing(place, server):
     job, expected = place
-    data, out = job("drivers")
+    data, out = job("drivers", ray.get_runtime_context().gcs_address)
     path = write_job(out.with_suffix(".yaml"), data)
-    url = PREFECT_API_URL.value()
-    for moment in (lambda: len(stamps(out)) >= 3, lambda: actors(prefix("fuse"))):
-        before = stamps(out)
-        driver = start_run(path, url)
-        assert wait_until(lambda moment=moment, driver=driver: moment() or driver.poll() is not None)
-        driver.kill()
-        _, errors = driver.communicate()
-        assert driver.returncode == -signal.SIGKILL, last_line(errors)
-        assert wait_until(lambda: not actors("chaos"), 60)
-        assert before.items() <= stamps(out).items()
+    driver = start_run(path, server.url)
+    assert wait_until(lambda: len(stamps(out)) >= 3 or driver.poll() is not None)
+    driver.kill()
+    _, errors = driver.communicate()
+    assert driver.returncode == -signal.SIGKILL, last_line(errors)
+    assert wait_until(lambda: not actors("chaos"), 60)
+    before = stamps(out)
+    assert len(before) >= 3
+
+    run = start_run(path, server.url)
+    assert wait_until(lambda: len(stamps(out)) > len(before) or run.poll() is not None)
+    server.kill()
+    _, errors = run.communicate()
+    assert run.returncode == 1
+    assert "the Prefect server went away" in last_line(errors)
+    assert before.items() <= stamps(out).items()
+    assert wait_until(lambda: not actors("chaos"), 60)
     done = stamps(out)
-    assert len(done) == 2 * ROWS // 20
-    report = run_pipeline(data)
+    assert len(done) == 2 * ROWS // 20, "the work goes on to its end"
+    report = run_here(data)
     assert stamps(out) == done
     assert report["speed"]["embed text"]["rows"] == report["speed"]["embed vec"]["rows"] == 0
     assert checked(out, expected) == []
@@ -94,17 +134,14 @@ def test_two_runs_at_once_leave_one_whole_version(place):
     other = write_job(
         out.with_name("other.yaml"), job("twins", alignment={"method": "pca", "dim": 6})[0] | {"name": "chaos-other"}
     )
-    url = PREFECT_API_URL.value()
-    runs = [start_run(path, url), start_run(other, url)]
-    with ThreadPoolExecutor(2) as pool:
-        ends = list(pool.map(lambda run: (run.communicate()[1], run.returncode), runs))
+    ends = run_all(path, other)
     lost = [errors for errors, code in ends if code]
     assert len(lost) <= 1, ends
     assert all("another run committed version" in errors for errors in lost), lost
     storage = output(data)
     for number in versions(storage):
         assert verify(storage, read_manifest(storage, number)) == []
-    run_pipeline(data)
+    run_here(data)
     assert verify(storage, read_manifest(storage)) == []
     version = read_manifest(storage).version
     assert {path: content for path, content in digests(out).items() if version in path} == expected
@@ -114,12 +151,7 @@ def test_two_runs_of_one_job_at_once_both_end_well_or_one_says_why(place):
     job, expected = place
     data, out = job("same")
     path = write_job(out.with_suffix(".yaml"), data)
-    runs = []
-    for _ in range(2):
-        runs.append(start_run(path, PREFECT_API_URL.value()))
-        time.sleep(0.2)
-    with ThreadPoolExecutor(2) as pool:
-        ends = list(pool.map(lambda run: (run.communicate()[1], run.returncode), runs))
+    ends = run_all(path, path)
     assert [code for _, code in ends] == [0, 0], [last_line(errors) for errors, _ in ends]
     assert versions(output(data)) == [1]
     assert checked(out, expected) == []

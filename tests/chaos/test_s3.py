@@ -11,9 +11,7 @@ from barycenter.infra.demo import demo_job, write_demo_corpus
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import read_manifest, verify
 from tests.chaos.faults import Flaky, serve
-from tests.flows.corpora import run_pipeline
-
-pytestmark = [pytest.mark.usefixtures("ray_session", "prefect_server", "s3_server"), pytest.mark.slow]
+from tests.flows.corpora import run_here
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +40,7 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
 
     corpus, folder = demo
     local = job(corpus, folder / "out")
-    run_pipeline(local)
+    run_here(local)
     client = boto3.client("s3", endpoint_url=s3_server)
     for path in corpus.parent.rglob("*"):
         if path.is_file():
@@ -68,7 +66,7 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
     vanishing = threading.Thread(target=vanish)
     vanishing.start()
     try:
-        report = run_pipeline(remote)
+        report = run_here(remote)
     finally:
         vanishing.join()
         for server, _ in servers:
@@ -83,7 +81,7 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
     other = next(path for path in sorted(corpus.parent.rglob("*.png"), reverse=True) if path.stat().st_size > 100)
     client.upload_file(str(other), s3_bucket, f"corpus/{changed.relative_to(corpus.parent)}")
     remote["storage"] = {"endpoint_url": s3_server}
-    assert run_pipeline(remote)["speed"]["embed image"]["rows"] == 0
-    again = run_pipeline(remote, recheck=True)
+    assert run_here(remote)["speed"]["embed image"]["rows"] == 0
+    again = run_here(remote, recheck=True)
     assert (again["speed"]["embed image"]["shards"], again["speed"]["embed text"]["rows"]) == (1, 0)
     assert again["version"] != report["version"]

@@ -3,8 +3,10 @@
 import copy
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +28,12 @@ def write_lines(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
 def text_and_vector_rows(count: int, *, first: int = 0, width: int = 6, seed: int = 0) -> list[dict[str, Any]]:
     """Rows of a text and a vector that share a class, so that there is something to align."""
     rng = np.random.default_rng([seed, first])
-    centres = np.random.default_rng(seed).normal(size=(3, width))
+    centers = np.random.default_rng(seed).normal(size=(3, width))
     rows = []
     for number in range(first, first + count):
         label = int(rng.integers(3))
         words = [*WORDS[4 * label : 4 * label + 2], *rng.choice(WORDS, 2)]
-        vector = centres[label] + 0.3 * rng.normal(size=width)
+        vector = centers[label] + 0.3 * rng.normal(size=width)
         rows.append(
             {
                 "id": f"r{number:04d}",
@@ -67,7 +69,34 @@ def write_job(path: Path, data: dict[str, Any]) -> Path:
     return path
 
 
+def run_here(data: dict[str, Any], *, drawn: bool = False, **flags: bool) -> dict[str, Any]:
+    """The report of the whole job, run in this process: for what neither Ray nor Prefect has a part in.
+
+    Its figures and its page are made only if they are to be ``drawn``.
+    """
+    from barycenter.tasks.pipeline import run_job
+    from barycenter.tasks.planning.plan import prepare
+    from barycenter.tasks.run.workers import THIS_PROCESS
+
+    with ExitStack() as stack:
+        if not drawn:
+            stack.enter_context(mock.patch("barycenter.tasks.report.rendering.figures.plots", return_value={}))
+            stack.enter_context(mock.patch("barycenter.tasks.report.stage.html", return_value=""))
+        return run_job(prepare(Job.model_validate(data), **flags), THIS_PROCESS)
+
+
+def run_on_ray(data: dict[str, Any], **flags: bool) -> dict[str, Any]:
+    """The same on the Ray of ``ray_session``, without Prefect."""
+    from barycenter.infra.ray.connection import connect
+    from barycenter.tasks.pipeline import run_job
+    from barycenter.tasks.planning.plan import prepare
+
+    with connect("auto") as cluster:
+        return run_job(prepare(Job.model_validate(data), **flags), cluster)
+
+
 def run_pipeline(data: dict[str, Any], **flags: bool) -> dict[str, Any]:
+    """The same as a user runs it: the flow, on the server of ``prefect_server``, its workers at ``ray.address``."""
     from barycenter.flows.pipeline import pipeline
 
     report: dict[str, Any] = pipeline(Job.model_validate(data), **flags)

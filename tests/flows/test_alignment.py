@@ -8,11 +8,9 @@ import pytest
 from barycenter.fusion.alignment import CHOICES
 from tests.flows import corpora
 
-pytestmark = pytest.mark.usefixtures("ray_session", "prefect_server")
-
 
 @pytest.fixture(scope="module")
-def chosen(tmp_path_factory, ray_session, prefect_server):
+def chosen(tmp_path_factory):
     """A job with a third input of pure noise, run with every choice left to `auto`."""
     folder = tmp_path_factory.mktemp("chosen")
     rng = np.random.default_rng(0)
@@ -24,7 +22,7 @@ def chosen(tmp_path_factory, ray_session, prefect_server):
     job = corpora.text_and_vector_job(corpus, folder / "out", "chosen", train={"target": "label"})
     job["inputs"]["noise"] = {"kind": "vector", "column": "noise", "batch": 16}
     job["corpus"]["rows_per_shard"] = 120
-    return job, corpora.run_pipeline(job)
+    return job, corpora.run_here(job)
 
 
 def test_the_report_says_what_was_tried_and_what_won(chosen):
@@ -61,7 +59,7 @@ def test_another_run_borrows_alignment_and_average(chosen, tmp_path):
     other["corpus"]["path"] = str(corpora.write_lines(tmp_path / "rows.jsonl", rows))
     other["alignment"] = {"from": job["output"]["path"]}
     del other["train"]
-    borrowed = corpora.run_pipeline(other)
+    borrowed = corpora.run_here(other)
     assert borrowed["alignment"]["chosen_by"] == "alignment.from"
     for key in ("method", "dim", "average", "weights"):
         assert borrowed["alignment"][key] == report["alignment"][key]

@@ -1,6 +1,5 @@
 """Runs that are stopped: from Prefect, and by SIGTERM. Their workers end, and what was done stays done."""
 
-import json
 import os
 import signal
 import subprocess
@@ -13,6 +12,10 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
+from barycenter.infra.job.loader import load_job
+from barycenter.tasks.pipeline import PLAIN
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.workers import THIS_PROCESS
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 from tests.infra.dispatch.test_api import wait_until
 
@@ -97,7 +100,6 @@ def test_a_stopped_run_leaves_no_worker_and_goes_on_later(tmp_path, how):
     assert 0 < kept < 40
     final = state_of(f"embed {name}").state
     assert final.is_cancelled() if how == "prefect" else final.is_crashed()
-    again = [sys.executable, "-m", "barycenter.flows.cli", "embed", str(job)]
-    figures = json.loads(subprocess.check_output(again, env=environment, text=True))
+    figures = PLAIN.embed_inputs(prepare(load_job(job)), THIS_PROCESS)
     assert sum(part["shards_done_before"] for part in figures.values()) == kept
     assert len(list(done.rglob("*.parquet"))) == 40

@@ -73,7 +73,7 @@ def test_a_missing_column(command):
 
 
 def test_a_missing_kept_column(command):
-    refused(command(change=lambda job: job["corpus"].update(keep=["label", "colour"])), "corpus.keep: ", "colour")
+    refused(command(change=lambda job: job["corpus"].update(keep=["label", "color"])), "corpus.keep: ", "color")
 
 
 def test_a_missing_key_column(command):

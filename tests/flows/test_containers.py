@@ -5,26 +5,20 @@ Files end where shards do: moments are gathered shard by shard, so other shards 
 
 import fsspec
 import pytest
-from prefect import flow
 
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import connect
+from barycenter.tasks.pipeline import PLAIN
 from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.workers import THIS_PROCESS
 from tests.flows.corpora import read_features
 from tests.infra.corpus.formats.test_detection import FORMS, ROWS, write
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
 
-
-@flow
 def features(data):
     """Embeds, aligns and fuses; no report."""
-    from barycenter.tasks.pipeline import PLAIN
-
     run = prepare(Job.model_validate(data))
-    with connect("local") as cluster:
-        PLAIN.embed_inputs(run, cluster)
-        PLAIN.fuse_inputs(run, cluster)
+    PLAIN.embed_inputs(run, THIS_PROCESS)
+    PLAIN.fuse_inputs(run, THIS_PROCESS)
     return read_features(data)
 
 

@@ -14,9 +14,7 @@ from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.tasks.planning.plan import describe_plan, prepare
-from tests.flows.corpora import WORDS, output, read_features, run_pipeline, vectors, write_lines
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
+from tests.flows.corpora import WORDS, output, read_features, run_here, vectors, write_lines
 
 ROWS, PICTURES = 120, 8
 
@@ -76,7 +74,7 @@ def done(corpus, tmp_path_factory):
         "output": {"path": str(tmp_path_factory.mktemp("six"))},
         "ray": {"workers": 1, "threads_per_worker": 1},
     }
-    return job, run_pipeline(job)
+    return job, run_here(job)
 
 
 def embedded(job, name):

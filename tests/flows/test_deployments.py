@@ -64,7 +64,7 @@ def test_the_zombie_automation_outlasts_every_heartbeat():
     assert action.state == "CRASHED"
 
 
-@pytest.mark.usefixtures("ray_session", "prefect_server")
+@pytest.mark.usefixtures("prefect_server")
 def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path, monkeypatch):
     emitted = []
 
@@ -75,7 +75,8 @@ def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path,
     monkeypatch.setattr(artifacts, "emit_event", emit)
     folder = tmp_path / "corpus"
     write_lines(folder / "monday.jsonl", text_and_vector_rows(60))
-    job = str(write_job(tmp_path / "job.yaml", text_and_vector_job(folder, tmp_path / "out", "nightly")))
+    data = text_and_vector_job(folder, tmp_path / "out", "nightly", ray={"address": "none"})
+    job = str(write_job(tmp_path / "job.yaml", data))
     first = pipeline(job)
     reader = FusedDataset(str(tmp_path / "out"), batch_size=16)
     batches = iter(reader)

@@ -8,20 +8,18 @@ from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
 from barycenter.flows.downstream import HeadConfig, downstream
-from barycenter.flows.pipeline import pipeline
 from barycenter.fusion.dataset import FusedRows
 from barycenter.fusion.fuser import Fuser
-from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import read_manifest
-from barycenter.tasks.data.labelled_rows import HeadInputs, read_file
+from barycenter.tasks.data.labeled_rows import HeadInputs, read_file
 from barycenter.tasks.heads.predict import find_head
 from barycenter.tasks.heads.stage import load_head
-from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
+from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_rows, write_lines
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, ray_session, prefect_server):
+def trained(tmp_path_factory):
     """A run with a gated head whose features hold no aligned vectors, partitioned, some inputs missing."""
     folder = tmp_path_factory.mktemp("gated")
     rows = text_and_vector_rows(120)
@@ -33,7 +31,7 @@ def trained(tmp_path_factory, ray_session, prefect_server):
     job = text_and_vector_job(
         corpus, folder / "out", "gated", train={"target": "label", "head": "gated"}, output={"partition_by": ["label"]}
     )
-    return folder / "out", rows, pipeline(Job.model_validate(job))
+    return folder / "out", rows, run_here(job)
 
 
 def test_the_job_trains_the_head_it_names(trained):
@@ -91,7 +89,7 @@ def test_what_predict_cannot_find_is_reported(trained, tmp_path):
         assert len(result.stderr.strip().splitlines()) == 1
 
 
-def test_another_team_trains_from_the_manifest_alone(trained, tmp_path):
+def test_another_team_trains_from_the_manifest_alone(trained, prefect_server, tmp_path):
     out, _, _ = trained
     made = downstream(dataset=str(out), head={"train": {"target": "label"}}, out=str(tmp_path / "theirs"))
     assert made["metrics"]["head"] == "linear"
@@ -100,8 +98,8 @@ def test_another_team_trains_from_the_manifest_alone(trained, tmp_path):
     assert Path(made["predictions"]["path"]).is_file()
     assert load_head(Storage(made["head"]), "").task_ == "classification"
     assert len(list(out.glob("head/*/*"))) == 1, "the data set itself is left alone"
-    with pytest.raises(Exception, match=r"train.target: 'colour' is no column of the features; they keep label"):
-        downstream(str(out), HeadConfig(train={"target": "colour"}), str(tmp_path / "theirs"))
+    with pytest.raises(Exception, match=r"train.target: 'color' is no column of the features; they keep label"):
+        downstream(str(out), HeadConfig(train={"target": "color"}), str(tmp_path / "theirs"))
 
 
 def test_new_rows_get_the_vectors_that_the_job_wrote(trained):

@@ -44,7 +44,7 @@ def opened(monkeypatch):
 def test_a_command_opens_its_corpus_once(job_path, opened, monkeypatch, command):
     runs = []
 
-    def run_flow(module, name, job, *, ray=True, **flags):
+    def run_flow(module, name, job, *, workers=True, **flags):
         runs.append(prepared(job.resolved(job_path.parent), **flags))
         return {}
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on tiny corpora, on a real Ray and a real Prefect server."""
+"""The whole pipeline on tiny corpora: one job on a real Ray and Prefect server, its variations in this process."""
 
 import json
 import time
@@ -26,14 +26,14 @@ from barycenter.infra.versions.manifests import read_manifest, verify, versions
 from tests.flows.corpora import (
     output,
     read_features,
+    run_here,
+    run_on_ray,
     run_pipeline,
     text_and_vector_job,
     text_and_vector_rows,
     vectors,
     write_lines,
 )
-
-pytestmark = pytest.mark.usefixtures("ray_session", "prefect_server")
 
 ROWS = 150
 
@@ -69,7 +69,7 @@ def test_none_is_the_average_itself(two_vectors, average, tmp_path):
         "output": {"path": str(tmp_path)},
         "ray": {"workers": 1, "threads_per_worker": 1},
     }
-    report = run_pipeline(job)
+    report = run_here(job)
     features = read_features(job)
     assert report["rows"]["written"] == features.num_rows == 60
     assert features.column("id").to_pylist() == [f"v{row}" for row in range(60)]
@@ -79,12 +79,12 @@ def test_none_is_the_average_itself(two_vectors, average, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def catalogue(tmp_path_factory, ray_session, prefect_server):
+def catalog(tmp_path_factory, ray_session, prefect_server):
     """The demo's corpus, smaller and partitioned: its job and its report."""
-    folder = tmp_path_factory.mktemp("catalogue")
+    folder = tmp_path_factory.mktemp("catalog")
     corpus = write_demo_corpus(folder / "corpus", rows=ROWS)
     job = demo_job(corpus, folder / "out")
-    job |= {"name": "catalogue", "alignment": {"dim": 24}}
+    job |= {"name": "catalog", "alignment": {"dim": 24}}
     job["corpus"] |= {"rows_per_shard": 60}
     job["output"] |= {"partition_by": ["label"]}
     job["inputs"]["text"]["batch"], job["inputs"]["image"]["batch"] = 512, 16
@@ -92,8 +92,8 @@ def catalogue(tmp_path_factory, ray_session, prefect_server):
     return job, run_pipeline(job)
 
 
-def test_report_json_has_every_key(catalogue):
-    job, returned = catalogue
+def test_report_json_has_every_key(catalog):
+    job, returned = catalog
     report = json.loads(output(job).read("report/report.json"))
     assert report == json.loads(json.dumps(returned))
     assert set(report["rows"]) >= {"read", "written", "rejected", "missing", "bad"}
@@ -118,8 +118,8 @@ def test_report_json_has_every_key(catalogue):
     assert report["speed"]["embed text"]["rows"] == ROWS
 
 
-def test_rows_add_up_and_every_reader_counts_them(catalogue):
-    job, report = catalogue
+def test_rows_add_up_and_every_reader_counts_them(catalog):
+    job, report = catalog
     rows = report["rows"]
     assert rows["read"] == ROWS == rows["written"] + rows["rejected"]
     folder = Path(job["output"]["path"]) / "features" / report["version"]
@@ -133,8 +133,8 @@ def test_rows_add_up_and_every_reader_counts_them(catalogue):
         assert table.column(f"has_{name}").to_pylist().count(False) == rows["missing"][name]
 
 
-def test_bad_inputs_are_listed_with_their_reason(catalogue):
-    job, report = catalogue
+def test_bad_inputs_are_listed_with_their_reason(catalog):
+    job, report = catalog
     rejects = pa.concat_tables(output(job).read_table(path) for path in read_manifest(output(job)).rejects)
     assert set(rejects.column_names) >= {"key", "input", "reason", "detail", "source"}
     assert rejects.num_rows == sum(report["rows"]["bad"].values())
@@ -147,8 +147,8 @@ def test_bad_inputs_are_listed_with_their_reason(catalogue):
     assert images >= {"null", "file_missing", "truncated"}
 
 
-def test_partitions_hold_their_rows(catalogue):
-    job, report = catalogue
+def test_partitions_hold_their_rows(catalog):
+    job, report = catalog
     lines = [json.loads(line) for line in Path(job["corpus"]["path"]).read_text().splitlines()]
     labels = {line["id"]: line["label"] for line in lines}
     folder = Path(job["output"]["path"]) / "features" / report["version"]
@@ -161,8 +161,8 @@ def test_partitions_hold_their_rows(catalogue):
     assert set(pq.read_table(first, partitioning=None).column("label").to_pylist()) == {unquote(first.parent.name[6:])}
 
 
-def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
-    job, _ = catalogue
+def test_the_manifest_verifies_and_damage_shows(catalog, tmp_path):
+    job, _ = catalog
     storage = output(job)
     manifest = read_manifest(storage)
     assert verify(storage, manifest) == []
@@ -176,8 +176,8 @@ def test_the_manifest_verifies_and_damage_shows(catalogue, tmp_path):
         path.write_bytes(content)
 
 
-def test_feature_metadata_says_no_path_and_no_time(catalogue):
-    job, _ = catalogue
+def test_feature_metadata_says_no_path_and_no_time(catalog):
+    job, _ = catalog
     folder = Path(job["output"]["path"])
     metadata = pq.read_schema(folder / read_manifest(output(job)).files[0].path).metadata
     text = b" ".join(metadata.values())
@@ -186,15 +186,15 @@ def test_feature_metadata_says_no_path_and_no_time(catalogue):
     assert read_manifest(output(job)).alignment_id.encode() in text
 
 
-def test_pages_and_pictures_of_the_report_are_there(catalogue):
-    job, _ = catalogue
+def test_pages_and_pictures_of_the_report_are_there(catalog):
+    job, _ = catalog
     folder = Path(job["output"]["path"]) / "report"
     assert (folder / "report.html").stat().st_size > 1000
     assert list(folder.glob("*.png"))
 
 
-def test_the_server_knows_the_run_its_tasks_and_the_report(catalogue):
-    job, report = catalogue
+def test_the_server_knows_the_run_its_tasks_and_the_report(catalog):
+    job, report = catalog
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[job["name"]])))
         assert runs
@@ -218,11 +218,11 @@ def test_the_server_knows_the_run_its_tasks_and_the_report(catalogue):
     assert f"{report['rows']['written']:,}" in str(artifacts[0].data)
 
 
-def test_a_rerun_embeds_nothing_and_commits_nothing(catalogue):
-    job, first = catalogue
+def test_a_rerun_embeds_nothing_and_commits_nothing(catalog):
+    job, first = catalog
     storage = output(job)
     before = {path.name: path.stat().st_mtime_ns for path in Path(job["output"]["path"], "features").rglob("*.parquet")}
-    again = run_pipeline(job)
+    again = run_here(job)
     assert again["speed"]["embed text"]["rows"] == again["speed"]["embed image"]["rows"] == 0
     assert again["version"] == first["version"]
     assert again["rows"] == first["rows"]
@@ -236,12 +236,12 @@ def test_a_changed_file_embeds_only_its_shards(tmp_path):
     write_lines(folder / "a.jsonl", text_and_vector_rows(60))
     write_lines(folder / "b.jsonl", text_and_vector_rows(50, first=60))
     job = text_and_vector_job(folder, tmp_path / "out", "two files")
-    first = run_pipeline(job)
+    first = run_here(job)
     assert first["speed"]["embed text"]["rows"] == 110
     write_lines(
         folder / "b.jsonl", [row | {"text": row["text"] + " again"} for row in text_and_vector_rows(45, first=60)]
     )
-    second = run_pipeline(job)
+    second = run_here(job)
     assert second["speed"]["embed text"]["rows"] == second["speed"]["embed vec"]["rows"] == 45
     assert second["speed"]["embed text"]["shards"] == 3
     assert second["rows"]["read"] == 105
@@ -269,7 +269,7 @@ def flawed(tmp_path_factory):
 
 def test_keep_writes_what_has_one_good_input(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "keep", output={"keep_aligned": True, "dtype": "float16"})
-    rows = run_pipeline(job)["rows"]
+    rows = run_here(job)["rows"]
     assert (rows["read"], rows["written"], rows["rejected"]) == (40, 35, 5)
     assert rows["missing"] == {"text": 4, "vec": 1}
     bad = {"duplicate_key": 2, "null_key": 2, "null": 6, "wrong_length": 1}
@@ -287,7 +287,7 @@ def test_keep_writes_what_has_one_good_input(flawed, tmp_path):
 
 def test_drop_writes_complete_rows_only(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "drop") | {"on_bad_input": "drop"}
-    rows = run_pipeline(job)["rows"]
+    rows = run_here(job)["rows"]
     assert (rows["read"], rows["written"], rows["rejected"]) == (40, 30, 10)
     assert rows["missing"] == {"text": 0, "vec": 0}
     assert all(read_features(job).column("has_text").to_pylist())
@@ -296,7 +296,7 @@ def test_drop_writes_complete_rows_only(flawed, tmp_path):
 def test_fail_stops_before_the_commit(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "fail") | {"on_bad_input": "fail"}
     with pytest.raises(RunError, match="on_bad_input"):
-        run_pipeline(job)
+        run_here(job)
     assert versions(output(job)) == []
     assert not output(job).exists("manifest.json")
 
@@ -304,21 +304,22 @@ def test_fail_stops_before_the_commit(flawed, tmp_path):
 def test_too_many_bad_inputs_stop_before_the_commit(flawed, tmp_path):
     job = text_and_vector_job(flawed, tmp_path, "loss") | {"limits": {"max_bad_fraction": 0.1}}
     with pytest.raises(RunError, match=r"limits\.max_bad_fraction is 0\.1.*nothing was committed"):
-        run_pipeline(job)
+        run_here(job)
     assert versions(output(job)) == []
     assert not output(job).exists("manifest.json")
-    report = run_pipeline(job | {"limits": {"max_bad_fraction": 0.5}})
+    report = run_here(job | {"limits": {"max_bad_fraction": 0.5}})
     assert report["speed"]["embed text"]["rows"] == 0
     assert report["rows"]["written"] == 35
 
 
+@pytest.mark.usefixtures("ray_session")
 def test_the_worker_count_changes_no_byte(tmp_path):
     corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(120))
     contents = []
     for workers in (1, 2):
         ray = {"workers": workers, "threads_per_worker": 1}
         job = text_and_vector_job(corpus, tmp_path / f"out{workers}", "workers", ray=ray)
-        report = run_pipeline(job)
+        report = run_on_ray(job)
         assert report["speed"]["embed text"]["workers"] == workers
         files = sorted(Path(job["output"]["path"]).glob("features/**/*.parquet"))
         contents.append({str(path.relative_to(job["output"]["path"])): path.read_bytes() for path in files})
@@ -331,7 +332,7 @@ def test_a_corpus_without_a_key_column_gets_keys(tmp_path):
     corpus = write_lines(tmp_path / "rows.jsonl", rows)
     job = text_and_vector_job(corpus, tmp_path / "out", "keyless")
     job["corpus"].pop("key")
-    run_pipeline(job)
+    run_here(job)
     keys = read_features(job).column("key").to_pylist()
     assert len(set(keys)) == 60
     assert all("rows.jsonl" in key for key in keys)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from barycenter.flows.cli import app
 from tests.flows.corpora import write_job, write_lines
 
-pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.usefixtures("ray_session", "prefect_server")]
+pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.usefixtures("prefect_server")]
 
 
 def test_minilm_and_mobilenet_on_emoji(shared, minilm, tmp_path):
@@ -40,7 +40,7 @@ def test_minilm_and_mobilenet_on_emoji(shared, minilm, tmp_path):
         "output": {"path": str(tmp_path / "out")},
         "limits": {"outside_corpus": True},
         "train": {"target": "label", "group_by": "base"},
-        "ray": {"workers": 1, "threads_per_worker": 2},
+        "ray": {"address": "none", "threads_per_worker": 2},
     }
     result = CliRunner().invoke(app, ["run", str(write_job(tmp_path / "job.yaml", job))])
     assert result.exit_code == 0, result.output

@@ -11,9 +11,7 @@ from typer.testing import CliRunner
 import barycenter.tasks.report.stage
 from barycenter.flows.cli import app
 from tests.browser import DESKTOP, PHONE, chromium, opened
-from tests.flows.corpora import run_pipeline, write_job, write_lines
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_session", "prefect_server")]
+from tests.flows.corpora import run_here, write_job, write_lines
 
 ROWS = 200
 HOSTILE = (
@@ -36,8 +34,8 @@ def hostile(tmp_path_factory):
     (folder / "images").mkdir()
     rows = []
     for number in range(ROWS):
-        colour = tuple(int(value) for value in rng.integers(0, 256, 3))
-        picture = Image.new("RGB", (24, 24), colour)
+        color = tuple(int(value) for value in rng.integers(0, 256, 3))
+        picture = Image.new("RGB", (24, 24), color)
         picture.save(folder / "images" / f"{number}.png")
         words = rng.choice(["red", "small", "new", "kite"], 3)
         rows.append(
@@ -61,7 +59,7 @@ def hostile(tmp_path_factory):
         "train": {"target": "label"},
         "ray": {"workers": 1, "threads_per_worker": 1},
     }
-    return job, run_pipeline(job), folder / "out"
+    return job, run_here(job, drawn=True), folder / "out"
 
 
 def test_labels_drawn_by_lot_are_no_signal(hostile):
@@ -90,7 +88,7 @@ def test_report_json_has_its_evidence_and_stays_small(hostile):
     assert len(samples["map"]["x"]) == ROWS
 
 
-def test_the_report_is_rebuilt_without_computing_anything(hostile, monkeypatch, tmp_path):
+def test_the_report_is_rebuilt_without_computing_anything(hostile, prefect_server, monkeypatch, tmp_path):
     job, report, out = hostile
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file() and "report" not in path.parts}
     (out / "report" / "report.html").unlink()
@@ -132,7 +130,7 @@ def test_hostile_texts_render_safely_in_a_browser(hostile):
                 assert "pwned" not in result.page.title()
 
 
-def test_neighbours_of_a_hostile_key(hostile):
+def test_neighbors_of_a_hostile_key(hostile):
     result = CliRunner().invoke(app, ["neighbors", str(hostile[2]), "--key", "<b>007</b>", "--top", "3"])
     assert result.exit_code == 0, result.output
     assert "<b>007</b>" not in result.stdout

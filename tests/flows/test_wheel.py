@@ -3,16 +3,21 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
-from tests.infra.ray.test_submission import cluster  # noqa: F401 - a fixture
+from tests.flows.corpora import read_features, text_and_vector_job, text_and_vector_rows, write_job, write_lines
+from tests.flows.test_cancellation import children
+from tests.infra.dispatch.test_api import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -44,6 +49,38 @@ def installed(tmp_path_factory):
     return environment / "bin"
 
 
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def cluster():
+    """A Ray started by hand, with a token; the address of its dashboard and the variables that let one in."""
+    ports = [free_port() for _ in range(2)]
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
+    words = ["--block", "--head", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
+    words += ["--num-cpus=2", "--object-store-memory=134217728", "--dashboard-agent-listen-port=0"]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        log = Path(folder) / "log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "ray.scripts.scripts", "start", *words, f"--temp-dir={folder}"],
+                env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 90)
+            assert process.poll() is None, log.read_text()
+            yield f"http://127.0.0.1:{ports[1]}", token
+        finally:
+            for pid in [process.pid, *children(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(30)
+
+
 @pytest.fixture
 def project(tmp_path):
     """The folder of a project whose modules raise when they are imported, with a job file."""
@@ -73,9 +110,21 @@ def test_a_run_from_the_projects_folder_imports_nothing_of_it(installed, project
     assert Path(where.stdout.strip()).is_relative_to(installed.parent), where.stdout + where.stderr
 
 
-def test_a_submission_from_the_projects_folder_imports_nothing_of_it(installed, project, cluster):  # noqa: F811
+def test_a_submission_from_the_projects_folder_imports_nothing_of_it_and_passes_its_exit_code_on(
+    installed, project, cluster
+):
     address, token = cluster
-    words = [installed / "barycenter", "submit", "job.yaml", "--address", address]
-    done = barycenter(installed, project, *words, **token)
+
+    def submitted(*flags):
+        words = [installed / "barycenter", "submit", "job.yaml", "--address", address, *flags]
+        return barycenter(installed, project, *words, **token)
+
+    done = submitted()
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "manifest" in done.stdout
     assert json.loads((project / "out" / "manifest.json").read_text())["rows"]["written"] == 50
+    assert read_features({"output": {"path": str(project / "out")}}).num_rows == 50
+    wrong = submitted("--set", "alignment.dim=10000")
+    assert wrong.returncode == 2, wrong.stdout + wrong.stderr
+    assert "alignment.dim: 10000" in wrong.stdout
+    assert (project / "out" / "manifests" / "1.json").exists()

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -10,6 +10,7 @@ finite = st.floats(-100, 100, width=32)
 matrix = arrays(np.float64, (4, 3), elements=finite)
 
 
+@settings(max_examples=30)
 @given(matrix, matrix, st.floats(0.01, 10), st.floats(0.01, 10))
 def test_weighted_is_a_convex_combination(a, b, v, w):
     fused = average({"a": a, "b": b}, "weighted", {"a": v, "b": w})
@@ -17,6 +18,7 @@ def test_weighted_is_a_convex_combination(a, b, v, w):
     np.testing.assert_allclose(average({"a": a, "b": b}), (a + b) / 2, atol=1e-12)
 
 
+@settings(max_examples=30)
 @given(matrix, matrix)
 def test_spherical_is_on_the_sphere_and_halfway(a, b):
     a[:, 0], b[:, 0] = 50, 60

@@ -1,6 +1,7 @@
 import copy
 import io
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -25,26 +26,31 @@ TEXTS = [" ".join(np.random.default_rng(seed).choice(WORDS, 3)) for seed in rang
 PICTURES = [picture(seed) for seed in range(40)]
 
 
-def write(folder, average, dtype="float32"):
-    """What a run leaves behind, but for the features."""
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """Writes what a run leaves behind, but for the features."""
     specs = {"text": EncoderSpec("text", "builtin/hashing"), "image": EncoderSpec("image", "builtin/descriptor")}
     values = {"text": TEXTS, "image": PICTURES}
     views = {name: embed(load(spec), values[name], batch_size=64, threads=1).vectors for name, spec in specs.items()}
-    alignment = Joint(dim=6).fit(views)
-    alignment.save(folder / "alignment" / "a1")
-    inputs = {}
+    alignment, saved, inputs = Joint(dim=6).fit(views), tmp_path_factory.mktemp("alignment") / "a1", {}
+    alignment.save(saved)
     for name, spec in specs.items():
         description = describe(spec)
         inputs[name] = {
             "kind": name, "encoder": spec.encoder, "encoder_id": description.encoder_id, "dim": description.dim,
             "fingerprint": description.fingerprint, "spec": {"encoder": spec.encoder, "weights": None},
         }  # fmt: skip
-    manifest = {
-        "number": 1, "version": "v", "key": "id", "dim": 6, "dtype": dtype, "inputs": inputs, "files": [],
-        "alignment_id": "a1", "average": average,
-    }  # fmt: skip
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return alignment, views
+
+    def write(folder, average, dtype="float32"):
+        shutil.copytree(saved, folder / "alignment" / "a1")
+        manifest = {
+            "number": 1, "version": "v", "key": "id", "dim": 6, "dtype": dtype, "inputs": inputs, "files": [],
+            "alignment_id": "a1", "average": average,
+        }  # fmt: skip
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+        return alignment, {name: rows.copy() for name, rows in views.items()}
+
+    return write
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
@@ -57,7 +63,7 @@ def write(folder, average, dtype="float32"):
         {"method": "posterior", "weights": None},
     ],
 )
-def test_the_manifests_average_over_any_inputs(tmp_path, average):
+def test_the_manifests_average_over_any_inputs(tmp_path, average, write):
     alignment, views = write(tmp_path, average)
     views["text"][3], views["image"][5] = np.nan, np.nan
     expected = alignment.fuse(views, average=average["method"], weights=average["weights"])
@@ -69,7 +75,7 @@ def test_the_manifests_average_over_any_inputs(tmp_path, average):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
-def test_pictures_may_be_paths_bytes_or_pil_images(tmp_path):
+def test_pictures_may_be_paths_bytes_or_pil_images(tmp_path, write):
     write(tmp_path, {"method": "mean", "weights": None}, "float16")
     (tmp_path / "a.png").write_bytes(PICTURES[0])
     opened = Image.open(tmp_path / "a.png")
@@ -82,7 +88,7 @@ def test_pictures_may_be_paths_bytes_or_pil_images(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
-def test_threads_are_kept_between_calls_and_a_copy_has_its_own(tmp_path):
+def test_threads_are_kept_between_calls_and_a_copy_has_its_own(tmp_path, write):
     write(tmp_path, {"method": "mean", "weights": None})
     fuser = Fuser.load(tmp_path)
     first = fuser.encode({"text": TEXTS[:3]})
@@ -95,7 +101,7 @@ def test_threads_are_kept_between_calls_and_a_copy_has_its_own(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
-def test_several_values_of_a_row_are_averaged_and_several_columns_joined(tmp_path):
+def test_several_values_of_a_row_are_averaged_and_several_columns_joined(tmp_path, write):
     write(tmp_path, {"method": "mean", "weights": None})
     fuser = Fuser.load(tmp_path)
     one, two, both, some, none = fuser.embed(
@@ -110,7 +116,7 @@ def test_several_values_of_a_row_are_averaged_and_several_columns_joined(tmp_pat
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
-def test_from_s3(tmp_path, s3_server, s3_bucket):
+def test_from_s3(tmp_path, s3_server, s3_bucket, write):
     import s3fs
 
     write(tmp_path, {"method": "mean", "weights": None})
@@ -121,7 +127,7 @@ def test_from_s3(tmp_path, s3_server, s3_bucket):
 
 
 @pytest.mark.filterwarnings("ignore:.*rank:UserWarning")
-def test_what_does_not_fit_is_reported(tmp_path):
+def test_what_does_not_fit_is_reported(tmp_path, write):
     write(tmp_path, {"method": "mean", "weights": None})
     fuser = Fuser.load(tmp_path)
     with pytest.raises(ValueError, match="unknown input sound; the inputs are text, image"):

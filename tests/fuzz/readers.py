@@ -13,7 +13,7 @@ from barycenter.fusion.dataset import FusedDataset, FusedRows
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders.builtin import HashingEncoder
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import read_file
+from barycenter.tasks.data.labeled_rows import read_file
 from barycenter.tasks.fuse.kept_columns import parts
 from tests.fuzz.case import Case
 from tests.fuzz.compare import pairs_of_maps, same

@@ -5,7 +5,6 @@ import math
 import socket
 import ssl
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from functools import lru_cache
 from urllib.parse import urlsplit
 
 from barycenter.fusion.errors import BadInputError, Reason, RunError
+from barycenter.infra.clock import current_clock
 
 NO_ANSWER = "no answer from "
 """Beginning of the detail of an ``http_error`` where no server answered; another run may fetch that picture."""
@@ -41,7 +41,7 @@ class Hosts:
     def record_answer(self, host: str) -> None:
         """Records that a host answered a request; ends its pause."""
         with self._lock:
-            self.last_answer = time.monotonic()
+            self.last_answer = current_clock().monotonic()
             self._failures.pop(host, None)
             self._paused_until.pop(host, None)
 
@@ -50,12 +50,12 @@ class Hosts:
         with self._lock:
             self._failures[host] = self._failures.get(host, 0) + 1
             if self._failures[host] >= _MAX_FAILURES:
-                self._paused_until[host] = time.monotonic() + _PAUSE_SECONDS
+                self._paused_until[host] = current_clock().monotonic() + _PAUSE_SECONDS
 
     def is_paused(self, host: str) -> bool:
         """Whether the host is paused."""
         with self._lock:
-            return self._paused_until.get(host, -math.inf) > time.monotonic()
+            return self._paused_until.get(host, -math.inf) > current_clock().monotonic()
 
 
 HOSTS = Hosts()
@@ -102,7 +102,7 @@ def fetch(url: str, max_bytes: int, seconds: float, concurrency: int) -> bytes:
                 return data
             if wait is None or not retry:
                 break
-            time.sleep(wait)
+            current_clock().sleep(wait)
         HOSTS.record_failure(host)
         raise _no_answer_error(url, host, problem)
 
@@ -156,7 +156,7 @@ def _describe_failure(error: Exception) -> tuple[str, bool]:
 
 def _download(url: str, max_bytes: int, seconds: float) -> bytes:
     """Downloads a URL; raises ``TimeoutError`` after ``seconds`` in all and ``BadInputError`` above ``max_bytes``."""
-    deadline = time.monotonic() + seconds
+    deadline = current_clock().monotonic() + seconds
     chunks: list[bytes] = []
     size = 0
     with urllib.request.urlopen(url, timeout=seconds) as answer:
@@ -165,7 +165,7 @@ def _download(url: str, max_bytes: int, seconds: float) -> bytes:
             size += len(chunk)
             if size > max_bytes:
                 raise BadInputError(Reason.TOO_LARGE, f"{url}: more than {max_bytes} bytes")
-            if time.monotonic() > deadline:
+            if current_clock().monotonic() > deadline:
                 raise TimeoutError
         if answer.length:
             raise http.client.IncompleteRead(b"", answer.length)

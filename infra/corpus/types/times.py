@@ -39,12 +39,12 @@ def check_times(array: pa.Array) -> None:
         for part in _child_arrays(array):
             check_times(part)
     elif has_times(kind):
-        low, high, what = _allowed_range(kind)
+        low, high, problem = _allowed_range(kind)
         numbers = array.cast(pa.int32()) if pa.types.is_date32(kind) else array.cast(pa.int64())
         found = pc.min_max(numbers)
         least, most = found["min"].as_py(), found["max"].as_py()
         if least is not None and (least < low or most > high):
-            raise pa.ArrowInvalid(what)
+            raise pa.ArrowInvalid(problem)
 
 
 def _child_arrays(array: pa.Array) -> list[pa.Array]:
@@ -61,10 +61,10 @@ def _allowed_range(kind: pa.DataType) -> tuple[int, int, str]:
     if pa.types.is_duration(kind):
         ticks = min(_MAX_DURATION_SECONDS * _TICKS_PER_SECOND[kind.unit], _INT64)
         return -ticks, ticks, "a duration that readers cannot hold"
-    what = "a date outside the years 1 to 9999"
+    problem = "a date outside the years 1 to 9999"
     if pa.types.is_date32(kind):
-        return _FIRST_SECOND // _SECONDS_PER_DAY, _LAST_SECOND // _SECONDS_PER_DAY, what
+        return _FIRST_SECOND // _SECONDS_PER_DAY, _LAST_SECOND // _SECONDS_PER_DAY, problem
     ticks = 10**3 if pa.types.is_date64(kind) else _TICKS_PER_SECOND[kind.unit]
     margin = _SECONDS_PER_DAY if pa.types.is_timestamp(kind) and kind.tz is not None else 0
     low, high = (_FIRST_SECOND + margin) * ticks, (_LAST_SECOND - margin) * ticks + ticks - 1
-    return max(low, -_INT64), min(high, _INT64), what
+    return max(low, -_INT64), min(high, _INT64), problem

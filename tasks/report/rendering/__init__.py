@@ -17,7 +17,7 @@ there:
 - ``speed.STAGE.limited_by``: a word; ``speed.STAGE.before``: figures of the run that did the work.
 """
 
-from barycenter.tasks.report.rendering.judgement import judge, verdict
+from barycenter.tasks.report.rendering.judgment import judge, verdict
 from barycenter.tasks.report.rendering.page import html
 from barycenter.tasks.report.rendering.tables import markdown, terminal_table
 

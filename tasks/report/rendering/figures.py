@@ -136,8 +136,8 @@ def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
         known = [(place, name) for place, name in enumerate(scores.candidates) if (name, condition) in scores.values]
         values = [scale * scores.values[name, condition] for _, name in known]
         where = [place + (at - (bars - 1) / 2) * thickness for place, _ in known]
-        colour = theme.series[at % len(theme.series)]
-        axes.barh(where, values, 0.86 * thickness, color=colour, label=clean(condition, 24))
+        color = theme.series[at % len(theme.series)]
+        axes.barh(where, values, 0.86 * thickness, color=color, label=clean(condition, 24))
         for height, (_, name), value in zip(where, known, values, strict=True):
             ends = scores.intervals.get((name, condition))
             if ends is not None:
@@ -252,8 +252,8 @@ def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     frequent = [label for label, _ in Counter(label for *_, label in points if label).most_common(_CATEGORIES)]
     rest = [(x, y) for x, y, label in points if label not in frequent]
     size = float(np.clip(9000 / len(points), 2, 14))
-    for colour, group in zip(theme.series, frequent, strict=False):
-        _dots(axes, [(x, y) for x, y, label in points if label == group], size, colour, group)
+    for color, group in zip(theme.series, frequent, strict=False):
+        _dots(axes, [(x, y) for x, y, label in points if label == group], size, color, group)
     if rest:
         _dots(axes, rest, size, theme.quiet, "other")
     axes.set_xticks([])
@@ -266,9 +266,9 @@ def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     return figure
 
 
-def _dots(axes: Axes, points: list[tuple[float, float]], size: float, colour: str, label: str) -> None:
+def _dots(axes: Axes, points: list[tuple[float, float]], size: float, color: str, label: str) -> None:
     xs, ys = zip(*points, strict=True)
-    axes.scatter(xs, ys, s=size, color=colour, alpha=0.7, linewidths=0, label=label)
+    axes.scatter(xs, ys, s=size, color=color, alpha=0.7, linewidths=0, label=label)
 
 
 _FIGURES: dict[str, Callable[[Mapping[str, Any], _Theme], Figure | None]] = {

@@ -22,7 +22,7 @@ from barycenter.tasks.report.rendering.facts import (
     number,
     section,
 )
-from barycenter.tasks.report.rendering.judgement import judge
+from barycenter.tasks.report.rendering.judgment import judge
 from barycenter.tasks.report.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet
 
 _CAPTIONS = {
@@ -224,7 +224,7 @@ def _scatter_caption(samples: Mapping[str, Any]) -> str:
     """How many fused vectors the scatter plot shows, and what brought them into the plane."""
     method = clean(section(samples, "map").get("method") or "PCA", 20)
     rows = count(len(items(section(samples, "map"), "x")))
-    return f"{rows} fused vectors in the plane ({method}), coloured by label where there is a target"
+    return f"{rows} fused vectors in the plane ({method}), colored by label where there is a target"
 
 
 def _correlation_caption(report: Mapping[str, Any]) -> str:
@@ -239,7 +239,7 @@ def _correlation_caption(report: Mapping[str, Any]) -> str:
 
 
 def _agreement(report: Mapping[str, Any]) -> str:
-    """How often nearest neighbours share the label."""
+    """How often nearest neighbors share the label."""
     found = section(report, "neighbors")
     share = number(found.get("share"))
     if share is None:

@@ -25,7 +25,7 @@ from barycenter.tasks.report.rendering.facts import (
     retrieval_pairs,
     section,
 )
-from barycenter.tasks.report.rendering.judgement import judge
+from barycenter.tasks.report.rendering.judgment import judge
 
 _STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
 _FEW, _WIDE, _MOST_PAIRS = 3, 6, 7

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from barycenter.fusion.alignment import imputation
 from barycenter.fusion.alignment.imputation import Imputer, choose_regularization
 from barycenter.fusion.moments import FoldMoments, Moments
 
@@ -23,17 +24,60 @@ def test_equals_least_squares_without_a_ridge():
     assert np.array_equal(filled["a"], views["a"])
 
 
+def least_squares(views, target, names):
+    """What the inputs ``names`` say of ``target`` in every row."""
+    design = np.hstack([np.ones((len(views[target]), 1)), *(views[name] for name in names)])
+    return design @ np.linalg.lstsq(design, views[target], rcond=None)[0]
+
+
 def test_rows_are_filled_by_what_each_has():
     views = make_views()
-    imputer = Imputer(Moments.of(views), 0.01)
+    imputer = Imputer(Moments.of(views, "float64"), 0.0)
     masked = {m: v[:6].copy() for m, v in views.items()}
     masked["a"][[0, 2]], masked["b"][[1, 2]], masked["c"][2] = np.nan, np.nan, np.nan
+    masked["a"][5], masked["c"][5] = np.nan, np.nan
     filled = imputer.impute(masked)
-    np.testing.assert_allclose(filled["a"][0], views["a"][0], atol=1.0)
-    np.testing.assert_allclose(filled["b"][1], views["b"][1], atol=1.0)
-    np.testing.assert_allclose(filled["a"][2], imputer.moments.mean[:4])
+    np.testing.assert_allclose(filled["a"][0], least_squares(views, "a", "bc")[0], atol=1e-8)
+    np.testing.assert_allclose(filled["b"][1], least_squares(views, "b", "ac")[1], atol=1e-8)
+    np.testing.assert_allclose(filled["a"][5], least_squares(views, "a", "b")[5], atol=1e-8)
+    np.testing.assert_allclose(filled["c"][5], least_squares(views, "c", "b")[5], atol=1e-8)
     for m in views:
-        assert np.array_equal(filled[m][3:], views[m][3:6])
+        np.testing.assert_allclose(filled[m][2], imputer.moments.means[m])
+        assert np.array_equal(filled[m][3:5], views[m][3:5])
+        assert filled[m].dtype == np.float64
+    assert np.array_equal(filled["b"][5], views["b"][5])
+
+
+@pytest.mark.parametrize("ridge", [0.1, 2.0])
+def test_a_ridge_is_relative_to_the_mean_variance_of_each_input(ridge):
+    views = make_views()
+    moments = Moments.of(views, "float64")
+    present, x = ("a", "c"), np.hstack([views["a"], views["c"]])
+    unit = np.repeat([views[m].var(axis=0, ddof=1).mean() for m in present], [views[m].shape[1] for m in present])
+    cov = np.cov(np.hstack([x, views["b"]]).T)
+    expected = np.linalg.solve(cov[:6, :6] + ridge * np.diag(unit), cov[:6, 6:])
+    np.testing.assert_allclose(Imputer(moments, ridge).coefficients(present), expected, rtol=1e-6)
+
+
+def test_the_smallest_ridge_that_keeps_four_fifths_of_the_best_score_is_chosen(monkeypatch):
+    folds = FoldMoments.of(make_views(100))
+    ridges = (0.1, 0.2, 0.4, 0.8)
+    for scores, ridge in (
+        ([0.1, 0.79, 0.81, 1.0], 0.4),
+        ([0.1, 0.8, 0.9, 1.0], 0.2),
+        ([0.85, 0.2, 1.0, 0.2], 0.1),
+        ([-1.3, -1.19, -1.0, -2.0], 0.2),
+    ):
+        monkeypatch.setattr(imputation, "imputation_scores", lambda *_, scores=scores: np.array(scores))
+        assert choose_regularization(folds, ridges) == ridge
+
+
+def test_too_few_rows_or_inputs_to_tell_give_a_tenth():
+    assert choose_regularization(FoldMoments.of({"a": np.random.default_rng(0).normal(size=(50, 2))})) == 0.1
+    few = {m: v[:4] for m, v in make_views(50).items()}
+    assert choose_regularization(FoldMoments.of(few, folds=2)) == 0.1
+    one = FoldMoments([Moments.of(make_views(50))])
+    assert choose_regularization(one) == 0.1
 
 
 def test_exact_copies_do_not_matter():

@@ -45,6 +45,8 @@ def test_every_pattern_of_missing_inputs(method, inputs, average, tmp_path):
     alignment = METHODS[method]().fit(views)
     names = list(views)
     weights = dict.fromkeys(names, 1.0) | {names[0]: 2.0} if average == "weighted" else None
+    # Columns that were not aligned have a shared part each, which the factor model hardly finds in one input alone.
+    least = 0.7 if (method, average) == ("none", "posterior") else 0.95
     whole = alignment.fuse(views, average, weights)
     assert whole.shape == (400, alignment.dim_)
     alignment.save(tmp_path)
@@ -59,7 +61,7 @@ def test_every_pattern_of_missing_inputs(method, inputs, average, tmp_path):
                 masked[name][:] = np.nan
         np.testing.assert_allclose(alignment.fuse(masked, average, weights), fused, atol=1e-10)
         correlation = np.corrcoef(fused[:, 0], whole[:, 0])[0, 1]
-        assert correlation > 0.6, (code, correlation)
+        assert correlation > least, (code, correlation)
         assert np.array_equal(back.fuse(here, average, weights), fused)
 
 
@@ -156,7 +158,7 @@ def test_degenerate_inputs_go_through_the_rank_cut(method, columns):
     for here in (views, {"text": views["text"]}, {"image": views["image"]}):
         fused = alignment.fuse(here)
         assert np.isfinite(fused).all()
-        assert np.abs(fused).max() < 1e3
+        assert np.abs(fused).max() < 30
 
 
 def test_dim_above_the_rank_is_clipped_with_a_warning():

@@ -9,7 +9,7 @@ from barycenter.fusion.alignment import (
     Joint,
     KernelCCA,
     Sample,
-    labelled_moments,
+    labeled_moments,
     load,
 )
 from barycenter.fusion.alignment._stepwise import StepwiseSearch
@@ -46,7 +46,7 @@ def with_target():
 
 
 def test_the_account_of_what_was_tried_is_complete_and_ready_for_json(with_target):
-    _, _, search = with_target
+    views, labels, search = with_target
     summary = json.loads(json.dumps(search.to_dict()))
     assert {trial["method"] for trial in summary["tried"]} == set(CHOICES)
     assert sum(trial.get("chosen", False) for trial in summary["tried"]) == 1
@@ -57,7 +57,9 @@ def test_the_account_of_what_was_tried_is_complete_and_ready_for_json(with_targe
         assert sum(trial["weights"].values()) == pytest.approx(1, abs=1e-3)
     assert "probe" in summary["chosen_by"]
     assert summary["significant"]["components"] == 3
-    assert set(summary["fill_ridges"]) == {"text", "image"}
+    for name, other in (("text", "image"), ("image", "text")):
+        alone = LinearHead().fit(views[other], np.array(labels), groups=list(range(600))).ridge_
+        assert summary["fill_ridges"][name] == pytest.approx(alone, rel=1e-3), "that of a head on the other input"
 
 
 def test_what_is_chosen_is_fitted_fuses_and_is_saved(with_target, tmp_path):
@@ -138,7 +140,7 @@ def test_a_trial_scores_what_a_fitted_head_would():
     assert ours == pytest.approx(np.concatenate(right).mean(), abs=0.02)
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(3))
 def test_an_input_of_noise_gets_a_small_weight(seed):
     views, labels = make_views(seed=seed, noise=40)
     search = chosen(views, labels, dim=12)
@@ -167,9 +169,9 @@ def test_one_method_alone():
 @pytest.mark.parametrize("labels", [None, "random"])
 def test_pure_noise_claims_nothing_and_stays_near_the_concatenation(labels):
     rng = np.random.default_rng(0)
-    views = {name: rng.normal(size=(1000, 384)).astype(np.float32) for name in ("a", "b")}
-    given = None if labels is None else rng.integers(0, 2, 1000).tolist()
-    search = chosen(views, given, dim=256)
+    views = {name: rng.normal(size=(500, 192)).astype(np.float32) for name in ("a", "b")}
+    given = None if labels is None else rng.integers(0, 2, 500).tolist()
+    search = chosen(views, given, dim=128)
     assert search.significance_.n_significant == 0
     assert search.to_dict()["significant"]["components"] == 0
     assert search.best_estimator_.method == "joint"
@@ -248,8 +250,14 @@ def test_other_targets(task):
     y = views["text"][:, 0].astype(float).tolist() if task == "regression" else [list(set(label)) for label in labels]
     search = chosen(views, y, dim=10)
     best = search.tried_[0]
-    assert 0.3 < best["complete"] <= 1
-    assert search.best_estimator_.dim_ <= 10
+    if task == "regression":
+        assert best["complete"] == pytest.approx(1, abs=0.01)
+        assert best["without image"] == pytest.approx(1, abs=0.01)
+    else:
+        assert best["complete"] > 0.7
+        assert best["without image"] < best["complete"] - 0.15
+    assert best["without text"] < best["complete"] - 0.15
+    assert search.best_estimator_.dim_ == 10
 
 
 def test_one_input_and_almost_no_rows():
@@ -272,12 +280,12 @@ def test_rows_that_lack_an_input_or_a_label_are_left_out():
     assert np.isfinite(search.fuse(views)).all()
 
 
-def test_labelled_rows_are_fitted_on_where_they_are_the_most():
+def test_labeled_rows_are_fitted_on_where_they_are_the_most():
     views, _ = make_views(100)
     some, rest = ({m: v[rows] for m, v in views.items()} for rows in (slice(60), slice(60, None)))
-    most = labelled_moments(FoldMoments.of(some), FoldMoments.of(rest))
+    most = labeled_moments(FoldMoments.of(some), FoldMoments.of(rest))
     assert most.total.n == 60
-    assert labelled_moments(FoldMoments.of(rest), FoldMoments.of(some)).total.n == 100
+    assert labeled_moments(FoldMoments.of(rest), FoldMoments.of(some)).total.n == 100
 
 
 def test_a_lead_over_few_groups_is_less_sure():

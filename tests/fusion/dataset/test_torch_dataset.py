@@ -1,6 +1,7 @@
 import itertools
 import json
 import pickle
+import shutil
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -219,7 +220,11 @@ def test_the_line_wraps_and_visits_every_position_in_order(rows, start, length):
 def test_loader_workers_share_the_rows_and_see_the_epoch(out, context):
     dataset = FusedDataset(out, batch_size=8, shuffle=True, buffer=16)
     loader = DataLoader(
-        dataset, batch_size=None, num_workers=2, persistent_workers=True, multiprocessing_context=context
+        dataset,
+        batch_size=None,
+        num_workers=2 if context == "fork" else 1,
+        persistent_workers=True,
+        multiprocessing_context=context,
     )
     first = numbers(loader)
     assert sorted(first) == list(range(76))
@@ -377,8 +382,24 @@ def test_object_storage_by_uri_and_by_either_filesystem(out, monkeypatch):
             FusedDataset("s3://bucket/out", filesystem=arrow, batch_size=8),
         ):
             assert rows_of(dataset) == expected
-        assert sorted(rows_of(dataset, num_workers=2, multiprocessing_context="spawn")) == expected
+        assert sorted(rows_of(dataset, num_workers=1, multiprocessing_context="spawn")) == expected
         with pytest.raises(RunError, match="nothing has been committed"):
             FusedDataset("s3://bucket/nowhere", filesystem=remote)
     finally:
         server.stop()
+
+
+def test_a_version_that_is_deleted_while_it_is_read_is_named(tmp_path):
+    write_features(tmp_path, [400, 400], number=3)
+    dataset = FusedDataset(tmp_path, batch_size=8)
+    shutil.rmtree(tmp_path / "features")
+    with pytest.raises(RunError, match=r"a file of version 3 is not there; .*barycenter pin .* 3"):
+        list(dataset)
+
+
+def test_an_empty_manifest_is_no_version(tmp_path):
+    write_features(tmp_path, [4], number=1)
+    (tmp_path / "manifests/2.json").touch()
+    assert FusedDataset(tmp_path, version="v1").manifest.number == 1
+    with pytest.raises(RunError, match=r"manifests/2.json: not there"):
+        FusedDataset(tmp_path, version=2)

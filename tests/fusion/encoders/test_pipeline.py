@@ -1,5 +1,4 @@
 import threading
-import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from barycenter.fusion.encoders import pipeline as pipeline_module
 from barycenter.fusion.encoders.base import Encoder
 from barycenter.fusion.encoders.pipeline import Pipeline, embed
 from barycenter.fusion.errors import BadInputError, Reason
@@ -176,19 +176,23 @@ def test_prepared_rows_stay_bounded():
 
 
 class Working(Lengths):
-    """Notes how many batches ran at once, and on how many threads torch would have computed each."""
+    """Notes how many batches ran at once, and on how many threads torch would have computed each.
 
-    def __init__(self, parallel: bool) -> None:
+    The first batches do not end until as many as ``wanted`` run at once.
+    """
+
+    def __init__(self, parallel: bool, wanted: int = 1) -> None:
         super().__init__(window=8)
-        self.parallel, self.running, self.most, self.lock = parallel, 0, 0, threading.Lock()
+        self.parallel, self.wanted, self.running, self.most = parallel, wanted, 0, 0
+        self.changed = threading.Condition()
         self.inner: set[int] = set()
 
     def encode(self, batch):
-        with self.lock:
+        with self.changed:
             self.running += 1
             self.most = max(self.most, self.running)
-        time.sleep(0.01)
-        with self.lock:
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self.most >= self.wanted, timeout=60)
             self.running -= 1
             self.inner.add(torch.get_num_threads())
             return super().encode(batch)
@@ -197,7 +201,7 @@ class Working(Lengths):
 def test_a_model_on_a_cpu_runs_on_every_thread_by_itself():
     before = torch.get_num_threads()
     for parallel, most, inner in ((True, 3, 1), (False, 1, before)):
-        encoder = Working(parallel)
+        encoder = Working(parallel, wanted=most)
         result = embed(encoder, ["ab"] * 60, batch_size=8, threads=3)
         assert result.ok.all()
         assert (len(encoder.batches), encoder.most, encoder.inner) == (15, most, {inner})
@@ -208,7 +212,7 @@ def test_a_model_on_a_cpu_runs_on_every_thread_by_itself():
 
 @pytest.mark.parametrize("parallel", [True, False])
 def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn(parallel):
-    encoder = Working(parallel)
+    encoder = Working(parallel, wanted=2 if parallel else 1)
     words = [[letter * n for n in range(1, 20)] for letter in "abc"]
     with Pipeline(encoder, 2) as pipeline, ThreadPoolExecutor(3) as pool:
         together = list(pool.map(lambda part: pipeline.embed(part, batch_size=16), words))
@@ -216,7 +220,25 @@ def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn(parallel
         encode_one_by_one = embed(Lengths(window=8), part, batch_size=16, threads=1)
         assert np.array_equal(encode_one_by_one.vectors, result.vectors)
     assert encoder.most == (2 if parallel else 1)
-    assert sum(result.seconds["model"] for result in together) > 0.2
+
+
+def test_the_seconds_of_a_call_are_those_of_its_batches(monkeypatch):
+    class Stopwatch(threading.local):
+        now = 0.0
+
+        def perf_counter(self):
+            return self.now
+
+    class Slow(Lengths):
+        def encode(self, batch):
+            watch.now += 2.0
+            return super().encode(batch)
+
+    watch = Stopwatch()
+    monkeypatch.setattr(pipeline_module, "time", watch)
+    encoder = Slow(window=8)
+    seconds = embed(encoder, ["ab"] * 20, batch_size=8, threads=1).seconds
+    assert seconds["model"] == 2.0 * len(encoder.batches) == 10.0
 
 
 def test_a_call_that_fails_leaves_the_threads_to_the_others():

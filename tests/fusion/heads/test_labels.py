@@ -41,7 +41,7 @@ def test_a_target_is_what_its_values_are(kind, values, task, labels):
     found = find_reading("y", kind, values)
     assert found.reading.task == task
     assert repr(found.reading.labels(values)) == repr(labels)
-    assert found.labelled == sum(label is not None for label in labels)
+    assert found.labeled == sum(label is not None for label in labels)
 
 
 def test_what_is_left_out_is_counted_and_said():
@@ -85,7 +85,7 @@ def test_what_no_head_learns_is_refused_by_name(kind, values, task, words):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([None, ""], "no row has a `y`"), (["a", "a", None], "every labelled row has the same `y`")],
+    [([None, ""], "no row has a `y`"), (["a", "a", None], "every labeled row has the same `y`")],
 )
 def test_nothing_to_learn_is_said(values, words):
     found = find_reading("y", pa.string(), values)
@@ -96,12 +96,12 @@ def test_nothing_to_learn_is_said(values, words):
 def test_what_a_sample_does_not_show_may_be_there():
     found = find_reading("y", pa.string(), ["a", "a"], whole=False)
     assert found.learnable
-    assert found.notes() == ["train.target: every labelled row has the same `y`, as far as a sample shows"]
+    assert found.notes() == ["train.target: every labeled row has the same `y`, as far as a sample shows"]
 
 
 def test_a_class_for_every_row_is_worth_a_warning():
     found = find_reading("y", pa.string(), [f"{n},50" for n in range(60)])
-    assert "60 classes among 60 labelled rows" in found.notes()[0]
+    assert "60 classes among 60 labeled rows" in found.notes()[0]
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(), st.integers()), min_size=1))

@@ -10,7 +10,7 @@ from sklearn.linear_model import Ridge
 from sklearn.model_selection import GroupKFold
 
 from barycenter.fusion.heads import LinearHead
-from barycenter.fusion.heads._ridge import GramPath, HatPath, ridge_path
+from barycenter.fusion.heads._ridge_path import GramPath, HatPath, ridge_path
 from barycenter.fusion.heads.targets import infer_task
 from tests.fusion.calibration import expected_calibration_error
 

@@ -58,7 +58,9 @@ def test_a_head_that_weighs_row_by_row_sees_through_lies(kind):
     X, y, aligned, lies = liars()
     train, test = slice(0, 700), slice(700, None)
     linear = LinearHead().fit(X[train], y[train])
-    head = NeuralHead(kind, NAMES, hidden=32).fit(X[train], y[train], cut(aligned, train))
+    head = NeuralHead(kind, NAMES, hidden=32, learning_rate=5e-3, epochs=20).fit(
+        X[train], y[train], cut(aligned, train)
+    )
     assert head.score(X[test], y[test], cut(aligned, test)) > linear.score(X[test], y[test]) + 0.05
     if kind == "gated":
         gates = head.gates(cut(aligned, test))
@@ -136,12 +138,12 @@ def test_regression_and_label_sets():
     values = 1000.0 + 50.0 * np.abs(aligned["text"][:, 0]) + aligned["text"][:, 1]
     train, test = slice(0, 450), slice(450, None)
     linear = LinearHead("regression").fit(X[train], values[train]).score(X[test], values[test])
-    head = NeuralHead("attention", NAMES, learning_rate=5e-3, epochs=150, patience=30)
+    head = NeuralHead("attention", NAMES, hidden=16, learning_rate=1e-2, epochs=60, patience=15)
     head.fit(X[train], values[train], cut(aligned, train))
     assert head.task_ == "regression"
     assert head.score(X[test], values[test], cut(aligned, test)) > linear + 0.2
     sets = [["first", "a or b"] if label == "a" else ["a or b"] if label == "b" else [] for label in y]
-    head = NeuralHead("gated", NAMES).fit(X[train], sets[:450], cut(aligned, train))
+    head = NeuralHead("gated", NAMES, hidden=16, epochs=20).fit(X[train], sets[:450], cut(aligned, train))
     assert head.task_ == "multilabel"
     assert set(head.classes_) == {"first", "a or b"}
     assert head.score(X[test], sets[450:], cut(aligned, test)) > 0.7
@@ -152,7 +154,7 @@ def test_regression_and_label_sets():
 def test_shuffled_labels_give_chance(kind):
     X, y, aligned, _ = liars(n=1200)
     y = np.random.default_rng(1).permutation(y)
-    head = NeuralHead(kind, NAMES, hidden=16).fit(X[:600], y[:600], cut(aligned, slice(0, 600)))
+    head = NeuralHead(kind, NAMES, hidden=16, epochs=15).fit(X[:600], y[:600], cut(aligned, slice(0, 600)))
     score = head.score(X[600:], y[600:], cut(aligned, slice(600, None)))
     assert abs(score - 0.25) < 3 * np.sqrt(0.25 * 0.75 / 600), score
 

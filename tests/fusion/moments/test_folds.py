@@ -29,7 +29,7 @@ def test_equals_numpy_covariance(precision, tolerance):
     assert moments.n == 20_000
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(st.integers(0, 2**32 - 1))
 def test_hundred_unequal_parts_merge_in_any_order(seed):
     rng = np.random.default_rng(seed)

@@ -46,7 +46,7 @@ def test_every_node_gets_credentials_from_a_secret():
                 assert "s3-credentials" in {source.secret_ref.name for source in container.env_from}
 
 
-def misspelt(job):
+def misspelled(job):
     job["spec"]["backofLimit"] = job["spec"].pop("backoffLimit")
 
 
@@ -77,7 +77,15 @@ def a_mount_of_nothing(job):
 
 @pytest.mark.parametrize(
     "damage",
-    [misspelt, retrying, more_than_most, text_for_a_number, a_token_in_the_open, a_number_for_text, a_mount_of_nothing],
+    [
+        misspelled,
+        retrying,
+        more_than_most,
+        text_for_a_number,
+        a_token_in_the_open,
+        a_number_for_text,
+        a_mount_of_nothing,
+    ],
 )
 def test_a_wrong_manifest_is_refused(damage):
     job = content("rayjob.yaml")

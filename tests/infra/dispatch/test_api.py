@@ -9,7 +9,7 @@ import ray
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.dispatch.api import Quarantined, Work
 from barycenter.infra.dispatch.executor import WorkerAllocation
-from tests.infra.dispatch.on_ray import dispatch
+from tests.infra.dispatch.dispatching import dispatch, dispatch_here
 from tests.infra.dispatch.poisoned import Poisoned, without_rows
 
 ONE, TWO = WorkerAllocation(1, 1), WorkerAllocation(2, 1)
@@ -100,18 +100,19 @@ def bug():
     raise ValueError("a row it cannot take\nin two lines")
 
 
-def run(numbers, worker, *args, allocation=TWO, rows=1, **options):
+def run(numbers, worker, *args, allocation=TWO, **options):
     done = []
-    work = (Work(f"shard-{number}", number, rows) for number in numbers)
+    work = (Work(f"shard-{number}", number, 1) for number in numbers)
     quarantined = dispatch(
-        work,
-        worker=worker,
-        args=args,
-        allocation=allocation,
-        name="test",
-        on_done=lambda w, v: done.append(v),
-        **options,
+        work, worker=worker, args=args, allocation=allocation, on_done=lambda w, v: done.append(v), **options
     )
+    return done, quarantined
+
+
+def run_here(numbers, worker, *args, **options):
+    done = []
+    work = (Work(f"shard-{number}", number, 1) for number in numbers)
+    quarantined = dispatch_here(work, worker=worker, args=args, on_done=lambda w, v: done.append(v), **options)
     return done, quarantined
 
 
@@ -134,8 +135,8 @@ def test_every_unit_is_done_once(ray_session):
     assert quarantined == []
 
 
-def test_no_work_starts_no_worker(ray_session):
-    assert run([], Unloadable, ValueError()) == ([], [])
+def test_no_work_starts_no_worker():
+    assert run_here([], Unloadable, ValueError()) == ([], [])
 
 
 def test_each_worker_loads_once_and_no_more_start_than_there_is_work(ray_session, tmp_path):
@@ -217,15 +218,13 @@ def test_a_poisoned_row_is_found_and_the_rest_is_done(ray_session, deed, words):
     assert words in quarantined[0].detail
 
 
-def test_several_poisoned_rows_are_found(ray_session):
+def test_several_poisoned_rows_are_found():
     rows = (0, 17, 18, 63)
     done = []
-    quarantined = dispatch(
+    quarantined = dispatch_here(
         [Work("bad", (64, ()), 64)],
         worker=Poisoned,
         args=(rows, bug),
-        allocation=ONE,
-        name="test",
         on_done=lambda w, value: done.append(value),
         without_rows=without_rows,
     )
@@ -233,8 +232,8 @@ def test_several_poisoned_rows_are_found(ray_session):
     assert [each.rows for each in quarantined] == [rows]
 
 
-def test_without_a_search_the_unit_is_quarantined_whole(ray_session):
-    done, quarantined = run([1, 2], Raising, ValueError("never"), attempts=2)
+def test_without_a_search_the_unit_is_quarantined_whole():
+    done, quarantined = run_here([1, 2], Raising, ValueError("never"), attempts=2)
     assert done == []
     assert sorted(quarantined, key=lambda each: each.id) == [
         Quarantined("shard-1", 2, "ValueError: never"),
@@ -242,12 +241,10 @@ def test_without_a_search_the_unit_is_quarantined_whole(ray_session):
     ]
 
 
-def test_a_unit_that_only_fails_whole_is_quarantined_whole(ray_session):
-    quarantined = dispatch(
+def test_a_unit_that_only_fails_whole_is_quarantined_whole():
+    quarantined = dispatch_here(
         [Work("heavy", (16, ()), 16)],
         worker=Heavy,
-        allocation=ONE,
-        name="test",
         on_done=lambda w, value: pytest.fail("done?"),
         without_rows=without_rows,
     )
@@ -268,9 +265,9 @@ def test_a_wrong_job_file_found_by_a_worker_stays_one(ray_session):
 
 
 @pytest.mark.parametrize("error", [RunError("no space left on /x"), OSError(28, "no space left")])
-def test_a_storage_fault_ends_the_run_and_blames_no_row(ray_session, error):
+def test_a_storage_fault_ends_the_run_and_blames_no_row(error):
     with pytest.raises(RunError, match="no space left"):
-        run(range(5), Raising, error)
+        run_here(range(5), Raising, error)
 
 
 def test_workers_that_keep_dying_end_the_run(ray_session):
@@ -312,11 +309,11 @@ def test_threads_are_pinned_before_libraries_load(ray_session):
     assert seen == ("1", 1)
 
 
-def test_the_second_of_the_first_units_is_tried_where_the_first_fails_and_the_last_is_quarantined(ray_session):
+def test_the_second_of_the_first_units_is_tried_where_the_first_fails_and_the_last_is_quarantined():
     def dispatched(first):
         done = []
-        quarantined = dispatch(
-            [Work("rest", (2, ()), 2)], worker=Poisoned, args=((5,), bug), allocation=ONE, name="test",
+        quarantined = dispatch_here(
+            [Work("rest", (2, ()), 2)], worker=Poisoned, args=((5,), bug),
             on_done=lambda w, value: done.append(w.id), attempts=1, first=first,
         )  # fmt: skip
         return done, [each.id for each in quarantined]
@@ -340,9 +337,9 @@ class Unreadable:
         raise MemoryError
 
 
-def test_a_shard_that_fails_whichever_the_rows_is_given_up_after_five_trials(ray_session, tmp_path):
-    quarantined = dispatch(
-        [Work("whole", (4096, ()), 4096)], worker=Unreadable, args=(str(tmp_path),), allocation=ONE, name="test",
+def test_a_shard_that_fails_whichever_the_rows_is_given_up_after_five_trials(tmp_path):
+    quarantined = dispatch_here(
+        [Work("whole", (4096, ()), 4096)], worker=Unreadable, args=(str(tmp_path),),
         on_done=lambda w, value: pytest.fail("done?"), without_rows=without_rows, attempts=1,
     )  # fmt: skip
     assert [(each.id, each.rows) for each in quarantined] == [("whole", ())]

@@ -9,7 +9,7 @@ import ray
 
 from tests.infra.dispatch.test_api import wait_until
 
-SIGNALLED = """
+SIGNALED = """
 import os, sys, time
 from pathlib import Path
 from barycenter.infra.dispatch.executor import WorkerAllocation
@@ -31,7 +31,7 @@ with connect(sys.argv[1]):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_workers_end_with_their_driver(ray_session, tmp_path, number):
     address = ray.get_runtime_context().gcs_address
-    driver = subprocess.Popen([sys.executable, "-c", SIGNALLED, address, str(tmp_path)], stderr=subprocess.PIPE)
+    driver = subprocess.Popen([sys.executable, "-c", SIGNALED, address, str(tmp_path)], stderr=subprocess.PIPE)
     try:
         assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
         pids = [int(path.name) for path in tmp_path.iterdir()]

@@ -9,7 +9,7 @@ import pytest
 
 from barycenter.infra.dispatch.api import Work
 from barycenter.infra.dispatch.executor import WorkerAllocation
-from tests.infra.dispatch.on_ray import dispatch
+from tests.infra.dispatch.dispatching import dispatch
 from tests.infra.dispatch.poisoned import Poisoned
 
 ONE, TWO = WorkerAllocation(1, 1), WorkerAllocation(2, 1)

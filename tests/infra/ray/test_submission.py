@@ -1,15 +1,10 @@
-"""What is sent to a cluster, and one job sent to a Ray of its own."""
+"""What is sent to a cluster, and how; `tests/flows/test_wheel.py` sends a job to a Ray of its own."""
 
 import importlib.metadata
-import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -20,9 +15,7 @@ from barycenter.infra.job.loader import load_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray import submission
 from barycenter.infra.ray.submission import package_folder
-from tests.flows.corpora import read_features, text_and_vector_job, text_and_vector_rows, write_job, write_lines
-from tests.flows.test_cancellation import children
-from tests.infra.dispatch.test_api import wait_until
+from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 
@@ -99,59 +92,3 @@ def test_nobody_there_is_one_line(job_path):
     assert result.exit_code == 1
     assert f"no Ray dashboard answers at {address}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@pytest.fixture
-def cluster():
-    """A Ray started by hand, with a token; the address of its dashboard and the variables that let one in."""
-    ports = [free_port() for _ in range(2)]
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
-    words = ["--block", "--head", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
-    words += ["--num-cpus=2", "--object-store-memory=134217728", "--dashboard-agent-listen-port=0"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        log = Path(folder) / "log"
-        with log.open("w") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", *words, f"--temp-dir={folder}"],
-                env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        try:
-            assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 90)
-            assert process.poll() is None, log.read_text()
-            yield f"http://127.0.0.1:{ports[1]}", token
-        finally:
-            for pid in [process.pid, *children(process.pid)]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait(30)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("prefect_server")
-def test_a_submitted_job_runs_in_the_cluster_and_passes_its_exit_code_on(cluster, job_path, tmp_path):
-    from prefect.settings import PREFECT_API_URL
-
-    address, token = cluster
-    environment = {**os.environ, **token, "PREFECT_API_URL": PREFECT_API_URL.value()}
-
-    def submitted(*flags: str) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-m", "barycenter.flows.cli", "submit", str(job_path), "--address", address, *flags]
-        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=200, check=False)
-
-    done = submitted()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "manifest" in done.stdout
-    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["rows"]["written"] == 60
-    assert read_features({"output": {"path": str(tmp_path / "out")}}).num_rows == 60
-    wrong = submitted("--set", "alignment.dim=10000")
-    assert wrong.returncode == 2, wrong.stdout + wrong.stderr
-    assert "alignment.dim: 10000" in wrong.stdout
-    assert Path(tmp_path / "out" / "manifests" / "1.json").exists()

@@ -7,7 +7,7 @@ from barycenter.fusion.errors import JobError
 from barycenter.infra.dispatch.api import Work
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.storage.credentials import environment_credentials, load_credentials_block
-from tests.infra.dispatch.on_ray import dispatch
+from tests.infra.dispatch.dispatching import dispatch
 
 KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_DEFAULT_REGION")
 

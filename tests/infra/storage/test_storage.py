@@ -285,7 +285,7 @@ def test_a_flaky_server_is_retried_without_loss(s3_bucket, s3_server):
         server.shutdown()
 
 
-def test_a_create_whose_answer_was_lost_is_recognised_as_ours(s3_bucket, s3_server):
+def test_a_create_whose_answer_was_lost_is_recognized_as_ours(s3_bucket, s3_server):
     from moto.server import DomainDispatcherApplication, create_backend_app
 
     app = DomainDispatcherApplication(create_backend_app)

@@ -20,8 +20,7 @@ from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.embed.stage import embed_input
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
-
-pytestmark = pytest.mark.usefixtures("ray_session")
+from barycenter.tasks.run.workers import THIS_PROCESS
 
 WIDTHS = {"left": 5, "right": 3}
 
@@ -50,22 +49,20 @@ def job_of(folder, method="joint", **alignment):
 
 
 @pytest.fixture(scope="module")
-def embedded(tmp_path_factory, ray_session):
+def embedded(tmp_path_factory):
     """A folder with rows in it and their embeddings."""
     folder = tmp_path_factory.mktemp("learn")
     (folder / "rows").mkdir()
     write_rows(folder / "rows" / "a.parquet", 400)
     run = Run(job_of(folder))
-    with connect("local") as cluster:
-        for name in run.inputs:
-            embed_input(run, name, cluster)
+    for name in run.inputs:
+        embed_input(run, name, THIS_PROCESS)
     return folder
 
 
-def fitted(folder, method, **alignment):
+def fitted(folder, method, cluster=THIS_PROCESS, **alignment):
     run = Run(job_of(folder, method, **alignment))
-    with connect("local") as cluster:
-        return run, fit_alignment(run, cluster)[0]
+    return run, fit_alignment(run, cluster)[0]
 
 
 def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
@@ -82,8 +79,9 @@ def test_kernel_cca_in_workers_is_kernel_cca_in_memory(embedded, monkeypatch):
     assert np.array_equal(loaded.fuse(rows.train), found.alignment.fuse(rows.train))
 
 
-def test_a_trained_alignment_learns_from_shards_and_is_found_again(embedded):
-    run, found = fitted(embedded, "contrastive", dim=2, folds=3)
+def test_a_trained_alignment_learns_from_shards_and_is_found_again(ray_session, embedded):
+    with connect("local") as cluster:
+        run, found = fitted(embedded, "contrastive", cluster, dim=2, folds=3)
     assert found.summary["dim"] == 2
     assert min(found.alignment.history_) < found.alignment.history_[0]
     assert len(run.storage.list("alignment/training")) >= 1
@@ -94,11 +92,10 @@ def test_a_trained_alignment_learns_from_shards_and_is_found_again(embedded):
     assert again.alignment_id == found.alignment_id
 
 
-def test_two_ranks_train_on_their_own_shards(embedded):
+def test_two_ranks_train_on_their_own_shards(ray_session, embedded):
     run = Run(job_of(embedded, "autoencoder", dim=2, folds=3))
     alignment = new_alignment(run).set_params(epochs=2)
-    with connect("local") as cluster:
-        moments = FoldMoments(reduce_rows(run, cluster, InputMoments(run.widths, 3))[:3])
+    moments = FoldMoments(reduce_rows(run, THIS_PROCESS, InputMoments(run.widths, 3))[:3])
     data = ShardBatches(RowReader.of(run), run.shards, 3, 32, 0, ranks=2)
     parts = [np.concatenate([b.groups for b in data.training(rank, 0)]) for rank in (0, 1)]
     held = np.concatenate([b.groups for rank in (0, 1) for b in data.held_out(rank)])
@@ -133,8 +130,7 @@ def test_more_shards_cost_only_themselves(embedded):
     def moments(shards, key="grows"):
         run.shards = shards
         progress = StageProgress("fit", 400)
-        with connect("local") as cluster:
-            found = stored_moments(run, cluster, InputMoments(WIDTHS, 3), key, progress)
+        found = stored_moments(run, THIS_PROCESS, InputMoments(WIDTHS, 3), key, progress)
         read.append(progress.done)
         return found
 

@@ -1,4 +1,4 @@
-"""The embed stage over real workers: the plan fixed first, memory that runs out, shards that overlap."""
+"""The embed stage: the plan fixed first, memory that runs out, shards that overlap."""
 
 import json
 from dataclasses import replace
@@ -10,13 +10,13 @@ import torch
 import barycenter.tasks.embed.stage
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
-from barycenter.infra.ray.connection import connect
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed import settings
 from barycenter.tasks.embed.stage import embed_input, limited_by, pending_shards
 from barycenter.tasks.embed.worker import EmbedWorker
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.workers import THIS_PROCESS
 
 ROWS, FITS = 90, 5
 
@@ -58,32 +58,30 @@ def vectors(run):
     return np.array([v for path in paths for v in run.storage.read_table(path).column("vector").to_pylist()])
 
 
-def test_every_row_is_embedded_where_memory_runs_out_and_the_report_says_the_batch(ray_session, tmp_path, monkeypatch):
+def test_every_row_is_embedded_where_memory_runs_out_and_the_report_says_the_batch(tmp_path, monkeypatch):
     run = run_of(tmp_path, batch=64)
     monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", Crowded)
-    with connect("local") as cluster:
-        figures = embed_input(run, "text", cluster)
+    figures = embed_input(run, "text", THIS_PROCESS)
     assert (figures["rows"], figures["batch"], figures["least_batch"]) == (ROWS, 64, FITS)
     assert len(np.unique(vectors(run), axis=0)) == ROWS
     assert pending_shards(run, "text") == []
 
 
-def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(ray_session, tmp_path, monkeypatch):
+def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(settings, "fixed_batch_size", lambda _: None)
     run = run_of(tmp_path)
-    with connect("local") as cluster:
-        figures = embed_input(run, "text", cluster)
-        plan = json.loads(run.storage.read("plan.json"))
-        assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
-        assert set(plan["inputs"]["text"]) == {
-            "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled",
-        }  # fmt: skip
-        assert {"torch", "numpy", "ray"} <= set(plan["libraries"])
-        assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
-        assert 0 < figures["start_seconds"] < figures["seconds"]
-        first = vectors(run)
-        run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
-        again = embed_input(run, "text", cluster)
+    figures = embed_input(run, "text", THIS_PROCESS)
+    plan = json.loads(run.storage.read("plan.json"))
+    assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
+    assert set(plan["inputs"]["text"]) == {
+        "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled",
+    }  # fmt: skip
+    assert {"torch", "numpy", "ray"} <= set(plan["libraries"])
+    assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
+    assert 0 < figures["start_seconds"] < figures["seconds"]
+    first = vectors(run)
+    run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
+    again = embed_input(run, "text", THIS_PROCESS)
     assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
     assert json.loads(run.storage.read("plan.json")) == plan
     assert np.array_equal(vectors(run), first)
@@ -101,7 +99,7 @@ def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
 @pytest.mark.parametrize(
     ("parts", "kind", "device", "word"),
     [
-        ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenise-bound"),
+        ({"model": 5, "waiting": 8, "prepare": 9, "read": 1}, "text", "cpu", "tokenize-bound"),
         ({"model": 5, "waiting": 1, "prepare": 6, "read": 9}, "image", "cpu", "decode-bound"),
         ({"model": 5, "waiting": 2, "prepare": 4, "read": 9}, "image", "cpu", "model-bound"),
         ({"model": 5, "waiting": 8, "prepare": 4, "read": 9}, "image", "cpu", "read-bound"),
@@ -142,14 +140,11 @@ class NeverCalibrated(Uncalibrated):
 
 
 @pytest.mark.parametrize("worker", [Uncalibrated, NeverCalibrated])
-def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_embedded(
-    ray_session, tmp_path, monkeypatch, worker
-):
+def test_a_row_that_brings_calibration_down_does_not_keep_the_others_from_being_embedded(tmp_path, monkeypatch, worker):
     monkeypatch.setattr(settings, "fixed_batch_size", lambda _: None)
     monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", worker)
     run = run_of(tmp_path)
-    with connect("local") as cluster:
-        figures = embed_input(run, "text", cluster)
+    figures = embed_input(run, "text", THIS_PROCESS)
     assert figures["rows"] == ROWS
     assert figures["batch"] > 0
     assert pending_shards(run, "text") == []

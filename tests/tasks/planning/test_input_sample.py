@@ -16,9 +16,9 @@ from barycenter.tasks.planning.plan import describe_plan, prepare
 ROWS = 60
 
 
-def png(colour):
+def png(color):
     stream = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(stream, "PNG")
+    Image.new("RGB", (8, 8), color).save(stream, "PNG")
     return stream.getvalue()
 
 

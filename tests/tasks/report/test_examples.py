@@ -59,7 +59,7 @@ def test_good_and_bad_cases_are_reported_apart(run, shown):
     assert len([case for case in cases if case["good"]]) == 4
 
 
-def test_neighbours_are_the_nearest_of_other_groups(run, shown):
+def test_neighbors_are_the_nearest_of_other_groups(run, shown):
     cases, _ = neighbor_examples(run, shown)
     unit = shown.fused / np.linalg.norm(shown.fused, axis=1, keepdims=True)
     for case in cases:

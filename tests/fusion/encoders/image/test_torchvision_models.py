@@ -46,7 +46,7 @@ def test_the_classifier_is_found(architecture, classifier, dim):
 
 @pytest.mark.parametrize(
     "architecture",
-    ["mobilenet_v2", "shufflenet_v2_x0_5", "mnasnet0_5", "googlenet", "regnet_y_400mf", "efficientnet_b0", "resnet18"],
+    ["mobilenet_v2", "shufflenet_v2_x0_5", "googlenet", "resnet18"],
 )
 def test_features_times_classifier_are_the_scores(architecture, saved):
     model, spec = saved(architecture, preprocessing=SMALL)
@@ -61,7 +61,7 @@ def test_features_times_classifier_are_the_scores(architecture, saved):
     torch.testing.assert_close(ours, scores, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["squeezenet1_1", "densenet121", "swin_t"])
+@pytest.mark.parametrize("architecture", ["squeezenet1_1", "swin_t"])
 def test_other_families_encode(architecture, saved):
     _, spec = saved(architecture)
     encoder = load(spec)

@@ -246,7 +246,7 @@ def test_half_precision_stays_close(tiny_bert):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_minilm_equals_sentence_transformers(shared, minilm):
-    rows = (shared / "data/banking77/banking_data/test.csv").read_text("utf-8").splitlines()[1:60]
+    rows = (shared / "data/banking77/banking_data/test.csv").read_text("utf-8").splitlines()[1:30]
     texts = [*SENTENCES, *rows, "word " * 700, "émoji 🦀 and 漢字", "x" * 4000]
     np.testing.assert_allclose(ours(minilm, texts, batch=2048), theirs(minilm, texts), atol=1e-5)
 

@@ -48,18 +48,22 @@ def agrees(folder: Path, texts=SENTENCES, limit: int = 512, batches=(1, 40, 4096
 LONG = [*SENTENCES, "crab " * 40, "sun boat " * 30]
 
 
+BERT, ROBERTA = ({"max_position_embeddings": 32, "pad_token_id": pad} for pad in (0, 1))
+
+
 @pytest.mark.parametrize(
-    ("family", "settings", "limit"),
+    ("family", "settings", "limit", "stated"),
     [
-        ("Bert", {"max_position_embeddings": 32}, 32),
-        ("Data2VecText", {"max_position_embeddings": 32, "pad_token_id": 1}, 30),
-        ("Esm", {"max_position_embeddings": 32, "pad_token_id": 0, "position_embedding_type": "absolute"}, 31),
-        ("Roberta", {"max_position_embeddings": 32, "pad_token_id": 1}, 30),
-        ("GPT2", {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}, 32),
-        ("OPT", {"max_position_embeddings": 32, "ffn_dim": 20, "word_embed_proj_dim": 16}, 32),
+        ("Bert", BERT, 32, False),
+        ("Bert", BERT, 32, True),
+        ("Data2VecText", ROBERTA, 30, False),
+        ("Esm", BERT | {"position_embedding_type": "absolute"}, 31, False),
+        ("Roberta", ROBERTA, 30, False),
+        ("Roberta", ROBERTA, 30, True),
+        ("GPT2", {"n_positions": 32, "n_embd": 16, "n_layer": 2, "n_head": 2}, 32, False),
+        ("OPT", {"max_position_embeddings": 32, "ffn_dim": 20, "word_embed_proj_dim": 16}, 32, False),
     ],
 )
-@pytest.mark.parametrize("stated", [True, False])
 def test_texts_are_cut_at_the_last_position_that_the_model_has(family, settings, limit, stated, tmp_path):
     folder = tiny(tmp_path, family, **settings)
     if stated:

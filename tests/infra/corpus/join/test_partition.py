@@ -28,11 +28,11 @@ def opened(path, key, rows=4096):
 
 
 def planned(base, own, keep=(), columns=("vec",), *, key="id", own_key="id", memory=64 * MB, rows=4096, paths=()):
-    sides = [
+    tables = [
         JoinTable(None, opened(base, key, rows), {name: name for name in keep}, frozenset()),
         JoinTable("x", opened(own, own_key, rows), {f"x.{name}": name for name in columns}, frozenset(paths)),
     ]
-    return Join.plan(key, sides, CorpusJob(path=str(base), key=key, rows_per_shard=rows), memory)
+    return Join.plan(key, tables, CorpusJob(path=str(base), key=key, rows_per_shard=rows), memory)
 
 
 def joined(join, storage):
@@ -40,7 +40,7 @@ def joined(join, storage):
     units = list(join.units())
     sizes = sum(partition_unit(join, storage, unit) for unit in units)
     check_bucket_sizes(join, sizes)
-    spilled = [[spill_path(join, unit) for unit in units if unit.table == side] for side in range(len(join.tables))]
+    spilled = [[spill_path(join, unit) for unit in units if unit.table == table] for table in range(len(join.tables))]
     counted = [join_bucket(join, storage, spilled, bucket) for bucket in range(join.buckets)]
     record = {"files": [part for part in counted if part["name"]]}
     job = CorpusJob(path="x", key=join.key, rows_per_shard=join.rows_per_shard)
@@ -48,7 +48,7 @@ def joined(join, storage):
 
 
 def write_pairs(folder: Path, keys: int, each: int, width: int, seed: int = 0) -> tuple[Path, Path]:
-    """Two shuffled tables of ``keys`` keys, 5 % of them missing on either side; the second has ``each`` rows a key."""
+    """Two shuffled tables of ``keys`` keys, 5 % of them missing in either; the second has ``each`` rows a key."""
     rng = np.random.default_rng(seed)
     cut = keys // 20
     texts = rng.permutation(keys)[cut:]

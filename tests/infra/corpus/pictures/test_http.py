@@ -2,16 +2,17 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from barycenter.fusion.errors import BadInputError, Reason, RunError
+from barycenter.infra.clock import current_clock, use_clock
 from barycenter.infra.corpus import Pictures
 from barycenter.infra.corpus.pictures import http as fetching
 from barycenter.infra.corpus.pictures.http import NO_ANSWER, Hosts, check_network
+from tests.infra.simulation import SimulatedClock
 
 
 class Server(ThreadingHTTPServer):
@@ -49,8 +50,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setattr(fetching, "_WAIT_SECONDS", (0.0, 0.0))
+def clock() -> Iterator[SimulatedClock]:
+    simulated = SimulatedClock()
+    with use_clock(simulated):
+        yield simulated
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch, clock: SimulatedClock) -> Iterator[Server]:
     monkeypatch.setattr(fetching, "HOSTS", Hosts())
     running = Server()
     thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
@@ -68,19 +75,20 @@ def refused(url: str, **options: float) -> BadInputError:
     return caught.value
 
 
-def test_answers(server: Server) -> None:
+def test_answers(server: Server, clock: SimulatedClock) -> None:
     assert Pictures("/tmp", http=True).find(f"{server.url}/200").read() == b"0123456789"
     assert refused(f"{server.url}/200", max_bytes=9).reason == Reason.TOO_LARGE
     gone = refused(f"{server.url}/404")
     assert gone.reason == Reason.HTTP_ERROR
     assert not gone.detail.startswith(NO_ANSWER)
     assert server.asked.count("404") == 1
-    assert fetching.HOSTS.last_answer > 0
+    assert fetching.HOSTS.last_answer == clock.now
 
 
-def test_a_busy_server_is_asked_again(server: Server) -> None:
+def test_a_busy_server_is_asked_again_after_waiting(server: Server, clock: SimulatedClock) -> None:
     assert Pictures("/tmp", http=True).find(f"{server.url}/flaky").read() == b"0123456789"
     assert server.asked == ["flaky"] * 3
+    assert clock.now == sum(fetching._WAIT_SECONDS)
 
 
 @pytest.mark.parametrize(("name", "words"), [("503", "503"), ("429", "429"), ("cut", "IncompleteRead")])
@@ -131,7 +139,7 @@ def test_a_server_without_certificate_rejects_the_row(server: Server) -> None:
     assert refused(server.url.replace("http", "https") + "/200").reason == Reason.HTTP_ERROR
 
 
-def test_a_silent_host_is_left_alone_and_others_are_not(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_host_is_left_alone_and_others_are_not(server: Server, clock: SimulatedClock) -> None:
     for _ in range(fetching._MAX_FAILURES):
         refused(f"{server.url}/503")
     asked = len(server.asked)
@@ -139,8 +147,7 @@ def test_a_silent_host_is_left_alone_and_others_are_not(server: Server, monkeypa
     assert len(server.asked) == asked
     other = server.url.replace("127.0.0.1", "localhost")
     assert Pictures("/tmp", http=True).find(f"{other}/200").read() == b"0123456789"
-    now = time.monotonic()
-    monkeypatch.setattr(time, "monotonic", lambda: now + fetching._PAUSE_SECONDS + 1)
+    clock.sleep(fetching._PAUSE_SECONDS + 1)
     assert Pictures("/tmp", http=True).find(f"{server.url}/200").read() == b"0123456789"
 
 
@@ -161,23 +168,23 @@ class TestTheNetworkIsDown:
         with pytest.raises(
             RunError, match=r"a.csv: none of 20 pictures could be fetched \(no answer from a:1: refused"
         ):
-            check_network("a.csv", silent(*["a:1"] * 20), 20, time.monotonic())
+            check_network("a.csv", silent(*["a:1"] * 20), 20, current_clock().monotonic())
 
     def test_nor_any_of_several_hosts_later_on(self, hosts: Hosts) -> None:
         hosts.record_answer("c")
-        begun = time.monotonic() + 1
+        begun = current_clock().monotonic() + 1
         with pytest.raises(RunError, match="run the job again"):
             check_network("a.csv", silent(*"ab" * 10), 20, begun)
         check_network("a.csv", silent(*"a" * 20), 20, begun)
 
     def test_some_pictures_are_elsewhere(self) -> None:
-        check_network("a.csv", silent(*"a" * 19), 20, time.monotonic())
-        check_network("a.csv", [*silent(*"a" * 19), "b: 404 Not Found"], 20, time.monotonic())
+        check_network("a.csv", silent(*"a" * 19), 20, current_clock().monotonic())
+        check_network("a.csv", [*silent(*"a" * 19), "b: 404 Not Found"], 20, current_clock().monotonic())
 
     def test_few_pictures(self) -> None:
-        check_network("a.csv", silent(*"a" * 7), 7, time.monotonic())
+        check_network("a.csv", silent(*"a" * 7), 7, current_clock().monotonic())
 
     def test_another_shard_is_answered_meanwhile(self, hosts: Hosts) -> None:
-        begun = time.monotonic()
+        begun = current_clock().monotonic()
         hosts.record_answer("c")
         check_network("a.csv", silent(*"ab" * 10), 20, begun)

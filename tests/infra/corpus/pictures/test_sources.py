@@ -145,9 +145,9 @@ def test_what_is_wrong_does_not_say_where_the_corpus_lies(corpus: Path, name: st
 
 
 def test_a_folder_whose_name_only_begins_alike_is_outside(corpus: Path) -> None:
-    neighbour = corpus.parent / "corpus-2"
-    neighbour.mkdir()
-    (neighbour / "a.png").write_bytes(b"x")
+    neighbor = corpus.parent / "corpus-2"
+    neighbor.mkdir()
+    (neighbor / "a.png").write_bytes(b"x")
     assert reason(Pictures(str(corpus)), "../corpus-2/a.png") == Reason.OUTSIDE_CORPUS
 
 

@@ -8,9 +8,9 @@ from PIL import Image
 from barycenter.tasks.report.rendering.figures import plots
 
 
-def thumbnail(colour):
+def thumbnail(color):
     buffer = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(buffer, "JPEG")
+    Image.new("RGB", (8, 8), color).save(buffer, "JPEG")
     return base64.b64encode(buffer.getvalue()).decode()
 
 
@@ -79,7 +79,7 @@ def whole():
         },
         "neighbors": {"n": 300, "share": 0.62, "good": 150, "bad": 20},
         "speed": {
-            "embed text": {"rows": 2000, "seconds": 1.9, "rows_per_s": 1052.6, "limited_by": "tokenising"},
+            "embed text": {"rows": 2000, "seconds": 1.9, "rows_per_s": 1052.6, "limited_by": "tokenizing"},
             "fit": {
                 "rows": 0,
                 "seconds": 0,

@@ -128,7 +128,7 @@ def _difference(scores: Scores, condition: str, against: str, known: Mapping[tup
 
 def _without_target(report: Mapping[str, Any]) -> Verdict:
     nothing = "There is nothing to learn from the target" if section(report, "head") else "No target was given"
-    without = nothing if not section(report, "probe") else "No labelled held-out row has all inputs"
+    without = nothing if not section(report, "probe") else "No labeled held-out row has all inputs"
     pairs = [(name, figures["r10"]) for name, figures in retrieval_pairs(report) if "r10" in figures]
     if not pairs:
         why = f"{without.lower()}, and there is no retrieval"

@@ -1,4 +1,4 @@
-"""Labelled rows of a fused data set: how many there are, which of them a head learns from, and the rows themselves."""
+"""Labeled rows of a fused data set: how many there are, which of them a head learns from, and the rows themselves."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ from barycenter.tasks.data.rows import group_labels
 from barycenter.tasks.data.targets import split_notes
 
 MOST_ROWS = 500_000
-"""Labelled rows that a head is trained and tested on; of more, so many are drawn by a hash of their keys."""
+"""Labeled rows that a head is trained and tested on; of more, so many are drawn by a hash of their keys."""
 
 _MOST_CLASSES = 1_000_000
 _SALT = "labelled"
 
 
 @dataclass(frozen=True, slots=True)
-class Labelled:
-    """Labelled rows of the feature files that are trained on or tested, in their order.
+class LabeledRows:
+    """Labeled rows of the feature files that are trained on or tested, in their order.
 
     Attributes:
         keys: Their keys.
@@ -48,10 +48,10 @@ class Labelled:
     groups: list[str]
     test: NDArray[np.bool_]
 
-    def take(self, mask: NDArray[np.bool_]) -> "Labelled":
+    def take(self, mask: NDArray[np.bool_]) -> "LabeledRows":
         """The rows under a mask."""
         rows = np.flatnonzero(mask)
-        return Labelled(
+        return LabeledRows(
             [self.keys[row] for row in rows],
             self.fused[rows],
             {name: values[rows] for name, values in self.aligned.items()},
@@ -67,11 +67,11 @@ class Survey:
 
     Attributes:
         target: How the target is read.
-        parts: Labelled rows by part of the split: train, test, other.
+        parts: Labeled rows by part of the split: train, test, other.
         classes: Different labels among the training rows, counted up to a million.
         left_out: Values of the target that are there but are no labels.
         split: Name of the split column, or None.
-        names: Values of the split column among labelled rows.
+        names: Values of the split column among labeled rows.
     """
 
     target: Reading
@@ -83,7 +83,7 @@ class Survey:
 
     @property
     def share(self) -> float:
-        """The share of the labelled rows that is used."""
+        """The share of the labeled rows that is used."""
         used = self.parts["train"] + self.parts["test"]
         return min(1.0, MOST_ROWS / used) if used else 1.0
 
@@ -112,7 +112,7 @@ class Survey:
             notes += split_notes(self.split, self.names)
         if self.share < 1:
             used = self.parts["train"] + self.parts["test"]
-            notes.append(f"the head saw {MOST_ROWS:,} of {used:,} labelled rows, drawn by a hash of their keys")
+            notes.append(f"the head saw {MOST_ROWS:,} of {used:,} labeled rows, drawn by a hash of their keys")
         return notes
 
 
@@ -135,22 +135,22 @@ def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Readin
         labels = target.labels(values)
         left_out.update(target.left_out(values))
         part_of = _split(table, manifest, train)
-        labelled = [row for row, label in enumerate(labels) if label is not None]
-        parts.update(str(part_of[row]) for row in labelled)
+        labeled = [row for row, label in enumerate(labels) if label is not None]
+        parts.update(str(part_of[row]) for row in labeled)
         if train.split is not None:
             split = table.column(train.split).to_pylist()
-            names.update("" if split[row] is None else str(split[row]) for row in labelled)
+            names.update("" if split[row] is None else str(split[row]) for row in labeled)
         if len(seen) < _MOST_CLASSES:
-            seen.update(repr(labels[row]) for row in labelled if part_of[row] == "train")
+            seen.update(repr(labels[row]) for row in labeled if part_of[row] == "train")
     return Survey(target, parts, len(seen), left_out, train.split, names)
 
 
-def read_labelled(storage: Storage, manifest: Manifest, train: TrainJob, chosen: Survey) -> Labelled:
-    """Labelled rows of the feature files, in order, with what the head reads besides the fused vectors.
+def read_labeled(storage: Storage, manifest: Manifest, train: TrainJob, chosen: Survey) -> LabeledRows:
+    """Labeled rows of the feature files, in order, with what the head reads besides the fused vectors.
 
     Of more than :data:`MOST_ROWS` those are taken whose key's hash is lowest, so that every file has its share.
     """
-    parts: list[Labelled] = []
+    parts: list[LabeledRows] = []
     columns = [column for column in (train.target, train.split, train.group_by) if column is not None]
     reader = HeadInputs(storage, manifest, train.head)
     for file in manifest.files:
@@ -163,13 +163,13 @@ def read_labelled(storage: Storage, manifest: Manifest, train: TrainJob, chosen:
         if chosen.share < 1:
             used &= stable_hash(keys, _SALT) < np.uint64(chosen.share * 2.0**64)
         fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
-        part = Labelled(keys, fused, reader.of(table), target, _groups(table, manifest, train), part_of == "test")
+        part = LabeledRows(keys, fused, reader.of(table), target, _groups(table, manifest, train), part_of == "test")
         parts.append(part.take(used))
     return _joined(parts)
 
 
-def _joined(parts: list[Labelled]) -> Labelled:
-    return Labelled(
+def _joined(parts: list[LabeledRows]) -> LabeledRows:
+    return LabeledRows(
         [key for part in parts for key in part.keys],
         np.concatenate([part.fused for part in parts]),
         {name: np.concatenate([part.aligned[name] for part in parts]) for name in parts[0].aligned},

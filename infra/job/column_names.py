@@ -10,10 +10,17 @@ Problem = tuple[str, str]
 """A job key and its problem."""
 
 
-def name_problems(
+def column_name_problems(
     key: str | None, keep: Sequence[str], inputs: Iterable[str], read: Mapping[str, Sequence[str]]
 ) -> Iterator[Problem]:
-    """Yields the problems of column names; ``read`` has every column that is read, by the job key that names it."""
+    """Yields the problems of column names.
+
+    Args:
+        key: The key column, or None.
+        keep: Columns that the features keep.
+        inputs: Names of the inputs, from which the output makes columns of its own.
+        read: Every column that is read, by the job key that names it.
+    """
     taken = {"fused", *({"key"} if key is None else ())}
     taken |= {f"{prefix}_{name}".lower() for name in inputs for prefix in ("has", "aligned", "count")}
     for column in [*keep, *filter(None, [key])]:

@@ -1,4 +1,4 @@
-"""What a head learns from, without Ray: labelled rows over all files of a data set, sides of a split, predictions."""
+"""What a head learns from, without Ray: labeled rows over all files of a data set, sides of a split, predictions."""
 
 import json
 import pickle
@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import barycenter.tasks.data.labelled_rows
+import barycenter.tasks.data.labeled_rows
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, vectors_to_array
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads import LinearHead
@@ -18,7 +18,7 @@ from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training.context import LocalContext
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labelled_rows import read_labelled, survey
+from barycenter.tasks.data.labeled_rows import read_labeled, survey
 from barycenter.tasks.heads.distributed import head_loop
 from barycenter.tasks.heads.predict import predict
 from barycenter.tasks.heads.stage import fit_head
@@ -53,7 +53,7 @@ def data_set(folder, kind=None, partition_by=(), **columns):
 def rows_of(storage, manifest, **train):
     train = TrainJob(**{"target": "label"} | train)
     chosen = survey(storage, manifest, train)
-    return chosen, read_labelled(storage, manifest, train, chosen)
+    return chosen, read_labeled(storage, manifest, train, chosen)
 
 
 def fitted(storage, manifest, **train):
@@ -62,17 +62,17 @@ def fitted(storage, manifest, **train):
 
 
 def test_a_corpus_in_order_of_its_labels_gives_every_label_its_share(tmp_path, monkeypatch):
-    monkeypatch.setattr(barycenter.tasks.data.labelled_rows, "MOST_ROWS", 200)
+    monkeypatch.setattr(barycenter.tasks.data.labeled_rows, "MOST_ROWS", 200)
     storage, manifest = data_set(tmp_path, label=lambda n: f"class {n // ROWS}")
     chosen, rows = rows_of(storage, manifest)
     shares = Counter(rows.target.tolist())
     assert set(shares) == {"class 0", "class 1", "class 2", "class 3"}
     assert max(shares.values()) < 75
     assert 150 < len(rows.keys) < 250
-    assert "the head saw 200 of 400 labelled rows, drawn by a hash of their keys" in chosen.notes()
+    assert "the head saw 200 of 400 labeled rows, drawn by a hash of their keys" in chosen.notes()
 
 
-def test_every_labelled_row_is_used_where_they_are_few(tmp_path):
+def test_every_labeled_row_is_used_where_they_are_few(tmp_path):
     storage, manifest = data_set(tmp_path, label=lambda n: None if n % 5 == 0 else f"class {n % 3}")
     chosen, rows = rows_of(storage, manifest)
     assert [int(key[1:]) for key in rows.keys] == [n for n in range(ROWS * FILES) if n % 5]
@@ -101,8 +101,8 @@ def test_a_target_that_is_a_partition_column_with_nulls(tmp_path):
 def test_partition_values_of_whole_numbers_are_the_same_classes(tmp_path):
     storage, manifest = data_set(tmp_path, partition_by=["label"], label=lambda n: str(n // ROWS))
     train = TrainJob(target="label")
-    target = barycenter.tasks.data.labelled_rows.find_reading("label", pa.int32(), [0, 1, 2, 3]).reading
-    rows = read_labelled(storage, manifest, train, survey(storage, manifest, train, target))
+    target = barycenter.tasks.data.labeled_rows.find_reading("label", pa.int32(), [0, 1, 2, 3]).reading
+    rows = read_labeled(storage, manifest, train, survey(storage, manifest, train, target))
     assert set(rows.target.tolist()) == {0, 1, 2, 3}
 
 

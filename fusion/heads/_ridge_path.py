@@ -1,6 +1,6 @@
 r"""Ridge regression for many targets and many ridges: out-of-fold predictions without fitting again for each.
 
-With centred rows X, weights s and the ridge measured against the mean variance, the hat matrix is
+With centered rows X, weights s and the ridge measured against the mean variance, the hat matrix is
 :math:`H = X (X^\top X + \lambda I)^{-1} X^\top + \sqrt{s}\sqrt{s}^\top / \sum s`, and the residuals of the rows f of a
 fold, had they been left out, are exactly :math:`(I - H_{ff})^{-1} (y_f - \hat y_f)` (Hastie, Tibshirani and Friedman
 2009, section 7.10, for one row; the same algebra holds for several). One eigendecomposition of the smaller side serves
@@ -13,27 +13,26 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from barycenter.fusion.arrays import BLOCK_ROWS, Float64, FloatArray
+from barycenter.fusion.ridge import Spectrum, eigh_of_rank
 
 Folds = NDArray[np.int64]
 
 _EIGH_COST = 18.0
-_CUT = 1e-13
-
 
 _Part = tuple[float, Float64, Float64, Float64, Float64]
 _Means = tuple[Float64, Float64]
 
 
-class _Spectrum:
-    """Eigenvalues of a scatter matrix, (d, r) its eigenvectors, and (r, k) the cross-moments in these."""
+class _Fit:
+    """A fit to some rows, to be solved for any ridge: the spectrum of their scatter and (r, k) cross-moments in it."""
 
-    def __init__(self, values: Float64, basis: Float64, moments: Float64, unit: float, means: _Means) -> None:
-        self._values, self._basis, self._moments, self.unit = values, basis, moments, unit
+    def __init__(self, spectrum: Spectrum, moments: Float64, unit: float, means: _Means) -> None:
+        self._spectrum, self._moments, self.unit = spectrum, moments, unit
         self._mean_x, self._mean_y = means
 
     def solve(self, ridge: float) -> tuple[Float64, Float64]:
-        """(d, k) coefficients and (k,) intercepts of the fit to all rows."""
-        coefficients = self._basis @ (self._moments / (self._values + ridge * self.unit)[:, None])
+        """(d, k) coefficients and (k,) intercepts."""
+        coefficients = self._spectrum.solve_rotated(self._moments, ridge * self.unit)
         return coefficients, self._mean_y - self._mean_x @ coefficients
 
 
@@ -47,27 +46,27 @@ def ridge_path(X: FloatArray, Y: Float64, weights: Float64, fold: Folds, ridges:
     return HatPath(X, Y, weights, fold) if by_hat < by_gram else GramPath(X, Y, weights, fold)
 
 
-class HatPath(_Spectrum):
+class HatPath(_Fit):
     """All folds from one eigendecomposition, of the Gram or of the kernel matrix."""
 
     def __init__(self, X: FloatArray, Y: Float64, weights: Float64, fold: Folds) -> None:
         n, d = X.shape
         self._Y, self._root = Y, np.sqrt(weights)[:, None]
         means = _means(X, Y, weights)
-        centred = (X - means[0]) * self._root
+        centered = (X - means[0]) * self._root
         self._target = (Y - means[1]) * self._root
         dual = n < d
-        values, vectors = _eigh(centred @ centred.T if dual else centred.T @ centred)
-        self._scores = vectors * np.sqrt(values) if dual else centred @ vectors
-        basis = centred.T @ (vectors / np.sqrt(values)) if dual else vectors
+        values, vectors = eigh_of_rank(centered @ centered.T if dual else centered.T @ centered)
+        self._scores = vectors * np.sqrt(values) if dual else centered @ vectors
+        basis = centered.T @ (vectors / np.sqrt(values)) if dual else vectors
         unit = max(float(values.sum()) / d, np.finfo(float).tiny)
-        super().__init__(values, basis, self._scores.T @ self._target, unit, means)
+        super().__init__(Spectrum(basis, values, np.ones(d)), self._scores.T @ self._target, unit, means)
         self._folds = [np.flatnonzero(fold == number) for number in np.unique(fold)]
         self._total = float(weights.sum())
 
     def held_out(self, ridge: float) -> Float64:
         """(n, k) predictions of every row by the fit without its fold."""
-        shrunk = self._values + ridge * self.unit
+        shrunk = self._spectrum.values + ridge * self.unit
         fitted = self._scores @ (self._moments / shrunk[:, None])
         predictions = np.empty_like(self._Y)
         for rows in self._folds:
@@ -106,34 +105,28 @@ class GramPath:
                 total += value
         return float(weights[rows].sum()), *sums
 
-    def _decompose(self, parts: list[_Part], unit: float | None) -> _Spectrum:
+    def _decompose(self, parts: list[_Part], unit: float | None) -> _Fit:
         weight = sum(part[0] for part in parts)
         x, y, xx, xy = (sum(sums[1:], start=sums[0]) for sums in list(zip(*parts, strict=True))[1:])
         x, y = x / weight, y / weight
         means = (self._shift_x + x, self._shift_y + y)
         gram = xx - weight * np.outer(x, x)
         unit = unit or max(float(np.trace(gram)) / len(gram), np.finfo(float).tiny)
-        values, vectors = _eigh(gram)
-        return _Spectrum(values, vectors, vectors.T @ (xy - weight * np.outer(x, y)), unit, means)
+        values, vectors = eigh_of_rank(gram)
+        spectrum = Spectrum(vectors, values, np.ones(len(gram)))
+        return _Fit(spectrum, spectrum.rotate(xy - weight * np.outer(x, y)), unit, means)
 
     def held_out(self, ridge: float) -> Float64:
         """(n, k) predictions of every row by the fit without its fold."""
         predictions = np.empty_like(self._Y)
-        for number, spectrum in self._without.items():
+        for number, fit in self._without.items():
             rows = np.flatnonzero(self._fold == number)
-            coefficients, intercept = spectrum.solve(ridge)
+            coefficients, intercept = fit.solve(ridge)
             predictions[rows] = self._X[rows] @ coefficients.astype(self._X.dtype) + intercept
         return predictions
 
 
 RidgePath = HatPath | GramPath
-
-
-def _eigh(matrix: Float64) -> tuple[Float64, Float64]:
-    """Eigenvalues above the numerical rank, and their vectors."""
-    values, vectors = np.linalg.eigh(matrix)  # as fast as SciPy's, and other threads go on meanwhile
-    kept = values > max(float(values[-1]), 0.0) * _CUT * len(values)
-    return values[kept], vectors[:, kept]
 
 
 def _means(X: FloatArray, Y: Float64, weights: Float64) -> tuple[Float64, Float64]:

@@ -85,7 +85,7 @@ def test_many_inputs_withheld_are_reported_in_one_clause():
 
 def test_labels_that_no_complete_row_has_leave_retrieval_to_tell(report):
     report["probe"] = {"metric": "accuracy", "n_test": 0, "candidates": {}, "baseline": None}
-    assert verdict(report).startswith("No labelled held-out row has all inputs, so only retrieval can tell")
+    assert verdict(report).startswith("No labeled held-out row has all inputs, so only retrieval can tell")
 
 
 def test_one_input_is_not_called_an_average():
