@@ -180,7 +180,7 @@ class Oracle:
     def _term(self, number: int, term: dict[str, Any]) -> None:
         """A lease is taken over only from the dead, and from those who did not renew it in time."""
         self.checks["a lease is taken over from the dead and the late"] += 1
-        self._terms[number] = term["process"]
+        self._terms.setdefault(number, term["process"])
         newest, since, before = self._newest_term
         if number <= newest:
             return
