@@ -3,10 +3,11 @@
 import heapq
 import itertools
 import random
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol
+
+from greenlet import getcurrent, greenlet
 
 FOREVER = float("inf")
 MOST_STEPS = 60_000
@@ -62,11 +63,11 @@ class Process:
 
 
 class Thread:
-    """A thread of a process, carried by a real one."""
+    """A thread of a process: a stack of its own, which runs only while it is switched to."""
 
     def __init__(self, process: Process, name: str, body: Callable[[], None], main: bool) -> None:
         self.process, self.name, self.body, self.main = process, name, body, main
-        self.carrier = _Carrier.take()
+        self.stack: greenlet
         self.count = 0
         self.looked = 0
         self.wake = 0.0
@@ -120,7 +121,8 @@ class Kernel:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopping = False
-        self._over = threading.Semaphore(0)
+        self._hub = getcurrent()
+        self._following: Thread | None = None
         self.current: Thread = None  # type: ignore[assignment]
 
     @property
@@ -132,7 +134,7 @@ class Kernel:
         """A new thread; the first of a process is its main one, with which the process ends."""
         thread = Thread(process, name or process.name, body, name is None)
         thread.wake = self.now + delay
-        thread.carrier.job = lambda: self._carry(thread)
+        thread.stack = greenlet(lambda: self._carry(thread), parent=self._hub)
         self._threads.append(thread)
         return thread
 
@@ -143,11 +145,10 @@ class Kernel:
     def run(self, chooser: Chooser | None = None) -> None:
         """Runs all threads to their ends; raises what was found wrong."""
         self._chooser = chooser or self._chooser
-        if self._threads:
-            first = self._next(None)
-            self.current = first
-            first.carrier.gate.release()
-            self._over.acquire()
+        self._following = self._next(None) if self._threads else None
+        while self._following is not None:
+            self.current, self._following = self._following, None
+            self.current.stack.switch()  # comes back when a thread has ended, this one or another
         if self.failure is not None:
             raise self.failure
 
@@ -249,8 +250,7 @@ class Kernel:
 
     def _hand_over(self, thread: Thread, other: Thread) -> None:
         self.current = other
-        other.carrier.gate.release()
-        thread.carrier.gate.acquire()
+        other.stack.switch()
         self._check_alive(thread)
 
     def _next(self, thread: Thread | None) -> Thread:
@@ -295,34 +295,5 @@ class Kernel:
         self._threads.remove(thread)
         if thread.main:
             self.end(thread.process)
-        thread.carrier.give_back()
-        if not self._threads:
-            self._over.release()
-            return
-        following = self._next(thread)
-        self.current = following
-        following.carrier.gate.release()
-
-
-class _Carrier:
-    """A real thread that carries one simulated thread after the other."""
-
-    _idle: list["_Carrier"] = []  # noqa: RUF012 - shared on purpose
-
-    def __init__(self) -> None:
-        self.gate = threading.Lock()
-        self.gate.acquire()
-        self.job: Callable[[], None] = lambda: None
-        threading.Thread(target=self._work, daemon=True).start()
-
-    @classmethod
-    def take(cls) -> "_Carrier":
-        return cls._idle.pop() if cls._idle else cls()
-
-    def give_back(self) -> None:
-        self._idle.append(self)
-
-    def _work(self) -> None:
-        while True:
-            self.gate.acquire()
-            self.job()
+        if self._threads:
+            self._following = self._next(thread)
