@@ -142,6 +142,10 @@ def _play(
             world.start(f"reader-{number}", lambda: _read(world))
         try:
             world.kernel.run(chooser)
+            end = hashlib.blake2b(repr(sorted(world.store.contents().items())).encode(), digest_size=12).digest()
+            if end in seen:
+                return chooser, None
+            seen.add(end)
             world.start("afterwards", lambda: _afterwards(world), host="c")
             world.kernel.run(QUIET)
             if world.outcomes["afterwards: done"] != 1:
