@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
         counted: Counter[str] = Counter()
         tried = [mutant for mutant in mutants if mutant not in equivalents]
         counted["equivalent"] = len(mutants) - len(tried)
-        for mutant, status in run_target(target, tried, int(asked.get("WORKERS", 1))).items():
+        for status in run_target(target, tried, int(asked.get("WORKERS", 1))).values():
             counted["killed" if status else "survived"] += 1
             counted["late"] += status < 0
         table.append((target.name, counted))

