@@ -153,12 +153,12 @@ def _places(parent: ast.AST, body: list[ast.stmt], assigned: set[str] | None) ->
             inner = {node.arg for node in ast.walk(statement.args) if isinstance(node, ast.arg)}
         elif isinstance(statement, ast.ClassDef):
             inner = None
-        elif assigned is not None:
-            assigned |= _stored(statement)
         for block in [statement, *getattr(statement, "handlers", ())]:
             for _, value in ast.iter_fields(block):
                 if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
                     yield from _places(block, value, inner)
+        if assigned is not None:
+            assigned |= _stored(statement)
 
 
 def _inside(parent: ast.AST, statement: ast.stmt) -> Iterator[_Place]:
