@@ -137,6 +137,15 @@ def test_float16_and_integers_are_accepted():
     np.testing.assert_allclose(Moments.of(views).cov, np.cov(np.hstack(list(views.values())).T.astype(float)))
 
 
+def test_a_merge_holds_the_rows_that_lack_an_input_too():
+    one, other = make_views(20), make_views(30, seed=1)
+    one["a"][:5], other["b"][:8] = np.nan, np.nan
+    both = Moments.of(one, "float64").merge(Moments.of(other, "float64"))
+    assert (both.n, both.count("a"), both.count("b")) == (37, 45, 42)
+    everything = np.vstack([one["b"], other["b"][8:]])
+    np.testing.assert_allclose(marginal(both, "b")[1], everything.mean(axis=0))
+
+
 def test_merge_leaves_both_sides_alone():
     a, b = Moments.of(make_views(20)), Moments.of(make_views(30, seed=1))
     before = a.cov.copy()
