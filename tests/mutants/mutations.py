@@ -86,9 +86,15 @@ def mutants_of_source(source: str, file: str, compiled_as: str = "") -> list[Mut
     """Every change of a source text."""
     tree = ast.parse(source)
     found: dict[tuple[int, str, str], Mutant] = {}
+    texts: dict[ast.stmt, str] = {}
     for place in _places(tree, tree.body, None):
-        before, line = _text(place.statement), getattr(place.node, "lineno", place.statement.lineno)
-        for node in place.replacements():
+        nodes = list(place.replacements())
+        if not nodes:
+            continue
+        if place.statement not in texts:
+            texts[place.statement] = _text(place.statement)
+        before, line = texts[place.statement], getattr(place.node, "lineno", place.statement.lineno)
+        for node in nodes:
             with place.holding(node):
                 after = _text(node if place.is_statement else place.statement)
             if before != after:
