@@ -11,7 +11,7 @@ from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.commit import fence, follow_promotions, shown_version
 from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
-from barycenter.infra.versions.manifests import manifest_path, numbers_taken, read_manifest, versions
+from barycenter.infra.versions.manifests import manifest_path, read_manifest, versions
 
 _COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
 _PINS = "pins"
@@ -84,13 +84,11 @@ def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: fl
     if versions(storage):
         follow_promotions(storage)
     garbage = find_garbage(storage, keep, keep_days)
-    # A number that is free again could be taken by a holder that was given up, if it comes late.
-    fenced = max((number for number, size in numbers_taken(storage).items() if not size), default=0)
     for number in garbage.versions:
-        if number < fenced:
-            lease.check()
-            storage.write(manifest_path(number), b"")
-    _remove(storage, lease, [manifest_path(number) for number in garbage.versions if number > fenced])
+        # Emptied, not removed: a number that is free again would be taken by a request for it that comes late, of a
+        # holder that was given up, or one that was answered when it was sent again.
+        lease.check()
+        storage.write(manifest_path(number), b"")
     _remove(storage, lease, garbage.files)
     lease.check()
     storage.abandon_uploads()

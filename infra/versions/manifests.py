@@ -37,7 +37,10 @@ def read_manifest(storage: Storage, version: int | None = None) -> Manifest:
     """
     path = POINTER if version is None else manifest_path(version)
     try:
-        return Manifest.from_json(storage.read(path))
+        content = storage.read(path)
+        if not content:
+            raise MissingFileError(path)  # a number that is taken, of a version that is deleted or never was
+        return Manifest.from_json(content)
     except MissingFileError as error:
         raise RunError(f"{storage.uri(path)}: {_why_missing(storage, version)}") from error
     except RunError as error:

@@ -1,11 +1,12 @@
 """Plays schedules of the run from dispatch to commit: ``python -m tests.simulation N=2000``.
 
-Options: ``N=2000`` how many seeds, ``SEED=0`` the first; ``WORKERS=1`` processes at a time. With ``SEED`` alone that
-one is played. One that fails is shortened and printed step by step. Ends with one line of JSON; exit code 1 if any
-failed.
+Options: ``N=2000`` how many seeds, ``SEED=0`` the first; ``WORKERS`` processes at a time (default: one a core). With
+``SEED`` alone that one is played. One that fails is shortened and printed step by step. Ends with one line of JSON;
+exit code 1 if any failed.
 """
 
 import json
+import os
 import sys
 
 from tests.simulation.run import Failure, explore, explore_in_processes, shorten, trace_of
@@ -14,9 +15,9 @@ from tests.simulation.run import Failure, explore, explore_in_processes, shorten
 def main(arguments: list[str]) -> int:
     """Plays, prints, and says whether anything failed."""
     given = dict(argument.split("=", 1) for argument in arguments)
-    first, workers = int(given.get("SEED", 0)), int(given.get("WORKERS", 1))
+    first, workers = int(given.get("SEED", 0)), int(given.get("WORKERS", os.cpu_count() or 1))
     count = int(given.get("N", 1 if "SEED" in given else 2000))
-    tally = explore(first, count) if workers == 1 else explore_in_processes(first, count, workers)
+    tally = explore(first, count) if min(workers, count) == 1 else explore_in_processes(first, count, workers)
     for failure in tally.failures[:5]:
         describe(shorten(failure))
     rate = 60 * tally.seeds / tally.seconds

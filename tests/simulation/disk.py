@@ -18,8 +18,16 @@ from tests.simulation.kernel import Kernel, Process
 HOT = ("lease/", "manifest", "promotions/", "pins")
 """Where the commit protocol keeps its files: more happens between operations there."""
 
+_COMMITS = ("manifest", "promotions/", ".manifest.json.")
+
 _WRITE_FAULTS = ("full",)
+_WRITES = ("create", "link", "rename")
 _UNSEEN = frozenset({"mkdir", "create", "fsync", "fsync folder", "rmdir", "lock"})
+
+
+def heat(path: str, writes: bool) -> int:
+    """How much may happen at an operation: 2 at a commit, 1 in its protocol, 0 elsewhere."""
+    return 2 if writes and path.startswith(_COMMITS) else int(path.startswith(HOT))
 
 
 @dataclass(eq=False)
@@ -262,7 +270,7 @@ class SimulatedDisk(Disk):
         if self.coarse and (operation in _UNSEEN or place.endswith(".tmp")):
             self._kernel.check_alive()
             return
-        fault = self._kernel.step(f"{operation} {place}", place.startswith(HOT), faults)
+        fault = self._kernel.step(f"{operation} {place}", heat(place, operation in _WRITES), faults)
         if fault == "full":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         if self.coarse:

@@ -63,7 +63,7 @@ class _Enumerator:
         self.open: list[list[int]] = []
         self.pruned = False
 
-    def action(self, kernel: Kernel, thread: Thread, hot: bool, faults: tuple[str, ...]) -> Action | None:
+    def action(self, kernel: Kernel, thread: Thread, hot: int, faults: tuple[str, ...]) -> Action | None:
         others = kernel.ready()
         options: list[Action | None] = [None, *(("switch", other.name) for other in others)]
         if self._deaths and thread.process.name != "reader-1":

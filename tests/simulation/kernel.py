@@ -24,8 +24,11 @@ class Violation(AssertionError):  # noqa: N818 - a finding, not a mistake
     """
 
     def __init__(self, invariant: str, detail: str) -> None:
-        super().__init__(f"{invariant}: {detail}")
-        self.invariant = invariant
+        super().__init__(invariant, detail)
+        self.invariant, self.detail = invariant, detail
+
+    def __str__(self) -> str:
+        return f"{self.invariant}: {self.detail}"
 
 
 class Process:
@@ -87,7 +90,7 @@ class Thread:
 class Chooser(Protocol):
     """Decides what happens at each step of each thread."""
 
-    def action(self, kernel: "Kernel", thread: Thread, hot: bool, faults: tuple[str, ...]) -> tuple[Any, ...] | None:
+    def action(self, kernel: "Kernel", thread: Thread, hot: int, faults: tuple[str, ...]) -> tuple[Any, ...] | None:
         """What happens before the next operation: None, or a kind of event with what it needs."""
 
     def dies_waiting(self, thread: Thread) -> bool:
@@ -148,7 +151,7 @@ class Kernel:
         if self.failure is not None:
             raise self.failure
 
-    def step(self, operation: str, hot: bool = False, faults: tuple[str, ...] = ()) -> str | None:
+    def step(self, operation: str, hot: int = 0, faults: tuple[str, ...] = ()) -> str | None:
         """The moment before an operation of the running thread; the fault that the operation is to meet, if any."""
         thread = self.current
         self._check_alive(thread)

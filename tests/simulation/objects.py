@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 from s3fs.errors import translate_boto_error
 
 from barycenter.infra.storage.remote import S3Store
-from tests.simulation.disk import HOT
+from tests.simulation.disk import heat
 from tests.simulation.kernel import Kernel, Process
 
 _READS = ("slow_down", "server_error", "timeout")
@@ -52,7 +52,7 @@ class SimulatedBucket:
         faults = _READS if reads else _CONDITIONAL if conditional else _WRITES
         if method == "delete_objects":
             place = arguments["Delete"]["Objects"][0]["Key"][self._cut :] + " ..."
-        fault = self._kernel.step(f"{method} {place}", place.startswith(HOT), faults)
+        fault = self._kernel.step(f"{method} {place}", heat(place, method == "put_object"), faults)
         request = getattr(self, f"_{method}")
         if self.coarse:
             there = self.contents(place) if reads else self.peek(place)

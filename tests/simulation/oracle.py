@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from barycenter.infra.versions.lease import COLLECTOR_PATIENCE, TERM_SECONDS
 from tests.simulation.job import rows_of
 
 POINTER = "manifest.json"
@@ -21,6 +22,8 @@ class Oracle:
         violated: Called with the name of an invariant and what broke it.
         keeps: How many of the newest versions the running process must leave; 0 where it must leave all.
         last_look: The running process, and how many steps ago it looked who holds the output.
+        now: The time.
+        lives: Whether a process does.
 
     Attributes:
         manifests: Committed and not collected, by number.
@@ -34,7 +37,11 @@ class Oracle:
         violated: Callable[[str, str], None],
         keeps: Callable[[], int],
         last_look: Callable[[], tuple[str, int]],
+        now: Callable[[], float],
+        lives: Callable[[str], bool],
     ) -> None:
+        self._now, self._lives = now, lives
+        self._newest_term: tuple[int, float, dict[str, Any]] = (0, 0.0, {})
         self._peek, self._violated, self._keeps, self._last_look = peek, violated, keeps, last_look
         self._terms: dict[int, str] = {}
         self.manifests: dict[int, dict[str, Any]] = {}
@@ -58,6 +65,7 @@ class Oracle:
                 self._violated("whole", f"{path} is torn")
             self._noticed(path, contents[path])
         self._to_be_shown, self._shown_at = [self._rule()], 0
+        self._newest_term = (0, 0.0, {})
         pointer = contents.get(POINTER)
         self.shown = None if pointer is None else int(json.loads(pointer)["number"])
 
@@ -72,7 +80,7 @@ class Oracle:
         elif top == "manifests" and number:
             self._manifest(number, before, after)
         elif top == "lease" and number and after:
-            self._terms[number] = json.loads(after)["process"]
+            self._term(number, json.loads(after))
         elif top == "promotions" and number and after:
             self._noticed(path, after)
             self._to_be_shown.append(self._rule())
@@ -168,6 +176,19 @@ class Oracle:
         self._verify(number, manifest)
         self._named(number, manifest)
         self._to_be_shown.append(self._rule())
+
+    def _term(self, number: int, term: dict[str, Any]) -> None:
+        """A lease is taken over only from the dead, and from those who did not renew it in time."""
+        self.checks["a lease is taken over from the dead and the late"] += 1
+        self._terms.setdefault(number, term["process"])
+        newest, since, before = self._newest_term
+        if number <= newest:
+            return
+        patience = TERM_SECONDS * (COLLECTOR_PATIENCE if before.get("deletes") else 1)
+        holds = before and not before["released"] and before["holder"] != term["holder"]
+        if holds and self._lives(before["process"]) and self._now() - since < patience:
+            self._violated("taken over", f"{term['process']} took the lease of {before['process']}, which renewed it")
+        self._newest_term = (number, self._now(), term)
 
     def _refused(self, number: int, term: int) -> None:
         """A newer term refuses a commit, but for one that came between the look and the commit."""

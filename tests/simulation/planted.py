@@ -52,8 +52,8 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
     "a collection in the wrong order": (
         (
             garbage.collect_garbage,
-            "    _remove(storage, lease, [manifest_path",
-            "    _remove(storage, lease, garbage.files)\n    _remove(storage, lease, [manifest_path",
+            "    for number in garbage.versions:",
+            "    _remove(storage, lease, garbage.files)\n    for number in garbage.versions:",
         ),
     ),
     "a lease without terms": ((lease.Lease.check, "newest is None or newest.holder != self._term.holder", "False"),),
@@ -76,6 +76,13 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
         (Scheduler._lost, "reversed(held if several else held[1:])", "reversed(held if several else [])"),
     ),
     "done shards not looked for": ((embedding_files.done_shards, "return {", "return set() and {"),),
+    "a collection that frees numbers": (
+        (
+            garbage.collect_garbage,
+            'storage.write(manifest_path(number), b"")',
+            "storage.remove([manifest_path(number)])",
+        ),
+    ),
     "a collection of what readers see": ((garbage.find_garbage, "shown_version(storage), ", ""),),
 }
 """By name: which text of which function becomes which."""

@@ -13,6 +13,9 @@ Actions = dict[str, Action]
 
 SWITCH = (0.02, 0.1, 0.3, 0.6)
 SECONDS = (0.5, 5.0, 5.0, 20.0, 70.0, 70.0, 130.0, 700.0)
+COMMIT = 1 / 15
+"""Rate of the gravest kinds between the operations that write a manifest, a promotion or the pointer."""
+
 FOCUS = 1 / 40
 """Rate there of the one kind that some schedules have most of."""
 
@@ -36,6 +39,7 @@ RATES = {
 }
 """Share of the operations that each kind of event meets, in the schedules that know the kind."""
 
+_AT_COMMITS = ("freeze", "kill", "kill_sent", "late")
 _ANYWHERE = ("kill", "stall", "freeze")
 _STORAGE_FAULTS = {"full", "slow_down", "server_error", "timeout", "lost_answer", "late", "conflict"}
 
@@ -51,15 +55,16 @@ class Explorer:
         self._random = draw.random
         known = {kind: rate for kind, rate in RATES.items() if draw.random() < 0.5 and kind not in without}
         switch = draw.choice(SWITCH)
-        self._dies_waiting = known.get("kill", 0.0)
+        self._dies_waiting = 3 * known.get("kill", 0.0)
         hot = {kind: rate * (HOT if kind in _ANYWHERE else 1) for kind, rate in known.items()}
-        if (focus := draw.choice(("", "freeze", "kill", "kill_sent", "late"))) in known:
-            hot[focus] = FOCUS
+        commits = {kind: COMMIT if kind in _AT_COMMITS else rate for kind, rate in hot.items()}
+        if (focus := draw.choice(("", *_AT_COMMITS))) in known:
+            hot[focus], commits[focus] = FOCUS, 3 * COMMIT
         often = {"switch": max(switch, draw.choice(SWITCH[:3]))}
-        self._tables = [_table({"switch": switch} | known), _table(often | hot)]
+        self._tables = [_table({"switch": switch} | known), _table(often | hot), _table(often | commits)]
         self._kills = 0
 
-    def action(self, kernel: Kernel, thread: Thread, hot: bool, faults: tuple[str, ...]) -> Action | None:
+    def action(self, kernel: Kernel, thread: Thread, hot: int, faults: tuple[str, ...]) -> Action | None:
         drawn = self._random()
         table = self._tables[hot]
         if drawn >= table[-1][0]:
@@ -119,11 +124,11 @@ class Replay:
     def __init__(self, actions: Mapping[str, Action]) -> None:
         self.actions = actions
 
-    def action(self, kernel: Kernel, thread: Thread, hot: bool, faults: tuple[str, ...]) -> Action | None:
+    def action(self, kernel: Kernel, thread: Thread, hot: int, faults: tuple[str, ...]) -> Action | None:
         return self.actions.get(f"{thread.name}#{thread.count}")
 
     def dies_waiting(self, thread: Thread) -> bool:
-        return f"{thread.name}#{thread.count}" in self.actions
+        return self.actions.get(f"{thread.name}#{thread.count}") == ("kill",)
 
     def pick(self, thread: Thread, ready: list[Thread]) -> Thread:
         wanted = self.actions.get(f"{thread.name}#{thread.count}>")

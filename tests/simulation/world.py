@@ -2,6 +2,7 @@
 
 import json
 import logging
+import random
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from tests.simulation.oracle import Oracle
 CLAIM_SECONDS = 5.0
 """Longest pause where there are no hard links: a writer that pauses longer while it places a file loses its claim."""
 
-POLL_SECONDS = 4.0
+POLL_SECONDS = 8.0
 """Between two looks of a process that waits for the output; fewer than in earnest, because each costs steps."""
 
 MULTIPART = 256
@@ -59,8 +60,14 @@ class World:
         self.errors: dict[str, str] = {}
         self.keeps: dict[str, int] = {}
         self.mended = False
+        self.chance = random.Random(f"world {seed}")
         self.oracle = Oracle(
-            self.store.peek, self.violated, lambda: self.keeps.get(self.kernel.process.name, 0), self._last_look
+            self.store.peek,
+            self.violated,
+            lambda: self.keeps.get(self.kernel.process.name, 0),
+            self._last_look,
+            lambda: self.kernel.now,
+            lambda name: name in self.processes and self.processes[name].alive,
         )
         self.oracle.load(contents or {})
         self.acknowledged: list[int] = []
@@ -105,7 +112,7 @@ class World:
         for process in self.kernel.processes():
             self.kernel.end(process)
         assert isinstance(self.store, SimulatedDisk)
-        self.store.lose_power(Process("power", self.seed).random)
+        self.store.lose_power(self.chance)
         self.oracle.load(self.store.contents())
 
     def _lost_to_nobody(self, name: str, error: str) -> bool:

@@ -43,7 +43,8 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
     assert find_garbage(storage).paths == expected
     assert storage.list() == before
     assert collect_garbage(storage, lease, keep=1) == expected
-    assert storage.list() == sorted(set(before) - set(expected))
+    assert storage.list() == sorted(set(before) - set(expected) | {manifest_path(1)})
+    assert storage.read(manifest_path(1)) == b""
     assert verify(storage, read_manifest(storage)) == []
     assert collect_garbage(storage, lease, keep=1) == []
     assert commit_manifest(storage, output(storage, "v3", parent=2), lease).number == 3
