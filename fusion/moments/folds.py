@@ -80,7 +80,7 @@ class FoldMoments(Sequence[Moments]):
         for number, part in enumerate(self.parts):
             rows = np.flatnonzero(fold == number)
             if len(rows):
-                part.add_checked(arrays, first, rows)
+                part.add_checked(arrays, rows)
         self._total = self._held = None
 
     def merge(self, other: "FoldMoments") -> "FoldMoments":

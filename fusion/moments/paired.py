@@ -149,7 +149,7 @@ class Moments:
         Raises:
             ValueError: See :meth:`of`.
         """
-        self.add_checked(self.checked(views, first), first)
+        self.add_checked(self.checked(views, first))
 
     def checked(self, views: Views, first: int = 0) -> dict[str, NDArray[Any]]:
         """The views as arrays that fit these moments, every row of them read once.
@@ -162,16 +162,15 @@ class Moments:
         check_rows(arrays, first)
         return arrays
 
-    def add_checked(self, views: Views, first: int = 0, rows: NDArray[np.int64] | None = None) -> None:
+    def add_checked(self, views: Views, rows: NDArray[np.int64] | None = None) -> None:
         """Adds rows of what :meth:`checked` gave: only some, ascending, where ``rows`` names them."""
         total = common_rows(views) if rows is None else len(rows)
         buffer = np.empty((min(total, BLOCK_ROWS), len(self.mean)), dtype=self.precision)
         for start in range(0, total, BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, total)
             index = slice(start, stop) if rows is None else rows[start:stop]
-            numbers = first + (np.arange(start, stop) if rows is None else rows[start:stop])
             block = {name: as_matrix(name, values[index]) for name, values in views.items()}
-            self._add_block(block, buffer, numbers)
+            self._add_block(block, buffer)
         self.cache.clear()
 
     def _check(self, views: Views) -> None:
@@ -181,10 +180,10 @@ class Moments:
             if values.shape[1] != self.dims[name]:
                 raise ValueError(f"{name}: expected (n, {self.dims[name]}), got shape {values.shape}")
 
-    def _add_block(self, block: dict[str, FloatArray], buffer: FloatArray, numbers: NDArray[np.int64]) -> None:
+    def _add_block(self, block: dict[str, FloatArray], buffer: FloatArray) -> None:
         n = common_rows(block)
         absent = np.zeros(n, dtype=bool)
-        present = {name: present_rows(name, block[name], numbers) if name in block else absent for name in self.dims}
+        present = {name: present_rows(name, block[name]) if name in block else absent for name in self.dims}
         complete = np.logical_and.reduce(list(present.values()))
         if complete.all():
             self._joint.add(Sums.of_block([block[name] for name in self.dims], buffer))

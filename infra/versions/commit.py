@@ -10,7 +10,14 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.lease import Lease
-from barycenter.infra.versions.manifests import POINTER, manifest_path, numbers_taken, read_manifest, versions
+from barycenter.infra.versions.manifests import (
+    POINTER,
+    deleted_versions,
+    manifest_path,
+    numbers_taken,
+    read_manifest,
+    versions,
+)
 
 _PROMOTIONS = "promotions"
 
@@ -40,7 +47,7 @@ def commit_manifest(
     """
     parent = manifest.parent or 0
     taken = numbers_taken(storage)
-    newest = max((number for number, size in taken.items() if size), default=0)
+    newest = max(versions(storage), default=0)
     if newest and _same(manifest, there := read_manifest(storage, newest)):
         show_newest(storage, there, lease, promote)
         return there
@@ -49,7 +56,9 @@ def commit_manifest(
     made = replace(manifest, number=number, parent=parent or None, term=lease.number, promote=promote, committed=time)
     # Listed first and checked last: a number that is free although the lease is lost is taken by `fence`.
     lease.check()
-    if newest != parent or not storage.create(manifest_path(number), made.to_json()):
+    made_here = newest == parent and storage.create(manifest_path(number), made.to_json())
+    # Looked at afterwards: a number is free again once its version is deleted, and said to be before that.
+    if not made_here or number in deleted_versions(storage):
         winner = max(versions(storage), default=newest)
         raise RunError(
             f"{storage.uri()}: another run committed version {winner} meanwhile, this one was built on "

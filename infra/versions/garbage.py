@@ -1,5 +1,6 @@
 """Garbage of an output, what is kept from collection, and pins."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.commit import fence, follow_promotions, shown_version
 from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
-from barycenter.infra.versions.manifests import manifest_path, read_manifest, versions
+from barycenter.infra.versions.manifests import COLLECTED, deleted_versions, manifest_path, read_manifest, versions
 
 _COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
 _PINS = "pins"
@@ -57,10 +58,11 @@ def find_garbage(storage: Storage, keep: int = 1, keep_days: float | None = None
         after = current_clock().time() - keep_days * _DAY_SECONDS
         wanted.update(number for number in numbers if _committed_at(read_manifest(storage, number)) >= after)
     needed = _needed([read_manifest(storage, number) for number in numbers if number in wanted])
+    late = {manifest_path(number) for number in deleted_versions(storage)}
     files = sorted(
         path
         for path in storage.walk()
-        if storage.is_temporary(path) or (path.startswith(_COLLECTED) and not needed(path))
+        if storage.is_temporary(path) or path in late or (path.startswith(_COLLECTED) and not needed(path))
     )
     return Garbage(tuple(number for number in numbers if number not in wanted), tuple(files))
 
@@ -84,11 +86,13 @@ def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: fl
     if versions(storage):
         follow_promotions(storage)
     garbage = find_garbage(storage, keep, keep_days)
-    for number in garbage.versions:
-        # Emptied, not removed: a number that is free again would be taken by a request for it that comes late, of a
-        # holder that was given up, or one that was answered when it was sent again.
+    if garbage.versions:
         lease.check()
-        storage.write(manifest_path(number), b"")
+        # Written first: a request for a number that comes late, of a holder that was given up or one that was sent
+        # again, makes no version any more.
+        deleted = sorted({*deleted_versions(storage), *garbage.versions})
+        storage.write(COLLECTED, json.dumps({"versions": deleted}).encode())
+    _remove(storage, lease, [manifest_path(number) for number in garbage.versions])
     _remove(storage, lease, garbage.files)
     lease.check()
     storage.abandon_uploads()

@@ -1,10 +1,13 @@
 """The versions of an output: where their manifests lie, reading them, checking them against their files."""
 
+import json
+
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage.storage import MissingFileError, Storage
 
 POINTER = "manifest.json"
+COLLECTED = "collected.json"
 _FOLDER = "manifests"
 
 
@@ -18,8 +21,17 @@ def manifest_path(number: int) -> str:
 
 
 def versions(storage: Storage) -> list[int]:
-    """Numbers of all committed versions, ascending, from one listing."""
-    return [number for number, size in numbers_taken(storage).items() if size]
+    """Numbers of all committed versions, ascending; a deleted one is none, whatever comes under its number."""
+    deleted = deleted_versions(storage)
+    return [number for number, size in numbers_taken(storage).items() if size and number not in deleted]
+
+
+def deleted_versions(storage: Storage) -> set[int]:
+    """Numbers of the versions that garbage collection deleted, or is about to."""
+    try:
+        return set(json.loads(storage.read(COLLECTED))["versions"])
+    except MissingFileError:
+        return set()
 
 
 def numbers_taken(storage: Storage) -> dict[int, int]:

@@ -48,6 +48,8 @@ def run_target(target: Target, mutants: list[Mutant], workers: int) -> dict[Muta
             for mutant, forked in list(running.items()):
                 if (status := forked.poll()) is not None:
                     ended[mutant] = status
+                    if not status:
+                        print(f"{mutant.file}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}", flush=True)
                     del running[mutant]
             time.sleep(0.01)
 
@@ -72,11 +74,9 @@ def main(arguments: list[str]) -> int:
         counted: Counter[str] = Counter()
         tried = [mutant for mutant in mutants if mutant not in equivalents]
         counted["equivalent"] = len(mutants) - len(tried)
-        for mutant, status in run_target(target, tried, int(asked.get("WORKERS", 1))).items():
+        for status in run_target(target, tried, int(asked.get("WORKERS", 1))).values():
             counted["killed" if status else "survived"] += 1
             counted["late"] += status < 0
-            if not status:
-                print(f"{mutant.file}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}", flush=True)
         table.append((target.name, counted))
         total.update(counted)
     for name, counted in [*table, ("all", total)]:

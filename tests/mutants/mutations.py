@@ -86,9 +86,15 @@ def mutants_of_source(source: str, file: str, compiled_as: str = "") -> list[Mut
     """Every change of a source text."""
     tree = ast.parse(source)
     found: dict[tuple[int, str, str], Mutant] = {}
+    texts: dict[ast.stmt, str] = {}
     for place in _places(tree, tree.body, None):
-        before, line = _text(place.statement), getattr(place.node, "lineno", place.statement.lineno)
-        for node in place.replacements():
+        nodes = list(place.replacements())
+        if not nodes:
+            continue
+        if place.statement not in texts:
+            texts[place.statement] = _text(place.statement)
+        before, line = texts[place.statement], getattr(place.node, "lineno", place.statement.lineno)
+        for node in nodes:
             with place.holding(node):
                 after = _text(node if place.is_statement else place.statement)
             if before != after:
@@ -153,12 +159,12 @@ def _places(parent: ast.AST, body: list[ast.stmt], assigned: set[str] | None) ->
             inner = {node.arg for node in ast.walk(statement.args) if isinstance(node, ast.arg)}
         elif isinstance(statement, ast.ClassDef):
             inner = None
-        elif assigned is not None:
-            assigned |= _stored(statement)
         for block in [statement, *getattr(statement, "handlers", ())]:
             for _, value in ast.iter_fields(block):
                 if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
                     yield from _places(block, value, inner)
+        if assigned is not None:
+            assigned |= _stored(statement)
 
 
 def _inside(parent: ast.AST, statement: ast.stmt) -> Iterator[_Place]:

@@ -29,7 +29,7 @@ _PRELOADED = (
 )
 """Imported once; the tested package and its tests are imported anew in every process."""
 
-_ARGUMENTS = ("-q", "-x", "-s", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0")
+_ARGUMENTS = ("-q", "-x", "-s", "--no-header", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-seed=0")
 _LONGEST = 600.0
 
 

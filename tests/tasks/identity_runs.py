@@ -77,10 +77,10 @@ class Outputs:
             join_tables(run, THIS_PROCESS)
         return data
 
-    def rerun(self, before: dict[str, Any], after: dict[str, Any]) -> tuple[Result, Result, Result]:
+    def rerun(self, before: dict[str, Any], after: dict[str, Any], refit: bool) -> tuple[Result, Result, Result]:
         """One job after another in one output, without and with a refit, and the second alone in an empty one.
 
-        All with the same plan.
+        All with the same plan. Without ``refit`` the first of them stands for the second.
         """
         base = self._place("base", before)
         self._lend(before, after)
@@ -91,13 +91,13 @@ class Outputs:
             shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, again)
         run_job(_into(after, again))
-        for folder, source in ((refitted, base), (fresh, None)):
+        for folder, source in ((refitted, base), (fresh, None)) if refit else ((fresh, None),):
             if source is not None:
                 shutil.copytree(source, folder)
             folder.mkdir(exist_ok=True)
             shutil.copy(again / "plan.json", folder / "plan.json")
             run_job(_into(after, folder), refit=source is not None)
-        return Result.of(again), Result.of(refitted), Result.of(fresh)
+        return Result.of(again), Result.of(refitted if refit else again), Result.of(fresh)
 
     def _lend(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         if "from" in after["alignment"] and not self._lender.exists():

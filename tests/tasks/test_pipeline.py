@@ -59,6 +59,7 @@ def features(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob("features/**/*.parquet")}
 
 
+@pytest.mark.slow
 def test_a_job_with_learned_parts_runs_in_a_plain_process(job_path, tmp_path):
     learned = text_and_vector_job(
         job_path.with_name("rows.jsonl"),

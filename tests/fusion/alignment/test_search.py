@@ -169,9 +169,9 @@ def test_one_method_alone():
 @pytest.mark.parametrize("labels", [None, "random"])
 def test_pure_noise_claims_nothing_and_stays_near_the_concatenation(labels):
     rng = np.random.default_rng(0)
-    views = {name: rng.normal(size=(500, 192)).astype(np.float32) for name in ("a", "b")}
-    given = None if labels is None else rng.integers(0, 2, 500).tolist()
-    search = chosen(views, given, dim=128)
+    views = {name: rng.normal(size=(400, 120)).astype(np.float32) for name in ("a", "b")}
+    given = None if labels is None else rng.integers(0, 2, 400).tolist()
+    search = chosen(views, given, dim=80)
     assert search.significance_.n_significant == 0
     assert search.to_dict()["significant"]["components"] == 0
     assert search.best_estimator_.method == "joint"

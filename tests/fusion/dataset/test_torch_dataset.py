@@ -154,7 +154,7 @@ def test_a_buffer_of_all_rows_mixes_far_rows(tmp_path):
     assert np.mean(np.abs(np.diff(order)) < 100) < 0.2
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(
     files=st.lists(st.integers(1, 45), min_size=1, max_size=6),
     row_group=st.integers(1, 20),

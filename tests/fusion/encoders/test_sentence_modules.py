@@ -9,6 +9,7 @@ import torch
 
 from barycenter.fusion.encoders import EncoderSpec, describe, load
 from barycenter.fusion.encoders.pipeline import embed
+from barycenter.fusion.encoders.sentence_modules import pool_tokens
 from barycenter.fusion.errors import JobError
 from tests.fusion.encoders.conftest import SENTENCES, save_tokenizer
 
@@ -176,3 +177,15 @@ def test_an_old_layer_belongs_to_the_identity(tmp_path, tiny_bert):
     before = describe(EncoderSpec("text", str(folder)))
     torch.save({**stored, "linear.bias": stored["linear.bias"] + 1}, folder / "2_Dense/pytorch_model.bin")
     assert describe(EncoderSpec("text", str(folder))).encoder_id != before.encoder_id
+
+
+def test_only_tokens_that_count_are_pooled():
+    tokens = torch.tensor([[[5.0], [1.0], [3.0], [9.0]], [[2.0], [-4.0], [7.0], [1.0]]])
+    mask = torch.tensor([[0, 1, 1, 0], [1, 1, 1, 1]])
+    expected = {
+        "cls": [1, 2], "lasttoken": [3, 1], "max": [3, 7], "mean": [2, 1.5], "mean_sqrt_len_tokens": [4 / 2**0.5, 3],
+        "weightedmean": [(2 * 1 + 3 * 3) / 5, (2 - 8 + 21 + 4) / 10],
+    }  # fmt: skip
+    for mode, values in expected.items():
+        torch.testing.assert_close(pool_tokens(tokens, mask, (mode,))[:, 0], torch.tensor(values, dtype=torch.float32))
+    assert pool_tokens(tokens, mask, ("max", "cls")).tolist() == [[3, 1], [7, 2]]

@@ -1,3 +1,6 @@
+import json
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -134,6 +137,15 @@ def test_float16_and_integers_are_accepted():
     np.testing.assert_allclose(Moments.of(views).cov, np.cov(np.hstack(list(views.values())).T.astype(float)))
 
 
+def test_a_merge_holds_the_rows_that_lack_an_input_too():
+    one, other = make_views(20), make_views(30, seed=1)
+    one["a"][:5], other["b"][:8] = np.nan, np.nan
+    both = Moments.of(one, "float64").merge(Moments.of(other, "float64"))
+    assert (both.n, both.count("a"), both.count("b")) == (37, 45, 42)
+    everything = np.vstack([one["b"], other["b"][8:]])
+    np.testing.assert_allclose(marginal(both, "b")[1], everything.mean(axis=0))
+
+
 def test_merge_leaves_both_sides_alone():
     a, b = Moments.of(make_views(20)), Moments.of(make_views(30, seed=1))
     before = a.cov.copy()
@@ -177,6 +189,159 @@ def test_streaming_in_steps_gives_the_same_folds():
     for a, b in zip(whole, steps, strict=True):
         assert a.n == b.n
         assert scaled_error(a.cov, b.cov) < 1e-12
+
+
+def test_new_rows_show_in_what_was_asked_for_before():
+    views = make_views(300)
+    folds = FoldMoments.of({m: v[:100] for m, v in views.items()}, 3, precision="float64")
+    assert (folds.total.n, sum(train.n for train in folds.leave_one_out())) == (100, 200)
+    assert folds.total is folds.total
+    assert folds.leave_one_out() is folds.leave_one_out()
+    folds.total.cache["kept"] = folds[0].cache["kept"] = True
+    folds.update({m: v[100:] for m, v in views.items()}, first=100)
+    assert folds[0].cache == {}
+    assert folds.total.cache == {}
+    whole = FoldMoments.of(views, 3, precision="float64")
+    assert (folds.total.n, sum(train.n for train in folds.leave_one_out())) == (300, 600)
+    assert scaled_error(folds.total.cov, whole.total.cov) < 1e-12
+    assert scaled_error(folds.leave_one_out()[1].cov, whole.leave_one_out()[1].cov) < 1e-12
+
+
+def test_what_is_kept_with_moments_stays_with_them():
+    moments = Moments.of(make_views(40))
+    moments.cache["kept"] = 1
+    assert moments.copy().cache == moments.select(["a"]).cache == moments.merge(moments).cache == {}
+    moments.cache.clear()
+    for other in (moments.copy(), moments.with_cross({})):
+        other.update(make_views(10, seed=1))
+        assert (moments.n, other.n) == (40, 50)
+        assert not np.array_equal(other.cov, moments.cov)
+
+
+def test_a_bad_row_adds_nothing_to_any_fold():
+    views = make_views(60)
+    folds = FoldMoments.of(views, 4)
+    broken = make_views(60)
+    broken["b"][59, 2] = np.inf
+    with pytest.raises(ValueError, match="b: row 159 is partly"):
+        folds.update(broken, first=100)
+    with pytest.raises(ValueError, match="59 groups for 60 rows"):
+        folds.update(make_views(60), groups=range(59))
+    assert [part.n for part in folds] == [part.n for part in FoldMoments.of(views, 4)]
+    assert sum(part.count("b") for part in folds) == 60
+
+
+def test_one_or_two_folds():
+    views = make_views(50)
+    assert FoldMoments.of(views, 1).leave_one_out() == []
+    two = FoldMoments.of(views, 2)
+    assert [train.n for train in two.leave_one_out()] == [two[1].n, two[0].n]
+    with pytest.raises(ValueError, match="no folds"):
+        FoldMoments([])
+
+
+def test_folds_merge_and_are_chosen_fold_by_fold():
+    first, second = (FoldMoments.of(make_views(90, seed=seed), 3) for seed in (0, 1))
+    both = first.merge(second)
+    assert [part.n for part in both] == [a.n + b.n for a, b in zip(first, second, strict=True)]
+    assert (len(both), both.select(["b"]).total.names, both.select(["b"]).total.n) == (3, ("b",), 180)
+    with pytest.raises(ValueError, match="shorter"):
+        first.merge(FoldMoments.of(make_views(90), 2))
+
+
+def test_blocks_means_counts_and_inputs_that_vary():
+    views = make_views(50)
+    views["a"][:20] = np.nan
+    views["c"] = np.full((50, 2), 7.0)
+    moments = Moments.of(views, "float64")
+    complete = {m: v[20:] for m, v in views.items()}
+    whole = np.cov(np.hstack(list(complete.values())).T)
+    assert moments.columns == {"a": slice(0, 5), "b": slice(5, 8), "c": slice(8, 10)}
+    np.testing.assert_allclose(moments.block("b", "a"), whole[5:8, :5], rtol=1e-9)
+    for m, mean in moments.means.items():
+        np.testing.assert_allclose(mean, complete[m].mean(axis=0))
+    assert {m: moments.count(m) for m in views} == {"a": 30, "b": 50, "c": 50}
+    assert moments.varying == ("a", "b")
+    one = Moments.of({"a": np.ones((1, 2))})
+    assert not one.cov.any()
+    assert not one.block("a", "a").any()
+    assert one.varying == ()
+
+
+def test_other_pairs_of_the_same_rows():
+    moments = Moments.of(make_views(50), "float64")
+    other = np.arange(15.0).reshape(5, 3)
+    found = moments.with_cross({("a", "b"): other})
+    np.testing.assert_allclose(found.block("a", "b") * 49, other)
+    np.testing.assert_allclose(found.block("b", "a") * 49, other.T)
+    np.testing.assert_array_equal(found.block("a", "a"), moments.block("a", "a"))
+    assert found.n == 50
+
+
+def test_a_merge_is_as_exact_as_the_less_exact_side():
+    single, double = (Moments.of(make_views(20), precision) for precision in ("float32", "float64"))
+    assert [a.merge(b).precision for a in (single, double) for b in (single, double)] == ["float32"] * 3 + ["float64"]
+    with pytest.raises(ValueError, match="precision must be 'float32' or 'float64', not 'half'"):
+        Moments({"a": 2}, "half")
+
+
+def test_moments_without_rows_are_saved_and_travel_as_their_widths(tmp_path):
+    empty = Moments({"a": 300, "b": 2}, "float64")
+    empty.save(tmp_path / "m")
+    back = Moments.load(tmp_path / "m")
+    assert (back.n, back.dims, back.precision, back.count("a")) == (0, empty.dims, "float64", 0)
+    back.update({"a": np.eye(300), "b": np.ones((300, 2))})
+    assert back.n == 300
+    assert len(pickle.dumps(empty)) < 5000
+    again = pickle.loads(pickle.dumps(empty.merge(back)))  # noqa: S301
+    assert np.array_equal(again.cov, back.cov)
+
+
+def test_a_file_of_another_version_is_refused():
+    arrays = Moments.of(make_views(20)).to_arrays("x.")
+    header = json.loads(arrays["x.header"].tobytes())
+    assert header["format"] == "barycenter-moments"
+    assert header["version"] == 1
+    assert Moments.from_arrays(arrays, "x.").n == 20
+    for change in ({"version": 2}, {"format": "other"}):
+        arrays["x.header"] = np.frombuffer(json.dumps(header | change).encode(), np.uint8)
+        with pytest.raises(ValueError, match="not barycenter-moments version 1"):
+            Moments.from_arrays(arrays, "x.")
+
+
+@pytest.mark.parametrize("largest", [1e80, 1e160])
+def test_what_cannot_be_multiplied_names_the_largest_value(largest):
+    small, large = np.ones((3, 2)), np.array([[0.0], [largest], [-largest / 10]])
+    for views in ({"a": small, "b": large}, {"a": large, "b": small}):
+        with pytest.raises(
+            ValueError, match=rf"^values as large as {largest:.2g} cannot be multiplied".replace("+", r"\+")
+        ):
+            Moments.of(views)
+
+
+def test_an_order_of_magnitude_below_that_they_can():
+    values = np.array([[0.0], [1e74], [-1e73]])
+    np.testing.assert_allclose(Moments.of({"a": values}).cov, np.cov(values.T).reshape(1, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1e-18, 1e-30])
+def test_small_values_lose_no_digits_in_single_precision(scale):
+    values = (np.random.default_rng(0).normal(size=(500, 3)) * scale).astype(np.float32)
+    found = Moments.of({"a": values, "still": np.ones((500, 1), np.float32)})
+    assert scaled_error(found.block("a", "a"), np.cov(values.astype(np.float64).T)) < 2e-6
+    assert not found.block("still", "a").any()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_constant_column_beside_others_is_exact(dtype):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(1000, 4)).astype(dtype)
+    values[:, 2] = 12345.678
+    varying = Moments.of({"z": values[:, :1], "a": values[:, 1:]})
+    assert varying.mean[2] == values[0, 2]
+    assert not varying.cov[2].any()
+    assert not varying.cov[:, 2].any()
+    assert (np.diag(varying.cov)[[0, 1, 3]] > 0.9).all()
 
 
 def test_select_keeps_the_chosen_blocks():

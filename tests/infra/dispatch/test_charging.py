@@ -28,7 +28,11 @@ class Timed(SimulatedExecutor):
 
     def __init__(self, make, workers, clock, seconds_of=lambda payload: 1.0, concurrency=1):
         super().__init__(make, workers, clock)
-        self.seconds_of, self.concurrency, self.handed, self.trials = seconds_of, concurrency, [], 0
+        self.seconds_of, self.concurrency, self.handed = seconds_of, concurrency, []
+        self.trials = self.checks = 0
+
+    def check_alive(self):
+        self.checks += 1
 
     def submit(self, worker, method, *args):
         beside = [self._calls[call].args[0] for call in worker.handle.calls]
@@ -224,6 +228,20 @@ def test_workers_that_find_nothing_left_are_ended_before_the_last_unit_is_done(c
     limits = Limits(in_flight=1)
     Scheduler(units(6), executor, lambda unit, _: ended.append((unit.id, len(executor.killed))), limits=limits).run()
     assert ended[-1] == ("0", 3)
+
+
+def test_a_worker_that_died_is_replaced_while_others_work(clock):
+    deeds = {1: [Crash()]}
+    executor = Timed(lambda: Scripted(deeds), 2, clock, lambda payload: 200.0 if payload == 0 else 1.0)
+    assert scheduled(executor, units(2)) == (["1", "0"], [])
+    assert len(executor.started) == 3
+
+
+def test_the_executor_is_looked_after_every_few_seconds_while_no_worker_works(clock):
+    executor = Timed(lambda: Scripted({}), 1, clock, lambda payload: 100.0)
+    executor._load_seconds = 30.0
+    scheduled(executor, units(1))
+    assert 9 <= executor.checks <= 11
 
 
 def test_units_wait_behind_others_only_while_there_are_plenty(clock):

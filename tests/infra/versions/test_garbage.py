@@ -14,7 +14,7 @@ from barycenter.infra.versions.garbage import (
     unpin_version,
 )
 from barycenter.infra.versions.lease import acquire
-from barycenter.infra.versions.manifests import manifest_path, read_manifest, verify, versions
+from barycenter.infra.versions.manifests import COLLECTED, manifest_path, read_manifest, verify, versions
 from tests.infra.simulation import SimulatedClock
 from tests.infra.versions.outputs import output
 from tests.infra.versions.test_commit import taken_over
@@ -43,8 +43,7 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
     assert find_garbage(storage).paths == expected
     assert storage.list() == before
     assert collect_garbage(storage, lease, keep=1) == expected
-    assert storage.list() == sorted(set(before) - set(expected) | {manifest_path(1)})
-    assert storage.read(manifest_path(1)) == b""
+    assert storage.list() == sorted(set(before) - set(expected) | {COLLECTED})
     assert verify(storage, read_manifest(storage)) == []
     assert collect_garbage(storage, lease, keep=1) == []
     assert commit_manifest(storage, output(storage, "v3", parent=2), lease).number == 3
@@ -104,16 +103,29 @@ def test_versions_of_the_last_days_are_kept(tmp_path):
         assert collect_garbage(storage, lease, keep=1, keep_days=1.5)[-1] == "rejects/v1/part-0.parquet"
 
 
-def test_the_number_of_a_deleted_version_is_not_free_for_one_that_comes_late(storage, lease):
-    late = lease
-    committed(storage, taken_over(storage), 2)
-    collect_garbage(storage, taken_over(storage))
-    assert storage.read(manifest_path(1)) == b""
+def test_the_number_of_a_deleted_version_is_not_free_for_one_that_comes_late(storage, lease, monkeypatch):
+    """A run that was given up commits after others committed its number and the next, and deleted it."""
+    late, manifest = lease, output(storage, "late")
+
+    def overtake():
+        other = taken_over(storage)
+        committed(storage, other, 2)
+        collect_garbage(storage, other)
+
+    monkeypatch.setattr(late, "check", overtake)
+    with pytest.raises(RunError, match="another run committed version 2"):
+        commit_manifest(storage, manifest, late)
     assert versions(storage) == [2]
-    storage.create(manifest_path(1), b"late")
+
+
+def test_a_deleted_version_that_a_late_request_writes_again_is_none(storage, lease):
+    committed(storage, lease, 2)
+    first = storage.read(manifest_path(1))
+    collect_garbage(storage, lease)
+    storage.create(manifest_path(1), first)
     assert versions(storage) == [2]
-    with pytest.raises(RunError, match="taken over"):
-        collect_garbage(storage, late)
+    assert collect_garbage(storage, lease) == [manifest_path(1)]
+    assert commit_manifest(storage, output(storage, "v3", parent=2), lease).number == 3
 
 
 def test_a_pin_waits_for_a_collection_that_may_not_have_seen_it(tmp_path, monkeypatch):

@@ -1,6 +1,15 @@
 import pytest
 import torch
-from transformers import BertConfig, BertModel, MPNetConfig, MPNetModel, RobertaConfig, RobertaModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    LlamaConfig,
+    LlamaModel,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+)
 
 from barycenter.fusion.encoders.text.encoder import TextEncoder
 from barycenter.fusion.encoders.text.variable_length import VariableLengthModel
@@ -31,6 +40,17 @@ def test_states_equal_those_with_padding(build, settings):
     torch.testing.assert_close(states[mask], before[mask], rtol=1e-4, atol=1e-5)
     assert not states[~mask].any()
     assert torch.equal(before, after)
+
+
+def test_a_model_whose_tokens_see_only_those_before_them_runs_without_padding():
+    torch.manual_seed(0)
+    model = LlamaModel(LlamaConfig(**SIZES, pad_token_id=0)).eval()
+    unpadded = VariableLengthModel.of(model, 0)
+    assert unpadded is not None
+    ids, mask = batch(0)
+    with torch.inference_mode():
+        padded = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        torch.testing.assert_close(unpadded.states(ids, mask)[mask], padded[mask], rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_with_attention_of_its_own_keeps_its_padding():
