@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos fast-fusion fast-stages
+.PHONY: install demo test lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos fast-fusion fast-stages simulation
 
 install: $(VENV)/.installed
 
@@ -45,6 +45,8 @@ test-fusion:
 test-stages:
 	$(BIN)/coverage run -m pytest tests/infra tests/tasks barycenter/infra barycenter/tasks
 
+	$(BIN)/python -m pytest -m "not slow" tests/simulation  # greenlets, which coverage would not follow
+
 test-flows:
 	$(BIN)/coverage run -m pytest tests/flows barycenter/flows
 
@@ -69,6 +71,9 @@ fuzz: install
 
 chaos: install
 	$(BIN)/python -m tests.chaos N=$(N)
+
+simulation: install
+	$(BIN)/python -m tests.simulation N=$(N) SEED=$(SEED)
 
 mutants: install
 	$(BIN)/python -m tests.mutants N=$(N) SEED=$(SEED) WORKERS=$(WORKERS) $(MODULES)
