@@ -9,6 +9,7 @@ from typing import Any
 from barycenter.infra.versions.lease import COLLECTOR_PATIENCE, TERM_SECONDS
 from tests.simulation.job import rows_of
 
+COLLECTED = "collected.json"
 POINTER = "manifest.json"
 MOST_STEPS_AGO = 40
 """Steps, tries of failing requests among them, that a commit may come after its process looked who holds the output."""
@@ -46,6 +47,7 @@ class Oracle:
         self._terms: dict[int, str] = {}
         self.manifests: dict[int, dict[str, Any]] = {}
         self.collected: set[int] = set()
+        self._deleted: set[int] = set()
         self.checks: Counter[str] = Counter()
         self._parents: set[int] = set()
         self._owners: dict[str, set[int]] = {}
@@ -59,7 +61,7 @@ class Oracle:
     def load(self, contents: Mapping[str, bytes]) -> None:
         """Takes what is stored for given: at the beginning, and after the power has gone."""
         self.manifests, self._owners, self._content, self._promotions = {}, {}, {}, {}
-        self._parents = set()
+        self._parents, self._deleted = set(), set(json.loads(contents.get(COLLECTED, b'{"versions": []}'))["versions"])
         for path in sorted(contents, key=lambda each: (len(each), each)):
             if path.endswith(".json") and contents[path] and not _is_json(contents[path]):
                 self._violated("whole", f"{path} is torn")
@@ -77,6 +79,10 @@ class Oracle:
         number = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else 0
         if path == POINTER:
             self._pointer(after)
+        elif path == COLLECTED and after:
+            self._deleted = set(json.loads(after)["versions"])
+            for each in self._deleted & self.manifests.keys():
+                self._collect(each)
         elif top == "manifests" and number:
             self._manifest(number, before, after)
         elif top == "lease" and number and after:
@@ -124,7 +130,7 @@ class Oracle:
     def _noticed(self, path: str, content: bytes) -> None:
         top, _, name = path.rpartition("/")
         number = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else 0
-        if top == "manifests" and number and content:
+        if top == "manifests" and number and content and number not in self._deleted:
             manifest = json.loads(content)
             self.manifests[number] = manifest
             self._parents.add(manifest["parent"] or 0)
@@ -150,6 +156,8 @@ class Oracle:
         return newest
 
     def _manifest(self, number: int, before: bytes | None, after: bytes | None) -> None:
+        if number in self._deleted:
+            return
         if before:
             if after:
                 self._violated("immutable", f"manifests/{number}.json was replaced")
