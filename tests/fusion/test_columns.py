@@ -98,3 +98,11 @@ def test_a_partition_of_nan_is_nan_and_can_be_asked_for(tmp_path):
     assert torch.isnan(batch["p"]).all()
     assert FusedDataset(out, filter=pc.is_nan(pc.field("p"))).rows == 2
     assert FusedDataset(out, filter=[("p", ">", 1.0)]).rows == 0
+
+
+@pytest.mark.parametrize("name", ["key", "has", "aligned"])
+def test_a_kept_column_with_a_name_of_the_batchs_own_is_refused(tmp_path, name):
+    out = write(tmp_path, {name: pa.array([1, 2])})
+    with pytest.raises(ValueError, match=rf"columns: the kept column '{name}' has a name of the batch's own"):
+        FusedDataset(out)
+    assert set(next(iter(FusedDataset(out, columns=["fused"])))) == {"fused"}

@@ -68,6 +68,19 @@ def test_a_buffer_is_rounded_up_to_whole_batches(out):
     assert numbers(out, buffer=9) == numbers(out, buffer=16) != numbers(out, buffer=8)
 
 
+def test_what_is_read_where_nothing_is_said(out):
+    dataset = FusedDataset(out)
+    assert (dataset.batch_size, dataset.shuffle, dataset.seed, dataset.even) == (1024, False, 0, "drop")
+    assert (dataset.rank, dataset.world_size, dataset.epoch) == (0, 1, 0)
+    assert FusedDataset(out, shuffle=True).state_dict()["of"]["buffer"] == 65_536
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(-1, 2), (2, 2), (0, 0)])
+def test_a_rank_outside_its_world_is_refused(out, rank, world_size):
+    with pytest.raises(ValueError, match=f"rank {rank} is not within a world of {world_size}"):
+        FusedDataset(out, rank=rank, world_size=world_size)
+
+
 def state_of(out, **options):
     return FusedDataset(out, **options).state_dict()
 

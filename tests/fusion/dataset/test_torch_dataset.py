@@ -348,8 +348,10 @@ def test_rows_by_number(out):
     batch = rows.take([70, 3, 3, 26])
     assert batch["key"] == ["k70", "k3", "k3", "k26"]
     assert batch["fused"][:, 0].tolist() == [70, 3, 3, 26]
-    with pytest.raises(IndexError, match="76 of 76"):
-        rows.take([76])
+    assert len(rows._cache) == 2
+    for wanted, row in (([76], 76), ([3, 76], 76), ([-1, 3], -1)):
+        with pytest.raises(IndexError, match=f"row {row} of 76"):
+            rows.take(wanted)
     assert numbers([rows.read()]) == list(range(76))
     assert rows.take([])["fused"].shape == (0, 4)
 
