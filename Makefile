@@ -9,7 +9,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos fast-fusion fast-stages simulation
+.PHONY: install demo test lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos test-simulation test-rest fast-fusion fast-stages simulation
 
 install: $(VENV)/.installed
 
@@ -34,18 +34,22 @@ lint: install
 test: export CI = 1
 test: lint
 	$(BIN)/coverage erase
-	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-chaos test-fusion
+	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-fusion test-chaos test-simulation test-rest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-fusion:
 	$(BIN)/coverage run -m pytest tests/fusion barycenter/fusion
-	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py
+
+test-rest:
+	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/test_language.py
 
 test-stages:
 	$(BIN)/coverage run -m pytest tests/infra tests/tasks barycenter/infra barycenter/tasks
 
-	$(BIN)/python -m pytest -m "not slow" tests/simulation  # greenlets, which coverage would not follow
+# Greenlets, which coverage would not follow.
+test-simulation:
+	$(BIN)/python -m pytest -m "not slow" tests/simulation
 
 test-flows:
 	$(BIN)/coverage run -m pytest tests/flows barycenter/flows
