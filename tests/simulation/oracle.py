@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from barycenter.infra.versions.lease import COLLECTOR_PATIENCE, TERM_SECONDS
+from barycenter.infra.versions.manifests import COLLECTED
 from tests.simulation.job import rows_of
 
 POINTER = "manifest.json"
@@ -60,6 +61,7 @@ class Oracle:
         """Takes what is stored for given: at the beginning, and after the power has gone."""
         self.manifests, self._owners, self._content, self._promotions = {}, {}, {}, {}
         self._parents = set()
+        self.collected.update(json.loads(contents.get(COLLECTED, b'{"versions": []}'))["versions"])
         for path in sorted(contents, key=lambda each: (len(each), each)):
             if path.endswith(".json") and contents[path] and not _is_json(contents[path]):
                 self._violated("whole", f"{path} is torn")
@@ -77,6 +79,10 @@ class Oracle:
         number = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else 0
         if path == POINTER:
             self._pointer(after)
+        elif path == COLLECTED and after:
+            for collected in json.loads(after)["versions"]:
+                if collected in self.manifests:
+                    self._collect(collected)
         elif top == "manifests" and number:
             self._manifest(number, before, after)
         elif top == "lease" and number and after:
@@ -124,7 +130,7 @@ class Oracle:
     def _noticed(self, path: str, content: bytes) -> None:
         top, _, name = path.rpartition("/")
         number = int(name.removesuffix(".json")) if name.removesuffix(".json").isdecimal() else 0
-        if top == "manifests" and number and content:
+        if top == "manifests" and number and content and number not in self.collected:
             manifest = json.loads(content)
             self.manifests[number] = manifest
             self._parents.add(manifest["parent"] or 0)
@@ -150,6 +156,8 @@ class Oracle:
         return newest
 
     def _manifest(self, number: int, before: bytes | None, after: bytes | None) -> None:
+        if number in self.collected:  # goes, or comes too late to be a version
+            return
         if before:
             if after:
                 self._violated("immutable", f"manifests/{number}.json was replaced")
