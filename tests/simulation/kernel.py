@@ -5,6 +5,7 @@ import itertools
 import random
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, Protocol
 
 from greenlet import getcurrent, greenlet
@@ -121,7 +122,7 @@ class Kernel:
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopping = False
-        self._hub = getcurrent()
+        self._hub, self._home = getcurrent(), get_ident()
         self._following: Thread | None = None
         self.current: Thread = None  # type: ignore[assignment]
 
@@ -156,6 +157,8 @@ class Kernel:
         """The moment before an operation of the running thread; the fault that the operation is to meet, if any."""
         thread = self.current
         self._check_alive(thread)
+        if get_ident() != self._home:  # of a pool within a process, which is waited for
+            return None
         thread.count += 1
         self.steps += 1
         self.now += self.tick

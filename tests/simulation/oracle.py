@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from barycenter.infra.versions.lease import COLLECTOR_PATIENCE, TERM_SECONDS
+from barycenter.infra.versions.manifests import COLLECTED
 from tests.simulation.job import rows_of
 
-COLLECTED = "collected.json"
 POINTER = "manifest.json"
 MOST_STEPS_AGO = 40
 """Steps, tries of failing requests among them, that a commit may come after its process looked who holds the output."""

@@ -52,8 +52,8 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
     "a collection in the wrong order": (
         (
             garbage.collect_garbage,
-            "    for number in garbage.versions:",
-            "    _remove(storage, lease, garbage.files)\n    for number in garbage.versions:",
+            "    if garbage.versions:",
+            "    _remove(storage, lease, garbage.files)\n    if garbage.versions:",
         ),
     ),
     "a lease without terms": ((lease.Lease.check, "newest is None or newest.holder != self._term.holder", "False"),),
@@ -77,11 +77,7 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
     ),
     "done shards not looked for": ((embedding_files.done_shards, "return {", "return set() and {"),),
     "a collection that frees numbers": (
-        (
-            garbage.collect_garbage,
-            'storage.write(COLLECTED, json.dumps({"versions": deleted}).encode())',
-            "pass",
-        ),
+        (garbage.collect_garbage, 'storage.write(COLLECTED, json.dumps({"versions": deleted}).encode())', "pass"),
     ),
     "a collection of what readers see": ((garbage.find_garbage, "shown_version(storage), ", ""),),
 }

@@ -75,7 +75,7 @@ class Scenario:
         )
         before = draw.choice((1, 2) if theme == "repairs" else (0, 0, 1, 2, 3))
         actors: list[Actor] = []
-        seconds = draw.choice((8.0,) if theme == "repairs" else (0.5, 1.0, 8.0))
+        seconds = draw.choice((20.0,) if theme == "repairs" else (0.5, 1.0, 8.0))
         busy = ("wait",) if theme else ("wait", "wait", "skip", "fail")
 
         def come(kind: str, **what: Any) -> None:
@@ -83,12 +83,13 @@ class Scenario:
             where |= {"host": "a"} if theme == "repairs" else {}
             actors.append(Actor(f"{kind}-{len(actors) + 1}", **what, **where))
 
-        for _ in range(1 + (likely(0.6) or bool(theme)) + likely(0.25)):
+        for number in range(1 + (likely(0.6) or bool(theme)) + likely(0.25)):
+            retries = (number == 0 or likely(0.3)) if theme == "repairs" else likely(0.7)
             job = replace(
                 corpus,
                 encoder="e1" if likely(0.8) or theme == "repairs" else "e2",
                 dim=draw.choice(_DIMS),
-                retry_bad=bool(corpus.bad) and likely(0.7),
+                retry_bad=bool(corpus.bad) and retries,
                 busy=draw.choice(busy),
                 promote=draw.choice(("auto", "auto", "auto", "manual")),
             )

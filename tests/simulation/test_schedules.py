@@ -8,8 +8,9 @@ import pytest
 from tests.simulation import __main__ as command
 from tests.simulation.planted import FAULTS, planted
 from tests.simulation.run import explore, first_failure, shorten, trace_of
+from tests.simulation.whole import explore_whole
 
-RARE = ("parent", "fences", "intention settled", "condition")
+RARE = ("parent", "fences", "intention settled", "condition", "frees numbers")
 
 
 def test_schedules_hold_and_a_seed_is_one_schedule():
@@ -45,3 +46,8 @@ def test_the_command_ends_with_one_line_of_json(capsys):
     assert command.main(["N=4", "WORKERS=1"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert json.loads(said[-1])["schedules"] == 4
+
+
+@pytest.mark.slow
+def test_whole_runs_hold():
+    assert explore_whole(0, 3)["failed"] == {}

@@ -1,0 +1,151 @@
+"""Whole runs with built-in encoders on simulated storage: ``python -m tests.simulation.whole N=100``.
+
+Embed, fit and fuse are the real ones, in one process a run; the seed draws who runs beside whom, deaths, pauses and
+storage faults. Afterwards every job runs through and gives the undisturbed run's bytes.
+"""
+
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager, redirect_stderr
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from barycenter.infra.job.models import Job
+from barycenter.infra.versions.garbage import collect_garbage
+from barycenter.infra.versions.lease import hold
+from barycenter.infra.versions.manifests import newest_manifest, verify
+from barycenter.tasks.pipeline import Stages, run_job
+from barycenter.tasks.planning.plan import held
+from barycenter.tasks.run.workers import THIS_PROCESS
+from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
+from tests.simulation.kernel import Chooser
+from tests.simulation.scenario import Actor, read
+from tests.simulation.schedule import QUIET, Explorer
+from tests.simulation.world import World, entered, simulated
+
+ROWS = 40
+KINDS = ("local", "s3")
+
+
+@lru_cache(maxsize=1)
+def _corpus() -> Path:
+    return write_lines(Path(tempfile.mkdtemp()) / "rows.jsonl", text_and_vector_rows(ROWS))
+
+
+def job_of(uri: str, dim: int) -> Job:
+    """A job of two inputs whose features have ``dim`` columns."""
+    data = text_and_vector_job(_corpus(), Path("out"), "whole", alignment={"method": "pca", "dim": dim})
+    data["output"] = {"path": uri}
+    return Job.model_validate(data)
+
+
+def run_whole(world: World, dim: int) -> None:
+    """One run, but for its report."""
+    with held(job_of(world.uri, dim)) as run:
+        run_job(run, THIS_PROCESS, Stages(report=lambda *_: {}))
+
+
+def features(world: World) -> list[bytes]:
+    """Content of the newest version's files, in order."""
+    storage = world.storage()
+    manifest = newest_manifest(storage)
+    assert manifest is not None
+    if problems := verify(storage, manifest):
+        world.violated("verifies", "; ".join(problems))
+    return [storage.read(file.path) for file in manifest.files]
+
+
+@lru_cache(maxsize=8)
+def undisturbed(kind: str, dim: int) -> tuple[bytes, ...]:
+    """The features of a run that nobody disturbs."""
+    world, found = World(kind, "undisturbed", QUIET), []
+    with entered(world):
+        world.start("run-1", lambda: (run_whole(world, dim), found.extend(features(world))))
+        world.kernel.run()
+    return tuple(found)
+
+
+def play_whole(seed: int, chooser: Chooser | None = None) -> World:
+    """Plays one seed; raises what was found wrong."""
+    draw = random.Random(f"whole {seed}")
+    kind, dims = draw.choice(KINDS), draw.sample((3, 4), draw.choice((1, 1, 2)))
+    for dim in dims:
+        undisturbed(kind, dim)
+    world = World(kind, seed, chooser or Explorer(f"whole {seed}"))
+    with entered(world):
+        for number, dim in enumerate(dims, 1):
+            world.start(f"run-{number}", partial(run_whole, world, dim), host=draw.choice("ab"))
+        world.start("reader-9", lambda: read(world, Actor("reader-9")))
+        if kind == "local":
+            world.kernel.on_event["power"] = world.lose_power
+        world.kernel.run()
+        world.start("afterwards", lambda: _afterwards(world, kind, draw.choice(dims)), host="c")
+        world.kernel.run(QUIET)
+    assert world.outcomes["afterwards: done"] == 1, world.errors
+    return world
+
+
+def _afterwards(world: World, kind: str, dim: int) -> None:
+    world.kernel.sleep(800)
+    run_whole(world, dim)
+    if tuple(features(world)) != undisturbed(kind, dim):
+        world.violated("bytes", "the rerun's features are not the undisturbed run's")
+    world.keeps["afterwards"] = 1
+    storage = world.storage()
+    with hold(storage, "gc", deletes=True) as lease:
+        collect_garbage(storage, lease, 1)
+    if left := [path for path in storage.list() if storage.is_temporary(path) or "_blocks" in path]:
+        world.violated("garbage", f"left after a collection: {left}")
+
+
+@contextmanager
+def quick() -> Iterator[None]:
+    """Storage is simulated, progress is silent, objects are sent whole."""
+    with ExitStack() as stack:
+        stack.enter_context(simulated())
+        stack.enter_context(mock.patch("barycenter.infra.storage.remote._PART", 2**26))
+        stack.enter_context(redirect_stderr(stack.enter_context(Path(os.devnull).open("w"))))
+        yield
+
+
+def explore_whole(first: int, count: int) -> dict[str, Any]:
+    """Plays seeds; how many steps, what failed."""
+    facts: dict[str, Any] = {"schedules": 0, "steps": 0, "failed": {}}
+    with quick():
+        for seed in range(first, first + count):
+            facts["schedules"] += 1
+            try:
+                facts["steps"] += play_whole(seed).kernel.steps
+            except Exception as error:  # noqa: BLE001 - a finding
+                facts["failed"][seed] = f"{type(error).__name__}: {error}"
+    return facts
+
+
+def main(arguments: list[str]) -> int:
+    """Plays ``N`` seeds from ``SEED`` on and prints a line of JSON."""
+    given = dict(argument.split("=", 1) for argument in arguments)
+    first, workers = int(given.get("SEED", 0)), int(given.get("WORKERS", os.cpu_count() or 1))
+    count = int(given.get("N", 1 if "SEED" in given else 100))
+    began, size = time.perf_counter(), max(1, min(10, -(-count // workers)))
+    with ProcessPoolExecutor(workers) as pool:
+        starts = range(first, first + count, size)
+        parts = [
+            part.result()
+            for part in [pool.submit(explore_whole, start, min(size, first + count - start)) for start in starts]
+        ]
+    facts = {name: sum(part[name] for part in parts) for name in ("schedules", "steps")}
+    failed = {seed: line for part in parts for seed, line in part["failed"].items()}
+    print(json.dumps(facts | {"failed": failed, "seconds": round(time.perf_counter() - began, 1)}))
+    return int(bool(failed))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
