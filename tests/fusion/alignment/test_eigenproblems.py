@@ -15,13 +15,13 @@ from barycenter.fusion.alignment.eigenproblems import (
     pair_correlations,
     pca,
     procrustes,
-    ridge_solve,
     shares,
     spectrum,
     stacked,
     units,
 )
 from barycenter.fusion.moments import Moments
+from barycenter.fusion.ridge import solve_ridge
 
 
 def make_views(n=200, widths=(4, 3, 5), seed=0, noise=0.5):
@@ -125,7 +125,7 @@ def test_variances_of_inputs(moments):
 def test_a_ridge_is_relative_to_the_mean_of_the_diagonal():
     own = np.array([[2.0, 0.5], [0.5, 4.0]])
     cross = np.array([[1.0], [2.0]])
-    np.testing.assert_allclose(ridge_solve(own, cross, 0.1), np.linalg.solve(own + 0.3 * np.eye(2), cross))
+    np.testing.assert_allclose(solve_ridge(own, cross, 0.1), np.linalg.solve(own + 0.3 * np.eye(2), cross))
     np.testing.assert_allclose(own, [[2.0, 0.5], [0.5, 4.0]])
 
 
