@@ -27,6 +27,7 @@ TARGETS = (
     Target(
         "solvers",
         (
+            "fusion/ridge.py",
             "fusion/alignment/eigenproblems.py",
             "fusion/alignment/linear_base.py",
             "fusion/alignment/_projection.py",
@@ -34,6 +35,7 @@ TARGETS = (
             "fusion/alignment/target_fill.py",
         ),
         (
+            "tests/fusion/test_ridge.py",
             "tests/fusion/alignment/test_eigenproblems.py",
             "tests/fusion/alignment/test_linear.py",
             "tests/fusion/alignment/test_imputation.py",
@@ -65,7 +67,14 @@ TARGETS = (
     ),
     Target(
         "versions",
-        ("infra/versions/embedding_files.py", "infra/versions/manifests.py", "infra/versions/history.py"),
+        (
+            "infra/versions/lease.py",
+            "infra/versions/commit.py",
+            "infra/versions/garbage.py",
+            "infra/versions/manifests.py",
+            "infra/versions/embedding_files.py",
+            "infra/versions/history.py",
+        ),
         ("tests/infra/versions", "barycenter/infra/versions"),
     ),
     Target(
