@@ -21,6 +21,7 @@ from barycenter.infra.job.models import Job
 
 LOCAL_API = "http://127.0.0.1:4200/api"
 _ANSWER_SECONDS = 1.0
+_PATIENCE_SECONDS = 30.0
 _WATCH_SECONDS = 2.0
 
 Result = dict[str, Any] | None
@@ -96,7 +97,7 @@ def _server() -> Iterator[Callable[[], object]]:
 
     configured = PREFECT_API_URL.value()
     if configured:
-        if not answers(configured):
+        if not answers(configured, _PATIENCE_SECONDS):
             raise RunError(
                 f"no Prefect server answers at {configured}; start it (`prefect server start`) or unset PREFECT_API_URL"
             )
@@ -138,10 +139,10 @@ def _start_server() -> None:
         ) from error
 
 
-def answers(api: str) -> bool:
-    """Whether a Prefect server answers at an API address."""
+def answers(api: str, seconds: float = _ANSWER_SECONDS) -> bool:
+    """Whether a Prefect server answers at an API address; a busy one may take ``seconds``."""
     try:
-        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=_ANSWER_SECONDS) as response:
+        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=seconds) as response:
             return bool(response.status == 200)
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)

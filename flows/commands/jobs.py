@@ -115,15 +115,13 @@ def _hand_over(run: "Run") -> None:
 
 
 def _note(prepared: "Run") -> None:
-    """Says before the work what the target was taken for, and what is left out of it."""
-    from barycenter.tasks.data.targets import inspect_target, target_notes
-    from barycenter.tasks.planning.plan import listing_line
+    """Says before the work what the target was taken for, what is left out of it, and which keys are not used."""
+    from barycenter.tasks.data.targets import inspect_target
+    from barycenter.tasks.planning.plan import listing_line, notes
 
-    if (line := listing_line(prepared)) is not None:
+    target = inspect_target(prepared).said() if prepared.job.train is not None else None
+    for line in [*filter(None, [listing_line(prepared), target]), *notes(prepared)]:
         print(line, file=sys.stderr, flush=True)
-    if prepared.job.train is not None:
-        for line in [inspect_target(prepared).said(), *target_notes(prepared)]:
-            print(line, file=sys.stderr, flush=True)
 
 
 def _quiet(debug: bool) -> None:

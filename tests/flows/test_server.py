@@ -1,6 +1,7 @@
 """Which Prefect server a run from the command line goes to."""
 
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -20,8 +21,10 @@ def health_server():
 
     class Health(BaseHTTPRequestHandler):
         status = 200
+        delay = 0.0
 
         def do_GET(self):
+            time.sleep(self.delay)
             self.send_response(self.status if self.path == "/api/health" else 404)
             self.end_headers()
 
@@ -51,6 +54,14 @@ def test_a_server_answers_or_not(health_server, nowhere):
     assert not answers(address)
     assert not answers(nowhere)
     assert not answers("no address")
+
+
+def test_a_busy_server_that_was_asked_for_is_waited_for(health_server):
+    address, health = health_server
+    health.delay = 1.5
+    assert not answers(address, 0.2)
+    with temporary_settings({PREFECT_API_URL: address}), flow_server._server() as ready:
+        ready()
 
 
 def test_one_that_answers_on_this_machine_is_taken(health_server, nowhere, monkeypatch):

@@ -58,7 +58,8 @@ class Result:
         report = json.loads((folder / "report" / "report.json").read_text())
         del report["speed"]
         report["lineage"] = {name: value for name, value in report["lineage"].items() if name not in HISTORY}
-        manifest = json.loads((folder / "manifest.json").read_text())
+        newest = max((folder / "manifests").glob("*.json"), key=lambda path: int(path.stem))
+        manifest = json.loads(newest.read_text())
         return cls(report, manifest, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}"))
 
 

@@ -100,6 +100,8 @@ LINES = [
     Line("output.partition_by", ["label"], AFTER),
     Line("output.dtype", "float16", AFTER),
     Line("output.keep_aligned", True, AFTER),
+    Line("output.promote", "manual"),
+    Line("output.busy", "fail"),
     Line("on_bad_input", "drop", AFTER),
     Line("limits.max_bad_fraction", 0.95),
     Line("limits.max_pixels", 5_000, IMAGE),
