@@ -62,7 +62,9 @@ def load_header(directory: str | Path, name: str) -> dict[str, Any]:
         header = json.loads((Path(directory) / f"{name}.json").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{directory}: no readable {name}: {error}") from error
-    return header if isinstance(header, dict) else {}
+    if not isinstance(header, dict):
+        raise ValueError(f"{directory}: no readable {name}: its JSON is no object")
+    return header
 
 
 def load_estimator(

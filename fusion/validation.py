@@ -59,6 +59,8 @@ def column_names(views: Any, widths: Mapping[str, int] | None = None) -> dict[st
 
 
 def _blocks(widths: Mapping[str, int], total: int) -> dict[str, slice]:
+    if not isinstance(widths, Mapping):
+        raise TypeError(f"widths must be {{input name: columns}}, such as {{'text': 384}}, not {widths!r:.60}")
     for name, width in widths.items():
         check_whole(f"widths[{name!r}]", width)
     if sum(widths.values()) != total:

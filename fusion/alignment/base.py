@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,29 @@ _FILES = "alignment"
 
 METHODS: dict[str, type["Alignment"]] = {}
 
+T = TypeVar("T")
 
+
+def views_as_arrays(estimator: type[T]) -> type[T]:
+    """Keeps ``set_output`` from views: a class decorator for estimators whose ``transform`` gives arrays by input.
+
+    scikit-learn would make one table of them. What is given as one matrix comes in the container that was asked for.
+    """
+    for name in ("transform", "fit_transform"):
+        contained = getattr(estimator, name)
+        setattr(estimator, name, _unless_views(contained, contained.__wrapped__))
+    return estimator
+
+
+def _unless_views(contained: Callable[..., Any], plain: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(contained)
+    def transform(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        return (plain if isinstance(X, Mapping) else contained)(self, X, *args, **kwargs)
+
+    return transform
+
+
+@views_as_arrays
 class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator, ABC):  # type: ignore[misc]
     """Base of all alignments, a scikit-learn transformer.
 
@@ -60,11 +83,15 @@ class Alignment(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator
             groups: n values; rows with equal ones share a fold.
 
         Raises:
-            TypeError: If this is no mapping and there are no ``widths``, or targets are not one a row.
-            ValueError: On wrong parameters or shapes, partly NaN or infinite rows, or too few complete rows.
+            TypeError: If this is no mapping and there are no ``widths``.
+            ValueError: On wrong parameters or shapes, partly NaN or infinite rows, too few complete rows, or targets
+                that are not one a row.
         """
         self._check_params()
         views = check_views(X, self.widths)
+        rows = common_rows(views)
+        if y is not None and (given := np.shape(y)) and given[0] != rows:
+            raise ValueError(f"{given[0]} targets for {rows} rows; give one a row")
         self._fit(views, y, None if groups is None else list(groups))
         self.feature_names_in_ = column_names(X, self.widths)
         return self

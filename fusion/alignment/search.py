@@ -11,6 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from barycenter.fusion.alignment._stepwise import CHOICES, Average, StepwiseSearch, candidate_params
+from barycenter.fusion.alignment.base import views_as_arrays
 from barycenter.fusion.alignment.eigenproblems import spectrum
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.linear import CCA
@@ -29,6 +30,7 @@ _TESTED = {"dim": 16, "leading": 128, "rows": 5000}
 _STRICT: dict[str, Any] = {"permutations": 99, "level": 0.01}
 
 
+@views_as_arrays
 class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Chooses a linear alignment and the weights of its average, and fits them on all rows.
 

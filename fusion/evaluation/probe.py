@@ -44,7 +44,7 @@ def probe(
     dim: int,
     task: Task = "auto",
 ) -> dict[str, Any]:
-    """RowScores every candidate on held-out rows; the ``probe`` entry of report.json.
+    """Scores every candidate on held-out rows; the ``probe`` entry of report.json.
 
     Args:
         views: ``{input: (n, d)}``; an all-NaN row is a missing input.

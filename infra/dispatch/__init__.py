@@ -1,1 +1,1 @@
-"""Work over Ray actors: at least once, retried, poison isolated by bisection."""
+"""Units of work over the workers of an executor: retries, replacement, the search for poisoned rows."""

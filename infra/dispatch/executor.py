@@ -58,7 +58,7 @@ class Failure:
 
     @classmethod
     def of(cls, error: Exception) -> "Failure":
-        """Sorts an exception."""
+        """Says of an exception whether the surroundings are at fault or the rows; logs its traceback."""
         log.debug("%s", "".join(traceback.format_exception(error)))
         if isinstance(error, JobError):
             return cls(error.problem, environment=True, job_key=error.key)

@@ -41,7 +41,7 @@ class Disk:
         os.fsync(stream.fileno())
 
     def sync_folder(self, folder: Path) -> None:
-        """Makes a folder's names last; some mounts (FUSE, SMB) cannot, and then theirs is the promise."""
+        """Syncs a folder, so that the names in it outlast a power cut; mounts that cannot (FUSE, SMB) are let be."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)

@@ -17,7 +17,9 @@ _UNREAD = ("key_hash", "source_size", "source_stamp")
 def read_embeddings(
     storage: Storage, path: str, columns: Sequence[str] | None = None, rows: int | None = None
 ) -> tuple[Vectors, pa.Table]:
-    """Reads one embedding file, or so many rows from its first; by default all columns that later stages use.
+    """Reads one embedding file; by default all columns that later stages use.
+
+    ``rows`` keeps the first so many; the whole file is read in any case.
 
     Returns:
         (n, d) vectors, all-NaN in rows that are not ``ok`` and perhaps read-only; and the other columns with ``ok``.

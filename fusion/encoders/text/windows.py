@@ -1,12 +1,12 @@
 """Texts longer than a model reads: cut into windows, whose vectors are averaged."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from barycenter.fusion.encoders.base import Encoder, Vectors
 from barycenter.fusion.encoders.row_values import check_text
-from barycenter.fusion.encoders.text.encoder import TextEncoder
 
 _TOKENS_A_LAUNCH = 16_384
 
@@ -15,25 +15,26 @@ class WindowedTextEncoder(Encoder):
     """A text encoder that reads the whole of every text; one that fits the model gives the same vector as without it.
 
     Args:
-        encoder: Encodes one window.
+        encoder: The text encoder that encodes one window.
     """
 
-    def __init__(self, encoder: TextEncoder) -> None:
+    def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
         self.dim, self.batch_sizes, self.parallel = encoder.dim, encoder.batch_sizes, encoder.parallel
 
     def prepare(self, value: object) -> list[list[int]]:
         """Token ids of every window."""
         tokenizer = self._encoder.tokenizer
-        return tokenizer(tokenizer.windows(check_text(value)))
+        windows: list[list[int]] = tokenizer(tokenizer.windows(check_text(value)))
+        return windows
 
     def cost(self, prepared: list[list[int]]) -> int:
         """Tokens of all windows, each padded to the longest."""
-        return len(prepared) * max(map(self._encoder.cost, prepared))
+        return len(prepared) * max(int(self._encoder.cost(window)) for window in prepared)
 
     def window_rows(self, batch_size: int) -> int:
         """As the encoder of one window has it."""
-        return self._encoder.window_rows(batch_size)
+        return int(self._encoder.window_rows(batch_size))
 
     def encode(self, batch: Sequence[list[list[int]]]) -> Vectors:
         """Means over windows: (n, dim) float32."""

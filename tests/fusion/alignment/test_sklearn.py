@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -140,3 +141,29 @@ def test_saved_parameters_name_widths_only_where_they_are_given(tmp_path):
     alignment = Joint(2, widths=WIDTHS).fit(matrix)
     alignment.save(tmp_path)
     np.testing.assert_array_equal(load(tmp_path).fuse(matrix), alignment.fuse(matrix))
+
+
+@pytest.mark.parametrize("estimator", [Joint(2), AlignmentSearch()], ids=["Joint", "AlignmentSearch"])
+def test_views_come_as_arrays_whatever_container_is_asked_for(estimator):
+    views, _ = make_rows(120)
+    expected = clone(estimator).fit(views).transform(views)
+    with config_context(transform_output="pandas"):
+        given = clone(estimator).fit_transform(views)
+        matrix = Joint(2, widths=WIDTHS).fit_transform(np.hstack(list(views.values())))
+    assert isinstance(matrix, pd.DataFrame)
+    for name in views:
+        assert isinstance(given[name], np.ndarray)
+        np.testing.assert_array_equal(given[name], expected[name])
+
+
+@pytest.mark.parametrize("alignment", [PCA(2), Joint(2, target_share=0.5)], ids=["PCA", "Joint"])
+def test_targets_are_one_a_row(alignment):
+    views, y = make_rows(120)
+    with pytest.raises(ValueError, match="5 targets for 120 rows"):
+        alignment.fit(views, y[:5])
+
+
+def test_widths_are_by_name():
+    views, _ = make_rows(120)
+    with pytest.raises(TypeError, match="widths must be"):
+        PCA(2, widths=[4, 6]).fit(np.hstack(list(views.values())))
