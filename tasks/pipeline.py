@@ -63,11 +63,13 @@ def run_job(run: Run, cluster: Cluster, stages: Stages = PLAIN) -> dict[str, Any
     Returns:
         The report, as in report/report.json.
     """
-    with run.held():
+    with run.held() as lease:
         figures = stages.embed_inputs(run, cluster)
         fitted, manifest, further = stages.fuse_inputs(run, cluster)
         figures |= further
         head = None
+        lease.check()
         if run.job.train is not None:
             head, figures["train"] = stages.train(run, manifest, cluster)
+        lease.check()
         return stages.report(run, fitted, manifest, figures, head)

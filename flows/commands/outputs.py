@@ -86,7 +86,9 @@ def _promote(folder: str, version: int | None, busy: Busy, endpoint_url: str | N
     storage = Storage(folder, endpoint_url)
     newest = newest_manifest(storage)
     wanted = read_manifest(storage, version if version is not None or newest is None else newest.number)
-    with hold(storage, f"promotion of version {wanted.number}", busy=busy) as lease:
+    with hold(storage, f"promotion of version {version or 'the newest'}", busy=busy) as lease:
+        if version is None and (newest := newest_manifest(storage)) is not None:
+            wanted = newest  # others may have committed while this waited
         promote_version(storage, wanted.number, lease)
     out.print(f"readers see version {wanted.number}: {wanted.version}")
 

@@ -70,7 +70,9 @@ def commit_manifest(
 
 def show_newest(storage: Storage, newest: Manifest, lease: Lease, promote: Literal["auto", "manual"]) -> None:
     """Shows readers the newest version if it waits for a promotion that a job makes by itself; mends the pointer."""
-    if promote == "auto" and newest.promote == "manual" and shown_version(storage) != newest.number:
+    promoted = _newest_promotion(storage)
+    chosen = promoted is not None and promoted["after"] >= newest.number
+    if promote == "auto" and newest.promote == "manual" and not chosen:
         promote_version(storage, newest.number, lease)
     else:
         follow_promotions(storage)
@@ -165,8 +167,12 @@ def _newest_promotion(storage: Storage) -> dict[str, int] | None:
     numbers = [number for number, size in _promotions(storage).items() if size]
     if not numbers:
         return None
-    body: dict[str, int] = json.loads(storage.read(_promotion_path(max(numbers))))
-    return body | {"number": max(numbers)}
+    path = _promotion_path(max(numbers))
+    try:
+        body = json.loads(storage.read(path))
+        return {"version": int(body["version"]), "after": int(body["after"]), "number": max(numbers)}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{storage.uri(path)}: not a promotion ({error}); restore or delete it") from error
 
 
 def _promotions(storage: Storage) -> dict[int, int]:

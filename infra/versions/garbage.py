@@ -1,6 +1,7 @@
 """Garbage of an output, what is kept from collection, and pins."""
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -133,7 +134,8 @@ def _pin_path(number: int) -> str:
 
 
 def _committed_at(manifest: Manifest) -> float:
-    return datetime.fromisoformat(manifest.committed).astimezone(UTC).timestamp() if manifest.committed else 0.0
+    """Seconds since 1970; of a version that does not say, the end of time, so that it is kept."""
+    return datetime.fromisoformat(manifest.committed).astimezone(UTC).timestamp() if manifest.committed else math.inf
 
 
 def _remove(storage: Storage, lease: Lease, paths: Sequence[str]) -> None:

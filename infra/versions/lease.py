@@ -35,6 +35,7 @@ Busy: TypeAlias = Literal["wait", "skip", "fail"]
 
 _FOLDER = "lease"
 _POLL_SECONDS = 1.0
+_AGAIN_SECONDS = 0.01
 _SAY_SECONDS = 60.0
 
 
@@ -79,6 +80,15 @@ class Term:
     released: bool = False
     unfenced: bool = False
 
+    @classmethod
+    def from_json(cls, number: int, content: bytes) -> Self:
+        """A term of its file's bytes; one that cannot be read is an unknown holder's, who is waited for like any."""
+        try:
+            values = json.loads(content)
+            return cls(**{name: value for name, value in values.items() if name in cls.__dataclass_fields__})
+        except (ValueError, TypeError, AttributeError):
+            return cls(number, "", "unknown", "a lease that cannot be read", "an unknown time")
+
     def described(self) -> str:
         """Who holds the output, for messages."""
         return f"{self.purpose} ({self.who}, since {self.since})"
@@ -88,9 +98,9 @@ def newest_term(storage: Storage) -> Term | None:
     """The term that counts, released or not; None where the output was never held."""
     while numbers := _term_numbers(storage):
         try:
-            return Term(**json.loads(storage.read(_term_path(max(numbers)))))
+            return Term.from_json(max(numbers), storage.read(_term_path(max(numbers))))
         except MissingFileError:
-            continue
+            current_clock().sleep(_AGAIN_SECONDS)
     return None
 
 
@@ -106,6 +116,7 @@ class Lease:
     def __init__(self, storage: Storage, term: Term, previous: int) -> None:
         self._storage, self._term, self.previous = storage, term, previous
         self._lock = threading.Lock()
+        self._lost = False
 
     @property
     def number(self) -> int:
@@ -148,6 +159,9 @@ class Lease:
     def _extend(self, term: Term) -> None:
         newest = newest_term(self._storage)
         if newest is None or newest.holder != term.holder:
+            if not self._lost:
+                log.warning("%s: the lease is lost, nothing more is committed here", self._storage.uri())
+            self._lost = True
             return
         made = replace(term, number=newest.number + 1)
         if _make(self._storage, made):
@@ -201,13 +215,13 @@ def acquire(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: boo
         previous, unfenced = 0, False
         if newest is not None:
             previous, unfenced = newest.number, newest.unfenced or not newest.released
-            if not newest.released:
-                log.warning("%s: taken over from %s, which is gone", storage.uri(), newest.described())
         since = datetime.fromtimestamp(current_clock().time(), UTC).isoformat(timespec="seconds")
         term = Term(
             previous + 1, holder, describe_process(), purpose, since, process_id(), deletes=deletes, unfenced=unfenced
         )
         if _make(storage, term):
+            if newest is not None and not newest.released:
+                log.warning("%s: taken over from %s, which is gone", storage.uri(), newest.described())
             return Lease(storage, term, previous)
 
 
@@ -270,4 +284,4 @@ def _term_path(number: int) -> str:
 
 def _term_numbers(storage: Storage) -> list[int]:
     names = (path.removeprefix(f"{_FOLDER}/").removesuffix(".json") for path in storage.walk(_FOLDER))
-    return [int(name) for name in names if name.isdecimal()]
+    return [int(name) for name in names if name.isdecimal() and str(int(name)) == name]

@@ -32,6 +32,8 @@ def deleted_versions(storage: Storage) -> set[int]:
         return set(json.loads(storage.read(COLLECTED))["versions"])
     except MissingFileError:
         return set()
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{storage.uri(COLLECTED)}: no list of deleted versions ({error}); restore it") from error
 
 
 def numbers_taken(storage: Storage) -> dict[int, int]:
@@ -49,6 +51,8 @@ def read_manifest(storage: Storage, version: int | None = None) -> Manifest:
     """
     path = POINTER if version is None else manifest_path(version)
     try:
+        if version is not None and version in deleted_versions(storage):
+            raise MissingFileError(path)
         content = storage.read(path)
         if not content:
             raise MissingFileError(path)  # a number that is taken, of a version that is deleted or never was
@@ -56,7 +60,7 @@ def read_manifest(storage: Storage, version: int | None = None) -> Manifest:
     except MissingFileError as error:
         raise RunError(f"{storage.uri(path)}: {_why_missing(storage, version)}") from error
     except RunError as error:
-        raise RunError(f"{storage.uri(path)}: {error}; commit again or restore it") from error
+        raise RunError(f"{storage.uri(path)}: {error}; restore it") from error
 
 
 def newest_manifest(storage: Storage) -> Manifest | None:

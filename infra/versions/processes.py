@@ -21,7 +21,7 @@ def process_id() -> str:
 
 
 def process_lives(process: str) -> bool | None:
-    """Whether a process runs; None where it is of another machine or container, or that cannot be known.
+    """Whether a process runs; None where it is stopped, of another machine or container, or that cannot be known.
 
     >>> process_lives(process_id()), process_lives("")
     (True, None)
@@ -29,14 +29,19 @@ def process_lives(process: str) -> bool | None:
     place, _, rest = process.rpartition("/")[0].rpartition("/")
     if not place or place != _place():
         return None
-    number, start = int(rest), process.rpartition("/")[2]
+    start = process.rpartition("/")[2]
+    if not rest.isdecimal():
+        return None
+    number = int(rest)
     try:
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:
-        return True
+    except PermissionError:  # another user's; when it began is for all to see
+        pass
     state, begun = _status(number)
+    if state in ("T", "t") and begun == start:
+        return None
     return state not in ("Z", "X") and begun in (start, "")
 
 

@@ -12,6 +12,7 @@ from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
+from barycenter.infra.versions.lease import hold
 from barycenter.tasks.align.limits import check_alignment
 from barycenter.tasks.data.targets import check_target, inspect_target, target_notes
 from barycenter.tasks.embed.stage import pending_shards
@@ -105,11 +106,14 @@ def held(job: Job, **flags: bool) -> Iterator[Run]:
         BusyError: Another process holds the output, and ``output.busy`` is not ``wait``.
     """
     run = prepared(job, **flags)
-    with run.held() as lease:
+    with hold(run.storage, f"run {job.name}", busy=job.output.busy) as lease:
         if lease.previous != run.prepared_after:
             run = prepare(job, **flags)
-            run.lease = lease
-        yield run
+        run.lease = lease
+        try:
+            yield run
+        finally:
+            run.lease = None
 
 
 def listing_line(run: Run) -> str | None:

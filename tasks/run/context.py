@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from barycenter.fusion.encoders import Description, EncoderSpec, Preprocessing
-from barycenter.fusion.errors import JobError
+from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads.labels import Found
 from barycenter.infra.corpus import Corpus, Shard, Source
 from barycenter.infra.corpus.files import Files
@@ -76,16 +76,24 @@ class Run:
 
     @contextmanager
     def held(self) -> Iterator[Lease]:
-        """Holds the output for the length of the block; within another such block, goes on with its lease."""
+        """Holds the output for the length of the block; within another such block, goes on with its lease.
+
+        Raises:
+            RunError: Another process wrote to the output since this run was prepared.
+            BusyError: Another process holds it, and ``output.busy`` is not ``wait``.
+        """
         if self.lease is not None:
             yield self.lease
             return
         with hold(self.storage, f"run {self.job.name}", busy=self.job.output.busy) as lease:
+            if lease.previous != self.prepared_after:
+                raise RunError(f"{self.storage.uri()}: another process wrote here after it was prepared; run again")
             self.lease = lease
             try:
                 yield lease
             finally:
                 self.lease = None
+        self.prepared_after = lease.number
 
     def open_joined(self) -> None:
         """Takes the joined corpus for the corpus, if it is there."""

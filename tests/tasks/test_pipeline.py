@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
+from barycenter.fusion.errors import RunError
 from barycenter.infra.job.loader import load_job
+from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import connect
 from barycenter.tasks.pipeline import run_job
-from barycenter.tasks.planning.plan import notes, prepare
+from barycenter.tasks.planning.plan import hand_over, held, notes, prepare
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 _PLAIN = """
@@ -104,3 +106,22 @@ def test_a_run_without_ray_cannot_be_submitted(job_path):
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2
     assert result.stderr.startswith("barycenter: ray.address: none is a run without Ray in this process")
+
+
+def test_a_run_that_was_prepared_before_another_wrote_is_prepared_again_or_refused(tmp_path):
+    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(40))
+    job = Job.model_validate(text_and_vector_job(corpus, tmp_path / "out", "late", alignment={"method": "none"}))
+    stale = prepare(job)
+    with held(job) as run:
+        assert run.rows == 40
+    write_lines(corpus, text_and_vector_rows(60))
+    with pytest.raises(RunError, match="another process wrote here after it was prepared"), stale.held():
+        pass
+    hand_over(stale)
+    with held(job) as run:
+        assert run.rows == 60
+        assert run.lease is not None
+        with run.held() as lease:
+            assert lease is run.lease
+    with run.held():
+        pass

@@ -234,3 +234,13 @@ def test_what_cannot_be_promoted_is_said(storage, lease):
     with pytest.raises(RunError, match="1 of its files are gone"):
         promote_version(storage, 1, lease)
     assert read_manifest(storage).number == 2
+
+
+def test_a_job_that_promotes_leaves_an_operators_choice(storage, lease):
+    commit_manifest(storage, output(storage, "v1"), lease, "manual")
+    newest = output(storage, "v2", parent=1)
+    commit_manifest(storage, newest, lease, "manual")
+    promote_version(storage, 2, lease)
+    promote_version(storage, 1, lease)
+    commit_manifest(storage, newest, lease, "auto")
+    assert read_manifest(storage).number == 1

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from barycenter.fusion.errors import RunError
@@ -159,3 +161,36 @@ def test_a_collector_that_lost_its_lease_deletes_nothing_more(storage, lease, mo
     with pytest.raises(RunError, match="taken over"):
         collect_garbage(storage, lease)
     assert {path for path in before if not path.startswith("lease/")} <= set(storage.list())
+
+
+def test_a_version_that_a_killed_collection_condemned_is_none(storage, lease, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    committed(storage, lease, 2)
+    monkeypatch.setattr(garbage, "_remove", killed)
+    with pytest.raises(KeyboardInterrupt):
+        collect_garbage(storage, lease)
+    with pytest.raises(RunError, match="version 1 was deleted"):
+        promote_version(storage, 1, lease)
+    with pytest.raises(RunError, match="version 1 was deleted"):
+        pin_version(storage, 1)
+    monkeypatch.undo()
+    collect_garbage(storage, lease)
+    assert verify(storage, read_manifest(storage)) == []
+    assert storage.list("manifests") == [manifest_path(2)]
+
+
+def test_versions_that_do_not_say_when_they_were_committed_are_kept(storage, lease):
+    committed(storage, lease, 2)
+    old = replace(read_manifest(storage, 1), committed="")
+    storage.write(manifest_path(1), old.to_json())
+    assert find_garbage(storage, keep=1, keep_days=30).versions == ()
+    assert find_garbage(storage, keep=1).versions == (1,)
+
+
+def test_a_damaged_list_of_deleted_versions_is_one_line(storage, lease):
+    committed(storage, lease, 1)
+    storage.write(COLLECTED, b"{}")
+    with pytest.raises(RunError, match=r"collected\.json: no list of deleted versions"):
+        versions(storage)

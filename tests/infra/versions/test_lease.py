@@ -277,3 +277,38 @@ def test_only_a_holder_that_deletes_is_waited_for(tmp_path, clock):
     clock.sleep = real
     wait_while_deleting(storage)
     assert clock.now >= COLLECTOR_PATIENCE * TERM_SECONDS
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"number": 1}', b"not JSON"])
+def test_a_lease_that_cannot_be_read_is_waited_out_like_one_that_is_not_renewed(tmp_path, clock, content):
+    storage = Storage(str(tmp_path))
+    storage.write("lease/7.json", content)
+    lease = acquire(storage, "run")
+    assert clock.now >= TERM_SECONDS
+    assert (lease.previous, lease.unfenced) == (7, True)
+
+
+def test_a_term_of_a_later_release_is_read_by_what_is_known_of_it(tmp_path):
+    storage = Storage(str(tmp_path))
+    acquire(storage, "run").release()
+    (path,) = storage.list("lease")
+    storage.write(path, json.dumps(json.loads(storage.read(path)) | {"later": 1}).encode())
+    assert newest_term(storage).released
+
+
+def test_names_that_are_no_terms_are_passed_over(tmp_path):
+    storage = Storage(str(tmp_path))
+    storage.write("lease/07.json", b"{}")
+    storage.write("lease/notes.txt", b"")
+    assert newest_term(storage) is None
+
+
+def test_a_lost_lease_is_said_once(tmp_path, clock, caplog):
+    storage = Storage(str(tmp_path))
+    lost = acquire(storage, "run a")
+    acquire(storage, "run b")
+    caplog.clear()
+    lost.renew()
+    lost.renew()
+    assert [line for line in caplog.messages if "the lease is lost" in line] == caplog.messages
+    assert len(caplog.messages) == 1
