@@ -114,6 +114,7 @@ def held(job: Job, **flags: bool) -> Iterator[Run]:
             yield run
         finally:
             run.lease = None
+    run.prepared_after = lease.number
 
 
 def listing_line(run: Run) -> str | None:

@@ -110,7 +110,9 @@ def test_a_run_without_ray_cannot_be_submitted(job_path):
 
 def test_a_run_that_was_prepared_before_another_wrote_is_prepared_again_or_refused(tmp_path):
     corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(40))
-    job = Job.model_validate(text_and_vector_job(corpus, tmp_path / "out", "late", alignment={"method": "none"}))
+    job = Job.model_validate(
+        text_and_vector_job(corpus, tmp_path / "out", "late", alignment={"method": "pca", "dim": 4})
+    )
     stale = prepare(job)
     with held(job) as run:
         assert run.rows == 40
