@@ -89,7 +89,7 @@ _NAME = st.text("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_
 def test_paths_are_not_taken_for_base64(path: str, ending: str) -> None:
     assert inline_picture(path + ending, MOST) is None
     assert inline_picture("/" + path + ending, MOST) is None
-    assert inline_picture("/work/" + path + ending, MOST) is None
+    assert inline_picture("/workspace/" + path + ending, MOST) is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_paths_are_not_taken_for_base64(path: str, ending: str) -> None:
         "data/a.png",
         "b'x.png'",
         "/workspace/data/pictures/of/products/a.png",
-        "/work/shared/data/grocery/images/test_Alpro-Blueberry-Soyghurt_001",
+        "/workspace/data/grocery/images/test_Alpro-Blueberry-Soyghurt_001",
     ],
 )
 def test_paths_that_look_like_it(path: str) -> None:
