@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -43,6 +44,11 @@ _current: Clock = SystemClock()
 def current_clock() -> Clock:
     """The clock of this process: the system's, unless :func:`use_clock` put another in its place."""
     return _current
+
+
+def utc_now() -> str:
+    """The time in UTC to the second, as ISO 8601 has it."""
+    return datetime.fromtimestamp(current_clock().time(), UTC).isoformat(timespec="seconds")
 
 
 @contextmanager

@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
-from barycenter.infra.clock import current_clock
+from barycenter.infra.clock import utc_now
 from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.lease import Lease
 from barycenter.infra.versions.manifests import (
@@ -18,6 +17,7 @@ from barycenter.infra.versions.manifests import (
     read_manifest,
     versions,
 )
+from barycenter.infra.versions.numbered import numbered_files, numbered_path
 
 _PROMOTIONS = "promotions"
 
@@ -52,8 +52,9 @@ def commit_manifest(
         show_newest(storage, there, lease, promote)
         return there
     number = max(taken, default=0) + 1
-    time = datetime.fromtimestamp(current_clock().time(), UTC).isoformat(timespec="seconds")
-    made = replace(manifest, number=number, parent=parent or None, term=lease.number, promote=promote, committed=time)
+    made = replace(
+        manifest, number=number, parent=parent or None, term=lease.number, promote=promote, committed=utc_now()
+    )
     # Listed first and checked last: a number that is free although the lease is lost is taken by `fence`.
     lease.check()
     made_here = newest == parent and storage.create(manifest_path(number), made.to_json())
@@ -86,7 +87,7 @@ def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:
     """
     if shown_version(storage) == number == follow_promotions(storage):
         return read_manifest(storage, number)
-    promotions = _promotions(storage)
+    promotions = numbered_files(storage, _PROMOTIONS)
     after = max(versions(storage), default=0)
     wanted = read_manifest(storage, number)
     there = storage.sizes("features")
@@ -96,7 +97,7 @@ def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:
         )
     body = {"version": number, "after": after, "term": lease.number}
     lease.check()
-    made = storage.create(_promotion_path(max(promotions, default=0) + 1), json.dumps(body).encode())
+    made = storage.create(numbered_path(_PROMOTIONS, max(promotions, default=0) + 1), json.dumps(body).encode())
     if not made or follow_promotions(storage) != number:
         raise RunError(
             f"{storage.uri()}: another process wrote here meanwhile; look at `inspect --versions`, try again"
@@ -132,7 +133,7 @@ def fence(storage: Storage, lease: Lease) -> None:
     """
     if lease.unfenced:
         storage.create(manifest_path(max(numbers_taken(storage), default=0) + 1), b"")
-        storage.create(_promotion_path(max(_promotions(storage), default=0) + 1), b"")
+        storage.create(numbered_path(_PROMOTIONS, max(numbered_files(storage, _PROMOTIONS), default=0) + 1), b"")
         lease.renew(fenced=True)
 
 
@@ -164,26 +165,15 @@ def _shown_body(storage: Storage) -> tuple[int, bytes] | None:
 
 
 def _newest_promotion(storage: Storage) -> dict[str, int] | None:
-    numbers = [number for number, size in _promotions(storage).items() if size]
+    numbers = [number for number, size in numbered_files(storage, _PROMOTIONS).items() if size]
     if not numbers:
         return None
-    path = _promotion_path(max(numbers))
+    path = numbered_path(_PROMOTIONS, max(numbers))
     try:
         body = json.loads(storage.read(path))
         return {"version": int(body["version"]), "after": int(body["after"]), "number": max(numbers)}
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{storage.uri(path)}: not a promotion ({error}); restore or delete it") from error
-
-
-def _promotions(storage: Storage) -> dict[int, int]:
-    """Bytes of every promotion by number; an empty one is a number that nobody may take any more."""
-    sizes = storage.sizes(_PROMOTIONS).items()
-    names = ((path.removeprefix(f"{_PROMOTIONS}/").removesuffix(".json"), size) for path, size in sizes)
-    return {int(name): size for name, size in names if name.isdecimal()}
-
-
-def _promotion_path(number: int) -> str:
-    return f"{_PROMOTIONS}/{number}.json"
 
 
 def _same(one: Manifest, other: Manifest) -> bool:

@@ -14,6 +14,7 @@ from barycenter.infra.versions.commit import fence, follow_promotions, shown_ver
 from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
 from barycenter.infra.versions.manifests import COLLECTED, deleted_versions, manifest_path, read_manifest, versions
+from barycenter.infra.versions.numbered import numbered_files, numbered_path
 
 _COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
 _PINS = "pins"
@@ -103,8 +104,7 @@ def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: fl
 
 def pinned_versions(storage: Storage) -> list[int]:
     """Numbers of the versions that garbage collection keeps because somebody asked for it, ascending."""
-    names = (path.removeprefix(f"{_PINS}/").removesuffix(".json") for path in storage.walk(_PINS))
-    return sorted(int(name) for name in names if name.isdecimal())
+    return list(numbered_files(storage, _PINS))
 
 
 def pin_version(storage: Storage, number: int) -> None:
@@ -114,7 +114,7 @@ def pin_version(storage: Storage, number: int) -> None:
         RunError: There is no such version.
     """
     read_manifest(storage, number)
-    storage.create(_pin_path(number), b"{}")
+    storage.create(numbered_path(_PINS, number), b"{}")
     # A collection that began before the pin was there may not have seen it.
     wait_while_deleting(storage)
     try:
@@ -126,11 +126,7 @@ def pin_version(storage: Storage, number: int) -> None:
 
 def unpin_version(storage: Storage, number: int) -> None:
     """Leaves a version to garbage collection; one that is not pinned is no error."""
-    storage.remove([_pin_path(number)])
-
-
-def _pin_path(number: int) -> str:
-    return f"{_PINS}/{number}.json"
+    storage.remove([numbered_path(_PINS, number)])
 
 
 def _committed_at(manifest: Manifest) -> float:

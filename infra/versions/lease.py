@@ -12,12 +12,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from typing import Literal, Self, TypeAlias
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.clock import current_clock
+from barycenter.infra.clock import current_clock, utc_now
 from barycenter.infra.storage.storage import MissingFileError, Storage
+from barycenter.infra.versions.numbered import numbered_files, numbered_path
 from barycenter.infra.versions.processes import describe_process, process_id, process_lives
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,9 @@ class Term:
 
 def newest_term(storage: Storage) -> Term | None:
     """The term that counts, released or not; None where the output was never held."""
-    while numbers := _term_numbers(storage):
+    while numbers := numbered_files(storage, _FOLDER):
         try:
-            return Term.from_json(max(numbers), storage.read(_term_path(max(numbers))))
+            return Term.from_json(max(numbers), storage.read(numbered_path(_FOLDER, max(numbers))))
         except MissingFileError:
             current_clock().sleep(_AGAIN_SECONDS)
     return None
@@ -215,9 +215,15 @@ def acquire(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: boo
         previous, unfenced = 0, False
         if newest is not None:
             previous, unfenced = newest.number, newest.unfenced or not newest.released
-        since = datetime.fromtimestamp(current_clock().time(), UTC).isoformat(timespec="seconds")
         term = Term(
-            previous + 1, holder, describe_process(), purpose, since, process_id(), deletes=deletes, unfenced=unfenced
+            previous + 1,
+            holder,
+            describe_process(),
+            purpose,
+            utc_now(),
+            process_id(),
+            deletes=deletes,
+            unfenced=unfenced,
         )
         if _make(storage, term):
             if newest is not None and not newest.released:
@@ -270,18 +276,11 @@ def _make(storage: Storage, term: Term) -> bool:
 
     A number may be free again because a later holder took its file away; so only what is listed afterwards counts.
     """
-    storage.create(_term_path(term.number), json.dumps(asdict(term), indent=1).encode() + b"\n")
+    storage.create(numbered_path(_FOLDER, term.number), json.dumps(asdict(term), indent=1).encode() + b"\n")
     newest = newest_term(storage)
     if newest is None or (newest.number, newest.holder) != (term.number, term.holder):
         return False
-    storage.remove([_term_path(number) for number in _term_numbers(storage) if number < term.number])
+    storage.remove(
+        [numbered_path(_FOLDER, number) for number in numbered_files(storage, _FOLDER) if number < term.number]
+    )
     return True
-
-
-def _term_path(number: int) -> str:
-    return f"{_FOLDER}/{number}.json"
-
-
-def _term_numbers(storage: Storage) -> list[int]:
-    names = (path.removeprefix(f"{_FOLDER}/").removesuffix(".json") for path in storage.walk(_FOLDER))
-    return [int(name) for name in names if name.isdecimal() and str(int(name)) == name]

@@ -5,6 +5,7 @@ import json
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.storage.storage import MissingFileError, Storage
+from barycenter.infra.versions.numbered import numbered_files, numbered_path
 
 POINTER = "manifest.json"
 COLLECTED = "collected.json"
@@ -17,7 +18,7 @@ def manifest_path(number: int) -> str:
     >>> manifest_path(3)
     'manifests/3.json'
     """
-    return f"{_FOLDER}/{number}.json"
+    return numbered_path(_FOLDER, number)
 
 
 def versions(storage: Storage) -> list[int]:
@@ -38,9 +39,7 @@ def deleted_versions(storage: Storage) -> set[int]:
 
 def numbers_taken(storage: Storage) -> dict[int, int]:
     """Bytes of the manifest of every version, ascending; an empty one is a number that nobody may commit any more."""
-    sizes = storage.sizes(_FOLDER).items()
-    names = ((path.removeprefix(f"{_FOLDER}/").removesuffix(".json"), size) for path, size in sizes)
-    return dict(sorted((int(name), size) for name, size in names if name.isdecimal()))
+    return numbered_files(storage, _FOLDER)
 
 
 def read_manifest(storage: Storage, version: int | None = None) -> Manifest:
