@@ -7,7 +7,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from prefect.states import Completed
 
-from barycenter.infra.versions.lease import BusyError
+from barycenter.fusion.errors import BusyError
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 from rich.console import Console
 
-from barycenter.fusion.errors import BarycenterError, JobError, RunError
+from barycenter.fusion.errors import BarycenterError, BusyError, JobError, RunError
 
 app = typer.Typer(
     name="barycenter",
@@ -41,10 +41,12 @@ def report_errors(debug: bool) -> Iterator[None]:
         yield
     except JobError as error:
         fail(str(error), 2, debug)
+    except BusyError as error:
+        if not error.skip:
+            fail(str(error), 1, debug)
+        print(f"barycenter: skipped: {error}", file=sys.stderr)
+        raise typer.Exit(0) from None
     except RunError as error:
-        if getattr(error, "skip", False):  # BusyError, not imported: it would slow every command down
-            print(f"barycenter: skipped: {error}", file=sys.stderr)
-            raise typer.Exit(0) from None
         fail(str(error), 1, debug)
     except KeyboardInterrupt:
         fail("interrupted; run again to go on where this stopped", 1, debug)

@@ -1,6 +1,7 @@
 """What can go wrong, defined once: a wrong job file, a failed run, a bad input."""
 
 from enum import StrEnum
+from typing import Self
 
 
 class BarycenterError(Exception):
@@ -30,6 +31,21 @@ class JobError(BarycenterError):
 
 class RunError(BarycenterError):
     """The run failed (exit code 1)."""
+
+
+class BusyError(RunError):
+    """Another process holds the output.
+
+    Attributes:
+        skip: Whether what was to be done is to be skipped rather than to fail.
+    """
+
+    def __init__(self, line: str, skip: bool) -> None:
+        super().__init__(line)
+        self.skip = skip
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, bool]]:
+        return type(self), (str(self), self.skip)
 
 
 class Reason(StrEnum):

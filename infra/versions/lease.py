@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, Self, TypeAlias
 
-from barycenter.fusion.errors import RunError
+from barycenter.fusion.errors import BusyError, RunError
 from barycenter.infra.clock import current_clock, utc_now
 from barycenter.infra.storage.storage import MissingFileError, Storage
 from barycenter.infra.versions.numbered import numbered_files, numbered_path
@@ -37,21 +37,6 @@ _FOLDER = "lease"
 _POLL_SECONDS = 1.0
 _AGAIN_SECONDS = 0.01
 _SAY_SECONDS = 60.0
-
-
-class BusyError(RunError):
-    """Another process holds the output.
-
-    Attributes:
-        skip: Whether what was to be done is to be skipped rather than to fail.
-    """
-
-    def __init__(self, line: str, skip: bool) -> None:
-        super().__init__(line)
-        self.skip = skip
-
-    def __reduce__(self) -> tuple[type[Self], tuple[str, bool]]:
-        return type(self), (str(self), self.skip)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ _RUN = """
 import json, os, sys, time
 from barycenter.fusion.encoders.builtin import HashingEncoder
 from barycenter.infra.job.loader import load_job
-from barycenter.infra.versions.lease import BusyError
+from barycenter.fusion.errors import BusyError
 from barycenter.tasks.pipeline import run_job
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.run.workers import THIS_PROCESS

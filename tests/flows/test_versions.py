@@ -8,9 +8,10 @@ from typer.testing import CliRunner
 
 from barycenter.flows.busy import skips_when_busy
 from barycenter.flows.cli import app
+from barycenter.fusion.errors import BusyError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.commit import commit_manifest
-from barycenter.infra.versions.lease import BusyError, acquire, hold, newest_term
+from barycenter.infra.versions.lease import acquire, hold, newest_term
 from barycenter.infra.versions.manifests import read_manifest, versions
 from tests.infra.versions.outputs import output
 

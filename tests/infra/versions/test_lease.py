@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from barycenter.fusion.errors import RunError
+from barycenter.fusion.errors import BusyError, RunError
 from barycenter.infra.clock import use_clock
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions import lease as leases
@@ -17,7 +17,6 @@ from barycenter.infra.versions.lease import (
     COLLECTOR_PATIENCE,
     RENEWALS,
     TERM_SECONDS,
-    BusyError,
     acquire,
     hold,
     newest_term,
