@@ -124,12 +124,14 @@ def gc(
     """Delete what no kept version refers to: neither the newest, nor what readers see, nor a pinned one."""
     with report_errors(debug):
         from barycenter.infra.storage import Storage
-        from barycenter.infra.versions.garbage import collect_garbage, find_garbage
+        from barycenter.infra.versions.garbage import check_collectable, collect_garbage, find_garbage
         from barycenter.infra.versions.lease import hold
 
         storage = Storage(folder, endpoint_url)
-        removed = find_garbage(storage, keep, keep_days).paths
-        if not dry_run:
+        check_collectable(storage, keep)  # before an output that is none gets a lease
+        if dry_run:
+            removed = find_garbage(storage, keep, keep_days).paths
+        else:
             with hold(storage, "gc", busy=busy, deletes=True) as lease:
                 removed = collect_garbage(storage, lease, keep, keep_days)
         for path in removed:

@@ -40,6 +40,14 @@ class Garbage:
         return sorted([*map(manifest_path, self.versions), *self.files])
 
 
+def check_collectable(storage: Storage, keep: int = 1) -> None:
+    """Raises ``RunError`` where ``keep`` is below one, or nothing is committed."""
+    if keep < 1:
+        raise RunError(f"keep {keep}: at least one version is kept")
+    if not versions(storage):
+        raise RunError(f"{storage.uri()}: nothing has been committed here, so nothing is garbage; finish a run first")
+
+
 def find_garbage(storage: Storage, keep: int = 1, keep_days: float | None = None) -> Garbage:
     """Finds what no kept version refers to, and what killed writers left; deletes nothing.
 
@@ -50,11 +58,8 @@ def find_garbage(storage: Storage, keep: int = 1, keep_days: float | None = None
     Raises:
         RunError: ``keep`` is below one, or nothing is committed here.
     """
-    if keep < 1:
-        raise RunError(f"keep {keep}: at least one version is kept")
+    check_collectable(storage, keep)
     numbers = versions(storage)
-    if not numbers:
-        raise RunError(f"{storage.uri()}: nothing has been committed here, so nothing is garbage; finish a run first")
     wanted = {*numbers[-keep:], shown_version(storage), *pinned_versions(storage)}
     if keep_days is not None:
         after = current_clock().time() - keep_days * _DAY_SECONDS
