@@ -77,7 +77,7 @@ def test_what_is_not_an_alignment_is_refused_with_a_reason(tmp_path):
         with pytest.raises(ValueError, match=message):
             load(tmp_path)
     (tmp_path / "alignment.json").write_text("[]")
-    with pytest.raises(ValueError, match="not of format"):
+    with pytest.raises(ValueError, match="its JSON is no object"):
         load(tmp_path)
     write()
     payload = bytearray((tmp_path / "alignment.safetensors").read_bytes())
