@@ -1,11 +1,14 @@
 """What the commands of the command line share: the application, its options, and how errors are reported."""
 
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from types import FrameType
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -35,10 +38,28 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds the command like SIGINT does: workers and a temporary server end with it, a lease is released."""
+
+    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def report_errors(debug: bool) -> Iterator[None]:
     """Turns errors into one line on stderr and the exit code: 2 for the job file, 1 for a failed run."""
     try:
-        yield
+        with _terminable():
+            yield
     except JobError as error:
         fail(str(error), 2, debug)
     except BusyError as error:

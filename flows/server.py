@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 from uuid import UUID
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
@@ -41,11 +40,9 @@ def run_flow(module: str, name: str, job: Job, *, workers: bool = True, **flags:
 
     Raises:
         RunError: The flow failed, was cancelled, or a server that was asked for does not answer.
-        KeyboardInterrupt: SIGTERM or SIGINT.
     """
     importing = _in_background(lambda: importlib.import_module(module))
     with ExitStack() as stack:
-        stack.enter_context(_terminable())
         server_ready = stack.enter_context(_server())
         if workers:
             from barycenter.tasks.run.workers import open_cluster
@@ -71,23 +68,6 @@ def _in_background(call: Callable[[], Any]) -> Future[Any]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM unwinds the run like SIGINT does, so that Ray's workers and a temporary server end with it."""
-
-    def stop(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ _WIRE_FAULTS = {
 }
 _DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidAccessKeyId"})
 _IDENTITY_CODES = frozenset({"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+_NOT_IMPLEMENTED = 501
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -68,7 +69,7 @@ def is_transient(error: BaseException, handled: BaseException | None = None) -> 
     answer = _s3_code(error, handled)
     if answer is not None:
         code, status = answer
-        return status >= 500 or status == 429 or code in _BUSY_CODES
+        return (status >= 500 and status != _NOT_IMPLEMENTED) or status == 429 or code in _BUSY_CODES
     return any(
         isinstance(link, ConnectionError | TimeoutError) or _is_wire_fault(link) for link in _chain(error, handled)
     )
@@ -133,6 +134,11 @@ def _line(error: Exception, uri: str, handled: BaseException | None) -> RunError
     number = error.errno if isinstance(error, OSError) else None
     if code == "NoSuchBucket":
         return RunError(f"{_bucket(uri)}: there is no such bucket; create it or correct the path")
+    if answer is not None and (code == "NotImplemented" or answer[1] == _NOT_IMPLEMENTED):
+        return RunError(
+            f"{uri}: the storage server does not implement a request that is needed; "
+            "use one that has conditional writes (If-None-Match, If-Match) and multipart uploads"
+        )
     if code in _IDENTITY_CODES:
         return RunError(f"{uri}: the storage server does not accept the credentials ({code}); renew them")
     if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error, handled)):

@@ -189,7 +189,12 @@ def hold(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: bool =
 
 
 def acquire(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: bool = False) -> Lease:
-    """Takes the lease of an output; the caller renews and releases it. See :func:`hold`."""
+    """Takes the lease of an output; the caller renews and releases it. See :func:`hold`.
+
+    Raises:
+        BusyError: As :func:`hold`.
+        RunError: The storage makes a file although there is one, so that nothing keeps two writers apart.
+    """
     holder = current_clock().token(8)
     watch = _Watch(storage.uri(), busy)
     while True:
@@ -211,6 +216,7 @@ def acquire(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: boo
             unfenced=unfenced,
         )
         if _make(storage, term):
+            _check_create_only(storage, term)
             if newest is not None and not newest.released:
                 log.warning("%s: taken over from %s, which is gone", storage.uri(), newest.described())
             return Lease(storage, term, previous)
@@ -254,6 +260,19 @@ class _Watch:
             log.warning("waiting for %s, which is held by %s", self._uri, newest.described())
             self._said_at = clock.monotonic()
         clock.sleep(_POLL_SECONDS)
+
+
+def _check_create_only(storage: Storage, term: Term) -> None:
+    path = numbered_path(_FOLDER, term.number)
+    if storage.is_local or not storage.create(path, b""):
+        return
+    newest = newest_term(storage)
+    storage.remove([path])
+    if newest is not None and newest.number == term.number:
+        raise RunError(
+            f"{storage.uri()}: the storage server ignores conditional writes (If-None-Match), so that two runs could "
+            "write here at once; use one that has them"
+        )
 
 
 def _make(storage: Storage, term: Term) -> bool:

@@ -2,17 +2,23 @@
 
 import os
 import shutil
+import signal
+import time
 from pathlib import Path
 
 import prefect
 import pytest
 import ray
 import torch
+import typer
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
+from barycenter.flows.console import report_errors
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.lease import hold, newest_term
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 
@@ -233,3 +239,15 @@ def test_an_output_that_holds_nothing_is_exit_1(tmp_path):
     assert result.exit_code == 1
     assert len(result.stderr.splitlines()) == 1
     assert str(Path(tmp_path).name) in result.stderr
+
+
+def test_a_terminated_command_releases_what_it_holds(tmp_path, capsys):
+    storage = Storage(str(tmp_path))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as ended, report_errors(False), hold(storage, "gc", deletes=True):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+    assert ended.value.exit_code == 1
+    assert "interrupted; run again" in capsys.readouterr().err
+    assert newest_term(storage).released
+    assert signal.getsignal(signal.SIGTERM) is before

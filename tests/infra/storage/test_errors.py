@@ -63,7 +63,8 @@ def test_a_busy_server_is_asked_again(code):
 
 
 @pytest.mark.parametrize(
-    ("status", "again"), [(500, True), (502, True), (503, True), (504, True), (429, True), (499, False), (428, False)]
+    ("status", "again"),
+    [(500, True), (502, True), (503, True), (504, True), (501, False), (429, True), (499, False), (428, False)],
 )
 def test_a_status_without_a_code_says_whether_to_ask_again(status, again):
     assert is_transient(answer(status=status)) is again
@@ -185,6 +186,10 @@ def test_the_clock_is_the_systems_again_after_the_block():
     assert current_clock() is before
 
 
+UNIMPLEMENTED = (
+    f"{URI}: the storage server does not implement a request that is needed; "
+    "use one that has conditional writes (If-None-Match, If-Match) and multipart uploads"
+)
 DENIED = f"{URI}: access denied; check the credentials in the environment and what they may do"
 MISPLACED = f"{URI}: a folder is in the place of a file, or the reverse; move it away"
 
@@ -201,6 +206,8 @@ MISPLACED = f"{URI}: a folder is in the place of a file, or the reverse; move it
             (answer(code), DENIED)
             for code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidAccessKeyId")
         ),
+        (answer("NotImplemented", 501), UNIMPLEMENTED),
+        (answer("", 501), UNIMPLEMENTED),
         (botocore.exceptions.NoCredentialsError(), DENIED),
         (because(OSError("wrapped"), botocore.exceptions.NoCredentialsError()), DENIED),
         (OSError(errno.ENOSPC, "full"), f"no space left on {URI}; free some and run again"),

@@ -12,6 +12,7 @@ import pytest
 from barycenter.fusion.errors import BusyError, RunError
 from barycenter.infra.clock import use_clock
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.remote import S3Store
 from barycenter.infra.versions import lease as leases
 from barycenter.infra.versions.lease import (
     COLLECTOR_PATIENCE,
@@ -311,3 +312,11 @@ def test_a_lost_lease_is_said_once(tmp_path, clock, caplog):
     lost.renew()
     assert [line for line in caplog.messages if "the lease is lost" in line] == caplog.messages
     assert len(caplog.messages) == 1
+
+
+def test_a_server_that_ignores_conditional_writes_is_refused(s3_bucket, s3_server, monkeypatch):
+    storage = Storage(f"s3://{s3_bucket}/out", s3_server)
+    monkeypatch.setattr(S3Store, "_create", S3Store._put)
+    with pytest.raises(RunError, match="ignores conditional writes"):
+        acquire(storage, "run emoji")
+    assert storage.list() == []
