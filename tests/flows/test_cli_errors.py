@@ -3,7 +3,6 @@
 import os
 import shutil
 import signal
-import time
 from pathlib import Path
 
 import prefect
@@ -245,8 +244,7 @@ def test_a_terminated_command_releases_what_it_holds(tmp_path, capsys):
     storage = Storage(str(tmp_path))
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(typer.Exit) as ended, report_errors(False), hold(storage, "gc", deletes=True):
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(10)
+        signal.raise_signal(signal.SIGTERM)
     assert ended.value.exit_code == 1
     assert "interrupted; run again" in capsys.readouterr().err
     assert newest_term(storage).released
