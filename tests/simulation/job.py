@@ -3,11 +3,13 @@
 import hashlib
 import io
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,8 +25,13 @@ from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.lease import Lease, hold
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.fuse.records import done_blocks, record_path, remove_records, remove_unlisted
+from barycenter.tasks.fuse.writers import FeatureWriters
 
 ROWS = 4
+PARTS = (math.nan, None, math.nan, None)
+"""The value that each row of a shard is partitioned by: one that does not equal itself, and none."""
+
+SCHEMA = pa.schema([("key", pa.string()), ("fused", pa.list_(pa.float32(), 1))])
 SHARDS_PER_BLOCK = 2
 INPUT = "text"
 
@@ -78,22 +85,39 @@ def embedding(job: TinyJob, shard: int, skip: Sequence[int], mended: bool) -> by
     return json.dumps({"encoder": job.encoder, "shard": shard, "rows": states}).encode()
 
 
-def features(job: TinyJob, embeddings: Sequence[bytes]) -> tuple[bytes, list[str]]:
-    """The feature file of a block, and its rejects."""
-    rows, rejects = [], []
-    for content in embeddings:
-        read = json.loads(content)
-        for row, state in enumerate(read["rows"]):
-            name = f"{read['encoder']}/{read['shard']}/{row}"
-            (rows if state == "good" else rejects).append(name if state == "good" else f"{name} {state}")
-    return _parquet(tuple(rows), job.dim), rejects
+def write_features(
+    storage: Storage, folder: str, job: TinyJob, index: int, embeddings: Sequence[bytes]
+) -> tuple[list[FeatureFile], list[str]]:
+    """Writes the feature files of a block, and gives its rejects."""
+    rejects = []
+    with FeatureWriters(storage, folder, index, SCHEMA, ("part",)) as writers:
+        for content in embeddings:
+            read = json.loads(content)
+            names = [f"{read['encoder']}/{read['shard']}/{row}" for row in range(ROWS)]
+            good = [row for row, state in enumerate(read["rows"]) if state == "good"]
+            rejects += [f"{names[row]} {read['rows'][row]}" for row in range(ROWS) if row not in good]
+            table = pa.table([[names[row] for row in good], [[float(job.dim)]] * len(good)], schema=SCHEMA)
+            writers.write(table, pa.table({"part": pa.array([PARTS[row] for row in good], pa.float64())}))
+    return writers.files, rejects
 
 
-@lru_cache(maxsize=4096)
-def _parquet(rows: tuple[str, ...], dim: int) -> bytes:
-    sink = io.BytesIO()
-    pq.write_table(pa.table({"key": list(rows), "fused": [f"{row} in {dim}" for row in rows]}), sink)
-    return sink.getvalue()
+def features(job: TinyJob, index: int, embeddings: Sequence[bytes]) -> list[bytes]:
+    """What the feature files of a block hold, in order."""
+    memory = _Memory()
+    files, _ = write_features(cast(Storage, memory), "", job, index, embeddings)
+    return [memory.streams[file.path].getvalue() for file in files]
+
+
+class _Memory:
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, io.BytesIO] = {}
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[io.BytesIO]:
+        self.streams[path] = io.BytesIO()
+        yield self.streams[path]
 
 
 @lru_cache(maxsize=4096)
@@ -138,14 +162,10 @@ class FuseWorker:
         index, shards = block
         self._notes.begins(f"fuse {index}")
         there = [self._storage.read(embedding_path(INPUT, self._job.encoder, shard)) for shard in shards]
-        content, rejects = features(self._job, there)
-        path = f"features/{self._version}/part-{index:05d}.parquet"
-        with self._storage.writing(path) as stream:
-            stream.write(content)
-        count = rows_of(content)
-        record: dict[str, Any] = {"read": ROWS * len(shards), "written": count, "rejected": len(rejects), "rejects": []}
-        file = FeatureFile(path, count, len(content), hashlib.sha256(content).hexdigest())
-        record["files"] = [asdict(file)]
+        files, rejects = write_features(self._storage, f"features/{self._version}", self._job, index, there)
+        written = sum(file.rows for file in files)
+        record: dict[str, Any] = {"read": ROWS * len(shards), "written": written, "rejected": len(rejects)}
+        record |= {"files": [asdict(file) for file in files], "rejects": []}
         if rejects:
             record["rejects"] = [f"rejects/{self._version}/part-{index:05d}.parquet"]
             self._storage.write(record["rejects"][0], "\n".join(rejects).encode())

@@ -12,6 +12,7 @@ from barycenter.infra.storage.local import LocalStore
 from barycenter.infra.storage.remote import S3Store
 from barycenter.infra.versions import commit, embedding_files, garbage, lease
 from barycenter.infra.versions.embedding_files import Repairs
+from barycenter.tasks.fuse.writers import FeatureWriters
 
 Edit = tuple[Callable[..., Any], str, str]
 
@@ -41,7 +42,7 @@ def _settle_all(self: Repairs) -> None:
 
 
 FAULTS: dict[str, tuple[Edit, ...]] = {
-    "a commit without a look at its parent": ((commit.commit_manifest, "newest != parent or not", "not"),),
+    "a commit without a look at its parent": ((commit.commit_manifest, "newest == parent and ", ""),),
     "the pointer before the manifest": (
         (
             commit.commit_manifest,
@@ -80,6 +81,15 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
         (garbage.collect_garbage, 'storage.write(COLLECTED, json.dumps({"versions": deleted}).encode())', "pass"),
     ),
     "a collection of what readers see": ((garbage.find_garbage, "shown_version(storage), ", ""),),
+    "two writers on one path": (
+        (
+            FeatureWriters.write,
+            "        self._file(place, value)",
+            "        if any(each != each for each in value) and place in self._open:\n"
+            "            self._open[str(id(part))] = self._open.pop(place)\n"
+            "        self._file(place, value)",
+        ),
+    ),
 }
 """By name: which text of which function becomes which."""
 

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from barycenter.fusion.errors import RunError
@@ -37,6 +37,7 @@ class Actor:
         workers: Of a run.
         lingering: Seconds that a worker works on after its driver gave it up.
         unit_seconds: What a unit of work takes, on average.
+        dies: Seconds after the beginning at which it is killed; 0 where that is left to the schedule.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Actor:
     workers: int = 2
     lingering: float = 0.0
     unit_seconds: float = 1.0
+    dies: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ class Scenario:
                 workers=draw.choice((1, 2, 3)),
                 lingering=draw.choice((0.0, 0.0, 30.0)),
                 unit_seconds=seconds,
+                dies=draw.uniform(1, 30) if theme == "repairs" and number == 0 and likely(0.6) else 0.0,
             )
         for kind, chance in (("gc", 0.5), ("gc", 0.1), ("promote", 0.35), ("promote", 0.1), ("pin", 0.15)):
             if likely(chance):
@@ -209,7 +212,9 @@ def start(world: World, scenario: Scenario) -> None:
     """Starts every process of a scenario."""
     for actor in scenario.actors:
         body = BODIES[actor.name.partition("-")[0]]
-        world.start(actor.name, lambda body=body, actor=actor: body(world, actor), actor.delay, actor.host)  # type: ignore[misc]
+        process = world.start(actor.name, partial(body, world, actor), actor.delay, actor.host)
+        if actor.dies:
+            world.kernel.at(actor.dies, partial(world.kernel.end, process))
     if scenario.kind != "s3":
         world.kernel.on_event["power"] = world.lose_power
 
@@ -253,13 +258,17 @@ def _check_rerun(world: World, storage: Storage, job: TinyJob) -> None:
     world.oracle.checks["a rerun gives the undisturbed run's bytes"] += 1
     manifest = newest_manifest(storage)
     assert manifest is not None
-    for block, file in zip(job.blocks, manifest.files, strict=True):
+    files = iter(manifest.files)
+    for index, block in enumerate(job.blocks):
         there = [storage.read(embedding_path(INPUT, job.encoder, shard)) for shard in block]
         for shard, content in zip(block, there, strict=True):
             if content not in allowed(job, int(shard[1:])):
                 world.violated("bytes", f"the embeddings of {shard} are {content!r}")
-        if storage.read(file.path) != features(job, there)[0]:
-            world.violated("bytes", f"{file.path} is not made of the embeddings that are there")
+        for expected, file in zip(features(job, index, there), files, strict=False):
+            if storage.read(file.path) != expected:
+                world.violated("bytes", f"{file.path} is not made of the embeddings that are there")
+    if len(list(files)):
+        world.violated("bytes", "the newest version lists more files than the embeddings give")
 
 
 def allowed(job: TinyJob, shard: int) -> list[bytes]:
