@@ -12,6 +12,7 @@ ACCEPTED = (
     "a file system of its own cannot be mounted here",  # needs root
     "root may read every folder",
     "not a git checkout",
+    "SCIPY_ARRAY_API is not set",  # of scikit-learn's checks: for estimators that compute on a GPU
 )
 """How the reasons begin: what a machine or a copy of the project cannot have by `make install`."""
 

@@ -77,20 +77,21 @@ class Scenario:
         )
         before = draw.choice((1, 2) if theme == "repairs" else (0, 0, 1, 2, 3))
         actors: list[Actor] = []
-        seconds = draw.choice((20.0,) if theme == "repairs" else (0.5, 1.0, 8.0))
+        seconds = 8.0 if theme == "repairs" else draw.choice((0.5, 1.0, 8.0))
+        dims = (draw.choice(_DIMS),) if theme == "repairs" else _DIMS
         busy = ("wait",) if theme else ("wait", "wait", "skip", "fail")
 
         def come(kind: str, **what: Any) -> None:
             where = {"delay": draw.choice((0.0, 0.0, draw.uniform(0, 15))), "host": draw.choice("ab")}
-            where |= {"host": "a"} if theme == "repairs" else {}
+            where |= {"host": "a", "delay": draw.uniform(0, 3)} if theme == "repairs" else {}
             actors.append(Actor(f"{kind}-{len(actors) + 1}", **what, **where))
 
         for number in range(1 + (likely(0.6) or bool(theme)) + likely(0.25)):
-            retries = (number == 0 or likely(0.3)) if theme == "repairs" else likely(0.7)
+            retries = (number == 0 or likely(0.15)) if theme == "repairs" else likely(0.7)
             job = replace(
                 corpus,
                 encoder="e1" if likely(0.8) or theme == "repairs" else "e2",
-                dim=draw.choice(_DIMS),
+                dim=draw.choice(dims),
                 retry_bad=bool(corpus.bad) and retries,
                 busy=draw.choice(busy),
                 promote=draw.choice(("auto", "auto", "auto", "manual")),
@@ -101,7 +102,7 @@ class Scenario:
                 workers=draw.choice((1, 2, 3)),
                 lingering=draw.choice((0.0, 0.0, 30.0)),
                 unit_seconds=seconds,
-                dies=draw.uniform(1, 30) if theme == "repairs" and number == 0 and likely(0.6) else 0.0,
+                dies=draw.uniform(2, 14) if theme == "repairs" and number == 0 and likely(0.8) else 0.0,
             )
         for kind, chance in (("gc", 0.5), ("gc", 0.1), ("promote", 0.35), ("promote", 0.1), ("pin", 0.15)):
             if likely(chance):

@@ -213,7 +213,7 @@ def test_cross_validated_gap_of_a_useless_fusion_is_reported():
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not (SHARED / "data/uci_mfeat").is_dir(), reason="shared data beside the repository is absent")
+@pytest.mark.skipif(not (SHARED / "data/uci_mfeat").is_dir(), reason="no shared assets at the repository")
 def test_figures_on_digits_are_those_that_are_known():
     def view(name):
         table = np.loadtxt(SHARED / f"data/uci_mfeat/mfeat-{name}.csv", delimiter=",", skiprows=1)
