@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 
@@ -50,7 +51,10 @@ def shared() -> Path:
 def minilm(shared: Path) -> Path:
     """The folder of all-MiniLM-L6-v2, fetched once for a clone."""
     folder = ROOT / "out" / "models" / "all-MiniLM-L6-v2"
-    fetched = subprocess.run([shared / "get-minilm", folder], capture_output=True, text=True, check=False)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fetched = subprocess.run([shared / "get-minilm", folder], capture_output=True, text=True, check=False)
     if fetched.returncode:
         pytest.skip(f"get-minilm failed: {fetched.stderr.strip()[-200:]}")
     return folder

@@ -42,7 +42,7 @@ def descend(context, config):
 
 
 def wrong_job(context, config):
-    (Path(config["folder"]) / f"try-{os.getpid()}").touch()
+    (Path(config["folder"]) / f"try-{os.getpid()}").write_text(os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
     raise JobError("train.target", "nothing to learn")
 
 
@@ -62,23 +62,26 @@ def test_a_killed_worker_goes_on_from_the_newest_checkpoint(ray_session, tmp_pat
     assert torch.equal(weights(again), weights(trained)), "what is done is not trained again"
 
 
-def test_the_loops_own_error_is_reported_at_once(ray_session, tmp_path):
+def test_the_loops_own_error_is_reported_at_once_and_workers_have_the_drivers_credentials(
+    ray_session, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
+    config = {"folder": str(tmp_path)}
     with pytest.raises(JobError, match="nothing to learn"):
-        train(wrong_job, {"folder": str(tmp_path)}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
-    assert len(list(tmp_path.glob("try-*"))) == 1
+        train(wrong_job, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    (seen,) = tmp_path.glob("try-*")
+    assert seen.read_text() == "of-a-block-loaded-late"
+    assert "late" not in repr(_Work(wrong_job, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
+    assert "late" not in caplog.text
 
 
-def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
+def test_a_later_run_goes_on_where_the_last_one_gave_up_though_a_worker_dies_starting(
+    ray_session, tmp_path, monkeypatch
+):
     storage = Storage(str(tmp_path / "out"))
     config = {"steps": 12, "folder": str(tmp_path), "die_at": 7}
     with pytest.raises(RunError, match=r"lost 1 times.*run again"):
         train(descend, config, allocation=ONE, storage=storage, folder="a", attempts=1)
-    trained = train(descend, config, allocation=ONE, storage=storage, folder="a")
-    assert trained.state["began"] == 7
-    assert torch.equal(weights(trained), weights(descend(LocalContext(), config)))
-
-
-def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, monkeypatch):
     original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
 
     def fit(trainer):
@@ -87,24 +90,13 @@ def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, m
         return original(trainer)
 
     monkeypatch.setattr(TorchTrainer, "fit", fit)
-    config = {"steps": 2, "folder": str(tmp_path)}
-    trained = train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
-    assert trained.step == 2
+    trained = train(descend, config, allocation=ONE, storage=storage, folder="a")
+    assert problems == []
+    assert trained.state["began"] == 7
+    assert torch.equal(weights(trained), weights(descend(LocalContext(), config)))
     problems.append(InsufficientClusterResourcesError("no such GPU"))
     with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
-        train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
-
-
-def see_credentials(_place, _config):
-    return Checkpoint(0, {"none": torch.zeros(1)}, {"key": os.environ.get("AWS_SECRET_ACCESS_KEY")})
-
-
-def test_workers_have_the_credentials_of_the_driver_and_show_them_nowhere(ray_session, tmp_path, monkeypatch, caplog):
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
-    trained = train(see_credentials, {}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
-    assert trained.state["key"] == "of-a-block-loaded-late"
-    assert "late" not in repr(_Work(see_credentials, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
-    assert "late" not in caplog.text
+        train(descend, config, allocation=ONE, storage=storage, folder="b")
 
 
 def test_checkpoints_on_s3(s3_server, s3_bucket):
