@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 N ?= 50
 SEED ?= 0
 WORKERS ?= 1
+PYTEST ?= $(BIN)/python -m pytest
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos test-simulation test-rest fast-fusion fast-stages simulation
+.PHONY: install demo test coverage lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos test-simulation test-rest fast-fusion fast-stages simulation
 
 install: $(VENV)/.installed
 
@@ -33,38 +34,40 @@ lint: install
 # With CI set a skip fails the run, unless tests/skips.py accepts its reason.
 test: export CI = 1
 test: lint
+	$(MAKE) --jobs=2 --output-sync=target test-stages test-flows test-chaos test-fusion test-simulation test-rest
+
+coverage: install
 	$(BIN)/coverage erase
-	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-fusion test-chaos test-simulation test-rest
+	$(MAKE) PYTEST="$(BIN)/coverage run -m pytest" test-stages test-flows test-chaos test-fusion test-rest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 test-fusion:
-	$(BIN)/coverage run -m pytest tests/fusion barycenter/fusion
+	$(PYTEST) tests/fusion barycenter/fusion
 
 test-rest:
-	$(BIN)/coverage run -m pytest -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/test_language.py
+	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/test_language.py
 
 test-stages:
-	$(BIN)/coverage run -m pytest tests/infra tests/tasks barycenter/infra barycenter/tasks
+	$(PYTEST) tests/infra tests/tasks barycenter/infra barycenter/tasks
 
-# Greenlets, which coverage would not follow.
 test-simulation:
-	$(BIN)/python -m pytest -m "not slow" tests/simulation
+	$(PYTEST) -m "not slow" tests/simulation
 
 test-flows:
-	$(BIN)/coverage run -m pytest tests/flows barycenter/flows
+	$(PYTEST) tests/flows barycenter/flows
 
 test-chaos:
-	$(BIN)/coverage run -m pytest tests/chaos
+	$(PYTEST) tests/chaos
 
 fast: install
 	$(MAKE) --jobs=2 --output-sync=target fast-fusion fast-stages
 
 fast-fusion:
-	$(BIN)/python -m pytest -q -m "not slow" tests/fusion barycenter/fusion
+	$(PYTEST) -q -m "not slow" tests/fusion barycenter/fusion
 
 fast-stages:
-	$(BIN)/python -m pytest -q -m "not slow" tests/infra tests/tasks barycenter/infra barycenter/tasks
+	$(PYTEST) -q -m "not slow" tests/infra tests/tasks barycenter/infra barycenter/tasks
 
 sweep: install
 	$(BIN)/python -m tests.sweep.supported_text

@@ -50,16 +50,29 @@ def weights(checkpoint):
     return torch.cat([checkpoint.tensors["module.weight"].flatten(), checkpoint.tensors["module.bias"]])
 
 
-def test_a_killed_worker_goes_on_from_the_newest_checkpoint(ray_session, tmp_path):
-    config = {"steps": 30, "folder": str(tmp_path)}
-    alone = descend(LocalContext(), config)
+def test_a_later_run_goes_on_where_workers_were_lost_though_others_die_starting(ray_session, tmp_path, monkeypatch):
+    config = {"steps": 30, "folder": str(tmp_path), "die_at": 20}
     storage = Storage(str(tmp_path / "out"))
-    trained = train(descend, config | {"die_at": 20}, allocation=TWO, storage=storage, folder="head/a")
+    with pytest.raises(RunError, match=r"lost 1 times.*run again"):
+        train(descend, config, allocation=TWO, storage=storage, folder="head/a", attempts=1)
+    original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
+
+    def fit(trainer):
+        if problems:
+            raise ControllerError(problems.pop())
+        return original(trainer)
+
+    monkeypatch.setattr(TorchTrainer, "fit", fit)
+    trained = train(descend, config, allocation=TWO, storage=storage, folder="head/a")
+    assert problems == [], "the first try was lost, too"
     assert trained.state == {"began": 20, "world": 2}
-    torch.testing.assert_close(weights(trained), weights(alone), rtol=0, atol=1e-5)
+    torch.testing.assert_close(weights(trained), weights(descend(LocalContext(), config)), rtol=0, atol=1e-5)
     assert storage.list("head/a") == ["head/a/trained.safetensors"]
     again = train(wrong_job, config, allocation=TWO, storage=storage, folder="head/a")
     assert torch.equal(weights(again), weights(trained)), "what is done is not trained again"
+    problems.append(InsufficientClusterResourcesError("no such GPU"))
+    with pytest.raises(RunError, match=r"no 2 workers of .* could start: no such GPU"):
+        train(descend, config, allocation=TWO, storage=storage, folder="b")
 
 
 def test_the_loops_own_error_is_reported_at_once_and_workers_have_the_drivers_credentials(
@@ -73,30 +86,6 @@ def test_the_loops_own_error_is_reported_at_once_and_workers_have_the_drivers_cr
     assert seen.read_text() == "of-a-block-loaded-late"
     assert "late" not in repr(_Work(wrong_job, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
     assert "late" not in caplog.text
-
-
-def test_a_later_run_goes_on_where_the_last_one_gave_up_though_a_worker_dies_starting(
-    ray_session, tmp_path, monkeypatch
-):
-    storage = Storage(str(tmp_path / "out"))
-    config = {"steps": 12, "folder": str(tmp_path), "die_at": 7}
-    with pytest.raises(RunError, match=r"lost 1 times.*run again"):
-        train(descend, config, allocation=ONE, storage=storage, folder="a", attempts=1)
-    original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
-
-    def fit(trainer):
-        if problems:
-            raise ControllerError(problems.pop())
-        return original(trainer)
-
-    monkeypatch.setattr(TorchTrainer, "fit", fit)
-    trained = train(descend, config, allocation=ONE, storage=storage, folder="a")
-    assert problems == []
-    assert trained.state["began"] == 7
-    assert torch.equal(weights(trained), weights(descend(LocalContext(), config)))
-    problems.append(InsufficientClusterResourcesError("no such GPU"))
-    with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
-        train(descend, config, allocation=ONE, storage=storage, folder="b")
 
 
 def test_checkpoints_on_s3(s3_server, s3_bucket):
