@@ -103,7 +103,7 @@ def attempt(case: str, flaky: Flaky, seen: Storage, folder: Path, data: dict[str
 
 
 def secrets(out: Storage, ran: Ran) -> int:
-    """How often the secret stands in what was printed, in the output's files and in Ray's logs."""
+    """How often the secret occurs in what was printed, in the output's files and in Ray's logs."""
     logs = [path.read_bytes() for path in _RAY_LOGS.rglob("*") if path.is_file()]
     contents = [ran.output.encode(), *logs, *(out.read(path) for path in out.list())]
     return sum(content.count(_SECRET.encode()) for content in contents)

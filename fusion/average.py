@@ -16,7 +16,7 @@ AVERAGES = ("mean", "weighted", "spherical", "posterior")
 
 
 def resolve(method: str, weights: Mapping[str, float] | None, names: tuple[str, ...]) -> tuple[str, dict[str, float]]:
-    """The method that ``auto`` stands for, and one weight per input summing to 1.
+    """The method that ``auto`` chooses, and one weight per input summing to 1.
 
     Raises:
         ValueError: On an unknown method, weights that do not fit the inputs, or ``weighted`` without weights.

@@ -38,7 +38,7 @@ def stable_hash(values: Iterable[object], salt: str = "") -> NDArray[np.uint64]:
 
 
 def split_of(name: object) -> Split:
-    """What a value of a split column stands for: ``train``, ``test``, or neither, as validation rows and nulls.
+    """The part that a value of a split column names: ``train``, ``test``, or neither, as validation rows and nulls.
 
     >>> [split_of(name) for name in ("Train", "test", "validation", None)]
     ['train', 'test', 'other', 'other']

@@ -1,6 +1,6 @@
 """Writes a corpus of questions on pictures: several questions a picture, the answer needs both.
 
-It stands in for questions on medical pictures, of which there are no free ones here: the pictures are EmojiTwo's, the
+It replaces questions on medical pictures, of which there are no free ones here: the pictures are EmojiTwo's, the
 questions are made from templates and the answers from the pictures' categories and pixels. What it shares with such
 corpora is their shape: many rows share one picture, so all rows of a picture (and of its skin-tone variants, `base`)
 must stay on one side of every split, and the question alone says which kind of answer is wanted, not which one.

@@ -51,6 +51,7 @@ class Autoencoder(TrainedAlignment):
             raise ValueError(f"input_dropout must be from 0 to below 1, not {self.input_dropout}")
 
     def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
+        """The network before training: encoders, decoders and completions that equal the linear solution."""
         from barycenter.fusion.alignment.networks import AutoencoderNet
 
         names = moments.names

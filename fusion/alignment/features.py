@@ -78,6 +78,7 @@ class FeatureAlignment(LinearAlignment):
                 raise ValueError(f"{name}: expected {expected} columns, got {values.shape[1]}")
 
     def _masked(self, name: str, values: FloatArray, index: NDArray[np.int64]) -> FloatArray:
+        """(len(index), width) the features of these rows of an input; NaN where the input is missing."""
         block = as_matrix(name, values[index])
         there = present_rows(name, block, index)
         if there.all():

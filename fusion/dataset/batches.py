@@ -45,7 +45,7 @@ def batch_columns(
         manifest: Names the key and the inputs.
         schema: Of the files, with partition columns.
         bounds: What columns of integers and booleans hold.
-        columns: Names to read; ``has`` and ``aligned`` stand for all of theirs. None: everything but aligned vectors.
+        columns: Names to read; ``has`` and ``aligned`` name all of theirs. None: everything but aligned vectors.
 
     Raises:
         ValueError: On an unknown column, or a kept column that is called like a group.

@@ -283,7 +283,7 @@ def partition_scalar(value: str | float | bool | None, kind: str) -> pa.Scalar:
     """A partition value of a manifest.
 
     Args:
-        value: As it stands in JSON: dates and numbers that are not finite are text.
+        value: As JSON holds it: dates and numbers that are not finite are text.
         kind: Arrow's name of the column's type.
 
     >>> partition_scalar("2024-01-31", "date32[day]")

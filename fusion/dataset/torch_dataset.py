@@ -52,7 +52,7 @@ class FusedDataset(IterableDataset[Batch]):
 
     Args:
         source: Output folder or manifest file, local or a URI such as ``s3://bucket/out``.
-        columns: Columns to read; ``has`` and ``aligned`` stand for all of theirs. None: all but aligned vectors.
+        columns: Columns to read; ``has`` and ``aligned`` name all of theirs. None: all but aligned vectors.
         batch_size: Rows of a batch; only the last of a rank may be shorter.
         shuffle: Whether to shuffle.
         buffer: Rows shuffled together, rounded up to whole batches; one block is held in memory.

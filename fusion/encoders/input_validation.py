@@ -14,7 +14,7 @@ _EXPECTED = {"text": "a text", "image": "a path, encoded bytes or a PIL image", 
 
 
 def check_input_values(name: str, kind: str, values: Any, width: int, joined: bool = False) -> list[object]:
-    """The n values of an input; what stands for a missing one becomes None.
+    """The n values of an input; what means a missing one becomes None.
 
     Args:
         name: The input.

@@ -6,7 +6,7 @@ from barycenter.fusion.errors import BadInputError, Reason
 
 
 def is_null(value: object) -> bool:
-    """Whether a table's value stands for "nothing": None or a scalar NaN.
+    """Whether a table's value means "missing": None or a scalar NaN.
 
     >>> is_null(None), is_null(float("nan")), is_null(""), is_null(0.0)
     (True, True, False, False)

@@ -24,7 +24,7 @@ class CalibratedScores:
     """Reads (n, k) scores.
 
     Attributes:
-        targets: What the columns stand for.
+        targets: What the columns mean.
         slope: (k,) of the logits.
         offset: (k,) of the logits.
     """

@@ -18,7 +18,7 @@ MISSING_WORDS = frozenset(
     {"-", "--", "---", ".", "?", "#n/a", "#n/a n/a", "#na", "#null!", "#value!", "<na>", "n/a", "na", "n.a.", "nan",
      "-nan", "nil", "none", "null", "missing", "unknown", "undefined"}
 )  # fmt: skip
-"""What stands in a column of numbers where there is none, in lower case."""
+"""Texts that mean a missing value in a column of numbers, in lower case."""
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _CODE = re.compile(r"0\d+")

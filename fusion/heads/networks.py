@@ -38,7 +38,7 @@ class LinearOnAverage(nn.Module):
 
         Args:
             fused: (n, dim).
-            aligned: (n, inputs, dim), finite; what stands in missing places does not matter.
+            aligned: (n, inputs, dim), finite; the values of missing inputs do not matter.
             present: (n, inputs) boolean.
         """
         del aligned, present

@@ -79,7 +79,7 @@ class Moments:
 
     @property
     def columns(self) -> dict[str, slice]:
-        """Where each input stands in the concatenation."""
+        """The columns of each input in the concatenation."""
         ends = np.cumsum([0, *self.dims.values()]).tolist()
         return {name: slice(a, b) for name, a, b in zip(self.dims, ends, ends[1:], strict=False)}
 

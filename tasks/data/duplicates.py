@@ -1,4 +1,4 @@
-"""Rows whose key stands in an earlier row, found by the hashes of the keys in one pass over the embedding files."""
+"""Rows whose key an earlier row has, found by the hashes of the keys in one pass over the embedding files."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ Entries = NDArray[np.void]
 
 
 def repeated_keys(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
-    """Rows whose key stands in an earlier row: {shard id: row numbers}; the first row of a key is kept.
+    """Rows whose key an earlier row has: {shard id: row numbers}; the first row of a key is kept.
 
     Reads the 64-bit hashes of all keys once. Those of more than a million rows are spilled by their range into
     temporary files (16 bytes a row), so that memory holds about a million of them, or a 256th where that is more.

@@ -42,7 +42,7 @@ class Neighborhood:
         column = self.rows.column(0)
         row = pc.index(column, pa.scalar(key, column.type)).as_py()
         if row < 0:
-            raise JobError("--key", f"no row has the key {key!r}; keys stand in column `{self.key}` of the features")
+            raise JobError("--key", f"no row has the key {key!r}; keys are in column `{self.key}` of the features")
         found = self.of_vector(self.index.vector(row), top + 1)
         return found.filter(pc.not_equal(found.column(0), pa.scalar(key, column.type))).slice(0, top)
 
@@ -70,7 +70,7 @@ def open_neighborhood(storage: Storage, manifest: Manifest) -> Neighborhood:
 
 
 def index_paths(version: str) -> tuple[str, str]:
-    """Where the index of a version and its keys stand in an output."""
+    """Where an output holds the index of a version and its keys."""
     return f"index/{version}.faiss", f"index/{version}.keys.parquet"
 
 

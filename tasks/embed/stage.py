@@ -215,7 +215,7 @@ def _calibrations(shards: Sequence[Shard]) -> list[Work]:
 
 
 def input_columns(run: Run, name: str) -> Columns:
-    """Where the values of an input stand in the corpus."""
+    """Where the corpus holds the values of an input."""
     names, kind = run.columns(name), run.specs[name].kind
     return Columns(
         kind=kind,

@@ -60,7 +60,7 @@ def value_problem(name: str, value: object) -> str | None:
 
 
 def empty_problem(name: str, kind: pa.DataType, texts: Iterable[str | None]) -> str | None:
-    """Why a column of nothing but nulls cannot be folders, or None; text stands in the files as well.
+    """Why a column of nothing but nulls cannot be folders, or None; text is in the files as well.
 
     >>> empty_problem("n", pa.int64(), ["1", None]) is None, empty_problem("n", pa.string(), [None]) is None
     (True, True)
@@ -135,7 +135,7 @@ def stored(value: Any) -> PartitionValue:
 def file_type(kind: pa.DataType, texts: Iterable[str | None]) -> pa.DataType | None:
     """The type of a partition column inside the files, where readers of folders accept one, else None.
 
-    Text stands in the files as well, so that readers that know no folders have it; as a dictionary, because pandas
+    Text is in the files as well, so that readers that know no folders have it; as a dictionary, because pandas
     refuses a column in the files that is not of the type it takes the folders for. ``texts`` are a sample of it.
     """
     return PARTITION_TEXT if pa.types.is_string(kind) and not reads_as_whole(texts) else None

@@ -34,7 +34,7 @@ class Partitions:
 
     Attributes:
         count: Different folders; 1 without partition columns.
-        fields: The columns that stand inside the files as well.
+        fields: The columns that are inside the files as well.
         types: Arrow's name of each column's type.
     """
 

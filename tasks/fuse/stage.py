@@ -142,6 +142,7 @@ def _manifest(
     records: Sequence[dict[str, Any]],
     parent: int | None,
 ) -> Manifest:
+    """The manifest to commit: files and counts of all blocks' records, what they were made of, the version before."""
     missing: Counter[str] = Counter(dict.fromkeys(run.inputs, 0))
     bad: Counter[str] = Counter()
     for record in records:

@@ -181,7 +181,7 @@ def _bad_members(name: str, status: pa.Table, rows: Rows) -> pa.Table:
 
 
 def _sources(named: pa.Array | pa.ChunkedArray, numbers: NDArray[np.int64], rows: Rows) -> pa.Array:
-    """The files that were refused; where a value stands in the row itself, its file and the row's number."""
+    """The files that were refused; where the row itself holds the value, the row's file and number."""
     pairs = zip(named.to_pylist(), numbers.tolist(), strict=True)
     return pa.array([source or rows.origin(row) for source, row in pairs], pa.string())
 

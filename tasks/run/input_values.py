@@ -23,7 +23,7 @@ REJECT = pa.struct([("reason", pa.string()), ("detail", pa.string()), ("source",
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """How the values of an input stand in a table; plain data.
+    """How a table holds the values of an input; plain data.
 
     Attributes:
         kind: text, image or vector.

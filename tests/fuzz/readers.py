@@ -77,7 +77,7 @@ def check_pandas(case: Case, features: Path, expected: Expected) -> None:
 
 
 def check_polars(case: Case, features: Path, expected: Expected) -> None:
-    """README's line; text that files are partitioned by stands in the files."""
+    """README's line; text that files are partitioned by is in the files."""
     import polars
 
     _check_arrow(case, polars.read_parquet(f"{features}/**/*.parquet").to_arrow(), expected)

@@ -29,7 +29,7 @@ _WIDTH = 32
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """What stands in a folder: how tokens are pooled, what comes after, a prompt, and what is cut."""
+    """What a folder says: how tokens are pooled, what comes after, a prompt, and what is cut."""
 
     mode: Any
     later: str

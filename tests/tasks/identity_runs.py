@@ -82,7 +82,7 @@ class Outputs:
     def rerun(self, before: dict[str, Any], after: dict[str, Any], refit: bool) -> tuple[Result, Result, Result]:
         """One job after another in one output, without and with a refit, and the second alone in an empty one.
 
-        All with the same plan. Without ``refit`` the first of them stands for the second.
+        All with the same plan. Without ``refit`` the first of them serves as the second.
         """
         base = self._place("base", before)
         self._lend(before, after)

@@ -69,7 +69,7 @@ def text_output(settings: SentenceConfig, model: nn.Module, config: Any) -> Mode
 
 
 class TextModel:
-    """Runs a model on token ids and takes the output that stands for the texts.
+    """Runs a model on token ids and takes the output that represents the texts.
 
     Args:
         model: In eval mode.

@@ -1,4 +1,4 @@
-"""Columns that stand in some files of a corpus and in the folder names of others."""
+"""Columns that some files of a corpus hold and the folder names of others."""
 
 import json
 from pathlib import Path

@@ -10,7 +10,7 @@ ROWS = 40
 
 
 def job_of(tmp_path, key):
-    """A job whose captions stand in a second table; ``key`` spells the key of each row there."""
+    """A job whose captions are in a second table; ``key`` spells the key of each row there."""
     rows = [row | {"id": str(number), "label": number % 2} for number, row in enumerate(text_and_vector_rows(ROWS))]
     corpus = write_lines(tmp_path / "rows.jsonl", rows)
     captions = [{"id": key(number), "caption": row["text"]} for number, row in enumerate(rows)]

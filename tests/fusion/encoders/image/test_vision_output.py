@@ -1,4 +1,4 @@
-"""Which part of a vision model's output stands for the picture, and models that would draw at random."""
+"""Which part of a vision model's output represents the picture, and models that would draw at random."""
 
 from pathlib import Path
 
