@@ -6,12 +6,17 @@ lease of a process that does not delete gives it up after one look without a new
 """
 
 import hashlib
+import io
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from unittest import mock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest
 from barycenter.fusion.errors import RunError
@@ -22,7 +27,6 @@ from barycenter.infra.versions.commit import commit_manifest
 from barycenter.infra.versions.garbage import collect_garbage
 from barycenter.infra.versions.lease import Lease, acquire
 from barycenter.infra.versions.manifests import newest_manifest, read_manifest
-from tests.simulation.job import _parquet
 from tests.simulation.kernel import Kernel, Killed, Thread
 from tests.simulation.schedule import QUIET, Action
 from tests.simulation.world import World, current_world, entered, simulated
@@ -161,9 +165,16 @@ def _play(
     return chooser, None
 
 
+@lru_cache
+def _file_of(name: str) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.table({"key": [name]}), sink)
+    return sink.getvalue()
+
+
 def _version(storage: Storage, name: str, parent: int | None) -> Manifest:
     """Writes the one file of a version, and gives its manifest."""
-    content = _parquet((name,), 8)
+    content = _file_of(name)
     path = f"features/{name}/part-0.parquet"
     storage.write(path, content)
     return Manifest(
