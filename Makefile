@@ -53,6 +53,8 @@ test-stages:
 
 test-simulation:
 	$(PYTEST) -m "not slow" tests/simulation
+	$(BIN)/python -m tests.simulation N=2000 WORKERS=$(WORKERS)
+	$(BIN)/python -m tests.simulation.whole N=100 WORKERS=$(WORKERS)
 
 test-flows:
 	$(PYTEST) tests/flows barycenter/flows
