@@ -33,6 +33,9 @@ lint: install
 # Two at a time, the longest first; each has a Ray and a Prefect of its own, and fusion's tests need neither.
 # With CI set a skip fails the run, unless tests/skips.py accepts its reason.
 test: export CI = 1
+# Two parts share the cores; threads that wait for each other would burn them.
+test coverage fast: export OMP_NUM_THREADS = 1
+test coverage fast: export OPENBLAS_NUM_THREADS = 1
 test: lint
 	$(MAKE) --jobs=2 --output-sync=target test-stages test-flows test-chaos test-fusion test-simulation test-rest
 
@@ -62,14 +65,18 @@ test-flows:
 test-chaos:
 	$(PYTEST) tests/chaos
 
+# The core: what needs no model, no server and no long fit.
+FAST_FUSION := $(addprefix tests/fusion/,moments heads dataset $(addprefix alignment/test_,$(addsuffix .py,base linear eigenproblems imputation joint))) $(wildcard tests/fusion/test_*.py)
+FAST_STAGES := $(addprefix tests/infra/,dispatch job storage versions corpus/types test_names.py test_logs.py) $(addprefix tests/tasks/,data fuse observability planning)
+
 fast: install
 	$(MAKE) --jobs=2 --output-sync=target fast-fusion fast-stages
 
 fast-fusion:
-	$(PYTEST) -q -m "not slow" tests/fusion barycenter/fusion
+	$(PYTEST) -q -m "not slow" $(FAST_FUSION)
 
 fast-stages:
-	$(PYTEST) -q -m "not slow" tests/infra tests/tasks barycenter/infra barycenter/tasks
+	$(PYTEST) -q -m "not slow" $(FAST_STAGES)
 
 sweep: install
 	$(BIN)/python -m tests.sweep.supported_text

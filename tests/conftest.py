@@ -30,12 +30,12 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 ROOT = Path(__file__).resolve().parents[1]
-_SLOW = {"ray_session", "prefect_server", "minilm", "browser"}
+_SLOW = {"ray_session", "prefect_server", "s3_server", "minilm", "browser"}
 """Fixtures that make a test slow."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks as slow what needs Ray, Prefect, a browser or a pretrained model."""
+    """Marks as slow what needs Ray, Prefect, an S3 server, a browser or a pretrained model."""
     for item in items:
         if _SLOW & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)

@@ -167,6 +167,8 @@ class Server:
 
         def plugin() -> _Chosen:
             module = "barycenter." + mutant.file.removesuffix(".py").replace("/", ".")
+            if module in sys.modules:
+                raise RuntimeError(f"{module} is imported before it is changed, such as by a conftest.py")
             sys.meta_path.insert(0, _Changed(module, str(self._root / "barycenter" / mutant.file), mutant.compiled()))
             self._session.config.args = list(dict.fromkeys(test.partition("::")[0] for test in tests))
             return _Chosen(tests)

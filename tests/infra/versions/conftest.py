@@ -1,11 +1,12 @@
-import pytest
+"""Imports the project inside: pytest loads this file before `make mutants` changes what it would import."""
 
-from barycenter.infra.storage import Storage
-from barycenter.infra.versions.lease import acquire
+import pytest
 
 
 @pytest.fixture(params=["local", "s3"])
 def storage(request, tmp_path):
+    from barycenter.infra.storage import Storage
+
     if request.param == "local":
         return Storage(str(tmp_path))
     return Storage(f"s3://{request.getfixturevalue('s3_bucket')}/out", request.getfixturevalue("s3_server"))
@@ -13,4 +14,6 @@ def storage(request, tmp_path):
 
 @pytest.fixture
 def lease(storage):
+    from barycenter.infra.versions.lease import acquire
+
     return acquire(storage, "test")

@@ -70,6 +70,12 @@ def test_a_holder_without_a_new_term_is_given_up_after_the_time_of_one(tmp_path,
     second.check()
 
 
+def test_times_are_those_that_docs_robustness_names():
+    assert TERM_SECONDS == 60
+    assert TERM_SECONDS / RENEWALS == 15
+    assert TERM_SECONDS * COLLECTOR_PATIENCE == 600
+
+
 def test_a_holder_that_renews_is_waited_for(tmp_path, clock, caplog):
     storage = Storage(str(tmp_path))
     first, real = acquire(storage, "run a"), clock.sleep
@@ -280,10 +286,11 @@ def test_only_a_holder_that_deletes_is_waited_for(tmp_path, clock):
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"number": 1}', b"not JSON"])
-def test_a_lease_that_cannot_be_read_is_waited_out_like_one_that_is_not_renewed(tmp_path, clock, content):
+def test_a_lease_that_cannot_be_read_is_waited_out_like_one_that_is_not_renewed(tmp_path, clock, caplog, content):
     storage = Storage(str(tmp_path))
     storage.write("lease/7.json", content)
     lease = acquire(storage, "run")
+    assert "held by a lease that cannot be read (unknown, since an unknown time)" in caplog.text
     assert clock.now >= TERM_SECONDS
     assert (lease.previous, lease.unfenced) == (7, True)
 
