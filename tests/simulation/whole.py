@@ -42,7 +42,8 @@ def _corpus() -> Path:
 
 def job_of(uri: str, dim: int) -> Job:
     """A job of two inputs whose features have ``dim`` columns."""
-    data = text_and_vector_job(_corpus(), Path("out"), "whole", alignment={"method": "pca", "dim": dim, "regularization": 0.1})
+    alignment = {"method": "pca", "dim": dim, "regularization": 0.1}
+    data = text_and_vector_job(_corpus(), Path("out"), "whole", alignment=alignment)
     data["output"] = {"path": uri}
     return Job.model_validate(data)
 
