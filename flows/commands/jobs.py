@@ -178,12 +178,19 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     """The report of a run; nothing of one that was skipped."""
     if result is None:
         return
+    from barycenter.infra.storage import Storage
+    from barycenter.infra.versions.commit import shown_version
+    from barycenter.infra.versions.manifests import manifest_path
     from barycenter.tasks.report.rendering import terminal_table
 
     out.print(terminal_table(result))
-    folder = job.output.path.rstrip("/")
-    out.print(f"features  {folder}/features/{result['version']}", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"manifest  {folder}/manifest.json", markup=False, highlight=False, soft_wrap=True)
-    if job.output.promote == "manual":
-        out.print(f"readers see it after `barycenter promote {folder}`", markup=False, highlight=False, soft_wrap=True)
-    out.print(f"report    {folder}/report/report.html", markup=False, highlight=False, soft_wrap=True)
+    folder, number = job.output.path.rstrip("/"), result["lineage"]["number"]
+    seen = shown_version(Storage(job.output.path, job.storage.endpoint_url)) == number
+    lines = [
+        f"features  {folder}/features/{result['version']}",
+        f"manifest  {folder}/{'manifest.json' if seen else manifest_path(number)}",
+        *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
+        f"report    {folder}/report/report.html",
+    ]
+    for line in lines:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,11 +8,14 @@ from typer.testing import CliRunner
 
 from barycenter.flows.busy import skips_when_busy
 from barycenter.flows.cli import app
+from barycenter.flows.commands import jobs
 from barycenter.fusion.errors import BusyError
+from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.commit import commit_manifest
 from barycenter.infra.versions.lease import acquire, hold, newest_term
 from barycenter.infra.versions.manifests import read_manifest, versions
+from tests.flows.corpora import text_and_vector_job
 from tests.infra.versions.outputs import output
 
 
@@ -71,6 +74,20 @@ def test_the_newest_version_is_the_one_that_is_there_after_waiting(storage, monk
 
     monkeypatch.setattr("barycenter.infra.clock.SystemClock.sleep", staticmethod(commit_and_release))
     assert "readers see version 4: v4" in invoke(storage, "promote").stdout
+
+
+def test_a_run_says_whether_readers_see_its_version(storage, tmp_path, monkeypatch):
+    monkeypatch.setattr("barycenter.tasks.report.rendering.terminal_table", lambda result: "")
+    job = Job.model_validate(text_and_vector_job(tmp_path / "rows.jsonl", tmp_path, "shown"))
+
+    def said():
+        with jobs.out.capture() as captured:
+            jobs._show_report(job, {"version": "v3", "lineage": {"number": 3}})
+        return captured.get()
+
+    assert f"manifest  {tmp_path}/manifests/3.json\nreaders see it after `barycenter promote {tmp_path} 3`" in said()
+    invoke(storage, "promote", "3")
+    assert f"manifest  {tmp_path}/manifest.json\nreport" in said()
 
 
 def test_a_flow_that_is_skipped_ends_as_completed():
