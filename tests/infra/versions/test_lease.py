@@ -39,7 +39,7 @@ def numbers(storage):
     return [int(Path(path).stem) for path in storage.list("lease")]
 
 
-def test_terms_are_numbered_and_only_the_newest_stays(storage):
+def test_terms_are_numbered_and_only_the_newest_stays(storage, caplog):
     assert newest_term(storage) is None
     lease = acquire(storage, "run emoji")
     assert (lease.number, lease.previous, lease.unfenced) == (1, 0, False)
@@ -50,16 +50,18 @@ def test_terms_are_numbered_and_only_the_newest_stays(storage):
     lease.release()
     assert newest_term(storage).released
     following = acquire(storage, "gc")
+    assert "taken over" not in caplog.text
     assert (following.number, following.previous, following.unfenced) == (4, 3, False)
     with pytest.raises(RunError, match="was taken over by gc"):
         lease.check()
 
 
-def test_a_holder_without_a_new_term_is_given_up_after_the_time_of_one(tmp_path, clock):
+def test_a_holder_without_a_new_term_is_given_up_after_the_time_of_one(tmp_path, clock, caplog):
     storage = Storage(str(tmp_path))
     first = acquire(storage, "run a")
     second = acquire(storage, "run b")
     assert clock.now >= TERM_SECONDS
+    assert "taken over from run a" in caplog.text
     assert (second.previous, second.unfenced) == (first.number, True)
     before = storage.list("lease")
     first.renew()
