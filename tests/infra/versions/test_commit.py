@@ -53,6 +53,9 @@ def test_of_two_runs_on_one_parent_the_second_refuses(storage, lease):
         commit_manifest(storage, second, lease)
     assert versions(storage) == [1]
     assert read_manifest(storage).version == "v1"
+    commit_manifest(storage, output(storage, "v3", parent=1), lease)
+    with pytest.raises(RunError, match="another run committed version 2 meanwhile, this one was built on none"):
+        commit_manifest(storage, second, lease)
 
 
 def test_a_race_has_one_winner_and_the_pointer_names_it(storage, lease):
