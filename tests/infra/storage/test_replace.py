@@ -5,7 +5,7 @@ import pytest
 from barycenter.infra.storage import Storage
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow), "memory"])
 def storage(request, tmp_path):
     if request.param == "local":
         return Storage(str(tmp_path))

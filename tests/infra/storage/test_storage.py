@@ -16,7 +16,7 @@ from barycenter.infra.storage.storage import MissingFileError, Storage
 from tests.chaos.faults import Flaky, serve
 
 
-@pytest.fixture(params=["local", "s3", "memory"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow), "memory"])
 def storage(request, tmp_path):
     if request.param == "local":
         return Storage(str(tmp_path / "out"))

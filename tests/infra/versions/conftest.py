@@ -3,7 +3,7 @@
 import pytest
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def storage(request, tmp_path):
     from barycenter.infra.storage import Storage
 

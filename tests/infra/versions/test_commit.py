@@ -158,10 +158,11 @@ def fence_after(storage, lease, monkeypatch) -> None:
 
 def test_a_fence_takes_the_number_of_a_commit_that_comes_late(storage, lease, monkeypatch):
     commit_manifest(storage, output(storage, "v1"), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1), lease)
     fence_after(storage, lease, monkeypatch)
     with pytest.raises(RunError, match="another run committed"):
-        commit_manifest(storage, output(storage, "v2", parent=1), lease)
-    assert versions(storage) == [1]
+        commit_manifest(storage, output(storage, "v3", parent=2), lease)
+    assert versions(storage) == [1, 2]
 
 
 def test_a_fence_takes_the_number_of_a_promotion_that_comes_late(storage, lease, monkeypatch):

@@ -23,7 +23,7 @@ VECTORS = np.random.default_rng(0).normal(size=(90, 16)).astype(np.float32)
 INPUTS = {"text": {"kind": "text", "encoder_id": "t"}, "image": {"kind": "image", "encoder_id": "i"}}
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
 def committed(request, tmp_path):
     """Ninety rows in two partitions, one of them without a name."""
     if request.param == "local":
