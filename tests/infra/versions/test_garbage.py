@@ -29,15 +29,19 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
     storage.write("plan.json", b"{}")
     storage.write(embedding_path("text", "old-encoder", "s2"), b"x")
     storage.write("features/v2/label=1/part-9.parquet", b"stray")
+    storage.write("corpus/of-nobody/bucket-0.parquet", b"joined once")
+    storage.write("index/v1.faiss", b"of a version that goes")
     storage.write("features/v2/label=1/.part-0.parquet.00.tmp", b"half")
     expected = [
         "alignment/al-v1/alignment.json",
+        "corpus/of-nobody/bucket-0.parquet",
         "embeddings/text/e1/s1.parquet",
         "embeddings/text/old-encoder/s2.parquet",
         "features/v1/label=1/part-0.parquet",
         "features/v2/label=1/.part-0.parquet.00.tmp",
         "features/v2/label=1/part-9.parquet",
         "head/v1/metrics.json",
+        "index/v1.faiss",
         "manifests/1.json",
         "rejects/v1/part-0.parquet",
     ]
@@ -54,10 +58,26 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
 def test_kept_versions_keep_everything_they_need(storage, lease):
     commit_manifest(storage, output(storage, "v1", shards=("s1", "s2")), lease)
     commit_manifest(storage, output(storage, "v2", parent=1, shards=("s2", "s3")), lease)
+    for name in ("index/v2.faiss", "index/v2.keys.parquet"):
+        storage.write(name, b"of a kept version")
     assert collect_garbage(storage, lease, keep=2) == []
     assert verify(storage, read_manifest(storage, 1)) == []
+    with pytest.raises(RunError, match=r"version 9|manifests/9.json"):
+        pin_version(storage, 9)
     with pytest.raises(RunError, match="at least one"):
         collect_garbage(storage, lease, keep=0)
+
+
+def test_a_pin_that_comes_during_a_collection_is_taken_back(storage, lease, monkeypatch):
+    commit_manifest(storage, output(storage, "v1"), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1), lease)
+    monkeypatch.setattr(
+        "barycenter.infra.versions.garbage.wait_while_deleting", lambda _: collect_garbage(storage, lease, keep=1)
+    )
+    monkeypatch.setattr("barycenter.infra.versions.garbage.pinned_versions", lambda _: [])
+    with pytest.raises(RunError, match="version 1 was deleted"):
+        pin_version(storage, 1)
+    assert storage.list("pins") == []
 
 
 def committed(storage, lease, count, **kwargs):
