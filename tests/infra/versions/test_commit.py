@@ -42,6 +42,7 @@ def test_versions_follow_each_other_and_stay_readable(storage, lease):
     assert second.term == lease.number
     assert second.committed.endswith("+00:00")
     assert versions(storage) == [1, 2]
+    assert {"manifest.json", "manifests/1.json", "manifests/2.json"} <= set(storage.list())
     assert read_manifest(storage) == read_manifest(storage, 2) == second
     assert read_manifest(storage, 1) == first
 

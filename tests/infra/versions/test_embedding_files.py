@@ -120,6 +120,10 @@ def test_what_two_runs_mended_one_after_the_other_is_read(flawed):
     assert repairs(storage) == {paths[0]: storage.sha256(paths[0])}
     Repairs(storage, paths[:1]).settle()
     assert repairs(storage) == {paths[0]: storage.sha256(paths[0])}
+    assert len(notes(storage)) > 1
+    merge_repair_notes(storage)
+    assert len(notes(storage)) == 1
+    assert repairs(storage) == {paths[0]: storage.sha256(paths[0])}
 
 
 def test_garbage_collection_gathers_the_notes(flawed):
