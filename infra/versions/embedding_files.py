@@ -98,11 +98,14 @@ def repairs(storage: Storage) -> dict[str, str]:
 
 
 def merge_repair_notes(storage: Storage) -> None:
-    """Merges the repair records of all runs into one file; only while no run writes here."""
-    notes = _notes(storage)
-    firsts, changed = _original_hashes(notes), repairs(storage)
-    if len(notes) > 1 or any(now is None for note in notes.values() for _, now in note.values()):
-        body = {path: [firsts[path], content] for path, content in changed.items()}
+    """Merges the notes of finished repairs into one file; only while no run writes here.
+
+    What a killed run intended stays noted: a worker that it left behind may still write the file.
+    """
+    notes = {path: note for path, note in _notes(storage).items() if all(now is not None for _, now in note.values())}
+    if len(notes) > 1:
+        firsts = _original_hashes(notes)
+        body = {path: [firsts[path], content] for path, content in repairs(storage).items() if path in firsts}
         if body:
             storage.write(f"{_NOTES}/{current_clock().token(8)}.json", _encoded(body))
         storage.remove(notes)

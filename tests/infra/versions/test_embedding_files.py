@@ -128,15 +128,20 @@ def test_what_two_runs_mended_one_after_the_other_is_read(flawed):
 
 def test_garbage_collection_gathers_the_notes(flawed):
     storage, paths = flawed
-    for path in paths:
-        Repairs(storage, [path])
-        storage.write(path, b"mended" if path != paths[0] else b"flawed")
+    killed = Repairs(storage, paths[:1])
+    for path in paths[1:]:
+        finished = Repairs(storage, [path])
+        storage.write(path, b"mended")
+        finished.settle()
     changed = repairs(storage)
     assert changed.keys() == set(paths[1:])
     assert len(notes(storage)) == 3
     merge_repair_notes(storage)
-    assert len(notes(storage)) == 1
+    assert len(notes(storage)) == 2
     assert repairs(storage) == changed
+    storage.write(paths[0], b"mended by a worker that outlived its run")
+    assert paths[0] in killed
+    assert repairs(storage).keys() == set(paths)
     before = notes(storage)
     merge_repair_notes(storage)
     assert notes(storage) == before
