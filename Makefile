@@ -39,6 +39,7 @@ test coverage fast: export OPENBLAS_NUM_THREADS = 1
 test: lint
 	$(MAKE) --jobs=2 --output-sync=target test-stages test-flows test-chaos test-fusion test-simulation test-rest
 
+# Without the simulation: coverage would not follow its greenlets.
 coverage: install
 	$(BIN)/coverage erase
 	$(MAKE) PYTEST="$(BIN)/coverage run -m pytest" test-stages test-flows test-chaos test-fusion test-rest

@@ -117,7 +117,8 @@ def test_a_killed_driver_and_a_killed_prefect_server_cost_nothing(place, server)
     server.kill()
     _, errors = run.communicate()
     assert run.returncode == 1
-    assert "the Prefect server went away" in errors, "Prefect's own threads may complain after it"
+    ours = [line for line in errors.splitlines() if line.startswith("barycenter: ")]  # Prefect's threads end later
+    assert "the Prefect server went away" in ours[-1]
     assert before.items() <= stamps(out).items()
     assert wait_until(lambda: not actors("chaos"), 60)
     done = stamps(out)

@@ -19,10 +19,9 @@ HISTORY = ("number", "job")
 
 
 def in_this_process(monkeypatch):
-    """Encoders are loaded once, nothing is drawn, and the probe is not repeated out of fold."""
+    """Encoders are loaded once, and nothing is drawn."""
     monkeypatch.setattr("barycenter.tasks.report.rendering.figures.plots", lambda *_: {})
     monkeypatch.setattr("barycenter.tasks.report.stage.html", lambda *_: "")
-    monkeypatch.setattr("barycenter.tasks.report.stage._CROSS_VALIDATED_ROWS", 0)
     monkeypatch.setattr("barycenter.tasks.embed.worker.load", _load)
     monkeypatch.setattr("barycenter.tasks.embed.settings._library_versions", lambda: {})
     monkeypatch.setattr("barycenter.tasks.run.context.load_credentials_block", lambda _: None)

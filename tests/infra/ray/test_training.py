@@ -42,7 +42,7 @@ def descend(context, config):
 
 
 def wrong_job(context, config):
-    (Path(config["folder"]) / f"try-{os.getpid()}").write_text(os.environ.get("AWS_SECRET_ACCESS_KEY", ""))
+    (Path(config["folder"]) / f"try-{os.getpid()}").touch()
     raise JobError("train.target", "nothing to learn")
 
 
@@ -50,11 +50,35 @@ def weights(checkpoint):
     return torch.cat([checkpoint.tensors["module.weight"].flatten(), checkpoint.tensors["module.bias"]])
 
 
-def test_a_later_run_goes_on_where_workers_were_lost_though_others_die_starting(ray_session, tmp_path, monkeypatch):
-    config = {"steps": 30, "folder": str(tmp_path), "die_at": 20}
+def test_a_killed_worker_goes_on_from_the_newest_checkpoint(ray_session, tmp_path):
+    config = {"steps": 30, "folder": str(tmp_path)}
+    alone = descend(LocalContext(), config)
     storage = Storage(str(tmp_path / "out"))
+    trained = train(descend, config | {"die_at": 20}, allocation=TWO, storage=storage, folder="head/a")
+    assert trained.state == {"began": 20, "world": 2}
+    torch.testing.assert_close(weights(trained), weights(alone), rtol=0, atol=1e-5)
+    assert storage.list("head/a") == ["head/a/trained.safetensors"]
+    again = train(wrong_job, config, allocation=TWO, storage=storage, folder="head/a")
+    assert torch.equal(weights(again), weights(trained)), "what is done is not trained again"
+
+
+def test_the_loops_own_error_is_reported_at_once(ray_session, tmp_path):
+    with pytest.raises(JobError, match="nothing to learn"):
+        train(wrong_job, {"folder": str(tmp_path)}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert len(list(tmp_path.glob("try-*"))) == 1
+
+
+def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
+    storage = Storage(str(tmp_path / "out"))
+    config = {"steps": 12, "folder": str(tmp_path), "die_at": 7}
     with pytest.raises(RunError, match=r"lost 1 times.*run again"):
-        train(descend, config, allocation=TWO, storage=storage, folder="head/a", attempts=1)
+        train(descend, config, allocation=ONE, storage=storage, folder="a", attempts=1)
+    trained = train(descend, config, allocation=ONE, storage=storage, folder="a")
+    assert trained.state["began"] == 7
+    assert torch.equal(weights(trained), weights(descend(LocalContext(), config)))
+
+
+def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, monkeypatch):
     original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
 
     def fit(trainer):
@@ -63,28 +87,23 @@ def test_a_later_run_goes_on_where_workers_were_lost_though_others_die_starting(
         return original(trainer)
 
     monkeypatch.setattr(TorchTrainer, "fit", fit)
-    trained = train(descend, config, allocation=TWO, storage=storage, folder="head/a")
-    assert problems == [], "the first try was lost, too"
-    assert trained.state == {"began": 20, "world": 2}
-    torch.testing.assert_close(weights(trained), weights(descend(LocalContext(), config)), rtol=0, atol=1e-5)
-    assert storage.list("head/a") == ["head/a/trained.safetensors"]
-    again = train(wrong_job, config, allocation=TWO, storage=storage, folder="head/a")
-    assert torch.equal(weights(again), weights(trained)), "what is done is not trained again"
+    config = {"steps": 2, "folder": str(tmp_path)}
+    trained = train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert trained.step == 2
     problems.append(InsufficientClusterResourcesError("no such GPU"))
-    with pytest.raises(RunError, match=r"no 2 workers of .* could start: no such GPU"):
-        train(descend, config, allocation=TWO, storage=storage, folder="b")
+    with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
+        train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
 
 
-def test_the_loops_own_error_is_reported_at_once_and_workers_have_the_drivers_credentials(
-    ray_session, tmp_path, monkeypatch, caplog
-):
+def see_credentials(_place, _config):
+    return Checkpoint(0, {"none": torch.zeros(1)}, {"key": os.environ.get("AWS_SECRET_ACCESS_KEY")})
+
+
+def test_workers_have_the_credentials_of_the_driver_and_show_them_nowhere(ray_session, tmp_path, monkeypatch, caplog):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
-    config = {"folder": str(tmp_path)}
-    with pytest.raises(JobError, match="nothing to learn"):
-        train(wrong_job, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
-    (seen,) = tmp_path.glob("try-*")
-    assert seen.read_text() == "of-a-block-loaded-late"
-    assert "late" not in repr(_Work(wrong_job, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
+    trained = train(see_credentials, {}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
+    assert trained.state["key"] == "of-a-block-loaded-late"
+    assert "late" not in repr(_Work(see_credentials, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
     assert "late" not in caplog.text
 
 

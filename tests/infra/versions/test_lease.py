@@ -60,7 +60,7 @@ def test_a_holder_without_a_new_term_is_given_up_after_the_time_of_one(tmp_path,
     storage = Storage(str(tmp_path))
     first = acquire(storage, "run a")
     second = acquire(storage, "run b")
-    assert clock.now == pytest.approx(TERM_SECONDS, abs=0.5)
+    assert TERM_SECONDS <= clock.now < TERM_SECONDS + 1
     assert "taken over from run a" in caplog.text
     assert (second.previous, second.unfenced) == (first.number, True)
     before = storage.list("lease")
