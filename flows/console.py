@@ -75,6 +75,7 @@ def report_errors(debug: bool) -> Iterator[None]:
         if type(error).__module__.partition(".")[0] == "httpx":
             for service in ("EventsWorker", "APILogWorker"):  # what these threads still say while they end
                 logging.getLogger(service).setLevel(logging.CRITICAL)
+            print(file=sys.stderr)  # their last words lack an end of line
             fail(_prefect_is_gone(error), 1, debug)
         detail = " ".join(str(error).split())[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
