@@ -71,13 +71,13 @@ class RayExecutor:
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": self.concurrency,
-            "scheduling_strategy": "SPREAD",
         }
 
-    def start(self) -> StartedWorker:
-        """Starts one more actor, without waiting for it."""
+    def start(self, strategy: Any = "SPREAD") -> StartedWorker:
+        """Starts one more actor, without waiting for it; ``strategy`` is Ray's, for where."""
         name = f"{self._prefix}-{next(self._numbers)}"
-        handle = self._actor.options(name=name, **self._options).remote(self._allocation.threads)
+        options = self._options | {"name": name, "scheduling_strategy": strategy}
+        handle = self._actor.options(**options).remote(self._allocation.threads)
         return StartedWorker(name, handle, handle.load.remote(self._pickled, environment_credentials()))
 
     def submit(self, worker: StartedWorker, method: str, *args: Any) -> Any:

@@ -22,19 +22,6 @@ def silence_worker_output() -> None:
     worker.print_to_stdstream = _log_instead_of_print
 
 
-def placement_errors() -> tuple[type[Exception], ...]:
-    """Errors of Ray Train's controller that say that workers found no place, which no further try helps.
-
-    They come inside the public ``ControllerError``, but their classes are not exported. Without them such a failure
-    counts as a loss of the workers, and ends the training when the attempts are used up.
-    """
-    try:
-        errors: Any = import_module("ray.train.v2._internal.exceptions")
-        return errors.InsufficientClusterResourcesError, errors.WorkerGroupStartupTimeoutError
-    except (ImportError, AttributeError):
-        return ()
-
-
 def _log_instead_of_print(data: dict[str, Any], ignore_prefix: bool) -> None:
     del ignore_prefix
     log.debug("%s: %s", data["pid"], " ".join(data["lines"]))

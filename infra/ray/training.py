@@ -1,48 +1,42 @@
 """Training on Ray workers: one loop, data parallel, its newest checkpoint in the run's storage, restarted after a loss.
 
-Ray Train places the workers and joins them into a process group. Checkpoints are ours: rank 0 writes each as one
-safetensors file (its JSON in the header) into the run's storage, local or S3, where the next attempt and the next run
-find the newest. So retries have one owner, :func:`train`, and nothing is pickled.
+The ranks are workers of :class:`~barycenter.infra.ray.executor.RayExecutor`, placed all at once or not at all, and
+joined into a process group of torch where they are several. Rank 0 writes the checkpoints; the next attempt and the
+next run go on from them, so that retries have one owner, :func:`train`.
 """
 
-import json
 import logging
-import os
-import signal
-import tempfile
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import ray.train
-import safetensors.torch
+import ray
 import torch
 import torch.distributed
-from ray.exceptions import RayError
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer
-from ray.train.v2.api.config import LoggingConfig
-from ray.train.v2.api.exceptions import ControllerError, TrainingFailedError, WorkerGroupError
-from threadpoolctl import threadpool_limits
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 from torch import Tensor, nn
+from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 
 from barycenter.fusion.errors import BarycenterError, RunError
 from barycenter.fusion.training.context import Checkpoint, TrainingContext
-from barycenter.infra.dispatch.executor import Failure, WorkerAllocation
-from barycenter.infra.names import identifier
-from barycenter.infra.ray.private import placement_errors
+from barycenter.infra.clock import current_clock
+from barycenter.infra.dispatch.executor import Failure, Lost, StartedWorker, WorkerAllocation
+from barycenter.infra.dispatch.retry import Limits
+from barycenter.infra.ray.checkpoints import CheckpointStore
+from barycenter.infra.ray.executor import RayExecutor
 from barycenter.infra.storage import Storage
-from barycenter.infra.storage.credentials import environment_credentials
 
 Loop: TypeAlias = Callable[[TrainingContext, dict[str, Any]], Checkpoint]
 """Runs on every rank with the same config; what rank 0 returns is the result."""
 
 log = logging.getLogger(__name__)
 
-_DONE = "trained.safetensors"
-_POLL_SECONDS = "0.25"
+_POLL_SECONDS = 1.0
+_PLACE_SECONDS = Limits().start
+_CAUSE_SECONDS = 10.0
+"""How long ranks whose group broke are waited with for the rank that broke it."""
 
 
 def train(
@@ -93,89 +87,126 @@ def train(
 
 
 def _attempt(
-    loop: Loop, config: dict[str, Any], allocation: WorkerAllocation, store: "CheckpointStore", name: str
+    loop: Loop, config: dict[str, Any], allocation: WorkerAllocation, store: CheckpointStore, name: str
 ) -> str | None:
     """One try; None when it ended well, else what took the workers away."""
-    gpus = {"GPU": allocation.gpus_per_worker} if allocation.gpus_per_worker else {}
-    resources = {"CPU": allocation.cpus} | gpus
-    with (
-        tempfile.TemporaryDirectory(prefix="barycenter-train-") as scratch,
-        _train_environment(),
-        _restored_interrupt_handler(),
-    ):
-        trainer = TorchTrainer(
-            _run_rank,
-            train_loop_config={"work": _Work(loop, config, store, allocation.threads, environment_credentials())},
-            scaling_config=ScalingConfig(
-                num_workers=allocation.workers, use_gpu=allocation.gpus_per_worker > 0, resources_per_worker=resources
-            ),
-            run_config=RunConfig(
-                name=identifier(name),
-                storage_path=scratch,
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0, max_preemption_failures=0),
-                logging_config=LoggingConfig(log_level="ERROR"),
-            ),
-        )
+    executor = RayExecutor(TrainingRank, (loop, config, store, allocation.gpus_per_worker), allocation, name)
+    executor.check_alive()
+    with _placed(executor, allocation, name) as ranks:
+        loaded = _join(executor, [rank.loading for rank in ranks])
+        if isinstance(loaded, Lost):
+            return loaded.why
+        opened = _join(executor, [executor.submit(ranks[0], "open_group", len(ranks))])
+        if isinstance(opened, Lost):
+            return opened.why
+        seats = [Seat(number, len(ranks), opened[0]) for number in range(len(ranks))]
+        ended = _join(executor, [executor.submit(rank, "run", seat) for rank, seat in zip(ranks, seats, strict=True)])
+        return ended.why if isinstance(ended, Lost) else None
+
+
+@contextmanager
+def _placed(executor: RayExecutor, allocation: WorkerAllocation, name: str) -> Iterator[list[StartedWorker]]:
+    """The workers of an allocation, started where all of them have room at once; they end with the block.
+
+    Raises:
+        RunError: There was no room for all of them in the time that a worker has to start.
+    """
+    bundle = {"CPU": allocation.cpus} | ({"GPU": allocation.gpus_per_worker} if allocation.gpus_per_worker else {})
+    group = placement_group([bundle] * allocation.workers, strategy="PACK")
+    try:
+        clock = current_clock()
+        end = clock.monotonic() + _PLACE_SECONDS
+        while not group.wait(_POLL_SECONDS):
+            executor.check_alive()
+            if clock.monotonic() >= end:
+                raise RunError(
+                    f"training {name}: no room for {allocation.workers} workers at once: {executor.shortage()}"
+                )
+        strategy = PlacementGroupSchedulingStrategy(placement_group=group)
+        ranks = [executor.start(strategy) for _ in range(allocation.workers)]
         try:
-            trainer.fit()
-        except WorkerGroupError as error:
-            return _loss_of_workers(error)
-        except ControllerError as error:
-            line = " ".join(str(error.controller_failure).split())[:300]
-            if not isinstance(error.controller_failure, placement_errors()):
-                return line
-            raise RunError(
-                f"training {name}: no {allocation.workers} workers of {resources} could start: {line}"
-            ) from error
-        except (TrainingFailedError, RayError) as error:
-            return " ".join(str(error).split())[:300]
-    return None
+            yield ranks
+        finally:
+            for rank in ranks:
+                executor.kill(rank)
+    finally:
+        remove_placement_group(group)
+
+
+def _join(executor: RayExecutor, calls: list[Any]) -> list[Any] | Lost:
+    """Waits for calls of ranks: what they returned, or the loss of one.
+
+    Raises what the loop raised. Where a rank is lost, the others see only that their group broke: they are waited with
+    for the cause.
+    """
+    clock, returned, broken, end = current_clock(), dict.fromkeys(calls), None, float("inf")
+    waiting = list(calls)
+    while waiting and clock.monotonic() < end:
+        for call in executor.wait(waiting, _POLL_SECONDS):
+            waiting.remove(call)
+            outcome = executor.outcome(call)
+            if isinstance(outcome, Failure):
+                raise outcome.error()
+            if isinstance(outcome, Lost):
+                return outcome
+            returned[call] = outcome.value
+            if isinstance(outcome.value, BrokenGroup) and broken is None:
+                broken, end = Lost(outcome.value.line), clock.monotonic() + _CAUSE_SECONDS
+    return broken or list(returned.values())
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What every rank is handed; its text, which Ray may show, holds no credentials."""
+class Seat:
+    """The place of a worker among the ranks: its number, of how many, and where they meet (host and port)."""
 
-    loop: Loop
-    config: dict[str, Any]
-    store: "CheckpointStore"
-    threads: int
-    credentials: dict[str, str] = field(repr=False)
+    rank: int
+    world_size: int
+    address: tuple[str, int]
 
 
-class _LoopError(Exception):
-    """Carries what the loop raised as plain text, without pickling it."""
+@dataclass(frozen=True)
+class BrokenGroup:
+    """What a rank returns whose collective failed because another is gone."""
 
-    def __init__(self, failure: Failure, by_peer: bool) -> None:
-        super().__init__(failure, by_peer)
-        self.failure, self.by_peer = failure, by_peer
-
-
-def _loss_of_workers(error: WorkerGroupError) -> str:
-    """What happened to the workers; raises where it was the loop's own doing."""
-    failures = list(error.worker_failures.values())
-    own = [each.failure for each in failures if isinstance(each, _LoopError) and not each.by_peer]
-    gone = [each for each in failures if not isinstance(each, _LoopError)]
-    if own and not gone:
-        raise own[0].error() from error
-    reported = gone or failures
-    return " ".join(str(reported[0]).split())[:300] if reported else "a worker was lost"
+    line: str
 
 
-def _run_rank(arguments: dict[str, Any]) -> None:
-    """What Ray Train runs on every worker."""
-    work: _Work = arguments["work"]
-    os.environ.update(work.credentials)
-    torch.set_num_threads(work.threads)
-    context = _RankContext(work.store)
-    try:
-        with threadpool_limits(work.threads):
-            result = work.loop(context, work.config)
-    except Exception as error:  # noqa: BLE001 - reported to the driver
-        by_peer = context.world_size > 1 and not isinstance(error, BarycenterError) and _is_broken_group(error)
-        raise _LoopError(Failure.of(error), by_peer) from None
-    if context.rank == 0:
-        work.store.finish(result)
+class TrainingRank:
+    """The worker of one rank."""
+
+    def __init__(self, loop: Loop, config: dict[str, Any], store: CheckpointStore, gpus: float) -> None:
+        self._loop, self._config, self._store, self._gpus = loop, config, store, gpus
+        self._meeting: Store | None = None
+
+    def open_group(self, world_size: int) -> tuple[str, int]:
+        """Opens the store at which the ranks meet, on this node; returns its host and port."""
+        if world_size == 1:
+            return "", 0
+        host = ray.util.get_node_ip_address()
+        store = TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False)
+        self._meeting = store
+        return host, store.port
+
+    def run(self, seat: Seat) -> BrokenGroup | None:
+        """Runs the loop to its end; rank 0 writes the result."""
+        device = torch.device("cuda", 0) if self._gpus else torch.device("cpu")
+        if seat.world_size > 1:
+            self._meet(seat)
+        try:
+            result = self._loop(_RankContext(seat, device, self._store), self._config)
+        except Exception as error:
+            if seat.world_size > 1 and not isinstance(error, BarycenterError) and _is_broken_group(error):
+                return BrokenGroup(" ".join(str(error).split())[:300])
+            raise
+        if seat.rank == 0:
+            self._store.finish(result)
+        return None
+
+    def _meet(self, seat: Seat) -> None:
+        """Joins the process group; NCCL takes one rank a GPU only."""
+        store = self._meeting or TCPStore(*seat.address, seat.world_size, is_master=False)
+        backend = "nccl" if self._gpus >= 1 else "gloo"
+        torch.distributed.init_process_group(backend, store=store, rank=seat.rank, world_size=seat.world_size)
 
 
 def _is_broken_group(error: Exception) -> bool:
@@ -190,10 +221,8 @@ def _is_broken_group(error: Exception) -> bool:
 class _RankContext:
     """One rank; a :class:`~barycenter.fusion.training.context.TrainingContext`."""
 
-    def __init__(self, store: "CheckpointStore") -> None:
-        context = ray.train.get_context()
-        self.rank, self.world_size = context.get_world_rank(), context.get_world_size()
-        self.device = ray.train.torch.get_device()
+    def __init__(self, seat: Seat, device: torch.device, store: CheckpointStore) -> None:
+        self.rank, self.world_size, self.device = seat.rank, seat.world_size, device
         self._store = store
 
     def latest_checkpoint(self) -> Checkpoint | None:
@@ -219,96 +248,3 @@ class _RankContext:
         summed = values.detach().clone().to(self.device)
         torch.distributed.all_reduce(summed)
         return summed.to(values.device)
-
-
-class CheckpointStore:
-    """The checkpoints of one training, in its folder of the storage; a small picklable value."""
-
-    def __init__(self, storage: Storage, folder: str) -> None:
-        self._storage, self._folder = storage, folder
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Writes a checkpoint and removes older ones."""
-        older = self._saved()
-        path = f"{self._folder}/checkpoint-{checkpoint.step:010d}.safetensors"
-        self._write(path, checkpoint)
-        self._storage.remove([old for old in older if old != path])
-
-    def newest(self) -> Checkpoint | None:
-        """The newest, or None."""
-        saved = self._saved()
-        return self._read(saved[-1]) if saved else None
-
-    def step(self) -> int:
-        """The step of the newest, or -1."""
-        saved = self._saved()
-        return int(saved[-1].rpartition("-")[2].partition(".")[0]) if saved else -1
-
-    def finish(self, checkpoint: Checkpoint) -> None:
-        """Writes the result."""
-        self._write(f"{self._folder}/{_DONE}", checkpoint)
-
-    def done(self) -> Checkpoint | None:
-        """The result, if there is one."""
-        path = f"{self._folder}/{_DONE}"
-        return self._read(path) if self._storage.exists(path) else None
-
-    def clear(self) -> None:
-        """Removes what is not needed beside a result."""
-        self._storage.remove(self._saved())
-
-    def _saved(self) -> list[str]:
-        paths = self._storage.list(self._folder)
-        return [path for path in paths if path.rpartition("/")[2].startswith("checkpoint-")]
-
-    def _write(self, path: str, checkpoint: Checkpoint) -> None:
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
-        header = {"step": str(checkpoint.step), "state": json.dumps(checkpoint.state)}
-        self._storage.write(path, safetensors.torch.save(tensors, metadata=header))
-
-    def _read(self, path: str) -> Checkpoint:
-        content = self._storage.read(path)
-        try:
-            size = int.from_bytes(content[:8], "little")
-            header = json.loads(content[8 : 8 + size])["__metadata__"]
-            return Checkpoint(int(header["step"]), safetensors.torch.load(content), json.loads(header["state"]))
-        except (ValueError, KeyError, safetensors.SafetensorError) as error:
-            raise RunError(f"{self._storage.uri(path)}: not a checkpoint of ours ({error}); delete it") from error
-
-
-@contextmanager
-def _train_environment() -> Iterator[None]:
-    """Ray Train's switches are environment variables that it hands on to its actors."""
-    wanted = {
-        "RAY_TRAIN_V2_ENABLED": "1",
-        "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": _POLL_SECONDS,
-        "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
-        "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",
-        "RAY_TRAIN_ENABLE_WORKER_STRUCTURED_LOGGING": "0",
-        "RAY_TRAIN_METRICS_ENABLED": "0",
-        "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    }
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
-    try:
-        yield
-    finally:
-        for variable, value in before.items():
-            if value is None:
-                os.environ.pop(variable, None)
-            else:
-                os.environ[variable] = value
-
-
-@contextmanager
-def _restored_interrupt_handler() -> Iterator[None]:
-    """Ray Train takes Ctrl-C for itself and never gives it back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):
-            signal.signal(signal.SIGINT, before)

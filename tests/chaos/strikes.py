@@ -206,8 +206,8 @@ def prefix(stage: str) -> str:
 
 
 def workers(stage: str) -> list[Actor]:
-    """The living workers of a stage; the heads that are trained by descent have Ray Train's."""
-    return actors("", "RayTrainWorker") if stage == "train" else actors(prefix(stage))
+    """The living workers of a stage."""
+    return actors(prefix(stage))
 
 
 def reached(stage: str, out: Path) -> Any:

@@ -40,13 +40,12 @@ def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
     return None
 
 
-def actors(prefix: str, kind: str = "") -> list[Actor]:
-    """The living actors whose name begins with ``prefix`` and whose class name holds ``kind``, whoever started them."""
+def actors(prefix: str) -> list[Actor]:
+    """The living actors whose name begins with ``prefix``, whoever started them."""
     return [
         Actor(about["Name"] or about["ActorClassName"], about["Pid"], about["Address"]["NodeID"])
         for about in state.actors().values()
         if about["State"] == "ALIVE" and about["Pid"] and about["Name"].startswith(prefix)
-        if kind in about["ActorClassName"]
     ]
 
 

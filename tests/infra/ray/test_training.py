@@ -3,15 +3,16 @@ import signal
 from pathlib import Path
 
 import pytest
+import ray
 import torch
-from ray.train.torch import TorchTrainer
-from ray.train.v2._internal.exceptions import InsufficientClusterResourcesError, WorkerGroupStartupFailedError
-from ray.train.v2.api.exceptions import ControllerError
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.training.context import Checkpoint, LocalContext, load_state, pack_state
 from barycenter.infra.dispatch.executor import WorkerAllocation
-from barycenter.infra.ray.training import CheckpointStore, _Work, train
+from barycenter.infra.ray import training
+from barycenter.infra.ray.checkpoints import CheckpointStore
+from barycenter.infra.ray.executor import RayExecutor
+from barycenter.infra.ray.training import train
 from barycenter.infra.storage import Storage
 
 ONE, TWO = WorkerAllocation(1, 1, cpus_per_worker=0.5), WorkerAllocation(2, 1, cpus_per_worker=0.5)
@@ -79,20 +80,32 @@ def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
 
 
 def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, monkeypatch):
-    original, problems = TorchTrainer.fit, [WorkerGroupStartupFailedError("the worker was killed")]
+    original, killed = RayExecutor.start, []
 
-    def fit(trainer):
-        if problems:
-            raise ControllerError(problems.pop())
-        return original(trainer)
+    def start(executor, strategy):
+        worker = original(executor, strategy)
+        if not killed:
+            killed.append(worker.name)
+            ray.kill(worker.handle)
+        return worker
 
-    monkeypatch.setattr(TorchTrainer, "fit", fit)
+    monkeypatch.setattr(RayExecutor, "start", start)
     config = {"steps": 2, "folder": str(tmp_path)}
     trained = train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
     assert trained.step == 2
-    problems.append(InsufficientClusterResourcesError("no such GPU"))
-    with pytest.raises(RunError, match=r"no 1 workers of .* could start: no such GPU"):
-        train(descend, config, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="b")
+    assert len(killed) == 1
+
+
+def test_ranks_start_together_or_not_at_all(ray_session, tmp_path, monkeypatch):
+    """Of three ranks two would have room."""
+    monkeypatch.setattr(training, "_PLACE_SECONDS", 1.0)
+    three = WorkerAllocation(3, 1, cpus_per_worker=1.0)
+    with pytest.raises(RunError, match=r"training t: no room for 3 workers at once: each needs 1 CPUs and 0 GPUs"):
+        train(wrong_job, {"folder": str(tmp_path)}, allocation=three, storage=Storage("out"), folder="b", name="t")
+    assert not list(tmp_path.glob("try-*"))
+    assert ray.util.placement_group_table() == {} or all(
+        group["state"] == "REMOVED" for group in ray.util.placement_group_table().values()
+    )
 
 
 def see_credentials(_place, _config):
@@ -103,8 +116,11 @@ def test_workers_have_the_credentials_of_the_driver_and_show_them_nowhere(ray_se
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-block-loaded-late")
     trained = train(see_credentials, {}, allocation=ONE, storage=Storage(str(tmp_path / "out")), folder="a")
     assert trained.state["key"] == "of-a-block-loaded-late"
-    assert "late" not in repr(_Work(see_credentials, {}, CheckpointStore(Storage("x"), "a"), 1, {"KEY": "late"}))
-    assert "late" not in caplog.text
+    assert "of-a-block-loaded-late" not in caplog.text
+    logs = Path(ray._private.worker.global_worker.node.get_logs_dir_path())
+    files = [path for path in logs.rglob("*") if path.is_file()]
+    assert len(files) > 5
+    assert not [path.name for path in files if b"of-a-block-loaded-late" in path.read_bytes()]
 
 
 def test_checkpoints_on_s3(s3_server, s3_bucket):
