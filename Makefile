@@ -52,8 +52,11 @@ test-fusion:
 test-rest:
 	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/test_language.py
 
+# They need a Prefect server, whose start is the dearest of all: one part has it.
+WITH_PREFECT := tests/infra/storage/test_credentials.py tests/tasks/test_pipeline.py
+
 test-stages:
-	$(PYTEST) tests/infra tests/tasks barycenter/infra barycenter/tasks
+	$(PYTEST) tests/infra tests/tasks barycenter/infra barycenter/tasks $(addprefix --ignore=,$(WITH_PREFECT))
 
 test-simulation:
 	$(PYTEST) -m "not slow" tests/simulation
@@ -61,7 +64,7 @@ test-simulation:
 	$(BIN)/python -m tests.simulation.whole N=100 WORKERS=$(WORKERS)
 
 test-flows:
-	$(PYTEST) tests/flows barycenter/flows
+	$(PYTEST) tests/flows barycenter/flows $(WITH_PREFECT)
 
 test-chaos:
 	$(PYTEST) tests/chaos

@@ -13,7 +13,8 @@ from barycenter.infra.ray.training import train
 from barycenter.tasks.align.limits import check_alignment
 from barycenter.tasks.align.moments import reduce_rows, stored_moments
 from barycenter.tasks.align.stage import fit_alignment
-from barycenter.tasks.align.trained import ShardBatches, new_alignment, train_on_shards
+from barycenter.tasks.align.trained import new_alignment
+from barycenter.tasks.align.training import ShardBatches, train_on_shards
 from barycenter.tasks.align.worker import InputMoments
 from barycenter.tasks.data.alignment_files import load_alignment
 from barycenter.tasks.data.rows import RowReader
