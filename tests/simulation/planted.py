@@ -34,10 +34,10 @@ def edited(*edits: Edit) -> Iterator[None]:
 
 
 def _settle_all(self: Repairs) -> None:
-    """Settles whatever any run intends."""
+    """Takes what any run intends for done."""
     for path, note in embedding_files._notes(self._storage).items():
         now = embedding_files._hashes(self._storage, list(note))
-        body = {name: [first, now.get(name, content)] for name, (first, content) in note.items()}
+        body = {name: [first, content or now.get(name)] for name, (first, content) in note.items()}
         self._storage.write(path, json.dumps(body).encode())
 
 
