@@ -241,12 +241,16 @@ class LocalStore:
         except FileNotFoundError:
             self._make_folder(folder.parent)
             made = self._disk.make_folder(folder)
-        if made or (folder not in self._lasting and folder != self._root and folder.is_relative_to(self._root)):
-            if not made:  # another process may have made it, and not have come further
-                self._make_folder(folder.parent)
+        if not made and folder in self._lasting:
+            return
+        # Another process may have made this folder, or the one above, and not have come further.
+        inside = folder != self._root and folder.is_relative_to(self._root)
+        if inside:
+            self._make_folder(folder.parent)
+        for above in (folder.parent,) if inside else (folder.parent.parent, folder.parent):
             with suppress(PermissionError):  # of a folder above the output that lets nobody list it
-                self._disk.sync_folder(folder.parent)
-            self._lasting.add(folder)
+                self._disk.sync_folder(above)
+        self._lasting.add(folder)
 
     def _prune(self, folder: Path) -> None:
         while folder != self._root and folder.is_relative_to(self._root):

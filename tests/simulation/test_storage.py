@@ -1,5 +1,7 @@
 """The simulated disk and bucket: what the operating system and S3 do, and what they may do to a writer."""
 
+import itertools
+
 import pytest
 
 from barycenter.fusion.errors import RunError
@@ -66,6 +68,24 @@ def test_what_was_written_and_synced_outlasts_the_power():
     for step in range(steps + 1, steps + 5):
         world = played("local", body, {f"p#{step}": ("power",)}, power=True)
         assert world.store.contents()["a/b"] == b"content"
+
+
+def test_a_file_lasts_in_folders_that_another_process_made_and_did_not_sync():
+    """The other is killed at each of its steps; the folder of the output is not there before."""
+    steps = played("local", lambda storage: storage.write("a/b", b"content")).kernel.steps
+    for step, seed in itertools.product(range(1, steps + 1), range(6)):
+        world = World("local", seed, Replay({f"p#{step}": ("kill",)}))
+
+        def late(world=world):
+            world.kernel.sleep(10)
+            world.storage().create("a/c", b"late")
+
+        with simulated(), entered(world):
+            world.start("p", lambda world=world: world.storage().write("a/b", b"content"))
+            world.start("q", late)
+            world.kernel.run()
+            world.lose_power()
+        assert world.store.contents().get("a/c") == b"late", f"killed at step {step}"
 
 
 def test_what_was_not_synced_may_be_lost_or_torn():

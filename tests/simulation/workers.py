@@ -109,6 +109,7 @@ class SimulatedExecutor:
             else:
                 self._kernel.sleep(random.uniform(0, 2 * self._unit_seconds))
                 outcome = outcome_of(call.function, *call.args)
+            self._kernel.check_alive()  # it may have died after its last step
             worker.calls.popleft()
             call.outcome, worker.at_work = outcome, False
 
