@@ -42,6 +42,7 @@ TARGETS = (
             "tests/fusion/alignment/test_invariance.py",
             "tests/fusion/alignment/test_constant.py",
             "tests/fusion/alignment/test_joint.py",
+            "tests/fusion/alignment/test_target_fill.py",
             "tests/fusion/alignment/test_base.py",
             "tests/fusion/alignment/test_significance.py",
             "tests/fusion/test_scale.py",

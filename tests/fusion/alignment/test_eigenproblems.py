@@ -81,11 +81,11 @@ def test_two_copies_of_columns_have_the_rank_of_one():
 
 @pytest.mark.parametrize(("precision", "kept", "cut"), [("float32", 3e-7, 3e-8), ("float64", 3e-13, 3e-14)])
 def test_a_column_far_below_the_largest_is_cut_and_not_before(precision, kept, cut):
-    assert spectrum(with_variances([1.0, 0.5, kept], "float64"), "a").rank == 3
-    moments = with_variances([1.0, 0.5, kept], precision)
+    assert spectrum(with_variances([1.0, 0.05, kept], "float64"), "a").rank == 3
+    moments = with_variances([1.0, 0.05, kept], precision)
     moments.precision = precision
     assert spectrum(moments, "a").rank == 3
-    moments = with_variances([1.0, 0.5, cut], "float64")
+    moments = with_variances([1.0, 0.05, cut], "float64")
     moments.precision = precision
     assert spectrum(moments, "a").rank == 2
 
@@ -152,6 +152,8 @@ def test_signs_are_those_of_the_largest_entry_of_the_first_input_that_has_one():
     fixed = fix_signs({"z": np.zeros((2, 2)), "a": first, "b": np.ones((1, 2))})
     np.testing.assert_array_equal(fixed["a"], first * [-1, 1])
     np.testing.assert_array_equal(fixed["b"], [[-1, 1]])
+    partly = fix_signs({"a": np.array([[-2.0], [0.0]]), "b": np.ones((2, 1))})
+    np.testing.assert_array_equal(np.hstack([partly["a"], partly["b"]]), [[2, -1], [0, -1]])
     nothing = {"z": np.zeros((2, 2))}
     np.testing.assert_array_equal(fix_signs(nothing)["z"], 0)
 
@@ -215,6 +217,22 @@ def test_a_target_draws_directions_to_what_predicts_it(moments, share):
             np.testing.assert_allclose(np.abs(found[m]), np.abs(plain[m]), rtol=1e-5, atol=1e-8)
     if share == 0.999:
         assert r2 > 0.98
+
+
+def test_directions_with_a_target_solve_the_eigenproblem_of_principal_covariates():
+    rng = np.random.default_rng(4)
+    values, vectors = np.array([9.0, 4.0, 2.0, 1.0, 0.5]), np.linalg.qr(rng.normal(size=(5, 5)))[0]
+    cross, total = rng.normal(size=(5, 1)), values.sum()
+    matrix = vectors @ np.diag(values) @ vectors.T
+    root = np.linalg.inv(scipy.linalg.sqrtm(matrix + 0.2 * total / 5 * np.eye(5)))
+    shares, mixing = np.linalg.eigh(0.6 * matrix / total + 0.4 / 3.0 * (root @ cross @ cross.T @ root))
+    target = eigenproblems.Supervision({}, 3.0, 0.4, 0.2)
+    found = eigenproblems._covariate_directions(values, vectors, cross, target, 3)
+    assert found.shape == (5, 3)
+    for k in range(3):
+        expected = root @ mixing[:, -1 - k]
+        expected *= np.sqrt(shares[-1 - k] * total / (expected @ matrix @ expected))
+        np.testing.assert_allclose(found[:, k], np.sign(found[:, k] @ expected) * expected, rtol=1e-8)
 
 
 def test_principal_directions(moments):

@@ -168,6 +168,9 @@ def test_dim_above_the_rank_is_clipped_with_a_warning():
     assert alignment.dim_ == 6
     assert alignment.dim == 50
     assert Joint().fit(views).dim_ == 12
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert CCA(dim=6).fit(views).dim_ == 6
 
 
 @settings(max_examples=20, deadline=None)
@@ -282,6 +285,13 @@ def test_one_fold_holds_nothing_out():
     assert np.isfinite(a.fuse(views, "posterior")).all()
 
 
+def test_one_fold_that_could_be_held_out_is_not_enough():
+    views = make_views(24)
+    parts = [slice(20), slice(20, 22), slice(22, 24)]
+    folds = [Moments.of({m: v[part] for m, v in views.items()}) for part in parts]
+    assert np.isnan(CCA(dim=2).fit_moments(folds).heldout_correlations_).all()
+
+
 def test_no_complete_rows_is_an_error():
     views = make_views(10)
     views["text"][:5], views["image"][5:] = np.nan, np.nan
@@ -313,8 +323,8 @@ def test_bad_rows_and_shapes_are_named():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"dim": 0}, "dim must be"),
-        ({"folds": 0}, "folds must be"),
+        ({"dim": 0}, "^dim must be"),
+        ({"folds": 0}, "^folds must be"),
         ({"regularization": -1.0}, "regularization must be"),
         ({"regularization": "much"}, "regularization must be"),
         ({"regularization": float("nan")}, "regularization must be"),
