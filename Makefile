@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test coverage lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos test-simulation test-rest fast-fusion fast-stages simulation
+.PHONY: install demo test coverage lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos test-simulation test-rest fast-data fast-mathematics simulation
 
 install: $(VENV)/.installed
 
@@ -69,18 +69,18 @@ test-flows:
 test-chaos:
 	$(PYTEST) tests/chaos
 
-# The core: what needs no model, no server and no long fit.
-FAST_FUSION := $(addprefix tests/fusion/,moments heads dataset $(addprefix alignment/test_,$(addsuffix .py,base linear eigenproblems imputation joint))) $(wildcard tests/fusion/test_*.py)
-FAST_STAGES := $(addprefix tests/infra/,dispatch job storage versions corpus/types test_names.py test_logs.py) $(addprefix tests/tasks/,data fuse observability planning)
+# The core: what needs no model, no server and no long fit; two parts of about the same length.
+FAST_MATHEMATICS := $(addprefix tests/fusion/,moments heads $(addprefix alignment/test_,$(addsuffix .py,base linear eigenproblems imputation joint target_fill)))
+FAST_DATA := tests/fusion/dataset $(wildcard tests/fusion/test_*.py) $(addprefix tests/infra/,dispatch job storage versions corpus/types test_names.py test_logs.py) $(addprefix tests/tasks/,data fuse observability planning)
 
 fast: install
-	$(MAKE) --jobs=2 --output-sync=target fast-fusion fast-stages
+	$(MAKE) --jobs=2 --output-sync=target fast-data fast-mathematics
 
-fast-fusion:
-	$(PYTEST) -q -m "not slow" $(FAST_FUSION)
+fast-mathematics:
+	$(PYTEST) -q -m "not slow" $(FAST_MATHEMATICS)
 
-fast-stages:
-	$(PYTEST) -q -m "not slow" $(FAST_STAGES)
+fast-data:
+	$(PYTEST) -q -m "not slow" $(FAST_DATA)
 
 sweep: install
 	$(BIN)/python -m tests.sweep.supported_text

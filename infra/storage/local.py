@@ -175,7 +175,8 @@ class LocalStore:
             try:
                 self._disk.link(temporary, target)
             except FileExistsError:
-                return False
+                if not self._is_link_of(temporary, target):
+                    return False
             except OSError as error:
                 if error.errno not in _NO_LINKS:
                     raise
@@ -186,6 +187,13 @@ class LocalStore:
         finally:
             with suppress(OSError):
                 self._disk.unlink(temporary)
+
+    def _is_link_of(self, temporary: Path, target: Path) -> bool:
+        """Whether a link that was refused is there all the same: NFS asks again when an answer is lost."""
+        with suppress(FileNotFoundError):
+            ours, theirs = self._disk.stat(temporary), self._disk.stat(target)
+            return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+        return False
 
     def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
         """Writes ``path`` if it still holds ``before``; others that do so wait for each other."""

@@ -13,13 +13,13 @@ from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
 from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labeled_moments
-from barycenter.fusion.errors import JobError, RunError
+from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.cluster import Cluster
-from barycenter.infra.storage import Storage
-from barycenter.infra.versions.manifests import newest_manifest, read_manifest
+from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.drift import check_drift, record_fitted_shards
+from barycenter.tasks.align.lender import lender
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.align.moments import stored_moments
 from barycenter.tasks.align.worker import InputMoments
@@ -146,19 +146,7 @@ def _other(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tu
 
 
 def _borrowed(run: Run) -> FittedAlignment:
-    source = Storage(str(run.job.alignment.from_), run.job.storage.endpoint_url)
-    if not source.exists("manifest.json"):
-        raise JobError(
-            "alignment.from", f"{run.job.alignment.from_} holds no manifest.json; name the output of a finished run"
-        )
-    manifest = read_manifest(source)
-    theirs = {name: entry["encoder_id"] for name, entry in manifest.inputs.items()}
-    ours = {name: run.encoders[name].encoder_id for name in run.inputs}
-    if theirs != ours:
-        differing = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-        raise JobError(
-            "alignment.from", f"was fitted on other encoders of {', '.join(differing)}; embed with the same ones"
-        )
+    source, manifest = lender(run)
     alignment = load_alignment(source, manifest.alignment_id)
     alignment_id = save_alignment(run.storage, alignment)
     summary = manifest.alignment | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}

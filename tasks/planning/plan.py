@@ -13,6 +13,7 @@ from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.lease import hold
+from barycenter.tasks.align.lender import lender
 from barycenter.tasks.align.limits import check_alignment
 from barycenter.tasks.data.targets import check_target, inspect_target, target_notes
 from barycenter.tasks.embed.stage import pending_shards
@@ -33,6 +34,8 @@ def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: 
     """
     run = Run(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
     check_alignment(job, run.widths)
+    if job.alignment.from_ is not None:
+        lender(run)
     if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
     check_inputs(run)

@@ -72,6 +72,8 @@ class Outputs:
 
     def joined(self, data: dict[str, Any]) -> dict[str, Any]:
         """The job, its own tables joined in its output, if it has some."""
+        alone = {key: value for key, value in data["alignment"].items() if key != "from"}
+        self._lend(data | {"alignment": alone}, data)
         data = data | {"output": data["output"] | {"path": str(self._place("joined", data))}}
         run = prepare(Job.model_validate(data))
         if run.join is not None and run.unjoined:

@@ -48,6 +48,24 @@ def test_a_killed_writers_claim_is_taken_away(linkless, tmp_path, monkeypatch):
     assert linkless.list() == ["manifests/1.json"]
 
 
+def test_a_link_whose_answer_is_lost_is_ones_own(tmp_path, monkeypatch):
+    """As NFS does: the server has made the link, the client asks again and is told that the name is taken."""
+    link, asked = Path.hardlink_to, []
+
+    def ask_twice(self, target):
+        asked.append(self)
+        link(self, target)
+        link(self, target)
+
+    monkeypatch.setattr(Path, "hardlink_to", ask_twice)
+    storage = Storage(str(tmp_path / "out"))
+    assert storage.create("manifests/1.json", b"ours")
+    assert not storage.create("manifests/1.json", b"theirs")
+    assert len(asked) == 2
+    assert storage.read("manifests/1.json") == b"ours"
+    assert storage.list() == ["manifests/1.json"]
+
+
 def test_a_folder_that_cannot_be_synced_is_no_failure(tmp_path, monkeypatch):
     sync = os.fsync
 
