@@ -288,7 +288,7 @@ def procrustes(moments: Moments, dim: int, rounds: int = 100) -> Weights:
             break
         last = agreement
     consensus = np.sum([rotation[a].T @ cov[a, b] @ rotation[b] for a in names for b in names], axis=0)
-    axes = scipy.linalg.eigh((consensus + consensus.T) / 2, check_finite=False)[1][:, ::-1]
+    axes = scipy.linalg.eigh(consensus + consensus.T, check_finite=False)[1][:, ::-1]
     return fix_signs({name: base[name] @ rotation[name] @ axes for name in names})
 
 

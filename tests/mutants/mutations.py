@@ -47,6 +47,7 @@ _KEYWORDS_LEFT = {
     "kw_only",
     "order",
     "casting",
+    "copy",
     "exc_info",
 }
 _TYPES = {"Literal", "dict", "list", "tuple", "Callable", "Iterator", "Mapping", "Sequence", "OrderedDict"}

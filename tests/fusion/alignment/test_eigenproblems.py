@@ -286,6 +286,9 @@ def test_pair_correlations(moments):
         pairs = [(a, b) for a in names for b in names if a < b]
         expected = [np.mean([np.corrcoef(aligned[a][:, k], aligned[b][:, k])[0, 1] for a, b in pairs]) for k in (0, 1)]
         np.testing.assert_allclose(pair_correlations(moments.select(names), weights), expected, atol=1e-10)
+        for scale in (1e-9, 1e9):
+            scaled = {m: block * scale for m, block in weights.items()}
+            np.testing.assert_allclose(pair_correlations(moments.select(names), scaled), expected, atol=1e-10)
     weights["b"] = weights["b"] * [1, 0]
     assert pair_correlations(pair(moments), weights)[1] == 0
     assert pair_correlations(moments.select(["a"]), weights).shape == (0,)

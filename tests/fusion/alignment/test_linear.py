@@ -302,7 +302,20 @@ def test_no_complete_rows_is_an_error():
 def test_a_constant_input_is_left_out():
     views = make_views()
     views["image"][:] = 3
-    assert not quiet(CCA(), views).weights_["image"].any()
+    left_out = "^image: the same in every complete row; it gets no weight, and the other inputs are aligned without it$"
+    with pytest.warns(UserWarning, match=left_out):
+        assert not CCA().fit(views).weights_["image"].any()
+
+
+def test_rows_far_from_zero_are_centered_as_in_float64():
+    """The mean 1/3 + 1000 is no float32: what is left of it would move every vector by the same."""
+    views = {m: (v + 1000 + 1 / 3) for m, v in make_views().items()}
+    fitted = CCA(dim=2).fit(views)
+    narrow = {m: v.astype(np.float32) for m, v in views.items()}
+    exact = fitted.fuse({m: v.astype(np.float64) for m, v in narrow.items()})
+    found = fitted.fuse(narrow)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found.mean(axis=0), exact.mean(axis=0), atol=2e-7)
 
 
 def test_bad_rows_and_shapes_are_named():

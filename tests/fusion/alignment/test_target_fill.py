@@ -42,7 +42,8 @@ def test_what_is_filled_in_predicts_what_the_inputs_present_predict(widths, shar
     ridges = {m: 0.05 * (number + 1) for number, m in enumerate(views)}
     fitted = Joint(dim=3, fill_ridges=ridges).fit_moments([moments])
     given = None if shares is None else {m: shares[m] for m in views}
-    maps, ridge = maps_for_target(fitted.projection_, moments, sample, given, own_ridges=own)
+    asked = {"own_ridges": True} if own else {}
+    maps, ridge = maps_for_target(fitted.projection_, moments, sample, given, **asked)
 
     share = {m: 1 / len(views) if given is None else given[m] / sum(given.values()) for m in views}
     blocks = {m: fitted.projection_.weights[m] * share[m] for m in views}
