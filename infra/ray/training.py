@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
 _PLACE_SECONDS = Limits().start
-_CAUSE_SECONDS = 10.0
-"""How long ranks whose group broke are waited with for the rank that broke it."""
+_CAUSE_SECONDS = 5.0
+"""How long a failure may be ahead of the news that another rank is lost."""
 
 
 def train(
@@ -136,23 +136,28 @@ def _placed(executor: RayExecutor, allocation: WorkerAllocation, name: str) -> I
 def _join(executor: RayExecutor, calls: list[Any]) -> list[Any] | Lost:
     """Waits for calls of ranks: what they returned, or the loss of one.
 
-    Raises what the loop raised. Where a rank is lost, the others see only that their group broke: they are waited with
-    for the cause.
+    Raises what the loop raised. Where a rank fails, one that was lost may be the cause: it is waited for a little.
     """
-    clock, returned, broken, end = current_clock(), dict.fromkeys(calls), None, float("inf")
+    clock, returned, end = current_clock(), dict.fromkeys(calls), float("inf")
+    failed: Failure | BrokenGroup | None = None
     waiting = list(calls)
     while waiting and clock.monotonic() < end:
-        for call in executor.wait(waiting, _POLL_SECONDS):
+        ended = executor.wait(waiting, _POLL_SECONDS)
+        if not ended:
+            executor.check_alive()
+        for call in ended:
             waiting.remove(call)
             outcome = executor.outcome(call)
-            if isinstance(outcome, Failure):
-                raise outcome.error()
             if isinstance(outcome, Lost):
                 return outcome
-            returned[call] = outcome.value
-            if isinstance(outcome.value, BrokenGroup) and broken is None:
-                broken, end = Lost(outcome.value.line), clock.monotonic() + _CAUSE_SECONDS
-    return broken or list(returned.values())
+            problem = outcome if isinstance(outcome, Failure) else outcome.value
+            if isinstance(problem, Failure | BrokenGroup):
+                failed = problem if failed is None or isinstance(problem, Failure) else failed
+                end = min(end, clock.monotonic() + _CAUSE_SECONDS)
+            returned[call] = problem
+    if isinstance(failed, Failure):
+        raise failed.error()
+    return Lost(failed.line) if failed is not None else list(returned.values())
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,17 @@ def test_the_loops_own_error_is_reported_at_once(ray_session, tmp_path):
     assert len(list(tmp_path.glob("try-*"))) == 1
 
 
+def wrong_on_one_rank(context, config):
+    if context.rank == 1:
+        raise JobError("train.target", "nothing to learn")
+    return Checkpoint(0, {"sum": context.all_reduce_sum(torch.ones(1))}, {})
+
+
+def test_an_error_on_one_rank_ends_those_that_wait_for_it(ray_session, tmp_path):
+    with pytest.raises(JobError, match="nothing to learn"):
+        train(wrong_on_one_rank, {}, allocation=TWO, storage=Storage(str(tmp_path / "out")), folder="a")
+
+
 def test_a_later_run_goes_on_where_the_last_one_gave_up(ray_session, tmp_path):
     storage = Storage(str(tmp_path / "out"))
     config = {"steps": 12, "folder": str(tmp_path), "die_at": 7}
