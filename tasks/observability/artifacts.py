@@ -3,7 +3,7 @@
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import pyarrow as pa
@@ -24,9 +24,41 @@ from barycenter.tasks.run.context import Run
 
 COMMITTED = "barycenter.dataset.committed"
 _PROGRESS_EVERY = 3.0
+_SILENT_SECONDS = 60.0
+"""How long nothing is shown after a server did not answer: each try of Prefect's client takes long by itself."""
 _EXAMPLES = 3
 
 log = logging.getLogger(__name__)
+
+
+class _Courtesy:
+    """Calls what only shows; the data are safe whether or not a server listens."""
+
+    def __init__(self) -> None:
+        self._silent_until = float("-inf")
+
+    @property
+    def silent(self) -> bool:
+        """Whether a server did not answer a while ago."""
+        return current_clock().monotonic() < self._silent_until
+
+    def try_again(self) -> None:
+        """Sends the next in any case: what is shown once a run is worth a try."""
+        self._silent_until = float("-inf")
+
+    def __call__(self, show: Callable[[], Any]) -> Any:
+        """What ``show`` gives; None where it failed or is not tried."""
+        if self.silent:
+            return None
+        try:
+            return show()
+        except Exception as error:  # noqa: BLE001 - see above
+            self._silent_until = current_clock().monotonic() + _SILENT_SECONDS
+            log.warning("Prefect did not take an artifact or event, the next is sent in a minute: %s", error)
+            return None
+
+
+_courtesy = _Courtesy()
 
 
 class ProgressArtifact:
@@ -37,31 +69,29 @@ class ProgressArtifact:
         self._id: UUID | None = None
         self._last_share = -1.0
         self._next = 0.0
-        self._gone = FlowRunContext.get() is None
+        self._in_flow = FlowRunContext.get() is not None
 
     def show(self, done: int, total: int, *, at_once: bool = False) -> None:
         """Reports how much is done; a server that does not answer never fails the stage."""
         share = 100.0 * done / total if total else 100.0
         now = current_clock().monotonic()
-        if self._gone or share == self._last_share or (now < self._next and not at_once):
+        if not self._in_flow or _courtesy.silent or share == self._last_share or (now < self._next and not at_once):
             return
         self._next, self._last_share = now + _PROGRESS_EVERY, share
-        try:
-            if self._id is None:
-                key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
-                description = f"{self._stage}, {total:,} rows"
-                self._id = cast(UUID, create_progress_artifact(share, key=key, description=description))
-            else:
-                update_progress_artifact(self._id, progress=share)
-        except Exception as error:  # noqa: BLE001 - the bar is a courtesy
-            log.warning("no progress artifact for %s: %s", self._stage, error)
-            self._gone = True
+        if self._id is None:
+            key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
+            description = f"{self._stage}, {total:,} rows"
+            self._id = _courtesy(lambda: create_progress_artifact(share, key=key, description=description))
+        else:
+            artifact = self._id
+            _courtesy(lambda: update_progress_artifact(artifact, progress=share))
 
 
 def show_results(run: Run, manifest: Manifest, report: str) -> None:
     """Shows the report, the rejects by reason and the lineage as artifacts of the flow run, if there is one."""
     if FlowRunContext.get() is None:
         return
+    _courtesy.try_again()
     page = run.storage.uri("report/report.html")
     _courtesy(lambda: create_markdown_artifact(
         f"{report}\n\nThe page with pictures: [{page}]({_link(page)})\n", key="barycenter-report",
@@ -132,6 +162,7 @@ def dataset_committed(run: Run, manifest: Manifest) -> None:
     """Emits ``barycenter.dataset.committed``: its resource is the output, its related resources are the sources."""
     if FlowRunContext.get() is None:
         return
+    _courtesy.try_again()
     output = run.storage.uri()
     _courtesy(lambda: emit_event(
         COMMITTED,
@@ -145,14 +176,6 @@ def dataset_committed(run: Run, manifest: Manifest) -> None:
         payload={"number": manifest.number, "rows": manifest.rows, "dim": manifest.dim,
                  "alignment_id": manifest.alignment_id},
     ))  # fmt: skip
-
-
-def _courtesy(show: Callable[[], object]) -> None:
-    """Calls what only shows; the data are safe whether or not a server listens."""
-    try:
-        show()
-    except Exception as error:  # noqa: BLE001 - see above
-        log.warning("Prefect did not take an artifact or event: %s", error)
 
 
 def _link(uri: str) -> str:
