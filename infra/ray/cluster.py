@@ -1,6 +1,6 @@
 """The machines of a Ray cluster, and how many workers of which size fit on them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -76,6 +76,17 @@ class Cluster:
         each = _auto_threads(nodes, workers, share) if isinstance(threads, str) else threads
         count = _auto_workers(nodes, each, share, rows) if isinstance(workers, str) else workers
         return WorkerAllocation(count, each, share, _cpu_reservation(nodes, count, each, share))
+
+    def allocate_ranks(
+        self,
+        workers: int | Literal["auto"] = "auto",
+        threads: int | Literal["auto"] = "auto",
+        gpus: float | Literal["auto"] = "auto",
+    ) -> WorkerAllocation:
+        """As :meth:`allocate_workers`, for workers that must all run at once: no more than fit on the nodes."""
+        allocation = self.allocate_workers(workers, threads, gpus)
+        fitting = sum(node.holds(allocation.cpus, allocation.gpus_per_worker) for node in self.nodes)
+        return replace(allocation, workers=max(1, min(allocation.workers, fitting)))
 
     def executor(
         self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str

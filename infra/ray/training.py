@@ -7,8 +7,9 @@ next run go on from them, so that retries have one owner, :func:`train`.
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeAlias
 
 import ray
@@ -34,7 +35,11 @@ Loop: TypeAlias = Callable[[TrainingContext, dict[str, Any]], Checkpoint]
 log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 1.0
-_PLACE_SECONDS = Limits().start
+_QUIET_SECONDS = 10.0
+_START_SECONDS = Limits().start
+_GROUP_LIMIT = timedelta(minutes=30)
+"""How long a rank waits for another, which may read its rows."""
+
 _CAUSE_SECONDS = 5.0
 """How long a failure may be ahead of the news that another rank is lost."""
 
@@ -74,8 +79,9 @@ def train(
     lost, reached = 0, -1
     while (done := store.done()) is None:
         problem = _attempt(loop, config, allocation, store, name)
-        if problem is None:
+        if problem is None and store.done() is not None:
             continue
+        problem = problem or f"their result is not seen at {storage.uri(folder)}"
         step = store.step()
         lost = lost + 1 if step <= reached or lost == 0 else 1
         reached = max(reached, step)
@@ -93,7 +99,7 @@ def _attempt(
     executor = RayExecutor(TrainingRank, (loop, config, store, allocation.gpus_per_worker), allocation, name)
     executor.check_alive()
     with _placed(executor, allocation, name) as ranks:
-        loaded = _join(executor, [rank.loading for rank in ranks])
+        loaded = _join(executor, [rank.loading for rank in ranks], _START_SECONDS)
         if isinstance(loaded, Lost):
             return loaded.why
         opened = _join(executor, [executor.submit(ranks[0], "open_group", len(ranks))])
@@ -115,10 +121,14 @@ def _placed(executor: RayExecutor, allocation: WorkerAllocation, name: str) -> I
     group = placement_group([bundle] * allocation.workers, strategy="PACK")
     try:
         clock = current_clock()
-        end = clock.monotonic() + _PLACE_SECONDS
+        begin = clock.monotonic()
+        waits = f"training {name} waits for room for {allocation.workers} workers at once"
         while not group.wait(_POLL_SECONDS):
             executor.check_alive()
-            if clock.monotonic() >= end:
+            if waits and clock.monotonic() >= begin + _QUIET_SECONDS:
+                log.warning("%s: %s", waits, executor.shortage())
+                waits = ""
+            if clock.monotonic() >= begin + _START_SECONDS:
                 raise RunError(
                     f"training {name}: no room for {allocation.workers} workers at once: {executor.shortage()}"
                 )
@@ -130,16 +140,21 @@ def _placed(executor: RayExecutor, allocation: WorkerAllocation, name: str) -> I
             for rank in ranks:
                 executor.kill(rank)
     finally:
-        remove_placement_group(group)
+        with suppress(Exception):
+            remove_placement_group(group)
 
 
-def _join(executor: RayExecutor, calls: list[Any]) -> list[Any] | Lost:
+def _join(executor: RayExecutor, calls: list[Any], limit: float = float("inf")) -> list[Any] | Lost:
     """Waits for calls of ranks: what they returned, or the loss of one.
 
-    Raises what the loop raised. Where a rank fails, one that was lost may be the cause: it is waited for a little.
+    Where a rank fails, one that was lost may be the cause: it is waited for a little.
+
+    Raises:
+        RunError: What the loop raised, or not all calls ended in ``limit`` seconds.
+        JobError: What the loop raised.
     """
-    clock, returned, end = current_clock(), dict.fromkeys(calls), float("inf")
-    failed: Failure | BrokenGroup | None = None
+    clock, returned = current_clock(), dict.fromkeys(calls)
+    end, failed = clock.monotonic() + limit, None
     waiting = list(calls)
     while waiting and clock.monotonic() < end:
         ended = executor.wait(waiting, _POLL_SECONDS)
@@ -151,13 +166,17 @@ def _join(executor: RayExecutor, calls: list[Any]) -> list[Any] | Lost:
             if isinstance(outcome, Lost):
                 return outcome
             problem = outcome if isinstance(outcome, Failure) else outcome.value
-            if isinstance(problem, Failure | BrokenGroup):
-                failed = problem if failed is None or isinstance(problem, Failure) else failed
+            if isinstance(problem, Failure) or (isinstance(problem, BrokenGroup) and failed is None):
+                failed = problem
                 end = min(end, clock.monotonic() + _CAUSE_SECONDS)
             returned[call] = problem
     if isinstance(failed, Failure):
         raise failed.error()
-    return Lost(failed.line) if failed is not None else list(returned.values())
+    if failed is not None:
+        return Lost(failed.line)
+    if waiting:
+        raise RunError(f"{len(waiting)} of {len(calls)} workers did not start in {limit:.0f} s: {executor.shortage()}")
+    return list(returned.values())
 
 
 @dataclass(frozen=True)
@@ -188,16 +207,16 @@ class TrainingRank:
         if world_size == 1:
             return "", 0
         host = ray.util.get_node_ip_address()
-        store = TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False)
+        store = TCPStore(host, 0, world_size, is_master=True, wait_for_workers=False, timeout=_GROUP_LIMIT)
         self._meeting = store
         return host, store.port
 
     def run(self, seat: Seat) -> BrokenGroup | None:
         """Runs the loop to its end; rank 0 writes the result."""
         device = torch.device("cuda", 0) if self._gpus else torch.device("cpu")
-        if seat.world_size > 1:
-            self._meet(seat)
         try:
+            if seat.world_size > 1:
+                self._meet(seat, device)
             result = self._loop(_RankContext(seat, device, self._store), self._config)
         except Exception as error:
             if seat.world_size > 1 and not isinstance(error, BarycenterError) and _is_broken_group(error):
@@ -207,11 +226,18 @@ class TrainingRank:
             self._store.finish(result)
         return None
 
-    def _meet(self, seat: Seat) -> None:
+    def _meet(self, seat: Seat, device: torch.device) -> None:
         """Joins the process group; NCCL takes one rank a GPU only."""
-        store = self._meeting or TCPStore(*seat.address, seat.world_size, is_master=False)
-        backend = "nccl" if self._gpus >= 1 else "gloo"
-        torch.distributed.init_process_group(backend, store=store, rank=seat.rank, world_size=seat.world_size)
+        store = self._meeting or TCPStore(*seat.address, seat.world_size, is_master=False, timeout=_GROUP_LIMIT)
+        nccl = self._gpus >= 1
+        torch.distributed.init_process_group(
+            "nccl" if nccl else "gloo",
+            store=store,
+            rank=seat.rank,
+            world_size=seat.world_size,
+            timeout=_GROUP_LIMIT,
+            device_id=device if nccl else None,
+        )
 
 
 def _is_broken_group(error: Exception) -> bool:

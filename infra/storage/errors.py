@@ -75,6 +75,11 @@ def is_transient(error: BaseException, handled: BaseException | None = None) -> 
     )
 
 
+def is_unanswered(error: BaseException, handled: BaseException | None = None) -> bool:
+    """Whether a request failed without any answer, so that it may still be carried out, as late as it likes."""
+    return _s3_code(error, handled) is None and is_transient(error, handled)
+
+
 def _is_wire_fault(error: BaseException) -> bool:
     names = {base.__module__.partition(".")[0] + "." + base.__name__ for base in type(error).__mro__}
     return not names.isdisjoint(_WIRE_FAULTS)

@@ -115,6 +115,8 @@ class Disk:
 class LocalStore:
     """The operations of :class:`barycenter.infra.storage.storage.Storage` under one local folder."""
 
+    unanswered_deletions = 0
+
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root, self._disk = root, disk or Disk()
         self._lasting: set[Path] = set()
@@ -192,7 +194,7 @@ class LocalStore:
         """Whether a link that was refused is there all the same: NFS asks again when an answer is lost."""
         with suppress(FileNotFoundError):
             ours, theirs = self._disk.stat(temporary), self._disk.stat(target)
-            return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+            return ours.st_nlink > 1 and (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
         return False
 
     def replace(self, path: str, data: bytes, before: bytes | None) -> bool:
@@ -255,9 +257,11 @@ class LocalStore:
         inside = folder != self._root and folder.is_relative_to(self._root)
         if inside:
             self._make_folder(folder.parent)
-        for above in (folder.parent,) if inside else (folder.parent.parent, folder.parent):
-            with suppress(PermissionError):  # of a folder above the output that lets nobody list it
-                self._disk.sync_folder(above)
+            self._disk.sync_folder(folder.parent)
+        else:
+            for above in (folder.parent.parent, folder.parent):
+                with suppress(OSError):  # above the output folders may be of any kind, and let nobody list them
+                    self._disk.sync_folder(above)
         self._lasting.add(folder)
 
     def _prune(self, folder: Path) -> None:

@@ -1,8 +1,9 @@
 """Objects behind fsspec: S3 request by request, any other protocol through fsspec's common calls."""
 
 import io
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import islice
@@ -12,6 +13,7 @@ from barycenter.infra.storage.errors import (
     MissingFileError,
     full_disk_errors,
     is_failed_precondition,
+    is_unanswered,
     retrying,
     storage_errors,
 )
@@ -30,6 +32,7 @@ class RemoteStore:
         self._base = base.strip("/")
         self._scheme = f"{self._protocol}://"
         self._endpoint_url = endpoint_url
+        self.unanswered_deletions = 0
 
     @property
     def _fs(self) -> Any:
@@ -141,9 +144,21 @@ class RemoteStore:
         for path in paths:
             with storage_errors(self.uri(path)):
                 try:
-                    retrying(lambda path=path: self._fs.rm_file(self._full(path)))  # type: ignore[misc]
+                    self._delete(lambda path=path: self._fs.rm_file(self._full(path)))  # type: ignore[misc]
                 except FileNotFoundError:
                     continue
+
+    def _delete(self, request: Callable[[], Any]) -> Any:
+        handled = sys.exc_info()[1]
+
+        def attempt() -> Any:
+            try:
+                return request()
+            except Exception as error:
+                self.unanswered_deletions += is_unanswered(error, handled)
+                raise
+
+        return retrying(attempt)
 
     def abandon_uploads(self) -> int:
         """Gives up unfinished multipart uploads; how many there were."""
@@ -256,7 +271,8 @@ class S3Store(RemoteStore):
         with storage_errors(self.uri("")):
             rest = iter(paths)
             while objects := [{"Key": self._key(path)} for path in islice(rest, 1000)]:
-                answer = self._call("delete_objects", Delete={"Objects": objects, "Quiet": True})
+                request: dict[str, Any] = {"Bucket": self._bucket, "Delete": {"Objects": objects, "Quiet": True}}
+                answer = self._delete(partial(self._fs.call_s3, "delete_objects", **request))
                 if failed := answer.get("Errors"):
                     raise PermissionError(f"{len(failed)} objects were not deleted")
 

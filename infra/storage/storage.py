@@ -81,6 +81,11 @@ class Storage:
         """Whether names that differ in case alone are one file, as on most disks of macOS and Windows."""
         return self._store.is_case_insensitive()
 
+    @property
+    def unanswered_deletions(self) -> int:
+        """How many requests to delete got no answer, so that they may still come; none on a disk."""
+        return self._store.unanswered_deletions
+
     def uri(self, path: str = "") -> str:
         """Absolute local path or URI of ``path``, for messages and other libraries."""
         return self._store.uri(_checked(path))

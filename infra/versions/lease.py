@@ -102,6 +102,7 @@ class Lease:
         self._storage, self._term, self.previous = storage, term, previous
         self._lock = threading.Lock()
         self._lost = False
+        self._unanswered = storage.unanswered_deletions
 
     @property
     def number(self) -> int:
@@ -137,7 +138,14 @@ class Lease:
             )
 
     def release(self) -> None:
-        """Lets the next process write."""
+        """Lets the next process write; where a deletion may still come, once this one counts as gone."""
+        if self._term.deletes and self._storage.unanswered_deletions > self._unanswered:
+            log.warning(
+                "%s: a deletion got no answer and may still come; whoever is next here waits for %.0f minutes",
+                self._storage.uri(),
+                COLLECTOR_PATIENCE * TERM_SECONDS / 60,
+            )
+            return
         with self._lock:
             self._extend(replace(self._term, released=True))
 
@@ -196,7 +204,7 @@ def acquire(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: boo
         RunError: The storage makes a file although there is one, so that nothing keeps two writers apart.
     """
     holder = current_clock().token(8)
-    watch = _Watch(storage.uri(), busy)
+    watch = _Watch(storage, busy)
     while True:
         newest = newest_term(storage)
         if newest is not None and not newest.released and not watch.has_given_up(newest):
@@ -224,7 +232,7 @@ def acquire(storage: Storage, purpose: str, *, busy: Busy = "wait", deletes: boo
 
 def wait_while_deleting(storage: Storage) -> None:
     """Waits as long as the output is held by a process that deletes files."""
-    watch = _Watch(storage.uri(), "wait")
+    watch = _Watch(storage, "wait")
     while (newest := newest_term(storage)) is not None and newest.deletes and not newest.released:
         if watch.has_given_up(newest):
             return
@@ -234,20 +242,24 @@ def wait_while_deleting(storage: Storage) -> None:
 class _Watch:
     """Watches the holder of an output on this process's own clock."""
 
-    def __init__(self, uri: str, busy: Busy) -> None:
-        self._uri, self._busy = uri, busy
+    def __init__(self, storage: Storage, busy: Busy) -> None:
+        self._uri, self._local, self._busy = storage.uri(), storage.is_local, busy
         self._seen: Term | None = None
         self._since = 0.0
         self._changes = 0
         self._said_at: float | None = None
 
     def has_given_up(self, newest: Term) -> bool:
-        """Whether the holder's process is known to have ended, or no new term came for too long."""
+        """Whether the holder's process is known to have ended, or no new term came for too long.
+
+        A deletion that an ended process sent over the network may still come.
+        """
         now = current_clock().monotonic()
         if newest != self._seen:
             self._seen, self._since, self._changes = newest, now, self._changes + 1
         patience = TERM_SECONDS * (COLLECTOR_PATIENCE if newest.deletes else 1)
-        return now - self._since >= patience or process_lives(newest.process) is False
+        at_once = self._local or not newest.deletes
+        return now - self._since >= patience or (at_once and process_lives(newest.process) is False)
 
     def wait(self, newest: Term) -> None:
         """Waits a moment for the holder, or raises ``BusyError`` once it is known to live."""

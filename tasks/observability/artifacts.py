@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pyarrow as pa
 from prefect.artifacts import (
     create_link_artifact,
@@ -52,10 +53,12 @@ class _Courtesy:
             return None
         try:
             return show()
-        except Exception as error:  # noqa: BLE001 - see above
+        except httpx.TransportError as error:
             self._silent_until = current_clock().monotonic() + _SILENT_SECONDS
-            log.warning("Prefect did not take an artifact or event, the next is sent in a minute: %s", error)
-            return None
+            log.warning("the Prefect server does not answer, artifacts are sent again in a minute: %s", error)
+        except Exception as error:  # noqa: BLE001 - see above
+            log.warning("Prefect did not take an artifact or event: %s", error)
+        return None
 
 
 _courtesy = _Courtesy()

@@ -172,7 +172,13 @@ class SimulatedDisk(Disk):
     def stat(self, path: Path) -> os.stat_result:
         self._step("stat", str(path))
         inode = self._inode(str(path))
-        known = {"st_dev": 1, "st_ino": inode.number, "st_mtime_ns": inode.number, "st_size": len(inode.data)}
+        known = {
+            "st_dev": 1,
+            "st_nlink": 2,
+            "st_ino": inode.number,
+            "st_mtime_ns": inode.number,
+            "st_size": len(inode.data),
+        }
         return cast(os.stat_result, SimpleNamespace(**known))
 
     def is_file(self, path: Path) -> bool:

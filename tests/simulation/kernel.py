@@ -119,6 +119,7 @@ class Kernel:
         self.tick = tick
         self._chooser = chooser
         self._threads: list[Thread] = []
+        self.struck: list[str] = []
         self._timers: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = itertools.count()
         self._stopping = False
@@ -182,7 +183,7 @@ class Kernel:
         self._check_alive(thread)
         thread.count += 1
         if self._chooser.dies_waiting(thread):
-            self.kill(thread.process)
+            self.strike(thread.process)
         self._block(thread, self.now + seconds, condition)
         thread.process.saw("woke")
 
@@ -194,6 +195,11 @@ class Kernel:
         """Ends a process between two of its operations."""
         self.end(process)
         self._check_alive(self.current)
+
+    def strike(self, process: Process) -> None:
+        """As :meth:`kill`, by chance."""
+        self.struck.append(process.name)
+        self.kill(process)
 
     def end(self, process: Process) -> None:
         """As :meth:`kill`, from outside of any thread."""
@@ -229,7 +235,7 @@ class Kernel:
             thread.process.frozen_until = self.now + action[1]
             self._block(thread, 0.0, None)
         elif kind == "kill":
-            self.kill(thread.process)
+            self.strike(thread.process)
         elif kind == "kill_sent":
             return str(kind)
         elif kind in self.on_event:

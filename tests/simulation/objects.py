@@ -68,7 +68,7 @@ class SimulatedBucket:
             after = process.random.uniform(0, process.random.choice((8.0, LATEST_SECONDS)))
             self._kernel.at(self._kernel.now + after, lambda: self._late(process, request, arguments))
             if fault == "kill_sent":
-                self._kernel.kill(process)
+                self._kernel.strike(process)
         raise _fault(fault, method)
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None) -> bytes:

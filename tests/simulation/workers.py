@@ -55,6 +55,7 @@ class SimulatedExecutor:
         self._driver.at_end.append(self._orphan)
 
     def start(self) -> StartedWorker:
+        self._kernel.check_alive()
         name = f"{self._driver.name}.worker{next(self._driver.children)}"
         worker = _Worker(Process(name, self._seed, self._driver.offset))
         self._all.append(worker.process)
@@ -65,6 +66,7 @@ class SimulatedExecutor:
         return StartedWorker(name, worker, loading)
 
     def submit(self, worker: StartedWorker, method: str, *args: Any) -> Call:
+        self._kernel.check_alive()
         call = Call(getattr(worker.handle.object, method), args)
         if worker.handle.process.alive:
             worker.handle.calls.append(call)

@@ -10,6 +10,7 @@ import pytest
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.clock import current_clock, use_clock
+from barycenter.infra.storage import Storage
 from barycenter.infra.storage.errors import (
     RETRY_SECONDS,
     MissingFileError,
@@ -19,6 +20,7 @@ from barycenter.infra.storage.errors import (
     retrying,
     storage_errors,
 )
+from barycenter.infra.storage.remote import S3Store
 from tests.infra.simulation import SimulatedClock
 
 URI = "s3://data/out/manifest.json"
@@ -272,3 +274,26 @@ def test_the_first_line_of_an_error():
     assert first_line(ValueError()) == "ValueError"
     assert first_line(ValueError("x" * 300)) == "x" * 200
     assert first_line(ValueError("x" * 300), None) == "x" * 300
+
+
+def test_deletions_that_got_no_answer_are_counted():
+    """They may still be carried out; what was answered, even by a refusal, will not come again."""
+    answers = [botocore.exceptions.ReadTimeoutError(endpoint_url="http://s3"), answer("SlowDown", 503), {}]
+
+    class Bucket:
+        def call_s3(self, method, **request):
+            assert method == "delete_objects"
+            given = answers.pop(0)
+            if isinstance(given, Exception):
+                raise given
+            return given
+
+    class Store(S3Store):
+        _fs = Bucket()
+
+    store = Store("s3://bucket/out", None)
+    with use_clock(SimulatedClock()):
+        store.remove(["a"])
+    assert store.unanswered_deletions == 1
+    assert answers == []
+    assert Storage("/tmp").unanswered_deletions == 0

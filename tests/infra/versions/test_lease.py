@@ -178,6 +178,32 @@ def test_a_killed_process_of_this_machine_is_given_up_at_once(tmp_path):
         process.wait()
 
 
+def test_a_killed_process_that_deletes_on_a_remote_storage_is_waited_for(tmp_path, monkeypatch):
+    """What it sent last may still come."""
+    monkeypatch.setattr(Storage, "is_local", False)
+    monkeypatch.setattr(leases, "process_lives", lambda process: False)
+    for deletes, patience in ((False, 0), (True, COLLECTOR_PATIENCE * TERM_SECONDS)):
+        storage, clock = Storage(str(tmp_path / str(deletes))), SimulatedClock()
+        with use_clock(clock):
+            acquire(storage, "killed", deletes=deletes)
+            begin = clock.now
+            acquire(storage, "next")
+        assert patience <= clock.now - begin < patience + TERM_SECONDS
+
+
+@pytest.mark.parametrize("deletes", [True, False])
+def test_an_output_stays_held_where_a_deletion_may_still_come(tmp_path, monkeypatch, deletes, caplog):
+    storage, unanswered = Storage(str(tmp_path)), [1]
+    monkeypatch.setattr(Storage, "unanswered_deletions", property(lambda _: unanswered[0]))
+    with hold(storage, "before", deletes=True):
+        pass
+    assert newest_term(storage).released, "what was sent before it was held"
+    with hold(storage, "gc", deletes=deletes):
+        unanswered[0] += 1
+    assert newest_term(storage).released != deletes
+    assert ("whoever is next here waits for 10 minutes" in caplog.text) == deletes
+
+
 def test_of_many_at_once_one_at_a_time_holds(storage):
     inside, most, order = [], [], threading.Lock()
 

@@ -1,5 +1,6 @@
 """What is shown in Prefect while its server is away."""
 
+import httpx
 import pytest
 
 from barycenter.infra.clock import use_clock
@@ -18,7 +19,7 @@ def server(monkeypatch):
         def create(self, share, key, description):
             self.asked.append(("create", key, share))
             if not self.back:
-                raise ConnectionError("refused")
+                raise httpx.ConnectError("refused")
             return key
 
         def update(self, key, progress):
@@ -42,7 +43,7 @@ def test_a_server_that_does_not_answer_is_asked_again_in_a_minute(server, caplog
         first.show(2, 4)
         assert len(server.asked) == 1
         assert [record.message for record in caplog.records] == [
-            "Prefect did not take an artifact or event, the next is sent in a minute: refused"
+            "the Prefect server does not answer, artifacts are sent again in a minute: refused"
         ]
         clock.sleep(20)
         server.back = True
@@ -62,3 +63,14 @@ def test_what_comes_once_a_run_is_sent_although_the_server_was_away(server):
         server.back = True
         ProgressArtifact("fit").show(1, 4)
     assert len(server.asked) == 2
+
+
+def test_an_artifact_that_is_refused_holds_no_other_back(caplog):
+    courtesy = artifacts._Courtesy()
+
+    def refuse():
+        raise ValueError("too large")
+
+    assert courtesy(refuse) is None
+    assert courtesy(lambda: "taken") == "taken"
+    assert [record.message for record in caplog.records] == ["Prefect did not take an artifact or event: too large"]
