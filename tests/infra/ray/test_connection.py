@@ -3,6 +3,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import ray
@@ -42,6 +43,14 @@ def test_a_split_uses_the_machines_and_places_every_worker(nodes, asked, plan):
     got = machine(*nodes).allocate_workers(**asked)
     assert got == plan
     assert sum(Node(*node).holds(got.cpus, got.gpus_per_worker) for node in nodes) >= got.workers
+
+
+def test_ranks_are_no_more_than_run_at_once():
+    """Other workers than these may take turns at the GPUs."""
+    four = machine((16, 2))
+    assert four.allocate_workers(workers=4).workers == 4
+    assert four.allocate_ranks(workers=4) == replace(four.allocate_workers(workers=4), workers=2)
+    assert machine((2, 0)).allocate_ranks(workers=4) == machine((2, 0)).allocate_workers(workers=4)
 
 
 def test_workers_are_placed_on_unequal_nodes():
