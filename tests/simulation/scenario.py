@@ -279,7 +279,7 @@ def _check_rerun(world: World, storage: Storage, job: TinyJob) -> None:
 def allowed(job: TinyJob, shard: int, innocent: int = 0) -> list[bytes]:
     """What the embedding file of a shard may hold, where so many innocent rows may have been given up, too.
 
-    A row whose worker is killed each time that it is tried alone cannot be told from a guilty one.
+    A row whose worker is killed each time that it is tried alone looks like a guilty one.
     """
     guilty = [row for of, row in job.poisoned if of == shard]
     others = [row for row in range(ROWS) if row not in guilty]

@@ -49,7 +49,7 @@ def test_a_killed_writers_claim_is_taken_away(linkless, tmp_path, monkeypatch):
 
 
 def test_a_link_whose_answer_is_lost_is_ones_own(tmp_path, monkeypatch):
-    """As NFS does: the server has made the link, the client asks again and is told that the name is taken."""
+    """As NFS does: the server has made the link, the client asks again and reads that the name is taken."""
     link, asked = Path.hardlink_to, []
 
     def ask_twice(self, target):
