@@ -3,13 +3,14 @@
 A node is killed in `tests/infra/dispatch/test_machines.py`, an S3 server in `test_s3.py`; `make chaos` kills at random.
 """
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import ray
@@ -29,14 +30,28 @@ from tests.flows.corpora import (
 
 ROWS = 200
 PLAIN = """
-import sys
+import json, os, sys, traceback
 from barycenter.infra.job.loader import load_job
 from barycenter.tasks.pipeline import run_job
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.run.workers import THIS_PROCESS
 
-with held(load_job(sys.argv[1])) as run:
-    run_job(run, THIS_PROCESS)
+def run(number, path):
+    os.dup2(os.open(f"{path}.{number}.log", os.O_CREAT | os.O_WRONLY | os.O_TRUNC), 2)
+    try:
+        with held(load_job(path)) as prepared:
+            run_job(prepared, THIS_PROCESS)
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+processes = []
+for number, path in enumerate(sys.argv[1:]):  # forked, so that the imports are paid for once
+    if not (process := os.fork()):
+        os._exit(run(number, path))
+    processes.append(process)
+print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) for process in processes]))
 """
 
 
@@ -67,12 +82,12 @@ def server(tmp_path_factory):
 
 def run_all(*paths):
     """Runs jobs side by side, each in a process of its own without Ray and Prefect: what they said, and exit codes."""
-    runs = [
-        subprocess.Popen([sys.executable, "-c", PLAIN, str(path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        for path in paths
+    script = [sys.executable, "-c", PLAIN, *map(str, paths)]
+    codes = json.loads(subprocess.run(script, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+    return [
+        (Path(f"{path}.{number}.log").read_text(), code)
+        for number, (path, code) in enumerate(zip(paths, codes, strict=True))
     ]
-    with ThreadPoolExecutor(len(runs)) as pool:
-        return list(pool.map(lambda run: (run.communicate()[1], run.returncode), runs))
 
 
 @pytest.mark.usefixtures("ray_session")

@@ -83,7 +83,7 @@ class Outputs:
     def rerun(self, before: dict[str, Any], after: dict[str, Any], refit: bool) -> tuple[Result, Result, Result]:
         """One job after another in one output, without and with a refit, and the second alone in an empty one.
 
-        All with the same plan. Without ``refit`` the first of them serves as the second.
+        All with the same plan. Without ``refit``, or where nothing was kept, the first of them serves as the second.
         """
         base = self._place("base", before)
         self._lend(before, after)
@@ -93,7 +93,7 @@ class Outputs:
         for folder in (again, refitted, fresh):
             shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, again)
-        run_job(_into(after, again))
+        refit &= run_job(_into(after, again))["alignment"]["kept"]
         for folder, source in ((refitted, base), (fresh, None)) if refit else ((fresh, None),):
             if source is not None:
                 shutil.copytree(source, folder)
