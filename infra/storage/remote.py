@@ -283,6 +283,7 @@ class S3Store(RemoteStore):
         with storage_errors(self.uri("")):
             for page in self._pages("list_multipart_uploads", f"{self._folder}/" if self._folder else "", marks):
                 for upload in page.get("Uploads", ()):
-                    self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
+                    with suppress(FileNotFoundError):  # completed or given up by now, perhaps by a request of ours
+                        self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
                     count += 1
         return count

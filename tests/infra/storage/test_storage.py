@@ -267,6 +267,27 @@ def test_unfinished_multipart_uploads_are_given_up(s3_bucket, s3_server):
     assert storage.abandon_uploads() == 0
 
 
+def test_an_upload_that_is_given_up_already_is_no_error(s3_bucket, s3_server, monkeypatch):
+    """The first request was carried out and its answer lost; the server knows no such upload when it is asked again."""
+    storage = Storage(f"s3://{s3_bucket}/out", s3_server)
+    storage._store._call("create_multipart_upload", Key="out/half")
+    storage._store._call("create_multipart_upload", Key="out/other")
+    fs = storage._store._fs
+    original, calls = fs.call_s3, []
+
+    def lose_the_first_answer(method, **arguments):
+        answer = original(method, **arguments)
+        calls.append(method)
+        if method == "abort_multipart_upload" and calls.count(method) == 1:
+            raise ConnectionResetError
+        return answer
+
+    monkeypatch.setattr(fs, "call_s3", lose_the_first_answer)
+    assert storage.abandon_uploads() == 2
+    assert calls.count("abort_multipart_upload") == 2
+    assert storage.abandon_uploads() == 0
+
+
 def test_a_flaky_server_is_retried_without_loss(s3_bucket, s3_server):
     from moto.server import DomainDispatcherApplication, create_backend_app
 
