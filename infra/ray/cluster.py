@@ -1,5 +1,6 @@
 """The machines of a Ray cluster, and how many workers of which size fit on them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import TYPE_CHECKING, Any, Literal
@@ -85,7 +86,7 @@ class Cluster:
     ) -> WorkerAllocation:
         """As :meth:`allocate_workers`, for workers that must all run at once: no more than fit on the nodes."""
         allocation = self.allocate_workers(workers, threads, gpus)
-        fitting = sum(node.holds(allocation.cpus, allocation.gpus_per_worker) for node in self.nodes)
+        fitting = _room(self.nodes, allocation.cpus, allocation.gpus_per_worker)
         return replace(allocation, workers=max(1, min(allocation.workers, fitting)))
 
     def executor(
@@ -125,6 +126,11 @@ class Cluster:
         return float(gpus)
 
 
+def _room(nodes: Sequence[Node], cpus: float, gpus: float) -> int:
+    """How many workers of that size fit on the nodes at once."""
+    return sum(node.holds(cpus, gpus) for node in nodes)
+
+
 def _auto_threads(nodes: list[Node], workers: int | Literal["auto"], share: float) -> int:
     smallest = min(node.cpus for node in nodes)
     if share:
@@ -136,7 +142,7 @@ def _auto_threads(nodes: list[Node], workers: int | Literal["auto"], share: floa
 
 
 def _auto_workers(nodes: list[Node], threads: int, share: float, rows: int | None) -> int:
-    fitting = sum(node.holds(threads, share) for node in nodes)
+    fitting = _room(nodes, threads, share)
     by_gpu = sum(int(node.gpus / share + 1e-6) for node in nodes) if share else 1
     worth = fitting + by_gpu if rows is None else max(1, ceil(rows / _ROWS_WORTH_A_WORKER))
     return min(max(fitting, by_gpu), worth)
@@ -149,6 +155,6 @@ def _cpu_reservation(nodes: list[Node], workers: int, threads: int, share: float
     wanted = min(workers, room)
     for size in sorted((size for size in sizes if size <= threads), reverse=True):
         cpus = float(int(size)) if size >= 1 and size == int(size) else int(size * 1000) / 1000
-        if cpus > 0 and sum(node.holds(cpus, share) for node in nodes) >= wanted:
+        if cpus > 0 and _room(nodes, cpus, share) >= wanted:
             return cpus
     return 0.001

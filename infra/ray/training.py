@@ -76,11 +76,11 @@ def train(
         JobError: The loop found the job wrong.
     """
     store = CheckpointStore(storage, folder)
-    lost, reached = 0, -1
-    while (done := store.done()) is None:
+    lost, reached, done = 0, -1, store.done()
+    while done is None:
         problem = _attempt(loop, config, allocation, store, name)
-        if problem is None and store.done() is not None:
-            continue
+        if (done := store.done()) is not None:
+            break
         problem = problem or f"their result is not seen at {storage.uri(folder)}"
         step = store.step()
         lost = lost + 1 if step <= reached or lost == 0 else 1

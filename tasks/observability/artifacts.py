@@ -72,22 +72,23 @@ class ProgressArtifact:
         self._id: UUID | None = None
         self._last_share = -1.0
         self._next = 0.0
-        self._in_flow = FlowRunContext.get() is not None
+        self._refused = FlowRunContext.get() is None
 
     def show(self, done: int, total: int, *, at_once: bool = False) -> None:
         """Reports how much is done; a server that does not answer never fails the stage."""
         share = 100.0 * done / total if total else 100.0
         now = current_clock().monotonic()
-        if not self._in_flow or _courtesy.silent or share == self._last_share or (now < self._next and not at_once):
+        if self._refused or _courtesy.silent or share == self._last_share or (now < self._next and not at_once):
             return
         self._next, self._last_share = now + _PROGRESS_EVERY, share
         if self._id is None:
             key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
             description = f"{self._stage}, {total:,} rows"
-            self._id = _courtesy(lambda: create_progress_artifact(share, key=key, description=description))
+            sent = self._id = _courtesy(lambda: create_progress_artifact(share, key=key, description=description))
         else:
             artifact = self._id
-            _courtesy(lambda: update_progress_artifact(artifact, progress=share))
+            sent = _courtesy(lambda: update_progress_artifact(artifact, progress=share))
+        self._refused = sent is None and not _courtesy.silent
 
 
 def show_results(run: Run, manifest: Manifest, report: str) -> None:

@@ -24,6 +24,7 @@ def server(monkeypatch):
 
         def update(self, key, progress):
             self.asked.append(("update", key, progress))
+            return key
 
     server = Server()
     monkeypatch.setattr(artifacts, "_courtesy", artifacts._Courtesy())
@@ -74,3 +75,17 @@ def test_an_artifact_that_is_refused_holds_no_other_back(caplog):
     assert courtesy(refuse) is None
     assert courtesy(lambda: "taken") == "taken"
     assert [record.message for record in caplog.records] == ["Prefect did not take an artifact or event: too large"]
+
+
+def test_a_bar_that_is_refused_is_not_tried_again(server, monkeypatch, caplog):
+    def refuse(*_args, **_options):
+        raise ValueError("no such key")
+
+    monkeypatch.setattr(artifacts, "create_progress_artifact", refuse)
+    clock = SimulatedClock()
+    with use_clock(clock):
+        bar = ProgressArtifact("fit")
+        for done in range(1, 4):
+            bar.show(done, 4)
+            clock.sleep(10)
+    assert [record.message for record in caplog.records] == ["Prefect did not take an artifact or event: no such key"]
