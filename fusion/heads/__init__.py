@@ -1,7 +1,7 @@
 """Models trained on fused features, as scikit-learn estimators.
 
 Start with :class:`LinearHead`; :class:`NeuralHead` begins as one and may read the aligned inputs beside the fused
-vectors. It needs torch, which is imported when it is asked for.
+vectors. Either is imported, with scikit-learn or torch, when it is first asked for.
 
 >>> import numpy as np
 >>> from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -15,18 +15,21 @@ vectors. It needs torch, which is imported when it is asked for.
 True
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.serialization import load_header
 
 if TYPE_CHECKING:
+    from barycenter.fusion.heads.linear import LinearHead
     from barycenter.fusion.heads.neural import NeuralHead
 
     Head = LinearHead | NeuralHead
 
 __all__ = ["LinearHead", "NeuralHead", "load"]
+
+_HOMES = {"LinearHead": "linear", "NeuralHead": "neural"}
 
 
 def load(folder: str | Path) -> "Head":
@@ -35,6 +38,8 @@ def load(folder: str | Path) -> "Head":
     Raises:
         ValueError: If the folder holds no head.
     """
+    from barycenter.fusion.heads.linear import LinearHead
+
     if load_header(folder, "head").get("format") == LinearHead.FORMAT:
         return LinearHead.load(folder)
     from barycenter.fusion.heads.neural import NeuralHead
@@ -43,8 +48,6 @@ def load(folder: str | Path) -> "Head":
 
 
 def __getattr__(name: str) -> Any:
-    if name != "NeuralHead":
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from barycenter.fusion.heads.neural import NeuralHead
-
-    return NeuralHead
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from barycenter.fusion.alignment import FeatureAlignment
 from barycenter.fusion.heads.labels import Reading
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data.rows import RowReader, Rows, regroup
+
+if TYPE_CHECKING:
+    from barycenter.fusion.alignment import FeatureAlignment  # imports scikit-learn
 
 _UPDATE_ROWS = 16_384
 
@@ -58,7 +60,7 @@ class InputMoments:
 class FeatureMoments:
     """Moments of the features that an alignment makes of the inputs."""
 
-    alignment: FeatureAlignment
+    alignment: "FeatureAlignment"
 
     def columns(self) -> tuple[str, ...]:
         """See :class:`Reduction`."""

@@ -27,7 +27,6 @@ from tests.flows.corpora import (
     output,
     read_features,
     run_here,
-    run_on_ray,
     run_pipeline,
     text_and_vector_job,
     text_and_vector_rows,
@@ -310,21 +309,6 @@ def test_too_many_bad_inputs_stop_before_the_commit(flawed, tmp_path):
     report = run_here(job | {"limits": {"max_bad_fraction": 0.5}})
     assert report["speed"]["embed text"]["rows"] == 0
     assert report["rows"]["written"] == 35
-
-
-@pytest.mark.usefixtures("ray_session")
-def test_the_worker_count_changes_no_byte(tmp_path):
-    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(120))
-    contents = []
-    for workers in (1, 2):
-        ray = {"workers": workers, "threads_per_worker": 1}
-        job = text_and_vector_job(corpus, tmp_path / f"out{workers}", "workers", ray=ray)
-        report = run_on_ray(job)
-        assert report["speed"]["embed text"]["workers"] == workers
-        files = sorted(Path(job["output"]["path"]).glob("features/**/*.parquet"))
-        contents.append({str(path.relative_to(job["output"]["path"])): path.read_bytes() for path in files})
-    assert contents[0]
-    assert contents[0] == contents[1]
 
 
 def test_a_corpus_without_a_key_column_gets_keys(tmp_path):

@@ -81,7 +81,7 @@ class Outputs:
         return data
 
     def rerun(self, before: dict[str, Any], after: dict[str, Any], refit: bool) -> tuple[Result, Result, Result]:
-        """One job after another in one output, without and with a refit, and the second alone in an empty one.
+        """One job after another in one output, then again with a refit, and the second alone in an empty one.
 
         All with the same plan. Without ``refit``, or where nothing was kept, the first of them serves as the second.
         """
@@ -89,18 +89,18 @@ class Outputs:
         self._lend(before, after)
         if not (base / "report").exists():
             run_job(_into(before, base))
-        again, refitted, fresh = (self._folder / name for name in ("again", "refitted", "fresh"))
-        for folder in (again, refitted, fresh):
+        again, fresh = self._folder / "again", self._folder / "fresh"
+        for folder in (again, fresh):
             shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(base, again)
-        refit &= run_job(_into(after, again))["alignment"]["kept"]
-        for folder, source in ((refitted, base), (fresh, None)) if refit else ((fresh, None),):
-            if source is not None:
-                shutil.copytree(source, folder)
-            folder.mkdir(exist_ok=True)
-            shutil.copy(again / "plan.json", folder / "plan.json")
-            run_job(_into(after, folder), refit=source is not None)
-        return Result.of(again), Result.of(refitted if refit else again), Result.of(fresh)
+        kept = run_job(_into(after, again))["alignment"]["kept"]
+        first = Result.of(again)
+        fresh.mkdir()
+        shutil.copy(again / "plan.json", fresh / "plan.json")
+        run_job(_into(after, fresh))
+        if refit and kept:
+            run_job(_into(after, again), refit=True)
+        return first, Result.of(again), Result.of(fresh)
 
     def _lend(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         if "from" in after["alignment"] and not self._lender.exists():

@@ -78,12 +78,14 @@ def test_a_job_with_learned_parts_runs_in_a_plain_process(job_path, tmp_path):
 
 @pytest.mark.usefixtures("ray_session", "prefect_server")
 def test_the_command_without_ray_writes_the_bytes_of_a_ray_run(job_path, tmp_path):
+    """One worker here, two there."""
     from prefect.settings import PREFECT_API_URL
 
     done = run_script(_COMMAND, job_path, tmp_path / "none", PREFECT_API_URL=PREFECT_API_URL.value())
     assert "ray.address none: one worker, in this process and on its CPUs; not used: ray.workers: 2" in done.stderr
     with connect("local") as cluster:
-        run_job(prepare(load_job(job_path, [f"output.path={tmp_path / 'ray'}"])), cluster)
+        report = run_job(prepare(load_job(job_path, [f"output.path={tmp_path / 'ray'}"])), cluster)
+    assert report["speed"]["embed text"]["workers"] == 2
     assert len(features(tmp_path / "ray")) > 0
     assert features(tmp_path / "none") == features(tmp_path / "ray")
 
