@@ -86,7 +86,7 @@ def embedding(job: TinyJob, shard: int, skip: Sequence[int], mended: bool) -> by
 
 
 def write_features(
-    storage: Storage, folder: str, job: TinyJob, index: int, embeddings: Sequence[bytes]
+    storage: Storage, folder: str, dim: int, index: int, embeddings: Sequence[bytes]
 ) -> tuple[list[FeatureFile], list[str]]:
     """Writes the feature files of a block, and gives its rejects."""
     rejects = []
@@ -96,15 +96,16 @@ def write_features(
             names = [f"{read['encoder']}/{read['shard']}/{row}" for row in range(ROWS)]
             good = [row for row, state in enumerate(read["rows"]) if state == "good"]
             rejects += [f"{names[row]} {read['rows'][row]}" for row in range(ROWS) if row not in good]
-            table = pa.table([[names[row] for row in good], [[float(job.dim)]] * len(good)], schema=SCHEMA)
+            table = pa.table([[names[row] for row in good], [[float(dim)]] * len(good)], schema=SCHEMA)
             writers.write(table, pa.table({"part": pa.array([PARTS[row] for row in good], pa.float64())}))
     return writers.files, rejects
 
 
-def features(job: TinyJob, index: int, embeddings: Sequence[bytes]) -> list[bytes]:
+@lru_cache(maxsize=1024)
+def features(dim: int, index: int, embeddings: tuple[bytes, ...]) -> list[bytes]:
     """What the feature files of a block hold, in order."""
     memory = _Memory()
-    files, _ = write_features(cast(Storage, memory), "", job, index, embeddings)
+    files, _ = write_features(cast(Storage, memory), "", dim, index, embeddings)
     return [memory.streams[file.path].getvalue() for file in files]
 
 
@@ -162,7 +163,7 @@ class FuseWorker:
         index, shards = block
         self._notes.begins(f"fuse {index}")
         there = [self._storage.read(embedding_path(INPUT, self._job.encoder, shard)) for shard in shards]
-        files, rejects = write_features(self._storage, f"features/{self._version}", self._job, index, there)
+        files, rejects = write_features(self._storage, f"features/{self._version}", self._job.dim, index, there)
         written = sum(file.rows for file in files)
         record: dict[str, Any] = {"read": ROWS * len(shards), "written": written, "rejected": len(rejects)}
         record |= {"files": [asdict(file) for file in files], "rejects": []}
