@@ -12,7 +12,7 @@ from typing import Any
 from tests.simulation.kernel import Chooser, Violation
 from tests.simulation.scenario import Scenario, afterwards, history, start
 from tests.simulation.schedule import Action, Actions, Explorer, Replay, shortest
-from tests.simulation.world import World, entered, rare_garbage_collection, simulated
+from tests.simulation.world import World, entered, simulated
 
 Trace = list[tuple[float, str, str, Action | None]]
 
@@ -80,7 +80,7 @@ def explore(first: int, count: int, most_failures: int = 5) -> Tally:
     """Plays seeds one after the other."""
     tally = Tally()
     began = time.perf_counter()
-    with simulated(), rare_garbage_collection():
+    with simulated():
         for seed in range(first, first + count):
             scenario, chooser = Scenario.of(seed), Explorer(seed)
             tally.seeds += 1

@@ -34,7 +34,7 @@ from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write
 from tests.simulation.kernel import Chooser
 from tests.simulation.scenario import Actor, read
 from tests.simulation.schedule import QUIET, Explorer
-from tests.simulation.world import World, entered, rare_garbage_collection, simulated
+from tests.simulation.world import World, entered, simulated
 
 _fit_moments = AlignmentSearch.fit_moments
 ROWS = 40
@@ -148,7 +148,7 @@ def quick() -> Iterator[None]:
 def explore_whole(first: int, count: int) -> dict[str, Any]:
     """Plays seeds; how many steps, what failed."""
     facts: dict[str, Any] = {"schedules": 0, "steps": 0, "failed": {}}
-    with quick(), rare_garbage_collection():
+    with quick():
         for seed in range(first, first + count):
             facts["schedules"] += 1
             try:

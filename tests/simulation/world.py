@@ -1,6 +1,5 @@
 """One simulated world: a storage, processes on it, and an oracle that watches."""
 
-import gc
 import json
 import logging
 import random
@@ -212,14 +211,3 @@ def simulated() -> Iterator[None]:
         logging.disable(logging.CRITICAL)
         stack.callback(logging.disable, disabled)
         yield
-
-
-@contextmanager
-def rare_garbage_collection() -> Iterator[None]:
-    """Looks for circles of objects every hundred thousand of them: most of what a schedule makes goes by itself."""
-    before = gc.get_threshold()
-    gc.set_threshold(100_000, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
