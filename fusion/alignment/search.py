@@ -241,4 +241,8 @@ def labeled_moments(labeled: FoldMoments, others: FoldMoments) -> FoldMoments:
     A head learns from labeled rows only; what fills in for a missing input suits it best when it comes from the same
     rows (2,008 emoji, 168 without a label: 0.2 to 0.4 points in every condition).
     """
-    return labeled if labeled.total.n >= others.total.n else labeled.merge(others)
+    return labeled if _rows(labeled) >= _rows(others) else labeled.merge(others)
+
+
+def _rows(folds: FoldMoments) -> int:
+    return sum(part.n for part in folds.parts)

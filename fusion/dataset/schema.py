@@ -229,15 +229,14 @@ class Manifest:
         Raises:
             RunError: If something that every manifest has is not there.
         """
-        known = {entry.name for entry in fields(cls)} - {"other_keys"}
         try:
             given: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value
                 for name, value in values.items()
-                if name in known
+                if name in _KEYS
             }
             given["files"] = tuple(_file(entry) for entry in values["files"])
-            return cls(**given, other_keys={name: value for name, value in values.items() if name not in known})
+            return cls(**given, other_keys={name: value for name, value in values.items() if name not in _KEYS})
         except (KeyError, TypeError, AttributeError) as error:
             raise RunError(f"not a manifest of fused features: {error}") from error
 
@@ -296,5 +295,8 @@ def partition_scalar(value: str | float | bool | None, kind: str) -> pa.Scalar:
 
 
 def _file(entry: Mapping[str, Any]) -> FeatureFile:
-    known = {column.name for column in fields(FeatureFile)}
-    return FeatureFile(**{name: value for name, value in entry.items() if name in known})
+    return FeatureFile(**{name: value for name, value in entry.items() if name in _FILE_KEYS})
+
+
+_KEYS = frozenset(entry.name for entry in fields(Manifest)) - {"other_keys"}
+_FILE_KEYS = frozenset(entry.name for entry in fields(FeatureFile))

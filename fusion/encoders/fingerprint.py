@@ -30,12 +30,18 @@ def files_digest(folder: Path, files: Iterable[Path]) -> str:
     return total.hexdigest()
 
 
+@lru_cache(maxsize=256)
+def installed_version(package: str) -> str:
+    """Installed version of a distribution, looked for once per process; ``PackageNotFoundError`` where it is absent."""
+    return version(package)
+
+
 def library_versions(*packages: str) -> dict[str, JSON]:
     """Installed versions of the named distributions; an absent one is None."""
     found: dict[str, JSON] = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            found[package] = installed_version(package)
         except PackageNotFoundError:
             found[package] = None
     return found

@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from threadpoolctl import threadpool_limits
-
 from barycenter.fusion.errors import RunError
+from barycenter.infra.blas import limited_threads
 from barycenter.infra.clock import current_clock
 from barycenter.infra.dispatch.executor import Outcome, StartedWorker, outcome_of
 from barycenter.infra.dispatch.units import Worker
@@ -47,7 +46,7 @@ class InProcessExecutor:
         ended = next((call for call in calls if call.outcome is not None), None)
         if ended is None and calls and seconds:
             ended = calls[0]
-            with threadpool_limits(self._threads):
+            with limited_threads(self._threads):
                 ended.outcome = outcome_of(ended.function)
         return [ended] if ended is not None else []
 

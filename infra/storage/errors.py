@@ -107,19 +107,22 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
             longest_wait = min(5.0, 2 * longest_wait)
 
 
-@contextmanager
-def storage_errors(uri: str) -> Iterator[None]:
+class storage_errors:  # noqa: N801 - used as a function is
     """Turns whatever a storage library raises inside the block into one line about ``uri``."""
-    handled = sys.exc_info()[1]
-    try:
-        yield
-    except BarycenterError:
-        raise
-    except Exception as error:
-        line = _line(error, uri, handled)
-        if line is None:
-            raise
-        raise line from error
+
+    __slots__ = ("_handled", "_uri")
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+
+    def __enter__(self) -> None:
+        self._handled = sys.exc_info()[1]
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, BarycenterError):
+            line = _line(error, self._uri, self._handled)
+            if line is not None:
+                raise line from error
 
 
 @contextmanager

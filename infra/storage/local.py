@@ -21,26 +21,26 @@ _CLAIM_POLL = 0.02
 class Disk:
     """What a local store asks of the operating system, call by call; a simulation replaces it."""
 
-    def make_folder(self, folder: Path) -> bool:
+    def make_folder(self, folder: str) -> bool:
         """Makes a folder, if it is not there; whether it made it. ``FileNotFoundError`` where the one above is not."""
         try:
-            folder.mkdir()
+            Path(folder).mkdir()
         except FileExistsError:
-            if not folder.is_dir():
+            if not Path(folder).is_dir():
                 raise
             return False
         return True
 
-    def open_new(self, path: Path) -> BinaryIO:
+    def open_new(self, path: str) -> BinaryIO:
         """A stream into a file that was not there; ``FileExistsError`` if it was."""
-        return path.open("xb")
+        return Path(path).open("xb")
 
     def sync(self, stream: BinaryIO) -> None:
         """Makes what was written last."""
         stream.flush()
         os.fsync(stream.fileno())
 
-    def sync_folder(self, folder: Path) -> None:
+    def sync_folder(self, folder: str) -> None:
         """Syncs a folder, so that the names in it outlast a power cut; mounts that cannot (FUSE, SMB) are let be."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -51,37 +51,37 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def link(self, path: Path, target: Path) -> None:
+    def link(self, path: str, target: str) -> None:
         """A second name of a file; ``FileExistsError`` if the name is taken."""
-        target.hardlink_to(path)
+        Path(target).hardlink_to(path)
 
-    def replace(self, path: Path, target: Path) -> None:
+    def replace(self, path: str, target: str) -> None:
         """Renames a file over whatever has the name."""
-        path.replace(target)
+        Path(path).replace(target)
 
-    def unlink(self, path: Path) -> None:
+    def unlink(self, path: str) -> None:
         """Takes a name away; no error where there is none."""
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
 
-    def remove_folder(self, folder: Path) -> None:
+    def remove_folder(self, folder: str) -> None:
         """Takes an empty folder away; ``OSError`` where it is not empty."""
-        folder.rmdir()
+        Path(folder).rmdir()
 
-    def open(self, path: Path) -> BinaryIO:
+    def open(self, path: str) -> BinaryIO:
         """A seekable stream."""
-        return path.open("rb")
+        return Path(path).open("rb")
 
-    def read(self, path: Path) -> bytes:
+    def read(self, path: str) -> bytes:
         """The whole file."""
-        return path.read_bytes()
+        return Path(path).read_bytes()
 
-    def stat(self, path: Path) -> os.stat_result:
+    def stat(self, path: str) -> os.stat_result:
         """What the file system knows of a file."""
-        return path.stat()
+        return Path(path).stat()
 
-    def is_file(self, path: Path) -> bool:
+    def is_file(self, path: str) -> bool:
         """Whether there is a file of the name."""
-        return path.is_file()
+        return Path(path).is_file()
 
     def walk(self, folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
         """(``prefix`` and path relative to ``folder``, size or -1) of every file below a folder, in no order."""
@@ -97,7 +97,7 @@ class Disk:
                         yield prefix + entry.name, entry.stat().st_size
 
     @contextmanager
-    def locked(self, folder: Path) -> Iterator[None]:
+    def locked(self, folder: str) -> Iterator[None]:
         """Holds the lock of a folder; where a mount has no locks, nothing."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -107,9 +107,9 @@ class Disk:
         finally:
             os.close(descriptor)
 
-    def for_arrow(self, path: Path) -> Path | BinaryIO:
+    def for_arrow(self, path: str) -> Path | BinaryIO:
         """What pyarrow reads a file from."""
-        return path
+        return Path(path)
 
 
 class LocalStore:
@@ -118,20 +118,25 @@ class LocalStore:
     unanswered_deletions = 0
 
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
-        self._root, self._disk = root, disk or Disk()
-        self._lasting: set[Path] = set()
+        self._root, self._disk = str(root), disk or Disk()
+        self._inside = f"{root}/" if root.name else self._root
+        self._lasting: set[str] = set()
 
     def uri(self, path: str) -> str:
         """The absolute local path."""
-        return str(self._root / path) if path else str(self._root)
+        return self._at(path)
+
+    def _at(self, path: str) -> str:
+        return self._inside + path if path else self._root
 
     def for_arrow(self, path: str) -> Path | BinaryIO:
         """What pyarrow reads a file from."""
-        return self._disk.for_arrow(self._root / path)
+        return self._disk.for_arrow(self._at(path))
 
     def is_case_insensitive(self) -> bool:
         """Whether the file system takes names of other case for the same; found by the root's own name."""
-        for folder in [self._root, *self._root.parents]:
+        root = Path(self._root)
+        for folder in [root, *root.parents]:
             if folder.exists() and folder.name != folder.name.swapcase():
                 other = folder.with_name(folder.name.swapcase())
                 return other.exists() and other.samefile(folder)
@@ -140,11 +145,11 @@ class LocalStore:
     @contextmanager
     def writing(self, path: str) -> Iterator[BinaryIO]:
         """A stream into a temporary file that replaces ``path`` when the block ends without an error."""
-        target = self._root / path
+        target = self._at(path)
         temporary = self._temporary(target)
         try:
             with storage_errors(self.uri(path)):
-                self._make_folder(target.parent)
+                self._make_folder(_parent(target))
                 stream = self._disk.open_new(temporary)
             with full_disk_errors(self.uri(path)), stream:
                 yield stream
@@ -152,7 +157,7 @@ class LocalStore:
                     self._disk.sync(stream)
             with storage_errors(self.uri(path)):
                 self._disk.replace(temporary, target)
-                self._disk.sync_folder(target.parent)
+                self._disk.sync_folder(_parent(target))
         except BaseException:
             with suppress(OSError):
                 self._disk.unlink(temporary)
@@ -164,12 +169,12 @@ class LocalStore:
             for _ in range(_TRIES - 1):
                 # Garbage collection takes away the temporary files, and the empty folders, of others that only begin.
                 with suppress(FileNotFoundError):
-                    return self._created(self._root / path, data)
-            return self._created(self._root / path, data)
+                    return self._created(self._at(path), data)
+            return self._created(self._at(path), data)
 
-    def _created(self, target: Path, data: bytes) -> bool:
+    def _created(self, target: str, data: bytes) -> bool:
         temporary = self._temporary(target)
-        self._make_folder(target.parent)
+        self._make_folder(_parent(target))
         try:
             with self._disk.open_new(temporary) as stream:
                 stream.write(data)
@@ -184,13 +189,13 @@ class LocalStore:
                     raise
                 if not self._placed_by_claim(temporary, target):
                     return False
-            self._disk.sync_folder(target.parent)
+            self._disk.sync_folder(_parent(target))
             return True
         finally:
             with suppress(OSError):
                 self._disk.unlink(temporary)
 
-    def _is_link_of(self, temporary: Path, target: Path) -> bool:
+    def _is_link_of(self, temporary: str, target: str) -> bool:
         """Whether a link that was refused is there all the same: NFS asks again when an answer is lost."""
         with suppress(FileNotFoundError):
             ours, theirs = self._disk.stat(temporary), self._disk.stat(target)
@@ -201,7 +206,7 @@ class LocalStore:
         """Writes ``path`` if it still holds ``before``; others that do so wait for each other."""
         if before is None:
             return self.create(path, data)
-        with storage_errors(self.uri(path)), self._disk.locked((self._root / path).parent):
+        with storage_errors(self.uri(path)), self._disk.locked(_parent(self._at(path))):
             if not self.exists(path) or self.read(path) != before:
                 return False
             with self.writing(path) as stream:
@@ -211,75 +216,75 @@ class LocalStore:
     def read(self, path: str) -> bytes:
         """The whole file."""
         with storage_errors(self.uri(path)):
-            return self._disk.read(self._root / path)
+            return self._disk.read(self._at(path))
 
     def open(self, path: str) -> BinaryIO:
         """A seekable stream."""
         with storage_errors(self.uri(path)):
-            return self._disk.open(self._root / path)
+            return self._disk.open(self._at(path))
 
     def exists(self, path: str) -> bool:
         """Whether there is a file."""
         with storage_errors(self.uri(path)):
-            return self._disk.is_file(self._root / path)
+            return self._disk.is_file(self._at(path))
 
     def walk(self, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
         """(path relative to the root, size or -1) of every file below ``prefix``, in no order."""
-        folder = self._root / prefix
+        folder = self._at(prefix)
         with storage_errors(self.uri(prefix)), suppress(FileNotFoundError, NotADirectoryError):
-            yield from self._disk.walk(str(folder), f"{prefix}/" if prefix else "", sizes)
+            yield from self._disk.walk(folder, f"{prefix}/" if prefix else "", sizes)
 
     def remove(self, paths: Iterable[str]) -> None:
         """Deletes files, then the folders that this left empty; what is gone already is no error."""
-        folders: set[Path] = set()
+        folders: set[str] = set()
         for path in paths:
-            target = self._root / path
+            target = self._at(path)
             with storage_errors(self.uri(path)):
                 self._disk.unlink(target)
-            folders.add(target.parent)
-        for folder in sorted(folders, key=lambda each: len(each.parts), reverse=True):
+            folders.add(_parent(target))
+        for folder in sorted(folders, key=lambda each: (each.count("/"), each), reverse=True):
             self._prune(folder)
 
     def abandon_uploads(self) -> int:
         """Nothing: unfinished local writes are temporary files."""
         return 0
 
-    def _make_folder(self, folder: Path) -> None:
+    def _make_folder(self, folder: str) -> None:
         """Makes a folder and those above it, where they are not there, so that a power cut leaves them there."""
         try:
             made = self._disk.make_folder(folder)
         except FileNotFoundError:
-            self._make_folder(folder.parent)
+            self._make_folder(_parent(folder))
             made = self._disk.make_folder(folder)
         if not made and folder in self._lasting:
             return
         # Another process may have made this folder, or the one above, and not have come further.
-        inside = folder != self._root and folder.is_relative_to(self._root)
+        inside = folder != self._root and folder.startswith(self._inside)
         if inside:
-            self._make_folder(folder.parent)
-            self._disk.sync_folder(folder.parent)
+            self._make_folder(_parent(folder))
+            self._disk.sync_folder(_parent(folder))
         else:
-            for above in (folder.parent.parent, folder.parent):
+            for above in (_parent(_parent(folder)), _parent(folder)):
                 with suppress(OSError):  # above the output folders may be of any kind, and let nobody list them
                     self._disk.sync_folder(above)
         self._lasting.add(folder)
 
-    def _prune(self, folder: Path) -> None:
-        while folder != self._root and folder.is_relative_to(self._root):
+    def _prune(self, folder: str) -> None:
+        while folder != self._root and folder.startswith(self._inside):
             try:
                 self._disk.remove_folder(folder)
             except OSError:
                 return
-            folder = folder.parent
+            folder = _parent(folder)
 
-    def _placed_by_claim(self, temporary: Path, target: Path) -> bool:
+    def _placed_by_claim(self, temporary: str, target: str) -> bool:
         """Renames a written file to ``target`` unless that is there, where the file system knows no hard links.
 
         A claim beside it, made with O_EXCL, lets one writer at a time look and rename; readers see the whole file or
         none. A claim that stays the same for ten seconds is a killed writer's and is taken away: what it guards takes
         no time.
         """
-        claim = target.with_name(f".{target.name[:100]}.claim{TEMPORARY_SUFFIX}")
+        claim = _beside(target, "claim")
         clock = current_clock()
         seen, since = None, clock.monotonic()
         while True:
@@ -303,5 +308,16 @@ class LocalStore:
             self._disk.unlink(claim)
 
     @staticmethod
-    def _temporary(target: Path) -> Path:
-        return target.with_name(f".{target.name[:100]}.{current_clock().token(8)}{TEMPORARY_SUFFIX}")
+    def _temporary(target: str) -> str:
+        return _beside(target, current_clock().token(8))
+
+
+def _parent(path: str) -> str:
+    """The folder above, as text: paths are made for every operation, and :mod:`pathlib` takes longer than some."""
+    return path.rpartition("/")[0] or "/"
+
+
+def _beside(target: str, what: str) -> str:
+    """A temporary file for ``target``, in its folder."""
+    folder, _, name = target.rpartition("/")
+    return f"{folder}/.{name[:100]}.{what}{TEMPORARY_SUFFIX}"

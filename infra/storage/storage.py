@@ -200,6 +200,6 @@ class Storage:
 
 
 def _checked(path: str) -> str:
-    if path.startswith("/") or ".." in path.split("/") or "\0" in path:
+    if path.startswith("/") or (".." in path and ".." in path.split("/")) or "\0" in path:
         raise RunError(f"{path!r} would leave the storage root")
     return path.strip("/")

@@ -9,12 +9,12 @@ from dataclasses import asdict
 from typing import Any
 
 import pyarrow as pa
-from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.alignment as alignments
 from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labeled_moments
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
+from barycenter.infra.blas import limited_threads
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.manifests import newest_manifest
@@ -76,7 +76,7 @@ def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMom
 
 def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[Alignment, dict[str, Any]]:
     settings = run.job.alignment
-    with warnings.catch_warnings(record=True) as caught, threadpool_limits(1):
+    with warnings.catch_warnings(record=True) as caught, limited_threads(1):
         warnings.simplefilter("always")
         try:
             if settings.method in ("auto", *alignments.CHOICES):

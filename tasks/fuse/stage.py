@@ -4,13 +4,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from importlib.metadata import version as package_version
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, feature_schema
+from barycenter.fusion.encoders.fingerprint import installed_version
 from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
@@ -123,7 +123,7 @@ def _setting(
     kept = [pa.field(name, kept_type(run.corpus.columns[name])) for name in job.corpus.keep if name not in partitions]
     kept += sampled.fields
     inputs = {name: known.fingerprint | {"encoder_id": known.encoder_id} for name, known in run.encoders.items()}
-    made_of = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": package_version("barycenter")}
+    made_of = {"inputs": inputs, "alignment_id": fitted.alignment_id, "code": installed_version("barycenter")}
     schema = feature_schema(
         key, kept, fitted.alignment.dim_, job.output.dtype, list(run.inputs), job.output.keep_aligned,
         {"barycenter": json.dumps(made_of, sort_keys=True)}, [name for name in run.inputs if run.is_multi_value(name)],
@@ -184,7 +184,7 @@ def _manifest(
         sources=tuple(asdict(source) for source in run.sources),
         listing=run.listing,
         join=run.join.id if run.join is not None else None,
-        code=package_version("barycenter"),
+        code=installed_version("barycenter"),
         parent=parent,
     )
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 import barycenter.fusion.heads as heads
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.labels import Reading
+from barycenter.infra.blas import limited_threads
 from barycenter.infra.job.models import RayJob, TrainJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
@@ -80,7 +80,7 @@ def fit_head(
         metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     _check_columns(manifest, train)
-    with StageProgress("train", manifest.rows["written"], storage=sink) as progress, threadpool_limits(1):
+    with StageProgress("train", manifest.rows["written"], storage=sink) as progress, limited_threads(1):
         chosen = survey(source, manifest, train, target)
         metrics = {"head": train.head, **chosen.facts()}
         if not chosen.learnable:

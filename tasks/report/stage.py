@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from barycenter.fusion.alignment import (
     CHOICES,
@@ -30,6 +29,7 @@ from barycenter.fusion.evaluation.probe import cross_validated_probe, nothing_to
 from barycenter.fusion.heads.targets import as_objects, is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.infra.blas import limited_threads
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
@@ -73,7 +73,7 @@ def write_report(
             report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
             _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
             return report
-    with StageProgress("report", run.rows, storage=run.storage) as progress, threadpool_limits(1):
+    with StageProgress("report", run.rows, storage=run.storage) as progress, limited_threads(1):
         shards = sample_shards(run.shards, _PROBE_ROWS)
         rows = RowReader.of(run).read_all(shards)
         folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)

@@ -10,10 +10,10 @@ A list keeps its order where the order matters, as that of the inputs does.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import version as package_version
 from typing import Any
 
 from barycenter.fusion.dataset.schema import Manifest
+from barycenter.fusion.encoders.fingerprint import installed_version
 from barycenter.infra.job.models import CorpusJob, OutputJob, TrainJob
 from barycenter.infra.versions.embedding_files import embedding_path, repairs
 from barycenter.tasks.run.context import Run
@@ -154,7 +154,7 @@ def report_parts(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> Pa
     train = run.job.train
     return {
         "layout": LAYOUTS["report"],
-        "code": package_version("barycenter"),
+        "code": installed_version("barycenter"),
         "version": manifest.version,
         "alignment": {part: value for part, value in summary.items() if part != "warnings"},
         "folds": run.job.alignment.folds,

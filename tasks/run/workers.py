@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from threadpoolctl import threadpool_limits
-
+from barycenter.infra.blas import limited_threads
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.in_process import InProcessExecutor
 from barycenter.infra.dispatch.units import Worker
@@ -56,7 +55,7 @@ class ThisProcess(Cluster):
         """Runs a training loop as a single rank in the calling process; no checkpoint is kept."""
         from barycenter.fusion.training.context import LocalContext  # imports torch
 
-        with threadpool_limits(allocation.threads):
+        with limited_threads(allocation.threads):
             return loop(LocalContext(), config)
 
 

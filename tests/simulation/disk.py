@@ -96,21 +96,21 @@ class SimulatedDisk(Disk):
 
     # What LocalStore calls.
 
-    def make_folder(self, folder: Path) -> bool:
-        if self._find_folder(str(folder)) is not None:
+    def make_folder(self, folder: str) -> bool:
+        if self._find_folder(folder) is not None:
             return False
-        above, name = self._place("mkdir", str(folder), _WRITE_FAULTS)
+        above, name = self._place("mkdir", folder, _WRITE_FAULTS)
         if isinstance(above.get(name), Inode):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), folder)
         if name in above:
             return False
         above.put(name, Folder())
         return True
 
-    def open_new(self, path: Path) -> BinaryIO:
-        folder, name = self._place("create", str(path), _WRITE_FAULTS)
+    def open_new(self, path: str) -> BinaryIO:
+        folder, name = self._place("create", path, _WRITE_FAULTS)
         if name in folder:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path)
         inode = Inode(next(self._numbers))
         folder.put(name, inode)
         return cast(BinaryIO, _Writer(inode))
@@ -120,58 +120,59 @@ class SimulatedDisk(Disk):
         inode = cast(_Writer, stream).inode
         inode.synced = inode.data
 
-    def sync_folder(self, folder: Path) -> None:
-        self._step("fsync folder", str(folder))
-        self._folder(str(folder)).sync()
+    def sync_folder(self, folder: str) -> None:
+        self._step("fsync folder", folder)
+        self._folder(folder).sync()
 
-    def link(self, path: Path, target: Path) -> None:
-        folder, name = self._place("link", str(target))
+    def link(self, path: str, target: str) -> None:
+        folder, name = self._place("link", target)
         if not self._links:
-            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), str(target))
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), target)
         if name in folder:
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-        inode = self._inode(str(path))
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        inode = self._inode(path)
         folder.put(name, inode)
-        self._changed(str(target)[self._cut :], None, inode.data)
+        self._changed(target[self._cut :], None, inode.data)
 
-    def replace(self, path: Path, target: Path) -> None:
-        folder, name = self._place("rename", str(target))
-        inode = self._inode(str(path))
+    def replace(self, path: str, target: str) -> None:
+        folder, name = self._place("rename", target)
+        inode = self._inode(path)
         before = folder.get(name)
         if isinstance(before, Folder):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
-        self._folder(str(path.parent)).take(path.name)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), target)
+        self._take(path)
         folder.put(name, inode)
-        self._changed(str(target)[self._cut :], None if before is None else before.data, inode.data)
+        self._changed(target[self._cut :], None if before is None else before.data, inode.data)
 
-    def unlink(self, path: Path) -> None:
-        self._step("unlink", str(path))
-        folder = self._find_folder(str(path.parent))
-        entry = None if folder is None else folder.get(path.name)
+    def unlink(self, path: str) -> None:
+        self._step("unlink", path)
+        above, _, name = path.rpartition("/")
+        folder = self._find_folder(above)
+        entry = None if folder is None else folder.get(name)
         if folder is not None and isinstance(entry, Inode):
-            folder.take(path.name)
-            self._changed(str(path)[self._cut :], entry.data, None)
+            folder.take(name)
+            self._changed(path[self._cut :], entry.data, None)
 
-    def remove_folder(self, folder: Path) -> None:
-        self._step("rmdir", str(folder))
-        found = self._find_folder(str(folder))
+    def remove_folder(self, folder: str) -> None:
+        self._step("rmdir", folder)
+        found = self._find_folder(folder)
         if found is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), folder)
         if found:
-            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), str(folder))
-        self._folder(str(folder.parent)).take(folder.name)
+            raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), folder)
+        self._take(folder)
 
-    def open(self, path: Path) -> BinaryIO:
-        self._step("open", str(path))
-        return io.BytesIO(self._inode(str(path)).data)
+    def open(self, path: str) -> BinaryIO:
+        self._step("open", path)
+        return io.BytesIO(self._inode(path).data)
 
-    def read(self, path: Path) -> bytes:
-        self._step("read", str(path))
-        return self._inode(str(path)).data
+    def read(self, path: str) -> bytes:
+        self._step("read", path)
+        return self._inode(path).data
 
-    def stat(self, path: Path) -> os.stat_result:
-        self._step("stat", str(path))
-        inode = self._inode(str(path))
+    def stat(self, path: str) -> os.stat_result:
+        self._step("stat", path)
+        inode = self._inode(path)
         known = {
             "st_dev": 1,
             "st_nlink": 2,
@@ -181,10 +182,11 @@ class SimulatedDisk(Disk):
         }
         return cast(os.stat_result, SimpleNamespace(**known))
 
-    def is_file(self, path: Path) -> bool:
-        self._step("stat", str(path))
-        folder = self._find_folder(str(path.parent))
-        return folder is not None and isinstance(folder.get(path.name), Inode)
+    def is_file(self, path: str) -> bool:
+        self._step("stat", path)
+        above, _, name = path.rpartition("/")
+        folder = self._find_folder(above)
+        return folder is not None and isinstance(folder.get(name), Inode)
 
     def walk(self, folder: str, prefix: str, sizes: bool) -> Iterator[tuple[str, int]]:
         self._step("list", folder)
@@ -201,20 +203,20 @@ class SimulatedDisk(Disk):
                 yield prefix + name, len(entry.data) if sizes else -1
 
     @contextmanager
-    def locked(self, folder: Path) -> Iterator[None]:
-        self._step("lock", str(folder))
-        holder, process = self._locks.get(str(folder)), self._kernel.process
+    def locked(self, folder: str) -> Iterator[None]:
+        self._step("lock", folder)
+        holder, process = self._locks.get(folder), self._kernel.process
         while holder is not None and holder.alive:
-            self._kernel.wait(lambda: self._locks.get(str(folder)) is None or not self._locks[str(folder)].alive)
-            holder = self._locks.get(str(folder))
-        self._locks[str(folder)] = process
+            self._kernel.wait(lambda: self._locks.get(folder) is None or not self._locks[folder].alive)
+            holder = self._locks.get(folder)
+        self._locks[folder] = process
         try:
             yield
         finally:
-            if self._locks.get(str(folder)) is process:
-                del self._locks[str(folder)]
+            if self._locks.get(folder) is process:
+                del self._locks[folder]
 
-    def for_arrow(self, path: Path) -> BinaryIO:
+    def for_arrow(self, path: str) -> BinaryIO:
         return self.open(path)
 
     # What a world does to it.
@@ -289,6 +291,10 @@ class SimulatedDisk(Disk):
         self._step(operation, path, faults)
         folder, _, name = path.rpartition("/")
         return self._folder(folder), name
+
+    def _take(self, path: str) -> None:
+        above, _, name = path.rpartition("/")
+        self._folder(above).take(name)
 
     def _find_folder(self, path: str) -> Folder | None:
         found: Any = self._top

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any, cast
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest
@@ -26,12 +24,8 @@ from barycenter.infra.versions.lease import Lease, hold
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.fuse.records import done_blocks, record_path, remove_records, remove_unlisted
 from barycenter.tasks.fuse.writers import FeatureWriters
+from tests.simulation.features import ROWS, SCHEMA, rows_to_write
 
-ROWS = 4
-PARTS = (math.nan, None, math.nan, None)
-"""The value that each row of a shard is partitioned by: one that does not equal itself, and none."""
-
-SCHEMA = pa.schema([("key", pa.string()), ("fused", pa.list_(pa.float32(), 1))])
 SHARDS_PER_BLOCK = 2
 INPUT = "text"
 
@@ -86,25 +80,23 @@ def embedding(job: TinyJob, shard: int, skip: Sequence[int], mended: bool) -> by
 
 
 def write_features(
-    storage: Storage, folder: str, job: TinyJob, index: int, embeddings: Sequence[bytes]
+    storage: Storage, folder: str, dim: int, index: int, embeddings: Sequence[bytes]
 ) -> tuple[list[FeatureFile], list[str]]:
     """Writes the feature files of a block, and gives its rejects."""
-    rejects = []
+    rejects: list[str] = []
     with FeatureWriters(storage, folder, index, SCHEMA, ("part",)) as writers:
         for content in embeddings:
-            read = json.loads(content)
-            names = [f"{read['encoder']}/{read['shard']}/{row}" for row in range(ROWS)]
-            good = [row for row, state in enumerate(read["rows"]) if state == "good"]
-            rejects += [f"{names[row]} {read['rows'][row]}" for row in range(ROWS) if row not in good]
-            table = pa.table([[names[row] for row in good], [[float(job.dim)]] * len(good)], schema=SCHEMA)
-            writers.write(table, pa.table({"part": pa.array([PARTS[row] for row in good], pa.float64())}))
+            table, kept, rejected = rows_to_write(dim, content)
+            writers.write(table, kept)
+            rejects += rejected
     return writers.files, rejects
 
 
-def features(job: TinyJob, index: int, embeddings: Sequence[bytes]) -> list[bytes]:
+@lru_cache(maxsize=1024)
+def features(dim: int, index: int, embeddings: tuple[bytes, ...]) -> list[bytes]:
     """What the feature files of a block hold, in order."""
     memory = _Memory()
-    files, _ = write_features(cast(Storage, memory), "", job, index, embeddings)
+    files, _ = write_features(cast(Storage, memory), "", dim, index, embeddings)
     return [memory.streams[file.path].getvalue() for file in files]
 
 
@@ -162,7 +154,7 @@ class FuseWorker:
         index, shards = block
         self._notes.begins(f"fuse {index}")
         there = [self._storage.read(embedding_path(INPUT, self._job.encoder, shard)) for shard in shards]
-        files, rejects = write_features(self._storage, f"features/{self._version}", self._job, index, there)
+        files, rejects = write_features(self._storage, f"features/{self._version}", self._job.dim, index, there)
         written = sum(file.rows for file in files)
         record: dict[str, Any] = {"read": ROWS * len(shards), "written": written, "rejected": len(rejects)}
         record |= {"files": [asdict(file) for file in files], "rejects": []}

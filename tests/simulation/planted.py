@@ -13,6 +13,8 @@ from barycenter.infra.storage.remote import S3Store
 from barycenter.infra.versions import commit, embedding_files, garbage, lease
 from barycenter.infra.versions.embedding_files import Repairs
 from barycenter.tasks.fuse.writers import FeatureWriters
+from tests.simulation.features import rows_to_write
+from tests.simulation.job import features
 
 Edit = tuple[Callable[..., Any], str, str]
 
@@ -21,6 +23,9 @@ Edit = tuple[Callable[..., Any], str, str]
 def edited(*edits: Edit) -> Iterator[None]:
     """Exchanges text of functions for the length of the block, wherever they were imported to."""
     with ExitStack() as stack:
+        for known in (features, rows_to_write):
+            known.cache_clear()  # it was made by the code as it was
+            stack.callback(known.cache_clear)
         for function, before, after in edits:
             plain = inspect.unwrap(function)
             source = textwrap.dedent(inspect.getsource(plain))

@@ -270,7 +270,7 @@ def _check_rerun(world: World, storage: Storage, job: TinyJob) -> None:
         for shard, content in zip(block, there, strict=True):
             if content not in allowed(job, int(shard[1:]), struck // _LOSSES):
                 world.violated("bytes", f"the embeddings of {shard} are {content!r}")
-        expected += features(job, index, there)
+        expected += features(job.dim, index, tuple(there))
     for file, content in zip(manifest.files, expected, strict=True):
         if storage.read(file.path) != content:
             world.violated("bytes", f"{file.path} is not made of the embeddings that are there")

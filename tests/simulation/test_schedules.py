@@ -8,7 +8,6 @@ import pytest
 from tests.simulation import __main__ as command
 from tests.simulation.planted import FAULTS, planted
 from tests.simulation.run import explore, first_failure, shorten, trace_of
-from tests.simulation.whole import explore_whole
 
 RARE = ("parent", "fences", "intention settled", "condition", "frees numbers")
 
@@ -50,4 +49,6 @@ def test_the_command_ends_with_one_line_of_json(capsys):
 
 @pytest.mark.slow
 def test_whole_runs_hold():
+    from tests.simulation.whole import explore_whole  # imports all stages, for seconds
+
     assert explore_whole(0, 3)["failed"] == {}

@@ -95,16 +95,14 @@ def test_what_was_not_synced_may_be_lost_or_torn():
         disk = world.store
 
         def body(disk=disk, world=world):
-            from pathlib import Path
-
-            folder = Path("/world/out")
-            disk.make_folder(Path("/world"))
+            folder = "/world/out"
+            disk.make_folder("/world")
             disk.make_folder(folder)
-            for above in (Path("/"), Path("/world")):
+            for above in ("/", "/world"):
                 disk.sync_folder(above)
-            with disk.open_new(folder / "t") as stream:
+            with disk.open_new(f"{folder}/t") as stream:
                 stream.write(b"content")
-            disk.replace(folder / "t", folder / "file")
+            disk.replace(f"{folder}/t", f"{folder}/file")
             disk.sync_folder(folder)
             world.lose_power()
 

@@ -16,6 +16,7 @@ from barycenter.infra.storage import Storage
 from barycenter.infra.storage.storage import STORES, MissingFileError
 from barycenter.infra.versions import embedding_files, lease
 from tests.simulation.disk import SimulatedDisk, SimulatedLocalStore
+from tests.simulation.features import KNOWN_PARQUET, parted_once
 from tests.simulation.kernel import FOREVER, Chooser, Kernel, Killed, Process, Violation
 from tests.simulation.objects import SimulatedBucket, SimulatedS3Store
 from tests.simulation.oracle import Oracle
@@ -199,6 +200,8 @@ def simulated() -> Iterator[None]:
         mock.patch.object(lease, "_POLL_SECONDS", POLL_SECONDS),
         mock.patch.object(embedding_files, "ThreadPoolExecutor", threads.OneAfterTheOther),
         mock.patch("barycenter.infra.storage.remote._PART", MULTIPART),
+        mock.patch("barycenter.tasks.fuse.writers.pq", KNOWN_PARQUET),
+        mock.patch("barycenter.tasks.fuse.writers._parted", parted_once),
     ]
     with ExitStack() as stack:
         stack.enter_context(use_clock(_WorldClock()))
