@@ -32,10 +32,13 @@ def files_digest(folder: Path, files: Iterable[Path]) -> str:
 
 def library_versions(*packages: str) -> dict[str, JSON]:
     """Installed versions of the named distributions; an absent one is None."""
-    found: dict[str, JSON] = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    return found
+    return {package: _version(package) for package in packages}
+
+
+@lru_cache(maxsize=64)
+def _version(package: str) -> str | None:
+    """Looked up once per process: that parses the metadata of a distribution."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
