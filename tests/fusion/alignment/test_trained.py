@@ -53,7 +53,7 @@ def test_contrastive_finds_pairs_that_its_linear_start_cannot():
 
 def test_the_autoencoder_reconstructs_better_than_its_linear_start_and_encodes_any_subset():
     views, fresh = make_views(), make_views(300, seed=5)
-    learned = small(Autoencoder, patience=10, epochs=14).fit(views)
+    learned = small(Autoencoder, patience=10).fit(views)
     assert min(learned.history_) < 0.9 * learned.history_[0]
     complete = learned.fuse(fresh)
     alone = learned.fuse({"a": fresh["a"]})
