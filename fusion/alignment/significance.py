@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,10 +84,11 @@ def significance(
     labels = np.unique(given, return_inverse=True)[1]
     _warn_if_stuck([labels[mine] for mine in rows])
     centered = [_centered(arrays, mine, alignment.precision) for mine in rows]
+    blocks = [_blocks(labels[mine]) for mine in rows]
     rng = np.random.default_rng(seed)
     highest = []
     for _ in range(permutations):
-        shuffled = _shuffled(folds, centered, [labels[mine] for mine in rows], rng)
+        shuffled = _shuffled(folds, centered, blocks, rng)
         highest.append(float(fitted.correlate_held_out(shuffled, [fitted.regularization_]).max()))
     return _judged(found, highest, level)
 
@@ -137,11 +139,12 @@ def significance_held_out(
         raise ValueError(f"{len(given)} held-out rows have every input; too few to correlate")
     labels = np.unique(given, return_inverse=True)[1]
     _warn_if_stuck([labels])
+    blocks = _blocks(labels)
     first, *others = (_standardized(values) for values in arrays.values())
     rng = np.random.default_rng(seed)
     found = _mean_correlation([first, *others])
     highest = [
-        float(_mean_correlation([first, *(values[_pairing(labels, rng)] for values in others)]).max())
+        float(_mean_correlation([first, *(values[_pairing(blocks, rng)] for values in others)]).max())
         for _ in range(permutations)
     ]
     return _judged(found, highest, level)
@@ -166,11 +169,11 @@ def _centered(arrays: Views, rows: Rows, precision: str) -> dict[str, FloatArray
 
 
 def _shuffled(
-    folds: FoldMoments, centered: list[dict[str, FloatArray]], labels: list[Rows], rng: np.random.Generator
+    folds: FoldMoments, centered: list[dict[str, FloatArray]], blocks: list["_Blocks"], rng: np.random.Generator
 ) -> FoldMoments:
     """Fold moments of randomly paired inputs; single inputs' eigendecompositions are carried over."""
     parts = []
-    for part, inputs, mine in zip(folds, centered, labels, strict=True):
+    for part, inputs, mine in zip(folds, centered, blocks, strict=True):
         first, *others = inputs
         moved = {first: inputs[first]} | {name: inputs[name][_pairing(mine, rng)] for name in others}
         pairs = combinations(inputs, 2)
@@ -193,15 +196,37 @@ def _warn_if_stuck(labels: list[Rows]) -> None:
         warnings.warn(f"{stuck} of {total} rows are in groups without one of equal size in their fold", stacklevel=3)
 
 
-def _pairing(labels: Rows, rng: np.random.Generator) -> Rows:
-    """For each row its partner: groups of equal size exchange their rows in order."""
+class _Blocks(NamedTuple):
+    """The rows of each group, found once for all pairings.
+
+    Attributes:
+        order: The rows, sorted by group.
+        starts: Where each group begins among them.
+        alike: The groups of each size.
+        group: The group of each of them.
+        within: Its place in its group.
+    """
+
+    order: Rows
+    starts: Rows
+    alike: list[Rows]
+    group: Rows
+    within: Rows
+
+
+def _blocks(labels: Rows) -> _Blocks:
     order = np.argsort(labels, kind="stable")
     _, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    partner = np.arange(len(starts))
-    for size in np.unique(sizes):
-        alike = np.flatnonzero(sizes == size)
-        partner[alike] = rng.permutation(alike)
+    alike = [np.flatnonzero(sizes == size) for size in np.unique(sizes)]
     group = np.repeat(np.arange(len(starts)), sizes)
-    rows = np.empty(len(labels), dtype=np.int64)
-    rows[order] = order[starts[partner[group]] + np.arange(len(labels)) - starts[group]]
+    return _Blocks(order, starts, alike, group, np.arange(len(labels)) - starts[group])
+
+
+def _pairing(blocks: _Blocks, rng: np.random.Generator) -> Rows:
+    """For each row its partner: groups of equal size exchange their rows in order."""
+    partner = np.arange(len(blocks.starts))
+    for alike in blocks.alike:
+        partner[alike] = rng.permutation(alike)
+    rows = np.empty(len(blocks.order), dtype=np.int64)
+    rows[blocks.order] = blocks.order[blocks.starts[partner[blocks.group]] + blocks.within]
     return rows

@@ -34,9 +34,12 @@ def encode_one_by_one(encoder: Encoder, rows: Sequence[Any]) -> Vectors:
     return np.concatenate([encoder.encode([row]) for row in rows])
 
 
-def depends_on_batch(encoder: Encoder, rows: Sequence[Any], tolerance: float = TOLERANCE) -> bool:
-    """Whether rows get other vectors in one batch, in either order, than each by itself."""
-    single = encode_one_by_one(encoder, rows)
+def depends_on_batch(
+    encoder: Encoder, rows: Sequence[Any], tolerance: float = TOLERANCE, single: Vectors | None = None
+) -> bool:
+    """Whether rows get other vectors in one batch, in either order, than each by itself (``single``, where known)."""
+    if single is None:
+        single = encode_one_by_one(encoder, rows)
     together, reverse = encoder.encode(rows), encoder.encode(rows[::-1])[::-1]
     return max(relative_difference(single, together), relative_difference(single, reverse)) > tolerance
 
@@ -64,7 +67,7 @@ def check_independence(encoder: Encoder, rows: Sequence[Any], name: str) -> None
             f"{name} draws at random: the same row encoded twice gives vectors that differ by {again:.2g} of their "
             "length; take a model whose vectors depend on the row alone",
         )
-    if depends_on_batch(encoder, rows):
+    if depends_on_batch(encoder, rows, single=first):
         raise JobError(
             "encoder",
             f"{name} gives a row other vectors depending on the rows encoded with it; take a model whose vectors "

@@ -9,6 +9,7 @@ float32 (or float64), and merged in float64 by the pairwise update of Chan, Golu
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -80,8 +81,8 @@ class Moments:
     @property
     def columns(self) -> dict[str, slice]:
         """The columns of each input in the concatenation."""
-        ends = np.cumsum([0, *self.dims.values()]).tolist()
-        return {name: slice(a, b) for name, a, b in zip(self.dims, ends, ends[1:], strict=False)}
+        ends = accumulate(self.dims.values(), initial=0)
+        return {name: slice(int(a), int(b)) for name, (a, b) in zip(self.dims, pairwise(ends), strict=True)}
 
     @property
     def n(self) -> int:

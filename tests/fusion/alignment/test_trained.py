@@ -43,9 +43,9 @@ def hits(alignment, views):
 
 def test_contrastive_finds_pairs_that_its_linear_start_cannot():
     views, fresh = make_views(), make_views(300, seed=5)
-    learned = small(Contrastive).fit(views)
+    learned = small(Contrastive, epochs=12).fit(views)
     linear = CCA(dim=2).fit(views)
-    shuffled = small(Contrastive).fit(views | {"b": views["b"][np.random.default_rng(2).permutation(600)]})
+    shuffled = small(Contrastive, epochs=12).fit(views | {"b": views["b"][np.random.default_rng(2).permutation(600)]})
     assert min(learned.history_) < learned.history_[0] - 0.5
     assert hits(learned, fresh) > hits(linear, fresh) + 0.2
     assert hits(learned, fresh) > hits(shuffled, fresh) + 0.3
@@ -81,7 +81,7 @@ def test_the_start_is_the_linear_alignment(kind):
 
 
 def test_held_out_correlations_foretell_new_rows():
-    learned = small(Contrastive, epochs=10).fit(make_views(1000))
+    learned = small(Contrastive, epochs=5).fit(make_views(1000))
     a, b = learned.transform(make_views(1000, seed=5)).values()
     fresh = [np.corrcoef(a[:, i], b[:, i])[0, 1] for i in range(2)]
     np.testing.assert_allclose(learned.heldout_correlations_, fresh, atol=0.1)

@@ -198,10 +198,10 @@ def test_cross_validation_fits_everything_inside_the_training_part():
 
 
 def test_folds_on_threads_change_nothing():
-    views, labels = paired(n=300)
+    views, labels = paired(n=200)
     with threadpool_limits(1):
         one, three = (
-            cross_validated_probe(views, labels, None, 4, 2, fit_stacking, dim=5, threads=threads) for threads in (1, 3)
+            cross_validated_probe(views, labels, None, 3, 2, fit_stacking, dim=5, threads=threads) for threads in (1, 3)
         )
     assert one == three
 

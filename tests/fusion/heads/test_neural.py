@@ -87,12 +87,22 @@ def test_every_head_begins_as_the_linear_head_and_masks_what_is_missing(kind):
     np.testing.assert_allclose(after, before, atol=1e-5)
 
 
-@pytest.mark.parametrize("die_after", [3, 9])
-def test_a_killed_training_goes_on_as_if_nothing_had_been(die_after):
+SHORT = {"hidden": 16, "batch_size": 64, "epochs": 6, "patience": 99, "learning_rate": 5e-3}
+
+
+@pytest.fixture(scope="module")
+def whole_training():
+    """A head that was never interrupted, and what it saved on the way."""
     X, y, aligned, _ = liars(n=400)
-    settings = {"hidden": 16, "batch_size": 64, "epochs": 6, "patience": 99, "learning_rate": 5e-3}
-    whole_context = Mortal()
-    whole = NeuralHead("attention", NAMES, **settings).fit(X, y, aligned, context=whole_context, save_every=4)
+    context = Mortal()
+    return NeuralHead("attention", NAMES, **SHORT).fit(X, y, aligned, context=context, save_every=4), context
+
+
+@pytest.mark.parametrize("die_after", [3, 9])
+def test_a_killed_training_goes_on_as_if_nothing_had_been(die_after, whole_training):
+    X, y, aligned, _ = liars(n=400)
+    settings = SHORT
+    whole, whole_context = whole_training
     assert whole.steps_ > 0
     assert len(whole_context.saved) > 9
     assert any(step % 5 for step in whole_context.saved), "some of the checkpoints are in the middle of an epoch"
@@ -138,7 +148,7 @@ def test_regression_and_label_sets():
     values = 1000.0 + 50.0 * np.abs(aligned["text"][:, 0]) + aligned["text"][:, 1]
     train, test = slice(0, 450), slice(450, None)
     linear = LinearHead("regression").fit(X[train], values[train]).score(X[test], values[test])
-    head = NeuralHead("attention", NAMES, hidden=16, learning_rate=1e-2, epochs=60, patience=15)
+    head = NeuralHead("attention", NAMES, hidden=16, learning_rate=1e-2, epochs=30, patience=15)
     head.fit(X[train], values[train], cut(aligned, train))
     assert head.task_ == "regression"
     assert head.score(X[test], values[test], cut(aligned, test)) > linear + 0.2

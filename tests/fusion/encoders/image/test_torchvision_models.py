@@ -75,8 +75,9 @@ def test_pth_with_wrappings_gives_the_same_vectors(saved, tmp_path):
     wrapped = tmp_path / "wrapped.pth"
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in model.state_dict().items()}}, wrapped)
     other = EncoderSpec("image", spec.encoder, weights=str(wrapped), preprocessing=SMALL)
-    picture = load(spec).prepare(encoded(drawn()))
-    assert np.array_equal(load(spec).encode([picture]), load(other).encode([picture]))
+    encoder = load(spec)
+    picture = encoder.prepare(encoded(drawn()))
+    assert np.array_equal(encoder.encode([picture]), load(other).encode([picture]))
     assert describe(spec).dim == describe(other).dim
 
 

@@ -33,7 +33,7 @@ def save(folder: Path, tiny_bert: Path, *later, pooling="mean", length=None, **o
     if length:
         transformer.max_seq_length = length
     modules = [transformer, parts.Pooling(24, pooling_mode=pooling), *later]
-    SentenceTransformer(modules=modules, device="cpu", **options).save(str(folder))
+    SentenceTransformer(modules=modules, device="cpu", **options).save(str(folder), create_model_card=False)
     return folder
 
 
@@ -51,8 +51,8 @@ def test_dense_layernorm_normalize_and_length(tmp_path, tiny_bert):
     dense = parts.Dense(24, 10, activation_function=torch.nn.GELU())
     folder = save(tmp_path / "m", tiny_bert, dense, parts.LayerNorm(10), parts.Normalize(), length=16)
     np.testing.assert_allclose(ours(folder), theirs(folder), atol=1e-5)
-    assert describe(EncoderSpec("text", str(folder))).dim == 10
-    assert describe(EncoderSpec("text", str(folder))).fingerprint["max_length"] == 16
+    described = describe(EncoderSpec("text", str(folder)))
+    assert (described.dim, described.fingerprint["max_length"]) == (10, 16)
 
 
 def test_old_folders_with_boolean_poolings_and_lower_casing(tmp_path, tiny_bert):
@@ -66,8 +66,9 @@ def test_old_folders_with_boolean_poolings_and_lower_casing(tmp_path, tiny_bert)
     cased = ours(folder)
     np.testing.assert_allclose(cased, theirs(folder), atol=1e-5)
     settings.write_text(json.dumps({"max_seq_length": 12, "do_lower_case": True}))
-    np.testing.assert_allclose(ours(folder), theirs(folder), atol=1e-5)
-    assert not np.allclose(ours(folder)[1], cased[1])
+    lowered = ours(folder)
+    np.testing.assert_allclose(lowered, theirs(folder), atol=1e-5)
+    assert not np.allclose(lowered[1], cased[1])
 
 
 @pytest.mark.parametrize("pooled", [True, False])
@@ -89,7 +90,9 @@ def test_plain_folder_is_mean_pooled(tiny_bert):
 
 
 def test_vectors_do_not_depend_on_batches(tiny_bert):
-    np.testing.assert_allclose(ours(tiny_bert, batch=1), ours(tiny_bert, batch=10_000), atol=1e-5)
+    encoder = load(EncoderSpec("text", str(tiny_bert)))
+    one, all_ = (embed(encoder, SENTENCES, batch_size=batch, threads=2).vectors for batch in (1, 10_000))
+    np.testing.assert_allclose(one, all_, atol=1e-5)
 
 
 def save_clip(folder: Path, family: str) -> Path:
@@ -226,11 +229,11 @@ def test_hub_out_of_reach_says_what_to_do(monkeypatch):
 
 def test_identity_follows_content(tmp_path, tiny_bert):
     first, second = save(tmp_path / "a", tiny_bert), save(tmp_path / "b", tiny_bert)
-    assert describe(EncoderSpec("text", str(first))) == describe(EncoderSpec("text", str(second)))
-    half = EncoderSpec("text", str(first), dtype="bfloat16")
-    assert describe(half).encoder_id != describe(EncoderSpec("text", str(first))).encoder_id
+    before = describe(EncoderSpec("text", str(first)))
+    assert before == describe(EncoderSpec("text", str(second)))
+    assert describe(EncoderSpec("text", str(first), dtype="bfloat16")).encoder_id != before.encoder_id
     (second / "1_Pooling/config.json").write_text(json.dumps({"embedding_dimension": 24, "pooling_mode": "max"}))
-    assert describe(EncoderSpec("text", str(second))).encoder_id != describe(EncoderSpec("text", str(first))).encoder_id
+    assert describe(EncoderSpec("text", str(second))).encoder_id != before.encoder_id
 
 
 def test_half_precision_stays_close(tiny_bert):
@@ -246,15 +249,15 @@ def test_half_precision_stays_close(tiny_bert):
 @pytest.mark.shared
 @pytest.mark.slow
 def test_minilm_equals_sentence_transformers(shared, minilm):
-    rows = (shared / "data/banking77/banking_data/test.csv").read_text("utf-8").splitlines()[1:30]
+    rows = (shared / "data/banking77/banking_data/test.csv").read_text("utf-8").splitlines()[1:8]
     texts = [*SENTENCES, *rows, "word " * 700, "émoji 🦀 and 漢字", "x" * 4000]
     np.testing.assert_allclose(ours(minilm, texts, batch=2048), theirs(minilm, texts), atol=1e-5)
 
 
 def test_the_threads_change_no_bit(tiny_bert):
     encoder = load(EncoderSpec("text", str(tiny_bert)))
-    texts = [f"{SENTENCES[n % len(SENTENCES)]} {'again ' * (n % 13)}" for n in range(300)]
-    two, three, many = (embed(encoder, texts, batch_size=128, threads=threads) for threads in (2, 3, 8))
+    texts = [f"{SENTENCES[n % len(SENTENCES)]} {'again ' * (n % 13)}" for n in range(120)]
+    two, three, many = (embed(encoder, texts, batch_size=64, threads=threads) for threads in (2, 3, 8))
     assert encoder.parallel
     assert two.vectors.tobytes() == three.vectors.tobytes() == many.vectors.tobytes()
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 import transformers
 
-from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders import Encoder, EncoderSpec, describe, load
+from barycenter.fusion.encoders.base import Description
 from barycenter.fusion.encoders.batch_check import relative_difference
 from barycenter.fusion.encoders.pipeline import embed
 from barycenter.fusion.errors import BadInputError, JobError, Reason
@@ -37,10 +38,14 @@ def encode_one_by_one(folder: Path, texts=SENTENCES, limit: int = 512) -> np.nda
         return np.stack([model(input_ids=row).last_hidden_state.mean(dim=1)[0].numpy() for row in ids])
 
 
-def agrees(folder: Path, texts=SENTENCES, limit: int = 512, batches=(1, 40, 4096)) -> None:
+def both(folder: Path) -> tuple[Encoder, Description]:
     spec = EncoderSpec("text", str(folder))
-    encoder, expected = load(spec), encode_one_by_one(folder, texts, limit)
-    assert describe(spec).dim == expected.shape[1]
+    return load(spec), describe(spec)
+
+
+def agrees(folder: Path, texts=SENTENCES, limit: int = 512, batches=(1, 40, 4096), known=None) -> None:
+    (encoder, described), expected = known or both(folder), encode_one_by_one(folder, texts, limit)
+    assert described.dim == expected.shape[1]
     for batch in batches:
         assert relative_difference(expected, embed(encoder, texts, batch_size=batch, threads=2).vectors) < 1e-4
 
@@ -73,10 +78,10 @@ def test_texts_are_cut_at_the_last_position_that_the_model_has(family, settings,
         (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 64}))
         entries = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in modules]
         (folder / "modules.json").write_text(json.dumps(entries))
-    assert load(EncoderSpec("text", str(folder))).tokenizer.max_length == limit
-    assert describe(EncoderSpec("text", str(folder))).fingerprint["max_length"] == limit
+    encoder, described = both(folder)
+    assert encoder.tokenizer.max_length == described.fingerprint["max_length"] == limit
     if family != "Esm":  # its own tokenizer hides tokens
-        agrees(folder, LONG, limit)
+        agrees(folder, LONG, limit, known=(encoder, described))
 
 
 def test_positions_without_a_table_do_not_cut(tmp_path):
@@ -97,9 +102,10 @@ def test_a_special_token_beyond_the_matrix_is_a_bad_text(tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     tokenizer.add_special_tokens({"pad_token": "<filler>"})
     tokenizer.save_pretrained(folder)
-    agrees(folder)
+    known = both(folder)
+    agrees(folder, known=known)
     with pytest.raises(BadInputError, match="<filler>") as caught:
-        load(EncoderSpec("text", str(folder))).prepare("a <filler> crab")
+        known[0].prepare("a <filler> crab")
     assert caught.value.reason == Reason.INVALID_TEXT
 
 
@@ -141,10 +147,9 @@ def test_encoders_of_both(family, tmp_path):
 )
 def test_padding_that_a_model_does_not_mask_is_left_out(family, settings, tmp_path):
     folder = tiny(tmp_path, family, **settings)
-    encoder = load(EncoderSpec("text", str(folder)))
-    assert encoder.batching == "equal lengths"
-    assert describe(EncoderSpec("text", str(folder))).fingerprint["together"] == "equal lengths"
-    agrees(folder)
+    encoder, described = both(folder)
+    assert encoder.batching == described.fingerprint["together"] == "equal lengths"
+    agrees(folder, known=(encoder, described))
     encoder.batching = "padded"
     rows = [encoder.prepare(text) for text in SENTENCES]
     assert relative_difference(encode_one_by_one(folder), encoder.encode(rows)) > 1e-3
@@ -197,6 +202,6 @@ def test_a_tower_of_pictures_does_not_shorten_texts(tmp_path):
     torch.manual_seed(0)
     config = transformers.LlavaConfig(text_config=text, vision_config=vision, image_token_id=size - 1)
     transformers.LlavaModel(config).eval().save_pretrained(tmp_path)
-    encoder = load(EncoderSpec("text", str(tmp_path)))
-    assert encoder.tokenizer.max_length == 100  # its pictures have five positions
-    agrees(tmp_path, LONG, 100)
+    known = both(tmp_path)
+    assert known[0].tokenizer.max_length == 100  # its pictures have five positions
+    agrees(tmp_path, LONG, 100, known=known)
