@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test coverage lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-chaos test-simulation test-rest fast-data fast-mathematics simulation
+.PHONY: install demo test coverage lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-simulation test-rest fast-data fast-mathematics simulation
 
 install: $(VENV)/.installed
 
@@ -37,12 +37,12 @@ test: export CI = 1
 test coverage fast: export OMP_NUM_THREADS = 1
 test coverage fast: export OPENBLAS_NUM_THREADS = 1
 test: lint
-	$(MAKE) --jobs=2 --output-sync=target test-stages test-flows test-chaos test-fusion test-simulation test-rest
+	$(MAKE) --jobs=2 --output-sync=target test-flows test-stages test-fusion test-simulation test-rest
 
 # Without the simulation: coverage would not follow its greenlets.
 coverage: install
 	$(BIN)/coverage erase
-	$(MAKE) PYTEST="$(BIN)/coverage run -m pytest" test-stages test-flows test-chaos test-fusion test-rest
+	$(MAKE) PYTEST="$(BIN)/coverage run -m pytest" test-flows test-stages test-fusion test-rest
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -52,7 +52,7 @@ test-fusion:
 test-rest:
 	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/test_language.py
 
-# They need a Prefect server, whose start is the dearest of all: one part has it.
+# They need a Prefect server, whose start is the dearest of all: one part has it, and the chaos tests beside them.
 WITH_PREFECT := tests/infra/storage/test_credentials.py tests/tasks/test_pipeline.py
 
 test-stages:
@@ -64,10 +64,7 @@ test-simulation:
 	$(BIN)/python -m tests.simulation.whole N=100 WORKERS=$(WORKERS)
 
 test-flows:
-	$(PYTEST) tests/flows barycenter/flows $(WITH_PREFECT)
-
-test-chaos:
-	$(PYTEST) tests/chaos
+	$(PYTEST) tests/flows barycenter/flows $(WITH_PREFECT) tests/chaos
 
 # The core: what needs no model, no server and no long fit; two parts of about the same length.
 FAST_MATHEMATICS := $(addprefix tests/fusion/,moments heads $(addprefix alignment/test_,$(addsuffix .py,base linear eigenproblems imputation joint target_fill)))

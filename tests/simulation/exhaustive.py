@@ -136,7 +136,7 @@ def _play(
     world = World(kind, "exhaustive", QUIET, contents)
     chooser = _Enumerator(choices, seen, world, scope.deaths)
     world.store.coarse = True
-    world.kernel.tick = 0.0
+    world.kernel.tick = world.oracle.patience = 0.0
     with entered(world):
         for number in range(1, scope.committers + 1):
             world.start(f"run-{number}", lambda number=number: _commit(world, number))  # type: ignore[misc]

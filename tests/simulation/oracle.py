@@ -30,6 +30,7 @@ class Oracle:
         manifests: Committed and not collected, by number.
         collected: Numbers that were collected.
         checks: How often each invariant was looked at.
+        patience: Seconds without a new term after which a lease may be taken over.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Oracle:
         lives: Callable[[str], bool],
     ) -> None:
         self._now, self._lives = now, lives
+        self.patience = TERM_SECONDS
         self._newest_term: tuple[int, float, dict[str, Any]] = (0, 0.0, {})
         self._peek, self._violated, self._keeps, self._last_look = peek, violated, keeps, last_look
         self._terms: dict[int, str] = {}
@@ -192,7 +194,7 @@ class Oracle:
         newest, since, before = self._newest_term
         if number <= newest:
             return
-        patience = TERM_SECONDS * (COLLECTOR_PATIENCE if before.get("deletes") else 1)
+        patience = self.patience * (COLLECTOR_PATIENCE if before.get("deletes") else 1)
         holds = before and not before["released"] and before["holder"] != term["holder"]
         if holds and self._lives(before["process"]) and self._now() - since < patience:
             self._violated("taken over", f"{term['process']} took the lease of {before['process']}, which renewed it")
