@@ -100,7 +100,7 @@ def demo_job(corpus: Path, out: Path) -> dict[str, Any]:
             "text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"},
             "image": {"kind": "image", "column": "image", "encoder": "builtin/descriptor"},
         },
-        "alignment": {"dim": 256},
+        "alignment": {"dim": 128},
         "output": {"path": str(out)},
         "train": {"target": "label", "group_by": "design"},
     }
