@@ -44,7 +44,6 @@ def serve(
     """Keeps a deployment of the job on this machine, running it on a schedule; needs a Prefect server."""
     with report_errors(debug):
         job = load(job_path, None)
-        from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
         from prefect.schedules import Cron
         from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
@@ -67,7 +66,6 @@ def serve(
                 schedule=schedule,
                 tags=["barycenter"],
                 entrypoint_type=EntrypointType.MODULE_PATH,
-                global_limit=ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW),
             )
 
 

@@ -46,13 +46,11 @@ def test_all_deploy_from_the_root_and_fit_their_flows(tmp_path):
         assert deployment.parameters["job"] == "demo"
         assert deployment.pull_steps[0]["prefect.deployments.steps.set_working_directory"]["directory"] == str(ROOT)
         assert "barycenter" in deployment.tags
-        assert deployment.concurrency_options is not None
+        assert deployment.global_concurrency_limit is None, "output.busy decides"
         assert "job" in deployment.parameter_openapi_schema["properties"]
     nightly = there["nightly"]
     (schedule,) = nightly.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")
-    assert nightly.concurrency_options.collision_strategy == "CANCEL_NEW"
-    assert nightly.global_concurrency_limit.limit == 1
 
 
 def test_the_zombie_automation_outlasts_every_heartbeat():
