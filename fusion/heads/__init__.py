@@ -5,6 +5,7 @@ vectors. Either is imported, with scikit-learn or torch, when it is first asked 
 
 >>> import numpy as np
 >>> from sklearn.model_selection import GridSearchCV, cross_val_score
+>>> from barycenter.fusion.heads import LinearHead
 >>> rng = np.random.default_rng(0)
 >>> y = np.array(["cat", "dog"] * 60)
 >>> X = rng.normal(size=(120, 3)) + (y == "dog")[:, None] * 2

@@ -245,6 +245,12 @@ class LocalStore:
         for folder in sorted(folders, key=lambda each: (each.count("/"), each), reverse=True):
             self._prune(folder)
 
+    def sync_folders(self, folders: Iterable[str]) -> None:
+        """Syncs folders; those that are not there are let be."""
+        for folder in folders:
+            with storage_errors(self.uri(folder)), suppress(FileNotFoundError):
+                self._disk.sync_folder(self._at(folder))
+
     def abandon_uploads(self) -> int:
         """Nothing: unfinished local writes are temporary files."""
         return 0

@@ -160,6 +160,9 @@ class RemoteStore:
 
         return retrying(attempt)
 
+    def sync_folders(self, folders: Iterable[str]) -> None:
+        """Nothing: what is there lasts."""
+
     def abandon_uploads(self) -> int:
         """Gives up unfinished multipart uploads; how many there were."""
         return 0

@@ -143,6 +143,10 @@ class Storage:
         """Deletes files, and local folders left empty; what is gone already is no error."""
         self._store.remove([_checked(path) for path in paths])
 
+    def sync_folders(self, folders: Iterable[str]) -> None:
+        """Makes the files in some folders outlast a power cut, also those of a process killed before it had done so."""
+        self._store.sync_folders([_checked(folder) for folder in folders])
+
     def abandon_uploads(self) -> int:
         """Gives up multipart uploads that a killed run left unfinished on S3; how many there were."""
         return self._store.abandon_uploads()

@@ -10,6 +10,7 @@ from barycenter.infra.clock import utc_now
 from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.lease import Lease
 from barycenter.infra.versions.manifests import (
+    MANIFESTS,
     POINTER,
     deleted_versions,
     manifest_path,
@@ -48,6 +49,7 @@ def commit_manifest(
     parent = manifest.parent or 0
     taken = numbers_taken(storage)
     newest = max(versions(storage), default=0)
+    _make_alignment_last(storage, manifest)
     if newest and _same(manifest, there := read_manifest(storage, newest)):
         show_newest(storage, there, lease, promote)
         return there
@@ -71,6 +73,8 @@ def commit_manifest(
 
 def show_newest(storage: Storage, newest: Manifest, lease: Lease, promote: Literal["auto", "manual"]) -> None:
     """Shows readers the newest version if it waits for a promotion that a job makes by itself; mends the pointer."""
+    make_versions_last(storage)
+    _make_alignment_last(storage, newest)
     promoted = _newest_promotion(storage)
     chosen = promoted is not None and promoted["after"] >= newest.number
     if promote == "auto" and newest.promote == "manual" and not chosen:
@@ -85,6 +89,7 @@ def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:
     Raises:
         RunError: There is no such version, its files are gone, or another process wrote meanwhile.
     """
+    make_versions_last(storage)
     if shown_version(storage) == number == follow_promotions(storage):
         return read_manifest(storage, number)
     promotions = numbered_files(storage, _PROMOTIONS)
@@ -103,6 +108,19 @@ def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:
             f"{storage.uri()}: another process wrote here meanwhile; look at `inspect --versions`, try again"
         )
     return wanted
+
+
+def make_versions_last(storage: Storage) -> None:
+    """Makes the versions that are there outlast a power cut: who committed them may have been killed before it had.
+
+    Needed before anything else is built on them than a version, whose commit does it.
+    """
+    storage.sync_folders(["", MANIFESTS, _PROMOTIONS])
+
+
+def _make_alignment_last(storage: Storage, manifest: Manifest) -> None:
+    """The same for what features are read with, which another run may have fitted; they themselves are looked after."""
+    storage.sync_folders(["alignment", f"alignment/{manifest.alignment_id}"])
 
 
 def follow_promotions(storage: Storage) -> int | None:

@@ -10,7 +10,7 @@ from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.storage import Storage
-from barycenter.infra.versions.commit import fence, follow_promotions, shown_version
+from barycenter.infra.versions.commit import fence, follow_promotions, make_versions_last, shown_version
 from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
 from barycenter.infra.versions.manifests import COLLECTED, deleted_versions, manifest_path, read_manifest, versions
@@ -90,6 +90,7 @@ def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: fl
         RunError: As :func:`find_garbage`, or another process took the output over.
     """
     fence(storage, lease)
+    make_versions_last(storage)
     if versions(storage):
         follow_promotions(storage)
     garbage = find_garbage(storage, keep, keep_days)

@@ -9,7 +9,7 @@ from barycenter.infra.versions.numbered import numbered_files, numbered_path
 
 POINTER = "manifest.json"
 COLLECTED = "collected.json"
-_FOLDER = "manifests"
+MANIFESTS = "manifests"
 
 
 def manifest_path(number: int) -> str:
@@ -18,7 +18,7 @@ def manifest_path(number: int) -> str:
     >>> manifest_path(3)
     'manifests/3.json'
     """
-    return numbered_path(_FOLDER, number)
+    return numbered_path(MANIFESTS, number)
 
 
 def versions(storage: Storage) -> list[int]:
@@ -39,7 +39,7 @@ def deleted_versions(storage: Storage) -> set[int]:
 
 def numbers_taken(storage: Storage) -> dict[int, int]:
     """Bytes of the manifest of every version, ascending; an empty one is a number that nobody may commit any more."""
-    return numbered_files(storage, _FOLDER)
+    return numbered_files(storage, MANIFESTS)
 
 
 def read_manifest(storage: Storage, version: int | None = None) -> Manifest:

@@ -120,10 +120,12 @@ def test_a_killed_driver_and_a_killed_prefect_server_cost_nothing(place, server)
     path = write_job(out.with_suffix(".yaml"), data)
     driver = start_run(path, server.url)
     assert wait_until(lambda: len(stamps(out)) >= 3 or driver.poll() is not None)
+    workers = [worker.pid for worker in actors("chaos")]
     driver.kill()
     _, errors = driver.communicate()
     assert driver.returncode == -signal.SIGKILL, last_line(errors)
     assert wait_until(lambda: not actors("chaos"), 60)
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 60), "they may still write"
     before = stamps(out)
     assert len(before) >= 3
 

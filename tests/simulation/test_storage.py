@@ -88,6 +88,30 @@ def test_a_file_lasts_in_folders_that_another_process_made_and_did_not_sync():
         assert world.store.contents().get("a/c") == b"late", f"killed at step {step}"
 
 
+@pytest.mark.parametrize("kind", ["local", "linkless"])
+def test_a_file_of_a_killed_process_lasts_once_another_has_synced_its_folders(kind):
+    """It is killed at each of its steps, between the name's being there and its being synced, too."""
+    steps = played(kind, lambda storage: storage.create("a/b", b"content")).kernel.steps
+    seen = set()
+    for step, seed in itertools.product(range(1, steps + 1), range(6)):
+        world = World(kind, seed, Replay({f"p#{step}": ("kill",)}))
+
+        def look(world=world, step=step):
+            world.kernel.sleep(10)
+            if world.storage().exists("a/b"):
+                world.storage().sync_folders(["", "a", "never"])
+                seen.add((step, world.seed))
+
+        with simulated(), entered(world):
+            world.start("p", lambda world=world: world.storage().create("a/b", b"content"))
+            world.start("q", look)
+            world.kernel.run()
+            world.lose_power()
+        if (step, world.seed) in seen:
+            assert world.store.contents().get("a/b") == b"content", f"killed at step {step}"
+    assert len({step for step, _ in seen}) > 1
+
+
 def test_what_was_not_synced_may_be_lost_or_torn():
     found = set()
     for seed in range(40):
