@@ -49,10 +49,10 @@ def commit_manifest(
     parent = manifest.parent or 0
     taken = numbers_taken(storage)
     newest = max(versions(storage), default=0)
-    _make_alignment_last(storage, manifest)
     if newest and _same(manifest, there := read_manifest(storage, newest)):
         show_newest(storage, there, lease, promote)
         return there
+    _make_alignment_last(storage, manifest)
     number = max(taken, default=0) + 1
     made = replace(
         manifest, number=number, parent=parent or None, term=lease.number, promote=promote, committed=utc_now()

@@ -19,8 +19,7 @@ def make_views(n=600, inputs=2):
 
 
 @pytest.mark.parametrize("inputs", [2, 3])
-def test_what_inputs_share_finds_more_than_what_they_are(inputs, monkeypatch):
-    monkeypatch.setattr("barycenter.fusion.alignment.retrieval._KERNEL_FEATURES", 400)
+def test_what_inputs_share_finds_more_than_what_they_are(inputs):
     views = make_views(inputs=inputs)
     train, test = ({m: v[rows] for m, v in views.items()} for rows in (slice(400), slice(400, None)))
     folds = FoldMoments.of(train)

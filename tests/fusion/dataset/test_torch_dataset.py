@@ -215,9 +215,15 @@ def test_the_line_wraps_and_visits_every_position_in_order(rows, start, length):
     assert visited == [position % sum(rows) for position in range(start, start + length)]
 
 
-def workers_share_the_rows_and_see_the_epoch(dataset, workers, context):
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_loader_workers_share_the_rows_and_see_the_epoch(out, context):
+    dataset = FusedDataset(out, batch_size=8, shuffle=True, buffer=16)
     loader = DataLoader(
-        dataset, batch_size=None, num_workers=workers, persistent_workers=True, multiprocessing_context=context
+        dataset,
+        batch_size=None,
+        num_workers=2 if context == "fork" else 1,
+        persistent_workers=True,
+        multiprocessing_context=context,
     )
     first = numbers(loader)
     assert sorted(first) == list(range(76))
@@ -226,10 +232,6 @@ def workers_share_the_rows_and_see_the_epoch(dataset, workers, context):
     second = numbers(loader)
     assert sorted(second) == list(range(76))
     assert second != first
-
-
-def test_loader_workers_share_the_rows_and_see_the_epoch(out):
-    workers_share_the_rows_and_see_the_epoch(FusedDataset(out, batch_size=8, shuffle=True, buffer=16), 2, "fork")
 
 
 @pytest.mark.parametrize("shuffle", [False, True])
@@ -359,8 +361,7 @@ def test_object_storage_by_uri_and_by_either_filesystem(out, monkeypatch):
             FusedDataset("s3://bucket/out", filesystem=arrow, batch_size=8),
         ):
             assert rows_of(dataset) == expected
-        shuffled = FusedDataset("s3://bucket/out", filesystem=arrow, batch_size=8, shuffle=True, buffer=16)
-        workers_share_the_rows_and_see_the_epoch(shuffled, 1, "spawn")
+        assert sorted(rows_of(dataset, num_workers=1, multiprocessing_context="spawn")) == expected
         with pytest.raises(RunError, match="nothing has been committed"):
             FusedDataset("s3://bucket/nowhere", filesystem=remote)
     finally:
