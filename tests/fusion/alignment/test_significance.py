@@ -7,12 +7,12 @@ from barycenter.fusion.alignment.significance import _blocks, _pairing
 
 def test_pure_noise_rarely_claims_anything():
     claims = 0
-    for seed in range(10):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         views = {"a": rng.normal(size=(120, 20)), "b": rng.normal(size=(120, 20))}
         found = significance(CCA(dim=4, regularization=0.1), views, permutations=19)
         claims += found.n_significant > 0
-    assert claims <= 2
+    assert claims <= 4
     in_sample = CCA(dim=4, regularization=0.1).fit(views).correlations_[0]
     assert in_sample > 0.6 > found.noise_edge
 
@@ -27,13 +27,13 @@ def test_shared_components_are_counted():
 def test_copies_in_a_group_are_not_evidence():
     groups = np.repeat(np.arange(40), 25)
     claims = 0
-    for seed in range(10):
+    for seed in range(20):
         rng = np.random.default_rng(seed)
         views = {m: rng.normal(size=(40, 6))[groups] for m in ("a", "b")}
         grouped = significance(CCA(dim=6, regularization=0.1), views, groups, permutations=19)
         claims += grouped.n_significant > 0
         assert grouped.noise_edge > 0.15
-    assert claims <= 2
+    assert claims <= 4
 
 
 def test_pairing_moves_whole_groups():

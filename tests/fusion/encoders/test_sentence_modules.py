@@ -48,6 +48,7 @@ def changed(path: Path, **values: object) -> None:
 def test_truncated_vectors(tmp_path, tiny_bert):
     folder = saved(tmp_path / "m", tiny_bert, parts.Normalize(), truncate_dim=10)
     assert agrees(folder).shape[1] == 10
+    assert describe(EncoderSpec("text", str(folder))).dim == 10
 
 
 @pytest.mark.parametrize("out", [24, 10])

@@ -198,16 +198,16 @@ def test_cross_validation_fits_everything_inside_the_training_part():
 
 
 def test_folds_on_threads_change_nothing():
-    views, labels = paired(n=200)
+    views, labels = paired(n=300)
     with threadpool_limits(1):
         one, three = (
-            cross_validated_probe(views, labels, None, 3, 2, fit_stacking, dim=5, threads=threads) for threads in (1, 3)
+            cross_validated_probe(views, labels, None, 4, 2, fit_stacking, dim=5, threads=threads) for threads in (1, 3)
         )
     assert one == three
 
 
 def test_cross_validated_gap_of_a_useless_fusion_is_reported():
-    views, labels = paired(n=200)
+    views, labels = paired(n=300)
     result = cross_validated_probe(views, labels, None, 3, 1, lambda *_: lambda v: v["text"][:, :1] * 0, dim=5)
     assert result["gaps"]["complete"]["high"] < -0.2
 
