@@ -140,8 +140,8 @@ class Storage:
         return dict(sorted(self._store.walk(_checked(prefix), sizes=True)))
 
     def remove(self, paths: Iterable[str]) -> None:
-        """Deletes files, and local folders left empty; what is gone already is no error."""
-        self._store.remove([_checked(path) for path in paths])
+        """Deletes files, and local folders left empty; what is gone already is no error. Paths are taken one by one."""
+        self._store.remove(_checked(path) for path in paths)
 
     def sync_folders(self, folders: Iterable[str]) -> None:
         """Makes the files in some folders outlast a power cut, also those of a process killed before it had done so."""

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,7 +19,8 @@ from barycenter.infra.versions.numbered import numbered_files, numbered_path
 _COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
 _PINS = "pins"
 _DAY_SECONDS = 86_400.0
-_REMOVED_AT_A_TIME = 1000
+_LOOK_SECONDS = 15.0
+"""Seconds after which a collection looks again whether it still holds the output, in the middle of deleting."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: fl
         # again, makes no version any more.
         deleted = sorted({*deleted_versions(storage), *garbage.versions})
         storage.write(COLLECTED, json.dumps({"versions": deleted}).encode())
-    _remove(storage, lease, [manifest_path(number) for number in garbage.versions])
-    _remove(storage, lease, garbage.files)
+    storage.remove(_while_held(lease, map(manifest_path, garbage.versions)))
+    storage.remove(_while_held(lease, garbage.files))
     lease.check()
     storage.abandon_uploads()
     merge_repair_notes(storage)
@@ -140,10 +141,15 @@ def _committed_at(manifest: Manifest) -> float:
     return datetime.fromisoformat(manifest.committed).astimezone(UTC).timestamp() if manifest.committed else math.inf
 
 
-def _remove(storage: Storage, lease: Lease, paths: Sequence[str]) -> None:
-    for start in range(0, len(paths), _REMOVED_AT_A_TIME):
-        lease.check()
-        storage.remove(paths[start : start + _REMOVED_AT_A_TIME])
+def _while_held(lease: Lease, paths: Iterable[str]) -> Iterator[str]:
+    """The paths one by one, as long as the output is held; a process may have stood still between two of them."""
+    looked = -math.inf
+    for path in paths:
+        # Not the monotonic clock, which stands still while a machine sleeps.
+        if abs(current_clock().time() - looked) >= _LOOK_SECONDS:
+            lease.check()
+            looked = current_clock().time()
+        yield path
 
 
 def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:

@@ -41,6 +41,7 @@ class Process:
         host: The machine that it runs on.
         offset: Its monotonic clock's difference from the world's.
         random: Its own chance, the same in every schedule.
+        longest_pause: Seconds that a single operation of it may take, at most.
         children: Numbers what it starts.
         history: Stands for all that it has seen.
         at_end: Called once it is dead, whoever killed it.
@@ -49,6 +50,7 @@ class Process:
     def __init__(self, name: str, seed: object, offset: float = 0.0) -> None:
         self.name, self.offset, self.alive = name, offset, True
         self.frozen_until = 0.0
+        self.longest_pause = FOREVER
         self.children = itertools.count(1)
         self.host = ""
         self.history = 0

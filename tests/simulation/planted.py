@@ -59,7 +59,7 @@ FAULTS: dict[str, tuple[Edit, ...]] = {
         (
             garbage.collect_garbage,
             "    if garbage.versions:",
-            "    _remove(storage, lease, garbage.files)\n    if garbage.versions:",
+            "    storage.remove(garbage.files)\n    if garbage.versions:",
         ),
     ),
     "a lease without terms": ((lease.Lease.check, "newest is None or newest.holder != self._term.holder", "False"),),

@@ -96,7 +96,7 @@ class Explorer:
             return ("switch", self._draw.choice(ready).name) if ready else None
         if kind in ("stall", "freeze"):
             seconds = self._draw.choice((*SECONDS, self._draw.uniform(40, 80)))
-            return kind, min(seconds, kernel.longest_pause)
+            return kind, min(seconds, kernel.longest_pause, thread.process.longest_pause)
         if kind == "hang":
             return ("stall", 1e6) if ".worker" in thread.name else None
         if kind in _STORAGE_FAULTS:

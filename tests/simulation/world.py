@@ -15,6 +15,7 @@ from barycenter.infra.clock import use_clock
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.storage import STORES, MissingFileError
 from barycenter.infra.versions import embedding_files, lease
+from barycenter.infra.versions.lease import COLLECTOR_PATIENCE, TERM_SECONDS
 from tests.simulation.disk import SimulatedDisk, SimulatedLocalStore
 from tests.simulation.features import KNOWN_PARQUET, parted_once
 from tests.simulation.kernel import FOREVER, Chooser, Kernel, Killed, Process, Violation
@@ -23,6 +24,9 @@ from tests.simulation.oracle import Oracle
 
 CLAIM_SECONDS = 5.0
 """Longest pause where there are no hard links: a writer that pauses longer while it places a file loses its claim."""
+
+DELETION_SECONDS = COLLECTOR_PATIENCE * TERM_SECONDS - 60.0
+"""Longest pause of a process that deletes: no storage refuses a deletion that comes after it was given up."""
 
 POLL_SECONDS = 8.0
 """Between two looks of a process that waits for the output; fewer than in earnest, because each costs steps."""
@@ -77,6 +81,8 @@ class World:
         """A process that runs ``body``; errors for users are an outcome, others a violation."""
         process = Process(name, self.seed, offset=1000.0 * len(self.processes))
         process.host = host
+        if name.startswith("gc"):
+            process.longest_pause = DELETION_SECONDS
         self.processes[name] = process
 
         def main() -> None:

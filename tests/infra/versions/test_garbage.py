@@ -183,12 +183,36 @@ def test_a_collector_that_lost_its_lease_deletes_nothing_more(storage, lease, mo
     assert {path for path in before if not path.startswith("lease/")} <= set(storage.list())
 
 
+def test_a_collection_that_stood_still_between_two_files_looks_again(storage, lease, monkeypatch):
+    """As when its machine sleeps; an object store gets many names in one request."""
+    committed(storage, lease, 1)
+    strays = [f"features/v0/part-{number}.parquet" for number in range(3)]
+    for path in strays:
+        storage.write(path, b"")
+    clock, real = SimulatedClock(), Storage.remove
+
+    def remove(self, paths):
+        def sleeping_after_each():
+            for path in paths:
+                yield path
+                if path in strays:
+                    clock.now += 1000
+                    taken_over(storage)
+
+        real(self, sleeping_after_each())
+
+    monkeypatch.setattr(Storage, "remove", remove)
+    with use_clock(clock), pytest.raises(RunError, match="taken over"):
+        collect_garbage(storage, lease)
+    assert set(storage.list("features/v0")) >= set(strays[1:])
+
+
 def test_a_version_that_a_killed_collection_condemned_is_none(storage, lease, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
     committed(storage, lease, 2)
-    monkeypatch.setattr(garbage, "_remove", killed)
+    monkeypatch.setattr(Storage, "remove", killed)
     with pytest.raises(KeyboardInterrupt):
         collect_garbage(storage, lease)
     with pytest.raises(RunError, match="version 1 was deleted"):
