@@ -15,11 +15,12 @@ from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
 from barycenter.tasks.embed.bad_inputs import check_bad_fraction
+from barycenter.tasks.embed.index import current_index, reuse_of
 from barycenter.tasks.embed.settings import Execution, find_execution, pin_batch_settings
 from barycenter.tasks.embed.worker import CALIBRATION_ROWS, Calibration, EmbedSetting, EmbedWorker, ShardJob
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, storage_options
-from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.identities import embedding_ids, encoding_id
 from barycenter.tasks.run.input_values import Columns, InputValues
 
 _READERS = 16
@@ -30,13 +31,16 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 
     Returns:
         Figures for report.json: rows, seconds, rows_per_s, shards, seconds of each part, what limited the stage, the
-        batch and the least one that memory allowed, seconds until the first worker was ready and the batch found.
+        batch and the least one that memory allowed, seconds until the first worker was ready and the batch found; and
+        under ``reuse`` what became of the rows.
     """
     shards = pending_shards(run, name)
     rows = sum(shard.rows for shard in shards)
+    index = current_index(run, name)
     if not shards:
         check_bad_fraction(run, name)
-        return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
+        nothing = {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
+        return nothing | {"reuse": reuse_of(run, name, index)}
     ray = run.job.ray
     workers = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
     workers = replace(workers, workers=min(workers.workers, len(shards)))
@@ -47,9 +51,10 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         stage.work(shards, progress)
         progress.note(stage.limited_by())
     mended.settle()
+    index = current_index(run, name, changed=mended.paths)
     check_bad_fraction(run, name, stage.bad, {shard.id for shard in shards})
     counts = {"shards": len(shards), "shards_done_before": len(run.shards) - len(shards)}
-    return progress.figures() | counts | stage.figures()
+    return progress.figures() | counts | stage.figures() | {"reuse": reuse_of(run, name, index)}
 
 
 class _Stage:
@@ -158,6 +163,9 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
         name=name,
         spec=run.specs[name],
         embedding_id=embedding_ids(run)[name],
+        encoding=encoding_id(run, name),
+        after=run.after,
+        recheck=run.recheck,
         columns=input_columns(run, name),
         corpus=run.corpus,
         storage=run.storage,

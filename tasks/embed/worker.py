@@ -1,9 +1,12 @@
 """What a worker of the embed stage does: read a shard, encode it, commit its file. Imports neither Prefect nor Ray."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.batch_size import find_batch_size
@@ -14,9 +17,12 @@ from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
 from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.embed.known_rows import KnownRows
+from barycenter.tasks.embed.shard_rows import embed_rows, note
 from barycenter.tasks.run.input_values import Columns, InputValues
 
 CALIBRATION_ROWS = 512
+_READERS = 8
 EMBEDDING_PARQUET: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 1,
@@ -27,11 +33,20 @@ EMBEDDING_PARQUET: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class EmbedSetting:
-    """What a worker needs to embed shards of one input; plain data, sent once per worker."""
+    """What a worker needs to embed shards of one input; plain data, sent once per worker.
+
+    Attributes:
+        encoding: What the vectors depend on beside their input.
+        after: Number of the version that was the newest when the run began.
+        recheck: Whether a picture counts as unchanged only once it was read.
+    """
 
     name: str
     spec: EncoderSpec
     embedding_id: str
+    encoding: str
+    after: int
+    recheck: bool
     columns: Columns
     corpus: Corpus
     storage: Storage
@@ -72,6 +87,8 @@ class EmbedWorker:
     def __init__(self, setting: EmbedSetting) -> None:
         self.setting = setting
         self.pipeline = Pipeline(load(setting.spec, device=setting.device), setting.threads)
+        self.known = KnownRows(setting.storage, setting.encoding)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._fits: int | None = None
 
     def run(self, payload: ShardJob | Calibration) -> dict[str, Any]:
@@ -105,16 +122,21 @@ class EmbedWorker:
         inputs = InputValues(table, setting.columns, job.shard.folder, refused)
         asked = clock.monotonic()
         seconds = Counter({"read": asked - began})
-        result = inputs.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
+        rows = embed_rows(
+            inputs,
+            self.known,
+            self.pipeline,
+            batch=min(job.batch, self._fits or job.batch),
+            readers=self._readers,
+            recheck=setting.recheck,
+        )
+        result = rows.result
         details = [*result.details, *(bad.detail for bad in result.bad)]
-        check_network(job.shard.source, details, len(inputs.values), asked)
-        if result.batch_size < job.batch:
+        check_network(job.shard.source, details, rows.tried, asked)
+        if 0 < result.batch_size < job.batch:
             self._fits = min(result.batch_size, self._fits or result.batch_size)
         embedded = clock.monotonic()
-        path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
-        keys = setting.corpus.keys(job.shard, table)
-        write = setting.storage.write_table if job.replace else setting.storage.create_table
-        write(path, inputs.table(keys, result), **EMBEDDING_PARQUET)
+        self._commit(job, inputs.table(setting.corpus.keys(job.shard, table), result, rows.digests), rows.counts)
         seconds.update(result.seconds)
         return {
             "rows": job.shard.rows,
@@ -123,6 +145,17 @@ class EmbedWorker:
             "seconds": dict(seconds) | {"write": clock.monotonic() - embedded},
             "batch": result.batch_size,
         }
+
+    def _commit(self, job: ShardJob, table: pa.Table, counts: Mapping[str, int]) -> None:
+        """Writes the embedding file; one that is to be made again, and would hold the same, is let be."""
+        setting = self.setting
+        path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
+        if job.replace and table.equals(setting.storage.read_table(path)):
+            return
+        table = table.replace_schema_metadata(note(setting.encoding, setting.after, counts))
+        write = setting.storage.write_table if job.replace else setting.storage.create_table
+        write(path, table, **EMBEDDING_PARQUET)
+        self.known.remember(path, table)
 
     def _calibrated(self, job: Calibration) -> dict[str, Any]:
         if job.sample is None:

@@ -219,7 +219,7 @@ def reached(stage: str, out: Path) -> Any:
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and modification time of every embedding file."""
-    files = sorted((out / "embeddings").rglob("*.parquet")) if out.exists() else []
+    files = sorted((out / "embeddings").glob("[!.]*/*/*.parquet")) if out.exists() else []
     return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 
