@@ -160,7 +160,7 @@ class Range:
     def _after(self, job: Path, out: Path, outcome: Outcome) -> None:
         """Reruns and checks all that must hold."""
         wrong = outcome.wrong
-        if not wait_until(lambda: not actors(NAME), 60):
+        if not wait_until(lambda: not actors(NAME)):
             wrong.append(f"workers outlived their run: {[actor.name for actor in actors(NAME)]}")
         before = stamps(out)
         outcome.done_before = len(before)
