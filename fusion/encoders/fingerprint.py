@@ -1,4 +1,4 @@
-"""What an encoder's fingerprint is made of: digests of the files it reads and versions of the libraries it runs on."""
+"""What tells encoders apart: digests of the files they read. Beside them, the versions of the libraries they run on."""
 
 import hashlib
 from collections.abc import Iterable
