@@ -25,14 +25,14 @@ def machine_kind(device: str) -> str:
 
 
 def describe_processor(cpuinfo: str) -> str:
-    """The processor that /proc/cpuinfo tells of; without one, what Python knows of the machine.
+    r"""The processor that /proc/cpuinfo tells of; without one, what Python knows of the machine.
 
-    >>> describe_processor("model name\\t: Intel(R) Xeon(R) CPU @ 2.20GHz\\nflags\\t: fpu avx avx2 avx512f")
+    >>> describe_processor("model name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\nflags\t: fpu avx avx2 avx512f")
     'Intel Xeon, avx2 avx512f'
     """
-    fields = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", cpuinfo, re.MULTILINE))
+    fields: dict[str, str] = dict(re.findall(r"^([^:\n]+?)\s*:[ \t]*(.*)$", cpuinfo, re.MULTILINE))
     model = " ".join(_NOISE.sub(" ", fields.get("model name", "")).split())
-    flags = set(fields.get("flags", fields.get("Features", "")).split())
+    flags = set((fields.get("flags") or fields.get("Features") or "").split())
     sets = " ".join(name for name in _INSTRUCTIONS if name in flags)
     return ", ".join(filter(None, [model or platform.processor() or platform.machine(), sets]))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import barycenter.tasks.embed.stage
+from barycenter.fusion.encoders.machine import machine_kind
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
 from barycenter.infra.versions.embedding_files import embedding_path
@@ -72,17 +73,21 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
     run = run_of(tmp_path)
     figures = embed_input(run, "text", THIS_PROCESS)
     plan = json.loads(run.storage.read("plan.json"))
-    assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
-    assert set(plan["inputs"]["text"]) == {
-        "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled",
+    assert (plan["engine"], list(plan["machines"])) == ("torch", [machine_kind("cpu")])
+    (machine,) = plan["machines"].values()
+    assert machine["inputs"]["text"] | {"batch": figures["batch"]} == machine["inputs"]["text"]
+    assert set(machine["inputs"]["text"]) == {
+        "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled", "onednn", "model_threads",
     }  # fmt: skip
-    assert {"torch", "numpy", "ray"} <= set(plan["libraries"])
+    assert {"torch", "numpy", "ray"} <= set(machine["libraries"])
+    assert figures["trial"] > 0
     assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
     assert 0 < figures["start_seconds"] < figures["seconds"]
     first = vectors(run)
     run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
     again = embed_input(run, "text", THIS_PROCESS)
     assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
+    assert again["trial"] == 0
     assert json.loads(run.storage.read("plan.json")) == plan
     assert np.array_equal(vectors(run), first)
 
@@ -93,7 +98,7 @@ def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
     second = replace(first, batch=128)
     assert settings.pin_batch_settings(run, "text", workers, first) == first
     assert settings.pin_batch_settings(run, "text", workers, second) == first
-    assert settings.find_execution(run, "text", workers) == first
+    assert settings.find_execution(run, "text", workers, "") == first
 
 
 @pytest.mark.parametrize(
