@@ -110,8 +110,12 @@ class _Stage:
             self._count(result)
             progress.advance(work.rows, result["seconds"])
 
-        asked = replace(find_execution(self._run, self._name, self.workers), threads=self.workers.threads)
-        setting = replace(embed_setting(self._run, self._name, asked), executions=dict(self._executions))
+        asked = find_execution(self._run, self._name, self.workers)
+        setting = replace(
+            embed_setting(self._run, self._name, asked),
+            executions=dict(self._executions),
+            rows=sum(shard.rows for shard in shards),
+        )
         name = f"{self._run.job.name}-embed-{self._name}"
         executor = self._cluster.executor(EmbedWorker, (setting,), self.workers, name)
         if failed := dispatch(self._units(shards), executor, on_done=done, without_rows=_without_rows, first=first):

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from barycenter.fusion.encoders import EncoderSpec, load
@@ -32,7 +33,7 @@ class EmbedSetting:
     """What a worker needs to embed shards of one input; plain data, sent once per worker.
 
     ``asked`` is what the job and the allocation say of the execution, ``executions`` what plan.json had for each kind
-    of machine when the stage began.
+    of machine when the stage began, ``rows`` how many rows are to come.
     """
 
     name: str
@@ -46,6 +47,7 @@ class EmbedSetting:
     versions: KnownVersions
     asked: Execution
     executions: Mapping[str, Execution] = field(default_factory=dict)
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,9 +158,10 @@ class EmbedWorker:
         """The shard as this kind of machine runs it; where nobody knew how, what was found."""
         if not job.executions:
             return job, {}
+        sample, rows_to_come = partial(self._values, job.shard, job.skip), max(self.setting.rows, job.shard.rows)
         execution, rows = self._tuning.settle(
-            self.pipeline, job.executions, self.setting.asked, lambda: self._values(job.shard, job.skip), job.shard.rows
-        )
+            self.pipeline, job.executions, self.setting.asked, sample, rows_to_come
+        )  # fmt: skip
         self.pipeline = self._tuning.pipeline
         found = {} if self._machine in job.executions else {"execution": execution}
         return replace(job, batch=execution.batch or job.batch), found | {"trial": rows}
