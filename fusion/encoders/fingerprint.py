@@ -1,4 +1,4 @@
-"""What tells encoders apart: digests of the files they read. Beside them, the versions of the libraries they run on."""
+"""Digests of the files that encoders read, of which their ids are made; versions of libraries, which are in no id."""
 
 import hashlib
 from collections.abc import Iterable

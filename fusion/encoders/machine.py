@@ -25,7 +25,7 @@ def machine_kind(device: str) -> str:
 
 
 def describe_processor(cpuinfo: str) -> str:
-    r"""The processor that /proc/cpuinfo tells of; without one, what Python knows of the machine.
+    r"""The processor that /proc/cpuinfo names; without one, what Python knows of the machine.
 
     >>> describe_processor("model name\t: Intel(R) Xeon(R) CPU @ 2.20GHz\nflags\t: fpu avx avx2 avx512f")
     'Intel Xeon, avx2 avx512f'

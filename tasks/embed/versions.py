@@ -16,7 +16,7 @@ def lacks_sample(run: Run, name: str) -> bool:
 
 
 def known_versions(run: Run, name: str) -> KnownVersions:
-    """What the workers of an input are told of its encoder."""
+    """What the workers of an input know of its encoder when they start."""
     encoder_id = run.encoders[name].encoder_id
     accepted = read_plan(run.storage).get("versions", {}).get(encoder_id, [])
     has_files = bool(done_shards(run.storage, name, embedding_ids(run)[name]))
