@@ -114,14 +114,13 @@ class VersionsCheck:
         return len(sample.values)
 
     def keep(self, pipeline: Pipeline, values: Iterator[object]) -> tuple[bool, int]:
-        """Keeps a sample of the values with their vectors, where there is none and vectors of this machine count.
+        """Keeps a sample of the values with their vectors, where there is none.
 
         Returns:
             Whether it was kept, and how many rows were encoded.
         """
         known = self._known
-        foreign = known.has_files and bool(known.accepted) and self.here not in known.accepted
-        if not self._applies or foreign or self._storage.exists(sample_path(known.encoder_id)):
+        if not self._applies or self._storage.exists(sample_path(known.encoder_id)):
             return False, 0
         chosen = _choose(values)
         vectors, ok = _encoded(pipeline, chosen)

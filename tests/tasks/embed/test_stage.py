@@ -191,6 +191,10 @@ def test_a_worker_of_a_kind_that_nobody_knew_finds_its_own_batch_and_the_next_fo
     machines = json.loads(run.storage.read("plan.json"))["machines"]
     assert set(machines) == {machine_kind("cpu"), "another"}
     assert machines["another"]["inputs"]["text"]["batch"] > 0
+    asked.clear()
+    drop_shard(run, 1)
+    embed_input(run, "text", THIS_PROCESS)
+    assert not asked
 
 
 @pytest.mark.parametrize("worker", [Uncalibrated, NeverCalibrated])

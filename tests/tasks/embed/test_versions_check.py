@@ -192,6 +192,14 @@ def test_a_sample_that_is_gone_is_made_again_under_the_same_versions(embedded):
     assert before != embedded.storage.read_table(path).column("value").to_pylist()
 
 
+def test_what_was_accepted_for_files_that_are_gone_is_not_believed_of_a_new_sample(embedded, tmp_path, upgraded):
+    embedded.storage.remove([sample_path(embedded.encoders["text"].encoder_id)])
+    drop(embedded, 0, 2, 3)
+    run = run_of(tmp_path)
+    assert embed_input(run, "text", THIS_PROCESS)["rows"] == ROWS
+    assert accepted(run) == [{"scikit-learn": "99.0"}]
+
+
 def test_every_embedding_file_says_what_it_was_made_under(embedded, tmp_path, upgraded):
     run = run_of(tmp_path)
     embed_input(run, "text", THIS_PROCESS)
