@@ -13,9 +13,10 @@ from barycenter.fusion.encoders.batch_size import MARGIN, PATIENCE, SHARE, find_
 from barycenter.fusion.encoders.pipeline import Pipeline, out_of_memory, rows_that_fit
 from barycenter.fusion.encoders.prefetch import prepare
 
-_CALLS = 4
+_BATCHES = 4
 _COMPARED_ROWS = 16
 _LEAST_THREADS = 4
+_LOAD_SECONDS = 1.0
 
 
 class MakePipeline(Protocol):
@@ -112,7 +113,7 @@ def _may_pay(pipeline: Pipeline, ordered: list[Any], batch: int, rows: int, trie
     rate = throughput(pipeline, ordered, min(batch, max(map(cost, ordered))), tried)
     patience = min(PATIENCE, SHARE * rows * sum(map(cost, ordered)) / len(ordered) / rate)
     count = rows_that_fit(cost(ordered[0]), batch, batch)
-    return patience > 1.0 + _CALLS * 2 * count * cost(ordered[0]) * pipeline.model_threads / rate
+    return patience > _LOAD_SECONDS + _BATCHES * count * cost(ordered[0]) * pipeline.model_threads / rate
 
 
 def _faster(
@@ -120,17 +121,15 @@ def _faster(
 ) -> Pipeline:
     """The second where it is faster and gives the same; the other one is closed."""
     compared = ordered[-_COMPARED_ROWS:]
-    rates: list[list[float]] = [[], []]
+    rates = [0.0, 0.0]
     try:
         same = differs_by(first.encoder.encode(compared), second.encoder.encode(compared)) <= bound
         tried["rows"] += 2 * len(compared)
-        for _ in range(_CALLS // 2 if same else 0):
-            for pipeline, found in zip((first, second), rates, strict=True):
-                found.append(throughput(pipeline, ordered, batch, tried))
+        if same:
+            rates = [throughput(pipeline, ordered, batch, tried) for pipeline in (first, second)]
     except RuntimeError as error:
         if not out_of_memory(error):
             raise
-    best, other = (max(found, default=0.0) for found in rates)
-    winner, loser = (second, first) if other > best * MARGIN else (first, second)
+    winner, loser = (second, first) if rates[1] > rates[0] * MARGIN else (first, second)
     loser.__exit__()
     return winner
