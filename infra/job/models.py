@@ -167,6 +167,9 @@ class OutputJob(Section):
     partition_by: Names = Field([], description="Kept columns that become folders.")
     dtype: Literal["float32", "float16"] = Field("float32", description="Number format of the vectors.")
     keep_aligned: Flag = Field(False, description="Also write aligned_<input> columns.")
+    reuse: Names = Field(
+        [], description="Other outputs whose embeddings of the same encoder are taken over, row by row, by content."
+    )
     promote: Literal["auto", "manual"] = Field(
         "auto", description="auto: readers see a new version at once; manual: after `barycenter promote`."
     )
@@ -362,13 +365,18 @@ class Job(Section):
         """Returns the job with its local paths made absolute, relative ones from the folder ``base``.
 
         Returns:
-            A job whose corpus.path, output.path, alignment.from, weights and local encoder folders are absolute;
-            URIs and hub ids are as they were, and so is what ``explicit`` returns.
+            A job whose corpus.path, output.path, output.reuse, alignment.from, weights and local encoder folders are
+            absolute; URIs and hub ids are as they were, and so is what ``explicit`` returns.
         """
         inputs = {name: part.resolved(base) for name, part in self.inputs.items()}
         changes: dict[str, Any] = {
             "corpus": self.corpus.model_copy(update={"path": resolve_path(self.corpus.path, base)}),
-            "output": self.output.model_copy(update={"path": resolve_path(self.output.path, base)}),
+            "output": self.output.model_copy(
+                update={
+                    "path": resolve_path(self.output.path, base),
+                    "reuse": [resolve_path(folder, base) for folder in self.output.reuse],
+                }
+            ),
             "inputs": inputs,
         }
         if self.alignment.from_ is not None:

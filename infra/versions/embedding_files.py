@@ -57,6 +57,11 @@ class Repairs:
         if paths:
             self._write(dict.fromkeys(paths))
 
+    @property
+    def paths(self) -> set[str]:
+        """The files."""
+        return set(self._original_hashes)
+
     def __contains__(self, path: object) -> bool:
         return path in self._original_hashes
 

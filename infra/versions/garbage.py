@@ -11,6 +11,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.commit import fence, follow_promotions, make_versions_last, shown_version
+from barycenter.infra.versions.digest_index import is_index
 from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes, sample_path
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
 from barycenter.infra.versions.manifests import COLLECTED, deleted_versions, manifest_path, read_manifest, versions
@@ -163,4 +164,8 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
             files.add(sample_path(about["encoder_id"]))
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
-    return lambda path: path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path)
+
+    def is_needed(path: str) -> bool:
+        return path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path) or is_index(path)
+
+    return is_needed

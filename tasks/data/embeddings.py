@@ -11,7 +11,7 @@ from barycenter.infra.storage import Storage
 
 Vectors = NDArray[np.float32]
 
-_UNREAD = ("key_hash", "source_size", "source_stamp")
+_UNREAD = ("key_hash", "source_size", "source_stamp", "digest", "seen")
 
 
 def read_embeddings(

@@ -16,13 +16,14 @@ from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
 from barycenter.tasks.embed.bad_inputs import check_bad_fraction
 from barycenter.tasks.embed.execution import Execution
+from barycenter.tasks.embed.index import current_index, reuse_of
 from barycenter.tasks.embed.settings import find_execution, fixed_executions, pin_batch_settings
-from barycenter.tasks.embed.versions import AcceptedVersions, known_versions, lacks_sample
+from barycenter.tasks.embed.versions import AcceptedVersions, borrow_sample, known_versions, lacks_sample
 from barycenter.tasks.embed.versions_check import is_adoptable, machine_of
 from barycenter.tasks.embed.worker import Calibration, EmbedSetting, EmbedWorker, ShardJob
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, storage_options
-from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.identities import embedding_ids, encoding_id
 from barycenter.tasks.run.input_values import Columns, InputValues
 from barycenter.tasks.run.plan_file import fix_engine
 
@@ -36,7 +37,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     Returns:
         Figures for report.json: rows, seconds, rows_per_s, shards, seconds of each part, what limited the stage, the
         batch and the least one that memory allowed, seconds until the first worker was ready and the batch found, rows
-        encoded to find the batch and to check the encoder (``trial``).
+        encoded to find the batch and to check the encoder (``trial``); and under ``reuse`` what became of the rows.
 
     Raises:
         JobError: Under other versions, or on another kind of machine, the encoder gives other vectors than before, and
@@ -55,9 +56,12 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     shards = pending_shards(run, name)
     rows = sum(shard.rows for shard in shards)
+    index = current_index(run, name)
     if not shards:
         check_bad_fraction(run, name)
-        return {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
+        nothing = {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
+        return nothing | {"reuse": reuse_of(run, name, index)}
+    borrow_sample(run, name)
     ray = run.job.ray
     workers = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
     workers = replace(workers, workers=min(workers.workers, len(shards)))
@@ -68,9 +72,10 @@ def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         stage.work(shards, progress)
         progress.note(stage.limited_by())
     mended.settle()
+    index = current_index(run, name, changed=mended.paths)
     check_bad_fraction(run, name, stage.bad, {shard.id for shard in shards})
     counts = {"shards": len(shards), "shards_done_before": len(run.shards) - len(shards)}
-    return progress.figures() | counts | stage.figures()
+    return progress.figures() | counts | stage.figures() | {"reuse": reuse_of(run, name, index, stage.trial)}
 
 
 class _Stage:
@@ -86,7 +91,7 @@ class _Stage:
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
-        self._encoded = self._trial = 0
+        self._encoded = self.trial = 0
         self._least: int | None = None
         self._start_seconds = 0.0
 
@@ -99,7 +104,7 @@ class _Stage:
             self._pin(self._machine, self.execution)
 
         def done(work: Work, result: dict[str, Any]) -> None:
-            self._trial += result["trial"]
+            self.trial += result["trial"]
             self._versions.note(result["versions"], anew=result.get("kept", False))
             if "execution" in result:
                 self._pin(result["machine"], result["execution"])
@@ -128,7 +133,7 @@ class _Stage:
         """What report.json holds beside rows and seconds."""
         return {
             "encoded": self._encoded,
-            "trial": self._trial,
+            "trial": self.trial,
             "workers": self.workers.workers,
             "threads_per_worker": self.workers.threads,
             "batch": self.execution.batch,
@@ -198,6 +203,9 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
         name=name,
         spec=run.specs[name],
         embedding_id=embedding_ids(run)[name],
+        encoding=encoding_id(run, name),
+        after=run.after,
+        recheck=run.recheck,
         columns=input_columns(run, name),
         corpus=run.corpus,
         storage=run.storage,

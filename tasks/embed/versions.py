@@ -1,6 +1,7 @@
 """Under which versions of libraries, and on which kinds of machine, an output's vectors are made: kept in plan.json."""
 
 from barycenter.fusion.encoders import libraries_of
+from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import done_shards, sample_path
 from barycenter.tasks.embed.versions_check import KnownVersions, Versions
 from barycenter.tasks.run.context import Run
@@ -13,6 +14,16 @@ def lacks_sample(run: Run, name: str) -> bool:
     if not libraries_of(run.specs[name]):
         return False
     return not run.storage.exists(sample_path(run.encoders[name].encoder_id))
+
+
+def borrow_sample(run: Run, name: str) -> None:
+    """Takes the sample of an output in ``output.reuse``, whose vectors may be taken over: ours must be the same."""
+    path = sample_path(run.encoders[name].encoder_id)
+    for root in run.job.output.reuse if lacks_sample(run, name) else ():
+        other = Storage(root, run.job.storage.endpoint_url)
+        if other.exists(path):
+            run.storage.create(path, other.read(path))
+            return
 
 
 def known_versions(run: Run, name: str) -> KnownVersions:

@@ -196,8 +196,8 @@ def evenly(values: Sequence[object]) -> Iterator[object]:
 
 
 def _choose(values: Iterator[object]) -> list[object]:
-    """The first 64 that can be read, fewer where they are large."""
-    chosen: list[object] = []
+    """The first 64 that can be read and differ, fewer where they are large."""
+    chosen: dict[object, None] = {}
     size = 0
     for value in values:
         if len(chosen) == SAMPLE_ROWS or (size > _BYTES and len(chosen) >= _LEAST_ROWS):
@@ -206,10 +206,10 @@ def _choose(values: Iterator[object]) -> list[object]:
             content = value() if callable(value) else value
         except BadInputError:
             continue
-        if isinstance(content, str | bytes) and content:
-            chosen.append(content)
+        if isinstance(content, str | bytes) and content and content not in chosen:
+            chosen[content] = None
             size += len(content)
-    return chosen
+    return list(chosen)
 
 
 def _encoded(pipeline: Pipeline, values: Sequence[object]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

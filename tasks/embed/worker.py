@@ -2,9 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+
+import pyarrow as pa
 
 from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.pipeline import Pipeline
@@ -15,11 +18,14 @@ from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed.execution import Execution
+from barycenter.tasks.embed.known_rows import KnownRows
+from barycenter.tasks.embed.shard_rows import embed_rows, note
 from barycenter.tasks.embed.tuning import Tuning
 from barycenter.tasks.embed.versions_check import KnownVersions, VersionsCheck, bound_of, evenly, metadata_of
 from barycenter.tasks.run.input_values import Columns, InputValues
 
 CALIBRATION_ROWS = 512
+_READERS = 8
 EMBEDDING_PARQUET: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 1,
@@ -32,13 +38,22 @@ EMBEDDING_PARQUET: dict[str, Any] = {
 class EmbedSetting:
     """What a worker needs to embed shards of one input; plain data, sent once per worker.
 
-    ``asked`` is what the job and the allocation say of the execution, ``executions`` what plan.json had for each kind
-    of machine when the stage began, ``rows`` how many rows are to come.
+    Attributes:
+        encoding: What the vectors depend on beside their input.
+        after: Number of the version that was the newest when the run began.
+        recheck: Whether a picture counts as unchanged only once it was read.
+        versions: What the driver knows of the encoder.
+        asked: What the job and the allocation say of the execution.
+        executions: What plan.json had for each kind of machine when the stage began.
+        rows: Rows to come.
     """
 
     name: str
     spec: EncoderSpec
     embedding_id: str
+    encoding: str
+    after: int
+    recheck: bool
     columns: Columns
     corpus: Corpus
     storage: Storage
@@ -92,6 +107,8 @@ class EmbedWorker:
         self._machine = self.versions.here["machine"]
         self._tuning = Tuning(self._load, setting.executions, self._machine, bound_of(setting.spec))
         self.pipeline = self._tuning.pipeline
+        self.known = KnownRows(setting.storage, setting.encoding)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._fits: int | None = None
         self._checked = self.versions.verify(self.pipeline)
 
@@ -134,17 +151,21 @@ class EmbedWorker:
         inputs = InputValues(table, setting.columns, job.shard.folder, refused)
         asked = clock.monotonic()
         seconds = Counter({"read": asked - began})
-        result = inputs.embed(self.pipeline, batch=min(job.batch, self._fits or job.batch))
+        rows = embed_rows(
+            inputs,
+            self.known,
+            self.pipeline,
+            batch=min(job.batch, self._fits or job.batch),
+            readers=self._readers,
+            recheck=setting.recheck,
+        )
+        result = rows.result
         details = [*result.details, *(bad.detail for bad in result.bad)]
-        check_network(job.shard.source, details, len(inputs.values), asked)
-        if result.batch_size < job.batch:
+        check_network(job.shard.source, details, rows.tried, asked)
+        if 0 < result.batch_size < job.batch:
             self._fits = min(result.batch_size, self._fits or result.batch_size)
         embedded = clock.monotonic()
-        path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
-        keys = setting.corpus.keys(job.shard, table)
-        write = setting.storage.write_table if job.replace else setting.storage.create_table
-        table = inputs.table(keys, result).replace_schema_metadata(metadata_of(self.versions.here))
-        write(path, table, **EMBEDDING_PARQUET)
+        self._commit(job, inputs.table(setting.corpus.keys(job.shard, table), result, rows.digests), rows.counts)
         seconds.update(result.seconds)
         return {
             "rows": job.shard.rows,
@@ -153,6 +174,19 @@ class EmbedWorker:
             "seconds": dict(seconds) | {"write": clock.monotonic() - embedded},
             "batch": result.batch_size,
         }
+
+    def _commit(self, job: ShardJob, table: pa.Table, counts: Mapping[str, int]) -> None:
+        """Writes the embedding file; one that is to be made again, and would hold the same, is let be."""
+        setting = self.setting
+        path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
+        if job.replace and table.equals(setting.storage.read_table(path)):
+            return
+        table = table.replace_schema_metadata(
+            note(setting.encoding, setting.after, counts) | metadata_of(self.versions.here)
+        )
+        write = setting.storage.write_table if job.replace else setting.storage.create_table
+        write(path, table, **EMBEDDING_PARQUET)
+        self.known.remember(path, table)
 
     def _settled(self, job: ShardJob) -> tuple[ShardJob, dict[str, Any]]:
         """The shard as this kind of machine runs it; where nobody knew how, what was found."""

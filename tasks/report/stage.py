@@ -64,12 +64,13 @@ def write_report(
     Returns:
         The report.
     """
+    reuse = _reuse(run, manifest, speed)
     lineage = {name: getattr(manifest, name) for name in LINEAGE}
     lineage |= {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
     if run.storage.exists(REPORT) and run.storage.exists(SAMPLES):
         report: dict[str, Any] = json.loads(run.storage.read(REPORT))
         if report.get("lineage", {}).get("report_id") == lineage["report_id"]:
-            report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing}
+            report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing, "reuse": reuse}
             report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
             _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
             return report
@@ -94,7 +95,7 @@ def write_report(
         samples = _samples(run, fitted, rows, shards, report)
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
-    report |= {"lineage": lineage, "listing": run.listing}
+    report |= {"lineage": lineage, "listing": run.listing, "reuse": reuse}
     run.storage.write(SAMPLES, json.dumps(samples).encode())
     _write(run, manifest, report, samples)
     return report
@@ -243,6 +244,15 @@ def _samples(
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
     neighbors, report["neighbors"] = neighbor_examples(run, shown)
     return {"map": project_to_plane(shown), "neighbors": neighbors}
+
+
+def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any]:
+    """What became of each input's rows; where this run embedded nothing, what the report of the version says."""
+    reuse = {name: speed.get(f"embed {name}", {}).pop("reuse", None) for name in run.inputs}
+    if None not in reuse.values() or not run.storage.exists(REPORT):
+        return reuse
+    before: dict[str, Any] = json.loads(run.storage.read(REPORT))
+    return before.get("reuse", reuse) if before.get("version") == manifest.version else reuse
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:

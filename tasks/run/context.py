@@ -19,6 +19,7 @@ from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import load_credentials_block
 from barycenter.infra.versions.lease import Lease, hold, newest_term
+from barycenter.infra.versions.manifests import versions
 from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
@@ -42,6 +43,7 @@ class Run:
         storage: The output folder.
         target: What a sample of the target column showed, once it was looked at.
         split_names: How often each value of the split column occurs in that sample, likewise.
+        after: Number of the newest version before the run, 0 where there is none.
         lease: The lease of the output, while it is held.
         prepared_after: Number of the lease's newest term before anything was read.
     """
@@ -55,6 +57,7 @@ class Run:
         self.recheck, self.retry_bad, self.refit, self.adopt = recheck, retry_bad, refit, adopt
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
         self.lease: Lease | None = None
+        self.after = max(versions(self.storage), default=0)
         term = newest_term(self.storage)
         self.prepared_after = term.number if term is not None else 0
         self.tables = open_tables(job, storage_options(job))
@@ -71,7 +74,8 @@ class Run:
         else:
             self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
         lender = Storage(job.alignment.from_, job.storage.endpoint_url) if job.alignment.from_ is not None else None
-        self.engine = resolve_engine(self.storage, lender)
+        reused = [Storage(root, job.storage.endpoint_url) for root in job.output.reuse]
+        self.engine = resolve_engine(self.storage, lender, reused)
         self.specs = {name: self._spec(name, spec) for name, spec in job.inputs.items()}
         self._described: dict[str, Description] = {}
         for name, spec in self.specs.items():

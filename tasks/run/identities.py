@@ -33,21 +33,32 @@ LEARNED = ("kernel-cca", "autoencoder", "contrastive")
 Parts = dict[str, Any]
 
 
+def encoding_parts(run: Run, name: str) -> Parts:
+    """What a vector depends on beside the content that is encoded, and whether a picture is a reject."""
+    return {
+        "layout": LAYOUTS["embeddings"],
+        "encoder": run.encoders[name].encoder_id,
+        "limits": {limit: getattr(run.job.limits, limit) for limit in REJECTING_LIMITS}
+        if run.specs[name].kind == "image"
+        else {},
+    }
+
+
+def encoding_id(run: Run, name: str) -> str:
+    """Names what rows of equal content may be taken over within: see :mod:`barycenter.tasks.embed.known_rows`."""
+    return digest(encoding_parts(run, name))
+
+
 def embedding_parts(run: Run, name: str) -> Parts:
     """Everything that is written into an embedding file of one input, beside the shard that its file is named by.
 
     The columns come with the type they are read as: a file that is added to the corpus may change it for all files.
     """
-    job, weights, key = run.job, run.weights_column(name), run.corpus.key_column
-    return {
-        "layout": LAYOUTS["embeddings"],
-        "encoder": run.encoders[name].encoder_id,
+    weights, key = run.weights_column(name), run.corpus.key_column
+    return encoding_parts(run, name) | {
         "columns": run.corpus.describe_columns(run.columns(name)),
         "weights": run.corpus.describe_columns([weights] if weights is not None else []),
         "key": run.corpus.describe_columns([key] if key is not None else []),
-        "limits": {limit: getattr(job.limits, limit) for limit in REJECTING_LIMITS}
-        if run.specs[name].kind == "image"
-        else {},
     }
 
 

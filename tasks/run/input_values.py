@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
@@ -16,6 +17,8 @@ from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
 from barycenter.fusion.splits import stable_hash
 from barycenter.infra.corpus import Picture, Pictures
+from barycenter.tasks.run.read_pictures import ReadPictures
+from barycenter.tasks.run.row_digests import digest_column, row_digests, text_digest, vector_digests
 
 _ALWAYS = ("vector", "ok", "key_hash", "count")
 REJECT = pa.struct([("reason", pa.string()), ("detail", pa.string()), ("source", pa.string())])
@@ -58,6 +61,13 @@ class InputValues:
     """The values of one input in some rows.
 
     Relative picture paths start in ``folder``; rows in ``refused`` must not be encoded, for the reason beside them.
+
+    Attributes:
+        values: What the encoder gets, row after row; of pictures, what reads them.
+        pictures: The pictures that were found; None for other kinds.
+        vectors: The column, flattened, of a vector input; else None.
+        offsets: Where the values of each row begin, and the end.
+        weights: One a value, or None.
     """
 
     def __init__(
@@ -65,10 +75,11 @@ class InputValues:
     ) -> None:
         self.columns = columns
         self.refused = dict(refused or {})
-        self.sources: list[Picture | None] = []
+        self.pictures: ReadPictures | None = None
         self.values: list[object] = []
         self.vectors: pa.Array | None = None
         self.offsets: NDArray[np.int64] = np.arange(table.num_rows + 1)
+        self._digests: list[bytes | None] = []
         if columns.kind == "vector":
             self.vectors = self._vectors(table)
         else:
@@ -77,22 +88,71 @@ class InputValues:
                 rows[row] = None
             if columns.multi_value:
                 rows = self._flat(rows)
-            self.values = rows if columns.pictures is None else self._pictures(rows, columns.pictures, folder)
+            self.values = rows if columns.pictures is None else self._find(rows, columns.pictures, folder)
         self.weights = self._weights(table)
+
+    @property
+    def rows(self) -> int:
+        """How many rows these are."""
+        return len(self.offsets) - 1
 
     def embed(self, pipeline: Pipeline, *, batch: int) -> PooledResult:
         """Encodes the values, equal ones once, and averages those of each row."""
         if self.vectors is not None:
             flat, encoded = embed_vectors(pipeline.encoder, self.vectors), len(self.vectors)
+            self._digests = vector_digests(flat.vectors, flat.ok)
         else:
-            flat, encoded = embed_unique(pipeline, self.values, self._identities(), batch_size=batch)
+            identities: list[Hashable] = list(
+                self._text_digests() if self.pictures is None else self.pictures.identities()
+            )
+            flat, encoded = embed_unique(pipeline, self.values, identities, batch_size=batch)
+            if self.pictures is not None:
+                self.pictures.share(identities)
         pooled = pool_values(flat, encoded, self.offsets, self.weights)
         for row, error in self.refused.items():
             pooled.reject_row(row, error)
         return pooled
 
-    def table(self, keys: Sequence[str | None], result: PooledResult) -> pa.Table:
-        """The embedding file's rows."""
+    def digests(self) -> list[bytes | None]:
+        """What each row is known by, None where a value of it is bad or was not read yet."""
+        if self.vectors is not None:
+            values = self._digests
+        else:
+            values = self._text_digests() if self.pictures is None else self.pictures.digests
+        rows = row_digests(values, self.offsets, self.weights)
+        return [None if row in self.refused else digest for row, digest in enumerate(rows)]
+
+    def seen(self) -> list[bytes | None]:
+        """As :meth:`digests`, of places, sizes and stamps of the pictures; None for other kinds."""
+        if self.pictures is None:
+            return [None] * self.rows
+        rows = row_digests(self.pictures.seen(), self.offsets, self.weights)
+        return [None if row in self.refused else digest for row, digest in enumerate(rows)]
+
+    def positions(self, rows: Sequence[int]) -> list[int]:
+        """Places of the values of some rows."""
+        stops = self.offsets.tolist()
+        return [place for row in rows for place in range(stops[row], stops[row + 1])]
+
+    def take(self, rows: Sequence[int]) -> "InputValues":
+        """Some of the rows, with what was read of them."""
+        places = self.positions(rows)
+        taken = copy(self)
+        taken.offsets = np.concatenate([[0], np.cumsum(np.diff(self.offsets)[list(rows)])]).astype(np.int64)
+        taken.weights = None if self.weights is None else self.weights[places]
+        taken.refused = {new: self.refused[old] for new, old in enumerate(rows) if old in self.refused}
+        taken.vectors = None if self.vectors is None else self.vectors.take(pa.array(places, pa.int64()))
+        taken.values = [self.values[place] for place in places] if self.values else []
+        taken._digests = [self._digests[place] for place in places] if self._digests else []
+        if self.pictures is not None:
+            taken.pictures = self.pictures.take(places)
+            taken.values = taken._readers(taken.values)
+        return taken
+
+    def table(
+        self, keys: Sequence[str | None], result: PooledResult, digests: Sequence[bytes | None] | None = None
+    ) -> pa.Table:
+        """The embedding file's rows; ``digests`` of all rows, where not all were read here."""
         sources = self._row_sources()
         columns: dict[str, pa.Array] = {
             "key": pa.array(keys, pa.string()),
@@ -104,6 +164,8 @@ class InputValues:
             "source": pa.array([uri for uri, _, _ in sources], pa.string()),
             "source_size": pa.array([size for _, size, _ in sources], pa.int64()),
             "source_stamp": pa.array([stamp for _, _, stamp in sources], pa.string()),
+            "digest": digest_column(self.digests() if digests is None else digests, result.ok.tolist()),
+            "seen": digest_column(self.seen(), result.ok.tolist()),
         }
         if self.columns.multi_value:
             columns["count"] = pa.array(result.counts, pa.int32())
@@ -117,11 +179,11 @@ class InputValues:
 
     def _row_sources(self) -> list[tuple[str | None, int | None, str | None]]:
         """(uri of the first picture, bytes of all, stamp) of every row."""
-        if not self.sources:
-            return [(None, None, None)] * (len(self.offsets) - 1)
+        if self.pictures is None:
+            return [(None, None, None)] * self.rows
         states: list[tuple[str | None, int | None, str | None]] = []
         for start, stop in zip(self.offsets[:-1].tolist(), self.offsets[1:].tolist(), strict=True):
-            pictures = self.sources[start:stop]
+            pictures = self.pictures.found[start:stop]
             first = next((picture for picture in pictures if picture is not None), None)
             if first is None:
                 states.append((None, None, None))
@@ -143,7 +205,7 @@ class InputValues:
         lines: list[list[dict[str, str | None]]] = [[] for _ in result.reasons]
         starts = self.offsets.tolist()
         for bad in result.bad:
-            picture = self.sources[starts[bad.row] + bad.position] if self.sources else None
+            picture = self.pictures.found[starts[bad.row] + bad.position] if self.pictures else None
             detail = f"value {bad.position + 1}: {bad.detail}" if bad.detail else f"value {bad.position + 1}"
             source = self._place(picture)
             lines[bad.row].append({"reason": bad.reason, "detail": detail, "source": source})
@@ -175,26 +237,23 @@ class InputValues:
         self.offsets = np.array(stops, np.int64)
         return flat
 
-    def _pictures(self, values: Sequence[object], pictures: Pictures, folder: str) -> list[object]:
-        readers: list[object] = []
-        for value in values:
-            picture = value if callable(value) else find_picture(pictures, value, folder)
-            found = picture if isinstance(picture, Picture) else None
-            refused = partial(_refused, picture) if isinstance(picture, BadInputError) else picture
-            readers.append(found.read if found is not None else refused)
-            self.sources.append(found)
-        return readers
+    def _find(self, values: Sequence[object], pictures: Pictures, folder: str) -> list[object]:
+        found: list[object] = [value if callable(value) else find_picture(pictures, value, folder) for value in values]
+        self.pictures = ReadPictures([each if isinstance(each, Picture) else None for each in found])
+        return self._readers([partial(_refused, each) if isinstance(each, BadInputError) else each for each in found])
 
-    def _identities(self) -> list[Hashable]:
-        """Equal for the same text or place, the same bytes in the table, and files of the same size and content."""
-        if self.columns.kind == "text":
-            return [value if isinstance(value, str) else None for value in self.values]
-        sized: dict[int, set[str]] = {}
-        for picture in self.sources:
-            if picture is not None and picture.uri is not None and picture.size is not None:
-                sized.setdefault(picture.size, set()).add(picture.uri)
-        digests: dict[str, Hashable] = {}
-        return [None if picture is None else _identity(picture, sized, digests) for picture in self.sources]
+    def _readers(self, values: Sequence[object]) -> list[object]:
+        """What reads each picture; a value without one raises what is wrong with it."""
+        assert self.pictures is not None
+        return [
+            value if picture is None else self.pictures.reader(place)
+            for place, (value, picture) in enumerate(zip(values, self.pictures.found, strict=True))
+        ]
+
+    def _text_digests(self) -> list[bytes | None]:
+        if not self._digests:
+            self._digests = [text_digest(value) for value in self.values]
+        return self._digests
 
     def _weights(self, table: pa.Table) -> NDArray[np.float64] | None:
         """One weight a value; a row that has another number of weights than values is refused."""
@@ -253,16 +312,3 @@ def _joined(parts: Sequence[object]) -> str | None:
 def _joined_lists(parts: Sequence[object]) -> list[str | None] | None:
     lists = [part if isinstance(part, list) else [part] for part in parts if part is not None]
     return [_joined(row) for row in zip_longest(*lists)] if lists else None
-
-
-def _identity(picture: Picture, sized: Mapping[int, set[str]], digests: dict[str, Hashable]) -> Hashable:
-    if picture.uri is None:
-        return picture.read()
-    if picture.size is None or len(sized[picture.size]) == 1:
-        return picture.uri
-    if picture.uri not in digests:
-        try:
-            digests[picture.uri] = hashlib.blake2b(picture.read(), digest_size=20).digest()
-        except BadInputError:
-            digests[picture.uri] = picture.uri
-    return digests[picture.uri]

@@ -8,7 +8,7 @@
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -56,12 +56,13 @@ def engine_of(storage: Storage) -> str | None:
     return None if engine is None else str(engine)
 
 
-def resolve_engine(storage: Storage, borrowed: Storage | None = None) -> str:
+def resolve_engine(storage: Storage, borrowed: Storage | None = None, reused: Sequence[Storage] = ()) -> str:
     """The engine of an output: its own, else that of the output it borrows from, else the default one.
 
     Args:
         storage: The output.
         borrowed: The output of ``alignment.from``.
+        reused: Those of ``output.reuse``; of vectors made with another engine nothing can be taken over.
 
     Raises:
         JobError: It is not installed here, or the two outputs have different ones.
@@ -70,9 +71,14 @@ def resolve_engine(storage: Storage, borrowed: Storage | None = None) -> str:
     if own is not None and theirs is not None and own != theirs:
         problem = f"is made with the engine {theirs}, this output with {own}; take another output.path"
         raise JobError("alignment.from", problem)
-    engine = own or theirs or ENGINES[0]
+    of_reused = next(((engine, other) for other in reused if (engine := engine_of(other)) is not None), None)
+    engine = own or theirs or (of_reused[0] if of_reused else ENGINES[0])
     if engine not in ENGINES or find_spec(engine) is None:
-        key, place = ("output.path", storage) if own is not None or borrowed is None else ("alignment.from", borrowed)
+        key, place = "output.path", storage
+        if own is None and theirs is not None and borrowed is not None:
+            key, place = "alignment.from", borrowed
+        elif own is None and of_reused is not None:
+            key, place = "output.reuse", of_reused[1]
         raise JobError(
             key, f"{place.uri(PLAN)} says that the engine is {engine}, which is not installed here; install it, "
             "run where it is, or take another output.path",

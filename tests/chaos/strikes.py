@@ -160,7 +160,7 @@ class Range:
     def _after(self, job: Path, out: Path, outcome: Outcome) -> None:
         """Reruns and checks all that must hold."""
         wrong = outcome.wrong
-        if not wait_until(lambda: not actors(NAME), 60):
+        if not wait_until(lambda: not actors(NAME)):
             wrong.append(f"workers outlived their run: {[actor.name for actor in actors(NAME)]}")
         before = stamps(out)
         outcome.done_before = len(before)
@@ -219,7 +219,7 @@ def reached(stage: str, out: Path) -> Any:
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
     """Inode and modification time of every embedding file."""
-    files = sorted((out / "embeddings").rglob("*.parquet")) if out.exists() else []
+    files = sorted((out / "embeddings").glob("[!.]*/*/*.parquet")) if out.exists() else []
     return {str(path.relative_to(out)): (path.stat().st_ino, path.stat().st_mtime_ns) for path in files}
 
 

@@ -98,7 +98,7 @@ def test_a_worker_killed_in_every_stage_costs_nothing(place):
 
     def kill():
         for stage in ("embed-text", "embed-vec", "fit", "fuse"):
-            worker = wait_until(lambda stage=stage: next(iter(actors(prefix(stage))), None), 60)
+            worker = wait_until(lambda stage=stage: next(iter(actors(prefix(stage))), None))
             if worker is not None:
                 os.kill(worker.pid, signal.SIGKILL)
                 killed.append(worker.name)
@@ -110,7 +110,7 @@ def test_a_worker_killed_in_every_stage_costs_nothing(place):
     assert len(killed) == 4, killed
     assert report["rows"]["written"] == ROWS
     assert checked(out, expected) == []
-    assert wait_until(lambda: not actors("chaos"), 30)
+    assert wait_until(lambda: not actors("chaos"))
 
 
 @pytest.mark.usefixtures("ray_session")
@@ -124,8 +124,8 @@ def test_a_killed_driver_and_a_killed_prefect_server_cost_nothing(place, server)
     driver.kill()
     _, errors = driver.communicate()
     assert driver.returncode == -signal.SIGKILL, last_line(errors)
-    assert wait_until(lambda: not actors("chaos"), 60)
-    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 60), "they may still write"
+    assert wait_until(lambda: not actors("chaos"))
+    assert wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers)), "they may still write"
     before = stamps(out)
     assert len(before) >= 3
 
@@ -137,7 +137,7 @@ def test_a_killed_driver_and_a_killed_prefect_server_cost_nothing(place, server)
     ours = [line for line in errors.splitlines() if line.startswith("barycenter: ")]  # Prefect's threads end later
     assert "the Prefect server went away" in ours[-1]
     assert before.items() <= stamps(out).items()
-    assert wait_until(lambda: not actors("chaos"), 60)
+    assert wait_until(lambda: not actors("chaos"))
     done = stamps(out)
     assert len(done) == 2 * ROWS // 20, "the work goes on to its end"
     report = run_here(data)

@@ -30,7 +30,7 @@ class Actor:
     node_id: str
 
 
-def wait_until(condition: Callable[[], Any], seconds: float = 120.0) -> Any:
+def wait_until(condition: Callable[[], Any], seconds: float = 600.0) -> Any:
     """The first true answer, or None when time is up."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -71,7 +71,7 @@ def cluster():
                 env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
-            assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, 90)
+            assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
             assert process.poll() is None, log.read_text()
             yield f"http://127.0.0.1:{ports[1]}", token
         finally:
@@ -98,7 +98,7 @@ def barycenter(installed, project, *words, **variables):
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment |= {"PREFECT_API_URL": PREFECT_API_URL.value(), **variables}
-    return subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    return subprocess.run(words, cwd=project, env=environment, capture_output=True, text=True, timeout=800, check=False)
 
 
 def test_a_run_from_the_projects_folder_imports_nothing_of_it(installed, project):

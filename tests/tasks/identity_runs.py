@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from barycenter.fusion.encoders import load
 from barycenter.infra.job.models import Job
 from barycenter.tasks import pipeline
@@ -54,13 +57,25 @@ class Result:
 
     @classmethod
     def of(cls, folder: Path) -> "Result":
-        """The files by name, those of the newest features only, and the report without times and history."""
+        """The files by name, those of the newest features only, and the report without times and history.
+
+        Of embeddings what they hold: beside it they say what became of their rows, and where pictures were seen.
+        """
         report = json.loads((folder / "report" / "report.json").read_text())
-        del report["speed"]
+        del report["speed"], report["reuse"]
         report["lineage"] = {name: value for name, value in report["lineage"].items() if name not in HISTORY}
         newest = max((folder / "manifests").glob("*.json"), key=lambda path: int(path.stem))
         manifest = json.loads(newest.read_text())
-        return cls(report, manifest, _files(folder, "embeddings"), _files(folder, f"features/{report['version']}"))
+        tables = {path: _content(folder / path) for path in _files(folder, "embeddings") if "/." not in path}
+        return cls(report, manifest, tables, _files(folder, f"features/{report['version']}"))
+
+
+def _content(path: Path) -> bytes:
+    table = pq.read_table(path, partitioning=None).replace_schema_metadata(None).drop_columns(["seen"])
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return bytes(sink.getvalue())
 
 
 class Outputs:

@@ -100,6 +100,7 @@ LINES = [
     Line("output.partition_by", ["label"], AFTER),
     Line("output.dtype", "float16", AFTER),
     Line("output.keep_aligned", True, AFTER),
+    Line("output.reuse", ["/nothing/here"]),
     Line("output.promote", "manual"),
     Line("output.busy", "fail"),
     Line("on_bad_input", "drop", AFTER),

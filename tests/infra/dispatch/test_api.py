@@ -116,7 +116,7 @@ def run_here(numbers, worker, *args, **options):
     return done, quarantined
 
 
-def wait_until(condition, seconds=15.0):
+def wait_until(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -33,7 +33,7 @@ def test_workers_end_with_their_driver(ray_session, tmp_path, number):
     address = ray.get_runtime_context().gcs_address
     driver = subprocess.Popen([sys.executable, "-c", SIGNALED, address, str(tmp_path)], stderr=subprocess.PIPE)
     try:
-        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2, 60)
+        assert wait_until(lambda: len(list(tmp_path.iterdir())) == 2)
         pids = [int(path.name) for path in tmp_path.iterdir()]
         driver.send_signal(number)
         assert driver.wait(15) != 0
@@ -71,7 +71,7 @@ with connect("local", cpus=2, gpus=2) as cluster:
 @pytest.mark.slow
 def test_four_workers_share_two_gpus(tmp_path):
     script = [sys.executable, "-c", GPUS, str(tmp_path)]
-    done = subprocess.run(script, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(script, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     workers, threads, results = json.loads(done.stdout)
     assert (workers, threads, len(results)) == (4, 1, 24)
@@ -114,6 +114,6 @@ nodes.shutdown()
 
 @pytest.mark.slow
 def test_a_lost_node_loses_no_work():
-    done = subprocess.run([sys.executable, "-c", NODES], capture_output=True, text=True, timeout=240)
+    done = subprocess.run([sys.executable, "-c", NODES], capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [2, list(range(20)), 2, 0]

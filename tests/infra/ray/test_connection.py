@@ -129,7 +129,7 @@ with connect(sys.argv[1]) as cluster:
 print(ray.is_initialized())
 """
     address = ray.get_runtime_context().gcs_address
-    done = subprocess.run([sys.executable, "-c", script, address], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script, address], capture_output=True, text=True, timeout=800)
     assert done.stdout.split() == ["2.0", "False"], done.stderr
     assert ray.cluster_resources()["CPU"] == 2
 

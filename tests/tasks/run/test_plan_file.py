@@ -93,6 +93,19 @@ def test_an_output_takes_the_engine_of_the_one_it_borrows_from(tmp_path, storage
         resolve_engine(Storage(str(tmp_path / "new")), lender)
 
 
+def test_an_output_takes_the_engine_of_the_one_whose_vectors_it_takes_over(tmp_path, storage, monkeypatch):
+    monkeypatch.setattr(plan_file, "ENGINES", ("torch", "json"))
+    other = Storage(str(tmp_path / "other"))
+    assert resolve_engine(storage, None, [other]) == "torch"
+    other.write("plan.json", json.dumps({"engine": "json"}).encode())
+    assert resolve_engine(storage, None, [Storage(str(tmp_path / "none")), other]) == "json"
+    fix_engine(storage, "torch")
+    assert resolve_engine(storage, None, [other]) == "torch"
+    other.write("plan.json", json.dumps({"engine": "onnx"}).encode())
+    with pytest.raises(JobError, match=r"^output\.reuse: .*other/plan\.json says that the engine is onnx"):
+        resolve_engine(Storage(str(tmp_path / "new")), None, [other])
+
+
 def test_a_plan_from_before_there_were_engines_was_made_with_torch(storage):
     storage.write("plan.json", json.dumps({"inputs": {}}).encode())
     assert engine_of(storage) == "torch"

@@ -1,0 +1,355 @@
+"""Rows that were embedded once: after every change of a corpus only new contents reach the model."""
+
+import json
+import os
+import random
+import shutil
+from collections import Counter
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from barycenter.fusion.encoders import load
+from barycenter.infra.job.models import Job
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.digest_index import FOLDER
+from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.embed import known_rows, worker
+from barycenter.tasks.embed.stage import embed_input
+from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
+from barycenter.tasks.run.workers import THIS_PROCESS
+
+PARTS = ("kept", "copied", "duplicate", "encoded", "missing", "rejected")
+
+
+class Corpus:
+    """Rows of a text and a picture, written in any layout; and what an output makes of them."""
+
+    def __init__(self, folder, rows=50):
+        self.folder, self.out = folder / "corpus", folder / "out"
+        self.shard, self.format, self.files, self.key = 8, "jsonl", 1, "id"
+        self.reuse = []
+        self.rows = [self.row(number) for number in range(rows)]
+
+    def row(self, number):
+        self.picture(f"p{number}.png", number)
+        return {"id": f"k{number}", "text": f"text number {number}", "image": f"p{number}.png"}
+
+    def picture(self, name, color):
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (color % 256, color // 256, 7)).save(path)
+
+    def write(self):
+        for path in self.folder.glob("rows*"):
+            path.unlink()
+        step = -(-len(self.rows) // self.files)
+        for number, start in enumerate(range(0, len(self.rows), step)):
+            part, path = self.rows[start : start + step], self.folder / f"rows{number}.{self.format}"
+            named = [{self.key: row["id"], **{k: v for k, v in row.items() if k != "id"}} for row in part]
+            if self.format == "jsonl":
+                path.write_text("".join(json.dumps(row) + "\n" for row in named))
+            else:
+                pq.write_table(pa.Table.from_pylist(named), path, compression="gzip")
+
+    def opened(self, out=None, **flags):
+        inputs = {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing", "batch": 512}}
+        if any("image" in row for row in self.rows):
+            inputs["image"] = {"kind": "image", "column": "image", "encoder": "builtin/descriptor", "batch": 16}
+        job = {
+            "corpus": {"path": f"{self.folder}/*.{self.format}", "key": self.key, "rows_per_shard": self.shard},
+            "inputs": inputs,
+            "output": {"path": str(out or self.out), "reuse": self.reuse},
+            "ray": {"workers": 1, "threads_per_worker": 1},
+        }
+        return Run(Job.model_validate(job), **flags)
+
+    def embed(self, out=None, **flags):
+        """(vectors by key, what became of the rows) of each input."""
+        run = self.opened(out, **flags)
+        found = {}
+        for name in run.inputs:
+            reuse = embed_input(run, name, THIS_PROCESS)["reuse"]
+            tables = [
+                run.storage.read_table(embedding_path(name, embedding_ids(run)[name], shard.id)) for shard in run.shards
+            ]
+            table = pa.concat_tables(tables)
+            vectors = {
+                key: tuple(v) for key, v in zip(*(table.column(c).to_pylist() for c in ("key", "vector")), strict=True)
+            }
+            found[name] = vectors, reuse
+        return found
+
+
+@pytest.fixture
+def sent(monkeypatch):
+    """Rows that reached the model, by width of their vectors."""
+    counts = Counter()
+
+    def counting(spec, device):
+        encoder = load(spec, device=device)
+        encode = encoder.encode
+
+        def logged(batch):
+            counts[spec.kind] += len(batch)
+            return encode(batch)
+
+        encoder.encode = logged
+        return encoder
+
+    monkeypatch.setattr(worker, "load", counting)
+    return counts
+
+
+@pytest.fixture
+def corpus(tmp_path, sent):
+    made = Corpus(tmp_path)
+    made.write()
+    made.embed()
+    sent.clear()
+    return made
+
+
+def append(corpus):
+    corpus.rows.append(corpus.row(100))
+
+
+def insert(corpus):
+    corpus.rows.insert(0, corpus.row(100))
+
+
+def delete(corpus):
+    del corpus.rows[3]
+
+
+def edit_both(corpus):
+    corpus.rows[7] |= {"text": "another text", "image": "other.png"}
+    corpus.picture("other.png", 999)
+
+
+def edit_a_picture_in_place(corpus):
+    corpus.picture("p7.png", 999)
+
+
+def reorder(corpus):
+    random.Random(0).shuffle(corpus.rows)
+
+
+def touch(corpus):
+    corpus.write()
+    os.utime(corpus.folder / "rows0.jsonl", ns=(1, 1))
+
+
+def copy_the_folder(corpus):
+    corpus.write()
+    shutil.copytree(corpus.folder, corpus.folder.parent / "elsewhere")
+    corpus.folder = corpus.folder.parent / "elsewhere"
+
+
+def move_the_folder(corpus):
+    shutil.move(corpus.folder, corpus.folder.parent / "elsewhere")
+    corpus.folder = corpus.folder.parent / "elsewhere"
+
+
+def split(corpus):
+    corpus.files = 4
+
+
+def another_format(corpus):
+    corpus.format = "parquet"
+
+
+def smaller_shards(corpus):
+    corpus.shard = 5
+
+
+def another_key_column(corpus):
+    corpus.key = "name"
+
+
+def rename_pictures(corpus):
+    for row in corpus.rows:
+        (corpus.folder / row["image"]).rename(corpus.folder / f"new-{row['image']}")
+        row["image"] = f"new-{row['image']}"
+
+
+def move_pictures(corpus):
+    (corpus.folder / "images").mkdir()
+    for row in corpus.rows:
+        (corpus.folder / row["image"]).rename(corpus.folder / "images" / row["image"])
+
+
+def one_picture_many_paths(corpus):
+    for number in range(10):
+        shutil.copy(corpus.folder / "p0.png", corpus.folder / f"same{number}.png")
+        corpus.rows.append({"id": f"s{number}", "text": "text number 1", "image": f"same{number}.png"})
+
+
+CHANGES = {
+    append: (1, 1), insert: (1, 1), delete: (0, 0), edit_both: (1, 1), edit_a_picture_in_place: (0, 1), reorder: (0, 0),
+    touch: (0, 0), copy_the_folder: (0, 0), move_the_folder: (0, 0), split: (0, 0), another_format: (0, 0),
+    smaller_shards: (0, 0), another_key_column: (0, 0), rename_pictures: (0, 0), move_pictures: (0, 0),
+    one_picture_many_paths: (0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
+def test_only_new_contents_reach_the_model_and_vectors_are_those_of_a_fresh_run(corpus, tmp_path, sent, change):
+    change(corpus)
+    corpus.write()
+    again = corpus.embed()
+    assert (sent["text"], sent["image"]) == CHANGES[change]
+    fresh = corpus.embed(tmp_path / "fresh")
+    assert {name: vectors for name, (vectors, _) in again.items()} == {name: v for name, (v, _) in fresh.items()}
+    for name, (_, reuse) in again.items():
+        assert reuse["read"] == len(corpus.rows) == sum(reuse[part] for part in PARTS), name
+
+
+def test_a_picture_that_was_edited_in_place_is_found_by_recheck(corpus, tmp_path, sent):
+    corpus.picture("p7.png", 999)
+    again = corpus.embed(recheck=True)
+    assert (sent["text"], sent["image"]) == (0, 1)
+    assert again["image"][0] == corpus.embed(tmp_path / "fresh")["image"][0]
+
+
+def test_a_picture_with_a_new_stamp_and_the_old_bytes_is_read_and_not_encoded(corpus, sent):
+    for row in corpus.rows:
+        os.utime(corpus.folder / row["image"], ns=(5, 5))
+    corpus.rows.append(corpus.row(100))
+    corpus.write()
+    corpus.embed()
+    assert sent["image"] == 1
+
+
+def test_unchanged_pictures_are_not_read(corpus, sent, monkeypatch):
+    corpus.rows.insert(0, corpus.row(100))
+    corpus.write()
+    opened = []
+    real = known_rows.KnownRows.find
+    monkeypatch.setattr(
+        known_rows.KnownRows, "find", lambda self, digests: opened.append(list(digests)) or real(self, digests)
+    )
+    corpus.embed()
+    by_content = [sum(digest is not None for digest in call) for call in opened[-14:]]
+    assert min(by_content) == 0
+
+
+def test_equal_rows_of_several_shards_are_encoded_once_by_a_worker(tmp_path, sent):
+    corpus = Corpus(tmp_path, rows=5)
+    corpus.rows = [row | {"id": f"{row['id']}-{number}"} for number in range(8) for row in corpus.rows]
+    corpus.write()
+    found = corpus.embed()
+    assert (sent["text"], sent["image"]) == (5 + 5, 5 + 5)  # and once more for the sample
+    for _, reuse in found.values():
+        assert [reuse[part] for part in PARTS] == [0, 0, 35, 5, 0, 0]
+
+
+def test_rows_without_a_good_value_are_tried_again_and_counted(tmp_path, sent):
+    corpus = Corpus(tmp_path, rows=20)
+    (corpus.folder / "p3.png").write_bytes(b"no picture")
+    corpus.rows[4]["image"] = None
+    corpus.write()
+    first = corpus.embed()["image"][1]
+    assert (first["encoded"], first["missing"], first["rejected"]) == (18, 1, 1)
+    corpus.rows.insert(0, corpus.row(100))
+    corpus.write()
+    again = corpus.embed()["image"][1]
+    assert (again["copied"], again["encoded"], again["missing"], again["rejected"]) == (18, 1, 1, 1)
+
+
+def test_rows_of_another_output_are_taken_over(corpus, tmp_path, sent):
+    other = corpus.embed()
+    corpus.out = tmp_path / "second"
+    corpus.reuse = [str(tmp_path / "out")]
+    corpus.rows.append(corpus.row(100))
+    corpus.write()
+    sent.clear()
+    again = corpus.embed()
+    assert (sent["text"], sent["image"]) == (1, 1)
+    assert {key: vector for key, vector in again["text"][0].items() if key != "k100"} == other["text"][0]
+    assert again["text"][1]["copied"] == 50
+
+
+def test_an_output_to_take_over_from_that_is_not_there_is_no_loss(corpus, tmp_path):
+    corpus.reuse = [str(tmp_path / "nothing here")]
+    corpus.rows.append(corpus.row(100))
+    corpus.write()
+    assert corpus.embed()["text"][1]["copied"] == 50
+
+
+@pytest.mark.parametrize("loss", ["index", "damage", "embeddings"])
+def test_what_is_lost_is_made_again(corpus, sent, loss):
+    storage, lost = Storage(str(corpus.out)), 0
+    if loss == "index":
+        storage.remove(storage.list(FOLDER))
+    elif loss == "damage":
+        for path in storage.list(FOLDER):
+            storage.write(path, b"damaged")
+    else:
+        gone = storage.list("embeddings/text")[:2]
+        lost = sum(storage.parquet_metadata(path).num_rows for path in gone)
+        storage.remove(gone)
+    corpus.rows.insert(0, corpus.row(100))
+    corpus.write()
+    again = corpus.embed()
+    assert again["text"][1]["encoded"] == sent["text"] == 1 + lost
+
+
+@given(st.lists(st.sampled_from([*CHANGES, "lose", "kill"]), max_size=5), st.integers(0, 2**20))
+@settings(max_examples=12, deadline=None)
+def test_any_sequence_of_changes_gives_the_vectors_of_a_fresh_run(tmp_path_factory, changes, seed):
+    folder = tmp_path_factory.mktemp("world")
+    corpus, chance = Corpus(folder, rows=20), random.Random(seed)
+    corpus.shard = chance.choice((3, 8))
+    corpus.write()
+    corpus.embed()
+    for number, change in enumerate(changes):
+        storage = Storage(str(corpus.out))
+        if change == "lose":
+            storage.remove(chance.sample(storage.list("embeddings"), 2))
+        elif change == "kill":
+            corpus.rows.insert(chance.randrange(len(corpus.rows)), corpus.row(200 + number))
+            corpus.write()
+            _killed_at(chance.randrange(1, 4), corpus)
+        elif change not in (edit_a_picture_in_place, move_pictures, copy_the_folder, move_the_folder) or number == 0:
+            change(corpus)
+        corpus.write()
+        again = corpus.embed(recheck=edit_a_picture_in_place in changes)
+    if changes:
+        fresh = corpus.embed(folder / "fresh")
+        assert {name: vectors for name, (vectors, _) in again.items()} == {name: v for name, (v, _) in fresh.items()}
+
+
+def _killed_at(shard, corpus):
+    real, left = worker.EmbedWorker._commit, iter(range(shard))
+
+    def commit(self, *args):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        real(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(worker.EmbedWorker, "_commit", commit)
+        with pytest.raises(KeyboardInterrupt):
+            corpus.embed()
+
+
+def test_arrays_of_a_found_row_are_those_of_its_file():
+    table = pa.table(
+        {
+            "vector": pa.FixedSizeListArray.from_arrays(pa.array(np.arange(6, dtype=np.float32)), 2),
+            "ok": [True, False, True],
+            "digest": pa.array([b"a" * 16, b"b" * 16, None], pa.binary(16)),
+            "seen": pa.array([None, None, b"c" * 16], pa.binary(16)),
+        }
+    )
+    file = known_rows.KnownFile.of(table)
+    assert len(file.entries) == 2
+    assert file.digests.to_pylist() == [b"a" * 16, None, None]
+    assert file.counts.tolist() == [1, 1, 1]
