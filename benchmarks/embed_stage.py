@@ -45,8 +45,8 @@ class Stage:
     def plan(self) -> dict[str, Any]:
         """What plan.json fixed the last time."""
         assert self._run is not None
-        plan: dict[str, Any] = json.loads(self._run.storage.read("plan.json"))["inputs"]["it"]
-        return plan
+        plan: dict[str, Any] = json.loads(self._run.storage.read("plan.json"))["machines"]
+        return next(machine["inputs"]["it"] for machine in plan.values())
 
     def vectors(self) -> np.ndarray[Any, np.dtype[np.float32]]:
         """(n, dim) of the last time, in corpus order."""

@@ -17,7 +17,11 @@ from barycenter.tasks.run.workers import open_cluster
 @flow(name="barycenter", flow_run_name=run_name())
 @skips_when_busy
 def pipeline(
-    job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, refit: bool = False
+    job: JobParameter = DEMO,
+    recheck: bool = False,
+    retry_bad: bool = False,
+    refit: bool = False,
+    adopt: bool = False,
 ) -> dict[str, Any]:
     """Embeds every input, aligns the spaces, writes fused features, trains the head and reports.
 
@@ -26,6 +30,7 @@ def pipeline(
         recheck: Embed again what refers to pictures that changed.
         retry_bad: Embed again the shards that held bad inputs.
         refit: Fit the alignment again although a committed one has the same settings.
+        adopt: Embed anew, under a new id, where other versions of the libraries give other vectors.
 
     Returns:
         The report, as in report/report.json; nothing where the run was skipped.
@@ -33,7 +38,7 @@ def pipeline(
     asked = job_of(job)
     with (
         bound(run=asked.name),
-        held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit) as run,
+        held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt) as run,
         open_cluster(run.job.ray.address) as cluster,
     ):
         return run_job(run, cluster, TASKS)

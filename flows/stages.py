@@ -42,9 +42,12 @@ TASKS = Stages(
 
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
 @skips_when_busy
-def embed(job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False) -> dict[str, Any]:
+def embed(
+    job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, adopt: bool = False
+) -> dict[str, Any]:
     """Embeds what is missing of every input."""
-    with _held(job, recheck=recheck, retry_bad=retry_bad) as run, open_cluster(run.job.ray.address) as cluster:
+    flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt}
+    with _held(job, **flags) as run, open_cluster(run.job.ray.address) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 

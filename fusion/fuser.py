@@ -6,6 +6,7 @@ vectors = fuser.encode({"text": ["a crab", None], "image": [Path("crab.png"), Pa
 """
 
 import io
+import json
 import os
 import tempfile
 import threading
@@ -24,14 +25,15 @@ import barycenter.fusion.alignment as alignments
 from barycenter.fusion.alignment import Alignment
 from barycenter.fusion.dataset.reader import find_manifest, open_location
 from barycenter.fusion.dataset.schema import Manifest
-from barycenter.fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, load
+from barycenter.fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, libraries_of, load
+from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.input_validation import check_input_values
 from barycenter.fusion.encoders.multiple_values import PooledResult, pool_values
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason, RunError
 
 _BATCHES = {"text": 2048, "image": 16, "vector": 4096}
-_LIBRARIES = "libraries"
+_ADOPTED = "adopted"
 
 Values = Mapping[str, Sequence[object]]
 
@@ -91,8 +93,10 @@ class Fuser:
             specs[name] = replace(specs[name], encoder=folder)
         for name, file in (weights or {}).items():
             specs[name] = replace(specs[name], weights=file)
+        made_under = _versions(opened, root)
         for name, spec in specs.items():
             _check(name, spec, manifest.inputs[name])
+            _warn_of_versions(name, spec, made_under.get(manifest.inputs[name]["encoder_id"], []))
         return cls(manifest, alignment, specs, device)
 
     def encode(self, inputs: Values) -> NDArray[np.floating]:
@@ -200,27 +204,44 @@ def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
         width=entry["dim"] if entry["kind"] == "vector" else None,
         dtype=entry.get("fingerprint", {}).get("dtype", "float32"),
         long_text=given.get("long_text", "truncate"),
+        engine=entry.get("fingerprint", {}).get("engine", "torch"),
     )
 
 
 def _check(name: str, spec: EncoderSpec, entry: Mapping[str, Any]) -> None:
-    """Refuses another encoder; other versions of its libraries are only warned of."""
+    """Refuses another encoder."""
     found = describe(spec)
     if found.encoder_id == entry["encoder_id"]:
         return
     theirs = entry.get("fingerprint", {})
     ours = found.fingerprint
     differing = sorted(key for key in theirs.keys() | ours.keys() if theirs.get(key) != ours.get(key))
-    if differing != [_LIBRARIES]:
+    if differing != [_ADOPTED]:
         raise RunError(
             f"input {name}: {spec.encoder} is not the encoder that the features are made with "
             f"({', '.join(differing)} differ); name the right one by encoders= or weights="
         )
-    warnings.warn(
-        f"input {name}: other library versions than the features are made with "
-        f"({theirs.get(_LIBRARIES)} there, {ours.get(_LIBRARIES)} here); vectors may differ slightly",
-        stacklevel=3,
-    )
+
+
+def _warn_of_versions(name: str, spec: EncoderSpec, made_under: Sequence[Mapping[str, Any]]) -> None:
+    """Warns where the vectors were never made, nor compared, under the versions of the libraries that are here."""
+    here, there = library_versions(*libraries_of(spec)), [versions["libraries"] for versions in made_under]
+    if there and here not in there:
+        warnings.warn(
+            f"input {name}: other library versions than the features are made with "
+            f"({there[-1]} there, {here} here); vectors may differ slightly",
+            stacklevel=3,
+        )
+
+
+def _versions(filesystem: pafs.FileSystem, root: str) -> dict[str, Any]:
+    """What plan.json says of each encoder's vectors, if it lies there."""
+    try:
+        with filesystem.open_input_stream(f"{root}/plan.json") as stream:
+            versions: dict[str, Any] = json.loads(stream.read()).get("versions", {})
+    except (OSError, ValueError):
+        return {}
+    return versions
 
 
 def _alignment(filesystem: pafs.FileSystem, path: str) -> Alignment:

@@ -19,6 +19,7 @@ def submit(
     retry_bad: Annotated[bool, typer.Option("--retry-bad", help="As in run.")] = False,
     recheck: Annotated[bool, typer.Option("--recheck", help="As in run.")] = False,
     refit: Annotated[bool, typer.Option("--refit", help="As in run.")] = False,
+    adopt: Annotated[bool, typer.Option("--adopt", help="As in run.")] = False,
     debug: Debug = False,
 ) -> None:
     """The same job through Ray's job submission; follows its log and ends with its exit code."""
@@ -26,7 +27,7 @@ def submit(
         from barycenter.infra.ray.submission import submit as submit_job
 
         job = load(job_path, overrides)
-        flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--debug": debug}
+        flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--adopt": adopt, "--debug": debug}
         code = submit_job(address, job, [flag for flag, given in flags.items() if given], write=_print_log)
     if code:
         raise typer.Exit(code)

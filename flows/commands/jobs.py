@@ -30,18 +30,21 @@ def run(
     ] = False,
     recheck: Annotated[bool, typer.Option("--recheck", help="Embed again what refers to changed pictures.")] = False,
     refit: Annotated[bool, typer.Option("--refit", help="Fit the alignment again.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Embed anew where other library versions give other vectors.")
+    ] = False,
     debug: Debug = False,
 ) -> None:
     """The whole job: embed, align, fuse, train, report."""
     with report_errors(debug):
         job = load(job_path, overrides)
         _quiet(debug)
-        prepared = _prepare(job, retry_bad=retry_bad, recheck=recheck, refit=refit)
+        flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit, "adopt": adopt}
+        prepared = _prepare(job, **flags)
         if plan:
             _show_plan(job, prepared, hourly_price)
             return
         _note(prepared)
-        flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit}
         _hand_over(prepared)
         _show_report(job, run_flow("barycenter.flows.pipeline", "pipeline", job, **flags))
 
@@ -65,10 +68,15 @@ def demo(
 
 @app.command()
 def embed(
-    job_path: JobPath, overrides: Overrides = None, retry_bad: bool = False, recheck: bool = False, debug: Debug = False
+    job_path: JobPath,
+    overrides: Overrides = None,
+    retry_bad: bool = False,
+    recheck: bool = False,
+    adopt: bool = False,
+    debug: Debug = False,
 ) -> None:
     """Embed what is missing of every input."""
-    _stage("embed", job_path, overrides, debug, retry_bad=retry_bad, recheck=recheck)
+    _stage("embed", job_path, overrides, debug, retry_bad=retry_bad, recheck=recheck, adopt=adopt)
 
 
 @app.command()

@@ -9,7 +9,9 @@ from typing import Protocol, cast
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Preprocessing
 from barycenter.fusion.errors import JobError
 
-__all__ = ["Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "fixed_batch_size", "load"]
+__all__ = [
+    "Description", "Encoder", "EncoderSpec", "Preprocessing", "describe", "fixed_batch_size", "libraries_of", "load",
+]  # fmt: skip
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _MODULES = {
@@ -21,6 +23,14 @@ _MODULES = {
 }
 _WITHOUT_TORCH = ("vector", "builtin")
 _ROWS_WITHOUT_TORCH = 256
+_LIBRARIES: dict[str, tuple[str, ...]] = {
+    "vector": (),
+    "builtin/text": ("scikit-learn",),
+    "builtin/image": ("numpy", "pillow"),
+    "torchvision": ("torch", "torchvision", "pillow"),
+    "text": ("torch", "transformers", "tokenizers"),
+    "image": ("torch", "transformers", "pillow"),
+}
 
 
 class _Family(Protocol):
@@ -74,6 +84,16 @@ def fixed_batch_size(spec: EncoderSpec) -> int | None:
     (256, None)
     """
     return _ROWS_WITHOUT_TORCH if _check(spec) in _WITHOUT_TORCH else None
+
+
+def libraries_of(spec: EncoderSpec) -> tuple[str, ...]:
+    """Distributions whose versions may move an encoder's vectors in their last digits; none for ready vectors.
+
+    >>> libraries_of(EncoderSpec("image", "builtin/descriptor")), libraries_of(EncoderSpec("vector", None))
+    (('numpy', 'pillow'), ())
+    """
+    family = _check(spec)
+    return _LIBRARIES[f"builtin/{spec.kind}" if family == "builtin" else family]
 
 
 def load(spec: EncoderSpec, *, device: str = "cpu") -> Encoder:

@@ -55,6 +55,8 @@ class EncoderSpec:
         formats: Pillow's names of the picture formats that may be decoded.
         dtype: ``float32``, ``bfloat16`` or ``float16``: the precision the model runs in.
         long_text: ``truncate`` or ``window-mean``: what is read of a text longer than the model reads.
+        engine: What runs the model: ``torch``.
+        onednn: Whether linear layers on a CPU may run through oneDNN; a matter of speed, in no id.
     """
 
     kind: Literal["text", "image", "vector"]
@@ -67,6 +69,8 @@ class EncoderSpec:
     formats: tuple[str, ...] = DEFAULT_FORMATS
     dtype: str = "float32"
     long_text: str = "truncate"
+    engine: str = "torch"
+    onednn: bool = True
 
 
 @dataclass(frozen=True, slots=True)

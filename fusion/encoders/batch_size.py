@@ -2,6 +2,7 @@
 
 import time
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 from barycenter.fusion.encoders.pipeline import Pipeline, out_of_memory, rows_that_fit
 from barycenter.fusion.encoders.prefetch import prepare
 
-_MARGIN = 1.03
-_PATIENCE = 10.0
-_SHARE = 0.05
+MARGIN = 1.03
+PATIENCE = 10.0
+SHARE = 0.05
 _START = 1
 _TRIAL_SECONDS = 0.1
 
 
-def find_batch_size(pipeline: Pipeline, sample: Sequence[object], *, rows: int | None = None) -> int:
+def find_batch_size(
+    pipeline: Pipeline, sample: Sequence[object], *, rows: int | None = None, tried: Counter[str] | None = None
+) -> int:
     """Tries the encoder's batch sizes on a sample and returns the fastest.
 
     The search climbs from a small size while that pays, then descends from it. Of sizes within 3 % of the best the
@@ -27,6 +30,7 @@ def find_batch_size(pipeline: Pipeline, sample: Sequence[object], *, rows: int |
         pipeline: With the encoder.
         sample: Raw values or callables, as for :meth:`Pipeline.embed`; bad ones are skipped.
         rows: Rows to come, if known.
+        tried: The rows encoded are added to its ``rows``.
 
     Returns:
         Rows (image, vector) or tokens (text) a batch.
@@ -44,24 +48,24 @@ def find_batch_size(pipeline: Pipeline, sample: Sequence[object], *, rows: int |
         worse = 0
         for number in direction:
             best = max(rates.values(), default=0.0)
-            patience = _PATIENCE if rows is None or not best else min(_PATIENCE, _SHARE * total / best)
+            patience = PATIENCE if rows is None or not best else min(PATIENCE, SHARE * total / best)
             if worse == 2 or (rates and time.perf_counter() - began > patience):
                 break
             try:
-                rates[batch_sizes[number]] = _throughput(pipeline, ordered, batch_sizes[number])
+                rates[batch_sizes[number]] = throughput(pipeline, ordered, batch_sizes[number], tried)
             except RuntimeError as error:
                 if not out_of_memory(error):
                     raise
                 break
             worse = worse + 1 if rates[batch_sizes[number]] < best else 0
     best = max(rates.values(), default=0.0)
-    return min((size for size, rate in rates.items() if rate * _MARGIN >= best), default=batch_sizes[0])
+    return min((size for size, rate in rates.items() if rate * MARGIN >= best), default=batch_sizes[0])
 
 
-def _throughput(pipeline: Pipeline, ordered: list[Any], batch_size: int) -> float:
+def throughput(pipeline: Pipeline, ordered: list[Any], batch_size: int, tried: Counter[str] | None = None) -> float:
     """Cost per second of the quickest of some batches of the rows at which half of the whole cost is reached.
 
-    All threads of the model work, for they share caches and memory.
+    All threads of the model work, for they share caches and memory. ``ordered`` are prepared rows, the costliest first.
     """
     encoder, model_threads = pipeline.encoder, pipeline.model_threads
     reached = list(accumulate(map(encoder.cost, ordered)))
@@ -74,4 +78,6 @@ def _throughput(pipeline: Pipeline, ordered: list[Any], batch_size: int) -> floa
         for launched in [pipeline.launch(rows) for _ in range(model_threads)]:
             encoder.fetch(launched.result().value)
         times.append(time.perf_counter() - start)
+    if tried is not None:
+        tried["rows"] += len(rows) * model_threads * len(times)
     return model_threads * sum(map(encoder.cost, rows)) / max(min(times), 1e-9)

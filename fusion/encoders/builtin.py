@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec, Vectors
-from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.image.decoding import decode
 from barycenter.fusion.encoders.image.transforms import Pixels, Transform
 from barycenter.fusion.encoders.row_values import check_text
@@ -29,10 +28,9 @@ def describe(spec: EncoderSpec) -> Description:
         JobError: No such built-in encoder for this kind of input.
     """
     if spec.encoder == HASHING and spec.kind == "text":
-        return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING, "libraries": library_versions("scikit-learn")})
+        return Description.of(_WORDS + _CHARACTERS, {"encoder": HASHING})
     if spec.encoder == DESCRIPTOR and spec.kind == "image":
-        versions = library_versions("numpy", "pillow")
-        return Description.of(_DESCRIPTOR_DIM, {"encoder": DESCRIPTOR, "libraries": versions})
+        return Description.of(_DESCRIPTOR_DIM, {"encoder": DESCRIPTOR})
     only = HASHING if spec.kind == "text" else DESCRIPTOR
     raise JobError("encoder", f"no built-in encoder {spec.encoder!r} for {spec.kind} inputs; there is {only}")
 

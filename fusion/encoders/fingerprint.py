@@ -1,4 +1,4 @@
-"""What an encoder's fingerprint is made of: digests of the files it reads and versions of the libraries it runs on."""
+"""Digests of the files that encoders read, of which their ids are made; versions of libraries, which are in no id."""
 
 import hashlib
 from collections.abc import Iterable

@@ -87,6 +87,12 @@ def use_onednn_linear(model: nn.Module, trial: Callable[[], NDArray[np.floating]
     return same
 
 
+def has_onednn_layers(encoder: object) -> bool:
+    """Whether the model of an encoder has layers that run through oneDNN."""
+    model = getattr(getattr(encoder, "_encoder", encoder), "model", None)
+    return isinstance(model, nn.Module) and any(isinstance(module, OneDNNLinear) for module in model.modules())
+
+
 def _is_gelu(module: object) -> bool:
     """Whether it is the exact GELU, torch's or that of transformers, not an approximation of it."""
     if isinstance(module, nn.GELU):

@@ -24,6 +24,11 @@ def embedding_path(input_name: str, embedding_id: str, shard_id: str) -> str:
     return f"embeddings/{input_name}/{embedding_id}/{shard_id}{_SUFFIX}"
 
 
+def sample_path(encoder_id: str) -> str:
+    """Where the sample lies that shows whether an encoder still gives the same vectors, relative to the output."""
+    return f"embeddings/.samples/{encoder_id}{_SUFFIX}"
+
+
 def done_shards(storage: Storage, input_name: str, embedding_id: str) -> set[str]:
     """Ids of the shards that need no embedding any more, from one listing of one folder.
 

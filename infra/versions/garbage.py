@@ -12,7 +12,7 @@ from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.storage import Storage
 from barycenter.infra.versions.commit import fence, follow_promotions, make_versions_last, shown_version
 from barycenter.infra.versions.digest_index import is_index
-from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes
+from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes, sample_path
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
 from barycenter.infra.versions.manifests import COLLECTED, deleted_versions, manifest_path, read_manifest, versions
 from barycenter.infra.versions.numbered import numbered_files, numbered_path
@@ -161,6 +161,7 @@ def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
         files.update([*(file.path for file in manifest.files), *manifest.rejects])
         for name, about in manifest.inputs.items():
             files.update(embedding_path(name, about["embedding_id"], shard) for shard in manifest.shards)
+            files.add(sample_path(about["encoder_id"]))
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
 

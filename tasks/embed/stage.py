@@ -8,22 +8,27 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from barycenter.fusion.errors import RunError
+from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.corpus import Pictures, Shard
 from barycenter.infra.dispatch.api import Work, dispatch
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
 from barycenter.tasks.embed.bad_inputs import check_bad_fraction
+from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.index import current_index, reuse_of
-from barycenter.tasks.embed.settings import Execution, find_execution, pin_batch_settings
-from barycenter.tasks.embed.worker import CALIBRATION_ROWS, Calibration, EmbedSetting, EmbedWorker, ShardJob
+from barycenter.tasks.embed.settings import find_execution, fixed_executions, pin_batch_settings
+from barycenter.tasks.embed.versions import AcceptedVersions, borrow_sample, known_versions, lacks_sample
+from barycenter.tasks.embed.versions_check import is_adoptable, machine_of
+from barycenter.tasks.embed.worker import Calibration, EmbedSetting, EmbedWorker, ShardJob
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run, storage_options
 from barycenter.tasks.run.identities import embedding_ids, encoding_id
 from barycenter.tasks.run.input_values import Columns, InputValues
+from barycenter.tasks.run.plan_file import fix_engine
 
 _READERS = 16
+_SAMPLED_SHARDS = 8
 
 
 def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
@@ -31,9 +36,24 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 
     Returns:
         Figures for report.json: rows, seconds, rows_per_s, shards, seconds of each part, what limited the stage, the
-        batch and the least one that memory allowed, seconds until the first worker was ready and the batch found; and
-        under ``reuse`` what became of the rows.
+        batch and the least one that memory allowed, seconds until the first worker was ready and the batch found, rows
+        encoded to find the batch and to check the encoder (``trial``); and under ``reuse`` what became of the rows.
+
+    Raises:
+        JobError: Under other versions, or on another kind of machine, the encoder gives other vectors than before, and
+            the run is not to adopt them.
     """
+    fix_engine(run.storage, run.engine)
+    try:
+        return _embed_input(run, name, cluster)
+    except JobError as error:
+        if not (run.adopt and is_adoptable(error, name)):
+            raise
+    run.adopt_encoder(name)
+    return _embed_input(run, name, cluster)
+
+
+def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     shards = pending_shards(run, name)
     rows = sum(shard.rows for shard in shards)
     index = current_index(run, name)
@@ -41,6 +61,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         check_bad_fraction(run, name)
         nothing = {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
         return nothing | {"reuse": reuse_of(run, name, index)}
+    borrow_sample(run, name)
     ray = run.job.ray
     workers = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
     workers = replace(workers, workers=min(workers.workers, len(shards)))
@@ -54,7 +75,7 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     index = current_index(run, name, changed=mended.paths)
     check_bad_fraction(run, name, stage.bad, {shard.id for shard in shards})
     counts = {"shards": len(shards), "shards_done_before": len(run.shards) - len(shards)}
-    return progress.figures() | counts | stage.figures() | {"reuse": reuse_of(run, name, index)}
+    return progress.figures() | counts | stage.figures() | {"reuse": reuse_of(run, name, index, stage.trial)}
 
 
 class _Stage:
@@ -63,31 +84,43 @@ class _Stage:
     def __init__(self, run: Run, name: str, cluster: Cluster, workers: WorkerAllocation, mended: Repairs) -> None:
         self._run, self._name, self._cluster, self._mended = run, name, cluster, mended
         self._embedding_id = embedding_ids(run)[name]
-        self.execution = find_execution(run, name, workers)
+        self._machine = machine_of(run.specs[name], "cuda" if workers.gpus_per_worker else "cpu")
+        self.execution = find_execution(run, name, workers, self._machine)
+        self._executions = fixed_executions(run, name, workers)
+        self._versions = AcceptedVersions(run, name)
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
-        self._encoded = 0
+        self._encoded = self.trial = 0
         self._least: int | None = None
         self._start_seconds = 0.0
 
     def work(self, shards: Sequence[Shard], progress: StageProgress) -> None:
         """Finds the batch, unless it is known, and embeds the shards."""
         first: list[Work] = []
-        if self.execution.batch is None:
+        if not self.execution.is_found or lacks_sample(self._run, self._name):
             first = _calibrations(shards)
         else:
-            self._pin_batch(self.execution.batch)
+            self._pin(self._machine, self.execution)
 
         def done(work: Work, result: dict[str, Any]) -> None:
+            self.trial += result["trial"]
+            self._versions.note(result["versions"], anew=result.get("kept", False))
+            if "execution" in result:
+                self._pin(result["machine"], result["execution"])
             if isinstance(work.payload, Calibration):
+                self.execution = self._executions[result["machine"]]
                 self._start_seconds = progress.seconds
-                self._pin_batch(result["batch"])
                 return
             self._count(result)
             progress.advance(work.rows, result["seconds"])
 
-        setting = embed_setting(self._run, self._name, self.execution)
+        asked = find_execution(self._run, self._name, self.workers)
+        setting = replace(
+            embed_setting(self._run, self._name, asked),
+            executions=dict(self._executions),
+            rows=sum(shard.rows for shard in shards),
+        )
         name = f"{self._run.job.name}-embed-{self._name}"
         executor = self._cluster.executor(EmbedWorker, (setting,), self.workers, name)
         if failed := dispatch(self._units(shards), executor, on_done=done, without_rows=_without_rows, first=first):
@@ -100,6 +133,7 @@ class _Stage:
         """What report.json holds beside rows and seconds."""
         return {
             "encoded": self._encoded,
+            "trial": self.trial,
             "workers": self.workers.workers,
             "threads_per_worker": self.workers.threads,
             "batch": self.execution.batch,
@@ -118,11 +152,17 @@ class _Stage:
         for shard in shards:
             assert self.execution.batch is not None
             again = embedding_path(self._name, self._embedding_id, shard.id) in self._mended
-            yield Work(shard.id, ShardJob(shard, self.execution.batch, again), shard.rows)
+            yield Work(shard.id, self._job(shard, self.execution.batch, again), shard.rows)
 
-    def _pin_batch(self, batch: int) -> None:
-        chosen = replace(self.execution, batch=batch)
-        self.execution = replace(chosen, batch=pin_batch_settings(self._run, self._name, self.workers, chosen).batch)
+    def _job(self, shard: Shard, batch: int, again: bool) -> ShardJob:
+        return ShardJob(shard, batch, again, executions=dict(self._executions))
+
+    def _pin(self, machine: str, chosen: Execution) -> None:
+        """Fixes how the encoder runs on a kind of machine; from now on as plan.json has it."""
+        fixed = pin_batch_settings(self._run, self._name, self.workers, chosen, machine)
+        self._executions[machine] = fixed
+        if machine == self._machine:
+            self.execution = fixed
 
     def _count(self, result: dict[str, Any]) -> None:
         self._encoded += result["encoded"]
@@ -171,6 +211,8 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
         storage=run.storage,
         device=chosen.device,
         threads=chosen.threads,
+        versions=known_versions(run, name),
+        asked=chosen,
     )
 
 
@@ -217,9 +259,9 @@ def _announce_repairs(run: Run, name: str, shards: Sequence[Shard]) -> Repairs:
 def _calibrations(shards: Sequence[Shard]) -> list[Work]:
     """Shards to find the batch with, each tried if the one before crashes its worker; the last one reads no row."""
     rows = sum(shard.rows for shard in shards)
-    chosen = dict.fromkeys([shards[0], shards[len(shards) // 2]])
-    samples = [*(replace(shard, stop=min(shard.stop, shard.start + CALIBRATION_ROWS)) for shard in chosen), None]
-    return [Work("calibration", Calibration(sample, rows), 0) for sample in samples]
+    samples = [*dict.fromkeys([shards[0], shards[len(shards) // 2]]), None]
+    more = tuple(shards[1 :: max(1, len(shards) // _SAMPLED_SHARDS)][:_SAMPLED_SHARDS])
+    return [Work("calibration", Calibration(sample, rows, more), 0) for sample in samples]
 
 
 def input_columns(run: Run, name: str) -> Columns:

@@ -1,15 +1,15 @@
 """What a worker of the embed stage does: read a shard, encode it, commit its file. Imports neither Prefect nor Ray."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 
 from barycenter.fusion.encoders import EncoderSpec, load
-from barycenter.fusion.encoders.batch_size import find_batch_size
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason
 from barycenter.infra.clock import current_clock
@@ -17,8 +17,11 @@ from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
 from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.known_rows import KnownRows
 from barycenter.tasks.embed.shard_rows import embed_rows, note
+from barycenter.tasks.embed.tuning import Tuning
+from barycenter.tasks.embed.versions_check import KnownVersions, VersionsCheck, bound_of, evenly, metadata_of
 from barycenter.tasks.run.input_values import Columns, InputValues
 
 CALIBRATION_ROWS = 512
@@ -39,6 +42,10 @@ class EmbedSetting:
         encoding: What the vectors depend on beside their input.
         after: Number of the version that was the newest when the run began.
         recheck: Whether a picture counts as unchanged only once it was read.
+        versions: What the driver knows of the encoder.
+        asked: What the job and the allocation say of the execution.
+        executions: What plan.json had for each kind of machine when the stage began.
+        rows: Rows to come.
     """
 
     name: str
@@ -52,6 +59,10 @@ class EmbedSetting:
     storage: Storage
     device: str
     threads: int
+    versions: KnownVersions
+    asked: Execution
+    executions: Mapping[str, Execution] = field(default_factory=dict)
+    rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,21 +70,27 @@ class ShardJob:
     """One shard to embed; rows in ``skip`` crashed a worker before and are recorded, not tried.
 
     An embedding file never changes under those that read it, unless a repair was asked for (``replace``): of two runs
-    on one output the first to finish a shard has done it.
+    on one output the first to finish a shard has done it. ``executions`` are by kind of machine; a worker of a kind
+    that is not among them finds its own, and where there are none the batch is ``batch``.
     """
 
     shard: Shard
     batch: int
     replace: bool = False
     skip: tuple[int, ...] = ()
+    executions: Mapping[str, Execution] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Before the first shard: the batch that runs fastest on ``sample``, for ``rows`` to come; a small one without."""
+    """Before the first shard: what runs fastest on ``sample``, for ``rows`` to come; without one, what is usual.
+
+    A sample of the vectors is kept where there is none, from ``more``, too, where that has not enough good rows.
+    """
 
     sample: Shard | None
     rows: int
+    more: tuple[Shard, ...] = ()
 
 
 class EmbedWorker:
@@ -86,18 +103,30 @@ class EmbedWorker:
 
     def __init__(self, setting: EmbedSetting) -> None:
         self.setting = setting
-        self.pipeline = Pipeline(load(setting.spec, device=setting.device), setting.threads)
+        self.versions = VersionsCheck(setting.versions, setting.spec, setting.device, setting.storage)
+        self._machine = self.versions.here["machine"]
+        self._tuning = Tuning(self._load, setting.executions, self._machine, bound_of(setting.spec))
+        self.pipeline = self._tuning.pipeline
         self.known = KnownRows(setting.storage, setting.encoding)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._fits: int | None = None
+        self._checked = self.versions.verify(self.pipeline)
 
     def run(self, payload: ShardJob | Calibration) -> dict[str, Any]:
         """Embeds one shard and commits its file, or finds the batch.
 
         Returns:
-            Of a shard, counts and seconds; of a calibration, the batch in rows or tokens.
+            Of a shard, counts and seconds; of a calibration, how the encoder runs fastest. Of both, the kind of this
+            machine and what the vectors are made under, and how many rows were encoded to find out.
         """
-        return self._calibrated(payload) if isinstance(payload, Calibration) else self._embedded(payload)
+        if isinstance(payload, Calibration):
+            found = self._calibrated(payload)
+        else:
+            payload, tried = self._settled(payload)
+            found = self._embedded(payload) | tried
+        checked, self._checked = self._checked, 0
+        trial = found.get("trial", 0) + checked
+        return found | {"machine": self._machine, "versions": self.versions.here, "trial": trial}
 
     def try_rows(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
@@ -152,18 +181,50 @@ class EmbedWorker:
         path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
         if job.replace and table.equals(setting.storage.read_table(path)):
             return
-        table = table.replace_schema_metadata(note(setting.encoding, setting.after, counts))
+        table = table.replace_schema_metadata(
+            note(setting.encoding, setting.after, counts) | metadata_of(self.versions.here)
+        )
         write = setting.storage.write_table if job.replace else setting.storage.create_table
         write(path, table, **EMBEDDING_PARQUET)
         self.known.remember(path, table)
 
+    def _settled(self, job: ShardJob) -> tuple[ShardJob, dict[str, Any]]:
+        """The shard as this kind of machine runs it; where nobody knew how, what was found."""
+        if not job.executions:
+            return job, {}
+        sample, rows_to_come = partial(self._values, job.shard, job.skip), max(self.setting.rows, job.shard.rows)
+        execution, rows = self._tuning.settle(
+            self.pipeline, job.executions, self.setting.asked, sample, rows_to_come
+        )  # fmt: skip
+        self.pipeline = self._tuning.pipeline
+        found = {} if self._machine in job.executions else {"execution": execution}
+        return replace(job, batch=execution.batch or job.batch), found | {"trial": rows}
+
     def _calibrated(self, job: Calibration) -> dict[str, Any]:
-        if job.sample is None:
-            return {"batch": int(find_batch_size(self.pipeline, [], rows=job.rows))}
-        table = self.setting.corpus.read(job.sample, self._columns())
-        inputs = InputValues(table, self.setting.columns, job.sample.folder)
-        values = [value for value in inputs.values if value is not None][:CALIBRATION_ROWS]
-        return {"batch": int(find_batch_size(self.pipeline, values, rows=job.rows))}
+        values = self._values(job.sample) if job.sample is not None else []
+        execution, rows = self._tuning.settle(self.pipeline, {}, self.setting.asked, lambda: values, job.rows)
+        self.pipeline = self._tuning.pipeline
+        kept, encoded = self.versions.keep(self.pipeline, self._candidates(values, job.more)) if values else (False, 0)
+        return {"execution": execution, "kept": kept, "trial": rows + encoded}
+
+    def _candidates(self, values: list[object], more: Sequence[Shard]) -> Iterator[object]:
+        yield from evenly(values)
+        for shard in more:
+            yield from evenly(self._values(shard))
+
+    def _values(self, shard: Shard, skip: Sequence[int] = ()) -> list[object]:
+        """Values of the first rows, without those that are null."""
+        first = replace(shard, stop=min(shard.stop, shard.start + CALIBRATION_ROWS))
+        table = self.setting.corpus.read(first, self._columns())
+        if skip:
+            table = table.take([row for row in range(table.num_rows) if row not in skip])
+        values = InputValues(table, self.setting.columns, shard.folder).values
+        return [value for value in values if value is not None][:CALIBRATION_ROWS]
+
+    def _load(self, *, onednn: bool, model_threads: int | None) -> Pipeline:
+        setting = self.setting
+        spec = setting.spec if onednn else replace(setting.spec, onednn=False)
+        return Pipeline(load(spec, device=setting.device), setting.threads, model_threads)
 
     def _columns(self) -> list[str]:
         setting = self.setting

@@ -26,13 +26,15 @@ from barycenter.tasks.run.workers import unused_ray_keys
 log = logging.getLogger(__name__)
 
 
-def prepare(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
+def prepare(
+    job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False, adopt: bool = False
+) -> Run:
     """Opens the corpus, describes the encoders and refuses what cannot work; starts neither Ray nor Prefect.
 
     Raises:
         JobError: Naming the key of the job file that is wrong.
     """
-    run = Run(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
+    run = Run(job, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt)
     check_alignment(job, run.widths)
     if job.alignment.from_ is not None:
         lender(run)
@@ -84,13 +86,15 @@ def hand_over(run: Run) -> None:
     _opened[:] = [run]
 
 
-def prepared(job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> Run:
+def prepared(
+    job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False, adopt: bool = False
+) -> Run:
     """What was handed over, if that is of the same job and flags; else as :func:`prepare`. It is handed over once."""
     for run in (_opened.pop() for _ in range(len(_opened))):
         same = run.job == job and run.job.fingerprint() == job.fingerprint()
-        if same and (recheck, retry_bad, refit) == (run.recheck, run.retry_bad, run.refit):
+        if same and (recheck, retry_bad, refit, adopt) == (run.recheck, run.retry_bad, run.refit, run.adopt):
             return run
-    return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit)
+    return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt)
 
 
 @contextmanager

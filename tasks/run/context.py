@@ -23,6 +23,7 @@ from barycenter.infra.versions.manifests import versions
 from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
+from barycenter.tasks.run.plan_file import adopt_once_more, as_adopted, resolve_engine, times_adopted
 
 
 class Run:
@@ -36,6 +37,7 @@ class Run:
         shards: Every shard, in corpus order; none as long as the tables are not joined.
         join: How the inputs' own tables come to the corpus; None where no input has one.
         specs: How each input is encoded.
+        engine: What runs the models, as plan.json has it.
         encoders: Width, fingerprint and id of each input's encoder.
         partitions: What a sample says of the partition columns, once it was read.
         storage: The output folder.
@@ -46,11 +48,13 @@ class Run:
         prepared_after: Number of the lease's newest term before anything was read.
     """
 
-    def __init__(self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False) -> None:
+    def __init__(
+        self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False, adopt: bool = False
+    ) -> None:
         self.job = job
         if job.storage.credentials_block is not None:
             load_credentials_block(job.storage.credentials_block)
-        self.recheck, self.retry_bad, self.refit = recheck, retry_bad, refit
+        self.recheck, self.retry_bad, self.refit, self.adopt = recheck, retry_bad, refit, adopt
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
         self.lease: Lease | None = None
         self.after = max(versions(self.storage), default=0)
@@ -69,13 +73,20 @@ class Run:
             self.open_joined()
         else:
             self.shards = tuple(self.corpus.shards(job.corpus.rows_per_shard))
+        lender = Storage(job.alignment.from_, job.storage.endpoint_url) if job.alignment.from_ is not None else None
+        reused = [Storage(root, job.storage.endpoint_url) for root in job.output.reuse]
+        self.engine = resolve_engine(self.storage, lender, reused)
         self.specs = {name: self._spec(name, spec) for name, spec in job.inputs.items()}
-        self.encoders: dict[str, Description] = {}
+        self._described: dict[str, Description] = {}
         for name, spec in self.specs.items():
             try:
-                self.encoders[name] = cached_description(spec)
+                self._described[name] = cached_description(spec)
             except JobError as error:
                 raise error.under(f"inputs.{name}") from None
+        self.encoders = {
+            name: as_adopted(described, times_adopted(self.storage, name, described.encoder_id))
+            for name, described in self._described.items()
+        }
 
     @contextmanager
     def held(self) -> Iterator[Lease]:
@@ -97,6 +108,11 @@ class Run:
             finally:
                 self.lease = None
         self.prepared_after = lease.number
+
+    def adopt_encoder(self, name: str) -> None:
+        """Gives the encoder of an input a new id, for the vectors that it has under other versions of libraries."""
+        described = self._described[name]
+        self.encoders[name] = as_adopted(described, adopt_once_more(self.storage, name, described.encoder_id))
 
     def open_joined(self) -> None:
         """Takes the joined corpus for the corpus, if it is there."""
@@ -183,6 +199,7 @@ class Run:
             formats=tuple(limits.formats),
             long_text=spec.long_text,
             dtype=spec.dtype,
+            engine=self.engine,
         )
 
     def _vector_width(self, name: str) -> int:

@@ -3,8 +3,9 @@
 Whether something is there already is asked of storage by name, and the name is a digest of the parts listed here. So
 every setting that changes the bytes must be among the parts, and none that does not: where things go, who works on
 them, and what a run does about bad rows at its end (``name``, ``output.path``, ``ray``, ``storage``, the speed of
-downloads, ``limits.max_bad_fraction``; see ``barycenter.infra.job.models.NOT_IN_THE_JOB_HASH``). The batch and the
-threads are in plan.json. ``tests/tasks/run/test_identities.py`` holds the table of which key belongs to which identity.
+downloads, ``limits.max_bad_fraction``; see ``barycenter.infra.job.models.NOT_IN_THE_JOB_HASH``). What was found by
+trying (batch, threads, fast paths) is in plan.json, and with it the versions of libraries: neither is in an identity.
+``tests/tasks/run/test_identities.py`` holds the table of which key belongs to which identity.
 
 A list keeps its order where the order matters, as that of the inputs does.
 """

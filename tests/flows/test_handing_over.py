@@ -40,7 +40,9 @@ def opened(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("command", [["run"], ["run", "--refit"], ["embed"], ["train"]])
+@pytest.mark.parametrize(
+    "command", [["run"], ["run", "--refit"], ["run", "--adopt"], ["embed", "--adopt"], ["embed"], ["train"]]
+)
 def test_a_command_opens_its_corpus_once(job_path, opened, monkeypatch, command):
     runs = []
 
@@ -53,12 +55,13 @@ def test_a_command_opens_its_corpus_once(job_path, opened, monkeypatch, command)
     outcome = CliRunner().invoke(jobs.app, [command[0], str(job_path), *command[1:]])
     assert outcome.exit_code == 0, outcome.output
     assert (len(runs), len(opened)) == (1, 1)
+    assert runs[0].adopt == ("--adopt" in command)
 
 
 def test_what_was_opened_for_other_settings_is_opened_again(job_path, opened):
     job = jobs.load(job_path, None)
     other = Job.model_validate(job.model_dump(by_alias=True) | {"seed": 3})
-    for asked, flags in ((other, {}), (job, {"refit": True})):
+    for asked, flags in ((other, {}), (job, {"refit": True}), (job, {"adopt": True})):
         run = prepare(job)
         hand_over(run)
         assert prepared(asked, **flags) is not run

@@ -2,6 +2,7 @@ import copy
 import io
 import json
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -150,8 +151,13 @@ def test_what_does_not_fit_is_reported(tmp_path, write):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(RunError, match=r"input text: builtin/hashing is not the encoder .* \(dim differ\)"):
         Fuser.load(tmp_path)
-    entry["fingerprint"] = describe(EncoderSpec("text", "builtin/hashing")).fingerprint | {"libraries": {"old": "1"}}
+    entry["fingerprint"] = describe(EncoderSpec("text", "builtin/hashing")).fingerprint | {"adopted": 1}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Fuser.load(tmp_path)
+    versions = {"other": [{"machine": "any", "libraries": {"scikit-learn": "0.1"}}]}
+    (tmp_path / "plan.json").write_text(json.dumps({"versions": versions}))
     with pytest.warns(UserWarning, match="other library versions"):
         Fuser.load(tmp_path)
     with pytest.raises(RunError, match="nothing has been committed"):

@@ -130,5 +130,6 @@ def _into(data: dict[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path, below: str) -> dict[str, bytes]:
-    found = sorted(path for path in (folder / below).rglob("*.parquet"))
+    """Without the samples of encoders: those are chosen once, from the rows of the first run."""
+    found = sorted(path for path in (folder / below).rglob("*.parquet") if path.parent.name != ".samples")
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}

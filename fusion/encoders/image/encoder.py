@@ -55,7 +55,7 @@ class ImageEncoder(DeviceEncoder):
         self.model = fuse_conv_bn(model.eval(), transform.crop).to(device=self.device, dtype=dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = nn.Sequential(Standardize(transform, dtype).to(self.device), self.model)
-        if cpu:
+        if cpu and spec.onednn:
             use_onednn_linear(self.model, lambda: self.encode([np.zeros((*transform.crop, 3), np.uint8)]))
         self._formats, self._max_pixels = spec.formats, spec.max_pixels
         self.batch_sizes = (1, 2, 4, 8, 16, 32, 64) if cpu else (32, 64, 128, 256, 512)

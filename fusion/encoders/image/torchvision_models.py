@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from barycenter.fusion.encoders.base import Description, EncoderSpec
-from barycenter.fusion.encoders.fingerprint import file_digest, library_versions
+from barycenter.fusion.encoders.fingerprint import file_digest
 from barycenter.fusion.encoders.image.encoder import ImageEncoder
 from barycenter.fusion.encoders.image.transforms import Transform
 from barycenter.fusion.errors import JobError
@@ -241,7 +241,7 @@ def describe(spec: EncoderSpec) -> Description:
             "transform": resolved.transform.as_json(),
             "features": "penultimate",
             "dtype": spec.dtype,
-            "libraries": library_versions("torch", "torchvision", "pillow"),
+            "engine": spec.engine,
         },
     )
 

@@ -14,7 +14,6 @@ from torch import nn
 from barycenter.fusion.encoders import hub
 from barycenter.fusion.encoders.base import Description, EncoderSpec
 from barycenter.fusion.encoders.batch_check import check_independence
-from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.image.encoder import ImageEncoder
 from barycenter.fusion.encoders.image.patches import PatchTransform
 from barycenter.fusion.encoders.image.preprocessing import read_transform
@@ -118,7 +117,7 @@ def describe(spec: EncoderSpec) -> Description:
             "features": used_output,
             "then": [kind for kind, _ in settings.steps],
             "dtype": spec.dtype,
-            "libraries": library_versions("torch", "transformers", "pillow"),
+            "engine": spec.engine,
         },
     )
 

@@ -13,7 +13,6 @@ from torch import nn
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec
 from barycenter.fusion.encoders.batch_check import TOLERANCE, check_independence, depends_on_batch
 from barycenter.fusion.encoders.device import DeviceEncoder, PendingVectors, to_device, to_host_async
-from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.hub import (
     attention_reset,
     encoder_errors,
@@ -101,7 +100,7 @@ def describe(spec: EncoderSpec) -> Description:
             "dtype": spec.dtype,
             **({} if spec.long_text == "truncate" else {"long_text": spec.long_text}),
             **({} if batching == "padded" else {"together": batching}),
-            "libraries": library_versions("torch", "transformers", "tokenizers"),
+            "engine": spec.engine,
         },
     )
 
@@ -177,7 +176,7 @@ class TextEncoder(DeviceEncoder):
         if not self._pad_to_max_length:
             self._text_model.detect_required_mask(torch.tensor(self.samples[:1], device=self.device))
         self.dim = int(self.encode(self.samples[:1]).shape[1])
-        if cpu:
+        if cpu and spec.onednn:
             use_onednn_linear(self.model, lambda: self.encode(self.samples[:1]))
         half = next(self.model.parameters()).dtype != torch.float32
         self._choose_batching(_HALF_TOLERANCE if half else TOLERANCE)

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +15,8 @@ from transformers import (
 )
 
 from barycenter.fusion import torch_compat
-from barycenter.fusion.encoders.onednn_linear import OneDNNLinear, use_onednn_linear
+from barycenter.fusion.encoders import EncoderSpec, describe, load
+from barycenter.fusion.encoders.onednn_linear import OneDNNLinear, has_onednn_layers, use_onednn_linear
 
 IDS = torch.randint(5, 100, (3, 11), generator=torch.Generator().manual_seed(0))
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 128}
@@ -117,3 +121,15 @@ def test_a_torch_without_the_private_operators_keeps_its_own_layers(monkeypatch)
     model = bert()
     assert not use_onednn_linear(model, lambda: states(model).numpy())
     assert OneDNNLinear not in kinds(model)
+
+
+@pytest.mark.parametrize("long_text", ["truncate", "window-mean"])
+def test_the_layers_can_be_left_out_and_that_is_no_other_encoder(tiny_bert, long_text):
+    spec = EncoderSpec("text", str(tiny_bert), long_text=long_text)
+    without = replace(spec, onednn=False)
+    assert describe(spec) == describe(without)
+    first, second = load(spec), load(without)
+    assert (has_onednn_layers(first), has_onednn_layers(second)) == (True, False)
+    texts = [first.prepare(text) for text in ("a cat", "a dog on a mat")]
+    np.testing.assert_allclose(first.encode(texts), second.encode(texts), atol=1e-5)
+    assert not has_onednn_layers(load(EncoderSpec("text", "builtin/hashing")))

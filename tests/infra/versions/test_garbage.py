@@ -7,7 +7,7 @@ from barycenter.infra.clock import use_clock
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions import garbage
 from barycenter.infra.versions.commit import commit_manifest, promote_version
-from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.infra.versions.embedding_files import embedding_path, sample_path
 from barycenter.infra.versions.garbage import (
     collect_garbage,
     find_garbage,
@@ -27,6 +27,8 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
     commit_manifest(storage, output(storage, "v2", parent=1, shards=("s2", "s3")), lease)
     storage.write("report/report.json", b"{}")
     storage.write("plan.json", b"{}")
+    storage.write(sample_path("e1"), b"of an encoder that a kept version has")
+    storage.write(sample_path("old-encoder"), b"of no version")
     storage.write(embedding_path("text", "old-encoder", "s2"), b"x")
     storage.write("features/v2/label=1/part-9.parquet", b"stray")
     storage.write("corpus/of-nobody/bucket-0.parquet", b"joined once")
@@ -35,6 +37,7 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
     expected = [
         "alignment/al-v1/alignment.json",
         "corpus/of-nobody/bucket-0.parquet",
+        "embeddings/.samples/old-encoder.parquet",
         "embeddings/text/e1/s1.parquet",
         "embeddings/text/old-encoder/s2.parquet",
         "features/v1/label=1/part-0.parquet",

@@ -245,7 +245,7 @@ def test_equal_rows_of_several_shards_are_encoded_once_by_a_worker(tmp_path, sen
     corpus.rows = [row | {"id": f"{row['id']}-{number}"} for number in range(8) for row in corpus.rows]
     corpus.write()
     found = corpus.embed()
-    assert (sent["text"], sent["image"]) == (5, 5)
+    assert (sent["text"], sent["image"]) == (5 + 5, 5 + 5)  # and once more for the sample
     for _, reuse in found.values():
         assert [reuse[part] for part in PARTS] == [0, 0, 35, 5, 0, 0]
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 import barycenter.tasks.embed.stage
+from barycenter.fusion.encoders.machine import machine_kind
+from barycenter.fusion.encoders.trial import find_fastest
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.job.models import Job
 from barycenter.infra.versions.embedding_files import embedding_path
-from barycenter.tasks.embed import settings
+from barycenter.tasks.embed import settings, tuning, versions_check
 from barycenter.tasks.embed.stage import embed_input, limited_by, pending_shards
-from barycenter.tasks.embed.worker import EmbedWorker
+from barycenter.tasks.embed.worker import EmbedWorker, ShardJob
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 from barycenter.tasks.run.workers import THIS_PROCESS
@@ -53,6 +55,10 @@ def run_of(tmp_path, **given):
     )
 
 
+def drop_shard(run, place):
+    run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[place].id)])
+
+
 def vectors(run):
     paths = [embedding_path("text", embedding_ids(run)["text"], shard.id) for shard in run.shards]
     return np.array([v for path in paths for v in run.storage.read_table(path).column("vector").to_pylist()])
@@ -72,17 +78,21 @@ def test_the_plan_is_fixed_first_and_kept_and_overlapping_shards_change_nothing(
     run = run_of(tmp_path)
     figures = embed_input(run, "text", THIS_PROCESS)
     plan = json.loads(run.storage.read("plan.json"))
-    assert plan["inputs"]["text"] | {"batch": figures["batch"]} == plan["inputs"]["text"]
-    assert set(plan["inputs"]["text"]) == {
-        "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled",
+    assert (plan["engine"], list(plan["machines"])) == ("torch", [machine_kind("cpu")])
+    (machine,) = plan["machines"].values()
+    assert machine["inputs"]["text"] | {"batch": figures["batch"]} == machine["inputs"]["text"]
+    assert set(machine["inputs"]["text"]) == {
+        "encoder_id", "device", "asked", "batch", "threads", "dtype", "compiled", "onednn", "model_threads",
     }  # fmt: skip
-    assert {"torch", "numpy", "ray"} <= set(plan["libraries"])
+    assert {"torch", "numpy", "ray"} <= set(machine["libraries"])
+    assert figures["trial"] > 0
     assert set(figures["parts"]) == {"read", "prepare", "model", "write", "waiting"}
     assert 0 < figures["start_seconds"] < figures["seconds"]
     first = vectors(run)
-    run.storage.remove([embedding_path("text", embedding_ids(run)["text"], run.shards[1].id)])
+    drop_shard(run, 1)
     again = embed_input(run, "text", THIS_PROCESS)
     assert (again["rows"], again["batch"], again["start_seconds"]) == (20, figures["batch"], 0.0)
+    assert again["trial"] == 0
     assert json.loads(run.storage.read("plan.json")) == plan
     assert np.array_equal(vectors(run), first)
 
@@ -93,7 +103,7 @@ def test_of_two_runs_that_fix_a_batch_at_once_one_follows_the_other(tmp_path):
     second = replace(first, batch=128)
     assert settings.pin_batch_settings(run, "text", workers, first) == first
     assert settings.pin_batch_settings(run, "text", workers, second) == first
-    assert settings.find_execution(run, "text", workers) == first
+    assert settings.find_execution(run, "text", workers, "") == first
 
 
 @pytest.mark.parametrize(
@@ -137,6 +147,54 @@ class NeverCalibrated(Uncalibrated):
         if job.sample is not None:
             raise ValueError("a row that nothing survives")
         return super()._calibrated(job)
+
+
+def test_each_kind_of_machine_has_its_own_plan(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "fixed_batch_size", lambda _: None)
+    run = run_of(tmp_path)
+    embed_input(run, "text", THIS_PROCESS)
+    (first,) = json.loads(run.storage.read("plan.json"))["machines"].items()
+    drop_shard(run, 1)
+    monkeypatch.setattr(versions_check, "machine_kind", lambda _: "another")
+    figures = embed_input(run, "text", THIS_PROCESS)
+    machines = json.loads(run.storage.read("plan.json"))["machines"]
+    assert machines[first[0]] == first[1]
+    assert machines["another"]["inputs"]["text"]["batch"] == figures["batch"]
+    assert figures["start_seconds"] > 0
+    drop_shard(run, 1)
+    assert embed_input(run, "text", THIS_PROCESS)["start_seconds"] == 0
+    assert json.loads(run.storage.read("plan.json"))["machines"] == machines
+
+
+class Mixed(EmbedWorker):
+    """Is on another kind of machine than the driver and the worker that found the batch."""
+
+    def run(self, payload):
+        if isinstance(payload, ShardJob):
+            self._machine = self._tuning._machine = "another"
+            self._tuning.execution = self._tuning.execution if "another" in payload.executions else None
+        return super().run(payload)
+
+
+def test_a_worker_of_a_kind_that_nobody_knew_finds_its_own_batch_and_the_next_follows(tmp_path, monkeypatch):
+    monkeypatch.setattr(settings, "fixed_batch_size", lambda _: None)
+    monkeypatch.setattr(barycenter.tasks.embed.stage, "EmbedWorker", Mixed)
+    run = run_of(tmp_path)
+    asked = []
+    monkeypatch.setattr(
+        tuning, "find_fastest", lambda *given, **more: asked.append(more) or find_fastest(*given, **more)
+    )
+    figures = embed_input(run, "text", THIS_PROCESS)
+    assert figures["rows"] == ROWS
+    assert {each["rows"] for each in asked} == {ROWS}
+    assert 2 <= len(asked) < 1 + len(run.shards)
+    machines = json.loads(run.storage.read("plan.json"))["machines"]
+    assert set(machines) == {machine_kind("cpu"), "another"}
+    assert machines["another"]["inputs"]["text"]["batch"] > 0
+    asked.clear()
+    drop_shard(run, 1)
+    embed_input(run, "text", THIS_PROCESS)
+    assert not asked
 
 
 @pytest.mark.parametrize("worker", [Uncalibrated, NeverCalibrated])

@@ -3,7 +3,9 @@
 import pytest
 
 from barycenter.fusion.dataset.schema import Manifest
+from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.infra.job.models import NOT_IN_THE_JOB_HASH, Job
+from barycenter.infra.storage import Storage
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
 from barycenter.tasks.run.identities import (
@@ -105,6 +107,23 @@ def test_the_parts_of_an_embedding_are_listed_openly(folder):
 def test_identities_take_no_object_whose_text_is_its_address():
     with pytest.raises(TypeError, match="no place in an identity"):
         digest({"a": object()})
+
+
+def test_no_version_of_a_library_is_in_any_identity(folder, monkeypatch):
+    before = identities(job(folder))
+    monkeypatch.setattr("barycenter.fusion.encoders.fingerprint.installed_version", lambda _: "99.0")
+    assert identities(job(folder)) == before
+    assert library_versions("torch") == {"torch": "99.0"}
+
+
+def test_the_engine_is_in_the_identities_of_what_runs_a_model(folder, monkeypatch):
+    monkeypatch.setattr("barycenter.tasks.run.plan_file.ENGINES", ("torch", "json"))
+    data = job(folder)
+    before = identities(data)
+    other = data | {"output": {"path": str(folder / "of-another-engine")}}
+    Storage(other["output"]["path"]).write("plan.json", b'{"engine": "json"}')
+    after = identities(other)
+    assert {name for name in before if before[name] != after[name]} == set(before) - {"vec"}
 
 
 def test_numbers_of_numpy_are_numbers():

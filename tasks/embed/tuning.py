@@ -1,0 +1,76 @@
+"""A worker's pipeline, set up as plan.json has it for this kind of machine, or as a short trial finds it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from threading import Lock
+
+from barycenter.fusion.encoders.pipeline import Pipeline
+from barycenter.fusion.encoders.trial import MakePipeline, find_fastest
+from barycenter.tasks.embed.execution import Execution
+
+
+class Tuning:
+    """How one worker runs its encoder.
+
+    Args:
+        make: Loads the encoder.
+        executions: What plan.json has, by kind of machine.
+        machine: The kind of this one.
+        bound: As for :func:`~barycenter.fusion.encoders.trial.find_fastest`.
+    """
+
+    def __init__(self, make: MakePipeline, executions: Mapping[str, Execution], machine: str, bound: float) -> None:
+        self._make, self._machine, self._bound = make, machine, bound
+        self._lock = Lock()
+        self.execution = executions.get(machine)
+        self.pipeline = self._made(self.execution)
+
+    def settle(
+        self,
+        pipeline: Pipeline,
+        executions: Mapping[str, Execution],
+        asked: Execution,
+        sample: Callable[[], Sequence[object]],
+        rows: int,
+    ) -> tuple[Execution, int]:
+        """Sets the pipeline up, unless it is: as it was found on another worker of this kind, else by a trial.
+
+        Args:
+            pipeline: The worker's.
+            executions: What was found until now, by kind of machine.
+            asked: What is given by the job.
+            sample: Reads some values.
+            rows: Rows to come.
+
+        Returns:
+            How the encoder runs from now on, and how many rows were encoded to find it.
+        """
+        with self._lock:
+            if self.execution is not None:
+                return self.execution, 0
+            self.pipeline = pipeline
+            if found := executions.get(self._machine):
+                self._follow(found)
+                return found, 0
+            if asked.is_found:
+                self.execution = asked
+                return asked, 0
+            fastest = find_fastest(
+                self._make, pipeline, sample(), rows=rows, batch=asked.batch, bound=self._bound
+            )  # fmt: skip
+            self.pipeline = fastest.pipeline
+            self.execution = replace(
+                asked, batch=fastest.batch, onednn=fastest.onednn, model_threads=fastest.model_threads
+            )
+            return self.execution, fastest.rows
+
+    def _follow(self, found: Execution) -> None:
+        if found.onednn is False or found.model_threads is not None:
+            self.pipeline.__exit__()
+            self.pipeline = self._made(found)
+        self.execution = found
+
+    def _made(self, execution: Execution | None) -> Pipeline:
+        if execution is None:
+            return self._make(onednn=True, model_threads=None)
+        return self._make(onednn=execution.onednn is not False, model_threads=execution.model_threads)
