@@ -200,6 +200,7 @@ def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
         width=entry["dim"] if entry["kind"] == "vector" else None,
         dtype=entry.get("fingerprint", {}).get("dtype", "float32"),
         long_text=given.get("long_text", "truncate"),
+        reproducible=given.get("reproducible"),
     )
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Vectors: TypeAlias = NDArray[np.float32]
 
-IMPLEMENTATION_VERSION = 5
+IMPLEMENTATION_VERSION = 6
 """Part of every encoder id; raised whenever this package would compute different vectors from the same files."""
 
 DEFAULT_FORMATS = (
@@ -55,6 +55,8 @@ class EncoderSpec:
         formats: Pillow's names of the picture formats that may be decoded.
         dtype: ``float32``, ``bfloat16`` or ``float16``: the precision the model runs in.
         long_text: ``truncate`` or ``window-mean``: what is read of a text longer than the model reads.
+        reproducible: Whether a row's vector is the same to the last byte whatever is encoded with it: None where that
+            costs nothing to speak of, True at any price, False never.
     """
 
     kind: Literal["text", "image", "vector"]
@@ -67,6 +69,7 @@ class EncoderSpec:
     formats: tuple[str, ...] = DEFAULT_FORMATS
     dtype: str = "float32"
     long_text: str = "truncate"
+    reproducible: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +106,16 @@ class Encoder(ABC):
         dim: Width of the vectors.
         batch_sizes: Batch sizes worth trying, ascending, in units of :meth:`cost`.
         parallel: Whether batches may be launched on several threads at once, a core for each.
+        reproducible: Whether a row gets the same bytes whatever is encoded with it and however many threads there are,
+            on a CPU with one version of the libraries.
+        least_rows: Rows a launch is filled up to, so that smaller batches only waste time.
     """
 
     dim: int
     batch_sizes: tuple[int, ...] = (256,)
     parallel: bool = False
+    reproducible: bool = False
+    least_rows: int = 1
 
     @abstractmethod
     def prepare(self, value: object) -> Any:

@@ -180,6 +180,7 @@ class Run:
             formats=tuple(limits.formats),
             long_text=spec.long_text,
             dtype=spec.dtype,
+            reproducible=spec.reproducible,
         )
 
     def _vector_width(self, name: str) -> int:
