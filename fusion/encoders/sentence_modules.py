@@ -90,7 +90,8 @@ def by_rows(compute: Callable[[torch.Tensor], torch.Tensor], values: torch.Tenso
         return compute(values)
     rows = values.flatten(0, -2)
     filled = nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROWS_FILLED_TO))
-    return compute(filled)[: len(rows)].unflatten(0, values.shape[:-1])
+    made = compute(filled)[: len(rows)]
+    return made.reshape(*values.shape[:-1], made.shape[-1])
 
 
 class _Pooling(nn.Module):

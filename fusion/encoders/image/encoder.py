@@ -80,7 +80,7 @@ class ImageEncoder(DeviceEncoder):
 
     @torch.inference_mode()
     def launch(self, batch: Sequence[Pixels]) -> PendingVectors:
-        """Starts the model on prepared pictures; where it is reproducible on so many at a time, filled up with black."""
+        """Starts the model on prepared pictures; a reproducible one on a fixed number, filled up with blanks."""
         if not self.reproducible:
             return to_host_async(self._network(to_device(np.stack(batch), self.device)))
         parts = [self._launch_filled(batch[i : i + self.least_rows]) for i in range(0, len(batch), self.least_rows)]

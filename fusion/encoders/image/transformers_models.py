@@ -97,11 +97,12 @@ def _output_width(model: nn.Module, trusted: bool, blank: torch.Tensor, settings
 
 
 def describe(spec: EncoderSpec) -> Description:
-    """Width and fingerprint of a transformers picture encoder; weights are hashed, and only loaded to see whether it is
-    reproducible where that is asked for.
+    """Width and fingerprint of a transformers picture encoder; weights are hashed, not loaded.
+
+    Where it must be reproducible, it is loaded to see whether it is.
 
     Raises:
-        JobError: The folder or hub id cannot be used for pictures.
+        JobError: The folder or hub id cannot be used for pictures, or as is asked.
     """
     whole = hub.model_folder(spec)
     settings = _read_sentence_config(whole, spec)
@@ -145,7 +146,7 @@ def load(spec: EncoderSpec, device: str) -> ImageEncoder:
     """A transformers vision model ready to encode.
 
     Raises:
-        JobError: As :func:`describe`, weights are missing, it is not reproducible where that is asked for, or a picture's vector depends on more than the picture.
+        JobError: As :func:`describe`, weights are missing, or a picture's vector depends on more than the picture.
     """
     settings = _read_sentence_config(hub.model_folder(spec), spec)
     config = hub.read_config(settings.transformer, spec)

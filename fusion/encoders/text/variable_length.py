@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import signature
-from itertools import groupby
+from itertools import groupby, product
 from typing import Any
 
 import torch
@@ -80,7 +80,7 @@ def _attention(
     if attention_mask is not None or any(given.get(name) is not None for name in _REFUSED):
         raise ValueError("attention within each text alone is not all that this model does")
     causal = given.get("is_causal")
-    causal = bool(getattr(module, "is_causal", False) if causal is None else causal)
+    causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
     if query.device.type == "cuda":
         from torch.nn.attention.varlen import varlen_attn  # its import takes seconds
 
@@ -101,7 +101,8 @@ def _attention_by_length(
     attended, start = [], 0
     for count, length in texts.runs:
         stop = start + count * length
-        q, k, v = (part[0, :, start:stop].unflatten(1, (count, length)).transpose(0, 1) for part in parts)
+        here = [part[0, :, start:stop] for part in parts]
+        q, k, v = (part.reshape(len(part), count, length, part.shape[-1]).transpose(0, 1) for part in here)
         states = scaled_dot_product_attention(q, k, v, is_causal=causal and length > 1, scale=scaling)
         attended.append(states.transpose(1, 2).flatten(0, 1))
         start = stop
@@ -115,7 +116,8 @@ def _mask(*args: Any, local_size: int | None = None, **given: Any) -> torch.Tens
         ValueError: Tokens of the model see only those near them.
     """
     if _texts.get() is None:
-        return sdpa_mask(*args, local_size=local_size, **given)
+        mask: torch.Tensor | None = sdpa_mask(*args, local_size=local_size, **given)
+        return mask
     if local_size is not None:
         raise ValueError("attention within a window has no variable-length form")
     return None
@@ -133,11 +135,11 @@ class VariableLengthModel:
     Args:
         model: A transformers text model, on its device, its attention set by :meth:`of`.
         first: Number of the first position.
+        typed: Whether every token is given the type 0; BERT's own types end where its positions do, GPT-2 has none.
     """
 
-    def __init__(self, model: nn.Module, first: int) -> None:
-        self._model, self._first_position = model, first
-        self._typed = "token_type_ids" in signature(model.forward).parameters
+    def __init__(self, model: nn.Module, first: int, typed: bool) -> None:
+        self._model, self._first_position, self._typed = model, first, typed
 
     @classmethod
     def of(cls, model: nn.Module, pad_id: int) -> "VariableLengthModel | None":
@@ -157,12 +159,13 @@ class VariableLengthModel:
         with torch.inference_mode():
             padded = run(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask]
             run.set_attn_implementation(_ATTENTION_NAME)
-            for first in (0, pad_id + 1):
-                unpadded = cls(model, first)
+            types = (True, False) if "token_type_ids" in signature(model.forward).parameters else (False,)
+            for first, typed in product((0, pad_id + 1), types):
+                unpadded = cls(model, first, typed)
                 try:
                     states = unpadded.states(ids, mask)[mask]
-                except (RuntimeError, TypeError, ValueError, IndexError, KeyError, LookupError, AttributeError):
-                    break
+                except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+                    continue
                 if _agree(states, padded):
                     return unpadded
         run.set_attn_implementation(before)
