@@ -87,7 +87,7 @@ class ImageEncoder(DeviceEncoder):
         return to_host_async(torch.cat(parts))
 
     def _launch_filled(self, batch: Sequence[Pixels]) -> torch.Tensor:
-        pixels = np.zeros((self.least_rows, *batch[0].shape), np.uint8)
+        pixels = np.zeros((self.least_rows, *batch[0].shape), batch[0].dtype)
         pixels[: len(batch)] = batch
         vectors: torch.Tensor = self._network(to_device(pixels, self.device))
         return vectors[: len(batch)]

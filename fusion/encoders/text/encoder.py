@@ -1,6 +1,7 @@
 """Text models of transformers: sentence encoders, plain transformers, and the text towers of CLIP and SigLIP."""
 
 import logging
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 _WINDOW = 2048
 _TOKENS_FILLED_TO = 16
+_TRIED_LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 17)
 _WAYS = ("padded", "equal lengths", "alone")
 _HALF_TOLERANCE = 0.1
 _SAMPLE_TEXTS = (
@@ -245,7 +247,7 @@ class TextEncoder(DeviceEncoder):
 
         Without padding is as fast as with it, and so is kept only where it gives them.
         """
-        rows = [*self.samples, *([*ids[:1], *ids[1:-1][::-1], *ids[-1:]] for ids in self.samples)]
+        rows = _tried_rows(self.samples, self.tokenizer.min_length)
         padded = self.unpadded is None and self.batching == "padded" and not self._pad_to_max_length
         self.reproducible = not padded and gives_same_bytes(self, rows)
         if self.unpadded is not None and (not self.reproducible or depends_on_batch(self, self.samples, tolerance)):
@@ -314,6 +316,16 @@ class TextEncoder(DeviceEncoder):
         ids = np.full(mask.shape, self.tokenizer.pad_id, np.int64)
         ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
         return to_device(ids, self.device), None if mask.all() else to_device(mask.astype(np.int64), self.device)
+
+
+def _tried_rows(samples: list[list[int]], least: int) -> list[list[int]]:
+    """Three rows of each of several lengths, of the words of samples."""
+    draw, longest = random.Random(0), max(map(len, samples))
+    lengths = sorted({length for length in _TRIED_LENGTHS if least <= length <= longest})
+    words = [word for ids in samples for word in ids[1:-1]] or samples[0]
+    ends = max(samples, key=len)
+    rows = [[ends[0], *draw.choices(words, k=length), ends[-1]][-length:] for length in lengths for _ in range(3)]
+    return [*samples, *rows]
 
 
 def _filled(texts: list[list[int]]) -> list[list[int]]:

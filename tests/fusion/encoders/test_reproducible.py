@@ -29,10 +29,12 @@ CONFIGS = {
     "bert": hf.BertConfig(**SIZES),
     "roberta": hf.RobertaConfig(**SIZES),
     "electra": hf.ElectraConfig(**SIZES, embedding_size=24),
-    "gpt2": hf.GPT2Config(vocab_size=40, n_embd=24, n_layer=2, n_head=3, n_positions=80, initializer_range=0.3),
-    "llama": hf.LlamaConfig(**{**SIZES, "num_attention_heads": 4}, num_key_value_heads=2),
-    "qwen2": hf.Qwen2Config(**{**SIZES, "num_attention_heads": 4}, num_key_value_heads=2),
-    "mistral": hf.MistralConfig(**{**SIZES, "num_attention_heads": 4}, num_key_value_heads=2, sliding_window=20),
+    "gpt2": hf.GPT2Config(vocab_size=40, n_embd=32, n_layer=2, n_head=4, n_positions=80, initializer_range=0.3),
+    "llama": hf.LlamaConfig(**{**SIZES, "hidden_size": 32, "num_attention_heads": 4}, num_key_value_heads=2),
+    "qwen2": hf.Qwen2Config(**{**SIZES, "hidden_size": 32, "num_attention_heads": 4}, num_key_value_heads=2),
+    "mistral": hf.MistralConfig(
+        **{**SIZES, "hidden_size": 32, "num_attention_heads": 4}, num_key_value_heads=2, sliding_window=20
+    ),
     "mpnet": hf.MPNetConfig(**SIZES),
     "t5": hf.T5Config(vocab_size=40, d_model=24, d_kv=8, d_ff=32, num_layers=2, num_heads=3),
     "deberta": hf.DebertaV2Config(**SIZES),
