@@ -290,8 +290,8 @@ class TextEncoder(DeviceEncoder):
         ids, mask = self._padded(batch)
         if self._reset_attention is not None:
             self._reset_attention(ids.shape[1])
-        if self.unpadded is not None and mask is not None:
-            states = self.unpadded.states(ids, mask.bool())
+        if self.unpadded is not None:
+            states = self.unpadded.states(ids, torch.ones_like(ids).bool() if mask is None else mask.bool())
         else:
             states = self._text_model(ids, None if self._pad_to_max_length else mask)
         if self.pooled:
