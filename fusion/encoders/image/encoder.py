@@ -16,8 +16,8 @@ from barycenter.fusion.encoders.onednn_linear import use_onednn_linear
 
 _WINDOW = 64
 _PICTURES_A_LAUNCH = 4
-"""On a CPU a launch has always so many pictures: convolutions of other numbers are computed by other kernels. No number
-was faster for more than 3 % with any of the architectures that were measured."""
+"""On a CPU a launch has always so many pictures: convolutions of other numbers are computed by other kernels: four was
+the best or within 2 % of it for MobileNetV2, ResNet-18 and ResNet-50."""
 
 
 class Standardize(nn.Module):
@@ -87,9 +87,8 @@ class ImageEncoder(DeviceEncoder):
         return to_host_async(torch.cat(parts))
 
     def _launch_filled(self, batch: Sequence[Pixels]) -> torch.Tensor:
-        pixels = np.zeros((self.least_rows, *batch[0].shape), batch[0].dtype)
-        pixels[: len(batch)] = batch
-        vectors: torch.Tensor = self._network(to_device(pixels, self.device))
+        blanks = [np.zeros_like(batch[0])] * (self.least_rows - len(batch))
+        vectors: torch.Tensor = self._network(to_device(np.stack([*batch, *blanks]), self.device))
         return vectors[: len(batch)]
 
     def make_reproducible(self, spec: EncoderSpec) -> "ImageEncoder":
