@@ -42,6 +42,8 @@ CONFIGS = {
 }
 UNPADDED = ("bert", "roberta", "electra", "gpt2", "llama", "qwen2")
 SMALL = Preprocessing(80, 75, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+LARGE = Preprocessing(224, 224, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+"""At this size MobileNetV2 gives other bytes in batches below 16 than above."""
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +139,10 @@ def test_pictures_of_torchvision(architecture, asked, tmp_path):
     file = tmp_path / "weights.safetensors"
     save_file(models.get_model(architecture, weights=None, num_classes=7).state_dict(), file)
     name = f"torchvision/{architecture}"
-    encoder = load(EncoderSpec("image", name, weights=str(file), preprocessing=SMALL, reproducible=asked))
+    given = LARGE if architecture == "mobilenet_v2" else SMALL
+    encoder = load(EncoderSpec("image", name, weights=str(file), preprocessing=given, reproducible=asked))
     assert encoder.reproducible
-    assert_same_bytes(encoder, [encoded(drawn(120, 90, seed)) for seed in range(11)])
+    assert_same_bytes(encoder, [encoded(drawn(120, 90, seed)) for seed in range(18 if given is LARGE else 11)])
 
 
 @pytest.mark.parametrize(
