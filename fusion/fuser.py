@@ -205,6 +205,7 @@ def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
         dtype=entry.get("fingerprint", {}).get("dtype", "float32"),
         long_text=given.get("long_text", "truncate"),
         engine=entry.get("fingerprint", {}).get("engine", "torch"),
+        reproducible=given.get("reproducible"),
     )
 
 

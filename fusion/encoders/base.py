@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 Vectors: TypeAlias = NDArray[np.float32]
 
-IMPLEMENTATION_VERSION = 5
+IMPLEMENTATION_VERSION = 6
 """Part of every encoder id; raised whenever this package would compute different vectors from the same files."""
 
 DEFAULT_FORMATS = (
@@ -57,6 +57,8 @@ class EncoderSpec:
         long_text: ``truncate`` or ``window-mean``: what is read of a text longer than the model reads.
         engine: What runs the model: ``torch``.
         onednn: Whether linear layers on a CPU may run through oneDNN; a matter of speed, in no id.
+        reproducible: Whether a row's vector is the same to the last byte whatever is encoded with it: None where that
+            costs nothing to speak of, True at any price, False never.
     """
 
     kind: Literal["text", "image", "vector"]
@@ -71,6 +73,7 @@ class EncoderSpec:
     long_text: str = "truncate"
     engine: str = "torch"
     onednn: bool = True
+    reproducible: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +110,16 @@ class Encoder(ABC):
         dim: Width of the vectors.
         batch_sizes: Batch sizes worth trying, ascending, in units of :meth:`cost`.
         parallel: Whether batches may be launched on several threads at once, a core for each.
+        reproducible: Whether a row gets the same bytes whatever is encoded with it and however many threads there are,
+            on a CPU with one version of the libraries.
+        least_rows: Rows a launch is filled up to, so that smaller batches only waste time.
     """
 
     dim: int
     batch_sizes: tuple[int, ...] = (256,)
     parallel: bool = False
+    reproducible: bool = False
+    least_rows: int = 1
 
     @abstractmethod
     def prepare(self, value: object) -> Any:

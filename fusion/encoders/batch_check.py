@@ -1,9 +1,11 @@
 """Whether a model's vectors are a function of their input alone: found by running a few rows, alone and together."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 from barycenter.fusion.encoders.base import Encoder, Vectors
 from barycenter.fusion.errors import JobError
@@ -42,6 +44,48 @@ def depends_on_batch(
         single = encode_one_by_one(encoder, rows)
     together, reverse = encoder.encode(rows), encoder.encode(rows[::-1])[::-1]
     return max(relative_difference(single, together), relative_difference(single, reverse)) > tolerance
+
+
+def gives_same_bytes(encoder: Encoder, rows: Sequence[Any]) -> bool:
+    """Whether rows get the same bytes each by itself, in twos, all together and in reverse, computed on one thread.
+
+    Args:
+        encoder: On a CPU.
+        rows: A few prepared rows that differ, some of one length where rows have one.
+    """
+    with one_torch_thread():
+        together = encoder.encode(rows)
+        others = (
+            encode_one_by_one(encoder, rows),
+            np.concatenate([encoder.encode(rows[start : start + 2]) for start in range(0, len(rows), 2)]),
+            encoder.encode(rows[::-1])[::-1],
+        )
+    return all(np.array_equal(together.view(np.uint32), other.view(np.uint32)) for other in others)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """What torch computes on this thread stays on it, as in a pipeline."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def check_reproducible(encoder: Encoder, name: str) -> None:
+    """Makes sure that an encoder is reproducible.
+
+    Raises:
+        JobError: It is not.
+    """
+    if not encoder.reproducible:
+        raise JobError(
+            "reproducible",
+            f"{name} gives a row other bytes depending on the rows encoded with it, or runs on a GPU; leave the key out"
+            " (vectors then differ in their last digits) or take another model",
+        )
 
 
 def check_independence(encoder: Encoder, rows: Sequence[Any], name: str) -> None:

@@ -49,6 +49,7 @@ class HashingEncoder(Encoder):
     """
 
     dim = _WORDS + _CHARACTERS
+    reproducible = True
 
     def __init__(self) -> None:
         from sklearn.feature_extraction.text import HashingVectorizer
@@ -89,6 +90,7 @@ class DescriptorEncoder(Encoder):
     """
 
     dim = _DESCRIPTOR_DIM
+    reproducible = True
 
     def __init__(self, spec: EncoderSpec) -> None:
         self._formats, self._max_pixels = spec.formats, spec.max_pixels

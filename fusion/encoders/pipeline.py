@@ -51,8 +51,9 @@ class Pipeline:
 
     An encoder that may be launched from several threads (a model on a CPU) is launched from ``threads`` of them, a
     batch on each, and what torch computes for a batch stays on its thread: threads that share an operator wait for each
-    other at every layer, so that one that has lost its core to a decoder holds up all. Others are launched from one
-    thread, and so is every one where ``threads`` is 1; how many torch uses then is left as it is set.
+    other at every layer, so that one that has lost its core to a decoder holds up all, and how torch divides an
+    operator among threads would show in the vectors' last bits. Others are launched from one thread; how many torch
+    uses then is left as it is set.
 
     Args:
         encoder: A loaded encoder.
@@ -67,10 +68,10 @@ class Pipeline:
         self._model = ThreadPoolExecutor(
             self.model_threads,
             thread_name_prefix="model",
-            initializer=_use_one_torch_thread if self.model_threads > 1 else None,
+            initializer=_use_one_torch_thread if encoder.parallel else None,
         )
         self._feeding = threading.Lock()
-        self._torch = sys.modules.get("torch") if self.model_threads > 1 else None
+        self._torch = sys.modules.get("torch") if encoder.parallel else None
         self._torch_threads = self._torch.get_num_threads() if self._torch else 0
 
     def __enter__(self) -> "Pipeline":
@@ -189,6 +190,7 @@ class _EmbedCall:
         rows = sorted(rows, key=lambda row: self._encoder.cost(row[1]), reverse=True)
         while rows:
             count = rows_that_fit(self._encoder.cost(rows[0][1]), self._result.batch_size, len(rows))
+            count = min(max(count, self._encoder.least_rows), len(rows))
             self._batches.append(rows[:count])
             rows = rows[count:]
 
@@ -201,12 +203,12 @@ class _EmbedCall:
             self._collect()
 
     def _collect(self) -> None:
-        """Brings in the batch launched first; one that the device had no memory for is cut in two."""
+        """Brings in the batch launched first; one that the device had no memory for is cut in two if it can be."""
         batch, future = self._launched.popleft()
         try:
             launched = future.result()
         except RuntimeError as error:
-            if len(batch) == 1 or not out_of_memory(error):
+            if len(batch) <= self._encoder.least_rows or not out_of_memory(error):
                 raise
             self._split(batch)
             return

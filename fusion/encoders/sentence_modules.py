@@ -3,9 +3,11 @@
 Modules hand on features by name: ``token_embeddings`` (n, length, width) and ``sentence_embedding`` (n, width).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import nn
@@ -24,6 +26,7 @@ Features = dict[str, torch.Tensor]
 MASK = "mask"
 """(n, length), 1 where a token counts; ``POOLED_MASK``: without the prompt's tokens."""
 POOLED_MASK = "pooled_mask"
+_ROWS_FILLED_TO = 16
 
 
 def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]) -> torch.Tensor:
@@ -55,8 +58,40 @@ def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]
         else:
             w = weights * (positions + 1).view(1, -1, 1) if mode == "weightedmean" else weights
             total = w.sum(dim=1).clamp(min=1e-9)
-            pooled.append((states * w).sum(dim=1) / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total))
+            sums = _sums(states, w, mode == "weightedmean")
+            pooled.append(sums / (total.sqrt() if mode == "mean_sqrt_len_tokens" else total))
     return torch.cat(pooled, dim=-1)
+
+
+def _sums(states: torch.Tensor, weights: torch.Tensor, weighted: bool) -> torch.Tensor:
+    """Weighted sums over tokens: (n, width).
+
+    On a CPU token after token, each text by itself: torch splits a sum by how many texts and threads there are. Tokens
+    that count stand together.
+    """
+    if states.device.type != "cpu":
+        return (states * weights).sum(dim=1)
+    counted = weights[..., 0].numpy() > 0
+    starts, lengths = counted.argmax(axis=1).tolist(), counted.sum(axis=1).tolist()
+    values = (states * weights if weighted else states).numpy()
+    sums = np.empty((len(values), values.shape[2]), np.float32)
+    for row, (start, length) in enumerate(zip(starts, lengths, strict=True)):
+        np.add.reduce(values[row, start : start + length], axis=0, out=sums[row])
+    return torch.from_numpy(sums)
+
+
+def by_rows(compute: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor) -> torch.Tensor:
+    """What a layer makes of (..., width); on a CPU of so many rows that none depends on how many there are.
+
+    >>> by_rows(lambda rows: rows.new_full(rows.shape, len(rows)), torch.zeros(2, 3))[:, 0].tolist()
+    [16.0, 16.0]
+    """
+    if values.device.type != "cpu":
+        return compute(values)
+    rows = values.flatten(0, -2)
+    filled = nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROWS_FILLED_TO))
+    made = compute(filled)[: len(rows)]
+    return made.reshape(*values.shape[:-1], made.shape[-1])
 
 
 class _Pooling(nn.Module):
@@ -80,7 +115,7 @@ class _NamedModule(nn.Module):
         self.target = config.get("module_output_name") or self.source
 
     def forward(self, features: Features) -> None:
-        features[self.target] = self.compute(features[self.source].float())
+        features[self.target] = by_rows(self.compute, features[self.source].float())
 
     def compute(self, values: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError

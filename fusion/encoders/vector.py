@@ -29,6 +29,8 @@ def load(spec: EncoderSpec, device: str) -> "VectorEncoder":
 class VectorEncoder(Encoder):
     """Checks vectors and stacks them."""
 
+    reproducible = True
+
     def __init__(self, dim: int) -> None:
         self.dim = dim
 

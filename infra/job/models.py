@@ -95,6 +95,9 @@ class InputJob(Section):
     preprocessing: PreprocessingJob | None = Field(None, description="Overrides of the image transforms.")
     batch: AutoCount = Field("auto", description="Rows (image, vector) or tokens (text) in a batch.")
     dtype: Literal["float32", "bfloat16", "float16"] = Field("float32", description="Number format the model runs in.")
+    reproducible: Flag | None = Field(
+        None, description="Same bytes for the same value: true at any price, false never, else where it costs nothing."
+    )
 
     def resolved(self, base: Path) -> "InputJob":
         """Returns the input with its local paths made absolute, relative ones from the folder ``base``."""

@@ -200,6 +200,7 @@ class Run:
             long_text=spec.long_text,
             dtype=spec.dtype,
             engine=self.engine,
+            reproducible=spec.reproducible,
         )
 
     def _vector_width(self, name: str) -> int:

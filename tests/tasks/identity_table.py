@@ -88,6 +88,7 @@ LINES = [
     Line("inputs.*.batch", 4),
     Line("inputs.*.batch", "auto"),
     Line("inputs.*.dtype", "bfloat16", IMAGE),
+    Line("inputs.*.reproducible", False, IMAGE),
     Line("alignment.method", "pca", frozenset({"settings"}), first={"alignment.dim": 3}),
     Line("alignment.dim", 5, frozenset({"settings"})),
     Line("alignment.regularization", 0.5, frozenset({"settings"})),

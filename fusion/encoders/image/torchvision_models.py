@@ -232,6 +232,8 @@ def describe(spec: EncoderSpec) -> Description:
     """
     resolved = _resolve(spec)
     _match_weights(resolved, _read(resolved.file, shapes_only=True))
+    if spec.reproducible:
+        load(spec, "cpu")
     return Description.of(
         resolved.classifier.dim,
         {
@@ -242,6 +244,7 @@ def describe(spec: EncoderSpec) -> Description:
             "features": "penultimate",
             "dtype": spec.dtype,
             "engine": spec.engine,
+            **({} if spec.reproducible is None else {"reproducible": spec.reproducible}),
         },
     )
 
@@ -260,4 +263,5 @@ def load(spec: EncoderSpec, device: str) -> ImageEncoder:
     """A torchvision network without its classifier, ready to encode."""
     model, transform, found = load_classifier(spec)
     model.set_submodule(found.name, nn.Identity())
-    return ImageEncoder(nn.Sequential(model, nn.Flatten(1)), transform, found.dim, spec, device)
+    encoder = ImageEncoder(nn.Sequential(model, nn.Flatten(1)), transform, found.dim, spec, device)
+    return encoder.make_reproducible(spec)

@@ -5,7 +5,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import transformers
 from safetensors import safe_open
@@ -14,10 +13,10 @@ from torch import nn
 from barycenter.fusion.encoders import hub
 from barycenter.fusion.encoders.base import Description, EncoderSpec
 from barycenter.fusion.encoders.batch_check import check_independence
-from barycenter.fusion.encoders.image.encoder import ImageEncoder
+from barycenter.fusion.encoders.image.encoder import ImageEncoder, sample_inputs
 from barycenter.fusion.encoders.image.patches import PatchTransform
 from barycenter.fusion.encoders.image.preprocessing import read_transform
-from barycenter.fusion.encoders.image.transforms import Pixels, Transform
+from barycenter.fusion.encoders.image.transforms import Transform
 from barycenter.fusion.encoders.image.vision_output import VisionModel, VisionModelWithModules, reads_patches
 from barycenter.fusion.encoders.sentence_config import SentenceConfig, read_json, read_sentence_config
 from barycenter.fusion.encoders.sentence_modules import load_modules
@@ -99,13 +98,17 @@ def _output_width(model: nn.Module, trusted: bool, blank: torch.Tensor, settings
 def describe(spec: EncoderSpec) -> Description:
     """Width and fingerprint of a transformers picture encoder; weights are hashed, not loaded.
 
+    Where it must be reproducible, it is loaded to see whether it is.
+
     Raises:
-        JobError: The folder or hub id cannot be used for pictures.
+        JobError: The folder or hub id cannot be used for pictures, or as is asked.
     """
     whole = hub.model_folder(spec)
     settings = _read_sentence_config(whole, spec)
     config = hub.read_config(settings.transformer, spec)
     transform = read_transform(settings.transformer, spec)
+    if spec.reproducible:
+        load(spec, "cpu")
     width, used_output = _dry_run(settings.transformer, config, spec, transform, settings)
     return Description.of(
         width,
@@ -118,6 +121,7 @@ def describe(spec: EncoderSpec) -> Description:
             "then": [kind for kind, _ in settings.steps],
             "dtype": spec.dtype,
             "engine": spec.engine,
+            **({} if spec.reproducible is None else {"reproducible": spec.reproducible}),
         },
     )
 
@@ -161,15 +165,8 @@ def load(spec: EncoderSpec, device: str) -> ImageEncoder:
         dim = int(network.eval().to(probe.dtype)(probe).shape[1])
     encoder = ImageEncoder(network, transform, dim, spec, device)
     if spec.dtype == "float32":
-        check_independence(encoder, _sample_inputs(transform.crop), str(spec.encoder))
-    return encoder
-
-
-def _sample_inputs(size: tuple[int, int]) -> list[Pixels]:
-    """Prepared pictures that differ: noise, a ramp, one color."""
-    rng = np.random.default_rng(0)
-    ramp = np.broadcast_to(np.linspace(0, 255, size[1])[None, :, None], (*size, 3))
-    return [rng.integers(0, 256, (*size, 3), dtype=np.uint8), ramp.astype(np.uint8), np.full((*size, 3), 90, np.uint8)]
+        check_independence(encoder, sample_inputs(transform.crop), str(spec.encoder))
+    return encoder.make_reproducible(spec)
 
 
 @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Text models of transformers: sentence encoders, plain transformers, and the text towers of CLIP and SigLIP."""
 
 import logging
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,13 @@ import torch
 from torch import nn
 
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec
-from barycenter.fusion.encoders.batch_check import TOLERANCE, check_independence, depends_on_batch
+from barycenter.fusion.encoders.batch_check import (
+    TOLERANCE,
+    check_independence,
+    check_reproducible,
+    depends_on_batch,
+    gives_same_bytes,
+)
 from barycenter.fusion.encoders.device import DeviceEncoder, PendingVectors, to_device, to_host_async
 from barycenter.fusion.encoders.hub import (
     attention_reset,
@@ -27,7 +34,12 @@ from barycenter.fusion.encoders.hub import (
 )
 from barycenter.fusion.encoders.onednn_linear import use_onednn_linear
 from barycenter.fusion.encoders.row_values import check_text
-from barycenter.fusion.encoders.sentence_config import TOKEN_EMBEDDINGS, SentenceConfig, read_sentence_config
+from barycenter.fusion.encoders.sentence_config import (
+    LAST_HIDDEN_STATE,
+    TOKEN_EMBEDDINGS,
+    SentenceConfig,
+    read_sentence_config,
+)
 from barycenter.fusion.encoders.sentence_modules import MASK, POOLED_MASK, Features, load_modules, mean_pooling
 from barycenter.fusion.encoders.text.architecture import TextModel, auto_class, text_output
 from barycenter.fusion.encoders.text.tokenizer import Tokenizer
@@ -37,6 +49,9 @@ if TYPE_CHECKING:
     from barycenter.fusion.encoders.text.variable_length import VariableLengthModel
 
 _WINDOW = 2048
+_TOKENS_FILLED_TO = 16
+_TRIED_LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 17)
+_WAYS = ("padded", "equal lengths", "alone")
 _HALF_TOLERANCE = 0.1
 _SAMPLE_TEXTS = (
     "a boat",
@@ -79,8 +94,13 @@ def describe(spec: EncoderSpec) -> Description:
         encoder = _load(replace(spec, dtype="float32"), settings, config, "cpu")
         with encoder_errors("encoder", f"{spec.encoder} does not read texts"):
             check_independence(encoder, encoder.samples, str(spec.encoder))
+        if spec.reproducible:
+            run_as = encoder if spec.dtype == "float32" else _load(spec, settings, config, "cpu")
+            check_reproducible(run_as, str(spec.encoder))
         pooled, batching = encoder.pooled, encoder.batching
         width, max_length = encoder.dim, encoder.tokenizer.max_length
+    elif spec.reproducible:
+        raise JobError("reproducible", f"{spec.encoder} does not fit this machine's memory, so that it cannot be tried")
     else:
         log.warning("%s: does not fit this machine's memory: not checked whether its vectors depend on the batch",
                     spec.encoder)  # fmt: skip
@@ -101,6 +121,7 @@ def describe(spec: EncoderSpec) -> Description:
             **({} if spec.long_text == "truncate" else {"long_text": spec.long_text}),
             **({} if batching == "padded" else {"together": batching}),
             "engine": spec.engine,
+            **({} if spec.reproducible is None else {"reproducible": spec.reproducible}),
         },
     )
 
@@ -116,6 +137,8 @@ def load(spec: EncoderSpec, device: str) -> Encoder:
     """
     _, settings, config = _read_folder(spec)
     encoder = _load(spec, settings, config, device)
+    if spec.reproducible:
+        check_reproducible(encoder, str(spec.encoder))
     if spec.long_text == "truncate":
         return encoder
     from barycenter.fusion.encoders.text.windows import WindowedTextEncoder
@@ -135,7 +158,7 @@ def _load(spec: EncoderSpec, settings: SentenceConfig, config: Any, device: str)
 
 
 def _without_padding(model: nn.Module, tokenizer: Tokenizer) -> "VariableLengthModel | None":
-    """The model run without padding. Imported here: the import takes seconds that a CPU never needs."""
+    """The model run without padding; None where it cannot be."""
     from barycenter.fusion.encoders.text.variable_length import VariableLengthModel
 
     return VariableLengthModel.of(model, tokenizer.pad_id)
@@ -147,10 +170,10 @@ class TextEncoder(DeviceEncoder):
     Attributes:
         model: The transformer in eval mode on its device.
         tokenizer: Its tokenizer.
-        unpadded: Runs the model without padding (variable-length attention); None where it cannot, or on a CPU.
+        unpadded: Runs the model without padding (variable-length attention); None where it cannot.
         pooled: Whether the model itself gives one vector a text.
         batching: Which texts of a batch the model is run on at once, so that no vector depends on the others:
-            ``padded`` (all), ``equal lengths`` (without padding), ``alone``.
+            ``padded`` (all, with padding unless ``unpadded``), ``equal lengths`` (without padding), ``alone``.
         samples: A few prepared texts, on which it was found.
     """
 
@@ -165,6 +188,7 @@ class TextEncoder(DeviceEncoder):
         )
         steps = mean_pooling() if settings.model_output is None and not self.pooled else load_modules(settings)
         self._steps = steps.to(self.device)
+        self._reproducible_asked = spec.reproducible
         self._reset_attention = attention_reset(model)
         cpu = self.device.type == "cpu"
         self.parallel = cpu and not is_stateful(model, spec) and self._reset_attention is None
@@ -179,9 +203,13 @@ class TextEncoder(DeviceEncoder):
         if cpu and spec.onednn:
             use_onednn_linear(self.model, lambda: self.encode(self.samples[:1]))
         half = next(self.model.parameters()).dtype != torch.float32
-        self._choose_batching(_HALF_TOLERANCE if half else TOLERANCE)
-        if half and not cpu and not self.pooled and self.batching == "padded":
+        tolerance = _HALF_TOLERANCE if half else TOLERANCE
+        self._choose_batching(tolerance)
+        plain = text_output(settings, model, config) == LAST_HIDDEN_STATE and not self._text_model.needs_mask
+        if plain and self.batching == "padded" and (spec.reproducible is not False if cpu else half):
             self.unpadded = _without_padding(self.model, self.tokenizer)
+        if cpu and self.parallel and spec.reproducible is not False:
+            self._choose_reproducible(tolerance)
 
     def _long_enough(self, samples: list[list[int]]) -> list[list[int]]:
         """Those of the samples that are long enough; shorter texts are refused row by row from now on.
@@ -208,10 +236,27 @@ class TextEncoder(DeviceEncoder):
 
     def _choose_batching(self, tolerance: float) -> None:
         """Tries what is fastest first; where nothing helps, texts go alone, and the caller's check says why."""
-        ways = ("padded", "equal lengths", "alone")
-        for way in ways[ways.index(self.batching) :]:
+        for way in _WAYS[_WAYS.index(self.batching) :]:
             self.batching = way
             if not depends_on_batch(self, self.samples, tolerance):
+                return
+
+    def _choose_reproducible(self, tolerance: float) -> None:
+        """Finds whether texts get the same bytes as they are run now; if that is asked for, takes a way that gives it.
+
+        Without padding is as fast as with it, and so is kept only where it gives them.
+        """
+        rows = _tried_rows(self.samples, self.tokenizer.min_length)
+        padded = self.unpadded is None and self.batching == "padded" and not self._pad_to_max_length
+        self.reproducible = not padded and gives_same_bytes(self, rows)
+        if self.unpadded is not None and (not self.reproducible or depends_on_batch(self, self.samples, tolerance)):
+            self.unpadded, self.reproducible = None, False
+        if self.reproducible or not self._reproducible_asked:
+            return
+        for way in _WAYS[_WAYS.index(self.batching) + 1 :]:
+            self.batching = way
+            self.reproducible = gives_same_bytes(self, rows)
+            if self.reproducible:
                 return
 
     def prepare(self, value: object) -> list[int]:
@@ -230,11 +275,11 @@ class TextEncoder(DeviceEncoder):
     @torch.inference_mode()
     def launch(self, batch: Sequence[list[int]]) -> PendingVectors:
         """Starts the model on token ids."""
-        if self.batching == "padded" or len(batch) == 1:
+        if self.batching == "padded":
             return to_host_async(self._vectors(batch))
         vectors: torch.Tensor | None = None
         for rows in _rows_run_together(batch, self.batching == "alone"):
-            part = self._vectors([batch[row] for row in rows])
+            part = self._vectors(_filled([batch[row] for row in rows]))[: len(rows)]
             vectors = part.new_empty(len(batch), part.shape[1]) if vectors is None else vectors
             vectors[rows] = part
         assert vectors is not None
@@ -244,8 +289,8 @@ class TextEncoder(DeviceEncoder):
         ids, mask = self._padded(batch)
         if self._reset_attention is not None:
             self._reset_attention(ids.shape[1])
-        if self.unpadded is not None and mask is not None:
-            states = self.unpadded.states(ids, mask.bool())
+        if self.unpadded is not None:
+            states = self.unpadded.states(ids, torch.ones_like(ids).bool() if mask is None else mask.bool())
         else:
             states = self._text_model(ids, None if self._pad_to_max_length else mask)
         if self.pooled:
@@ -270,6 +315,22 @@ class TextEncoder(DeviceEncoder):
         ids = np.full(mask.shape, self.tokenizer.pad_id, np.int64)
         ids[mask] = np.concatenate([np.asarray(row, np.int64) for row in batch])
         return to_device(ids, self.device), None if mask.all() else to_device(mask.astype(np.int64), self.device)
+
+
+def _tried_rows(samples: list[list[int]], least: int) -> list[list[int]]:
+    """Three rows of each of several lengths, of the words of samples."""
+    draw, longest = random.Random(0), max(map(len, samples))
+    lengths = sorted({length for length in _TRIED_LENGTHS if least <= length <= longest})
+    words = [word for ids in samples for word in ids[1:-1]] or samples[0]
+    ends = max(samples, key=len)
+    rows = [[ends[0], *draw.choices(words, k=length), ends[-1]][-length:] for length in lengths for _ in range(3)]
+    return [*samples, *rows]
+
+
+def _filled(texts: list[list[int]]) -> list[list[int]]:
+    """Texts of one length with one of them repeated until there are enough tokens, see :mod:`.variable_length`."""
+    rows = -(-_TOKENS_FILLED_TO // max(len(texts[0]), 1))
+    return texts + texts[:1] * (rows - len(texts))
 
 
 def _rows_run_together(batch: Sequence[list[int]], alone: bool) -> Iterator[list[int]]:

@@ -1,33 +1,61 @@
-"""Text models without padding: all texts of a batch end to end in one row, each attending to itself alone."""
+"""Text models without padding: all texts of a batch end to end in one row, each attending to itself alone.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+On a CPU this is also what makes a text's vector a function of the text: with padding, the length of the longest text of
+a batch decides how the sums of every other are split. Attention runs once for all neighbors of one length, which gives
+the bytes of each by itself; the tokens are filled up with blank ones, because few rows are multiplied by other kernels
+than many, and the last elements of a tensor may be computed one by one instead of eight at a time.
+"""
+
+from collections.abc import Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from inspect import signature
+from itertools import groupby, product
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import cosine_similarity, scaled_dot_product_attention
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+from barycenter.fusion.encoders.batch_check import TOLERANCE
 
 _ATTENTION_NAME = "variable_length"
 _AGREEMENT = 0.99
 _TRIED_LENGTHS = (7, 3, 12)
+_REFUSED = ("position_bias", "softcap", "s_aux", "sliding_window", "head_mask", "cache")
+TOKENS_FILLED_TO = 16
+"""Tokens of a launch on a CPU are a multiple of it. Measured: MKL multiplies fewer than 4 rows otherwise than more, and
+layers that are no multiple of 16 wide end within a vector register."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Offsets:
-    """Where each text begins in the row: n + 1 offsets on the device, and the longest text's length."""
+class _Texts:
+    """Where the texts of the row are.
 
+    Attributes:
+        runs: (texts, length) of neighbors of one length, in the row's order.
+        offsets: n + 1 places where a text begins, on the device.
+        longest: Length of the longest.
+    """
+
+    runs: tuple[tuple[int, int], ...]
     offsets: torch.Tensor
     longest: int
 
 
-_current_offsets: ContextVar[_Offsets] = ContextVar("bounds")
+_texts: ContextVar[_Texts | None] = ContextVar("texts", default=None)
+
+
+def equal_runs(lengths: Iterable[int]) -> tuple[tuple[int, int], ...]:
+    """How many neighbors are of one length, and the length.
+
+    >>> equal_runs([7, 7, 3, 7])
+    ((2, 7), (1, 3), (1, 7))
+    """
+    return tuple((len(list(group)), length) for length, group in groupby(lengths))
 
 
 def _attention(
@@ -35,39 +63,87 @@ def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    *_: Any,
+    attention_mask: torch.Tensor | None = None,
     scaling: float | None = None,
-    **__: Any,
+    **given: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention of (1, heads, tokens, width) within the bounds of each text: (1, tokens, heads, width)."""
-    offsets, causal = _current_offsets.get(), bool(getattr(module, "is_causal", False))
+    """Attention of (1, heads, tokens, width) within the bounds of each text: (1, tokens, heads, width).
+
+    Outside of :meth:`VariableLengthModel.states` it is torch's own.
+
+    Raises:
+        ValueError: The model asks for more than attention within each text.
+    """
+    texts = _texts.get()
+    if texts is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **given)  # type: ignore[no-any-return,no-untyped-call,unused-ignore]
+    if attention_mask is not None or any(given.get(name) is not None for name in _REFUSED):
+        raise ValueError("attention within each text alone is not all that this model does")
+    causal = given.get("is_causal")
+    causal = bool(getattr(module, "is_causal", True) if causal is None else causal)
     if query.device.type == "cuda":
+        from torch.nn.attention.varlen import varlen_attn  # its import takes seconds
+
         q, k, v = (part[0].transpose(0, 1).contiguous() for part in (query, key, value))
-        ends, most = offsets.offsets, offsets.longest
+        ends, most = texts.offsets, texts.longest
         reach = (-1, 0) if causal else (-1, -1)
         attended: Any = varlen_attn(q, k, v, ends, ends, most, most, scale=scaling, window_size=reach)
         return attended[None], None
-    lengths: list[int] = offsets.offsets.diff().tolist()
-    parts = zip(*(torch.split(part, lengths, dim=2) for part in (query, key, value)), strict=True)
-    texts = [scaled_dot_product_attention(q, k, v, is_causal=causal, scale=scaling) for q, k, v in parts]
-    return torch.cat(texts, dim=2).transpose(1, 2), None
+    return _attention_by_length(texts, (query, key, value), causal, scaling), None
+
+
+def _attention_by_length(
+    texts: _Texts, parts: tuple[torch.Tensor, torch.Tensor, torch.Tensor], causal: bool, scaling: float | None
+) -> torch.Tensor:
+    """One call for every run of neighbors of one length.
+
+    Tokens lie one after another with all their heads, so that every text begins as far from a vector register's bound
+    as any other: MKL multiplies by another kernel where it does not.
+    """
+    if (times := parts[0].shape[1] // parts[1].shape[1]) > 1:
+        parts = (parts[0], parts[1].repeat_interleave(times, 1), parts[2].repeat_interleave(times, 1))
+    rows = [part[0].transpose(0, 1).contiguous() for part in parts]
+    attended, start = [], 0
+    for count, length in texts.runs:
+        stop = start + count * length
+        q, k, v = (part[start:stop].view(count, length, *part.shape[1:]).transpose(1, 2) for part in rows)
+        states = scaled_dot_product_attention(q, k, v, is_causal=causal and length > 1, scale=scaling)
+        attended.append(states.transpose(1, 2).flatten(0, 1))
+        start = stop
+    return torch.cat(attended)[None]
+
+
+def _mask(*args: Any, local_size: int | None = None, **given: Any) -> torch.Tensor | None:
+    """No mask within :meth:`VariableLengthModel.states`, else torch's own.
+
+    Raises:
+        ValueError: Tokens of the model see only those near them.
+    """
+    if _texts.get() is None:
+        mask: torch.Tensor | None = sdpa_mask(*args, local_size=local_size, **given)
+        return mask
+    if local_size is not None:
+        raise ValueError("attention within a window has no variable-length form")
+    return None
 
 
 AttentionInterface.register(_ATTENTION_NAME, _attention)
-AttentionMaskInterface.register(_ATTENTION_NAME, lambda *_, **__: None)
+AttentionMaskInterface.register(_ATTENTION_NAME, _mask)
 
 
 class VariableLengthModel:
     """Runs a text model without padding, with variable-length attention.
 
+    Any number of threads may run it at once, and others may go on to call the model itself.
+
     Args:
-        model: A transformers text model, on its device.
+        model: A transformers text model, on its device, its attention set by :meth:`of`.
         first: Number of the first position.
+        typed: Whether every token is given the type 0; BERT's own types end where its positions do, GPT-2 has none.
     """
 
-    def __init__(self, model: nn.Module, first: int) -> None:
-        self._model, self._first_position = model, first
-        self._typed = "token_type_ids" in signature(model.forward).parameters
+    def __init__(self, model: nn.Module, first: int, typed: bool) -> None:
+        self._model, self._first_position, self._typed = model, first, typed
 
     @classmethod
     def of(cls, model: nn.Module, pad_id: int) -> "VariableLengthModel | None":
@@ -78,19 +154,25 @@ class VariableLengthModel:
         """
         run: Any = model
         device = next(model.parameters()).device
+        before, words_known = (getattr(run.config, name, None) for name in ("_attn_implementation", "vocab_size"))
+        if before != "sdpa" or words_known is None:
+            return None
         mask = torch.arange(max(_TRIED_LENGTHS), device=device) < torch.tensor(_TRIED_LENGTHS, device=device)[:, None]
-        words = torch.arange(mask.numel(), device=device).view(mask.shape) % (run.config.vocab_size - 1)
-        ids = torch.where(mask, torch.where(words == pad_id, run.config.vocab_size - 1, words), pad_id)
+        words = torch.arange(mask.numel(), device=device).view(mask.shape) % (words_known - 1)
+        ids = torch.where(mask, torch.where(words == pad_id, words_known - 1, words), pad_id)
         with torch.inference_mode():
             padded = run(input_ids=ids, attention_mask=mask.long()).last_hidden_state[mask]
-            for first in (0, pad_id + 1):
-                unpadded = cls(model, first)
+            run.set_attn_implementation(_ATTENTION_NAME)
+            types = (True, False) if "token_type_ids" in signature(model.forward).parameters else (False,)
+            for first, typed in product((0, pad_id + 1), types):
+                unpadded = cls(model, first, typed)
                 try:
                     states = unpadded.states(ids, mask)[mask]
-                except (RuntimeError, TypeError, ValueError, IndexError, KeyError, LookupError):
-                    return None
-                if float(cosine_similarity(states.float(), padded.float(), dim=-1).min()) >= _AGREEMENT:
+                except (RuntimeError, TypeError, ValueError, LookupError, AttributeError):
+                    continue
+                if _agree(states, padded):
                     return unpadded
+        run.set_attn_implementation(before)
         return None
 
     def states(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -103,26 +185,33 @@ class VariableLengthModel:
         Returns:
             (n, longest, width), zeros where there is none.
         """
-        lengths = mask.sum(dim=1)
-        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
         columns = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
-        positions = (columns[mask] + self._first_position)[None]
-        given = {"token_type_ids": torch.zeros_like(positions)} if self._typed else {}
-        run: Any = self._model
-        with _variable_length_attention(run, _Offsets(offsets, mask.shape[1])):
-            flat = run(input_ids=ids[mask][None], position_ids=positions, **given).last_hidden_state[0]
+        tokens, positions, lengths = ids[mask], columns[mask], mask.sum(dim=1)
+        used = len(tokens)
+        if mask.device.type == "cpu" and (blank := -used % TOKENS_FILLED_TO):
+            tokens = torch.cat([tokens, tokens[:1].expand(blank)])
+            positions = torch.cat([positions, positions.new_zeros(blank)])
+            lengths = torch.cat([lengths, lengths.new_tensor([blank])])
+        flat = self._run(tokens[None], positions[None] + self._first_position, lengths, mask.shape[1])[:used]
         states: torch.Tensor = flat.new_zeros(*mask.shape, flat.shape[-1])
         states[mask] = flat
         return states
 
+    def _run(self, ids: torch.Tensor, positions: torch.Tensor, lengths: torch.Tensor, longest: int) -> torch.Tensor:
+        run: Any = self._model
+        runs = equal_runs(lengths.tolist()) if lengths.device.type == "cpu" else ()
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int()
+        given = {"token_type_ids": torch.zeros_like(positions)} if self._typed else {}
+        token = _texts.set(_Texts(runs, offsets, longest))
+        try:
+            return run(input_ids=ids, position_ids=positions, **given).last_hidden_state[0]  # type: ignore[no-any-return]
+        finally:
+            _texts.reset(token)
 
-@contextmanager
-def _variable_length_attention(model: Any, offsets: _Offsets) -> Iterator[None]:
-    before = model.config._attn_implementation
-    token = _current_offsets.set(offsets)
-    model.set_attn_implementation(_ATTENTION_NAME)
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(before)
-        _current_offsets.reset(token)
+
+def _agree(states: torch.Tensor, padded: torch.Tensor) -> bool:
+    """Whether states of tokens are the same up to rounding."""
+    x, y = states.float(), padded.float()
+    if padded.dtype != torch.float32:
+        return float(cosine_similarity(x, y, dim=-1).min()) >= _AGREEMENT
+    return float(((x - y).norm(dim=-1) / y.norm(dim=-1).clamp(min=1e-30)).max()) <= TOLERANCE

@@ -21,6 +21,7 @@ class WindowedTextEncoder(Encoder):
     def __init__(self, encoder: Any) -> None:
         self._encoder = encoder
         self.dim, self.batch_sizes, self.parallel = encoder.dim, encoder.batch_sizes, encoder.parallel
+        self.reproducible = encoder.reproducible
 
     def prepare(self, value: object) -> list[list[int]]:
         """Token ids of every window."""

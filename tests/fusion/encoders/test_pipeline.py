@@ -210,6 +210,26 @@ def test_a_model_on_a_cpu_runs_on_every_thread_by_itself():
         assert later.submit(torch.get_num_threads).result() == before
 
 
+def test_one_thread_of_the_model_is_no_reason_for_torch_to_take_more():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for parallel, inner in ((True, 1), (False, 2)):
+            encoder = Working(parallel)
+            assert embed(encoder, ["ab"] * 9, batch_size=8, threads=1).ok.all()
+            assert encoder.inner == {inner}
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_batches_are_no_smaller_than_what_a_launch_is_filled_up_to():
+    encoder = Working(False)
+    encoder.least_rows = 4
+    assert embed(encoder, ["ab"] * 10, batch_size=1, threads=1).ok.all()
+    assert sorted(map(len, encoder.batches)) == [2, 4, 4]
+
+
 @pytest.mark.parametrize("parallel", [True, False])
 def test_overlapping_calls_share_one_model_and_agree_with_calls_in_turn(parallel):
     encoder = Working(parallel, wanted=2 if parallel else 1)

@@ -1,3 +1,5 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import (
@@ -5,6 +7,8 @@ from transformers import (
     BertModel,
     LlamaConfig,
     LlamaModel,
+    MistralConfig,
+    MistralModel,
     MPNetConfig,
     MPNetModel,
     RobertaConfig,
@@ -61,10 +65,40 @@ def test_a_model_with_attention_of_its_own_keeps_its_padding():
 def test_an_encoder_gives_the_same_vectors_packed_and_padded(tiny_bert):
     from barycenter.fusion.encoders import EncoderSpec, load
 
-    encoder = load(EncoderSpec("text", str(tiny_bert)))
+    padding, encoder = (load(EncoderSpec("text", str(tiny_bert), reproducible=asked)) for asked in (False, None))
+    assert isinstance(padding, TextEncoder)
     assert isinstance(encoder, TextEncoder)
-    rows = [encoder.prepare(text) for text in ("a red crab", "sun", "the boat is near a large house " * 3)]
-    padded = encoder.encode(rows)
-    encoder.unpadded = VariableLengthModel.of(encoder.model, encoder.tokenizer.pad_id)
+    assert padding.unpadded is None
     assert encoder.unpadded is not None
-    torch.testing.assert_close(torch.from_numpy(encoder.encode(rows)), torch.from_numpy(padded), rtol=1e-4, atol=1e-5)
+    rows = [encoder.prepare(text) for text in ("a red crab", "sun", "the boat is near a large house " * 3)]
+    padded = torch.from_numpy(padding.encode(rows))
+    torch.testing.assert_close(torch.from_numpy(encoder.encode(rows)), padded, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_set_up_to_run_without_padding_is_as_before_for_others():
+    torch.manual_seed(0)
+    model = MistralModel(MistralConfig(**SIZES, pad_token_id=0, num_key_value_heads=3, sliding_window=None)).eval()
+    ids, mask = batch(0)
+    with torch.inference_mode():
+        before = model(input_ids=ids, attention_mask=mask.long()).last_hidden_state
+        unpadded = VariableLengthModel.of(model, 0)
+        assert unpadded is not None
+        assert torch.equal(before, model(input_ids=ids, attention_mask=mask.long()).last_hidden_state)
+        with ThreadPoolExecutor(2) as pool:
+            rows = [(ids[row : row + 1, :length], mask[row : row + 1, :length]) for row, length in enumerate(LENGTHS)]
+            alone = list(pool.map(lambda row: _states(unpadded, *row), rows))
+        together = unpadded.states(ids, mask)
+    for row, length in enumerate(LENGTHS):
+        torch.testing.assert_close(alone[row][0], together[row, :length], rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def _states(unpadded: VariableLengthModel, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return unpadded.states(ids, mask)
+
+
+def test_tokens_that_see_only_those_near_them_keep_their_padding():
+    torch.manual_seed(0)
+    model = MistralModel(MistralConfig(**SIZES, pad_token_id=0, num_key_value_heads=3, sliding_window=4096)).eval()
+    assert VariableLengthModel.of(model, 0) is None
+    assert model.config._attn_implementation == "sdpa"
