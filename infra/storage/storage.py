@@ -187,7 +187,8 @@ class Storage:
     def parquet(self, path: str) -> Iterator[pq.ParquetFile]:
         """An open ``pyarrow.parquet.ParquetFile``, for reading row groups; a damaged file is a ``RunError``."""
         place = _checked(path)
-        source: Any = self._store.for_arrow(place)
+        with storage_errors(self.uri(path)):
+            source: Any = self._store.for_arrow(place)
         mapped = isinstance(source, Path)
         try:
             with storage_errors(self.uri(path)):

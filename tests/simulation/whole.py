@@ -1,7 +1,8 @@
 """Whole runs with built-in encoders on simulated storage: ``python -m tests.simulation.whole N=100``.
 
-Embed, fit and fuse are the real ones, in one process a run; the seed draws who runs beside whom, deaths, pauses and
-storage faults. Afterwards every job runs through and gives the undisturbed run's bytes.
+Embed, fit and fuse are the real ones, in one process a run; the seed draws who runs beside whom, over which state of
+the corpus, deaths, pauses and storage faults. Afterwards one of the jobs runs through and gives the bytes of an
+undisturbed run in an empty output, whatever rows it takes over.
 """
 
 import hashlib
@@ -27,7 +28,8 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.versions.garbage import collect_garbage
 from barycenter.infra.versions.lease import hold
 from barycenter.infra.versions.manifests import newest_manifest, verify
-from barycenter.tasks.pipeline import Stages, run_job
+from barycenter.tasks.embed.shard_rows import COUNTED
+from barycenter.tasks.pipeline import PLAIN, Stages, run_job
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.run.workers import THIS_PROCESS
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
@@ -41,22 +43,28 @@ ROWS = 40
 KINDS = ("local", "s3")
 
 
-@lru_cache(maxsize=1)
-def _corpus() -> Path:
-    return write_lines(Path(tempfile.mkdtemp()) / "rows.jsonl", text_and_vector_rows(ROWS))
+@lru_cache(maxsize=3)
+def _corpus(state: int) -> Path:
+    """The corpus as it is at first, with a row more before the others, or written backwards with one row edited."""
+    rows = text_and_vector_rows(ROWS)
+    if state == 1:
+        rows = [*text_and_vector_rows(1, first=ROWS), *rows]
+    elif state == 2:
+        rows = [row | ({"text": "edited"} if number == 3 else {}) for number, row in enumerate(reversed(rows))]
+    return write_lines(Path(tempfile.mkdtemp()) / "rows.jsonl", rows)
 
 
-def job_of(uri: str, dim: int) -> Job:
+def job_of(uri: str, dim: int, state: int = 0) -> Job:
     """A job of two inputs whose features have ``dim`` columns."""
     alignment = {"method": "pca", "dim": dim, "regularization": 0.1}
-    data = text_and_vector_job(_corpus(), Path("out"), "whole", alignment=alignment)
+    data = text_and_vector_job(_corpus(state), Path("out"), "whole", alignment=alignment)
     data["output"] = {"path": uri}
     return Job.model_validate(data)
 
 
-def run_whole(world: World, dim: int) -> None:
+def run_whole(world: World, dim: int, state: int = 0, refit: bool = False) -> None:
     """One run, but for its report."""
-    with held(job_of(world.uri, dim)) as run:
+    with held(job_of(world.uri, dim, state), refit=refit) as run:
         run_job(run, THIS_PROCESS, Stages(report=lambda *_: {}))
 
 
@@ -70,12 +78,12 @@ def features(world: World) -> list[bytes]:
     return [storage.read(file.path) for file in manifest.files]
 
 
-@lru_cache(maxsize=8)
-def undisturbed(kind: str, dim: int) -> tuple[bytes, ...]:
+@lru_cache(maxsize=16)
+def undisturbed(kind: str, dim: int, state: int = 0) -> tuple[bytes, ...]:
     """The features of a run that nobody disturbs."""
     world, found = World(kind, "undisturbed", QUIET), []
     with entered(world):
-        world.start("run-1", lambda: (run_whole(world, dim), found.extend(features(world))))
+        world.start("run-1", lambda: (run_whole(world, dim, state), found.extend(features(world))))
         world.kernel.run()
     return tuple(found)
 
@@ -84,26 +92,27 @@ def play_whole(seed: int, chooser: Chooser | None = None) -> World:
     """Plays one seed; raises what was found wrong."""
     draw = random.Random(f"whole {seed}")
     kind, dims = draw.choice(KINDS), draw.sample((3, 4), draw.choice((1, 1, 2)))
-    for dim in dims:
-        undisturbed(kind, dim)
+    jobs = [(dim, draw.choice((0, 0, 1, 2))) for dim in dims]
+    for job in jobs:
+        undisturbed(kind, *job)
     world = World(kind, seed, chooser or Explorer(f"whole {seed}"))
     with entered(world):
-        for number, dim in enumerate(dims, 1):
-            world.start(f"run-{number}", partial(run_whole, world, dim), host=draw.choice("ab"))
+        for number, job in enumerate(jobs, 1):
+            world.start(f"run-{number}", partial(run_whole, world, *job), host=draw.choice("ab"))
         world.start("reader-9", lambda: read(world, Actor("reader-9")))
         if kind == "local":
             world.kernel.on_event["power"] = world.lose_power
         world.kernel.run()
-        world.start("afterwards", lambda: _afterwards(world, kind, draw.choice(dims)), host="c")
+        world.start("afterwards", lambda: _afterwards(world, kind, *draw.choice(jobs)), host="c")
         world.kernel.run(QUIET)
     assert world.outcomes["afterwards: done"] == 1, world.errors
     return world
 
 
-def _afterwards(world: World, kind: str, dim: int) -> None:
+def _afterwards(world: World, kind: str, dim: int, state: int) -> None:
     world.kernel.sleep(800)
-    run_whole(world, dim)
-    if tuple(features(world)) != undisturbed(kind, dim):
+    run_whole(world, dim, state, refit=True)
+    if tuple(features(world)) != undisturbed(kind, dim, state):
         world.violated("bytes", "the rerun's features are not the undisturbed run's")
     world.keeps["afterwards"] = 1
     storage = world.storage()
@@ -111,6 +120,15 @@ def _afterwards(world: World, kind: str, dim: int) -> None:
         collect_garbage(storage, lease, 1)
     if left := [path for path in storage.list() if storage.is_temporary(path) or "_blocks" in path]:
         world.violated("garbage", f"left after a collection: {left}")
+    _check_rows_are_taken_over(world, dim, state)
+
+
+def _check_rows_are_taken_over(world: World, dim: int, state: int) -> None:
+    """All rows of another state of the corpus are there, but for one."""
+    with held(job_of(world.uri, dim, (state + 1) % 3)) as run:
+        reuse = PLAIN.embed_inputs(run, THIS_PROCESS)["embed text"]["reuse"]
+    if reuse["encoded"] > 1 or reuse["read"] != sum(reuse[part] for part in ("kept", *COUNTED)):
+        world.violated("taken over", f"of a changed corpus: {reuse}")
 
 
 @lru_cache(maxsize=1)

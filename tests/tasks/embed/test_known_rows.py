@@ -144,7 +144,7 @@ def reorder(corpus):
 
 def touch(corpus):
     corpus.write()
-    os.utime(corpus.folder / "rows0.jsonl", ns=(1, 1))
+    os.utime(corpus.folder / f"rows0.{corpus.format}", ns=(1, 1))
 
 
 def copy_the_folder(corpus):
