@@ -158,7 +158,16 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     plan = describe_plan(prepared)
     title = f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['files']:,} file(s)"
     table = Table(title=title + ("; the inputs' own tables are yet to be joined to them" if plan["unjoined"] else ""))
-    for column in ("input", "encoder id", "width", "shards done", "shards left", "rows left", "estimated time"):
+    for column in (
+        "input",
+        "encoder id",
+        "width",
+        "shards done",
+        "shards left",
+        "rows left",
+        "known",
+        "estimated time",
+    ):
         table.add_column(column, justify="left" if column in ("input", "encoder id") else "right")
     for name, figures in plan["inputs"].items():
         seconds = figures["seconds_left"]
@@ -169,6 +178,7 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
             f"{figures['shards_done']:,}",
             f"{figures['shards_left']:,}",
             f"{figures['rows_left']:,}",
+            f"{figures['rows_known']:,}",
             "not measured yet" if seconds is None else f"{seconds:,.0f} s",
         )
     out.print(table)

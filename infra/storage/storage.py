@@ -1,6 +1,8 @@
 """Where files live: a local folder or any fsspec URI, read and written so that no file is ever seen half."""
 
 import hashlib
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -182,6 +184,20 @@ class Storage:
         """A Parquet file's footer: row groups, row count, schema, key-value metadata."""
         with self.parquet(path) as file:
             return file.metadata
+
+    def mapped(self, path: str) -> pa.NativeFile:
+        """A file to be read in place, of any size: local ones are memory-mapped, others copied and the copy mapped.
+
+        The copy lies in the folder for temporary files and goes with its last reader.
+        """
+        with storage_errors(self.uri(path)):
+            source: Any = self._store.for_arrow(_checked(path))
+            if isinstance(source, Path):
+                return pa.memory_map(str(source))
+            with source, tempfile.NamedTemporaryFile(prefix="barycenter-") as copy:
+                shutil.copyfileobj(source, copy, 1 << 22)
+                copy.flush()
+                return pa.memory_map(copy.name)
 
     @contextmanager
     def parquet(self, path: str) -> Iterator[pq.ParquetFile]:

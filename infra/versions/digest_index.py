@@ -1,23 +1,19 @@
-"""Which contents an output holds vectors of: sorted files of digests, read by range.
+"""Which contents an output holds vectors of: sorted files of digests, mapped into memory where they are read.
 
-Beside the embedding files, ``embeddings/.digests/<encoding>/`` holds Parquet files of entries (digest, file, row),
-sorted by digest. An encoding is all that a vector depends on beside its input. The files are made from the embedding
+Beside the embedding files, ``embeddings/.digests/<encoding>/`` holds Arrow files of entries (digest, file, row), sorted
+by digest. An encoding is all that a vector depends on beside its input. The files are made from the embedding
 files at any time, so a damaged or missing one is no loss; what they name may be gone or changed by the time it is read.
 """
 
 import json
-from base64 import b64decode, b64encode
-from collections import OrderedDict
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from barycenter.fusion.errors import RunError
@@ -32,7 +28,7 @@ ENTRY = np.dtype([("high", "<u8"), ("low", "<u8"), ("file", "<u4"), ("row", "<u4
 Entries: TypeAlias = NDArray[np.void]
 
 GROUP = 16_384
-"""Entries read at a time, 384 KiB."""
+"""Entries in a record batch, 384 KiB."""
 
 SORTED_AT_ONCE = 1 << 22
 """Entries held in memory while files are made or merged; an entry is sorted in some 80 bytes."""
@@ -40,8 +36,9 @@ SORTED_AT_ONCE = 1 << 22
 MOST_FILES = 8
 """More index files than this are merged to one."""
 
-_KEPT_GROUPS = 64
+_ABOUT = b"barycenter"
 _READERS = 16
+_SUFFIX = ".arrow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +89,7 @@ def sort_entries(entries: Entries) -> Entries:
 
 
 class IndexFile:
-    """One sorted file of entries, read a group at a time.
+    """One sorted file of entries, mapped into memory: what is not looked at is not read.
 
     Raises:
         RunError: It is damaged.
@@ -100,25 +97,21 @@ class IndexFile:
 
     def __init__(self, storage: Storage, path: str) -> None:
         self.storage, self.path = storage, path
-        metadata = storage.parquet_metadata(path)
-        about = json.loads((metadata.metadata or {}).get(b"barycenter", b"null"))
-        if about is None:
-            raise RunError(f"{storage.uri(path)}: no index of digests")
+        try:
+            self._reader = pa.ipc.open_file(storage.mapped(path))
+            about = json.loads(self._reader.schema.metadata[_ABOUT])
+        except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{storage.uri(path)}: no whole index of digests ({error}); delete it") from error
         self.files = [IndexedFile(**each) for each in about["files"]]
         self.replaces: list[str] = about["replaces"]
-        self.first = np.frombuffer(b64decode(about["first"]), np.uint64)
-        self.rows: int = metadata.num_rows
-        self._groups: OrderedDict[int, Entries] = OrderedDict()
+        self.groups: int = self._reader.num_record_batches
+        self.first = np.array([self.group(number)["high"][0] for number in range(self.groups)], np.uint64)
+        self.rows = (self.groups - 1) * GROUP + len(self.group(self.groups - 1)) if self.groups else 0
 
     def group(self, number: int) -> Entries:
-        """One group; those that were read last are kept."""
-        if number not in self._groups:
-            with self.storage.parquet(self.path) as file:
-                self._groups[number] = _read_group(file, number)
-            if len(self._groups) > _KEPT_GROUPS:
-                self._groups.popitem(last=False)
-        self._groups.move_to_end(number)
-        return self._groups[number]
+        """One group of entries."""
+        column = self._reader.get_batch(number).column(0)
+        return np.frombuffer(column.buffers()[1], ENTRY)[column.offset : column.offset + len(column)]
 
     def find(self, wanted: Entries, usable: NDArray[np.bool_]) -> Iterator[tuple[int, int, int]]:
         """(row of ``wanted``, file, row in it) of each digest that has an entry in a file that is usable.
@@ -164,12 +157,6 @@ def matches(entries: Entries, wanted: Entries) -> dict[int, int]:
     return dict(zip(places, entries["row"][list(places.values())].tolist(), strict=True))
 
 
-def _read_group(file: pq.ParquetFile, number: int) -> Entries:
-    column = file.read_row_group(number, use_threads=False).column("entry").combine_chunks()
-    column = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
-    return np.frombuffer(column.buffers()[1], ENTRY)[column.offset : column.offset + len(column)]
-
-
 class DigestIndex:
     """All index files of one encoding.
 
@@ -180,7 +167,7 @@ class DigestIndex:
 
     def __init__(self, storage: Storage, encoding: str) -> None:
         self.storage, self._folder = storage, f"{FOLDER}/{encoding}"
-        paths = sorted(path for path in storage.walk(self._folder) if path.endswith(".parquet"))
+        paths = sorted(path for path in storage.walk(self._folder) if path.endswith(_SUFFIX))
         opened = {path: IndexFile(storage, path) for path in paths}
         replaced = {path for file in opened.values() for path in file.replaces}
         self.superseded = sorted(replaced & opened.keys())
@@ -273,7 +260,7 @@ class DigestIndex:
     def _path(self) -> str:
         """Of the next index file: names grow."""
         last = max((int(path.rpartition("/")[2].partition("-")[0]) for path in self.paths), default=0)
-        return f"{self._folder}/{last + 1:08d}-{current_clock().token(4)}.parquet"
+        return f"{self._folder}/{last + 1:08d}-{current_clock().token(4)}{_SUFFIX}"
 
 
 def _merged_files(
@@ -299,16 +286,15 @@ def _renumbered(file: IndexFile, low: int, high: int, numbers: NDArray[np.int64]
     begin = max(int(np.searchsorted(file.first, np.uint64(low), side="left")) - 1, 0)
     end = int(np.searchsorted(file.first, np.uint64(high - 1), side="right"))
     parts = [np.empty(0, ENTRY)]
-    with file.storage.parquet(file.path) as opened:
-        for number in range(begin, end):
-            group = _read_group(opened, number)
-            highs = group["high"]
-            start, stop = np.searchsorted(highs, np.uint64(low)), np.searchsorted(highs, np.uint64(high - 1), "right")
-            part = group[start:stop]
-            known = numbers[part["file"].astype(np.int64)]
-            part = part[known >= 0]
-            part["file"] = known[known >= 0]
-            parts.append(part)
+    for number in range(begin, end):
+        group = file.group(number)
+        start = np.searchsorted(group["high"], np.uint64(low))
+        stop = np.searchsorted(group["high"], np.uint64(high - 1), side="right")
+        part = group[start:stop].copy()
+        known = numbers[part["file"].astype(np.int64)]
+        part = part[known >= 0]
+        part["file"] = known[known >= 0]
+        parts.append(part)
     return np.concatenate(parts)
 
 
@@ -324,26 +310,13 @@ def write_entries(
         sorted_parts: Entries; sorted, and each part behind the one before.
         replaces: Paths of the index files that hold nothing else.
     """
-    kind = pa.binary(ENTRY.itemsize)
-    first: list[np.uint64] = []
-    with ExitStack() as stack:
-        stream = stack.enter_context(storage.writing(path))
-        writer = stack.enter_context(
-            pq.ParquetWriter(
-                stream, pa.schema([pa.field("entry", kind, nullable=False)]), compression="none",
-                use_dictionary=False, write_statistics=False, write_page_checksum=True,
-            )
-        )  # fmt: skip
+    about = {"files": [asdict(each) for each in files], "replaces": list(replaces)}
+    field = pa.field("entry", pa.binary(ENTRY.itemsize), nullable=False)
+    schema = pa.schema([field], {_ABOUT: json.dumps(about)})
+    with storage.writing(path) as stream, pa.ipc.new_file(stream, schema) as writer:
         for part in _in_groups(sorted_parts):
-            first.append(np.uint64(part["high"][0]))
-            column = pa.Array.from_buffers(kind, len(part), [None, pa.py_buffer(np.ascontiguousarray(part, ENTRY))])
-            writer.write_table(pa.table({"entry": column}, schema=writer.schema), row_group_size=GROUP)
-        about = {
-            "files": [asdict(each) for each in files],
-            "replaces": list(replaces),
-            "first": b64encode(np.array(first, np.uint64).tobytes()).decode(),
-        }
-        writer.add_key_value_metadata({"barycenter": json.dumps(about)})
+            data = pa.py_buffer(np.ascontiguousarray(part, ENTRY))
+            writer.write_batch(pa.record_batch([pa.Array.from_buffers(field.type, len(part), [None, data])], schema))
 
 
 def _in_groups(parts: Iterable[Entries]) -> Iterator[Entries]:

@@ -71,6 +71,8 @@ def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         progress.report_workers(stage.workers, cluster.gpus)
         stage.work(shards, progress)
         progress.note(stage.limited_by())
+        if taken := stage.rows["copied"] + stage.rows["duplicate"]:
+            progress.note(f"{taken:,} rows were known by content and taken over, {stage.rows['encoded']:,} encoded")
     mended.settle()
     index = current_index(run, name, changed=mended.paths)
     check_bad_fraction(run, name, stage.bad, {shard.id for shard in shards})
@@ -91,6 +93,7 @@ class _Stage:
         self.workers = replace(workers, threads=self.execution.threads)
         self._parts: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
+        self.rows: Counter[str] = Counter()
         self._encoded = self.trial = 0
         self._least: int | None = None
         self._start_seconds = 0.0
@@ -142,6 +145,7 @@ class _Stage:
             "parts": {part: round(seconds, 3) for part, seconds in self._parts.items()},
             "limited_by": self.limited_by(),
             "bad": dict(self.bad),
+            "taken_over": self.rows["copied"] + self.rows["duplicate"],
         }
 
     def limited_by(self) -> str:
@@ -168,6 +172,7 @@ class _Stage:
         self._encoded += result["encoded"]
         self._parts.update(result["seconds"])
         self.bad.update(result["bad"])
+        self.rows.update(result["counts"])
         if result["batch"]:
             self._least = min(self._least or result["batch"], result["batch"])
 

@@ -170,6 +170,7 @@ class EmbedWorker:
         return {
             "rows": job.shard.rows,
             "encoded": result.encoded,
+            "counts": dict(rows.counts),
             "bad": Counter(reason for reason in result.reasons if reason is not None),
             "seconds": dict(seconds) | {"write": clock.monotonic() - embedded},
             "batch": result.batch_size,

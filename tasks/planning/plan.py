@@ -16,11 +16,12 @@ from barycenter.infra.versions.lease import hold
 from barycenter.tasks.align.lender import lender
 from barycenter.tasks.align.limits import check_alignment
 from barycenter.tasks.data.targets import check_target, inspect_target, target_notes
+from barycenter.tasks.embed.sample import count_known
 from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.fuse.kept_columns import check_kept
 from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
-from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.workers import unused_ray_keys
 
 log = logging.getLogger(__name__)
@@ -140,7 +141,8 @@ def describe_plan(run: Run) -> dict[str, Any]:
 
     Returns:
         ``{"rows", "shards", "files", "listing", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim",
-        "rows_left", "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``;
+        "rows_left", "rows_known", "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``;
+        ``rows_known`` are those of the rows left that a sample says will be taken over, by content;
         ``later_seconds`` is of the stages after embedding, 0 where nothing is to be embedded. Each is None where a rate
         that it needs was not measured yet. Rows and shards are those of the corpus alone as long as the inputs' own
         tables are not joined to it.
@@ -151,13 +153,15 @@ def describe_plan(run: Run) -> dict[str, Any]:
         left = pending_shards(run, name)
         rows = run.rows if run.unjoined else sum(shard.rows for shard in left)
         rate = rates.get(f"embed {name}")
+        known = count_known(run, name, left)
         inputs[name] = {
             "encoder_id": run.encoders[name].encoder_id,
             "dim": run.encoders[name].dim,
             "shards_done": len(run.shards) - len(left),
             "shards_left": len(left),
             "rows_left": rows,
-            "seconds_left": 0.0 if not rows else round(rows / rate, 1) if rate else None,
+            "rows_known": known,
+            "seconds_left": 0.0 if not rows else round((rows - known) / rate, 1) if rate else None,
         }
     later: float | None = 0.0
     if any(each["rows_left"] for each in inputs.values()):
@@ -187,7 +191,7 @@ def _measured_rates(run: Run) -> dict[str, float]:
     rates: dict[str, float] = {}
     if run.storage.exists("report/report.json"):
         for stage, figures in json.loads(run.storage.read("report/report.json")).get("speed", {}).items():
-            measured = figures if figures.get("rows") else figures.get("before", {})
+            measured = figures if shows_rate(figures) else figures.get("before", {})
             if measured.get("rows_per_s"):
                 rates[stage] = measured["rows_per_s"]
     if run.storage.exists("progress.json"):

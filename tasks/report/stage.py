@@ -38,7 +38,7 @@ from barycenter.tasks.observability.artifacts import show_results
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
 from barycenter.tasks.report.rendering import html, markdown
-from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.identities import report_id
 
 _PROBE_ROWS = 20_000
@@ -256,7 +256,7 @@ def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
-    """Figures of this run's stages; one that had nothing to do shows those of the run that did it under `before`."""
+    """Figures of this run's stages; one that had little to do shows those of the run that did it under `before`."""
     if not run.storage.exists(REPORT):
         return speed
     before = json.loads(run.storage.read(REPORT)).get("speed", {})
@@ -264,8 +264,8 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
         now = speed.get(stage)
         if now is None:
             speed[stage] = figures
-        elif not now.get("rows") and stage in before:
-            now["before"] = figures.get("before", figures) if not figures.get("rows") else figures
+        elif not shows_rate(now) and stage in before:
+            now["before"] = figures if shows_rate(figures) else figures.get("before", figures)
     return speed
 
 

@@ -251,3 +251,9 @@ def storage_options(job: Job) -> dict[str, Any]:
 def describe_widths(widths: Mapping[str, int]) -> str:
     """Widths for a message, e.g. ``text 384, image 1280``."""
     return ", ".join(f"{name} {width}" for name, width in widths.items())
+
+
+def shows_rate(figures: Mapping[str, Any]) -> bool:
+    """Whether a stage's figures say how fast it is: it worked, and not mostly by taking rows over."""
+    rows: int = figures.get("rows", 0)
+    return rows > 2 * int(figures.get("taken_over", 0))

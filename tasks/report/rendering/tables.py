@@ -29,6 +29,8 @@ from barycenter.tasks.report.rendering.judgment import judge
 
 _STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
 _FEW, _WIDE, _MOST_PAIRS = 3, 6, 7
+_REUSE = {"kept": "kept", "copied": "copied", "duplicate": "equal to another", "encoded": "encoded", "gone": "gone"}
+"""Parts of ``reuse`` and their names for people."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,9 @@ def terminal_table(report: Mapping[str, Any]) -> Group:
     parts: list[RenderableType] = [_rich(_narrow(scores, _title(report, source, crossed)))] if scores else []
     parts += [_rich(sheet) for sheet in shown if sheet.rows]
     parts += [
-        Text(line) for line in (_slowest(report), _rows_line(report), _pairs_line(report) if many else "") if line
+        Text(line)
+        for line in (_slowest(report), _rows_line(report), _reuse_line(report), _pairs_line(report) if many else "")
+        if line
     ]
     parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
     return Group(*parts, Text(""), Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]), Text(""))
@@ -153,12 +157,20 @@ def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
 
 
 def rows_sheet(report: Mapping[str, Any]) -> Sheet:
-    """Rows in, out, missing and bad."""
+    """Rows in, out, missing and bad, and what was encoded of them."""
     known = section(report, "rows")
     rows = [(name, count(known[name])) for name in ("read", "written", "rejected") if name in known]
     rows += [(f"without {clean(name, 40)}", count(value)) for name, value in section(known, "missing").items()]
     bad = [(clean(name, 40).replace("_", " "), count(value)) for name, value in section(known, "bad").items()]
-    return Sheet("Rows", ("rows", ""), [*rows, *((f"bad: {name}", number) for name, number in bad)])
+    rows += [(f"bad: {name}", number) for name, number in bad]
+    rows += [
+        (f"{clean(name, 40)}: {what}", count(known[part]))
+        for name, known in section(report, "reuse").items()
+        if isinstance(known, Mapping)
+        for part, what in _REUSE.items()
+        if known.get(part)
+    ]
+    return Sheet("Rows", ("rows", ""), rows)
 
 
 def speed_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -214,6 +226,17 @@ def _rows_line(report: Mapping[str, Any]) -> str:
     parts += [f"without {', '.join(missing)}"] if missing else []
     parts += [f"bad inputs: {', '.join(bad)}"] if bad else []
     return f"rows: {'; '.join(parts)}"
+
+
+def _reuse_line(report: Mapping[str, Any]) -> str:
+    """What went through the encoders, and what did not have to."""
+    inputs = []
+    for name, known in section(report, "reuse").items():
+        if isinstance(known, Mapping):
+            parts = [f"{count(known[part])} {what}" for part, what in _REUSE.items() if known.get(part)]
+            inputs.append(f"{clean(name, 40)} {', '.join(parts)}" if parts else "")
+    inputs = [line for line in inputs if line]
+    return f"embeddings: {'; '.join(inputs)}" if inputs else ""
 
 
 def _rich(sheet: Sheet) -> Table:

@@ -21,7 +21,8 @@ from barycenter.infra.storage import Storage
 from barycenter.infra.versions.digest_index import FOLDER
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.embed import known_rows, worker
-from barycenter.tasks.embed.stage import embed_input
+from barycenter.tasks.embed.sample import count_known
+from barycenter.tasks.embed.stage import embed_input, pending_shards
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 from barycenter.tasks.run.workers import THIS_PROCESS
@@ -355,3 +356,16 @@ def test_arrays_of_a_found_row_are_those_of_its_file():
     assert len(file.entries) == 2
     assert file.digests.to_pylist() == [b"a" * 16, None, None]
     assert file.counts.tolist() == [1, 1, 1]
+
+
+def test_the_plan_says_how_many_of_the_rows_left_are_known(corpus):
+    corpus.rows.insert(0, corpus.row(100))
+    corpus.write()
+    before = Storage(str(corpus.out)).list()
+    run = corpus.opened()
+    for name in run.inputs:
+        left = pending_shards(run, name)
+        assert sum(shard.rows for shard in left) == 51
+        assert 45 <= count_known(run, name, left) <= 51
+    assert Storage(str(corpus.out)).list() == before
+    assert count_known(corpus.opened(out=corpus.folder / "new"), "text", run.shards) == 0
