@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import yaml
 from harness import ROOT, finish, minilm, missing, note, shared, versions
 
@@ -153,12 +154,14 @@ def job(folder: Path, name: str, model: Path) -> Path:
 
 
 def digest(folder: Path) -> str:
-    """Of every feature, embedding and alignment file, by name."""
+    """Of every feature and alignment file and of the vectors of every embedding file, by name."""
     content = hashlib.sha256()
-    files = [path for part in ("features", "embeddings", "alignment") for path in sorted((folder / part).rglob("*"))]
-    for path in files:
+    for path in [path for part in ("features", "alignment") for path in sorted((folder / part).rglob("*"))]:
         if path.suffix in (".parquet", ".safetensors"):
             content.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    for path in sorted((folder / "embeddings").glob("[!.]*/*/*.parquet")):
+        vectors = pq.read_table(path, columns=["vector"], partitioning=None).column("vector").combine_chunks().flatten()
+        content.update(path.relative_to(folder).as_posix().encode() + vectors.to_numpy().tobytes())
     return content.hexdigest()
 
 
@@ -210,7 +213,7 @@ def submit(folder: Path, name: str, model: Path, nodes: list[Node], kill: Node |
     process = subprocess.Popen(words, env=environ(), cwd=ROOT, stdout=sys.stderr)
     done = 0
     while process.poll() is None:
-        if kill is not None and (done := len(list((folder / name / "embeddings").rglob("*.parquet")))) >= 6:
+        if kill is not None and (done := len(list((folder / name / "embeddings").glob("[!.]*/*/*.parquet")))) >= 6:
             note(f"killing node {kill.number} after {done} shards")
             kill.kill()
             kill = None

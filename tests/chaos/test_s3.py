@@ -55,7 +55,7 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
     def vanish():
         """Ends the server once two shards are there, for three seconds."""
         storage = Storage(f"s3://{s3_bucket}/out", s3_server)
-        while len([path for path in storage.walk("embeddings") if path.endswith(".parquet")]) < 2:
+        while len([path for path in storage.walk("embeddings") if path.endswith(".parquet") and "/." not in path]) < 2:
             time.sleep(0.1)
         servers[0][0].shutdown()
         servers[0][0].server_close()
