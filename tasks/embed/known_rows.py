@@ -94,10 +94,12 @@ class Found:
 
     def copy(self, vectors: NDArray[np.float32], counts: NDArray[np.int32]) -> None:
         """Writes vectors and counts of the rows that were found into arrays of all rows."""
-        for number, file in enumerate(self.files):
-            pairs = [(row, there) for row, (of, there) in self.places.items() if of == number]
-            rows, there = (list(part) for part in zip(*pairs, strict=True))
-            vectors[rows], counts[rows] = file.vectors[there], file.counts[there]
+        by_file: dict[int, list[tuple[int, int]]] = {}
+        for row, (number, there) in self.places.items():
+            by_file.setdefault(number, []).append((row, there))
+        for number, pairs in by_file.items():
+            file, (rows, places) = self.files[number], np.array(pairs).T
+            vectors[rows], counts[rows] = file.vectors[places], file.counts[places]
 
 
 class KnownRows:
@@ -200,6 +202,8 @@ class KnownRows:
         return known
 
     def _keep(self, place: tuple[str, str], file: KnownFile) -> None:
+        if place in self._files:
+            self._bytes -= self._files.pop(place).vectors.nbytes
         self._files[place] = file
         self._bytes += file.vectors.nbytes
         while self._bytes > _KEPT_BYTES and len(self._files) > 1:
