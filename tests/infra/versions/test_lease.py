@@ -169,6 +169,7 @@ def test_a_killed_process_of_this_machine_is_given_up_at_once(tmp_path):
     try:
         assert process.stdout.readline() == b"held\n"
         os.kill(process.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # dead, and still a zombie
         clock = SimulatedClock()
         with use_clock(clock):
             assert acquire(storage, "next").unfenced
