@@ -1,6 +1,6 @@
-"""Commands on what a run left behind: inspect, promote, rollback, pin, gc."""
+"""Commands on what a run left behind: inspect, promote, rollback, pin, gc, erase."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -8,6 +8,9 @@ from rich.table import Table
 from barycenter.flows.console import Busy, Debug, EndpointUrl, Folder, app, out, report_errors
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
+
+if TYPE_CHECKING:
+    from barycenter.infra.versions.erasure import Traces
 
 
 @app.command()
@@ -137,6 +140,63 @@ def gc(
         for path in removed:
             out.print(path, markup=False, soft_wrap=True)
         out.print(f"{len(removed)} file(s) {'would be deleted' if dry_run else 'deleted'}")
+
+
+@app.command()
+def erase(
+    folder: Folder,
+    keys: Annotated[list[str], typer.Argument(metavar="KEY...", help="Keys of the rows.")],
+    pinned: Annotated[bool, typer.Option("--pinned", help="Delete pinned versions that hold a row, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show where the rows are; change nothing.")] = False,
+    busy: Busy = "wait",
+    endpoint_url: EndpointUrl = None,
+    debug: Debug = False,
+) -> None:
+    """Take rows out of everything that the output holds, older versions included."""
+    with report_errors(debug):
+        from barycenter.infra.storage import Storage
+        from barycenter.infra.versions.erasure import check_erasable, erase_rows, find_traces
+        from barycenter.infra.versions.lease import hold
+
+        storage = Storage(folder, endpoint_url)
+        traces = find_traces(storage, keys)
+        check_erasable(storage, traces, pinned=pinned)  # before an output that holds no such row gets a lease
+        if dry_run:
+            _show_traces(traces)
+            out.print("nothing was erased", markup=False)
+            return
+        with hold(storage, "erase", busy=busy, deletes=True) as lease:
+            erased = erase_rows(storage, lease, keys, pinned=pinned)
+        _show_traces(erased.traces)
+        if erased.committed is not None:
+            manifest = erased.committed
+            out.print(f"version {manifest.number} is without them: {manifest.version}", markup=False)
+        out.print(f"{len(erased.deleted)} file(s) deleted; the next run trains the head and writes the report anew")
+        _show_what_stays(erased.traces, storage.is_local)
+
+
+def _show_traces(traces: "Traces") -> None:
+    """Where the rows are, or were."""
+    held = ", ".join(map(str, traces.versions)) or "none"
+    rows = sum(map(len, traces.embeddings.values()))
+    out.print(f"{rows} vector(s) in {len(traces.embeddings)} embedding file(s); in the versions: {held}", markup=False)
+    for path in sorted(traces.embeddings):
+        out.print(path, markup=False, soft_wrap=True)
+
+
+def _show_what_stays(traces: "Traces", local: bool) -> None:
+    """What an output cannot erase."""
+    for key, places in traces.sources.items():
+        named = ", ".join(places[:10]) + (", ..." if len(places) > 10 else "")
+        line = f"{key}: still in {named}, unless it was removed there: remove it there, or the next run writes it again"
+        out.print(line, markup=False, soft_wrap=True)
+    out.print(
+        "not touched: alignments, which are sums over many rows; outputs that took vectors over from this one "
+        "(output.reuse); artifacts of earlier runs in Prefect"
+        + ("" if local else "; earlier versions of the objects, if the bucket keeps them"),
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:

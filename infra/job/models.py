@@ -49,6 +49,9 @@ class CorpusJob(Section):
         description="File, folder, glob or URI: .parquet .jsonl .csv .tsv .tar, or a folder of pictures."
     )
     key: Text | None = Field(None, description="Unique id column; without it: source file name and row number.")
+    on_duplicate: Literal["first", "last", "fail"] = Field(
+        "first", description="Of rows with one key the first counts, or the last; fail: the run stops."
+    )
     keep: Names = Field([], description="Columns carried to the output.")
     rows_per_shard: Count = Field(4096, description="Rows in one unit of work.")
 

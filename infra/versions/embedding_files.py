@@ -4,12 +4,21 @@ import json
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from typing import Any
 
 from barycenter.infra.clock import current_clock
 from barycenter.infra.storage.storage import MissingFileError, Storage
 
 _NOTES = "embeddings/.repairs"
 """Of embedding files made again in place, one file a run: {path: [SHA-256 at first, SHA-256 now, null until done]}."""
+
+EMBEDDING_PARQUET: dict[str, Any] = {
+    "compression": "zstd",
+    "compression_level": 1,
+    "use_dictionary": ["reason"],
+    "use_byte_stream_split": ["vector.list.element"],
+}
+"""How embedding files are written."""
 
 _READERS = 16
 _SUFFIX = ".parquet"

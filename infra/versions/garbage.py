@@ -66,7 +66,7 @@ def find_garbage(storage: Storage, keep: int = 1, keep_days: float | None = None
     if keep_days is not None:
         after = current_clock().time() - keep_days * _DAY_SECONDS
         wanted.update(number for number in numbers if _committed_at(read_manifest(storage, number)) >= after)
-    needed = _needed([read_manifest(storage, number) for number in numbers if number in wanted])
+    needed = needed_paths([read_manifest(storage, number) for number in numbers if number in wanted])
     late = {manifest_path(number) for number in deleted_versions(storage)}
     files = sorted(
         path
@@ -102,8 +102,8 @@ def collect_garbage(storage: Storage, lease: Lease, keep: int = 1, keep_days: fl
         # again, makes no version any more.
         deleted = sorted({*deleted_versions(storage), *garbage.versions})
         storage.write(COLLECTED, json.dumps({"versions": deleted}).encode())
-    storage.remove(_while_held(lease, map(manifest_path, garbage.versions)))
-    storage.remove(_while_held(lease, garbage.files))
+    storage.remove(while_held(lease, map(manifest_path, garbage.versions)))
+    storage.remove(while_held(lease, garbage.files))
     lease.check()
     storage.abandon_uploads()
     merge_repair_notes(storage)
@@ -142,7 +142,7 @@ def _committed_at(manifest: Manifest) -> float:
     return datetime.fromisoformat(manifest.committed).astimezone(UTC).timestamp() if manifest.committed else math.inf
 
 
-def _while_held(lease: Lease, paths: Iterable[str]) -> Iterator[str]:
+def while_held(lease: Lease, paths: Iterable[str]) -> Iterator[str]:
     """The paths one by one, as long as the output is held; a process may have stood still between two of them."""
     looked = -math.inf
     for path in paths:
@@ -153,7 +153,7 @@ def _while_held(lease: Lease, paths: Iterable[str]) -> Iterator[str]:
         yield path
 
 
-def _needed(manifests: list[Manifest]) -> Callable[[str], bool]:
+def needed_paths(manifests: list[Manifest]) -> Callable[[str], bool]:
     """Whether any of the manifests refers to a path."""
     files: set[str] = set()
     folders: set[str] = set()

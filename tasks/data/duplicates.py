@@ -1,8 +1,9 @@
-"""Rows whose key an earlier row has, found by the hashes of the keys in one pass over the embedding files."""
+"""Rows whose key another row has, found by the hashes of the keys in one pass over the embedding files."""
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,32 +12,73 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data.rows import RowReader, read_ahead
 
+OnDuplicate: TypeAlias = Literal["first", "last", "fail"]
+
 _THREADS = 16
 _ROWS_IN_MEMORY = 1_000_000
 _MOST_PARTS = 256
+_KEYS_NAMED, _ROWS_NAMED = 3, 4
 _ENTRY = np.dtype([("hash", np.uint64), ("row", np.int64)])
 
 Entries = NDArray[np.void]
 
 
-def repeated_keys(reader: RowReader, shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
-    """Rows whose key an earlier row has: {shard id: row numbers}; the first row of a key is kept.
+def repeated_keys(
+    reader: RowReader, shards: Sequence[Shard], on_duplicate: OnDuplicate = "first"
+) -> dict[str, tuple[int, ...]]:
+    """Rows that are left out because another row of their key counts: {shard id: row numbers}.
 
     Reads the 64-bit hashes of all keys once. Those of more than a million rows are spilled by their range into
     temporary files (16 bytes a row), so that memory holds about a million of them, or a 256th where that is more.
 
+    Args:
+        reader: Of the rows.
+        shards: All of them, in corpus order.
+        on_duplicate: Which row of a key counts: the ``first``, the ``last``, or none (``fail``).
+
     Raises:
-        RunError: The folder for temporary files is full or not writable.
+        RunError: The folder for temporary files is full or not writable, or a key comes again and that is to ``fail``.
     """
     parts = min(_MOST_PARTS, max(1, -(-sum(shard.rows for shard in shards) // _ROWS_IN_MEMORY)))
-    found = [_repeated(entries) for entries in _parted(reader, shards, parts)]
-    rows = np.sort(np.concatenate([*found, np.empty(0, np.int64)]))
+    found = [_repeated(entries, last=on_duplicate == "last") for entries in _parted(reader, shards, parts)]
+    named = _by_shard(np.sort(np.concatenate([*found, np.empty(0, np.int64)])), shards)
+    if on_duplicate == "fail" and named:
+        raise RunError(
+            f"{_described(reader, shards, named)}; corpus.on_duplicate is fail: give each row a key of its own, or set "
+            "it to first or last, whichever row counts; nothing was committed"
+        )
+    return named
+
+
+def _by_shard(rows: NDArray[np.int64], shards: Sequence[Shard]) -> dict[str, tuple[int, ...]]:
+    """Rows of the whole corpus, sorted, as row numbers of their shards."""
     starts = np.cumsum([0, *(shard.rows for shard in shards)])
     named: dict[str, tuple[int, ...]] = {}
     for number in np.unique(np.searchsorted(starts, rows, side="right") - 1).tolist():
         inside = rows[(rows >= starts[number]) & (rows < starts[number + 1])] - starts[number]
         named[shards[number].id] = tuple(inside.tolist())
     return named
+
+
+def _described(reader: RowReader, shards: Sequence[Shard], again: Mapping[str, Sequence[int]]) -> str:
+    """The first keys that come again, with the first of their rows, found in a second pass over the hashes."""
+    chosen: dict[int, list[str]] = {}
+    for shard in shards:
+        if shard.id in again and len(chosen) < _KEYS_NAMED:
+            chosen |= {repeated: [] for repeated in reader.key_hashes(shard)[list(again[shard.id])].tolist()}
+    places = {repeated: chosen[repeated] for repeated in list(chosen)[:_KEYS_NAMED]}
+    names: dict[int, str | None] = {}
+    for shard, hashes in zip(shards, _all_hashes(reader, shards), strict=True):
+        rows = np.flatnonzero(np.isin(hashes, np.array(list(places), np.uint64))).tolist()
+        keys = reader.keys(shard) if rows else []
+        for row in rows:
+            names[int(hashes[row])] = keys[row]
+            places[int(hashes[row])].append(f"{shard.source}#{shard.start + row}")
+    lines = []
+    for repeated, rows_of_key in places.items():
+        shown = [*rows_of_key[:_ROWS_NAMED], *["..."] * (len(rows_of_key) > _ROWS_NAMED)]
+        lines.append(f"{names[repeated]!r} ({', '.join(shown)})")
+    return f"{sum(map(len, again.values()))} row(s) have a key that an earlier row has, such as {'; '.join(lines)}"
 
 
 def _parted(reader: RowReader, shards: Sequence[Shard], parts: int) -> Iterator[Entries]:
@@ -74,18 +116,25 @@ def _spill(folder: Path, entries: Entries, parts: int) -> None:
                 entries[chosen].tofile(file)
 
 
-def _entries(reader: RowReader, shards: Sequence[Shard]) -> Iterator[Entries]:
+def _all_hashes(reader: RowReader, shards: Sequence[Shard]) -> Iterator[NDArray[np.uint64]]:
     """Those of each shard, in order; some shards are read ahead."""
+    return read_ahead(reader.key_hashes, shards, threads=_THREADS, ahead=2 * _THREADS)
+
+
+def _entries(reader: RowReader, shards: Sequence[Shard]) -> Iterator[Entries]:
+    """Those of each shard, in order."""
     start = 0
-    for hashes in read_ahead(reader.key_hashes, shards, threads=_THREADS, ahead=2 * _THREADS):
+    for hashes in _all_hashes(reader, shards):
         entries = np.empty(len(hashes), _ENTRY)
         entries["hash"], entries["row"] = hashes, np.arange(start, start + len(hashes))
         start += len(hashes)
         yield entries
 
 
-def _repeated(entries: Entries) -> NDArray[np.int64]:
+def _repeated(entries: Entries, *, last: bool) -> NDArray[np.int64]:
+    """Rows whose key an earlier row has or, where the ``last`` counts, a later one."""
     order = np.argsort(entries["hash"], kind="stable")
     ordered = entries["hash"][order]
-    again: NDArray[np.int64] = entries["row"][order[1:][ordered[1:] == ordered[:-1]]]
-    return again
+    place = order[:-1] if last else order[1:]
+    left_out: NDArray[np.int64] = entries["row"][place[ordered[1:] == ordered[:-1]]]
+    return left_out

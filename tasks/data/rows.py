@@ -150,6 +150,13 @@ class RowReader:
         table = self.storage.read_table(embedding_path(name, embedding_id, shard.id), columns=["key_hash"])
         return np.asarray(table.column("key_hash").to_numpy())
 
+    def keys(self, shard: Shard) -> list[str | None]:
+        """Keys of one shard, from the first input's embedding file."""
+        name, embedding_id = next(iter(self.embedding_ids.items()))
+        table = self.storage.read_table(embedding_path(name, embedding_id, shard.id), columns=["key"])
+        keys: list[str | None] = table.column("key").to_pylist()
+        return keys
+
     def read(self, shard: Shard) -> Rows:
         """All rows of a shard, or of the beginning of one."""
         views: dict[str, NDArray[np.float32]] = {}

@@ -16,7 +16,7 @@ from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
 from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.storage import Storage
-from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.infra.versions.embedding_files import EMBEDDING_PARQUET, embedding_path
 from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.known_rows import KnownRows
 from barycenter.tasks.embed.shard_rows import embed_rows, note
@@ -26,12 +26,6 @@ from barycenter.tasks.run.input_values import Columns, InputValues
 
 CALIBRATION_ROWS = 512
 _READERS = 8
-EMBEDDING_PARQUET: dict[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 1,
-    "use_dictionary": ["reason"],
-    "use_byte_stream_split": ["vector.list.element"],
-}
 
 
 @dataclass(frozen=True, slots=True)

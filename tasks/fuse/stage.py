@@ -58,7 +58,7 @@ def fuse_features(
     records: dict[int, dict[str, Any]] = done_blocks(run.storage, setting.version)
     row_bytes = fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
     blocks = run.blocks(_rows_per_block(run.rows, row_bytes, partitions.count))
-    repeated = repeated_keys(setting.reader, run.shards)
+    repeated = repeated_keys(setting.reader, run.shards, run.job.corpus.on_duplicate)
     todo = [
         Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
         for index, shards in enumerate(blocks)

@@ -50,7 +50,7 @@ class FuseSetting:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive shards fused into one set of files, and the rows of them that repeat an earlier key."""
+    """Consecutive shards fused into one set of files, and the rows of them whose key another row counts for."""
 
     index: int
     shards: tuple[Shard, ...]

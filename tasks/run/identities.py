@@ -127,6 +127,7 @@ def version_parts(
         "average": average,
         "weights": None if weights is None else list(weights.items()),
         "key": corpus.key or "key",
+        "on_duplicate": corpus.on_duplicate,
         "keep": list(corpus.keep),
         "dtype": output.dtype,
         "partition_by": list(output.partition_by),

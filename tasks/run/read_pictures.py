@@ -5,7 +5,7 @@ from concurrent.futures import Executor
 
 from barycenter.fusion.errors import BadInputError
 from barycenter.infra.corpus import Picture
-from barycenter.tasks.run.row_digests import content_digest
+from barycenter.infra.versions.digest_index import content_digest
 
 
 class ReadPictures:

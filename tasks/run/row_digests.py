@@ -1,29 +1,14 @@
-"""What a row of an input is known by: a digest of exactly what is encoded, whatever file it stands in.
+"""What a row of an input is known by: a digest of exactly what is encoded, whatever file it stands in."""
 
-128 bits of BLAKE2b. Among 10^9 contents, two share a digest by chance with a probability of 10^-21 (the birthday bound
-n^2 / 2^129).
-"""
-
-import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from barycenter.infra.versions.digest_index import content_digest
+
 DIGEST = pa.binary(16)
-
-
-def content_digest(*parts: bytes) -> bytes:
-    """16 bytes; of several parts, of their sequence.
-
-    >>> content_digest(b"a") == content_digest(b"a"), content_digest(b"a", b"b") == content_digest(b"ab")
-    (True, False)
-    """
-    if len(parts) == 1:
-        return hashlib.blake2b(parts[0], digest_size=16).digest()
-    digests = b"".join(hashlib.blake2b(part, digest_size=16).digest() for part in parts)
-    return hashlib.blake2b(digests, digest_size=16, person=b"parts").digest()
 
 
 def text_digest(text: object) -> bytes | None:

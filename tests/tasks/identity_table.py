@@ -66,6 +66,8 @@ LINES = [
     Line("corpus.path", "{folder}/grown", AFTER),
     Line("corpus.path", "{folder}/mixed", TEXT | IMAGE | VEC, first={"corpus.key": "number"}),
     Line("corpus.key", "isbn", TEXT | IMAGE | VEC),
+    Line("corpus.on_duplicate", "last", AFTER),
+    Line("corpus.on_duplicate", "fail", AFTER),
     Line("corpus.keep", ["label", "other", "side", "group", "price"], AFTER),
     Line("corpus.rows_per_shard", 6, AFTER),
     Line("inputs.*.kind", "text", IMAGE, also={

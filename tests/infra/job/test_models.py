@@ -24,7 +24,7 @@ def contents(**changes: Any) -> dict[str, Any]:
 def test_the_defaults_are_those_of_the_contract() -> None:
     values = Job.model_validate(contents()).model_dump(mode="json", by_alias=True)
     assert values["alignment"] == {"method": "auto", "dim": 256, "regularization": "auto", "folds": 5, "from": None}
-    assert values["corpus"]["rows_per_shard"] == 4096
+    assert (values["corpus"]["rows_per_shard"], values["corpus"]["on_duplicate"]) == (4096, "first")
     output = {"path": "out", "partition_by": [], "dtype": "float32", "keep_aligned": False}
     assert values["output"] == output | {"reuse": [], "promote": "auto", "busy": "wait"}
     assert values["limits"]["max_pixels"] == 50_000_000
