@@ -8,6 +8,7 @@ go on from what was kept gives the bytes of one pass.
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 from barycenter.fusion.moments import FoldMoments
@@ -86,9 +87,8 @@ class KeptMoments:
     def __init__(self, storage: Storage, folder: str, marks: Sequence[Sequence[str]]) -> None:
         self._storage, self._folder, self._marks = storage, folder, marks
         self._there = set(storage.list(folder))
-        self._first: list[str] = []  # the file of the first block, of the first two, and so on
-        for block in marks:
-            self._first.append(self._path("first", self._first[-1:], block))
+        names = accumulate(marks, lambda before, block: digest("blocks", before, block), initial="")
+        self._first = [self._path(name) for name in names][1:]  # of the first block, of the first two, and so on
         self._counts = set(counts_kept(len(marks) - 1))
         self._wanted = {self._first[count - 1] for count in self._counts}
 
@@ -133,10 +133,10 @@ class KeptMoments:
 
     def _block(self, number: int, shards: int | None = None) -> str:
         """The file of a block, or of its first shards."""
-        return self._path("block", self._marks[number][:shards])
+        return self._path(digest("block", self._marks[number][:shards]))
 
-    def _path(self, *content: object) -> str:
-        return f"{self._folder}/{digest(*content)}.safetensors"
+    def _path(self, name: str) -> str:
+        return f"{self._folder}/{name}.safetensors"
 
 
 def counts_kept(blocks: int) -> list[int]:
@@ -160,7 +160,7 @@ class OrderedMerge:
     Args:
         merged: How many blocks are merged already.
         whole: Their moments.
-        on_merged: Told after each block how many are merged, the moments of the block and those of all.
+        on_merged: Called after each block with how many are merged, the moments of the block and those of all.
     """
 
     def __init__(
