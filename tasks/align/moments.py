@@ -63,7 +63,7 @@ def _reduce(
     blocks: Mapping[int, Block],
     done: Callable[[int, FoldMoments, int], None],
 ) -> None:
-    """Has workers reduce blocks; ``done`` is called with the number and moments of each, and the rows that were read of it."""
+    """Has workers reduce blocks; ``done`` is called with the number, the moments and the rows read of each."""
     if not blocks:
         return
     work = [Work(str(number), block, block.rows) for number, block in blocks.items()]
