@@ -1,6 +1,6 @@
 """What a worker of the fit does: blocks of embedding shards to fold moments. Imports neither Prefect nor Ray."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -8,13 +8,11 @@ import numpy as np
 
 from barycenter.fusion.heads.labels import Reading
 from barycenter.fusion.moments import FoldMoments, Moments
-from barycenter.infra.corpus import Shard
-from barycenter.tasks.data.rows import RowReader, Rows, regroup
+from barycenter.tasks.align.blocks import Block, read_moments, updates, write_moments
+from barycenter.tasks.data.rows import RowReader, Rows
 
 if TYPE_CHECKING:
     from barycenter.fusion.alignment import FeatureAlignment  # imports scikit-learn
-
-_UPDATE_ROWS = 16_384
 
 
 class Reduction(Protocol):
@@ -23,8 +21,11 @@ class Reduction(Protocol):
     def columns(self) -> tuple[str, ...]:
         """The kept columns it looks at."""
 
-    def moments(self, parts: Iterable[Rows]) -> FoldMoments:
-        """The moments of the training rows among some rows."""
+    def empty(self) -> FoldMoments:
+        """The moments of no rows."""
+
+    def add(self, parts: Iterable[Rows], total: FoldMoments) -> None:
+        """Adds the training rows among some rows, an update a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +40,12 @@ class InputMoments:
         """See :class:`Reduction`."""
         return () if self.target is None else (self.target.column,)
 
-    def moments(self, parts: Iterable[Rows]) -> FoldMoments:
+    def empty(self) -> FoldMoments:
         """See :class:`Reduction`."""
-        total = FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
+        return FoldMoments([Moments(self.widths) for _ in range(2 * self.folds)])
+
+    def add(self, parts: Iterable[Rows], total: FoldMoments) -> None:
+        """See :class:`Reduction`."""
         halves = FoldMoments(total[: self.folds]), FoldMoments(total[self.folds :])
         for rows in parts:
             labeled = np.ones(rows.count, dtype=bool)
@@ -53,7 +57,6 @@ class InputMoments:
                 if len(index):
                     views = {name: view[index] for name, view in rows.views.items()}
                     half.update(views, [rows.groups[row] for row in index])
-        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +69,15 @@ class FeatureMoments:
         """See :class:`Reduction`."""
         return ()
 
-    def moments(self, parts: Iterable[Rows]) -> FoldMoments:
+    def empty(self) -> FoldMoments:
         """See :class:`Reduction`."""
-        total = self.alignment.empty_moments()
+        return self.alignment.empty_moments()
+
+    def add(self, parts: Iterable[Rows], total: FoldMoments) -> None:
+        """See :class:`Reduction`."""
         for rows in parts:
             if rows.training.any():
                 self.alignment.feature_moments(rows.train, rows.train_groups, into=total)
-        return total
 
 
 class MomentsWorker:
@@ -81,6 +86,14 @@ class MomentsWorker:
     def __init__(self, reader: RowReader, reduction: Reduction) -> None:
         self.reader, self.reduction = replace(reader, keep=reduction.columns()), reduction
 
-    def run(self, payload: Sequence[Shard]) -> FoldMoments:
+    def run(self, payload: Block) -> FoldMoments:
         """Moments of one block of shards."""
-        return self.reduction.moments(regroup(self.reader.each(payload), _UPDATE_ROWS))
+        storage, shards = self.reader.storage, payload.shards
+        total = read_moments(storage, payload.base) if payload.base is not None else self.reduction.empty()
+        if payload.keep is not None:
+            count, path = payload.keep
+            self.reduction.add(updates(self.reader.each(shards[:count])), total)
+            write_moments(storage, path, total)
+            shards = shards[count:]
+        self.reduction.add(updates(self.reader.each(shards)), total)
+        return total

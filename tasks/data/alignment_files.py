@@ -1,4 +1,4 @@
-"""Alignments and moments as files of the output folder."""
+"""Alignments as files of the output folder."""
 
 import tempfile
 from dataclasses import dataclass
@@ -7,7 +7,6 @@ from typing import Any
 
 import barycenter.fusion.alignment as alignments
 from barycenter.fusion.alignment import Alignment
-from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.storage import Storage
 from barycenter.tasks.run.digest import digest
 
@@ -49,17 +48,3 @@ def load_alignment(storage: Storage, alignment_id: str) -> Alignment:
         for name in ("alignment.safetensors", "alignment.json"):
             (Path(folder) / name).write_bytes(storage.read(f"alignment/{alignment_id}/{name}"))
         return alignments.load(folder)
-
-
-def write_moments(storage: Storage, path: str, moments: FoldMoments) -> None:
-    """Writes one safetensors file."""
-    with tempfile.TemporaryDirectory() as folder:
-        moments.save(Path(folder) / "moments")
-        storage.write(path, (Path(folder) / "moments").read_bytes())
-
-
-def read_moments(storage: Storage, path: str) -> FoldMoments:
-    """Reads what :func:`write_moments` wrote."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "moments").write_bytes(storage.read(path))
-        return FoldMoments.load(Path(folder) / "moments")

@@ -1,6 +1,8 @@
 """The one reader of embedding files: vectors, NaN where an input could not be used, beside the other columns."""
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +12,9 @@ from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.infra.storage import Storage
 
 Vectors = NDArray[np.float32]
+
+NOTE = b"barycenter.rows"
+"""Under this name an embedding file says what became of its rows, and what they hold."""
 
 _UNREAD = ("key_hash", "source_size", "source_stamp", "digest", "seen")
 
@@ -34,3 +39,13 @@ def read_embeddings(
     elif beginning.num_rows < table.num_rows:
         vectors = vectors.copy()  # lets go of the rest of the file
     return vectors, beginning.drop_columns(["vector"])
+
+
+def read_note(storage: Storage, path: str) -> dict[str, Any]:
+    """What an embedding file's writer noted, from its footer; empty where it noted nothing.
+
+    Raises:
+        RunError: The file is damaged.
+    """
+    noted: dict[str, Any] = json.loads((storage.parquet_metadata(path).metadata or {}).get(NOTE, b"{}"))
+    return noted

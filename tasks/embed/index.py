@@ -18,7 +18,8 @@ from barycenter.infra.storage.storage import MissingFileError
 from barycenter.infra.versions.digest_index import DigestIndex, IndexedFile, update_index
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.infra.versions.manifests import read_manifest
-from barycenter.tasks.embed.shard_rows import COUNTED, NOTE
+from barycenter.tasks.data.embeddings import NOTE, read_note
+from barycenter.tasks.embed.shard_rows import COUNTED
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids, encoding_id
 
@@ -120,10 +121,9 @@ def _files(store: Storage, root: str, encoding: str, known: Collection[tuple[str
 def _about(store: Storage, path: str) -> dict[str, Any]:
     """What a file's writer noted; nothing of one that is gone or damaged."""
     try:
-        about: dict[str, Any] = json.loads((store.parquet_metadata(path).metadata or {}).get(NOTE, b"{}"))
+        return read_note(store, path)
     except (RunError, ValueError):
         return {}
-    return about
 
 
 def _read(store: Storage, file: IndexedFile, encoding: str) -> tuple[IndexedFile, list[pa.Array]] | None:
@@ -132,6 +132,7 @@ def _read(store: Storage, file: IndexedFile, encoding: str) -> tuple[IndexedFile
             about = json.loads((opened.metadata.metadata or {}).get(NOTE, b"{}"))
             if about.pop("encoding", None) != encoding:
                 return None
+            about = {part: value for part, value in about.items() if part in ("after", *COUNTED)}
             table = opened.read(columns=["digest", "seen"], use_threads=False)
     except (RunError, ValueError, KeyError):
         return None

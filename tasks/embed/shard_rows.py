@@ -11,6 +11,7 @@ import numpy as np
 from barycenter.fusion.encoders.multiple_values import PooledResult
 from barycenter.fusion.encoders.pipeline import EmbeddingResult, Pipeline
 from barycenter.fusion.errors import Reason
+from barycenter.tasks.data.embeddings import NOTE
 from barycenter.tasks.embed.known_rows import Found, KnownRows
 from barycenter.tasks.run.input_values import InputValues
 
@@ -20,22 +21,24 @@ MISSING = (str(Reason.NULL), str(Reason.EMPTY))
 COUNTED = ("copied", "duplicate", "encoded", "missing", "rejected")
 """What became of the rows of a shard; each is one of these."""
 
-NOTE = b"barycenter.rows"
-"""Under this name an embedding file says what became of its rows."""
-
 _KEPT_BYTES = 256 << 20
 """Of pictures that were read to know them, so many bytes are kept until they are decoded."""
 
 
-def note(encoding: str, after: int, counts: Mapping[str, int]) -> dict[bytes, bytes]:
+def note(
+    encoding: str, after: int, counts: Mapping[str, int], rows: str, columns: Mapping[str, str]
+) -> dict[bytes, bytes]:
     """What an embedding file says of its rows, beside their vectors.
 
     Args:
         encoding: What the vectors depend on beside their input.
         after: Number of the version that was the newest when the run began.
         counts: What became of the rows.
+        rows: Digest of what the rows hold.
+        columns: Digests of the corpus's columns that decide labels, sides and groups.
     """
     about = {"encoding": encoding, "after": after, **{name: counts[name] for name in COUNTED}}
+    about |= {"rows": rows, "columns": columns}
     return {NOTE: json.dumps(about).encode()}
 
 

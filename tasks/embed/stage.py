@@ -218,6 +218,7 @@ def embed_setting(run: Run, name: str, chosen: Execution) -> EmbedSetting:
         threads=chosen.threads,
         versions=known_versions(run, name),
         asked=chosen,
+        noted=run.train_columns if name == run.inputs[0] else (),
     )
 
 

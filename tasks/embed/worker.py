@@ -23,6 +23,7 @@ from barycenter.tasks.embed.shard_rows import embed_rows, note
 from barycenter.tasks.embed.tuning import Tuning
 from barycenter.tasks.embed.versions_check import KnownVersions, VersionsCheck, bound_of, evenly, metadata_of
 from barycenter.tasks.run.input_values import Columns, InputValues
+from barycenter.tasks.run.row_digests import table_digest, values_digest
 
 CALIBRATION_ROWS = 512
 _READERS = 8
@@ -40,6 +41,7 @@ class EmbedSetting:
         asked: What the job and the allocation say of the execution.
         executions: What plan.json had for each kind of machine when the stage began.
         rows: Rows to come.
+        noted: Columns of the corpus that decide labels, sides and groups; the files say what they hold.
     """
 
     name: str
@@ -57,6 +59,7 @@ class EmbedSetting:
     asked: Execution
     executions: Mapping[str, Execution] = field(default_factory=dict)
     rows: int = 0
+    noted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +134,7 @@ class EmbedWorker:
     def _embedded(self, job: ShardJob) -> dict[str, Any]:
         setting, clock = self.setting, current_clock()
         began = clock.monotonic()
-        table = setting.corpus.read(job.shard, self._columns())
+        table = setting.corpus.read(job.shard, list(dict.fromkeys([*self._columns(), *setting.noted])))
         refused = {
             row: BadInputError(Reason.UNREADABLE_ROW, problem)
             for row, problem in enumerate(table.column(BAD).to_pylist())
@@ -159,7 +162,10 @@ class EmbedWorker:
         if 0 < result.batch_size < job.batch:
             self._fits = min(result.batch_size, self._fits or result.batch_size)
         embedded = clock.monotonic()
-        self._commit(job, inputs.table(setting.corpus.keys(job.shard, table), result, rows.digests), rows.counts)
+        made = inputs.table(setting.corpus.keys(job.shard, table), result, rows.digests)
+        columns = {name: values_digest(table.column(name)) for name in setting.noted}
+        about = note(setting.encoding, setting.after, rows.counts, table_digest(made, result.vectors), columns)
+        self._commit(job, made, about)
         seconds.update(result.seconds)
         return {
             "rows": job.shard.rows,
@@ -170,15 +176,13 @@ class EmbedWorker:
             "batch": result.batch_size,
         }
 
-    def _commit(self, job: ShardJob, table: pa.Table, counts: Mapping[str, int]) -> None:
+    def _commit(self, job: ShardJob, table: pa.Table, about: Mapping[bytes, bytes]) -> None:
         """Writes the embedding file; one that is to be made again, and would hold the same, is let be."""
         setting = self.setting
         path = embedding_path(setting.name, setting.embedding_id, job.shard.id)
         if job.replace and table.equals(setting.storage.read_table(path)):
             return
-        table = table.replace_schema_metadata(
-            note(setting.encoding, setting.after, counts) | metadata_of(self.versions.here)
-        )
+        table = table.replace_schema_metadata({**about, **metadata_of(self.versions.here)})
         write = setting.storage.write_table if job.replace else setting.storage.create_table
         write(path, table, **EMBEDDING_PARQUET)
         self.known.remember(path, table)

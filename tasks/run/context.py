@@ -169,6 +169,13 @@ class Run:
         return tuple(self.job.inputs)
 
     @property
+    def train_columns(self) -> tuple[str, ...]:
+        """The columns that decide labels, sides and groups of rows."""
+        train = self.job.train
+        columns = (train.target, train.split, train.group_by) if train is not None else ()
+        return tuple(dict.fromkeys(column for column in columns if column is not None))
+
+    @property
     def widths(self) -> dict[str, int]:
         """Embedding width of each input."""
         return {name: description.dim for name, description in self.encoders.items()}

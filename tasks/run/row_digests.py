@@ -42,6 +42,19 @@ def row_digests(
     return rows
 
 
+def table_digest(table: pa.Table, vectors: NDArray[np.float32]) -> str:
+    """Of what the rows of an embedding file hold: keys, which are good, vectors."""
+    whole = hashlib.sha256(str(vectors.shape).encode())  # on many processors twice as fast as BLAKE2b
+    for part in (table.column("key_hash").to_numpy(), table.column("ok").to_numpy(), vectors):
+        whole.update(np.ascontiguousarray(part).data)
+    return whole.hexdigest()[:32]
+
+
+def values_digest(column: pa.ChunkedArray) -> str:
+    """Of values as Python has them."""
+    return content_digest(repr(column.to_pylist()).encode("utf-8", "surrogatepass")).hex()
+
+
 def digest_column(digests: Iterable[bytes | None], keep: Iterable[bool]) -> pa.Array:
     """The digests as a column, null where they are not kept."""
     return pa.array([each if kept else None for each, kept in zip(digests, keep, strict=True)], DIGEST)

@@ -11,7 +11,7 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import connect
 from barycenter.infra.ray.training import train
 from barycenter.tasks.align.limits import check_alignment
-from barycenter.tasks.align.moments import reduce_rows, stored_moments
+from barycenter.tasks.align.moments import reduce_rows
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.align.trained import new_alignment
 from barycenter.tasks.align.training import ShardBatches, train_on_shards
@@ -19,7 +19,6 @@ from barycenter.tasks.align.worker import InputMoments
 from barycenter.tasks.data.alignment_files import load_alignment
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.embed.stage import embed_input
-from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.workers import THIS_PROCESS
 
@@ -126,32 +125,6 @@ def test_a_rank_without_rows_of_its_own_takes_all(embedded):
     run = Run(job_of(embedded))
     data = ShardBatches(RowReader.of(run), run.shards[:1], 3, 32, 0, ranks=2)
     assert sum(len(b.groups) for b in data.training(1, 0)) == sum(len(b.groups) for b in data.training(0, 0)) > 0
-
-
-def test_more_shards_cost_only_themselves(embedded):
-    """Four shards in the middle are known; the others are read and added, and then nothing is read any more."""
-    run = Run(job_of(embedded))
-    whole, read = run.shards, []
-
-    def moments(shards, key="grows"):
-        run.shards = shards
-        progress = StageProgress("fit", 400)
-        found = stored_moments(run, THIS_PROCESS, InputMoments(WIDTHS, 3), key, progress)
-        read.append(progress.done)
-        return found
-
-    moments(whole[2:6])
-    grown = moments(whole)
-    moments(whole)
-    afresh = moments(whole, "afresh")
-    assert read == [200, 200, 0, 400]
-    assert len(run.storage.list("alignment/moments/grows")) == 2
-    for a, b in zip(grown[:3], afresh[:3], strict=True):
-        assert a.n == b.n > 0
-        np.testing.assert_allclose(a.cov, b.cov, rtol=1e-4, atol=1e-6)
-        np.testing.assert_allclose(a.mean, b.mean, rtol=1e-6, atol=1e-7)
-    moments(whole[:3])
-    assert read[-1] == 150, "what knows more than is asked for is of no use"
 
 
 def test_what_a_learned_method_cannot_do_is_reported_before_it_starts(tmp_path):
