@@ -1,5 +1,6 @@
 """What a row of an input is known by: a digest of exactly what is encoded, whatever file it stands in."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
