@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from barycenter.fusion.encoders.batch_check import ROWS_FILLED_TO
 from barycenter.fusion.encoders.sentence_config import (
     SENTENCE_EMBEDDING,
     TOKEN_EMBEDDINGS,
@@ -26,7 +27,6 @@ Features = dict[str, torch.Tensor]
 MASK = "mask"
 """(n, length), 1 where a token counts; ``POOLED_MASK``: without the prompt's tokens."""
 POOLED_MASK = "pooled_mask"
-_ROWS_FILLED_TO = 16
 
 
 def pool_tokens(tokens: torch.Tensor, mask: torch.Tensor, modes: tuple[str, ...]) -> torch.Tensor:
@@ -89,7 +89,7 @@ def by_rows(compute: Callable[[torch.Tensor], torch.Tensor], values: torch.Tenso
     if values.device.type != "cpu":
         return compute(values)
     rows = values.flatten(0, -2)
-    filled = nn.functional.pad(rows, (0, 0, 0, -len(rows) % _ROWS_FILLED_TO))
+    filled = nn.functional.pad(rows, (0, 0, 0, -len(rows) % ROWS_FILLED_TO))
     made = compute(filled)[: len(rows)]
     return made.reshape(*values.shape[:-1], made.shape[-1])
 

@@ -82,6 +82,11 @@ def content_digest(*parts: bytes) -> bytes:
     return hashlib.blake2b(digests, digest_size=16, person=b"parts").digest()
 
 
+def value_digest(value: str | bytes) -> bytes:
+    """Of one value as the encoder gets it: a text, or the encoded bytes of a picture."""
+    return content_digest(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
+
+
 def to_entries(digests: pa.Array, file: int = 0) -> Entries:
     """Entries of the digests that are not null, each with its row.
 

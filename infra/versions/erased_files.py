@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from barycenter.fusion.dataset.schema import ROW_GROUP_ROWS, FeatureFile, Manifest, parquet_options
 from barycenter.infra.storage.storage import Storage
-from barycenter.infra.versions.digest_index import content_digest
+from barycenter.infra.versions.digest_index import value_digest
 from barycenter.infra.versions.embedding_files import EMBEDDING_PARQUET
 
 ERASED = "erased"
@@ -102,15 +102,11 @@ def clean_samples(storage: Storage, contents: ErasedContents, encoders: Mapping[
             storage.remove([path])
             continue
         table = storage.read_table(path)
-        stays = [_digest_of(value) not in contents.digests for value in table.column("value").to_pylist()]
+        stays = [value_digest(value) not in contents.digests for value in table.column("value").to_pylist()]
         if not any(stays):
             storage.remove([path])
         elif not all(stays):
             storage.write_table(path, table.filter(pa.array(stays)))
-
-
-def _digest_of(value: str | bytes) -> bytes:
-    return content_digest(value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value)
 
 
 def write_version_without(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from barycenter.fusion.dataset.schema import array_to_vectors
@@ -47,5 +48,10 @@ def read_note(storage: Storage, path: str) -> dict[str, Any]:
     Raises:
         RunError: The file is damaged.
     """
-    noted: dict[str, Any] = json.loads((storage.parquet_metadata(path).metadata or {}).get(NOTE, b"{}"))
+    return note_of(storage.parquet_metadata(path))
+
+
+def note_of(footer: pq.FileMetaData) -> dict[str, Any]:
+    """What the writer of an embedding file noted; empty where it noted nothing."""
+    noted: dict[str, Any] = json.loads((footer.metadata or {}).get(NOTE, b"{}"))
     return noted

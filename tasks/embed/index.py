@@ -1,6 +1,5 @@
 """The index of what an output holds vectors of, kept up to date; and from it, what became of a run's rows."""
 
-import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +17,7 @@ from barycenter.infra.storage.storage import MissingFileError
 from barycenter.infra.versions.digest_index import DigestIndex, IndexedFile, update_index
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.infra.versions.manifests import read_manifest
-from barycenter.tasks.data.embeddings import NOTE, read_note
+from barycenter.tasks.data.embeddings import note_of, read_note
 from barycenter.tasks.embed.shard_rows import COUNTED
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids, encoding_id
@@ -129,7 +128,7 @@ def _about(store: Storage, path: str) -> dict[str, Any]:
 def _read(store: Storage, file: IndexedFile, encoding: str) -> tuple[IndexedFile, list[pa.Array]] | None:
     try:
         with store.parquet(file.path) as opened:
-            about = json.loads((opened.metadata.metadata or {}).get(NOTE, b"{}"))
+            about = note_of(opened.metadata)
             if about.pop("encoding", None) != encoding:
                 return None
             about = {part: value for part, value in about.items() if part in ("after", *COUNTED)}

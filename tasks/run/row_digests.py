@@ -7,14 +7,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from barycenter.infra.versions.digest_index import content_digest
+from barycenter.infra.versions.digest_index import content_digest, value_digest
 
 DIGEST = pa.binary(16)
 
 
 def text_digest(text: object) -> bytes | None:
     """Of a text as the encoder gets it; None for anything else."""
-    return content_digest(text.encode("utf-8", "surrogatepass")) if isinstance(text, str) else None
+    return value_digest(text) if isinstance(text, str) else None
 
 
 def vector_digests(vectors: NDArray[np.float32], ok: NDArray[np.bool_]) -> list[bytes | None]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from barycenter.fusion.encoders.base import Description, Encoder, EncoderSpec
 from barycenter.fusion.encoders.batch_check import (
+    ROWS_FILLED_TO,
     TOLERANCE,
     check_independence,
     check_reproducible,
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from barycenter.fusion.encoders.text.variable_length import VariableLengthModel
 
 _WINDOW = 2048
-_TOKENS_FILLED_TO = 16
 _TRIED_LENGTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 17)
 _WAYS = ("padded", "equal lengths", "alone")
 _HALF_TOLERANCE = 0.1
@@ -328,8 +328,8 @@ def _tried_rows(samples: list[list[int]], least: int) -> list[list[int]]:
 
 
 def _filled(texts: list[list[int]]) -> list[list[int]]:
-    """Texts of one length with one of them repeated until there are enough tokens, see :mod:`.variable_length`."""
-    rows = -(-_TOKENS_FILLED_TO // max(len(texts[0]), 1))
+    """Texts of one length with one of them repeated until there are :data:`.batch_check.ROWS_FILLED_TO` tokens."""
+    rows = -(-ROWS_FILLED_TO // max(len(texts[0]), 1))
     return texts + texts[:1] * (rows - len(texts))
 
 

@@ -20,15 +20,12 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-from barycenter.fusion.encoders.batch_check import TOLERANCE
+from barycenter.fusion.encoders.batch_check import ROWS_FILLED_TO, TOLERANCE
 
 _ATTENTION_NAME = "variable_length"
 _AGREEMENT = 0.99
 _TRIED_LENGTHS = (7, 3, 12)
 _REFUSED = ("position_bias", "softcap", "s_aux", "sliding_window", "head_mask", "cache")
-TOKENS_FILLED_TO = 16
-"""Tokens of a launch on a CPU are a multiple of it. Measured: MKL multiplies fewer than 4 rows otherwise than more, and
-layers that are no multiple of 16 wide end within a vector register."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +185,7 @@ class VariableLengthModel:
         columns = torch.arange(mask.shape[1], device=mask.device).expand(mask.shape)
         tokens, positions, lengths = ids[mask], columns[mask], mask.sum(dim=1)
         used = len(tokens)
-        if mask.device.type == "cpu" and (blank := -used % TOKENS_FILLED_TO):
+        if mask.device.type == "cpu" and (blank := -used % ROWS_FILLED_TO):
             tokens = torch.cat([tokens, tokens[:1].expand(blank)])
             positions = torch.cat([positions, positions.new_zeros(blank)])
             lengths = torch.cat([lengths, lengths.new_tensor([blank])])
