@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import accumulate
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
@@ -164,8 +165,10 @@ def needed_paths(manifests: list[Manifest]) -> Callable[[str], bool]:
             files.add(sample_path(about["encoder_id"]))
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
+        folders.add(f"alignment/moments/{manifest.alignment.get('moments')}")  # a refit goes on from them
 
     def is_needed(path: str) -> bool:
-        return path in files or "/".join(path.split("/", 2)[:2]) in folders or is_repair_note(path) or is_index(path)
+        above = accumulate(path.split("/")[:3], "{}/{}".format)
+        return path in files or not folders.isdisjoint(above) or is_repair_note(path) or is_index(path)
 
     return is_needed

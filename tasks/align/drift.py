@@ -12,6 +12,7 @@ from barycenter.fusion.alignment import Alignment
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import done_shards, embedding_path
 from barycenter.infra.versions.manifests import read_manifest
+from barycenter.tasks.align.marks import shard_marks
 from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.data.rows import evenly_spaced
 from barycenter.tasks.run.context import Run
@@ -25,15 +26,15 @@ _SHIFT = 0.2
 _LOSS = 0.2
 _SIGMAS = 4.0
 _ROUNDING = 1e-6
-_FITTED = "alignment/{}/shards.json"
+_FITTED = "alignment/{}/fitted.json"
 
 Views = dict[str, NDArray[np.float32]]
 
 
 def record_fitted_shards(run: Run, alignment_id: str) -> None:
-    """Writes, beside an alignment, the ids of the shards it was fitted on."""
-    shards = json.dumps([shard.id for shard in run.shards])
-    run.storage.write(_FITTED.format(alignment_id), shards.encode())
+    """Writes, beside an alignment, the shards it was fitted on: {id: mark of its rows, whichever file they are in}."""
+    marks = dict(zip([shard.id for shard in run.shards], shard_marks(run, ()), strict=True))
+    run.storage.write(_FITTED.format(alignment_id), json.dumps(marks).encode())
 
 
 def check_drift(
@@ -54,9 +55,9 @@ def check_drift(
     ours = theirs = embedding_ids(run)
     if fitted_on is None:
         path = _FITTED.format(summary["alignment_id"])
-        fitted = json.loads(run.storage.read(path)) if run.storage.exists(path) else []
-        known = set(fitted)
-        new = [shard.id for shard in run.shards if shard.id not in known] if fitted else []
+        marks = json.loads(run.storage.read(path)) if run.storage.exists(path) else {}
+        fitted = list(marks)
+        new = _new_shards(run, marks) if marks else []
     else:
         manifest = read_manifest(fitted_on)
         fitted = list(manifest.shards)
@@ -72,6 +73,15 @@ def check_drift(
     drift, warnings = measure_drift(before, after, summary.get("heldout_correlations", []))
     drift = {"new_shards": len(new)} | drift
     return kept | {"drift": drift, "warnings": [*kept.get("warnings", []), *warnings]}
+
+
+def _new_shards(run: Run, fitted: Mapping[str, str]) -> list[str]:
+    """Ids of the shards whose rows are not those of a shard that was fitted on; ``fitted``: {id: mark}."""
+    unknown = [shard for shard in run.shards if shard.id not in fitted]
+    known = set(fitted.values())
+    return [
+        shard.id for shard, mark in zip(unknown, shard_marks(run, (), unknown), strict=True) if mark not in known
+    ]
 
 
 def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tuple[dict[str, Any], list[str]]:

@@ -13,7 +13,7 @@ from barycenter.tasks.run.identities import embedding_ids
 _READERS = 16
 
 
-def shard_marks(run: Run, columns: Sequence[str]) -> list[str]:
+def shard_marks(run: Run, columns: Sequence[str], shards: Sequence[Shard] | None = None) -> list[str]:
     """A mark for each shard, in order: shards of equal marks have equal moments, whichever files their rows stand in.
 
     It is made of what the footers of the shard's embedding files say: digests of vectors and keys, and of the values
@@ -23,6 +23,7 @@ def shard_marks(run: Run, columns: Sequence[str]) -> list[str]:
     Args:
         run: The run.
         columns: The columns that labels come from; those of sides and groups are known.
+        shards: Shards of the run; by default all.
     """
     train = run.job.train
     sides = [column for column in (train and train.split, train and train.group_by) if column]
@@ -39,4 +40,4 @@ def shard_marks(run: Run, columns: Sequence[str]) -> list[str]:
         return digest(shard.rows, rows, values)
 
     with ThreadPoolExecutor(_READERS) as pool:
-        return list(pool.map(mark, run.shards))
+        return list(pool.map(mark, run.shards if shards is None else shards))

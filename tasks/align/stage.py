@@ -61,7 +61,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     alignment_id = save_alignment(run.storage, alignment)
     record_fitted_shards(run, alignment_id)
     summary |= {"alignment_id": alignment_id, "settings_key": alignment_settings(run)}
-    summary |= {"fitted_on": embeddings_key(run), "kept": False}
+    summary |= {"fitted_on": embeddings_key(run), "moments": moments_key(run), "kept": False}
     run.storage.write(record, json.dumps(summary, indent=1).encode())
     return FittedAlignment(alignment, alignment_id, summary), figures
 
@@ -69,9 +69,14 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
 def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMoments:
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
     folds, target = run.job.alignment.folds, learnable_target(run)
-    key = digest(moments_parts(run), asdict(target) if target else None)
-    both = stored_moments(run, cluster, InputMoments(run.widths, folds, target), key, progress)
+    both = stored_moments(run, cluster, InputMoments(run.widths, folds, target), moments_key(run), progress)
     return labeled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
+
+
+def moments_key(run: Run) -> str:
+    """Names the folder in which the moments of this run's rows are kept."""
+    target = learnable_target(run)
+    return digest(moments_parts(run), asdict(target) if target else None)
 
 
 def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tuple[Alignment, dict[str, Any]]:
@@ -150,7 +155,7 @@ def _borrowed(run: Run) -> FittedAlignment:
     alignment = load_alignment(source, manifest.alignment_id)
     alignment_id = save_alignment(run.storage, alignment)
     summary = manifest.alignment | {"chosen_by": "alignment.from", "alignment_id": alignment_id, "kept": False}
-    for theirs_alone in ("settings_key", "fitted_on"):
+    for theirs_alone in ("settings_key", "fitted_on", "moments"):
         summary.pop(theirs_alone, None)
     average = manifest.average
     if run.job.average.method != "auto":

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
+from barycenter.infra.versions.garbage import collect_garbage
+from barycenter.infra.versions.lease import hold
 from barycenter.tasks.align import blocks, moments
 from barycenter.tasks.align.blocks import OrderedMerge, counts_kept, ends_of_updates
 from barycenter.tasks.align.moments import reduce_rows, stored_moments
@@ -215,7 +217,7 @@ def fit(data, *, refit=False):
 
 def files(folder):
     """Their bytes, but for the list of the shards that were fitted on."""
-    return {path.name: path.read_bytes() for path in folder.rglob("*.*") if path.name != "shards.json"}
+    return {path.name: path.read_bytes() for path in folder.rglob("*.*") if path.name != "fitted.json"}
 
 
 def refitted(data, reads):
@@ -260,6 +262,28 @@ def test_a_whole_job_refitted_after_an_append_leaves_the_bytes_of_a_fresh_one(tm
         expected = files(tmp_path / "fresh" / kind)
         assert files(tmp_path / "out" / kind) == expected
         assert expected
+
+
+def test_after_a_collection_a_refit_still_reads_new_rows_alone(tmp_path, reads):
+    rows = text_and_vector_rows(203)
+    run_here(job_of(tmp_path, rows))
+    data = job_of(tmp_path, rows + text_and_vector_rows(5, first=203))
+    run_here(data)
+    storage = Storage(str(tmp_path / "out"))
+    with hold(storage, "gc", deletes=True) as lease:
+        assert collect_garbage(storage, lease)
+    reads.clear()
+    run_here(data, refit=True)
+    assert reads == [200]
+
+
+def test_old_rows_in_a_file_that_grew_are_no_new_ones(tmp_path):
+    rows = text_and_vector_rows(203)
+    run_here(job_of(tmp_path, rows))
+    appended = run_here(job_of(tmp_path, rows + text_and_vector_rows(5, first=203)))["alignment"]["drift"]
+    assert appended["new_shards"] == 1
+    assert appended["rows_compared"] == 8
+    assert "drift" not in run_here(job_of(tmp_path, rows[:200]))["alignment"]
 
 
 TRAIN = {
