@@ -171,6 +171,15 @@ class Format(ABC):
         """Returns the present size and stamp of the shard's source."""
         return files.stat(shard.uri)
 
+    def raw_rows(self, files: Files, shard: Shard) -> bytes | None:
+        """Returns the bytes that decide what a shard's rows are; None where a format has no such bytes."""
+        del files, shard
+        return None
+
+    def parse(self, raw: bytes, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
+        """Does what ``read`` does, with the bytes that ``raw_rows`` returned."""
+        raise NotImplementedError(f"{type(self).__name__} has no raw rows")
+
     @abstractmethod
     def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads columns of the rows of a shard; those that the source lacks may be missing from the result.

@@ -1,12 +1,11 @@
-"""Opens a corpus, cuts it into shards and reads them."""
+"""The rows of a corpus: cut into shards, read shard by shard."""
 
 import copy
 import difflib
 import hashlib
-import re
-from collections.abc import Container, Iterator, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -14,19 +13,14 @@ import pyarrow as pa
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.corpus.base import BAD, KEYS, MISFITS, Format, Shard, Source, SourceIndex, UnreadableError
 from barycenter.infra.corpus.files import Files
-from barycenter.infra.corpus.formats.detection import ChosenFormat, choose_format, is_metadata_table
-from barycenter.infra.corpus.formats.folder import is_picture
 from barycenter.infra.corpus.hive import fill_from_partition, partition_values
 from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.keys import KEY_TYPES, is_key_type
 from barycenter.infra.corpus.types.values import common_type, null_as_string
-from barycenter.infra.job.models import CorpusJob, LimitsJob
+from barycenter.infra.job.models import CorpusJob
 
 _JOB_KEY = "corpus.path"
 _SAMPLE_ROWS = 10_000
-_HEAD_ROWS = 20
-_ROWS_PER_STRAY_PICTURE = 10
-_SEPARATORS = re.compile(r"[\s\"',;|\\]+")
 _THREADS = 8
 
 
@@ -88,7 +82,7 @@ class Corpus:
         """
         if rows_per_shard != self.rows_per_shard:
             entries = [Entry(source.uri, source.relative, source.size, source.stamp) for source in self.sources]
-            self._indexes = list(_index_sources(self._files, self._format, entries, rows_per_shard).values())
+            self._indexes = list(index_sources(self._files, self._format, entries, rows_per_shard).values())
             self.rows_per_shard = rows_per_shard
         shards: list[Shard] = []
         for source, index in zip(self.sources, self._indexes, strict=True):
@@ -101,12 +95,42 @@ class Corpus:
                 shards.append(Shard(shard_id(source.relative, size, stamp, start, stop), len(shards), *place))
         return shards
 
-    def read(self, shard: Shard, columns: Sequence[str]) -> pa.Table:
+    def raw_rows(self, shard: Shard) -> bytes | None:
+        """Reads the bytes that decide what the rows of a shard are; None where its format has no such bytes.
+
+        Raises:
+            RunError: The source is gone, or has changed since the shard was planned.
+        """
+        self._check_unchanged(shard)
+        return self._format.raw_rows(self._files, shard)
+
+    def rows_digest(self, shard: Shard, columns: Sequence[str], raw: bytes) -> str | None:
+        """Digests all that ``read`` and ``keys`` say of a shard, but for the place of its rows in their file.
+
+        Args:
+            shard: A whole shard of this corpus.
+            columns: The columns that would be read.
+            raw: What ``raw_rows`` returned.
+
+        Returns:
+            32 hexadecimal digits; None where rows are named by the place at which they stand.
+        """
+        if self.key_column is None:
+            return None
+        names = list(dict.fromkeys([*columns, self.key_column]))
+        about = [type(self._format).__name__, self.describe_columns(names), partition_values(shard.source)]
+        text = json.dumps([*about, self.key_column, shard.rows]).encode()
+        whole = hashlib.blake2b(text, digest_size=16)
+        whole.update(b"\0" + raw)
+        return whole.hexdigest()
+
+    def read(self, shard: Shard, columns: Sequence[str], raw: bytes | None = None) -> pa.Table:
         """Reads exactly the rows of a shard, in order.
 
         Args:
             shard: A shard of this corpus, or the beginning of one.
             columns: Wanted columns; the key comes as text whether or not its column is among them.
+            raw: What ``raw_rows`` returned, where it was asked.
 
         Returns:
             A table of ``shard.rows`` rows: the columns in the order asked for, null where a source lacks one, then
@@ -117,14 +141,17 @@ class Corpus:
         Raises:
             RunError: The source is gone, or has changed since the shard was planned.
         """
-        if self._format.size_and_stamp(self._files, shard) != (shard.size, shard.stamp):
-            raise RunError(f"{shard.uri} has changed since this run was planned; run the job again")
+        if raw is None:
+            self._check_unchanged(shard)
         stored = {name: self._aliases.get(name, name) for name in columns}
         types = {name: self._file_columns[name] for name in stored.values() if name in self._file_columns}
         key = self.key_column
         stored_key = self._aliases.get(key, key) if key is not None and key in self.columns else None
         try:
-            table, problems = self._format.read(self._files, shard, types, stored_key)
+            if raw is None:
+                table, problems = self._format.read(self._files, shard, types, stored_key)
+            else:
+                table, problems = self._format.parse(raw, shard, types, stored_key)
         except UnreadableError as error:
             raise RunError(f"{shard.uri} {error}") from error
         if len(problems.unreadable) != shard.rows:
@@ -146,6 +173,10 @@ class Corpus:
         keys = table.column(KEYS) if KEYS in table.column_names else pa.nulls(shard.rows, pa.string())
         arrays[KEYS] = keys if key is None else fill_from_partition(keys, partitions.get(key) or None, key, problems)
         return pa.table({**arrays, BAD: pa.array(problems.unreadable, pa.string()), MISFITS: problems.misfit_column()})
+
+    def _check_unchanged(self, shard: Shard) -> None:
+        if self._format.size_and_stamp(self._files, shard) != (shard.size, shard.stamp):
+            raise RunError(f"{shard.uri} has changed since this run was planned; run the job again")
 
     def describe_columns(self, columns: Sequence[str]) -> list[list[str]]:
         """Describes how columns are read; part of the identity of what is computed from them.
@@ -259,86 +290,7 @@ def shard_id(relative: str, size: int, stamp: str, start: int, stop: int) -> str
     return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
 
 
-def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None) -> Corpus:
-    """Opens a corpus: lists its files, counts their rows and unifies the types of their columns.
-
-    Args:
-        job: The job file's corpus section, paths absolute.
-        limits: The job file's limits section; ``http`` must be true for a corpus read over http(s).
-        storage_options: ``endpoint_url`` of an S3-compatible server, if any.
-
-    Raises:
-        JobError: On ``corpus.path``: it does not exist or is not readable, has no or several known formats, a damaged
-            file, or no rows.
-    """
-    if job.path.startswith(("http://", "https://")) and not limits.http:
-        raise JobError(_JOB_KEY, f"{job.path}: set limits.http to true to read over http(s)")
-    files = Files(storage_options)
-    chosen = choose_format(files.list(job.path), job.path)
-    _check_picture_links(chosen, job.path, limits.outside_corpus)
-    indexes = _index_sources(files, chosen.format, chosen.format.find_sources(chosen.listing), job.rows_per_shard)
-    passed_over = dict(sorted((+chosen.listing.passed_over).items()))
-    listing = {"files": {"taken": len(chosen.listing.entries), "passed_over": passed_over}}
-    corpus = Corpus(chosen.listing.root, files, chosen.format, job, indexes, listing)
-    _check_table_names_pictures(corpus, chosen, job.path)
-    if not any(source.rows for source in corpus.sources):
-        raise JobError(_JOB_KEY, f"{job.path} holds no rows")
-    return corpus
-
-
-def _check_picture_links(chosen: ChosenFormat, path: str, outside_corpus: bool) -> None:
-    """Raises where all pictures are links that lead out of the corpus folder, since none could be read."""
-    pictures = [entry for entry in chosen.pictures or chosen.listing.entries if is_picture(entry.relative)]
-    out = chosen.listing.links_outside
-    if pictures and not outside_corpus and all(entry.relative in out for entry in pictures):
-        raise JobError(
-            "limits.outside_corpus",
-            f"all {len(pictures):,} pictures of {path} are links that lead out of it (such as {pictures[0].relative}); "
-            "set it to true to follow them",
-        )
-
-
-def _check_table_names_pictures(corpus: "Corpus", chosen: ChosenFormat, path: str) -> None:
-    """Raises where the first rows of no table name a picture beside it: it is unclear which of the two is the corpus.
-
-    Pictures beside a table of more than ten times as many rows (a logo, a plot) are passed over without an error.
-    """
-    if not chosen.pictures or all(is_metadata_table(source.relative) for source in corpus.sources):
-        return
-    if sum(source.rows for source in corpus.sources) > _ROWS_PER_STRAY_PICTURE * len(chosen.pictures):
-        return
-    names = {entry.relative.rpartition("/")[2] for entry in chosen.pictures}
-    shards = corpus.shards(corpus.rows_per_shard)
-    for source in corpus.sources:
-        shard = next((shard for shard in shards if shard.source == source.relative), None)
-        if shard is not None and _names_a_picture(corpus, shard, names):
-            return
-    table = corpus.sources[0].relative
-    raise JobError(
-        _JOB_KEY,
-        f"{path}: holds {len(chosen.pictures):,} pictures and {len(corpus.sources):,} table(s) ({table}) whose first "
-        f"rows name none of them; to embed the table give its path ({path.rstrip('/')}/{table}), to embed the pictures "
-        "move it out of the folder",
-    )
-
-
-def _names_a_picture(corpus: "Corpus", shard: Shard, names: Container[str]) -> bool:
-    """Whether a text in the first rows of a shard contains one of the picture file names ``names``."""
-    head = replace(shard, stop=min(shard.stop, shard.start + _HEAD_ROWS))
-    table = corpus.read(head, list(corpus.columns))
-    texts = (text for row in table.to_pylist() for value in row.values() for text in _nested_strings(value))
-    return any(part.rpartition("/")[2] in names for text in texts for part in (text, *_SEPARATORS.split(text)))
-
-
-def _nested_strings(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _nested_strings(part)
-
-
-def _index_sources(
+def index_sources(
     files: Files, corpus_format: Format, entries: Sequence[Entry], rows_per_shard: int
 ) -> dict[Entry, SourceIndex]:
     """Indexes the sources in parallel threads; raises ``JobError`` for those that cannot be read."""

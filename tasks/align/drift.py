@@ -79,9 +79,7 @@ def _new_shards(run: Run, fitted: Mapping[str, str]) -> list[str]:
     """Ids of the shards whose rows are not those of a shard that was fitted on; ``fitted``: {id: mark}."""
     unknown = [shard for shard in run.shards if shard.id not in fitted]
     known = set(fitted.values())
-    return [
-        shard.id for shard, mark in zip(unknown, shard_marks(run, (), unknown), strict=True) if mark not in known
-    ]
+    return [shard.id for shard, mark in zip(unknown, shard_marks(run, (), unknown), strict=True) if mark not in known]
 
 
 def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tuple[dict[str, Any], list[str]]:

@@ -131,7 +131,7 @@ def _read(store: Storage, file: IndexedFile, encoding: str) -> tuple[IndexedFile
             about = note_of(opened.metadata)
             if about.pop("encoding", None) != encoding:
                 return None
-            about = {part: value for part, value in about.items() if part in ("after", *COUNTED)}
+            about = {part: value for part, value in about.items() if part in ("after", "raw", *COUNTED)}
             table = opened.read(columns=["digest", "seen"], use_threads=False)
     except (RunError, ValueError, KeyError):
         return None

@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from barycenter.fusion.dataset.schema import array_to_vectors
-from barycenter.fusion.errors import RunError
+from barycenter.fusion.errors import Reason, RunError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.digest_index import DigestIndex, Entries, IndexedFile, matches, sort_entries, to_entries
 from barycenter.tasks.run.row_digests import DIGEST
@@ -23,6 +23,9 @@ _ROUNDS = 8
 _KEPT_BYTES = 512 << 20
 _REMEMBERED = 1 << 19
 """Digests of this run that a worker remembers, in some 100 MiB."""
+
+MISSING = (str(Reason.NULL), str(Reason.EMPTY))
+"""Reasons of rows without a value; others are rejects."""
 
 COLUMNS = ("vector", "ok", "digest", "seen", "count", "rejects")
 """What is read of an embedding file."""
@@ -110,11 +113,14 @@ class KnownRows:
     Args:
         storage: The output.
         encoding: What the vectors depend on beside their input.
+        folder: Of the input's embedding files.
     """
 
-    def __init__(self, storage: Storage, encoding: str) -> None:
+    def __init__(self, storage: Storage, encoding: str, folder: str) -> None:
         self._storage = storage
         self._index = DigestIndex(storage, encoding)
+        mine = [file for file in self._index.files().values() if file.path.rpartition("/")[0] == folder]
+        self._shards = {file.about["raw"]: file for file in mine if file.about.get("raw") is not None}
         self._stores: dict[str, Storage] = {"": storage}
         self._files: OrderedDict[tuple[str, str], KnownFile] = OrderedDict()
         self._bytes = 0
@@ -131,6 +137,24 @@ class KnownRows:
     def any(self) -> bool:
         """Whether anything could be found."""
         return self.indexed or bool(self._mine)
+
+    def shard(self, raw: str, rows: int) -> pa.Table | None:
+        """The embedding file of a shard whose rows were read from the same bytes; None where it cannot be taken over.
+
+        Args:
+            raw: Digest of those bytes.
+            rows: Rows of the shard.
+        """
+        file = self._shards.get(raw)
+        if file is None:
+            return None
+        try:
+            table = self._store(file.root).read_table(file.path)
+            good = set(table.column("reason").unique().to_pylist()) <= {None, *MISSING}
+            whole = "rejects" not in table.column_names or table.column("rejects").null_count == rows
+            return table if table.num_rows == rows and good and whole else None
+        except (RunError, KeyError, ValueError):
+            return None
 
     def find(self, digests: Sequence[bytes | None]) -> Found:
         """Where the vectors of these rows are."""
@@ -188,10 +212,8 @@ class KnownRows:
         if place in self._files:
             self._files.move_to_end(place)
             return self._files[place]
-        if file.root not in self._stores:
-            self._stores[file.root] = Storage(file.root, self._storage.endpoint_url)
         try:
-            with self._stores[file.root].parquet(file.path) as opened:
+            with self._store(file.root).parquet(file.path) as opened:
                 there = set(opened.schema_arrow.names)
                 table = opened.read(columns=[name for name in COLUMNS if name in there], use_threads=False)
             known = KnownFile.of(table, mine=place in self._written)
@@ -200,6 +222,11 @@ class KnownRows:
             return None
         self._keep(place, known)
         return known
+
+    def _store(self, root: str) -> Storage:
+        if root not in self._stores:
+            self._stores[root] = Storage(root, self._storage.endpoint_url)
+        return self._stores[root]
 
     def _keep(self, place: tuple[str, str], file: KnownFile) -> None:
         if place in self._files:

@@ -2,21 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
+import pyarrow as pa
 
 from barycenter.fusion.encoders.multiple_values import PooledResult
 from barycenter.fusion.encoders.pipeline import EmbeddingResult, Pipeline
-from barycenter.fusion.errors import Reason
 from barycenter.tasks.data.embeddings import NOTE
-from barycenter.tasks.embed.known_rows import Found, KnownRows
+from barycenter.tasks.embed.known_rows import MISSING, Found, KnownRows
 from barycenter.tasks.run.input_values import InputValues
-
-MISSING = (str(Reason.NULL), str(Reason.EMPTY))
-"""Reasons of rows without a value; others are rejects."""
 
 COUNTED = ("copied", "duplicate", "encoded", "missing", "rejected")
 """What became of the rows of a shard; each is one of these."""
@@ -26,7 +23,7 @@ _KEPT_BYTES = 256 << 20
 
 
 def note(
-    encoding: str, after: int, counts: Mapping[str, int], rows: str, columns: Mapping[str, str]
+    encoding: str, after: int, counts: Mapping[str, int], rows: str, columns: Mapping[str, str], raw: str | None
 ) -> dict[bytes, bytes]:
     """What an embedding file says of its rows, beside their vectors.
 
@@ -36,10 +33,24 @@ def note(
         counts: What became of the rows.
         rows: Digest of what the rows hold.
         columns: Digests of the corpus's columns that decide labels, sides and groups.
+        raw: Digest of the bytes that the rows were read from, if these alone decide what the file holds.
     """
     about = {"encoding": encoding, "after": after, **{name: counts[name] for name in COUNTED}}
-    about |= {"rows": rows, "columns": columns}
+    about |= {"rows": rows, "columns": columns, "raw": raw}
     return {NOTE: json.dumps(about).encode()}
+
+
+def note_of_copy(table: pa.Table, after: int) -> tuple[dict[bytes, bytes], Counter[str]]:
+    """The note of an embedding file that was taken over whole, and what became of its rows.
+
+    Args:
+        table: The file, with its own note.
+        after: Number of the version that was the newest when the run began.
+    """
+    counts: Counter[str] = Counter(dict.fromkeys(COUNTED, 0))
+    for reason in table.column("reason").to_pylist():
+        counts["copied" if reason is None else "missing" if reason in MISSING else "rejected"] += 1
+    return {NOTE: json.dumps(json.loads(table.schema.metadata[NOTE]) | {"after": after} | counts).encode()}, counts
 
 
 @dataclass(slots=True)
@@ -60,26 +71,32 @@ class ShardRows:
 
 
 def embed_rows(
-    inputs: InputValues, known: KnownRows, pipeline: Pipeline, *, batch: int, readers: Executor, recheck: bool = False
+    inputs: InputValues,
+    known: KnownRows,
+    pipeline: Callable[[], Pipeline],
+    *,
+    batch: int,
+    readers: Executor,
+    recheck: bool = False,
 ) -> ShardRows:
     """Embeds rows, but for those that are known.
 
     Args:
         inputs: The rows.
         known: What this worker may take over.
-        pipeline: With the encoder.
+        pipeline: Gives the encoder, where it is needed.
         batch: Tokens (text) or rows (others) a batch may hold.
         readers: Read pictures, to know them.
         recheck: Whether a picture counts as unchanged only once it was read.
     """
     if inputs.vectors is not None:  # nothing is saved; the rows are counted as others are
-        result = inputs.embed(pipeline, batch=batch)
+        result = inputs.embed(pipeline(), batch=batch)
         of_vectors = inputs.digests()
         return ShardRows(result, of_vectors, _counts(result, known.find(of_vectors), of_vectors), 0)
     found = _find(inputs, known, readers, recheck)
     rows = [row for row in range(inputs.rows) if row not in found.places]
     rest = inputs.take(rows) if found.places else inputs
-    encoded = rest.embed(pipeline, batch=batch)
+    encoded = rest.embed(pipeline(), batch=batch) if rows else _nothing_encoded(found)
     digests = dict(zip(rows, rest.digests(), strict=True)) | {row: found.digest(row) for row in found.places}
     result = _together(encoded, rows, found, inputs.rows) if found.places else encoded
     in_order = [digests[row] for row in range(inputs.rows)]
@@ -99,6 +116,13 @@ def _find(inputs: InputValues, known: KnownRows, readers: Executor, recheck: boo
     found.extend(known.find([None if row in found.places else digest for row, digest in enumerate(digests)]))
     inputs.pictures.drop(inputs.positions(list(found.places)))
     return found
+
+
+def _nothing_encoded(found: Found) -> PooledResult:
+    """What came of no rows: the encoder need not even be loaded."""
+    empty = EmbeddingResult.empty(0, found.files[0].vectors.shape[1] if found.files else 0)
+    of_all = {each.name: getattr(empty, each.name) for each in fields(empty)}
+    return PooledResult(**of_all, counts=np.zeros(0, np.int32), bad=[], encoded=0)
 
 
 def _together(encoded: PooledResult, rows: Sequence[int], found: Found, n: int) -> PooledResult:

@@ -69,7 +69,8 @@ def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     stage = _Stage(run, name, cluster, workers, mended)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
         progress.report_workers(stage.workers, cluster.gpus)
-        stage.work(shards, progress)
+        # What is new stands at the end more often than not: its worker loads the model while others take over the rest.
+        stage.work(shards[::-1] if index.rows else shards, progress)
         progress.note(stage.limited_by())
         if taken := stage.rows["copied"] + stage.rows["duplicate"]:
             progress.note(f"{taken:,} rows were known by content and taken over, {stage.rows['encoded']:,} encoded")

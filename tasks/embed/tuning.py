@@ -23,11 +23,17 @@ class Tuning:
         self._make, self._machine, self._bound = make, machine, bound
         self._lock = Lock()
         self.execution = executions.get(machine)
-        self.pipeline = self._made(self.execution)
+        self._pipeline: Pipeline | None = None
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The encoder with its threads, loaded when it is first asked for."""
+        if self._pipeline is None:
+            self._pipeline = self._made(self.execution)
+        return self._pipeline
 
     def settle(
         self,
-        pipeline: Pipeline,
         executions: Mapping[str, Execution],
         asked: Execution,
         sample: Callable[[], Sequence[object]],
@@ -36,7 +42,6 @@ class Tuning:
         """Sets the pipeline up, unless it is: as it was found on another worker of this kind, else by a trial.
 
         Args:
-            pipeline: The worker's.
             executions: What was found until now, by kind of machine.
             asked: What is given by the job.
             sample: Reads some values.
@@ -48,7 +53,6 @@ class Tuning:
         with self._lock:
             if self.execution is not None:
                 return self.execution, 0
-            self.pipeline = pipeline
             if found := executions.get(self._machine):
                 self._follow(found)
                 return found, 0
@@ -56,18 +60,18 @@ class Tuning:
                 self.execution = asked
                 return asked, 0
             fastest = find_fastest(
-                self._make, pipeline, sample(), rows=rows, batch=asked.batch, bound=self._bound
+                self._make, self.pipeline, sample(), rows=rows, batch=asked.batch, bound=self._bound
             )  # fmt: skip
-            self.pipeline = fastest.pipeline
+            self._pipeline = fastest.pipeline
             self.execution = replace(
                 asked, batch=fastest.batch, onednn=fastest.onednn, model_threads=fastest.model_threads
             )
             return self.execution, fastest.rows
 
     def _follow(self, found: Execution) -> None:
-        if found.onednn is False or found.model_threads is not None:
-            self.pipeline.__exit__()
-            self.pipeline = self._made(found)
+        if self._pipeline is not None and (found.onednn is False or found.model_threads is not None):
+            self._pipeline.__exit__()
+            self._pipeline = None
         self.execution = found
 
     def _made(self, execution: Execution | None) -> Pipeline:

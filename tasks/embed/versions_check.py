@@ -88,6 +88,11 @@ class VersionsCheck:
         self._applies = bool(libraries_of(spec))
         self.here = versions_here(spec, device)
 
+    @property
+    def are_accepted(self) -> bool:
+        """Whether what this worker runs under gives the vectors that are there, as far as the driver knows."""
+        return not self._applies or self.here in self._known.accepted
+
     def verify(self, pipeline: Pipeline) -> int:
         """Encodes the sample again, if this worker runs under anything that was not accepted.
 
@@ -97,9 +102,9 @@ class VersionsCheck:
         Raises:
             JobError: The vectors differ, or there is nothing to compare with.
         """
-        accepted = self._known.accepted
-        if not self._applies or self.here in accepted:
+        if self.are_accepted:
             return 0
+        accepted = self._known.accepted
         sample = read_sample(self._storage, self._known.encoder_id)
         if sample is None:
             if self._known.has_files and accepted:

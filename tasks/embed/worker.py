@@ -5,21 +5,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import pyarrow as pa
 
 from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.pipeline import Pipeline
-from barycenter.fusion.errors import BadInputError, Reason
+from barycenter.fusion.errors import BadInputError, JobError, Reason, RunError
 from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
 from barycenter.infra.corpus.pictures.http import check_network
+from barycenter.infra.dispatch.executor import Failure
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import EMBEDDING_PARQUET, embedding_path
 from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.known_rows import KnownRows
-from barycenter.tasks.embed.shard_rows import embed_rows, note
+from barycenter.tasks.embed.shard_rows import embed_rows, note, note_of_copy
 from barycenter.tasks.embed.tuning import Tuning
 from barycenter.tasks.embed.versions_check import KnownVersions, VersionsCheck, bound_of, evenly, metadata_of
 from barycenter.tasks.run.input_values import Columns, InputValues
@@ -103,11 +105,34 @@ class EmbedWorker:
         self.versions = VersionsCheck(setting.versions, setting.spec, setting.device, setting.storage)
         self._machine = self.versions.here["machine"]
         self._tuning = Tuning(self._load, setting.executions, self._machine, bound_of(setting.spec))
-        self.pipeline = self._tuning.pipeline
-        self.known = KnownRows(setting.storage, setting.encoding)
+        folder = embedding_path(setting.name, setting.embedding_id, "").rpartition("/")[0]
+        self.known = KnownRows(setting.storage, setting.encoding, folder)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._fits: int | None = None
-        self._checked = self.versions.verify(self.pipeline)
+        self._loading = Lock()
+        self._checked: int | None = None
+        if not (self.known.indexed and self.versions.are_accepted):
+            self.pipeline  # noqa: B018 - a first run needs it at once, and so does the comparison with the kept sample
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The encoder, loaded when the first row needs it.
+
+        Raises:
+            JobError: It cannot be loaded, or gives other vectors than before.
+        """
+        with self._loading:
+            if self._checked is None:
+                self._checked = self.versions.verify(self._loaded())
+        return self._tuning.pipeline
+
+    def _loaded(self) -> Pipeline:
+        try:
+            return self._tuning.pipeline
+        except (JobError, RunError):
+            raise
+        except Exception as error:
+            raise JobError(f"inputs.{self.setting.name}.encoder", Failure.of(error).line) from error
 
     def run(self, payload: ShardJob | Calibration) -> dict[str, Any]:
         """Embeds one shard and commits its file, or finds the batch.
@@ -121,8 +146,9 @@ class EmbedWorker:
         else:
             payload, tried = self._settled(payload)
             found = self._embedded(payload) | tried
-        checked, self._checked = self._checked, 0
-        trial = found.get("trial", 0) + checked
+        trial = found.get("trial", 0)
+        if self._checked:
+            trial, self._checked = trial + self._checked, 0
         return found | {"machine": self._machine, "versions": self.versions.here, "trial": trial}
 
     def try_rows(self, payload: ShardJob, rows: Sequence[int]) -> None:
@@ -134,12 +160,23 @@ class EmbedWorker:
     def _embedded(self, job: ShardJob) -> dict[str, Any]:
         setting, clock = self.setting, current_clock()
         began = clock.monotonic()
-        table = setting.corpus.read(job.shard, list(dict.fromkeys([*self._columns(), *setting.noted])))
+        columns = list(dict.fromkeys([*self._columns(), *setting.noted]))
+        content = setting.corpus.raw_rows(job.shard)
+        raw = None
+        if content is not None and setting.columns.pictures is None:
+            raw = setting.corpus.rows_digest(job.shard, columns, content)
+        if raw is not None and not (job.replace or job.skip):
+            known = self.known.shard(raw, job.shard.rows)
+            if known is not None:
+                return self._taken_over(job, known, began)
+        table = setting.corpus.read(job.shard, columns, content)
         refused = {
             row: BadInputError(Reason.UNREADABLE_ROW, problem)
             for row, problem in enumerate(table.column(BAD).to_pylist())
             if problem is not None
         }
+        if refused:
+            raw = None  # rows that cannot be read are named by the place at which they stand
         for row, problems in misfits_by_row(table).items():
             misfit = next(((name, problems[name]) for name in self._columns() if name in problems), None)
             if misfit is not None and misfit[0] != setting.corpus.key:
@@ -151,7 +188,7 @@ class EmbedWorker:
         rows = embed_rows(
             inputs,
             self.known,
-            self.pipeline,
+            lambda: self.pipeline,
             batch=min(job.batch, self._fits or job.batch),
             readers=self._readers,
             recheck=setting.recheck,
@@ -163,9 +200,9 @@ class EmbedWorker:
             self._fits = min(result.batch_size, self._fits or result.batch_size)
         embedded = clock.monotonic()
         made = inputs.table(setting.corpus.keys(job.shard, table), result, rows.digests)
-        columns = {name: values_digest(table.column(name)) for name in setting.noted}
-        about = note(setting.encoding, setting.after, rows.counts, table_digest(made, result.vectors), columns)
-        self._commit(job, made, about)
+        noted = {name: values_digest(table.column(name)) for name in setting.noted}
+        holds = table_digest(made, result.vectors)
+        self._commit(job, made, note(setting.encoding, setting.after, rows.counts, holds, noted, raw))
         seconds.update(result.seconds)
         return {
             "rows": job.shard.rows,
@@ -175,6 +212,17 @@ class EmbedWorker:
             "seconds": dict(seconds) | {"write": clock.monotonic() - embedded},
             "batch": result.batch_size,
         }
+
+    def _taken_over(self, job: ShardJob, known: pa.Table, began: float) -> dict[str, Any]:
+        """Commits what is known of a shard that is read from the same bytes as another was."""
+        clock = current_clock()
+        read = clock.monotonic()
+        about, counts = note_of_copy(known, self.setting.after)
+        self._commit(job, known, about)
+        bad = Counter(reason for reason in known.column("reason").to_pylist() if reason is not None)
+        seconds = {"read": read - began, "write": clock.monotonic() - read}
+        of_model = {"encoded": 0, "batch": 0}
+        return {"rows": job.shard.rows, "counts": dict(counts), "bad": bad, "seconds": seconds} | of_model
 
     def _commit(self, job: ShardJob, table: pa.Table, about: Mapping[bytes, bytes]) -> None:
         """Writes the embedding file; one that is to be made again, and would hold the same, is let be."""
@@ -191,18 +239,16 @@ class EmbedWorker:
         """The shard as this kind of machine runs it; where nobody knew how, what was found."""
         if not job.executions:
             return job, {}
+        if self._tuning.execution is None and self._machine not in job.executions:
+            self.pipeline  # noqa: B018 - compared with the kept sample before it is tried
         sample, rows_to_come = partial(self._values, job.shard, job.skip), max(self.setting.rows, job.shard.rows)
-        execution, rows = self._tuning.settle(
-            self.pipeline, job.executions, self.setting.asked, sample, rows_to_come
-        )  # fmt: skip
-        self.pipeline = self._tuning.pipeline
+        execution, rows = self._tuning.settle(job.executions, self.setting.asked, sample, rows_to_come)
         found = {} if self._machine in job.executions else {"execution": execution}
         return replace(job, batch=execution.batch or job.batch), found | {"trial": rows}
 
     def _calibrated(self, job: Calibration) -> dict[str, Any]:
         values = self._values(job.sample) if job.sample is not None else []
-        execution, rows = self._tuning.settle(self.pipeline, {}, self.setting.asked, lambda: values, job.rows)
-        self.pipeline = self._tuning.pipeline
+        execution, rows = self._tuning.settle({}, self.setting.asked, lambda: values, job.rows)
         kept, encoded = self.versions.keep(self.pipeline, self._candidates(values, job.more)) if values else (False, 0)
         return {"execution": execution, "kept": kept, "trial": rows + encoded}
 

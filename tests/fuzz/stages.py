@@ -12,7 +12,7 @@ import numpy as np
 from barycenter.fusion.alignment import Alignment, Identity
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import builtin
-from barycenter.infra.corpus import corpus as opening
+from barycenter.infra.corpus import opening
 from barycenter.infra.corpus.formats import lines
 from barycenter.infra.job.models import Job
 from barycenter.tasks.data.alignment_files import FittedAlignment
@@ -73,7 +73,7 @@ def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
         job: The job.
         sample: Rows that the types of JSON Lines are taken from.
     """
-    with mock.patch.object(opening, "_index_sources", _sampled(sample)):
+    with mock.patch.object(opening, "index_sources", _sampled(sample)):
         run = prepare(job)
     execution = Execution(batch=64, threads=1, dtype="float32", device="cpu")
     for name in run.inputs:
@@ -94,7 +94,7 @@ def run_stages(job: Job, sample: int) -> tuple[Run, Manifest]:
 
 def _sampled(sample: int) -> Any:
     """Indexes files as the corpus does, with the types of fewer of their first rows and of none of the later."""
-    real = opening._index_sources
+    real = opening.index_sources
 
     def index_sources(files: Any, form: Any, entries: Any, rows_per_shard: int) -> Any:
         index = type(form).index_source

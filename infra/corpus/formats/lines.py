@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import threading
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -48,10 +49,18 @@ class JsonLines(Format):
             raise UnreadableError(f"row 1 is not a JSON object ({parsed[0][1]}); a .jsonl file holds one on each line")
         return SourceIndex(index.rows, infer_column_types(good + later), index.shard_offsets())
 
+    def raw_rows(self, files: Files, shard: Shard) -> bytes | None:
+        """Returns the shard's lines; None of a compressed file, which is read but once."""
+        return None if _compression_of(shard.uri) else _shard_bytes(files, shard)
+
+    def parse(self, raw: bytes, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
+        """Parses lines."""
+        lines = cut_bytes(raw, split_lines)[: shard.rows]
+        return records_to_table([_parse_json(line) for line in lines], columns, key)
+
     def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's bytes and parses its lines."""
-        lines = cut_bytes(_shard_bytes(files, shard), split_lines)[: shard.rows]
-        return records_to_table([_parse_json(line) for line in lines], columns, key)
+        return self.parse(_shard_bytes(files, shard), shard, columns, key)
 
 
 class Delimited(Format):
@@ -72,12 +81,22 @@ class Delimited(Format):
             return SourceIndex(0, {}, index.shard_offsets())
         return SourceIndex(index.rows, dict.fromkeys(self._header(index.first[0]), pa.string()), index.shard_offsets())
 
+    def raw_rows(self, files: Files, shard: Shard) -> bytes | None:
+        """Returns the header and the shard's rows; None of a compressed file, which is read but once."""
+        return None if _compression_of(shard.uri) else self._with_header(files, shard)
+
+    def parse(self, raw: bytes, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
+        """Parses rows below their header."""
+        first, *rows = cut_bytes(raw, csv_splitter(self.delimiter))[: shard.rows + 1]
+        header = self._header(first)
+        return records_to_table([self._parse_row(record, header) for record in rows], columns, key)
+
     def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's bytes and parses its rows."""
-        split = csv_splitter(self.delimiter)
-        header = self._header(_header_record(files, shard.uri, shard.stamp, self.delimiter))
-        rows = cut_bytes(_shard_bytes(files, shard), split)[: shard.rows]
-        return records_to_table([self._parse_row(record, header) for record in rows], columns, key)
+        return self.parse(self._with_header(files, shard), shard, columns, key)
+
+    def _with_header(self, files: Files, shard: Shard) -> bytes:
+        return _header_record(files, shard.uri, shard.stamp, self.delimiter) + b"\n" + _shard_bytes(files, shard)
 
     def _header(self, record: bytes) -> list[str]:
         """Returns the column names in a header row; raises ``UnreadableError`` where it is wrong."""
@@ -187,9 +206,15 @@ def _object_of_unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
+_DECODER = json.JSONDecoder(object_pairs_hook=_object_of_unique_names)
+_DECODER_OF_LARGE_NUMBERS = json.JSONDecoder(parse_float=_parse_float, object_pairs_hook=_object_of_unique_names)
+_MAY_BE_LARGE = re.compile(rb"[eE]\+?\d\d|\d{300}")
+
+
 def _parse_json(line: bytes) -> ParsedRecord:
+    decoder = _DECODER_OF_LARGE_NUMBERS if _MAY_BE_LARGE.search(line) else _DECODER
     try:
-        row = json.loads(line.decode(), parse_float=_parse_float, object_pairs_hook=_object_of_unique_names)
+        row = decoder.decode(line.decode())
     except UnicodeDecodeError as error:
         return {}, f"not UTF-8 text (byte {error.start})"
     except (ValueError, RecursionError) as error:

@@ -28,6 +28,8 @@ def read(corpus: Corpus, columns: Iterable[str], rows: int = 4096) -> dict[str, 
     for shard in corpus.shards(rows):
         table = worker.read(shard, columns)
         assert table.num_rows == shard.rows
+        raw = worker.raw_rows(shard)
+        assert raw is None or worker.read(shard, columns, raw).equals(table)
         values[""] += worker.keys(shard, table)
         for name in [*columns, "__bad__", "__misfits__"]:
             values[name] += table.column(name).to_pylist()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from barycenter.fusion.encoders import load
+from barycenter.fusion.errors import JobError
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.digest_index import FOLDER
@@ -212,6 +213,77 @@ def test_only_new_contents_reach_the_model_and_vectors_are_those_of_a_fresh_run(
     assert {name: vectors for name, (vectors, _) in again.items()} == {name: v for name, (v, _) in fresh.items()}
     for name, (_, reuse) in again.items():
         assert reuse["read"] == len(corpus.rows) == sum(reuse[part] for part in PARTS), name
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """First rows of the shards that were not taken over whole, by kind."""
+    starts = {"text": [], "image": []}
+    real = worker.embed_rows
+
+    def recorded(inputs, *given, **named):
+        starts[inputs.columns.kind].append(inputs.rows)
+        return real(inputs, *given, **named)
+
+    monkeypatch.setattr(worker, "embed_rows", recorded)
+    return starts
+
+
+def test_texts_of_a_shard_that_is_read_from_the_same_bytes_are_taken_over_whole(corpus, sent, parsed):
+    touch(corpus)
+    _, reuse = corpus.embed()["text"]
+    assert (parsed["text"], reuse["copied"]) == ([], 50)
+    parsed["image"].clear()
+    append(corpus)
+    corpus.write()
+    _, reuse = corpus.embed()["text"]
+    assert parsed["text"] == [3]
+    assert (reuse["copied"], reuse["encoded"], sent["text"]) == (50, 1, 1)
+    assert len(parsed["image"]) == 7, "pictures may have changed where they are"
+
+
+def test_rows_that_cannot_be_read_are_named_by_where_they_stand_now(tmp_path):
+    corpus = Corpus(tmp_path, rows=16)
+    corpus.write()
+    path = corpus.folder / "rows0.jsonl"
+    path.write_text(path.read_text().replace('{"id": "k3"', '{"id": "k3'))
+    assert "rows0.jsonl#3" in corpus.embed()["text"][0]
+    path.rename(path.with_name("rows9.jsonl"))
+    assert "rows9.jsonl#3" in corpus.embed()["text"][0]
+
+
+@pytest.mark.parametrize("flag", ["retry_bad", "recheck"])
+def test_a_shard_with_a_bad_row_is_not_taken_over_whole(tmp_path, sent, parsed, flag):
+    corpus = Corpus(tmp_path, rows=16)
+    for row in corpus.rows:
+        del row["image"]
+    corpus.rows[3]["text"] = {"not": "text"}
+    corpus.rows[12]["text"] = ""
+    corpus.write()
+    path = corpus.folder / "rows0.jsonl"
+    path.write_text(path.read_text().replace('{"id": "k3"', '{"id": "k3'))
+    first = corpus.embed()["text"]
+    parsed["text"].clear()
+    os.utime(path, ns=(1, 1))
+    again = corpus.embed(**{flag: True})["text"]
+    assert again[0] == first[0]
+    assert parsed["text"] == [8], "an empty text is none that could be read another time"
+    assert (again[1]["copied"], again[1]["missing"], again[1]["rejected"]) == (14, 1, 1)
+
+
+def test_where_nothing_is_new_no_model_is_loaded(corpus, monkeypatch):
+    def refuse(spec, device):
+        raise ValueError("damaged weights")
+
+    monkeypatch.setattr(worker, "load", refuse)
+    touch(corpus)
+    reorder(corpus)
+    corpus.write()
+    assert corpus.embed()["text"][1]["copied"] == 50
+    append(corpus)
+    corpus.write()
+    with pytest.raises(JobError, match="ValueError: damaged weights"):
+        corpus.embed()
 
 
 def test_a_picture_that_was_edited_in_place_is_found_by_recheck(corpus, tmp_path, sent):

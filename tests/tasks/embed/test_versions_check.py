@@ -222,7 +222,7 @@ def worker_of(run, name="text"):
 
 
 def test_a_worker_on_another_kind_of_machine_checks_by_itself(embedded, monkeypatch, moved):
-    assert worker_of(embedded)._checked == 0
+    assert not worker_of(embedded)._checked
     monkeypatch.setattr(versions_check, "machine_kind", lambda device: "another processor")
     assert worker_of(embedded)._checked == 64
     moved(1e-3)

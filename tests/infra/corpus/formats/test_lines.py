@@ -231,3 +231,67 @@ def test_another_mark_between_fields_is_named(tmp_path: Path, ending: str, mark:
 def test_utf_16_without_a_byte_order_mark_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_bytes("id,text\n1,one\n".encode("utf-16-le"))
     assert "UTF-16" in refusal(tmp_path / "rows.csv")
+
+
+def digests(path: Path, columns: list[str], key: str | None = "id") -> list[str | None]:
+    """Of the shards of four rows, by a corpus of its own."""
+    corpus = opened(path, key, 4)
+    found = []
+    for shard in corpus.shards(4):
+        raw = corpus.raw_rows(shard)
+        assert raw is not None
+        found.append(corpus.rows_digest(shard, columns, raw))
+    return found
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+def test_a_shard_of_the_same_bytes_has_the_same_digest_wherever_it_stands(tmp_path: Path, ending: str) -> None:
+    lines = [f"{n},text {n}\n" if ending == "csv" else jsonl([{"id": n, "text": f"text {n}"}]) for n in range(10)]
+    top = ["id,text\n"] if ending == "csv" else []
+    path, moved = tmp_path / f"a.{ending}", tmp_path / "other" / f"b.{ending}"
+    moved.parent.mkdir()
+    path.write_text("".join(top + lines[:8]))
+    moved.write_text("".join(top + lines))
+    before, after = digests(path, ["text"]), digests(moved, ["text"])
+    assert after[:2] == before
+    assert len(set(after)) == 3
+    moved.write_text("".join(top + lines).replace("text 6", "text Y"))
+    assert [new == old for new, old in zip(digests(moved, ["text"]), after, strict=True)] == [True, False, True]
+
+
+def test_a_digest_of_a_shard_is_of_all_that_decides_its_rows(tmp_path: Path) -> None:
+    rows = [{"id": n, "text": n, "other": str(n)} for n in range(4)]
+    path = tmp_path / "year=1" / "a.jsonl"
+    path.parent.mkdir()
+    path.write_text(jsonl(rows))
+    csv = tmp_path / "a.csv"
+    csv.write_text("id,text\n1,2\n")
+    turned = tmp_path / "b.csv"
+    turned.write_text("text,id\n1,2\n")
+    parts = [digests(path, ["text"]), digests(path, ["other"]), digests(path, ["text"], "other")]
+    parts += [digests(csv, ["text"]), digests(turned, ["text"])]
+    later = tmp_path / "year=2" / "a.jsonl"
+    later.parent.mkdir()
+    path.rename(later)
+    parts.append(digests(later, ["text", "year"]))
+    later.write_text(jsonl([*rows, {"id": 9, "text": "no number"}]))
+    parts.append(digests(later, ["text"])[:1])
+    assert len({part[0] for part in parts}) == len(parts) == 7
+    assert digests(later, ["text"], None) == [None, None], "a row without a key is named by its file and number"
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".zst"])
+def test_a_compressed_file_is_not_read_twice(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.jsonl{suffix}"
+    data = jsonl([{"id": 1}]).encode()
+    path.write_bytes(gzip.compress(data) if suffix == ".gz" else pa.compress(data, "zstd", asbytes=True))
+    corpus = opened(path, "id")
+    assert corpus.raw_rows(corpus.shards(4)[0]) is None
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1E+400", "9" * 310 + ".0", "1e308", "0.1e-400", "12e5"])
+def test_a_number_is_read_whatever_its_size(tmp_path: Path, number: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"id": 1, "x": {number}}}\n')
+    (value,) = read(opened(path, "id"), ["x"])["x"]
+    assert value == (number if abs(float(number)) == float("inf") else float(number))

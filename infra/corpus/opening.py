@@ -1,0 +1,98 @@
+"""Opens a corpus: lists its files, chooses their format, indexes them."""
+
+import re
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from barycenter.fusion.errors import JobError
+from barycenter.infra.corpus.base import Shard
+from barycenter.infra.corpus.corpus import Corpus, index_sources
+from barycenter.infra.corpus.files import Files
+from barycenter.infra.corpus.formats.detection import ChosenFormat, choose_format, is_metadata_table
+from barycenter.infra.corpus.formats.folder import is_picture
+from barycenter.infra.job.models import CorpusJob, LimitsJob
+
+_JOB_KEY = "corpus.path"
+_HEAD_ROWS = 20
+_ROWS_PER_STRAY_PICTURE = 10
+_SEPARATORS = re.compile(r"[\s\"',;|\\]+")
+
+
+def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None) -> Corpus:
+    """Opens a corpus: lists its files, counts their rows and unifies the types of their columns.
+
+    Args:
+        job: The job file's corpus section, paths absolute.
+        limits: The job file's limits section; ``http`` must be true for a corpus read over http(s).
+        storage_options: ``endpoint_url`` of an S3-compatible server, if any.
+
+    Raises:
+        JobError: On ``corpus.path``: it does not exist or is not readable, has no or several known formats, a damaged
+            file, or no rows.
+    """
+    if job.path.startswith(("http://", "https://")) and not limits.http:
+        raise JobError(_JOB_KEY, f"{job.path}: set limits.http to true to read over http(s)")
+    files = Files(storage_options)
+    chosen = choose_format(files.list(job.path), job.path)
+    _check_picture_links(chosen, job.path, limits.outside_corpus)
+    indexes = index_sources(files, chosen.format, chosen.format.find_sources(chosen.listing), job.rows_per_shard)
+    passed_over = dict(sorted((+chosen.listing.passed_over).items()))
+    listing = {"files": {"taken": len(chosen.listing.entries), "passed_over": passed_over}}
+    corpus = Corpus(chosen.listing.root, files, chosen.format, job, indexes, listing)
+    _check_table_names_pictures(corpus, chosen, job.path)
+    if not any(source.rows for source in corpus.sources):
+        raise JobError(_JOB_KEY, f"{job.path} holds no rows")
+    return corpus
+
+
+def _check_picture_links(chosen: ChosenFormat, path: str, outside_corpus: bool) -> None:
+    """Raises where all pictures are links that lead out of the corpus folder, since none could be read."""
+    pictures = [entry for entry in chosen.pictures or chosen.listing.entries if is_picture(entry.relative)]
+    out = chosen.listing.links_outside
+    if pictures and not outside_corpus and all(entry.relative in out for entry in pictures):
+        raise JobError(
+            "limits.outside_corpus",
+            f"all {len(pictures):,} pictures of {path} are links that lead out of it (such as {pictures[0].relative}); "
+            "set it to true to follow them",
+        )
+
+
+def _check_table_names_pictures(corpus: Corpus, chosen: ChosenFormat, path: str) -> None:
+    """Raises where the first rows of no table name a picture beside it: it is unclear which of the two is the corpus.
+
+    Pictures beside a table of more than ten times as many rows (a logo, a plot) are passed over without an error.
+    """
+    if not chosen.pictures or all(is_metadata_table(source.relative) for source in corpus.sources):
+        return
+    if sum(source.rows for source in corpus.sources) > _ROWS_PER_STRAY_PICTURE * len(chosen.pictures):
+        return
+    names = {entry.relative.rpartition("/")[2] for entry in chosen.pictures}
+    shards = corpus.shards(corpus.rows_per_shard)
+    for source in corpus.sources:
+        shard = next((shard for shard in shards if shard.source == source.relative), None)
+        if shard is not None and _names_a_picture(corpus, shard, names):
+            return
+    table = corpus.sources[0].relative
+    raise JobError(
+        _JOB_KEY,
+        f"{path}: holds {len(chosen.pictures):,} pictures and {len(corpus.sources):,} table(s) ({table}) whose first "
+        f"rows name none of them; to embed the table give its path ({path.rstrip('/')}/{table}), to embed the pictures "
+        "move it out of the folder",
+    )
+
+
+def _names_a_picture(corpus: Corpus, shard: Shard, names: Container[str]) -> bool:
+    """Whether a text in the first rows of a shard contains one of the picture file names ``names``."""
+    head = replace(shard, stop=min(shard.stop, shard.start + _HEAD_ROWS))
+    table = corpus.read(head, list(corpus.columns))
+    texts = (text for row in table.to_pylist() for value in row.values() for text in _nested_strings(value))
+    return any(part.rpartition("/")[2] in names for text in texts for part in (text, *_SEPARATORS.split(text)))
+
+
+def _nested_strings(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _nested_strings(part)
