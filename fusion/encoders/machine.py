@@ -24,6 +24,11 @@ def machine_kind(device: str) -> str:
     return _gpu() if device.startswith("cuda") else describe_processor(_text(_CPUINFO))
 
 
+def has_wide_vectors() -> bool:
+    """Whether the processor computes on vectors of 512 bits; on one without, oneDNN's layers are usually the slower."""
+    return "avx512f" in machine_kind("cpu")
+
+
 def describe_processor(cpuinfo: str) -> str:
     r"""The processor that /proc/cpuinfo names; without one, what Python knows of the machine.
 

@@ -5,7 +5,7 @@ products of an encoder's layers, and does not write the hidden layer twice to ap
 """
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
 import numpy as np
@@ -61,12 +61,8 @@ def use_onednn_linear(model: nn.Module, trial: Callable[[], NDArray[np.floating]
     Returns:
         Whether they were replaced.
     """
-    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
-    linear = [(parent, name, child) for parent, name, child in children if type(child) is nn.Linear]
-    weights = [child.weight for _, _, child in linear]
-    plain = all(weight.device.type == "cpu" and weight.dtype == torch.float32 for weight in weights)
-    supported = onednn_linear_operators() is not None and platform.machine() in ("x86_64", "AMD64")
-    if not (linear and plain and supported):
+    linear = _linear_layers(model)
+    if not _are_replaceable([child for _, _, child in linear]):
         return False
     before = trial()
     replaced: list[tuple[nn.Module, str, nn.Module]] = []
@@ -89,8 +85,31 @@ def use_onednn_linear(model: nn.Module, trial: Callable[[], NDArray[np.floating]
 
 def has_onednn_layers(encoder: object) -> bool:
     """Whether the model of an encoder has layers that run through oneDNN."""
+    model = _model_of(encoder)
+    return model is not None and any(isinstance(module, OneDNNLinear) for module in model.modules())
+
+
+def has_replaceable_layers(encoder: object) -> bool:
+    """Whether the model of an encoder has layers that could run through oneDNN and do not."""
+    model = _model_of(encoder)
+    return model is not None and _are_replaceable([child for _, _, child in _linear_layers(model)])
+
+
+def _model_of(encoder: object) -> nn.Module | None:
     model = getattr(getattr(encoder, "_encoder", encoder), "model", None)
-    return isinstance(model, nn.Module) and any(isinstance(module, OneDNNLinear) for module in model.modules())
+    return model if isinstance(model, nn.Module) else None
+
+
+def _linear_layers(model: nn.Module) -> list[tuple[nn.Module, str, nn.Linear]]:
+    """(parent, name in it, layer) of each."""
+    children = [(parent, name, child) for parent in model.modules() for name, child in parent.named_children()]
+    return [(parent, name, child) for parent, name, child in children if type(child) is nn.Linear]
+
+
+def _are_replaceable(layers: Sequence[nn.Linear]) -> bool:
+    plain = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
+    supported = onednn_linear_operators() is not None and platform.machine() in ("x86_64", "AMD64")
+    return bool(layers) and plain and supported
 
 
 def _is_gelu(module: object) -> bool:

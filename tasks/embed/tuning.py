@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 
+from barycenter.fusion.encoders.machine import has_wide_vectors
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.encoders.trial import MakePipeline, find_fastest
 from barycenter.tasks.embed.execution import Execution
@@ -69,12 +70,13 @@ class Tuning:
             return self.execution, fastest.rows
 
     def _follow(self, found: Execution) -> None:
-        if self._pipeline is not None and (found.onednn is False or found.model_threads is not None):
+        as_usual = replace(found, onednn=has_wide_vectors(), model_threads=None)
+        if self._pipeline is not None and found != as_usual:
             self._pipeline.__exit__()
             self._pipeline = None
         self.execution = found
 
     def _made(self, execution: Execution | None) -> Pipeline:
         if execution is None:
-            return self._make(onednn=True, model_threads=None)
+            return self._make(onednn=has_wide_vectors(), model_threads=None)
         return self._make(onednn=execution.onednn is not False, model_threads=execution.model_threads)

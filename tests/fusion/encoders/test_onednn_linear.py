@@ -16,7 +16,12 @@ from transformers import (
 
 from barycenter.fusion import torch_compat
 from barycenter.fusion.encoders import EncoderSpec, describe, load
-from barycenter.fusion.encoders.onednn_linear import OneDNNLinear, has_onednn_layers, use_onednn_linear
+from barycenter.fusion.encoders.onednn_linear import (
+    OneDNNLinear,
+    has_onednn_layers,
+    has_replaceable_layers,
+    use_onednn_linear,
+)
 
 IDS = torch.randint(5, 100, (3, 11), generator=torch.Generator().manual_seed(0))
 SIZES = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "intermediate_size": 128}
@@ -130,6 +135,9 @@ def test_the_layers_can_be_left_out_and_that_is_no_other_encoder(tiny_bert, long
     assert describe(spec) == describe(without)
     first, second = load(spec), load(without)
     assert (has_onednn_layers(first), has_onednn_layers(second)) == (True, False)
+    assert (has_replaceable_layers(first), has_replaceable_layers(second)) == (False, True)
     texts = [first.prepare(text) for text in ("a cat", "a dog on a mat")]
     np.testing.assert_allclose(first.encode(texts), second.encode(texts), atol=1e-5)
-    assert not has_onednn_layers(load(EncoderSpec("text", "builtin/hashing")))
+    for without_model in (load(EncoderSpec("text", "builtin/hashing")), object()):
+        assert not has_onednn_layers(without_model)
+        assert not has_replaceable_layers(without_model)

@@ -33,16 +33,17 @@ class Paced(Lengths):
 @pytest.fixture(autouse=True)
 def layers(monkeypatch):
     monkeypatch.setattr(trial, "has_onednn_layers", lambda encoder: encoder.onednn)
+    monkeypatch.setattr(trial, "may_have_onednn_layers", lambda encoder: encoder.onednn is False)
 
 
-def found(other, threads=1, rows=10**6):
+def found(other, threads=1, rows=10**6, *, onednn=True):
     made = []
 
     def load(*, onednn, model_threads):
         made.append((onednn, model_threads))
         return Pipeline(other, threads, model_threads)
 
-    with Pipeline(Paced(4, onednn=True), threads) as pipeline:
+    with Pipeline(Paced(4, onednn=onednn), threads) as pipeline:
         fastest = find_fastest(load, pipeline, ROWS, rows=rows, batch=16, bound=1e-5)
         if fastest.pipeline is not pipeline:
             fastest.pipeline.__exit__()
@@ -54,6 +55,12 @@ def test_onednn_layers_go_where_the_model_is_faster_without():
     assert (fastest.onednn, fastest.batch, fastest.model_threads) == (False, 16, None)
     assert made == [(False, None)]
     assert fastest.rows > 64
+
+
+@pytest.mark.parametrize(("milliseconds", "expected"), [(2, True), (8, False)])
+def test_onednn_layers_come_where_the_model_is_faster_with_them(milliseconds, expected):
+    fastest, made = found(Paced(milliseconds, onednn=True), onednn=False)
+    assert (fastest.onednn, made) == (expected, [(True, None)])
 
 
 @pytest.mark.parametrize("other", [Paced(8), Paced(2, error=1e-3), Paced(2, memory=15)], ids=["slow", "other", "large"])
@@ -70,7 +77,7 @@ def test_nothing_is_tried_for_a_few_rows():
 
 @pytest.mark.parametrize(("half", "threads"), [(Paced(1), 2), (Paced(16), None)])
 def test_half_of_the_threads_where_that_is_faster(half, threads):
-    with Pipeline(Paced(8), 4) as pipeline:
+    with Pipeline(Paced(8, onednn=None), 4) as pipeline:
         fastest = find_fastest(
             lambda *, onednn, model_threads: Pipeline(half, 4, model_threads),
             pipeline,
