@@ -33,7 +33,7 @@ Views = dict[str, NDArray[np.float32]]
 
 def record_fitted_shards(run: Run, alignment_id: str) -> None:
     """Writes, beside an alignment, the shards it was fitted on: {id: mark of its rows, whichever file they are in}."""
-    marks = dict(zip([shard.id for shard in run.shards], shard_marks(run, ()), strict=True))
+    marks = dict(zip([shard.id for shard in run.shards], shard_marks(run), strict=True))
     run.storage.write(_FITTED.format(alignment_id), json.dumps(marks).encode())
 
 
@@ -79,7 +79,9 @@ def _new_shards(run: Run, fitted: Mapping[str, str]) -> list[str]:
     """Ids of the shards whose rows are not those of a shard that was fitted on; ``fitted``: {id: mark}."""
     unknown = [shard for shard in run.shards if shard.id not in fitted]
     known = set(fitted.values())
-    return [shard.id for shard, mark in zip(unknown, shard_marks(run, (), unknown), strict=True) if mark not in known]
+    return [
+        shard.id for shard, mark in zip(unknown, shard_marks(run, shards=unknown), strict=True) if mark not in known
+    ]
 
 
 def measure_drift(before: Views, after: Views, heldout: Sequence[float]) -> tuple[dict[str, Any], list[str]]:

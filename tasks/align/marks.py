@@ -1,6 +1,6 @@
 """What the moments of each shard depend on, known without reading a vector."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from barycenter.infra.corpus import Shard
@@ -13,16 +13,22 @@ from barycenter.tasks.run.identities import embedding_ids
 _READERS = 16
 
 
-def shard_marks(run: Run, columns: Sequence[str], shards: Sequence[Shard] | None = None) -> list[str]:
+def shard_marks(
+    run: Run,
+    columns: Sequence[str] = (),
+    left_out: Mapping[str, Sequence[int]] | None = None,
+    shards: Sequence[Shard] | None = None,
+) -> list[str]:
     """A mark for each shard, in order: shards of equal marks have equal moments, whichever files their rows stand in.
 
     It is made of what the footers of the shard's embedding files say: digests of vectors and keys, and of the values
-    that decide labels, sides and groups. A file that does not say it (it was written for a job with other columns, or
-    by an older version) is known by the shard and by what it was repaired to.
+    that decide labels, sides and groups; and of the rows that are left out. A file that does not say it (it was written
+    for a job with other columns, or by an older version) is known by the shard and by what it was repaired to.
 
     Args:
         run: The run.
         columns: The columns that labels come from; those of sides and groups are known.
+        left_out: Rows that the moments are without, by shard id.
         shards: Shards of the run; by default all.
     """
     train = run.job.train
@@ -35,9 +41,10 @@ def shard_marks(run: Run, columns: Sequence[str], shards: Sequence[Shard] | None
         notes = [read_note(run.storage, path) for path in paths]
         rows = [note.get("rows") for note in notes]
         values = [notes[0].get("columns", {}).get(column) for column in wanted]
+        out = list((left_out or {}).get(shard.id, ()))
         if None in rows or None in values:
-            return digest(shard.id, rows, [repaired.get(path) for path in paths])
-        return digest(shard.rows, rows, values)
+            return digest(shard.id, rows, [repaired.get(path) for path in paths], out)
+        return digest(shard.rows, rows, values, out)
 
     with ThreadPoolExecutor(_READERS) as pool:
         return list(pool.map(mark, run.shards if shards is None else shards))

@@ -10,7 +10,7 @@ from barycenter.tasks.align import blocks as rule
 from barycenter.tasks.align.blocks import Block, KeptMoments, OrderedMerge
 from barycenter.tasks.align.marks import shard_marks
 from barycenter.tasks.align.worker import MomentsWorker, Reduction
-from barycenter.tasks.data.rows import RowReader
+from barycenter.tasks.data.duplicates import counted_reader
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.workers import block_workers
@@ -35,7 +35,7 @@ def stored_moments(run: Run, cluster: Cluster, reduction: Reduction, key: str, p
     good as any, and the next one goes on from them.
     """
     blocks = run.blocks(rule.BLOCK_ROWS)
-    marks = iter(shard_marks(run, reduction.columns()))
+    marks = iter(shard_marks(run, reduction.columns(), counted_reader(run).left_out))
     kept = KeptMoments(run.storage, f"alignment/moments/{key}", [list(islice(marks, len(block))) for block in blocks])
     count, first = kept.longest()
     merged = OrderedMerge(count, first, kept.keep)
@@ -68,5 +68,5 @@ def _reduce(
         return
     work = [Work(str(number), block, block.rows) for number, block in blocks.items()]
     workers = block_workers(cluster, run.job.ray, len(blocks))
-    executor = cluster.executor(MomentsWorker, (RowReader.of(run), reduction), workers, f"{run.job.name}-fit")
+    executor = cluster.executor(MomentsWorker, (counted_reader(run), reduction), workers, f"{run.job.name}-fit")
     run_all(work, executor, "moments of block", lambda unit, part: done(int(unit.id), part, unit.rows))

@@ -24,7 +24,8 @@ from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.align.moments import stored_moments
 from barycenter.tasks.align.worker import InputMoments
 from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment, save_alignment
-from barycenter.tasks.data.rows import RowReader, sample_shards
+from barycenter.tasks.data.duplicates import counted_reader
+from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
@@ -129,7 +130,7 @@ def _chosen(run: Run, moments: FoldMoments) -> tuple[LinearAlignment, dict[str, 
 
 def read_sample(run: Run) -> Sample:
     """Training rows of evenly spaced shards, with their labels where there is a target."""
-    rows = RowReader.of(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
+    rows = counted_reader(run).read_all(sample_shards(run.shards, SAMPLE_ROWS))
     target, labels = learnable_target(run), None
     if target is not None:
         labels = target.labels(rows.kept.column(target.column).filter(pa.array(rows.training)).to_pylist())

@@ -18,7 +18,8 @@ from barycenter.tasks.align.limits import FEATURES, max_dim
 from barycenter.tasks.align.moments import reduce_rows
 from barycenter.tasks.align.training import ShardBatches, train_on_shards
 from barycenter.tasks.align.worker import FeatureMoments
-from barycenter.tasks.data.rows import RowReader, sample_shards
+from barycenter.tasks.data.duplicates import counted_reader
+from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
 
@@ -74,7 +75,7 @@ def _sample(run: Run) -> dict[str, NDArray[np.float32]]:
     """At most ``SAMPLE_ROWS`` training rows, drawn by the job's seed: ``{input: (n, d)}``."""
     from barycenter.fusion.alignment.kernel import SAMPLE_ROWS
 
-    rows = RowReader.of(run).read_all(sample_shards(run.shards, 2 * SAMPLE_ROWS)).train
+    rows = counted_reader(run).read_all(sample_shards(run.shards, 2 * SAMPLE_ROWS)).train
     count = len(next(iter(rows.values())))
     picked = np.sort(np.random.default_rng(run.job.seed).permutation(count)[:SAMPLE_ROWS])
     return {name: values[picked] for name, values in rows.items()}
@@ -83,7 +84,7 @@ def _sample(run: Run) -> dict[str, NDArray[np.float32]]:
 def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: FoldMoments, key: str) -> None:
     """Finds the number of epochs on the held-out fold, then trains on all rows for as many."""
     plan = _ranks(run, cluster)
-    reader, folds, size = RowReader.of(run), alignment.folds, alignment.batch_size
+    reader, folds, size = counted_reader(run), alignment.folds, alignment.batch_size
 
     def on_workers(network: AlignmentNetwork, settings: TrainingSettings, rows: int, hold: bool) -> Checkpoint:
         data = ShardBatches(reader, run.shards, folds, size, run.job.seed, plan.workers, hold)

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data.rows import RowReader, read_ahead
+from barycenter.tasks.run.context import Run
 
 OnDuplicate: TypeAlias = Literal["first", "last", "fail"]
 
@@ -21,6 +23,18 @@ _KEYS_NAMED, _ROWS_NAMED = 3, 4
 _ENTRY = np.dtype([("hash", np.uint64), ("row", np.int64)])
 
 Entries = NDArray[np.void]
+
+
+def counted_reader(run: Run) -> RowReader:
+    """The reader of a run's rows that leaves out those whose key another row counts for; embeddings are complete.
+
+    Raises:
+        RunError: As :func:`repeated_keys`.
+    """
+    reader = RowReader.of(run)
+    if run.left_out is None:
+        run.left_out = repeated_keys(reader, run.shards, run.job.corpus.on_duplicate)
+    return replace(reader, left_out=run.left_out)
 
 
 def repeated_keys(

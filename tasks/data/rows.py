@@ -43,6 +43,7 @@ class Rows:
         misfits: {row: {column: problem}} of values of the kept columns, the others of the job and the key that do not
             fit their columns' types; they are null in the features.
         origins: For each run of rows of one source: its first row here, the source, its first row in the source.
+        left_out: Rows whose key another row counts for; they are in no part of the split.
     """
 
     views: dict[str, NDArray[np.float32]]
@@ -53,6 +54,7 @@ class Rows:
     group_by: str | None = None
     misfits: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
     origins: tuple[tuple[int, str, int], ...] = ()
+    left_out: tuple[int, ...] = ()
 
     def origin(self, row: int) -> str | None:
         """Source and number in it, from 0, of a row: ``part.jsonl#17``."""
@@ -98,7 +100,9 @@ class Rows:
     @cached_property
     def _part(self) -> NDArray[np.str_]:
         names = None if self.split is None else self.split_columns.column(self.split).to_pylist()
-        return split_rows(self.groups, names)
+        parts = split_rows(self.groups, names)
+        parts[list(self.left_out)] = ""
+        return parts
 
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
@@ -122,7 +126,10 @@ def group_labels(keys: Sequence[Any], values: Iterable[object]) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Reads shards of a run anywhere; plain data that travels to workers."""
+    """Reads shards of a run anywhere; plain data that travels to workers.
+
+    ``left_out`` are the rows whose key another row counts for, by shard id, where the reader is to know them.
+    """
 
     corpus: Corpus
     storage: Storage
@@ -130,6 +137,7 @@ class RowReader:
     keep: tuple[str, ...]
     split: str | None
     group_by: str | None
+    left_out: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Run) -> "RowReader":
@@ -170,7 +178,10 @@ class RowReader:
         read = self.corpus.read(shard, columns) if columns else pa.table({"": pa.nulls(rows)})
         kept, misfits = read.select(list(self.keep)), misfits_by_row(read) if columns else {}
         origins = ((0, shard.source, shard.start),)
-        return Rows(views, status, kept, read.select(split_columns), self.split, self.group_by, misfits, origins)
+        left_out = tuple(row for row in self.left_out.get(shard.id, ()) if row < rows)
+        return Rows(
+            views, status, kept, read.select(split_columns), self.split, self.group_by, misfits, origins, left_out
+        )
 
     def each(self, shards: Iterable[Shard]) -> Iterator[Rows]:
         """The rows of every shard, the next one read while one is worked on."""
@@ -217,6 +228,7 @@ def concatenate(parts: Sequence[Rows]) -> Rows:
             for begin, part in zip(starts, parts, strict=False)
             for here, source, start in part.origins
         ),
+        tuple(begin + row for begin, part in zip(starts, parts, strict=False) for row in part.left_out),
     )
 
 

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from barycenter.infra.versions.commit import commit_manifest, show_newest
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.data.alignment_files import FittedAlignment
-from barycenter.tasks.data.duplicates import repeated_keys
+from barycenter.tasks.data.duplicates import counted_reader
 from barycenter.tasks.data.rows import RowReader
 from barycenter.tasks.fuse.kept_columns import kept_type
 from barycenter.tasks.fuse.partitions import Partitions, check_folders, sample_partitions
@@ -58,12 +58,8 @@ def fuse_features(
     records: dict[int, dict[str, Any]] = done_blocks(run.storage, setting.version)
     row_bytes = fitted.alignment.dim_ * np.dtype(run.job.output.dtype).itemsize
     blocks = run.blocks(_rows_per_block(run.rows, row_bytes, partitions.count))
-    repeated = repeated_keys(setting.reader, run.shards, run.job.corpus.on_duplicate)
-    todo = [
-        Block(index, shards, {shard.id: repeated[shard.id] for shard in shards if shard.id in repeated})
-        for index, shards in enumerate(blocks)
-        if index not in records
-    ]
+    setting = replace(setting, reader=counted_reader(run))
+    todo = [Block(index, shards) for index, shards in enumerate(blocks) if index not in records]
     total = sum(shard.rows for block in todo for shard in block.shards)
     with StageProgress("fuse", total, skipped=run.rows - total, storage=run.storage) as progress:
 

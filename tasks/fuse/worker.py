@@ -50,11 +50,10 @@ class FuseSetting:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Consecutive shards fused into one set of files, and the rows of them whose key another row counts for."""
+    """Consecutive shards fused into one set of files."""
 
     index: int
     shards: tuple[Shard, ...]
-    repeated: dict[str, tuple[int, ...]]
 
 
 class FuseWorker:
@@ -76,10 +75,9 @@ class FuseWorker:
         folder = f"features/{setting.version}"
         writers = FeatureWriters(setting.storage, folder, block.index, setting.schema, setting.partition_by)
         with writers:
-            for shard, rows in zip(block.shards, setting.reader.each(block.shards), strict=True):
-                repeated = block.repeated.get(shard.id, ())
-                bad = bad_inputs(rows, repeated)
-                written = rows_written(rows, repeated, setting.on_bad_input)
+            for rows in setting.reader.each(block.shards):
+                bad = bad_inputs(rows)
+                written = rows_written(rows, setting.on_bad_input)
                 if len(bad) and setting.on_bad_input == "fail":
                     first = {name: values[0] for name, values in bad.slice(0, 1).to_pydict().items()}
                     raise RunError(
@@ -141,7 +139,7 @@ def _narrowed(vectors: NDArray[Any], dtype: Any, keys: pa.ChunkedArray) -> NDArr
     return narrow
 
 
-def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
+def bad_inputs(rows: Rows) -> pa.Table:
     """The reject lines of some rows: every input that could not be used, values that do not fit, rows without a key."""
     misfits = [(row, column, problem) for row, of in rows.misfits.items() for column, problem in of.items()]
     tables = [_lines([(rows.keys[row], name, Reason.WRONG_TYPE, why, rows.origin(row)) for row, name, why in misfits])]
@@ -151,7 +149,7 @@ def bad_inputs(rows: Rows, repeated: Sequence[int]) -> pa.Table:
             tables.append(_bad_members(name, status, rows))
     nameless = np.flatnonzero(rows.key_column.is_null().to_numpy()).tolist()
     whole = [(row, Reason.NULL_KEY) for row in nameless]
-    whole += [(row, Reason.DUPLICATE_KEY) for row in repeated if rows.keys[row] is not None]
+    whole += [(row, Reason.DUPLICATE_KEY) for row in rows.left_out if rows.keys[row] is not None]
     tables.append(_lines([(rows.keys[row], None, reason, None, rows.origin(row)) for row, reason in whole]))
     return pa.concat_tables([table.cast(REJECTS) for table in tables])
 
@@ -186,12 +184,12 @@ def _sources(named: pa.Array | pa.ChunkedArray, numbers: NDArray[np.int64], rows
     return pa.array([source or rows.origin(row) for source, row in pairs], pa.string())
 
 
-def rows_written(rows: Rows, repeated: Sequence[int], on_bad_input: str) -> NDArray[np.bool_]:
+def rows_written(rows: Rows, on_bad_input: str) -> NDArray[np.bool_]:
     """Which rows are written: those with a key of their own and, by ``on_bad_input``, any or every input good."""
     good = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
     written = np.asarray(good.all(axis=0) if on_bad_input == "drop" else good.any(axis=0))
     written &= rows.key_column.is_valid().to_numpy()
-    written[list(repeated)] = False
+    written[list(rows.left_out)] = False
     return written
 
 

@@ -43,6 +43,7 @@ class Run:
         storage: The output folder.
         target: What a sample of the target column showed, once it was looked at.
         split_names: How often each value of the split column occurs in that sample, likewise.
+        left_out: Rows whose key another row counts for, by shard id, once the embeddings were looked at.
         after: Number of the newest version before the run, 0 where there is none.
         lease: The lease of the output, while it is held.
         prepared_after: Number of the lease's newest term before anything was read.
@@ -67,6 +68,7 @@ class Run:
         self.partitions: Any = None
         self.shards: tuple[Shard, ...] = ()
         self.target: Found | None = None
+        self.left_out: Mapping[str, tuple[int, ...]] | None = None
         self.split_names: dict[str, int] | None = None
         if len(self.tables) > 1:
             self.join = Join.plan(str(job.corpus.key), self.tables, job.corpus, job.limits.join_memory_mb << 20)

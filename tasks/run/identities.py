@@ -68,13 +68,17 @@ def embedding_ids(run: Run) -> dict[str, str]:
 
 
 def embeddings_key(run: Run) -> str:
-    """Names the embeddings that a run fits and fuses: every input and every shard, in order, and what was mended."""
+    """Names the rows that a run fits and fuses.
+
+    Those are every input and every shard, in order, what was mended, and which row of a key counts.
+    """
     ids, shards = embedding_ids(run), [shard.id for shard in run.shards]
     mended = repairs(run.storage)
     if mended:
         ours = {embedding_path(name, embedding_id, shard) for name, embedding_id in ids.items() for shard in shards}
         mended = {path: content for path, content in mended.items() if path in ours}
-    return digest(list(ids.items()), shards, mended)
+    which = run.job.corpus.on_duplicate
+    return digest(list(ids.items()), shards, mended, *([which] if which == "last" else []))
 
 
 def moments_parts(run: Run) -> Parts:

@@ -245,6 +245,15 @@ def test_a_refit_after_rows_were_appended_to_a_file_reads_the_last_rows_alone(tm
     assert refitted(job_of(tmp_path, more), reads) == [232]
 
 
+def test_a_correction_of_an_old_row_is_noticed(tmp_path, reads):
+    """The shard of the old row is what it was, and the row in it no longer counts."""
+    rows = text_and_vector_rows(203)
+    nightly = {"corpus": {"on_duplicate": "last"}}
+    fit(job_of(tmp_path, rows, **nightly))
+    assert len(refitted(job_of(tmp_path, [*rows, rows[190] | {"vec": [9.0] * 6}], **nightly), reads)) == 6
+    assert len(refitted(job_of(tmp_path, [*rows, rows[3] | {"vec": [9.0] * 6}], **nightly), reads)) == 26
+
+
 def test_a_whole_job_refitted_after_an_append_leaves_the_bytes_of_a_fresh_one(tmp_path, reads):
     rows = text_and_vector_rows(203)
     run_here(job_of(tmp_path, rows))

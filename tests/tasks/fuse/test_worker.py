@@ -34,11 +34,12 @@ def rows(keys, **views):
 
 
 FIVE = rows(["a", "b", "c", None, "a"], text=[1, NAN, NAN, 1, 1], image=[1, 1, NAN, 1, 1])
+FIVE = replace(FIVE, left_out=(4,))
 
 
 def test_a_line_names_file_and_row_even_where_there_is_no_key():
     placed = replace(FIVE, origins=((0, "a.csv", 10), (3, "b.csv", 0)))
-    lines = [(row["input"], row["reason"], row["source"]) for row in bad_inputs(placed, (4,)).to_pylist()]
+    lines = [(row["input"], row["reason"], row["source"]) for row in bad_inputs(placed).to_pylist()]
     assert lines == [
         ("text", "null", "a.csv#11"),
         ("text", "null", "a.csv#12"),
@@ -52,11 +53,11 @@ def test_a_line_names_file_and_row_even_where_there_is_no_key():
     ("on_bad_input", "expected"), [("keep", [True, True, False, False, False]), ("drop", [True] + 4 * [False])]
 )
 def test_rows_written(on_bad_input, expected):
-    assert rows_written(FIVE, (4,), on_bad_input).tolist() == expected
+    assert rows_written(FIVE, on_bad_input).tolist() == expected
 
 
 def test_every_bad_input_is_a_line():
-    lines = [(row["key"], row["input"], row["reason"]) for row in bad_inputs(FIVE, (4,)).to_pylist()]
+    lines = [(row["key"], row["input"], row["reason"]) for row in bad_inputs(FIVE).to_pylist()]
     assert lines == [
         ("b", "text", "null"),
         ("c", "text", "null"),
@@ -68,10 +69,10 @@ def test_every_bad_input_is_a_line():
 
 def test_good_rows_give_no_line():
     good = rows(["a", "b"], text=[1, 2], image=[3, 4])
-    table = bad_inputs(good, ())
+    table = bad_inputs(good)
     assert table.num_rows == 0
     assert table.column_names == ["key", "input", "reason", "detail", "source"]
-    assert rows_written(good, (), "drop").all()
+    assert rows_written(good, "drop").all()
 
 
 def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
@@ -79,10 +80,10 @@ def test_a_bad_one_of_several_values_is_a_line_and_the_row_is_written():
     rejects = [None, [{"reason": "truncated", "detail": "value 2: cut", "source": "x.png"}]]
     status = several.status["image"].append_column("rejects", pa.array(rejects, pa.list_(REJECT)))
     several = Rows(several.views, {"image": status}, several.kept, several.split_columns)
-    assert bad_inputs(several, ()).to_pylist() == [
+    assert bad_inputs(several).to_pylist() == [
         {"key": "b", "input": "image", "reason": "truncated", "detail": "value 2: cut", "source": "x.png"}
     ]
-    assert rows_written(several, (), "drop").all()
+    assert rows_written(several, "drop").all()
 
 
 def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
@@ -91,7 +92,7 @@ def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
     one = Rows(one.views, one.status, one.kept, one.split_columns, misfits=misfits, origins=((0, "a.jsonl", 5),))
     before = rows(["x", "y", "z"], text=[1, 2, 3])
     both = concatenate([replace(before, origins=((0, "0.jsonl", 0),)), one])
-    assert bad_inputs(both, ()).to_pylist() == [
+    assert bad_inputs(both).to_pylist() == [
         {
             "key": "b",
             "input": "score",
@@ -100,7 +101,7 @@ def test_a_value_that_does_not_fit_is_a_line_and_the_row_is_written():
             "source": "a.jsonl#6",
         }
     ]
-    assert rows_written(both, (), "drop").all()
+    assert rows_written(both, "drop").all()
 
 
 class Hashes:
