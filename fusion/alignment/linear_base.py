@@ -171,7 +171,7 @@ class LinearAlignment(Alignment):
         """Sets the ridge and the held-out correlations."""
         ridges = self._ridges(folds)
         found = self.correlate_held_out(folds, ridges)
-        known = found.size > 0 and not np.isnan(found).all()
+        known = not np.isnan(found).all()
         best = int(found.sum(axis=1).argmax()) if known else 0
         self.regularization_ = ridges[best] if known or len(ridges) == 1 else _FALLBACK_RIDGE
         self.heldout_correlations_ = found[best]
@@ -182,7 +182,7 @@ class LinearAlignment(Alignment):
         NaN where fewer than two folds can be held out; no column where there is one input.
         """
         total = folds.total
-        usable = [min(held.n, total.n - held.n) > 2 for held in folds]
+        usable = [held.n > 2 for held in folds]
         if len(total.names) < 2 or sum(usable) < 2:
             return np.full((len(ridges), self.dim_ if len(total.names) > 1 else 0), np.nan)
         scores = np.zeros((len(ridges), sum(usable), self.dim_))
