@@ -276,7 +276,7 @@ def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | N
     if isinstance(version, int):
         return path, _read(filesystem, f"{path}/manifests/{version}.json")
     listed = filesystem.get_file_info(pafs.FileSelector(f"{path}/manifests", allow_not_found=True))
-    for info in sorted(listed, key=lambda info: info.path, reverse=True):
+    for info in sorted(listed, key=lambda info: (len(info.path), info.path), reverse=True):  # 10 is newer than 9
         if info.path.endswith(".json") and info.size and (manifest := _read(filesystem, info.path)).version == version:
             return path, manifest
     raise RunError(f"{path}: no version {version}; `barycenter inspect` lists those there are")

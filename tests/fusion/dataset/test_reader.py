@@ -119,9 +119,9 @@ def test_what_is_no_manifest_is_named(out):
 
 
 def test_of_one_version_committed_twice_the_later_is_read(tmp_path):
-    write_features(tmp_path, [5], number=1)
-    write_features(tmp_path, [5], number=2)
-    assert FusedDataset(tmp_path, version="v1").manifest.number == 2
+    write_features(tmp_path, [5], number=9)
+    write_features(tmp_path, [5], number=10)
+    assert FusedDataset(tmp_path, version="v1").manifest.number == 10
 
 
 def test_a_version_is_sought_where_no_manifests_are(tmp_path):
