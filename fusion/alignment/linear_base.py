@@ -188,7 +188,7 @@ class LinearAlignment(Alignment):
         scores = np.zeros((len(ridges), sum(usable), self.dim_))
         pairs = compress(zip(self._trains(folds), folds, strict=True), usable)
         for k, (train, held) in enumerate(pairs):
-            limit = max(1, min(self.dim_, self.limit([self._rank(train, name) for name in train.names])))
+            limit = min(self.dim_, self.limit([self._rank(train, name) for name in train.names]))
             for i, ridge in enumerate(ridges):
                 found = pair_correlations(held, self.solve(train, ridge, limit))
                 scores[i, k, : len(found)] = found
