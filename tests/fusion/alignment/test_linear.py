@@ -1,7 +1,9 @@
+import pickle
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -284,10 +286,42 @@ def test_what_is_read_back_is_written_as_it_was(method, inputs):
         return
     fitted = METHODS[method]().fit(make_views(inputs=inputs))
     arrays = fitted.projection_.to_arrays()
-    again = Projection.from_arrays(list(fitted.n_features_in_), arrays).to_arrays()
+    back = Projection.from_arrays(list(fitted.n_features_in_), arrays)
+    again = back.to_arrays()
     assert arrays.keys() == again.keys()
     for name, values in arrays.items():
         np.testing.assert_array_equal(values, again[name], err_msg=name)
+    del back.posterior  # it is found again from what was read
+    np.testing.assert_allclose(back.posterior.loadings, fitted.projection_.posterior.loadings, atol=1e-9)
+
+
+def test_a_posterior_is_read_as_it_was_written_not_found_again():
+    fitted = CCA(dim=2).fit(make_views())
+    arrays = fitted.projection_.to_arrays()
+    other = arrays | {"loadings": arrays["loadings"] / 2, "noise": arrays["noise"] * 2}
+    found = Projection.from_arrays(list(fitted.n_features_in_), other).posterior
+    assert np.array_equal(found.loadings, other["loadings"])
+    assert np.array_equal(found.noise, other["noise"])
+
+
+def test_a_projection_that_has_its_maps_lets_go_of_the_moments():
+    views = make_views(inputs=3)
+    folds = FoldMoments.of(views)
+    fitted = CCA(dim=2).fit_moments(folds)
+    expected = fitted.fuse({"image": views["image"]})
+    fitted.projection_.precompute_missing_maps()
+    assert b"Moments" not in pickle.dumps(fitted.projection_)
+    assert np.array_equal(fitted.fuse({"image": views["image"]}), expected)
+    assert fitted.fuse({"text": views["text"]}).shape == (400, 2)
+
+
+@pytest.mark.parametrize("weights", [None, {"text": 3.0, "image": 1.0}])
+def test_the_module_of_an_alignment_gives_what_it_fuses(weights):
+    views = make_views()
+    fitted = Joint(dim=3).fit(views)
+    module = fitted.as_module(weights=weights)
+    found = module({name: torch.from_numpy(values) for name, values in views.items()})
+    np.testing.assert_allclose(found.numpy(), fitted.fuse(views, weights=weights), atol=1e-5)
 
 
 def test_four_inputs_have_fourteen_patterns():
