@@ -80,6 +80,12 @@ def test_too_few_rows_or_inputs_to_tell_give_a_tenth():
     assert choose_regularization(one) == 0.1
 
 
+def test_without_a_ridge_nothing_is_made_of_a_direction_that_may_be_rounding():
+    x, rest = np.random.default_rng(0).normal(size=(2, 1000, 1))
+    nearly_twice = Moments.of({"a": np.hstack([x, x + 1e-7 * rest]), "b": x + rest}, "float64")
+    np.testing.assert_allclose(Imputer(nearly_twice, 0.0).coefficients(("a",)), [[0.5], [0.5]], atol=0.05)
+
+
 @pytest.mark.parametrize(
     ("sizes", "expected"),
     [
