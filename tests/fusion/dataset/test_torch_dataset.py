@@ -208,11 +208,9 @@ def test_workers_divide_a_rank_without_gap(total, world_size, workers, batch_siz
 def test_the_line_wraps_and_visits_every_position_in_order(rows, start, length):
     sequence = RowGroupSequence(np.array(rows), None)
     ends = np.cumsum(rows)
-    visited = [
-        int(ends[p.row_group]) - rows[p.row_group] + i
-        for p in sequence.row_ranges(start, start + length)
-        for i in range(p.start, p.stop)
-    ]
+    pieces = list(sequence.row_ranges(start, start + length))
+    assert sum(piece.rows for piece in pieces) == length
+    visited = [int(ends[p.row_group]) - rows[p.row_group] + i for p in pieces for i in range(p.start, p.stop)]
     assert visited == [position % sum(rows) for position in range(start, start + length)]
 
 
