@@ -109,7 +109,7 @@ class Projection:
         """(n, dim) averages of rows that all have the same inputs."""
         if method == "posterior":
             return self._posterior_mean(present)
-        if method in ("mean", "weighted") and len(present) == len(self.names) and not self.raw:
+        if method != "spherical" and len(present) == len(self.names) and not self.raw:
             return self._weighted_sum(present, shares)
         aligned = {name: self.project(name, values) for name, values in present.items()}
         missing = [name for name in self.names if name not in present]

@@ -171,7 +171,7 @@ class LinearAlignment(Alignment):
         """Sets the ridge and the held-out correlations."""
         ridges = self._ridges(folds)
         found = self.correlate_held_out(folds, ridges)
-        known = found.size > 0 and not np.isnan(found).all()
+        known = not np.isnan(found).all()
         best = int(found.sum(axis=1).argmax()) if known else 0
         self.regularization_ = ridges[best] if known or len(ridges) == 1 else _FALLBACK_RIDGE
         self.heldout_correlations_ = found[best]
@@ -182,13 +182,13 @@ class LinearAlignment(Alignment):
         NaN where fewer than two folds can be held out; no column where there is one input.
         """
         total = folds.total
-        usable = [min(held.n, total.n - held.n) > 2 for held in folds]
+        usable = [held.n > 2 for held in folds]
         if len(total.names) < 2 or sum(usable) < 2:
             return np.full((len(ridges), self.dim_ if len(total.names) > 1 else 0), np.nan)
         scores = np.zeros((len(ridges), sum(usable), self.dim_))
         pairs = compress(zip(self._trains(folds), folds, strict=True), usable)
         for k, (train, held) in enumerate(pairs):
-            limit = max(1, min(self.dim_, self.limit([self._rank(train, name) for name in train.names])))
+            limit = min(self.dim_, self.limit([self._rank(train, name) for name in train.names]))
             for i, ridge in enumerate(ridges):
                 found = pair_correlations(held, self.solve(train, ridge, limit))
                 scores[i, k, : len(found)] = found

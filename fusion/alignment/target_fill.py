@@ -75,10 +75,10 @@ def maps_for_target(
     Returns:
         The maps by pattern of presence, and the ridge of the probe, the one that a linear head takes on the fused rows.
     """
-    shares = resolve("auto", weights, projection.names)[1]
+    method, shares = resolve("auto", weights, projection.names)
     two = len(projection.names) == 2
     ridges = head_fill_ridges(rows) if two and not own_ridges else projection.ridges
-    target, ridge = rows.target(), head_ridge(projection.fuse(rows.views, "weighted", shares), rows)
+    target, ridge = rows.target(), head_ridge(projection.fuse(rows.views, method, shares), rows)
     blocks = {name: block * shares[name] for name, block in projection.weights.items()}
     covariance = fused_covariance(moments, blocks)
     probe = probe_of(moments, blocks, target, ridge, covariance)

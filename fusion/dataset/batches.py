@@ -71,7 +71,7 @@ def _column(
     for group, names in groups.items():
         if name in names:
             batch_path = (group, name.removeprefix(f"{group}_"))
-    if batch_path[0] == name and name in ("key", "has", "aligned") and name != manifest.key:
+    if name in ("key", "has", "aligned") and name != manifest.key:
         raise ValueError(f"columns: the kept column {name!r} has a name of the batch's own; leave it out by columns=")
     kind = schema.field(name).type
     if is_vector(kind):
@@ -100,10 +100,10 @@ def _to_array(array: pa.Array, column: Column) -> NDArray[Any]:
         if array.null_count or elements.null_count:
             return array_to_vectors(array)
         return _zero_copy(elements).reshape(-1, array.type.list_size)
-    if column.kind == "float":
-        return np.asarray(array.cast(pa.float64()).to_numpy(zero_copy_only=False))
-    if column.kind == "number":
-        if pa.types.is_unsigned_integer(array.type):
+    if column.kind != "object":
+        if column.kind == "float":
+            array = array.cast(pa.float64())
+        elif pa.types.is_unsigned_integer(array.type):
             array = array.cast(pa.int64())
         plain = not array.null_count and not pa.types.is_boolean(array.type)
         return _zero_copy(array) if plain else np.array(array.to_numpy(zero_copy_only=False))

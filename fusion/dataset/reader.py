@@ -87,9 +87,7 @@ class FeatureReader:
     def _dataset(self, fragments: list[pads.ParquetFileFragment]) -> pads.FileSystemDataset:
         return pads.FileSystemDataset(fragments, self.schema, pads.ParquetFileFormat(), self._current_filesystem())
 
-    def scan(
-        self, row_ranges: Iterator[RowRange], columns: Sequence[str], threads: bool = True
-    ) -> Iterator[pa.RecordBatch]:
+    def scan(self, row_ranges: Iterator[RowRange], columns: Sequence[str], threads: bool) -> Iterator[pa.RecordBatch]:
         """Record batches that hold exactly the rows of the pieces, in their order."""
         while some := list(islice(row_ranges, _FRAGMENTS_AT_ONCE)):
             yield from self._scan(some, columns, threads)
@@ -216,7 +214,7 @@ class FeatureReader:
         return self._fragments[index]
 
     def _current_filesystem(self) -> pafs.FileSystem:
-        """The filesystem, made anew in a forked process: connections do not survive a fork."""
+        """The filesystem, made anew in another process: connections do not survive a fork."""
         if self._pid != os.getpid():
             self._filesystem = pickle.loads(pickle.dumps(self._filesystem))  # noqa: S301
             self._fragments, self._pid = {}, os.getpid()
@@ -224,9 +222,6 @@ class FeatureReader:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_fragments": {}}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state | {"_pid": os.getpid()})
 
 
 def _statistics_bounds(statistics: pq.Statistics | None, kind: pa.DataType) -> ColumnBounds:
@@ -281,7 +276,7 @@ def find_manifest(filesystem: pafs.FileSystem, path: str, version: int | str | N
     if isinstance(version, int):
         return path, _read(filesystem, f"{path}/manifests/{version}.json")
     listed = filesystem.get_file_info(pafs.FileSelector(f"{path}/manifests", allow_not_found=True))
-    for info in sorted(listed, key=lambda info: info.path, reverse=True):
+    for info in sorted(listed, key=lambda info: (len(info.path), info.path), reverse=True):  # 10 is newer than 9
         if info.path.endswith(".json") and info.size and (manifest := _read(filesystem, info.path)).version == version:
             return path, manifest
     raise RunError(f"{path}: no version {version}; `barycenter inspect` lists those there are")

@@ -62,7 +62,7 @@ class RowGroupSequence:
     def __init__(self, rows: NDArray[np.int64], seed: tuple[int, ...] | None) -> None:
         self._order = np.arange(len(rows)) if seed is None else np.random.default_rng(seed).permutation(len(rows))
         self._ends = np.cumsum(rows[self._order])
-        self.total = int(self._ends[-1]) if len(rows) else 0
+        self.total = int(rows.sum())
 
     def row_ranges(self, start: int, stop: int) -> Iterator[RowRange]:
         """What to read for positions ``start`` to ``stop``, in order, wrapping at the end of the line."""

@@ -110,8 +110,8 @@ class FusedDataset(IterableDataset[Batch]):
         self._epoch = torch.zeros(2, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._resume_state: dict[str, Any] | None = None
         self._batches_delivered = 0
-        self._running_epoch = 0
-        self._epoch_ended = False
+        self._running_epoch = self.epoch
+        self._epoch_ended = True
 
     @property
     def manifest(self) -> Manifest:
@@ -324,8 +324,8 @@ class FusedRows(Dataset[Batch]):
         return to_batch(result or empty_arrays(self._reader.schema, self._columns), self._columns)
 
     def __getitem__(self, row: int) -> Batch:
-        row = row + len(self) if row < 0 else row
-        return _row(self.take([row]), 0)
+        [found] = self.__getitems__([row + len(self) if row < 0 else row])
+        return found
 
     def __getitems__(self, rows: Sequence[int]) -> list[Batch]:
         """Rows for a DataLoader, which collates them; read together."""

@@ -13,8 +13,8 @@ def out(tmp_path):
     return tmp_path
 
 
-def dataset(out):
-    return FusedDataset(out, batch_size=5, shuffle=True, buffer=20, seed=4)
+def dataset(out, **options):
+    return FusedDataset(out, **{"batch_size": 5, "shuffle": True, "buffer": 20, "seed": 4} | options)
 
 
 def keys(batches):
@@ -76,3 +76,49 @@ def test_a_state_in_the_middle_of_an_epoch_wins_over_another_epoch(out):
     resumed.set_epoch(0)
     resumed.load_state_dict(data.state_dict())
     assert begun + keys(resumed) == epoch(out, 2)
+
+
+def test_a_state_taken_before_anything_is_read_begins_the_epoch_that_was_set(out):
+    assert (dataset(out).state_dict()["epoch"], dataset(out).state_dict()["batches"]) == (0, 0)
+    for asked in (0, 3):
+        fresh, resumed = dataset(out), dataset(out)
+        fresh.set_epoch(asked)
+        resumed.load_state_dict(fresh.state_dict())
+        assert keys(resumed) == epoch(out, asked)
+
+
+def test_a_state_counts_the_batches_of_its_own_epoch(out):
+    data = dataset(out)
+    list(data)
+    data.set_epoch(1)
+    batches = iter(data)
+    begun = [next(batches)["key"] for _ in range(3)]
+    assert data.state_dict()["batches"] == 3
+    resumed = dataset(out)
+    resumed.load_state_dict(data.state_dict())
+    assert begun + keys(resumed) == epoch(out, 1)
+
+
+def test_setting_the_epoch_of_a_state_keeps_its_place(out):
+    data = dataset(out)
+    data.set_epoch(2)
+    batches = iter(data)
+    begun = [next(batches)["key"] for _ in range(3)]
+    resumed = dataset(out)
+    resumed.load_state_dict(data.state_dict())
+    resumed.set_epoch(2)
+    assert begun + keys(resumed) == epoch(out, 2)
+
+
+@pytest.mark.parametrize("batch_size", [4, 19, 5])
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_end_of_an_epoch_is_known_on_every_rank(out, batch_size, rank):
+    def data():
+        return dataset(out, batch_size=batch_size, rank=rank, world_size=2)
+
+    ended, fresh, resumed = data(), data(), data()
+    list(ended)
+    fresh.set_epoch(1)
+    resumed.set_epoch(1)
+    resumed.load_state_dict(ended.state_dict())
+    assert keys(resumed) == keys(fresh)

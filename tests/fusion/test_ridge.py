@@ -50,6 +50,17 @@ def test_the_spectrum_is_cut_at_the_numerical_rank():
     assert spectrum.leading(2).rank == 2
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e-20, 1e20])
+def test_directions_of_rounding_are_cut_relative_to_the_largest_and_the_width(scale):
+    def kept(*smallest, width=10):
+        return len(eigh_of_rank(scale * np.diag([1.0] * (width - len(smallest)) + list(smallest)))[0])
+
+    assert kept(3e-12) == 10
+    assert kept(3e-13) == 9
+    assert kept(1e-6, 1e-15, width=3) == 2
+    assert kept(*[-1e-3] * 10) == kept(*[0.0] * 10) == 0
+
+
 def test_what_rounding_left_indefinite_is_solved_on_the_spectrum():
     covariance, cross, units = system(rank=4)
     rounded = covariance - 1e-6 * np.eye(6)

@@ -111,11 +111,22 @@ def test_equal_widths_are_averaged_with_constants_too():
         assert np.isfinite(fitted.fuse(test, average)).all()
 
 
-def test_inputs_that_are_all_constant_are_refused():
+@pytest.mark.parametrize("alignment", [CCA(), PCA(), Joint(), Procrustes()], ids=lambda a: a.method)
+def test_inputs_that_are_all_constant_are_refused(alignment):
     views, _ = make_views(constants=("const", "zeros"))
     del views["v"]
     with pytest.warns(UserWarning, match="const"), pytest.raises(ValueError, match="nothing to align: const, zeros"):
-        CCA().fit(views)
+        alignment.fit(views)
+
+
+@pytest.mark.parametrize("alignment", [CCA(1), PCA(1), Joint(1), Procrustes(1)], ids=lambda a: a.method)
+def test_a_fold_that_does_not_vary_gives_nothing_to_correlate(alignment):
+    """The rows that weights are found on are then constant, and so is what they are tried on."""
+    views, _ = make_views(n=60)
+    views = {"v": views["v"].astype(float), "w": views["v"][:, :3] + 1.0}
+    still = {m: np.tile(v.mean(axis=0), (60, 1)) for m, v in views.items()}
+    fitted = type(alignment)(1, regularization=0.1).fit_moments([Moments.of(views), Moments.of(still)])
+    assert np.array_equal(fitted.heldout_correlations_, [0.0])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -109,6 +109,17 @@ def test_there_are_no_more_directions_than_rows_less_one():
     for precision in ("float32", "float64"):
         assert spectrum(Moments.of({"a": values}, precision), "a").rank == 3
     assert spectrum(Moments({"a": 3}), "a").rank == 0
+    assert spectrum(Moments.of({"a": np.ones((5, 3))}), "a").rank == 0
+
+
+@pytest.mark.parametrize(("rows", "rank"), [(0, 0), (1, 0), (3, 2), (6, 5), (9, 5)])
+def test_what_rounding_adds_to_few_rows_is_no_direction(rows, rank, monkeypatch):
+    """The variances are those of many rows: all five would be kept for what they are."""
+    moments = with_variances([5.0, 4.0, 3.0, 2.0, 1.0], "float64")
+    monkeypatch.setattr(type(moments), "n", rows)
+    found = spectrum(moments, "a")
+    assert found.rank == rank
+    assert (np.diff(found.values) < 0).all()
 
 
 def test_variances_of_inputs(moments):
@@ -130,7 +141,7 @@ def test_a_ridge_is_relative_to_the_mean_of_the_diagonal():
 
 
 @pytest.mark.parametrize("ridge", [0.0, 0.2, {"a": 0.1, "b": 0.4}])
-@pytest.mark.parametrize("widths", [(4, 3, 5), (3, 4, 5), (9, 12, 5)])
+@pytest.mark.parametrize("widths", [(4, 3, 5), (3, 4, 5), (4, 4, 5), (9, 12, 5)])
 @pytest.mark.parametrize("dim", [1, 3])
 def test_canonical_weights_are_those_of_the_generalised_eigenproblem(ridge, widths, dim):
     moments = pair(Moments.of(make_views(widths=widths), "float64"))
@@ -147,6 +158,23 @@ def test_canonical_weights_are_those_of_the_generalised_eigenproblem(ridge, widt
     np.testing.assert_allclose(found["a"].T @ moments.block("a", "b") @ found["b"], np.diag(expected), atol=1e-7)
 
 
+def test_there_are_no_more_canonical_components_than_the_smaller_input_has(moments):
+    assert {m: block.shape for m, block in cca(pair(moments), 0.1, 10).items()} == {"a": (4, 3), "b": (3, 3)}
+
+
+@pytest.mark.parametrize("values", [[1.0, 0.9, 0.8], [1.0, 0.9, 1e-5], [1.0, 1e-6, 1e-7], [1e-5, 1e-6, 1e-7]])
+@pytest.mark.parametrize("turned", [False, True])
+def test_singular_vectors_are_exact_for_small_values_too(values, turned):
+    rng = np.random.default_rng(0)
+    left, right = (np.linalg.qr(rng.normal(size=(size, 9)))[0] for size in (9, 12))
+    matrix = left * (values + [1e-9] * 6) @ right.T
+    found = eigenproblems._leading_pairs(matrix.T if turned else matrix, 3)
+    for vectors in found:
+        np.testing.assert_allclose(vectors.T @ vectors, np.eye(3), atol=1e-9)
+    first, second = found[::-1] if turned else found
+    np.testing.assert_allclose(first.T @ matrix @ second, np.diag(values), rtol=1e-9, atol=1e-15)
+
+
 def test_signs_are_those_of_the_largest_entry_of_the_first_input_that_has_one():
     first = np.array([[1.0, -0.1], [-3.0, 0.2]])
     fixed = fix_signs({"z": np.zeros((2, 2)), "a": first, "b": np.ones((1, 2))})
@@ -154,6 +182,8 @@ def test_signs_are_those_of_the_largest_entry_of_the_first_input_that_has_one():
     np.testing.assert_array_equal(fixed["b"], [[-1, 1]])
     partly = fix_signs({"a": np.array([[-2.0], [0.0]]), "b": np.ones((2, 1))})
     np.testing.assert_array_equal(np.hstack([partly["a"], partly["b"]]), [[2, -1], [0, -1]])
+    half = fix_signs({"a": np.array([[-0.5, 0.0, 0.5]]), "b": np.ones((1, 3))})
+    np.testing.assert_array_equal(half["b"], [[-1, 1, 1]])
     nothing = {"z": np.zeros((2, 2))}
     np.testing.assert_array_equal(fix_signs(nothing)["z"], 0)
 
@@ -235,6 +265,25 @@ def test_directions_with_a_target_solve_the_eigenproblem_of_principal_covariates
         np.testing.assert_allclose(found[:, k], np.sign(found[:, k] @ expected) * expected, rtol=1e-8)
 
 
+def test_a_direction_without_variance_gets_no_weight_whatever_it_would_predict():
+    target = eigenproblems.Supervision({}, 1.0, 0.9, 0.1)
+    found = eigenproblems._covariate_directions(np.array([0.0, 2.0]), np.eye(2), np.array([[1.0], [0.0]]), target, 2)
+    assert np.isfinite(found).all()
+    assert not found[0].any()
+    assert found[1].any()
+
+
+def test_variances_that_rounding_left_below_zero_count_as_none():
+    target = eigenproblems.Supervision({}, 1.0, 0.5, 1e-18)
+    cross = np.array([[0.0], [0.5], [1.0]])
+    found = [
+        eigenproblems._covariate_directions(np.array([low, 1.0, 2.0]), np.eye(3), cross, target, 3)
+        for low in (-1e-17, 0.0)
+    ]
+    assert np.isfinite(found[0]).all()
+    np.testing.assert_allclose(*found, atol=1e-12)
+
+
 def test_principal_directions(moments):
     for m, block in pca(moments, 2).items():
         values, vectors = np.linalg.eigh(moments.block(m, m))
@@ -272,9 +321,22 @@ def test_procrustes_rotations_bring_inputs_together_as_no_others_do(moments, nam
         turned[names[0]] = found[names[0]] @ scipy.linalg.expm(0.1 * (lambda q: q - q.T)(rng.normal(size=(3, 3))))
         assert consensus_gap(chosen, turned) > best
     total = sum(found[a].T @ chosen.block(a, b) @ found[b] for a in names for b in names)
+    if names == "ab":
+        shared = found["a"].T @ chosen.block("a", "b") @ found["b"]
+        np.testing.assert_allclose(shared, np.diag(np.diag(shared)), atol=1e-9 * np.abs(shared).max())
+        assert (np.diff(np.diag(shared)) < 0).all()
     if names == "abc":
         np.testing.assert_allclose(total, np.diag(np.diag(total)), atol=1e-6 * np.abs(total).max())
         assert (np.diff(np.diag(total)) < 0).all()
+
+
+def test_procrustes_turns_until_every_input_agrees_with_the_others():
+    moments = Moments.of(make_views(60, noise=8.0), "float64")
+    found = procrustes(moments, 3)
+    for a in "abc":
+        others = sum(moments.block(a, b) @ found[b] for b in "abc" if b != a)
+        shared = found[a].T @ others
+        np.testing.assert_allclose(shared, shared.T, atol=1e-6 * np.abs(shared).max())
 
 
 def test_pair_correlations(moments):
@@ -289,8 +351,10 @@ def test_pair_correlations(moments):
         for scale in (1e-9, 1e9):
             scaled = {m: block * scale for m, block in weights.items()}
             np.testing.assert_allclose(pair_correlations(moments.select(names), scaled), expected, atol=1e-10)
-    weights["b"] = weights["b"] * [1, 0]
-    assert pair_correlations(pair(moments), weights)[1] == 0
+    for small, share in ((1e-10, 1), (1e-13, 0), (0, 0)):  # beside the other component
+        beside = weights | {"b": weights["b"] * [1, small]}
+        whole = pair_correlations(pair(moments), weights)
+        np.testing.assert_allclose(pair_correlations(pair(moments), beside), whole * [1, share], atol=1e-6)
     assert pair_correlations(moments.select(["a"]), weights).shape == (0,)
 
 

@@ -80,6 +80,46 @@ def test_too_few_rows_or_inputs_to_tell_give_a_tenth():
     assert choose_regularization(one) == 0.1
 
 
+def test_without_a_ridge_nothing_is_made_of_a_direction_that_may_be_rounding():
+    x, rest = np.random.default_rng(0).normal(size=(2, 1000, 1))
+    nearly_twice = Moments.of({"a": np.hstack([x, x + 1e-7 * rest]), "b": x + rest}, "float64")
+    np.testing.assert_allclose(Imputer(nearly_twice, 0.0).coefficients(("a",)), [[0.5], [0.5]], atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ((20, 2), set()),
+        ((2, 2, 20), {(4, 20)}),
+        ((3, 20), {(20, 3), (3, 20)}),
+        ((3, 4, 2), {(6, 3), (5, 4)}),
+    ],
+)
+def test_folds_of_three_rows_are_held_out_where_three_are_left(monkeypatch, sizes, expected):
+    ends = np.cumsum(sizes)
+    views, tried = make_views(int(ends[-1])), set()
+    folds = FoldMoments(
+        [Moments.of({m: v[e - n : e] for m, v in views.items()}) for n, e in zip(sizes, ends, strict=True)]
+    )
+    monkeypatch.setattr(
+        imputation, "imputation_scores", lambda train, held, _: tried.add((train.n, held.n)) or np.array([0.0, 1.0])
+    )
+    assert choose_regularization(folds, (0.5, 2.0)) == (2.0 if expected else 0.1)
+    assert tried == expected
+
+
+def test_what_follows_exactly_is_filled_in_nearly_exactly():
+    x = np.random.default_rng(0).normal(size=(500, 3))
+    views = {"a": x, "b": x @ [[1.0], [2.0], [-1.0]] + 5}
+    found = Imputer.of_folds(FoldMoments.of(views, precision="float64")).impute({"a": x})["b"]
+    assert np.abs(found - views["b"]).max() < 3e-4 * np.ptp(views["b"])
+
+
+def test_without_a_choice_the_ridge_is_that_of_too_few_rows():
+    moments = Moments.of({m: v[:2] for m, v in make_views(50).items()})
+    assert Imputer(moments).regularization == choose_regularization(FoldMoments([moments]))
+
+
 def test_exact_copies_do_not_matter():
     views = make_views()
     twice = {m: np.hstack([v, v]) if m == "a" else v for m, v in views.items()}
@@ -99,6 +139,10 @@ def test_the_ridge_grows_with_noise():
 def test_complaints():
     with pytest.raises(ValueError, match="at least 2"):
         Imputer(Moments({"a": 2}))
+    with pytest.raises(ValueError, match="1 rows have every input"):
+        Imputer(Moments.of({"a": np.ones((1, 2))}))
+    with pytest.raises(ValueError, match=r"^regularization"):
+        Imputer(Moments.of(make_views()), -1.0)
     imputer = Imputer(Moments.of(make_views()))
     with pytest.raises(ValueError, match="a: expected 4 columns"):
         imputer.impute({"a": np.ones((2, 3))})

@@ -1,12 +1,15 @@
+import pickle
 import warnings
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
 from barycenter.fusion.alignment import CCA, PCA, Identity, Joint, Procrustes, load
+from barycenter.fusion.alignment._projection import Projection
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
 
@@ -35,6 +38,12 @@ def quiet(alignment, *args, **kwargs):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return alignment.fit(*args, **kwargs)
+
+
+def quiet_moments(alignment, folds):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return alignment.fit_moments(folds)
 
 
 @every_method
@@ -270,6 +279,51 @@ def test_three_inputs_report_the_mean_over_pairs():
     assert CCA.dim_limit([5, 3, 4]) == 7
 
 
+@every_method
+@pytest.mark.parametrize("inputs", [1, 2, 3])
+def test_what_is_read_back_is_written_as_it_was(method, inputs):
+    if inputs == 1 and method in ("cca", "procrustes"):
+        return
+    fitted = METHODS[method]().fit(make_views(inputs=inputs))
+    arrays = fitted.projection_.to_arrays()
+    back = Projection.from_arrays(list(fitted.n_features_in_), arrays)
+    again = back.to_arrays()
+    assert arrays.keys() == again.keys()
+    for name, values in arrays.items():
+        np.testing.assert_array_equal(values, again[name], err_msg=name)
+    del back.posterior  # it is found again from what was read
+    np.testing.assert_allclose(back.posterior.loadings, fitted.projection_.posterior.loadings, atol=1e-9)
+
+
+def test_a_posterior_is_read_as_it_was_written_not_found_again():
+    fitted = CCA(dim=2).fit(make_views())
+    arrays = fitted.projection_.to_arrays()
+    other = arrays | {"loadings": arrays["loadings"] / 2, "noise": arrays["noise"] * 2}
+    found = Projection.from_arrays(list(fitted.n_features_in_), other).posterior
+    assert np.array_equal(found.loadings, other["loadings"])
+    assert np.array_equal(found.noise, other["noise"])
+
+
+def test_a_projection_that_has_its_maps_lets_go_of_the_moments():
+    views = make_views(inputs=3)
+    folds = FoldMoments.of(views)
+    fitted = CCA(dim=2).fit_moments(folds)
+    expected = fitted.fuse({"image": views["image"]})
+    fitted.projection_.precompute_missing_maps()
+    assert b"Moments" not in pickle.dumps(fitted.projection_)
+    assert np.array_equal(fitted.fuse({"image": views["image"]}), expected)
+    assert fitted.fuse({"text": views["text"]}).shape == (400, 2)
+
+
+@pytest.mark.parametrize("weights", [None, {"text": 3.0, "image": 1.0}])
+def test_the_module_of_an_alignment_gives_what_it_fuses(weights):
+    views = make_views()
+    fitted = Joint(dim=3).fit(views)
+    module = fitted.as_module(weights=weights)
+    found = module({name: torch.from_numpy(values) for name, values in views.items()})
+    np.testing.assert_allclose(found.numpy(), fitted.fuse(views, weights=weights), atol=1e-5)
+
+
 def test_four_inputs_have_fourteen_patterns():
     views = make_views(inputs=4)
     a = Joint(dim=5).fit(views)
@@ -281,8 +335,19 @@ def test_one_fold_holds_nothing_out():
     views = make_views()
     a = CCA(dim=2).fit_moments([Moments.of(views)])
     assert a.regularization_ == 0.1
+    assert a.heldout_correlations_.shape == (2,)
     assert np.isnan(a.heldout_correlations_).all()
     assert np.isfinite(a.fuse(views, "posterior")).all()
+    assert Joint(dim=2, regularization=0.03).fit_moments([Moments.of(views)]).regularization_ == 0.03
+
+
+def test_two_folds_of_three_rows_are_held_out():
+    views = make_views(6)
+    folds = [Moments.of({m: v[rows] for m, v in views.items()}) for rows in (slice(3), slice(3, 6))]
+    for dim in (1, 2):
+        fitted = quiet_moments(Joint(dim=dim), folds)
+        assert np.isfinite(fitted.heldout_correlations_).all()
+        assert fitted.heldout_correlations_.shape == (dim,)
 
 
 def test_one_fold_that_could_be_held_out_is_not_enough():
@@ -295,8 +360,45 @@ def test_one_fold_that_could_be_held_out_is_not_enough():
 def test_no_complete_rows_is_an_error():
     views = make_views(10)
     views["text"][:5], views["image"][5:] = np.nan, np.nan
-    with pytest.raises(ValueError, match="0 rows have every input"):
+    with pytest.raises(ValueError, match=r"^0 rows have every input \(text 5, image 5\); cca needs at least 2$"):
         CCA().fit(views)
+
+
+def test_two_rows_are_enough_and_one_is_not():
+    views = make_views(2)
+    assert quiet(PCA(), views).dim_ == 1
+    with pytest.raises(ValueError, match="1 rows have every input"):
+        quiet(PCA(), {m: v[:1] for m, v in views.items()})
+
+
+def test_inputs_of_one_column_are_aligned():
+    views = make_views(widths=(1, 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fitted = CCA().fit(views)
+    correlation = np.corrcoef(views["text"][:, 0], views["image"][:, 0])[0, 1]
+    np.testing.assert_allclose(fitted.correlations_, [abs(correlation)], atol=1e-4)
+
+
+def test_a_rank_of_one_is_warned_of_and_that_of_a_constant_is_not():
+    views = make_views()
+    views["text"] = np.outer(views["text"][:, 0], np.arange(1.0, 7.0))
+    views["image"][:] = 3
+    with pytest.warns(UserWarning, match="^text: rank 1 of 6") as caught:
+        Joint().fit(views)
+    messages = [str(one.message) for one in caught]
+    assert [message[:12] for message in messages if "rank" in message] == ["text: rank 1"]
+
+
+def test_columns_that_vary_too_little_to_be_scaled_are_named():
+    """A column that never varies has no weight: it is not what is too large."""
+    views = make_views(widths=(3, 3))
+    views["text"] = (views["text"] - views["text"].mean(axis=0)) * [2e-50, 1e-50, 0]
+    message = r"^text: its columns vary by (.*) at most, too little; rescale them$"
+    with pytest.raises(ValueError, match=message) as caught:
+        quiet(CCA(regularization=0.0, precision="float64"), views)
+    spread = float(str(caught.value).split(" by ")[1].split(" at ")[0])
+    assert spread == pytest.approx(views["text"].std(axis=0, ddof=1).max(), rel=0.1)
 
 
 def test_a_constant_input_is_left_out():

@@ -84,6 +84,19 @@ def test_what_is_filled_in_predicts_what_the_inputs_present_predict(widths, shar
         np.testing.assert_allclose(along, 0, atol=1e-9), "rows are moved along the target's direction only"
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_an_alignment_fills_in_by_the_maps_for_the_target(own):
+    views, y = make_rows((4, 5))
+    moments, sample = Moments.of(views, "float64"), Sample(views, None, y)
+    fitted = Joint(dim=3, fill_ridges={"a": 0.1, "b": 0.2} if own else None).fit_moments([moments])
+    maps, ridge = maps_for_target(fitted.projection_, moments, sample.complete(), None, own)
+    whole = fitted.fuse(views)
+    assert fitted.fill_for_target(moments, sample) == ridge
+    for present, coefficients in maps.items():
+        np.testing.assert_array_equal(fitted.projection_.missing_map(present), coefficients)
+    np.testing.assert_array_equal(fitted.fuse(views), whole)
+
+
 def test_an_input_without_weight_is_not_filled_in():
     views, y = make_rows((4, 5))
     moments = Moments.of(views, "float64")

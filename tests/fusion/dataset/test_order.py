@@ -111,7 +111,7 @@ def test_a_position_in_another_version_is_refused(tmp_path):
     write_features(tmp_path, [5], number=2, version="two")
     state = state_of(tmp_path, version=1)
     FusedDataset(tmp_path, version="one").load_state_dict(state)
-    with pytest.raises(ValueError, match="version one there, two here"):
+    with pytest.raises(ValueError, match=r": version one there, two here$"):
         FusedDataset(tmp_path).load_state_dict(state)
 
 

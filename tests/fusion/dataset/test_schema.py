@@ -57,6 +57,11 @@ def test_a_null_vector_reads_as_nan_and_the_others_keep_their_rows():
     np.testing.assert_array_equal(array_to_vectors(array.slice(1)), np.float32([[np.nan] * 2, [3, 4]]))
 
 
+def test_a_single_chunk_is_not_copied():
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    assert address(array_to_vectors(pa.chunked_array([vectors_to_array(vectors)]))) == address(vectors)
+
+
 def test_what_is_no_vector_is_refused():
     with pytest.raises(TypeError, match="fixed-size list"):
         array_to_vectors(pa.array([[1.0], [2.0]]))
@@ -73,6 +78,14 @@ def test_schema_order_nullability_and_clashes():
     assert schema.metadata == {b"m": b"1"}
     with pytest.raises(ValueError, match="share a name: fused"):
         feature_schema("id", [pa.field("fused", pa.string())], 5, "float32", ["a"], False, {})
+
+
+def test_what_a_row_always_has_is_never_null():
+    schema = feature_schema("id", [pa.field("label", pa.string())], 5, "float32", ["a", "b"], True, {}, ["b"])
+    assert schema.names == ["id", "label", "fused", "has_a", "has_b", "count_b", "aligned_a", "aligned_b"]
+    assert [field.name for field in schema if not field.nullable] == ["id", "fused", "has_a", "has_b", "count_b"]
+    key = pa.field("number", pa.int64(), nullable=False)
+    assert feature_schema(key, [], 5, "float32", ["a"], False, {}).field(0) == key
 
 
 @pytest.mark.parametrize(("dtype", "encoding"), [("float32", "BYTE_STREAM_SPLIT"), ("float16", "PLAIN")])
@@ -96,6 +109,7 @@ def test_options_of_a_schema_of_vectors_alone(tmp_path):
     with pq.ParquetWriter(tmp_path / "v.parquet", schema, **parquet_options(schema)) as writer:
         writer.write_table(pa.table({"fused": vectors_to_array(np.ones((3, 2), np.float32))}, schema=schema))
     assert pq.read_table(tmp_path / "v.parquet").num_rows == 3
+    assert not pq.read_metadata(tmp_path / "v.parquet").row_group(0).column(0).is_stats_set
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -138,6 +152,43 @@ def test_manifest_round_trip_keeps_what_it_does_not_know(tmp_path):
     assert manifest.other_keys == {"created": "2026-01-01T00:00:00Z"}
     assert "other_keys" not in manifest.to_dict()
     assert sum(file.rows for file in manifest.files) == 15
+
+
+def test_what_a_manifest_does_not_say_is_empty():
+    least = {
+        "version": "v",
+        "key": "id",
+        "dim": 4,
+        "dtype": "float32",
+        "inputs": {},
+        "files": [{"path": "p", "rows": 3}],
+    }
+    manifest = Manifest.from_dict(least)
+    [file] = manifest.files
+    assert (file.path, file.rows) == ("p", 3)
+    assert not any((file.bytes, file.sha256, file.partition))
+    unsaid = {name: value for name, value in manifest.to_dict().items() if name not in least}
+    assert unsaid.pop("promote") == "auto", "a version that says nothing was seen at once"
+    assert not any(unsaid.values())
+
+
+def test_any_other_key_of_a_manifest_is_kept(tmp_path):
+    values = write_features(tmp_path, [3]) | {"other_keys": [1], "later": {"a": 1}}
+    back = json.loads(Manifest.from_dict(values).to_json())
+    assert back | values == back
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "manifest.json"
+    with pytest.raises(RunError, match=f"^{path}: no manifest here"):
+        Manifest.read(path)
+    path.write_text("{")
+    with pytest.raises(RunError, match=f"^{path}: not a manifest"):
+        Manifest.read(path)
+    with path.open("rb") as opened, pytest.raises(RunError, match=f"^{path}: not a manifest"):
+        Manifest.read(opened)
+    with pytest.raises(RunError, match=r"^manifest: not a manifest"):
+        Manifest.read(io.BytesIO(b"{"))
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"number": 1, "files": [{"rows": 3}]}'])

@@ -60,8 +60,9 @@ def test_order_is_that_of_the_files_and_only_the_last_batch_is_short(out):
 
 
 def test_a_batch_inside_a_row_group_is_not_copied(out):
-    first, second = list(FusedDataset(out, columns=["fused"], batch_size=5))[:2]
-    assert second["fused"].data_ptr() == first["fused"].data_ptr() + 5 * 4 * 4
+    batches = list(FusedDataset(out, columns=["fused"], batch_size=5))
+    for first, second in (batches[:2], batches[2:4]):
+        assert second["fused"].data_ptr() == first["fused"].data_ptr() + 5 * 4 * 4
 
 
 def test_no_warning_about_read_only_memory(out, recwarn):
@@ -207,11 +208,9 @@ def test_workers_divide_a_rank_without_gap(total, world_size, workers, batch_siz
 def test_the_line_wraps_and_visits_every_position_in_order(rows, start, length):
     sequence = RowGroupSequence(np.array(rows), None)
     ends = np.cumsum(rows)
-    visited = [
-        int(ends[p.row_group]) - rows[p.row_group] + i
-        for p in sequence.row_ranges(start, start + length)
-        for i in range(p.start, p.stop)
-    ]
+    pieces = list(sequence.row_ranges(start, start + length))
+    assert sum(piece.rows for piece in pieces) == length
+    visited = [int(ends[p.row_group]) - rows[p.row_group] + i for p in pieces for i in range(p.start, p.stop)]
     assert visited == [position % sum(rows) for position in range(start, start + length)]
 
 
@@ -305,6 +304,20 @@ def test_a_dataset_travels_pickled(out):
     assert rows_of(pickle.loads(pickle.dumps(dataset))) == list(range(70, 76))  # noqa: S301
 
 
+def test_a_batch_and_a_buffer_may_be_of_one_row(out):
+    dataset = FusedDataset(out, batch_size=1, buffer=1, shuffle=True)
+    assert len(dataset) == 76
+    assert sorted(numbers(dataset)) == list(range(76))
+
+
+def test_rank_and_world_are_those_of_torch_where_it_runs_on_several_processes(out, monkeypatch):
+    for name, value in {"is_initialized": True, "get_world_size": 3, "get_rank": 2}.items():
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    for asked, found in (({}, (2, 3)), ({"rank": 0}, (0, 3)), ({"rank": 0, "world_size": 1}, (0, 1))):
+        dataset = FusedDataset(out, **asked)
+        assert (dataset.rank, dataset.world_size) == found
+
+
 @pytest.mark.parametrize("wrong", [{"rank": 4, "world_size": 4}, {"batch_size": 0}, {"buffer": 0}, {"even": "maybe"}])
 def test_wrong_settings_are_named(out, wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -321,7 +334,11 @@ def test_arrow_and_files_for_other_libraries(tmp_path):
 def test_rows_by_number(out):
     rows = FusedRows(out, cached_row_groups=2)
     assert len(rows) == 76
-    assert rows[-1]["key"] == "k75"
+    for row, key in ((0, "k0"), (1, "k1"), (75, "k75"), (-1, "k75"), (-76, "k0")):
+        assert rows[row]["key"] == key
+    for row in (76, -77):
+        with pytest.raises(IndexError):
+            rows[row]
     batch = rows.take([70, 3, 3, 26])
     assert batch["key"] == ["k70", "k3", "k3", "k26"]
     assert batch["fused"][:, 0].tolist() == [70, 3, 3, 26]
@@ -331,6 +348,23 @@ def test_rows_by_number(out):
             rows.take(wanted)
     assert numbers([rows.read()]) == list(range(76))
     assert rows.take([])["fused"].shape == (0, 4)
+
+
+@pytest.mark.parametrize(("asked", "held"), [(0, 1), (1, 1), (2, 2)])
+def test_the_row_groups_asked_for_last_are_held(out, monkeypatch, asked, held):
+    rows = FusedRows(out, columns=["count"], cached_row_groups=asked)
+    scanned, scan = [], rows._reader.scan
+    monkeypatch.setattr(rows._reader, "scan", lambda *given, **options: scanned.append(1) or scan(*given, **options))
+
+    def reads(row):
+        before = len(scanned)
+        assert rows[row]["count"] == row
+        return len(scanned) - before
+
+    for row in (0, 10, 0, 20):  # three row groups, the first one asked for again
+        reads(row)
+    assert len(rows._cache) == held
+    assert (reads(21), reads(1), reads(11)) == (0, 0 if held == 2 else 1, 1)
 
 
 def test_rows_feed_a_loader_with_a_sampler(out):
