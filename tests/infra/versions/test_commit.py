@@ -25,7 +25,7 @@ from barycenter.infra.versions.manifests import (
     verify,
     versions,
 )
-from tests.infra.versions.outputs import output
+from tests.infra.versions.outputs import on_a_disk, output
 
 
 def taken_over(storage) -> Lease:
@@ -252,6 +252,7 @@ def test_a_job_that_promotes_leaves_an_operators_choice(storage, lease):
     assert read_manifest(storage).number == 1
 
 
+@on_a_disk
 def test_a_promotion_says_its_term_and_the_pointer_which_promotion_it_follows(storage, lease):
     commit_manifest(storage, replace(output(storage, "v1"), other_keys={"created": "by hand"}), lease)
     commit_manifest(storage, output(storage, "v2", parent=1), lease)
@@ -264,6 +265,7 @@ def test_a_promotion_says_its_term_and_the_pointer_which_promotion_it_follows(st
     assert shown_version(storage) == 1
 
 
+@on_a_disk
 def test_a_fence_takes_the_number_that_follows_several_promotions(storage, lease, monkeypatch):
     commit_manifest(storage, output(storage, "v1"), lease)
     commit_manifest(storage, output(storage, "v2", parent=1), lease)
@@ -275,6 +277,7 @@ def test_a_fence_takes_the_number_that_follows_several_promotions(storage, lease
     assert shown_version(storage) == read_manifest(storage).number == 2
 
 
+@on_a_disk
 def test_a_fence_holds_where_nothing_is_committed_yet(storage, lease, monkeypatch):
     manifest = output(storage, "v1")
     fence_after(storage, lease, monkeypatch)
@@ -283,6 +286,7 @@ def test_a_fence_holds_where_nothing_is_committed_yet(storage, lease, monkeypatc
     assert versions(storage) == []
 
 
+@on_a_disk
 def test_a_holder_that_was_given_up_does_not_promote(storage, lease):
     commit_manifest(storage, output(storage, "v1"), lease)
     commit_manifest(storage, output(storage, "v2", parent=1), lease)
@@ -293,6 +297,7 @@ def test_a_holder_that_was_given_up_does_not_promote(storage, lease):
     assert read_manifest(storage).number == 2
 
 
+@on_a_disk
 @pytest.mark.parametrize("content", [b"{", b"[]", b'{"version": 1}', b'{"after": 1}', b'{"version": null, "after": 1}'])
 def test_a_damaged_promotion_is_one_line(storage, lease, content):
     commit_manifest(storage, output(storage, "v1"), lease)
@@ -324,11 +329,13 @@ def steps(monkeypatch):
 OF_VERSIONS = {"/", "manifests/", "promotions/"}
 
 
+@on_a_disk
 def test_what_a_version_is_read_with_lasts_before_it_is_committed(storage, lease, steps):
     commit_manifest(storage, output(storage, "v1"), lease)
     assert {"alignment/", "alignment/al-v1/"} <= set(steps[: steps.index(manifest_path(1))])
 
 
+@on_a_disk
 def test_what_is_there_already_lasts_before_it_is_shown_or_promoted(storage, lease, steps):
     """Who committed it may have been killed before it did so."""
     manifest = output(storage, "v1")

@@ -18,7 +18,7 @@ from barycenter.infra.versions.garbage import (
 from barycenter.infra.versions.lease import RENEWALS, TERM_SECONDS, acquire
 from barycenter.infra.versions.manifests import COLLECTED, POINTER, manifest_path, read_manifest, verify, versions
 from tests.infra.simulation import SimulatedClock
-from tests.infra.versions.outputs import output
+from tests.infra.versions.outputs import on_a_disk, output
 from tests.infra.versions.test_commit import taken_over
 
 
@@ -246,6 +246,7 @@ def test_a_damaged_list_of_deleted_versions_is_one_line(storage, lease):
         versions(storage)
 
 
+@on_a_disk
 def test_what_a_refit_goes_on_from_is_kept(storage, lease):
     manifest = replace(output(storage, "v1"), alignment={"moments": "m1"})
     for moments in ("m0", "m1"):
@@ -254,6 +255,7 @@ def test_what_a_refit_goes_on_from_is_kept(storage, lease):
     assert collect_garbage(storage, lease) == ["alignment/moments/m0/s1.npz"]
 
 
+@on_a_disk
 def test_a_collection_shuts_out_commits_of_a_holder_that_was_given_up(storage, lease, monkeypatch):
     commit_manifest(storage, output(storage, "v1"), lease)
     late, manifest = lease, output(storage, "v2", parent=1)
@@ -263,6 +265,7 @@ def test_a_collection_shuts_out_commits_of_a_holder_that_was_given_up(storage, l
     assert versions(storage) == [1]
 
 
+@on_a_disk
 def test_a_pointer_that_was_left_behind_is_mended_before_its_version_is_deleted(storage, lease):
     committed(storage, lease, 1)
     stale = storage.read(POINTER)
@@ -272,6 +275,7 @@ def test_a_pointer_that_was_left_behind_is_mended_before_its_version_is_deleted(
     assert read_manifest(storage).number == 2
 
 
+@on_a_disk
 def test_what_is_kept_lasts_before_anything_is_deleted(storage, lease, monkeypatch):
     committed(storage, lease, 2)
     synced = []
@@ -281,6 +285,7 @@ def test_what_is_kept_lasts_before_anything_is_deleted(storage, lease, monkeypat
     assert {"", "manifests", "promotions"} <= set(synced)
 
 
+@on_a_disk
 def test_a_collection_gives_up_uploads_and_merges_notes_of_repairs(storage, lease, monkeypatch):
     manifest, given_up = output(storage, "v1", shards=("s1", "s2")), []
     for shard in manifest.shards:
@@ -298,6 +303,7 @@ def test_a_collection_gives_up_uploads_and_merges_notes_of_repairs(storage, leas
     assert changed.keys() == {embedding_path("text", "e1", shard) for shard in manifest.shards}
 
 
+@on_a_disk
 def test_a_collector_that_lost_its_lease_over_the_last_file_leaves_uploads_of_others(storage, lease, monkeypatch):
     committed(storage, lease, 1)
     storage.write("features/v0/part-0.parquet", b"")
@@ -327,6 +333,7 @@ def test_a_collector_looks_as_often_as_a_holder_renews_whether_it_still_holds_th
     assert looks == [0, TERM_SECONDS / RENEWALS, 2 * TERM_SECONDS / RENEWALS]
 
 
+@on_a_disk
 def test_a_pin_of_no_version_waits_for_nobody(storage, lease, monkeypatch):
     committed(storage, lease, 1)
     monkeypatch.setattr(garbage, "wait_while_deleting", lambda _: pytest.fail("waited"))

@@ -14,7 +14,7 @@ from barycenter.infra.versions.manifests import (
     verify,
     versions,
 )
-from tests.infra.versions.outputs import output
+from tests.infra.versions.outputs import on_a_disk, output
 
 
 def test_nothing_committed_is_one_line(storage):
@@ -47,8 +47,12 @@ def test_a_version_that_is_not_there_is_said_with_what_became_of_it(storage, lea
     for number in (0, 7):
         with pytest.raises(RunError, match=rf"no version {number} \(there are: 2\)"):
             read_manifest(storage, number)
-    commit_manifest(storage, output(storage, "v3", parent=2), lease)
-    commit_manifest(storage, output(storage, "v4", parent=3), lease)
+
+
+@on_a_disk
+def test_a_version_between_others_was_deleted(storage, lease):
+    for number in range(1, 5):
+        commit_manifest(storage, output(storage, f"v{number}", parent=number - 1 or None), lease)
     promote_version(storage, 2, lease)
     collect_garbage(storage, lease)
     with pytest.raises(RunError, match=r"version 3 was deleted by `barycenter gc` \(there are: 2, 4\)"):
@@ -77,6 +81,7 @@ def test_verify_names_every_kind_of_damage(storage):
     assert verify(storage, manifest) == [f"{path}: missing", "rejects/v1/part-0.parquet: missing"]
 
 
+@on_a_disk
 def test_files_that_lie_elsewhere_are_verified_too(storage):
     manifest = output(storage, "v1")
     file = replace(manifest.files[0], path="elsewhere/part-0.parquet")
