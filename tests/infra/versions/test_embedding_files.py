@@ -79,6 +79,7 @@ def test_only_repairs_that_changed_something_count_and_a_kill_between_loses_none
     storage, paths = flawed
     assert repairs(storage) == {}
     killed = Repairs(storage, paths)
+    assert killed.paths == set(paths)
     assert repairs(storage) == {}
     for path in paths[1:]:
         storage.write(path, b"mended")
