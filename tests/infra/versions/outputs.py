@@ -1,10 +1,14 @@
 """A version's files and manifest, without its commit."""
 
 import pyarrow as pa
+import pytest
 
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
+
+on_a_disk = pytest.mark.parametrize("storage", ["local"], indirect=True)
+"""For tests of what is the same on any storage."""
 
 
 def output(storage: Storage, version: str, parent=None, shards=("s1",), encoder="e1") -> Manifest:

@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,7 +25,7 @@ from barycenter.infra.versions.manifests import (
     verify,
     versions,
 )
-from tests.infra.versions.outputs import output
+from tests.infra.versions.outputs import on_a_disk, output
 
 
 def taken_over(storage) -> Lease:
@@ -219,7 +220,7 @@ def test_a_rollback_holds_until_a_version_shows_itself(storage, lease):
     assert read_manifest(storage).number == 1
     commit_manifest(storage, output(storage, "v4", parent=3), lease)
     assert read_manifest(storage).number == 4
-    promote_version(storage, 4, lease)
+    assert promote_version(storage, 4, lease).number == 4
     assert storage.list("promotions") == ["promotions/1.json"]
 
 
@@ -249,3 +250,99 @@ def test_a_job_that_promotes_leaves_an_operators_choice(storage, lease):
     promote_version(storage, 1, lease)
     commit_manifest(storage, newest, lease, "auto")
     assert read_manifest(storage).number == 1
+
+
+@on_a_disk
+def test_a_promotion_says_its_term_and_the_pointer_which_promotion_it_follows(storage, lease):
+    commit_manifest(storage, replace(output(storage, "v1"), other_keys={"created": "by hand"}), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1), lease)
+    for version in (1, 2, 1):
+        lease.renew()
+        promote_version(storage, version, lease)
+    assert storage.list("promotions") == [f"promotions/{number}.json" for number in (1, 2, 3)]
+    assert json.loads(storage.read("promotions/3.json")) == {"version": 1, "after": 2, "term": lease.number}
+    assert read_manifest(storage).other_keys == {"created": "by hand", "promotion": 3}
+    assert shown_version(storage) == 1
+
+
+@on_a_disk
+def test_a_fence_takes_the_number_that_follows_several_promotions(storage, lease, monkeypatch):
+    commit_manifest(storage, output(storage, "v1"), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1), lease)
+    for version in (1, 2):
+        promote_version(storage, version, lease)
+    fence_after(storage, lease, monkeypatch)
+    with pytest.raises(RunError, match="another process"):
+        promote_version(storage, 1, lease)
+    assert shown_version(storage) == read_manifest(storage).number == 2
+
+
+@on_a_disk
+def test_a_fence_holds_where_nothing_is_committed_yet(storage, lease, monkeypatch):
+    manifest = output(storage, "v1")
+    fence_after(storage, lease, monkeypatch)
+    with pytest.raises(RunError, match="another run committed"):
+        commit_manifest(storage, manifest, lease)
+    assert versions(storage) == []
+
+
+@on_a_disk
+def test_a_holder_that_was_given_up_does_not_promote(storage, lease):
+    commit_manifest(storage, output(storage, "v1"), lease)
+    commit_manifest(storage, output(storage, "v2", parent=1), lease)
+    taken_over(storage)
+    with pytest.raises(RunError, match="was taken over by another run"):
+        promote_version(storage, 1, lease)
+    assert storage.list("promotions") == []
+    assert read_manifest(storage).number == 2
+
+
+@on_a_disk
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"version": 1}', b'{"after": 1}', b'{"version": null, "after": 1}'])
+def test_a_damaged_promotion_is_one_line(storage, lease, content):
+    commit_manifest(storage, output(storage, "v1"), lease)
+    storage.write("promotions/1.json", content)
+    with pytest.raises(RunError, match=r"promotions/1\.json: not a promotion .*; restore or delete it"):
+        shown_version(storage)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The folders that are made to last and the files that are made, in order."""
+    steps, sync_folders, create = [], Storage.sync_folders, Storage.create
+
+    def synced(self, folders):
+        folders = list(folders)
+        steps.extend(f"{folder}/" for folder in folders)
+        sync_folders(self, folders)
+
+    def created(self, path, data):
+        made = create(self, path, data)
+        steps.append(path)
+        return made
+
+    monkeypatch.setattr(Storage, "sync_folders", synced)
+    monkeypatch.setattr(Storage, "create", created)
+    return steps
+
+
+OF_VERSIONS = {"/", "manifests/", "promotions/"}
+
+
+@on_a_disk
+def test_what_a_version_is_read_with_lasts_before_it_is_committed(storage, lease, steps):
+    commit_manifest(storage, output(storage, "v1"), lease)
+    assert {"alignment/", "alignment/al-v1/"} <= set(steps[: steps.index(manifest_path(1))])
+
+
+@on_a_disk
+def test_what_is_there_already_lasts_before_it_is_shown_or_promoted(storage, lease, steps):
+    """Who committed it may have been killed before it did so."""
+    manifest = output(storage, "v1")
+    commit_manifest(storage, manifest, lease, "manual")
+    del steps[:]
+    commit_manifest(storage, manifest, lease, "manual")
+    assert {*OF_VERSIONS, "alignment/", "alignment/al-v1/"} <= set(steps)
+    del steps[:]
+    promote_version(storage, 1, lease)
+    assert set(steps[: steps.index("promotions/1.json")]) >= OF_VERSIONS

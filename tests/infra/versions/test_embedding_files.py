@@ -1,10 +1,14 @@
 import hashlib
 from random import Random
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from barycenter.fusion.dataset.schema import vectors_to_array
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import (
+    EMBEDDING_PARQUET,
     Repairs,
     done_shards,
     embedding_path,
@@ -75,6 +79,7 @@ def test_only_repairs_that_changed_something_count_and_a_kill_between_loses_none
     storage, paths = flawed
     assert repairs(storage) == {}
     killed = Repairs(storage, paths)
+    assert killed.paths == set(paths)
     assert repairs(storage) == {}
     for path in paths[1:]:
         storage.write(path, b"mended")
@@ -147,6 +152,32 @@ def test_garbage_collection_gathers_the_notes(flawed):
     assert notes(storage) == before
 
 
+def test_what_a_run_noted_as_done_is_not_read_again(flawed, monkeypatch):
+    storage, paths = flawed
+    finished = Repairs(storage, paths[:2])
+    for path in paths[:2]:
+        storage.write(path, b"mended")
+    finished.settle()
+    Repairs(storage, paths[2:])
+    storage.write(paths[2], b"mended by a run that was killed")
+    before, read, real = repairs(storage), [], Storage.sha256
+    monkeypatch.setattr(Storage, "sha256", lambda self, path: read.append(path) or real(self, path))
+    assert repairs(storage) == before
+    assert read == paths[2:]
+
+
+def test_a_note_that_was_written_by_half_is_none(flawed):
+    storage, paths = flawed
+    Repairs(storage, paths[:1])
+    (note,) = notes(storage)
+    folder, _, name = note.rpartition("/")
+    half = f"{folder}/.{name}.0123.tmp"
+    storage.write(half, b'{"embeddings')
+    assert storage.is_temporary(half)
+    storage.write(paths[0], b"mended")
+    assert repairs(storage).keys() == {paths[0]}
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_runs_that_mend_at_once_agree_on_what_is_stored(tmp_path, seed):
     """Two runs in any interleaving, each perhaps killed: what is changed is seen, with the content it has."""
@@ -174,3 +205,16 @@ def _mending(storage, paths, random):
         storage.write(path, random.choice([b"first", b"second", b"third"]))
         yield
     run.settle()
+
+
+def test_embedding_files_are_compressed_each_column_in_its_way(tmp_path):
+    vectors = np.random.default_rng(0).random((1000, 4), np.float32)
+    keys = [str(row) for row in range(len(vectors))]
+    columns = {"key": keys, "vector": vectors_to_array(vectors), "reason": ["too long"] * len(vectors)}
+    path = embedding_path("text", "e", "s")
+    Storage(str(tmp_path)).write_table(path, pa.table(columns), **EMBEDDING_PARQUET)
+    group = Storage(str(tmp_path)).parquet_metadata(path).row_group(0)
+    stored = {column.path_in_schema: column for column in map(group.column, range(group.num_columns))}
+    assert {column.compression for column in stored.values()} == {"ZSTD"}
+    assert "BYTE_STREAM_SPLIT" in stored["vector.list.element"].encodings
+    assert [name for name, column in stored.items() if "RLE_DICTIONARY" in column.encodings] == ["reason"]

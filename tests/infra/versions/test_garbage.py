@@ -7,7 +7,7 @@ from barycenter.infra.clock import use_clock
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions import garbage
 from barycenter.infra.versions.commit import commit_manifest, promote_version
-from barycenter.infra.versions.embedding_files import embedding_path, sample_path
+from barycenter.infra.versions.embedding_files import Repairs, embedding_path, repairs, sample_path
 from barycenter.infra.versions.garbage import (
     collect_garbage,
     find_garbage,
@@ -15,10 +15,10 @@ from barycenter.infra.versions.garbage import (
     pinned_versions,
     unpin_version,
 )
-from barycenter.infra.versions.lease import acquire
-from barycenter.infra.versions.manifests import COLLECTED, manifest_path, read_manifest, verify, versions
+from barycenter.infra.versions.lease import RENEWALS, TERM_SECONDS, acquire
+from barycenter.infra.versions.manifests import COLLECTED, POINTER, manifest_path, read_manifest, verify, versions
 from tests.infra.simulation import SimulatedClock
-from tests.infra.versions.outputs import output
+from tests.infra.versions.outputs import on_a_disk, output
 from tests.infra.versions.test_commit import taken_over
 
 
@@ -99,6 +99,7 @@ def test_what_readers_see_and_what_is_pinned_is_kept(storage, lease):
     pin_version(storage, 1)
     pin_version(storage, 1)
     assert pinned_versions(storage) == [1]
+    assert storage.list("pins") == ["pins/1.json"]
     assert find_garbage(storage).versions == (3,)
     collect_garbage(storage, lease)
     for number in (1, 2, 4):
@@ -123,6 +124,7 @@ def test_versions_of_the_last_days_are_kept(tmp_path):
         clock.now += 86_400
         commit_manifest(storage, output(storage, "v3", parent=2), lease)
         assert find_garbage(storage, keep=1, keep_days=1.5).versions == (1,)
+        assert find_garbage(storage, keep=1, keep_days=1).versions == (1,), "of the very last moment that is kept"
         assert find_garbage(storage, keep=1, keep_days=0.5).versions == (1, 2)
         assert find_garbage(storage, keep=1, keep_days=4).versions == ()
         assert collect_garbage(storage, lease, keep=1, keep_days=1.5)[-1] == "rejects/v1/part-0.parquet"
@@ -184,6 +186,7 @@ def test_a_collector_that_lost_its_lease_deletes_nothing_more(storage, lease, mo
     with pytest.raises(RunError, match="taken over"):
         collect_garbage(storage, lease)
     assert {path for path in before if not path.startswith("lease/")} <= set(storage.list())
+    assert versions(storage) == [1, 2]
 
 
 def test_a_collection_that_stood_still_between_two_files_looks_again(storage, lease, monkeypatch):
@@ -239,5 +242,100 @@ def test_versions_that_do_not_say_when_they_were_committed_are_kept(storage, lea
 def test_a_damaged_list_of_deleted_versions_is_one_line(storage, lease):
     committed(storage, lease, 1)
     storage.write(COLLECTED, b"{}")
-    with pytest.raises(RunError, match=r"collected\.json: no list of deleted versions"):
+    with pytest.raises(RunError, match=r"/collected\.json: no list of deleted versions"):
         versions(storage)
+
+
+@on_a_disk
+def test_what_a_refit_goes_on_from_is_kept(storage, lease):
+    manifest = replace(output(storage, "v1"), alignment={"moments": "m1"})
+    for moments in ("m0", "m1"):
+        storage.write(f"alignment/moments/{moments}/s1.npz", b"sums")
+    commit_manifest(storage, manifest, lease)
+    assert collect_garbage(storage, lease) == ["alignment/moments/m0/s1.npz"]
+
+
+@on_a_disk
+def test_a_collection_shuts_out_commits_of_a_holder_that_was_given_up(storage, lease, monkeypatch):
+    commit_manifest(storage, output(storage, "v1"), lease)
+    late, manifest = lease, output(storage, "v2", parent=1)
+    monkeypatch.setattr(late, "check", lambda: collect_garbage(storage, taken_over(storage)))
+    with pytest.raises(RunError, match="another run committed"):
+        commit_manifest(storage, manifest, late)
+    assert versions(storage) == [1]
+
+
+@on_a_disk
+def test_a_pointer_that_was_left_behind_is_mended_before_its_version_is_deleted(storage, lease):
+    committed(storage, lease, 1)
+    stale = storage.read(POINTER)
+    committed(storage, lease, 2)
+    storage.write(POINTER, stale)
+    collect_garbage(storage, lease)
+    assert read_manifest(storage).number == 2
+
+
+@on_a_disk
+def test_what_is_kept_lasts_before_anything_is_deleted(storage, lease, monkeypatch):
+    committed(storage, lease, 2)
+    synced = []
+    monkeypatch.setattr(Storage, "sync_folders", lambda self, folders: synced.extend(folders))
+    monkeypatch.setattr(Storage, "remove", lambda self, paths: pytest.fail("too early") if not synced else None)
+    collect_garbage(storage, lease)
+    assert {"", "manifests", "promotions"} <= set(synced)
+
+
+@on_a_disk
+def test_a_collection_gives_up_uploads_and_merges_notes_of_repairs(storage, lease, monkeypatch):
+    manifest, given_up = output(storage, "v1", shards=("s1", "s2")), []
+    for shard in manifest.shards:
+        path = embedding_path("text", "e1", shard)
+        mended = Repairs(storage, [path])
+        storage.write(path, b"mended")
+        mended.settle()
+    commit_manifest(storage, manifest, lease)
+    changed = repairs(storage)
+    monkeypatch.setattr(Storage, "abandon_uploads", lambda self: given_up.append(self) or 0)
+    assert collect_garbage(storage, lease) == []
+    assert given_up == [storage]
+    assert len(storage.list("embeddings/.repairs")) == 1
+    assert repairs(storage) == changed
+    assert changed.keys() == {embedding_path("text", "e1", shard) for shard in manifest.shards}
+
+
+@on_a_disk
+def test_a_collector_that_lost_its_lease_over_the_last_file_leaves_uploads_of_others(storage, lease, monkeypatch):
+    committed(storage, lease, 1)
+    storage.write("features/v0/part-0.parquet", b"")
+    real = Storage.remove
+
+    def remove(self, paths):
+        paths = list(paths)
+        real(self, paths)
+        if "features/v0/part-0.parquet" in paths:
+            taken_over(storage)
+
+    monkeypatch.setattr(Storage, "remove", remove)
+    monkeypatch.setattr(Storage, "abandon_uploads", lambda self: pytest.fail("of another process"))
+    with pytest.raises(RunError, match="taken over"):
+        collect_garbage(storage, lease)
+
+
+def test_a_collector_looks_as_often_as_a_holder_renews_whether_it_still_holds_the_output(tmp_path, monkeypatch):
+    clock, looks = SimulatedClock(), []
+    with use_clock(clock):
+        lease = acquire(Storage(str(tmp_path)), "gc", deletes=True)
+        monkeypatch.setattr(lease, "check", lambda: looks.append(clock.now))
+        paths = [str(number) for number in range(7)]
+        for path in garbage.while_held(lease, paths):
+            assert path == paths[int(clock.now // 5)]
+            clock.now += 5
+    assert looks == [0, TERM_SECONDS / RENEWALS, 2 * TERM_SECONDS / RENEWALS]
+
+
+@on_a_disk
+def test_a_pin_of_no_version_waits_for_nobody(storage, lease, monkeypatch):
+    committed(storage, lease, 1)
+    monkeypatch.setattr(garbage, "wait_while_deleting", lambda _: pytest.fail("waited"))
+    with pytest.raises(RunError, match="no version 9"):
+        pin_version(storage, 9)
