@@ -2,7 +2,6 @@
 
 import _thread
 import importlib
-import os
 import signal
 import threading
 import urllib.error
@@ -10,11 +9,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.temporary_server import TemporaryServer
 from barycenter.fusion.errors import RunError
 from barycenter.infra.job.models import Job
 
@@ -26,11 +28,10 @@ _WATCH_SECONDS = 2.0
 Result = dict[str, Any] | None
 
 
-def run_flow(module: str, name: str, job: Job, *, workers: bool = True, **flags: bool) -> Result:
-    """Runs one of the project's flows in this process.
-
-    A Prefect server that is configured, or that answers at its usual address on this machine, gets the run; otherwise
-    a temporary one is started, while Ray starts and the flow is imported.
+def run_flow(
+    module: str, name: str, job: Job, server: "PrefectServer", *, workers: bool = True, **flags: bool
+) -> Result:
+    """Runs one of the project's flows in this process; Ray starts and the flow is imported while the server starts.
 
     ``module`` and ``name`` say where the flow is, ``workers`` whether it needs some; ``flags`` are its further
     parameters.
@@ -41,15 +42,15 @@ def run_flow(module: str, name: str, job: Job, *, workers: bool = True, **flags:
     Raises:
         RunError: The flow failed, was cancelled, or a server that was asked for does not answer.
     """
+    server.check()
     importing = _in_background(lambda: importlib.import_module(module))
     with ExitStack() as stack:
-        server_ready = stack.enter_context(_server())
         if workers:
             from barycenter.tasks.run.workers import open_cluster
 
             stack.enter_context(open_cluster(job.ray.address))
         flow = getattr(importing.result(), name)
-        server_ready()
+        server.wait()
         watcher = _CancellationWatcher()
         stack.enter_context(watcher.until_over())
         result: Result = flow.with_options(on_running=[watcher.start])(job, **flags)
@@ -70,53 +71,54 @@ def _in_background(call: Callable[[], Any]) -> Future[Any]:
     return future
 
 
-@contextmanager
-def _server() -> Iterator[Callable[[], object]]:
-    """Chooses Prefect's server; what it yields waits until that is ready."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+class PrefectServer:
+    """The Prefect server that gets a run: a configured one, one on this machine, else a temporary one.
 
-    configured = PREFECT_API_URL.value()
-    if configured:
-        if not answers(configured, _PATIENCE_SECONDS):
+    A context manager: entered before the job is looked at, so that a temporary server starts meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._configured: str | None = None
+        self._temporary: TemporaryServer | None = None
+        self._stack = ExitStack()
+
+    def __enter__(self) -> "PrefectServer":
+        from prefect.settings import PREFECT_API_URL, temporary_settings
+
+        self._configured = PREFECT_API_URL.value()
+        if self._configured is None:
+            api = LOCAL_API if answers(LOCAL_API) else self._start().api
+            self._stack.enter_context(temporary_settings({PREFECT_API_URL: api}))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def check(self) -> None:
+        """Raises RunError where a configured server does not answer."""
+        if self._configured is not None and not answers(self._configured, _PATIENCE_SECONDS):
             raise RunError(
-                f"no Prefect server answers at {configured}; start it (`prefect server start`) or unset PREFECT_API_URL"
+                f"no Prefect server answers at {self._configured}; start it (`prefect server start`) or unset "
+                "PREFECT_API_URL"
             )
-        yield lambda: None
-    elif answers(LOCAL_API):
-        with temporary_settings({PREFECT_API_URL: LOCAL_API}):
-            yield lambda: None
-    else:
-        _check_home()
-        yield _in_background(_start_server).result
 
+    def wait(self) -> None:
+        """Returns once a temporary server answers; raises RunError where it does not."""
+        if self._temporary is not None:
+            self._temporary.wait()
 
-def _check_home() -> None:
-    """Raises RunError where Prefect's home cannot hold the database of a temporary server."""
-    from prefect.settings import PREFECT_HOME
-
-    home = Path(PREFECT_HOME.value()).expanduser()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        writable = os.access(home, os.W_OK | os.X_OK)
-    except OSError:
-        writable = False
-    if not writable:
-        raise RunError(
-            f"{home} cannot be written to, and Prefect keeps its database there; set PREFECT_HOME to a folder"
+    def _start(self) -> TemporaryServer:
+        from prefect.settings import (
+            PREFECT_HOME,
+            PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
+            get_current_settings,
         )
 
-
-def _start_server() -> None:
-    from prefect.server.api.server import SubprocessASGIServer
-
-    try:
-        SubprocessASGIServer().start()
-    except (RuntimeError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise RunError(
-            f"the temporary Prefect server did not start: {reason}; run again (on a busy machine with "
-            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300), or start one with `prefect server start`"
-        ) from error
+        settings = get_current_settings().to_environment_variables(exclude_unset=True)
+        patience = float(PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value())
+        self._temporary = TemporaryServer(Path(PREFECT_HOME.value()).expanduser(), patience, settings)
+        self._stack.callback(self._temporary.stop)
+        return self._temporary
 
 
 def answers(api: str, seconds: float = _ANSWER_SECONDS) -> bool:
@@ -141,7 +143,9 @@ class _CancellationWatcher:
     def start(self, _flow: object, flow_run: Any, _state: object) -> None:
         """A hook for the flow's start: looks every two seconds whether the run is to be cancelled."""
         self._run_id = flow_run.id
-        threading.Thread(target=self._poll, args=(self._run_id,), daemon=True).start()
+        # A thread sees the settings of its own context: without this one's it would start a server of its own to ask.
+        asking = partial(copy_context().run, self._poll, self._run_id)
+        threading.Thread(target=asking, daemon=True).start()
 
     @contextmanager
     def until_over(self) -> Iterator[None]:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from barycenter.flows.console import Debug, JobPath, Overrides, app, out, report_errors
-from barycenter.flows.server import run_flow
+from barycenter.flows.server import PrefectServer, run_flow
 from barycenter.infra.job.models import Job
 
 if TYPE_CHECKING:
@@ -40,13 +40,15 @@ def run(
         job = load(job_path, overrides)
         _quiet(debug)
         flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit, "adopt": adopt}
-        prepared = _prepare(job, **flags)
         if plan:
-            _show_plan(job, prepared, hourly_price)
+            _show_plan(job, _prepare(job, **flags), hourly_price)
             return
-        _note(prepared)
-        _hand_over(prepared)
-        _show_report(job, run_flow("barycenter.flows.pipeline", "pipeline", job, **flags))
+        with PrefectServer() as server:
+            prepared = _prepare(job, **flags)
+            _note(prepared)
+            _hand_over(prepared)
+            result = run_flow("barycenter.flows.pipeline", "pipeline", job, server, **flags)
+        _show_report(job, result)
 
 
 @app.command()
@@ -62,8 +64,10 @@ def demo(
         from barycenter.flows.parameters import demo as demo_of
 
         job = demo_of(out_dir)
-        _hand_over(_prepare(job))
-        _show_report(job, run_flow("barycenter.flows.pipeline", "pipeline", job))
+        with PrefectServer() as server:
+            _hand_over(_prepare(job))
+            result = run_flow("barycenter.flows.pipeline", "pipeline", job, server)
+        _show_report(job, result)
 
 
 @app.command()
@@ -142,8 +146,10 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
     with report_errors(debug):
         job = load(path, overrides)
         _quiet(debug)
-        _hand_over(_prepare(job, **flags))
-        result = run_flow("barycenter.flows.stages", name, job, workers=name in ("embed", "align", "fuse"), **flags)
+        with PrefectServer() as server:
+            _hand_over(_prepare(job, **flags))
+            workers = name in ("embed", "align", "fuse")
+            result = run_flow("barycenter.flows.stages", name, job, server, workers=workers, **flags)
         if name == "report" or result is None:
             _show_report(job, result)
         else:
