@@ -3,7 +3,8 @@
 Rows that reach the text model are counted by the model: a folder with code of its own, which writes down the token ids
 of every row that it is run on. Of pictures the embed stage's own count is shown. Every change is compared with a run
 of the same plan in an empty folder: vectors by key, and the feature files after a refit of both, byte by byte. One row
-is appended to 200,000 then, and both runs are timed as a whole, from the command line.
+is appended to 200,000 then, and both runs are timed as a whole, from the command line: the second one with a Ray of its
+own, as the first, and once more without (``ray: {address: none}``), from the same state. ROWS=0 leaves the changes out.
 """
 
 import json
@@ -328,25 +329,35 @@ def one_row(scratch: Path, model: Path, log: ModelLog) -> dict[str, Any]:
         "output": {"path": str(scratch / "many")},
     }
     (scratch / "many.yaml").write_text(yaml.safe_dump(job))
-    words_of_run = [str(Path(sys.prefix) / "bin" / "barycenter"), "run", str(scratch / "many.yaml")]
-    seconds = []
-    for number in range(2):
-        if number:
-            with corpus.open("a") as stream:
-                stream.write(json.dumps({"id": MANY, "text": "the one row that is new here", "v": vector[0]}) + "\n")
+    new = "the one row that is new here"
+    first, _ = timed_run(scratch, "first")
+    shutil.copytree(scratch / "many", scratch / "before")
+    with corpus.open("a") as stream:
+        stream.write(json.dumps({"id": MANY, "text": new, "v": vector[0]}) + "\n")
+    found = {"rows": MANY, "first_seconds": first}
+    for name, settings in {"ray": [], "no ray": ["--set", "ray.address=none"]}.items():
+        shutil.rmtree(scratch / "many")
+        shutil.copytree(scratch / "before", scratch / "many")
         log.clear()
-        began = time.perf_counter()
-        subprocess.run(words_of_run, check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
-        seconds.append(time.perf_counter() - began)
-        report = json.loads((scratch / "many" / "report" / "report.json").read_text())
-        harness.note(f"run {number + 1}: {seconds[-1]:.1f} s", report["reuse"])
-        parts = {stage: figures["seconds"] for stage, figures in report["speed"].items()}
-        harness.note(parts)
-    return {
-        "rows": MANY, "first_seconds": seconds[0], "second_seconds": seconds[1], "share": seconds[1] / seconds[0],
-        "parts": parts, "texts_to_the_model": log.rows(["the one row that is new here", *texts]),
-        "reuse": report["reuse"]["text"],
-    }  # fmt: skip
+        seconds, report = timed_run(scratch, name, *settings)
+        found[name] = {
+            "seconds": seconds, "share": seconds / first,
+            "parts": {stage: figures["seconds"] for stage, figures in report["speed"].items()},
+            "texts_to_the_model": log.rows([new, *texts]), "reuse": report["reuse"]["text"],
+        }  # fmt: skip
+    return found
+
+
+def timed_run(scratch: Path, name: str, *settings: str) -> tuple[float, dict[str, Any]]:
+    """Seconds of the whole command, and its report."""
+    words = [str(Path(sys.prefix) / "bin" / "barycenter"), "run", str(scratch / "many.yaml"), *settings]
+    began = time.perf_counter()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=sys.stderr)
+    seconds = time.perf_counter() - began
+    report = json.loads((scratch / "many" / "report" / "report.json").read_text())
+    harness.note(f"{name}: {seconds:.1f} s", report["reuse"])
+    harness.note({stage: figures["seconds"] for stage, figures in report["speed"].items()})
+    return seconds, report
 
 
 def main() -> None:
@@ -354,10 +365,12 @@ def main() -> None:
         scratch = Path(folder)
         model = logging_model(scratch / "model")
         log = ModelLog(scratch / "log.jsonl", model)
-        found = changes(scratch, model, log)
-        harness.table(found)
+        found = changes(scratch, model, log) if ROWS else []
+        if found:
+            harness.table(found)
         many = one_row(scratch, model, log)
-    harness.note(f"one row appended to {MANY:,}: {many['second_seconds']:.1f} s, {many['share']:.1%} of the first run")
+    for name in ("ray", "no ray"):
+        harness.note(f"one row appended to {MANY:,}, {name}: {many[name]['seconds']:.1f} s, {many[name]['share']:.1%}")
     harness.finish({"changes": found, "one_row": many, "versions": harness.versions("torch", "transformers")})
 
 
