@@ -31,6 +31,7 @@ from barycenter.fusion.encoders.input_validation import check_input_values
 from barycenter.fusion.encoders.multiple_values import PooledResult, pool_values
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason, RunError
+from barycenter.fusion.machine_limits import whole_cpus
 
 _BATCHES = {"text": 2048, "image": 16, "vector": 4096}
 _ADOPTED = "adopted"
@@ -176,7 +177,7 @@ class Fuser:
             if name not in self._encoders:
                 self._encoders[name] = load(self.specs[name], device=self._device)
             if name not in self._pipelines:
-                self._pipelines[name] = Pipeline(self._encoders[name], _cores(), model_threads=1)
+                self._pipelines[name] = Pipeline(self._encoders[name], whole_cpus(), model_threads=1)
             return self._pipelines[name]
 
     def _embed(self, name: str, values: Sequence[object]) -> PooledResult:
@@ -185,11 +186,6 @@ class Fuser:
         flat = [_value(spec.kind, member) for members in rows for member in members]
         offsets = np.cumsum([0, *map(len, rows)])
         return pool_values(self._pipeline(name).embed(flat, batch_size=_BATCHES[spec.kind]), len(flat), offsets)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _spec(entry: Mapping[str, Any]) -> EncoderSpec:

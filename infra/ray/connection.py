@@ -15,6 +15,7 @@ from typing import Any
 import ray
 
 from barycenter.fusion.errors import JobError, RunError
+from barycenter.fusion.machine_limits import whole_cpus
 from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.infra.ray.private import silence_worker_output
 from barycenter.infra.storage.errors import first_line
@@ -33,7 +34,8 @@ def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None
 
     ``local`` starts a Ray on this machine, except inside a submitted job, where it is ``auto``: such a job never
     starts a Ray of its own. ``auto`` and ``host:port`` join a running cluster. A process that is connected already
-    goes on with its connection. A Ray started here has this machine's CPUs and GPUs unless others are given.
+    goes on with its connection. A Ray started here has the CPUs that this process may use and the machine's GPUs, if no
+    others are given.
 
     Raises:
         JobError: The address is none of the three.
@@ -87,7 +89,7 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     own: dict[str, Any] = {}
     if address == "local":
         _choose_ray_folder()
-        own = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": _OBJECT_STORE_BYTES}
+        own = {"num_cpus": cpus or whole_cpus(), "num_gpus": gpus, "object_store_memory": _OBJECT_STORE_BYTES}
         own["include_dashboard"] = False
     try:
         ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, **own)

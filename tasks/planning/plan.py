@@ -21,6 +21,7 @@ from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.fuse.kept_columns import check_kept
 from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
+from barycenter.tasks.planning.memory import check_memory
 from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.workers import unused_ray_keys
 
@@ -42,6 +43,7 @@ def prepare(
     if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
         raise JobError("average.method", f"`{job.average.method}` needs an alignment; `none` has mean and weighted")
     check_inputs(run)
+    check_memory(run)
     check_target(run)
     check_output(run.storage)
     if not run.unjoined:

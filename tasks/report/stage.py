@@ -1,7 +1,6 @@
 """The report: what came in and out, how well the spaces align, whether averaging helped, and how fast it was."""
 
 import json
-import os
 import warnings
 from collections.abc import Sequence
 from itertools import permutations
@@ -27,6 +26,7 @@ from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.evaluation.dimensions import dimension_curve
 from barycenter.fusion.evaluation.probe import cross_validated_probe, nothing_to_score, probe
 from barycenter.fusion.heads.targets import as_objects, is_empty
+from barycenter.fusion.machine_limits import whole_cpus
 from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.blas import limited_threads
@@ -202,7 +202,7 @@ def _cross_validated(
             views, labels, groups, run.job.alignment.folds, 1,
             learn if learned else fit, dim=alignment.dim_, task=target.task,
             imputer=lambda part, _: Imputer(Moments.of(part), ridge),
-            threads=1 if learned else min(os.cpu_count() or 1, _FOLDS_AT_ONCE),
+            threads=1 if learned else min(whole_cpus(), _FOLDS_AT_ONCE),
         )  # fmt: skip
     return result | {"chosen_inside": False}
 

@@ -1,11 +1,11 @@
 """The workers of a run: actors and training ranks on its Ray cluster, or this process, for tests and notebooks."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from barycenter.fusion.machine_limits import whole_cpus
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.in_process import InProcessExecutor
@@ -59,7 +59,7 @@ class ThisProcess(Cluster):
             return loop(LocalContext(), config)
 
 
-THIS_PROCESS = ThisProcess("none", (Node(float(os.cpu_count() or 1), 0.0),))
+THIS_PROCESS = ThisProcess("none", (Node(float(whole_cpus()), 0.0),))
 
 
 @contextmanager

@@ -3,13 +3,10 @@ import subprocess
 import sys
 
 import pytest
-from prefect.settings import PREFECT_HOME, temporary_settings
 from rich.table import Table
 
 from barycenter.flows.console import out
 from barycenter.flows.environment import _reach_this_machine_directly
-from barycenter.flows.server import _check_home, _start_server
-from barycenter.fusion.errors import RunError
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
@@ -57,23 +54,3 @@ def test_brackets_and_colons_in_names_are_no_markup():
         out.print(table)
         out.print("gone[/]")
     assert all(name in shown.get() for name in ("corpus[/v2]", "name[/]", "[red]a[/blue] :crab:", "gone[/]"))
-
-
-def test_a_home_that_cannot_be_written_to_is_reported(tmp_path):
-    (tmp_path / "file").write_text("")
-    with (
-        temporary_settings({PREFECT_HOME: tmp_path / "file" / "home"}),
-        pytest.raises(RunError, match="set PREFECT_HOME"),
-    ):
-        _check_home()
-    with temporary_settings({PREFECT_HOME: tmp_path / "home"}):
-        _check_home()
-
-
-def test_a_temporary_server_that_does_not_start_says_what_to_set(monkeypatch):
-    def slow(_):
-        raise RuntimeError("Timed out while attempting to connect to ephemeral Prefect API server.")
-
-    monkeypatch.setattr("prefect.server.api.server.SubprocessASGIServer.start", slow)
-    with pytest.raises(RunError, match=r"did not start: Timed out .*PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"):
-        _start_server()

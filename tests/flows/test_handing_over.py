@@ -1,6 +1,7 @@
 """The command line opens a corpus, and the flow that it starts goes on with what was opened."""
 
 import json
+from contextlib import nullcontext
 
 import pytest
 import yaml
@@ -46,11 +47,12 @@ def opened(monkeypatch):
 def test_a_command_opens_its_corpus_once(job_path, opened, monkeypatch, command):
     runs = []
 
-    def run_flow(module, name, job, *, workers=True, **flags):
+    def run_flow(module, name, job, server, *, workers=True, **flags):
         runs.append(prepared(job.resolved(job_path.parent), **flags))
         return {}
 
     monkeypatch.setattr(jobs, "run_flow", run_flow)
+    monkeypatch.setattr(jobs, "PrefectServer", nullcontext)
     monkeypatch.setattr(jobs, "_show_report", lambda *_: None)
     outcome = CliRunner().invoke(jobs.app, [command[0], str(job_path), *command[1:]])
     assert outcome.exit_code == 0, outcome.output

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from barycenter.flows import server as flow_server
 from barycenter.flows.cli import app
-from barycenter.flows.server import answers
+from barycenter.flows.server import PrefectServer, answers
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 
@@ -60,16 +60,18 @@ def test_a_busy_server_that_was_asked_for_is_waited_for(health_server):
     address, health = health_server
     health.delay = 1.5
     assert not answers(address, 0.2)
-    with temporary_settings({PREFECT_API_URL: address}), flow_server._server() as ready:
-        ready()
+    with temporary_settings({PREFECT_API_URL: address}), PrefectServer() as server:
+        server.check()
+        server.wait()
 
 
 def test_one_that_answers_on_this_machine_is_taken(health_server, nowhere, monkeypatch):
     address, _ = health_server
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         monkeypatch.setattr(flow_server, "LOCAL_API", address)
-        with flow_server._server() as ready:
-            ready()
+        with PrefectServer() as server:
+            server.check()
+            server.wait()
             assert PREFECT_API_URL.value() == address
         assert PREFECT_API_URL.value() is None
 

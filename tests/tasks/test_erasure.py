@@ -20,7 +20,7 @@ from barycenter.infra.versions.garbage import pin_version, pinned_versions
 from barycenter.infra.versions.lease import acquire
 from barycenter.infra.versions.manifests import read_manifest, verify, versions
 from barycenter.tasks.data.neighbors import open_neighborhood
-from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
+from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_rows, write_lines
 from tests.tasks.identity_corpus import job, write_everything
 from tests.tasks.identity_runs import in_this_process, run_job
 
@@ -305,3 +305,27 @@ def test_the_tables_that_are_searched_are_decompressed(tmp_path):
     assert len(pq.read_table(tmp_path / "a.parquet")) == 1
     wanted = {np.array([1.5, 2.5], np.float32).tobytes()}
     assert {mark for _, mark in traces_in(storage, MARKS, wanted)} == {FIVE, "gone.png", "vector"}
+
+
+def test_on_object_storage_too(tmp_path, s3_server, s3_bucket):
+    rows = text_and_vector_rows(40)
+    rows[5] |= {"id": FIVE, "text": MARKS[2]}
+    data = text_and_vector_job(write_lines(tmp_path / "rows.jsonl", rows), tmp_path / "out", "erase")
+    data |= {"output": {"path": f"s3://{s3_bucket}/out"}, "storage": {"endpoint_url": s3_server}}
+    run_here(data)
+    storage = Storage(f"s3://{s3_bucket}/out", s3_server)
+    held = vectors_of(storage, {FIVE})
+    assert held
+    lease = acquire(storage, "erase", deletes=True)
+    erase_rows(storage, lease, [FIVE])
+    lease.release()
+    assert verify(storage, read_manifest(storage)) == []
+    assert read_manifest(storage).rows["written"] == 39
+    assert vectors_of(storage, {FIVE}) == set()
+    for path in storage.list():
+        content = storage.read(path)
+        assert not any(mark.encode() in content for mark in MARKS), path
+        if path.endswith(".parquet"):
+            shown = repr(storage.read_table(path).to_pylist())
+            assert not any(mark in shown for mark in MARKS), path
+    assert run_here(data)["rows"]["read"] == 40, "the corpus still has it"
