@@ -159,6 +159,7 @@ def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **fl
 def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     from barycenter.infra.job.loader import dump_job
     from barycenter.tasks.planning.plan import describe_plan, listing_line
+    from barycenter.tasks.planning.space import space_line
 
     out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
     plan = describe_plan(prepared)
@@ -190,6 +191,7 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     out.print(table)
     for line in [*filter(None, [listing_line(prepared), plan["target"]]), *plan["notes"]]:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
+    out.print(space_line(plan["space"]), markup=False, highlight=False, soft_wrap=True)
     total = plan["seconds_left"]
     if total is None:
         out.print("time left: not measured yet; an interrupted or finished run measures its rates")

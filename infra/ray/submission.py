@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
@@ -20,10 +20,15 @@ from barycenter.infra.job.loader import dump_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.logs import VARIABLE
 from barycenter.infra.names import identifier
+from barycenter.infra.storage.errors import first_line
 
 _SOURCES = (".py", ".html", ".jinja", ".yaml", ".json", ".txt")
 _PASSED_ON = ("PREFECT_API_URL", VARIABLE, "PREFECT_LOGGING_LEVEL")
 _JOB_FILE = "job.yaml"
+_PATIENCE_SECONDS = 120.0
+_AGAIN_SECONDS = 2.0
+_STOPPED = 143
+"""As of a process that was ended by SIGTERM."""
 
 
 def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = print) -> int:
@@ -39,11 +44,11 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
         write: Called with every piece of the driver's log, and with lines about the submission.
 
     Returns:
-        The exit code of the driver.
+        The exit code of the driver; 143 of a job that was stopped.
 
     Raises:
         JobError: The address is no URL of a dashboard, or the job is to run without Ray.
-        RunError: The cluster does not answer or refuses the token.
+        RunError: The cluster does not answer or refuses the token, or is gone for two minutes.
     """
     if job.ray.address == "none":
         raise JobError("ray.address", "none is a run without Ray in this process; to submit it, set local or auto")
@@ -59,10 +64,10 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
         )
     write(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
     try:
-        asyncio.run(_follow(client, submission, write))
+        info = _ended(client, submission, write, address)
     except KeyboardInterrupt:
         raise RunError(f"{submission} is still running; `ray job logs {submission} -f` follows it again") from None
-    return _exit_code(client, submission, write)
+    return _exit_code(info, submission, write)
 
 
 @contextmanager
@@ -132,15 +137,47 @@ def _client(address: str) -> Any:
         raise RunError(f"no Ray dashboard answers at {address}: {text[:300]}; start it or correct --address") from error
 
 
-async def _follow(client: Any, submission: str, write: Any) -> None:
-    async for piece in client.tail_job_logs(submission):
-        write(piece)
+def _ended(client: Any, submission: str, write: Any, address: str) -> Any:
+    """What Ray knows of a job that has ended; until then its log is written, also across a connection that breaks."""
+    log, clock = _Log(write), current_clock()
+    lost: float | None = None
+    while True:
+        try:
+            asyncio.run(log.follow(client.tail_job_logs(submission)))
+            info = client.get_job_info(submission)
+            if info.status.is_terminal():
+                return info
+            lost = None
+        except Exception as error:
+            lost = clock.monotonic() if lost is None else lost
+            if clock.monotonic() - lost > _PATIENCE_SECONDS:
+                raise RunError(
+                    f"{address} has not answered for {_PATIENCE_SECONDS:.0f} s ({first_line(error, 200)}); where the "
+                    f"cluster lives, {submission} may still run: `ray job status {submission} --address {address}`"
+                ) from error
+        clock.sleep(_AGAIN_SECONDS)
 
 
-def _exit_code(client: Any, submission: str, write: Any) -> int:
-    info = client.get_job_info(submission)
+class _Log:
+    """Writes a job's log on from where it was; each connection begins at its start."""
+
+    def __init__(self, write: Any) -> None:
+        self._write, self._written = write, 0
+
+    async def follow(self, pieces: AsyncIterator[str]) -> None:
+        """Writes what is new, until the connection ends."""
+        seen = 0
+        async for piece in pieces:
+            new = piece[max(0, self._written - seen) :]
+            seen += len(piece)
+            if new:
+                self._written = seen
+                self._write(new)
+
+
+def _exit_code(info: Any, submission: str, write: Any) -> int:
     status = str(info.status.value)
     if status == "SUCCEEDED":
         return 0
     write(f"{submission}: {status.lower()}: {' '.join(str(info.message).split())[:300]}\n")
-    return int(info.driver_exit_code or 1)
+    return _STOPPED if status == "STOPPED" else int(info.driver_exit_code or 1)

@@ -33,7 +33,7 @@ class StageProgress:
         self.stage, self.total, self.skipped, self.done = stage, total, skipped, 0
         self.started = current_clock().monotonic()
         self._storage = storage
-        self._last_line = self._last_file = self.started
+        self._last_line = self._last_file = self._counted = self.started
         self._bar: Progress | None = None
         self._console = Console(stderr=True)
         self._artifact = ProgressArtifact(stage)
@@ -82,11 +82,12 @@ class StageProgress:
         self._metrics.reserved(workers.workers, workers.workers * workers.gpus_per_worker, cluster_gpus)
 
     def advance(self, rows: int, parts: Mapping[str, float] | None = None) -> None:
-        """Counts ``rows`` more as done, and the seconds that each part of the work on them took."""
+        """Counts ``rows`` more as done, and the seconds of each part of the work on them; by default all since last."""
         self.done += rows
         self._artifact.show(self.done, self.total)
-        self._metrics.advance(rows, self.total - self.done, parts or {})
         now = current_clock().monotonic()
+        self._metrics.advance(rows, self.total - self.done, parts or {"work": now - self._counted})
+        self._counted = now
         rate = self.done / max(now - self.started, 1e-9)
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, rate=f"{rate:,.0f} rows/s")

@@ -22,6 +22,7 @@ from barycenter.tasks.fuse.kept_columns import check_kept
 from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
 from barycenter.tasks.planning.memory import check_memory
+from barycenter.tasks.planning.space import space_needed, space_warning
 from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.workers import unused_ray_keys
 
@@ -55,8 +56,8 @@ def prepare(
 
 
 def notes(run: Run) -> list[str]:
-    """What a user should know before the work: of the target and the split, and of keys that are not used."""
-    return [*target_notes(run), *filter(None, [unused_ray_keys(run.job.ray)])]
+    """What a user should know before the work: of target and split, unused keys, a disk that is too small."""
+    return [*target_notes(run), *filter(None, [unused_ray_keys(run.job.ray), space_warning(run)])]
 
 
 def check_output(storage: Storage) -> None:
@@ -142,9 +143,11 @@ def describe_plan(run: Run) -> dict[str, Any]:
     """Shards and rows of each input, done and left, and the seconds that measured rates predict.
 
     Returns:
-        ``{"rows", "shards", "files", "listing", "unjoined", "target", "notes", "inputs": {name: {"encoder_id", "dim",
-        "rows_left", "rows_known", "shards_done", "shards_left", "seconds_left"}}, "later_seconds", "seconds_left"}``;
+        ``{"rows", "shards", "files", "listing", "unjoined", "target", "notes", "space", "inputs": {name: {"encoder_id",
+        "dim", "rows_left", "rows_known", "shards_done", "shards_left", "seconds_left"}}, "later_seconds",
+        "seconds_left"}``;
         ``rows_known`` are those of the rows left that a sample says will be taken over, by content;
+        ``space`` is what :func:`~barycenter.tasks.planning.space.space_needed` says;
         ``later_seconds`` is of the stages after embedding, 0 where nothing is to be embedded. Each is None where a rate
         that it needs was not measured yet. Rows and shards are those of the corpus alone as long as the inputs' own
         tables are not joined to it.
@@ -177,6 +180,7 @@ def describe_plan(run: Run) -> dict[str, Any]:
         "unjoined": run.unjoined,
         "target": inspect_target(run).said() if run.job.train is not None else None,
         "notes": notes(run),
+        "space": space_needed(run),
         "inputs": inputs,
         "later_seconds": later,
         "seconds_left": _sum([*(each["seconds_left"] for each in inputs.values()), later]),

@@ -5,12 +5,15 @@ import os
 import socket
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
+from ray.job_submission import JobStatus
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
 from barycenter.fusion.errors import JobError, RunError
+from barycenter.infra.clock import use_clock
 from barycenter.infra.job.loader import load_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray import submission
@@ -92,3 +95,67 @@ def test_nobody_there_is_one_line(job_path):
     assert result.exit_code == 1
     assert f"no Ray dashboard answers at {address}" in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+class Quick:
+    """A clock on which waiting takes no time."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+class Dashboard:
+    """Answers in turn: each is what one connection to the log gives, an exception at its end, and the status after."""
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    async def tail_job_logs(self, submission):
+        pieces, error, self.status = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        for piece in pieces:
+            yield piece
+        if error is not None:
+            raise error
+
+    def get_job_info(self, submission):
+        return SimpleNamespace(status=JobStatus(self.status), message="why\nit ended", driver_exit_code=2)
+
+
+def followed(*answers):
+    """(exit code, what was written)."""
+    written = []
+    with use_clock(Quick()):
+        info = submission._ended(Dashboard(*answers), "job-1", written.append, "http://head:8265")
+        code = submission._exit_code(info, "job-1", written.append)
+    return code, "".join(written)
+
+
+BROKEN = RuntimeError("WebSocket connection closed with close code 1006")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "last"),
+    [
+        ("SUCCEEDED", 0, ""),
+        ("FAILED", 2, "job-1: failed: why it ended\n"),
+        ("STOPPED", 143, "job-1: stopped: why it ended\n"),
+    ],
+)
+def test_the_log_goes_on_where_a_connection_broke(status, code, last):
+    cut = [(["one ", "two"], BROKEN, "RUNNING"), (["one tw"], ConnectionError("gone"), "RUNNING")]
+    quiet = (["one two three"], None, "RUNNING")
+    whole = (["one two three ", "four\n"], None, status)
+    assert followed(*cut, quiet, whole) == (code, "one two three four\n" + last)
+
+
+def test_a_cluster_that_stays_away_is_one_sentence_with_what_to_do():
+    with pytest.raises(
+        RunError, match=r"^http://head:8265 has not answered for 120 s \(WebSocket .*ray job status job-1"
+    ):
+        followed((["one"], BROKEN, "RUNNING"))

@@ -42,3 +42,16 @@ def test_figures_are_the_reports():
     assert set(figures) == {"rows", "seconds", "rows_per_s"}
     assert figures["rows"] == 10
     assert figures["rows_per_s"] > 0
+
+
+def test_a_stage_without_parts_counts_the_seconds_of_its_work(monkeypatch):
+    seen = []
+    clock = SimpleNamespace(now=0.0)
+    clock.monotonic = lambda: clock.now
+    monkeypatch.setattr(progress, "current_clock", lambda: clock)
+    stage = StageProgress("fuse", 100)
+    monkeypatch.setattr(stage._metrics, "advance", lambda rows, left, parts: seen.append((rows, left, dict(parts))))
+    for now, parts in ((2.0, None), (5.0, None), (6.0, {"model": 0.5})):
+        clock.now = now
+        stage.advance(10, parts)
+    assert seen == [(10, 90, {"work": 2.0}), (10, 80, {"work": 3.0}), (10, 70, {"model": 0.5})]
