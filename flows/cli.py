@@ -4,10 +4,13 @@ import atexit
 import io
 import os
 import sys
-from contextlib import suppress
+import threading
 
 from barycenter.flows.commands import cluster, heads, jobs, neighbors, outputs
 from barycenter.flows.console import app
+
+_LOST_OUTPUT = 120
+"""As of a Python that cannot write what it printed."""
 
 __all__ = ["app", "cluster", "heads", "jobs", "main", "neighbors", "outputs"]
 
@@ -25,11 +28,17 @@ def main() -> None:
     if isinstance(status, str):
         print(status, file=sys.stderr)
     # What the process holds goes with it: to take its modules apart one by one took two seconds of every command.
+    threading._shutdown()  # type: ignore[attr-defined]  # what Python does first: Prefect sends its last events then
     atexit._run_exitfuncs()
+    code = status if isinstance(status, int) else int(status is not None)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
+        try:
             stream.flush()
-    os._exit(status if isinstance(status, int) else int(status is not None))
+        except BrokenPipeError:
+            pass
+        except (OSError, ValueError):
+            code = code or _LOST_OUTPUT
+    os._exit(code)
 
 
 if __name__ == "__main__":

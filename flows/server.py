@@ -85,7 +85,7 @@ class PrefectServer:
     def __enter__(self) -> "PrefectServer":
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        self._configured = PREFECT_API_URL.value()
+        self._configured = PREFECT_API_URL.value() or None
         if self._configured is None:
             api = LOCAL_API if answers(LOCAL_API) else self._start().api
             self._stack.enter_context(temporary_settings({PREFECT_API_URL: api}))

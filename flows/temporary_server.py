@@ -1,7 +1,7 @@
 """A Prefect server for the length of one run: a process of its own, with a database of its own.
 
-As a module it is that process: ``python -m barycenter.flows.temporary_server PORT`` serves until its standard input
-ends, which it does when the run ends in whatever way.
+As a module it is that process: ``python -m barycenter.flows.temporary_server FD FOLDER`` serves on an open socket until
+its standard input ends, which it does when the run ends in whatever way, and removes the folder of its database.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _HOST = "127.0.0.1"
 _LOOK_SECONDS = 0.1
 _STARTS = 3
 _LAST_WORDS = 200
-_DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
+_DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 _FIXED = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 
 
@@ -49,13 +49,13 @@ class TemporaryServer:
         self._database = self._folder / "prefect.db"
         with contextlib.suppress(OSError):
             shutil.copyfile(self._empty, self._database)
-        self._port = _free_port()
+        self._socket = socket.create_server((_HOST, 0))  # open from now on, so that nobody else gets its port
         self._process = self._start()
 
     @property
     def api(self) -> str:
         """Its API address."""
-        return f"http://{_HOST}:{self._port}/api"
+        return f"http://{_HOST}:{self._socket.getsockname()[1]}/api"
 
     def wait(self) -> None:
         """Returns once it answers.
@@ -68,6 +68,8 @@ class TemporaryServer:
             if self._process.poll() is not None:
                 if started == _STARTS or time.monotonic() > end:
                     raise self._error(f"it ended with status {self._process.returncode}: {self._last_words()}")
+                for doubtful in (self._database, self._empty):
+                    doubtful.unlink(missing_ok=True)
                 self._process, started = self._start(), started + 1
             if time.monotonic() > end:
                 raise self._error(f"no answer within {self._patience:.0f} s")
@@ -80,13 +82,16 @@ class TemporaryServer:
         """Ends it; nothing of it is left."""
         self._process.kill()
         self._process.communicate()
+        self._socket.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _start(self) -> subprocess.Popen[bytes]:
-        database = {_DATABASE: f"sqlite+aiosqlite:///{self._database}"}
+        database = dict.fromkeys(_DATABASE, f"sqlite+aiosqlite:///{self._database}")
+        fd = self._socket.fileno()
         with (self._folder / "stderr").open("wb") as stderr:
             return subprocess.Popen(
-                [sys.executable, "-m", "barycenter.flows.temporary_server", str(self._port)],
+                [sys.executable, "-m", "barycenter.flows.temporary_server", str(fd), str(self._folder)],
+                pass_fds=[fd],
                 env={**os.environ, **self._settings, **_FIXED, **database},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -102,12 +107,6 @@ class TemporaryServer:
             f"the temporary Prefect server did not start: {reason}; run again (on a busy machine with "
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300), or start one with `prefect server start`"
         )
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])
 
 
 def _is_healthy(api: str) -> bool:
@@ -129,19 +128,24 @@ def _keep(database: Path, empty: Path) -> None:
             contextlib.closing(sqlite3.connect(copy)) as target,
         ):
             source.backup(target)
+        with copy.open("rb") as written:
+            os.fsync(written.fileno())
         copy.replace(empty)
 
 
-def _serve(port: int) -> None:
+def _serve(fd: int, folder: str) -> None:
     import uvicorn
 
     def end_with_the_run() -> None:
-        sys.stdin.buffer.read()
+        while os.read(sys.stdin.fileno(), 1 << 16):
+            pass
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(0)
 
     threading.Thread(target=end_with_the_run, daemon=True).start()
-    uvicorn.run("prefect.server.api.server:create_app", factory=True, host=_HOST, port=port, log_level="error")
+    config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error")
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 
 
 if __name__ == "__main__":
-    _serve(int(sys.argv[1]))
+    _serve(int(sys.argv[1]), sys.argv[2])

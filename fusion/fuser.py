@@ -28,6 +28,7 @@ from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.encoders import Encoder, EncoderSpec, Preprocessing, describe, libraries_of, load
 from barycenter.fusion.encoders.fingerprint import library_versions
 from barycenter.fusion.encoders.input_validation import check_input_values
+from barycenter.fusion.encoders.machine import has_wide_vectors
 from barycenter.fusion.encoders.multiple_values import PooledResult, pool_values
 from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason, RunError
@@ -202,6 +203,7 @@ def _spec(entry: Mapping[str, Any]) -> EncoderSpec:
         long_text=given.get("long_text", "truncate"),
         engine=entry.get("fingerprint", {}).get("engine", "torch"),
         reproducible=given.get("reproducible"),
+        onednn=has_wide_vectors(),
     )
 
 

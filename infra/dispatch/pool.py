@@ -132,8 +132,8 @@ class WorkerPool:
         member.held.remove((unit, call))
         took = self._last_result - member.since
         member.since = self._last_result
-        if isinstance(outcome, Done) and unit.rows:
-            self._slowest = max(self._slowest or 0.0, took / unit.rows)
+        if isinstance(outcome, Done) and (rows := _rows_worked_on(outcome, unit)):
+            self._slowest = max(self._slowest or 0.0, took / rows)
         return Finished(unit, outcome)
 
     def _give_up(self, member: _Member, why: str) -> LostWorker:
@@ -158,6 +158,12 @@ class WorkerPool:
         self._executor.check_alive()
         if now - self._last_result >= self._limits.start:
             raise RunError(f"no worker started within {now - self._last_result:.0f} s: {self._executor.shortage()}")
+
+
+def _rows_worked_on(outcome: Done, unit: Attempts) -> int:
+    """Rows by which a result says how fast a worker is: those that it says it encoded, else all of the unit's."""
+    value = outcome.value
+    return int(value.get("encoded", unit.rows)) if isinstance(value, dict) else unit.rows
 
 
 def _must_wait(unit: Attempts, member: _Member) -> bool:

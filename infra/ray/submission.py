@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, metadata
 from pathlib import Path
 from typing import Any
@@ -142,14 +142,15 @@ def _ended(client: Any, submission: str, write: Any, address: str) -> Any:
     log, clock = _Log(write), current_clock()
     lost: float | None = None
     while True:
-        try:
+        with suppress(_BrokenConnectionError):
             asyncio.run(log.follow(client.tail_job_logs(submission)))
+        try:
             info = client.get_job_info(submission)
             if info.status.is_terminal():
                 return info
             lost = None
         except Exception as error:
-            lost = clock.monotonic() if lost is None else lost
+            lost = clock.monotonic() if lost is None or log.take_news() else lost
             if clock.monotonic() - lost > _PATIENCE_SECONDS:
                 raise RunError(
                     f"{address} has not answered for {_PATIENCE_SECONDS:.0f} s ({first_line(error, 200)}); where the "
@@ -158,21 +159,36 @@ def _ended(client: Any, submission: str, write: Any, address: str) -> Any:
         clock.sleep(_AGAIN_SECONDS)
 
 
+class _BrokenConnectionError(Exception):
+    """A connection to a job's log broke."""
+
+
 class _Log:
     """Writes a job's log on from where it was; each connection begins at its start."""
 
     def __init__(self, write: Any) -> None:
-        self._write, self._written = write, 0
+        self._write, self._written, self._known = write, 0, 0
 
     async def follow(self, pieces: AsyncIterator[str]) -> None:
-        """Writes what is new, until the connection ends."""
+        """Writes what is new, until the connection ends; raises _BrokenConnectionError where it breaks."""
         seen = 0
-        async for piece in pieces:
+        while True:
+            try:
+                piece = await anext(pieces)
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                raise _BrokenConnectionError from error
             new = piece[max(0, self._written - seen) :]
             seen += len(piece)
             if new:
-                self._written = seen
                 self._write(new)
+                self._written = seen
+
+    def take_news(self) -> bool:
+        """Whether anything came since this was last asked."""
+        known, self._known = self._known, self._written
+        return self._written > known
 
 
 def _exit_code(info: Any, submission: str, write: Any) -> int:

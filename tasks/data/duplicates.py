@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -13,6 +14,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data.rows import RowReader, read_ahead
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.input_values import hash_keys
 
 OnDuplicate: TypeAlias = Literal["first", "last", "fail"]
 
@@ -142,7 +144,13 @@ def _entries(reader: RowReader, shards: Sequence[Shard]) -> Iterator[Entries]:
         entries = np.empty(len(hashes), _ENTRY)
         entries["hash"], entries["row"] = hashes, np.arange(start, start + len(hashes))
         start += len(hashes)
-        yield entries
+        yield entries[hashes != _hashes_of_no_key(len(hashes))]
+
+
+@lru_cache(maxsize=4)
+def _hashes_of_no_key(rows: int) -> NDArray[np.uint64]:
+    """What each row of a shard is hashed to where it has no key; such a row repeats none."""
+    return hash_keys([None] * rows)
 
 
 def _repeated(entries: Entries, *, last: bool) -> NDArray[np.int64]:

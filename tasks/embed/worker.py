@@ -124,7 +124,7 @@ class EmbedWorker:
         with self._loading:
             if self._checked is None:
                 self._checked = self.versions.verify(self._loaded())
-        return self._tuning.pipeline
+            return self._tuning.pipeline
 
     def _loaded(self) -> Pipeline:
         try:

@@ -3,14 +3,16 @@
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 from barycenter.fusion.encoders import EncoderSpec
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.machine_limits import usable_memory
+from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.run.context import Run
 
-BESIDE = 2 << 30
-"""Bytes that a run takes beside its model: driver, Ray, a temporary Prefect server, a worker's libraries and batch."""
+BESIDE = {"local": 2 << 30, "none": 1 << 30}
+"""Bytes that a run takes beside its model, by ``ray.address``: driver, Prefect, libraries, a batch; with Ray, Ray."""
 
 _LOADING = 1.2
 """A model in memory while it is loaded, in bytes of its weights."""
@@ -25,13 +27,13 @@ def check_memory(run: Run) -> None:
     Raises:
         JobError: On the encoder, with what it needs and what there is.
     """
-    allowed = usable_memory()
-    if allowed is None or run.job.ray.address not in ("local", "none"):
+    allowed, beside = usable_memory(), BESIDE.get(run.job.ray.address)
+    if allowed is None or beside is None:
         return
     for name, spec in run.specs.items():
         weights = weight_bytes(spec)
-        needed = BESIDE + _LOADING * weights
-        if weights and needed > allowed:
+        needed = beside + _LOADING * weights
+        if weights and needed > allowed and (run.unjoined or pending_shards(run, name)):
             raise JobError(
                 f"inputs.{name}.encoder",
                 f"its weights take {weights / _GIB:.1f} GiB in {spec.dtype}, and a run with it some "
@@ -45,18 +47,33 @@ def weight_bytes(spec: EncoderSpec) -> int:
     place = Path(spec.weights or spec.encoder or "").expanduser()
     files = [place] if place.is_file() else []
     if place.is_dir():
-        files = sorted(place.glob("*.safetensors")) or sorted(place.glob("*.bin"))
+        files = _files_of(place)
     used = 4 if spec.dtype == "float32" else 2
     return sum(round(path.stat().st_size * used / _stored_bytes(path)) for path in files)
 
 
+def _files_of(folder: Path) -> list[Path]:
+    """The files that transformers loads: those of an index, else the one of the usual name, else all of one format."""
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            parts = set(json.loads(index.read_text()).get("weight_map", {}).values())
+            return [folder / part for part in sorted(parts) if (folder / part).is_file()]
+        if (folder / name).is_file():
+            return [folder / name]
+    return sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+
+
 def _stored_bytes(path: Path) -> int:
-    """Bytes of a number in a safetensors file, by its first tensor; 4 where it does not say."""
+    """Bytes of a number in a safetensors file, by its largest tensor; 4 where it does not say."""
     try:
         with path.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, 100 << 20)))
     except (OSError, struct.error, ValueError):
         return 4
-    dtypes = [about.get("dtype") for name, about in header.items() if name != "__metadata__"]
-    return 2 if dtypes and dtypes[0] in _HALF else 4
+    tensors = [about for name, about in header.items() if name != "__metadata__"]
+    largest: dict[str, Any] = max(
+        tensors, key=lambda about: about["data_offsets"][1] - about["data_offsets"][0], default={}
+    )
+    return 2 if largest.get("dtype") in _HALF else 4

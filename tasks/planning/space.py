@@ -1,10 +1,12 @@
 """How many bytes a run will write, and how many the disk of its output has."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
+from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.run.context import Run
@@ -31,7 +33,7 @@ def space_needed(run: Run) -> dict[str, int | None]:
     dim = min(settings.dim, max_dim(settings.method, run.widths))
     vectors = 1 + (len(run.inputs) if output.keep_aligned else 0)
     features = run.rows * (dim * vectors * np.dtype(output.dtype).itemsize + _BESIDE_A_VECTOR)
-    return {"embeddings": embeddings, "features": features if any(rows_left.values()) else 0, "free": _free(run)}
+    return {"embeddings": embeddings, "features": 0 if _is_written(run, rows_left) else features, "free": _free(run)}
 
 
 def space_line(space: dict[str, int | None]) -> str:
@@ -57,6 +59,14 @@ def space_warning(run: Run) -> str | None:
     if space["free"] is None or needed <= space["free"]:
         return None
     return f"output.path: {space_line(space)}; make room or name a folder on another disk"
+
+
+def _is_written(run: Run, rows_left: Mapping[str, int]) -> bool:
+    """Whether the newest version is of this job and these rows, so that no other will be written."""
+    newest = newest_manifest(run.storage)
+    if newest is None or run.refit or any(rows_left.values()):
+        return False
+    return newest.job == run.job.fingerprint() and list(newest.shards) == [shard.id for shard in run.shards]
 
 
 def _free(run: Run) -> int | None:

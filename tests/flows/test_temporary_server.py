@@ -64,12 +64,25 @@ def is_alive(pid):
         return False
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("nobody_here")
+def test_a_damaged_empty_database_is_made_again(tmp_path):
+    with temporary_settings({PREFECT_HOME: tmp_path}), PrefectServer() as server:
+        server._temporary.stop()
+    empty = server._temporary._empty
+    empty.parent.mkdir(parents=True)
+    empty.write_bytes(b"no database" * 1000)
+    with temporary_settings({PREFECT_HOME: tmp_path}), PrefectServer() as server:
+        server.wait()
+    assert "flow_run" in tables_of(empty)
+
+
 DRIVER = """
 import sys
 from pathlib import Path
 from barycenter.flows.temporary_server import TemporaryServer
 server = TemporaryServer(Path(sys.argv[1]), 120, {})
-print(server._process.pid, flush=True)
+print(server._process.pid, server._folder, flush=True)
 server.wait()
 sys.stdin.read()
 """
@@ -80,13 +93,15 @@ def test_it_ends_with_a_run_that_is_killed(home):
     driver = subprocess.Popen(
         [sys.executable, "-c", DRIVER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
-    pid = int(driver.stdout.readline())
+    pid, folder = driver.stdout.readline().split()
+    pid = int(pid)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     end = time.monotonic() + 60
     while is_alive(pid):
         assert time.monotonic() < end, "the server outlived its run"
         time.sleep(0.05)
+    assert not Path(folder).exists()
 
 
 class Ended(SimpleNamespace):

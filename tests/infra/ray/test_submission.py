@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.infra.clock import use_clock
+from barycenter.infra.clock import current_clock, use_clock
 from barycenter.infra.job.loader import load_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray import submission
@@ -154,8 +154,41 @@ def test_the_log_goes_on_where_a_connection_broke(status, code, last):
     assert followed(*cut, quiet, whole) == (code, "one two three four\n" + last)
 
 
+def test_connections_that_each_last_for_long_may_break_as_often_as_they_will():
+    class Lasting(Dashboard):
+        async def tail_job_logs(self, submission):
+            current_clock().sleep(600)
+            async for piece in super().tail_job_logs(submission):
+                yield piece
+
+        def get_job_info(self, submission):
+            if len(self.answers) > 1:
+                raise ConnectionError("not now")
+            return super().get_job_info(submission)
+
+    breaks = [(["x" * n], BROKEN, "RUNNING") for n in range(1, 6)]
+    written = []
+    with use_clock(Quick()):
+        info = submission._ended(Lasting(*breaks, (["x" * 6], None, "SUCCEEDED")), "j", written.append, "http://head")
+    assert (info.status, "".join(written)) == (JobStatus.SUCCEEDED, "x" * 6)
+
+
+def test_the_end_of_a_job_is_found_where_its_log_cannot_be_read():
+    assert followed(([], BROKEN, "FAILED")) == (2, "job-1: failed: why it ended\n")
+
+
+def test_what_cannot_be_written_is_no_fault_of_the_cluster():
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    with use_clock(Quick()), pytest.raises(OSError, match="No space left"):
+        submission._ended(Dashboard((["one"], None, "RUNNING")), "job-1", full, "http://head:8265")
+
+
 def test_a_cluster_that_stays_away_is_one_sentence_with_what_to_do():
-    with pytest.raises(
-        RunError, match=r"^http://head:8265 has not answered for 120 s \(WebSocket .*ray job status job-1"
-    ):
-        followed((["one"], BROKEN, "RUNNING"))
+    class Gone(Dashboard):
+        def get_job_info(self, submission):
+            raise ConnectionError("nobody answers")
+
+    with use_clock(Quick()), pytest.raises(RunError, match=r"has not answered for 120 s \(.*ray job status job-1"):
+        submission._ended(Gone(([], BROKEN, "RUNNING")), "job-1", print, "http://head:8265")

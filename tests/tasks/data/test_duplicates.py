@@ -13,6 +13,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Shard
 from barycenter.tasks.data import duplicates
 from barycenter.tasks.data.duplicates import repeated_keys
+from barycenter.tasks.run.input_values import hash_keys
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_lines
 from tests.tasks.identity_runs import in_this_process, run_job
 
@@ -73,6 +74,16 @@ def test_fail_names_the_keys_and_their_rows():
         "...); 'k4' (1.jsonl#10, 1.jsonl#12); 'k5' (2.jsonl#10, 2.jsonl#13); corpus.on_duplicate is fail: give each "
         "row a key of its own, or set it to first or last, whichever row counts; nothing was committed"
     )
+
+
+def test_rows_without_a_key_repeat_none():
+    parts = [hash_keys(["a", None, "b", None]), hash_keys(["c", None, "b", None])]
+
+    class Nameless:
+        def key_hashes(self, shard):
+            return parts[shard.index]
+
+    assert repeated_keys(Nameless(), shards_of(parts)) == {"s1": (2,)}
 
 
 @pytest.fixture

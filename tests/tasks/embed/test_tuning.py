@@ -1,5 +1,7 @@
 """How a worker sets its encoder up: as it was found, else as is usual on its processor."""
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -7,6 +9,7 @@ import pytest
 from barycenter.tasks.embed import tuning
 from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.tuning import Tuning
+from barycenter.tasks.embed.worker import EmbedWorker
 
 FOUND = Execution(64, 2, "float32", "cpu", onednn=True)
 
@@ -60,6 +63,33 @@ def test_what_another_worker_found_meanwhile_is_loaded_anew_only_where_it_differ
     assert usual.closed is (onednn is not wide)
     assert late.pipeline.onednn is onednn
     assert len(made) == 1 + (onednn is not wide)
+
+
+def test_a_model_is_loaded_once_whatever_number_of_threads_needs_it():
+    loaded, both = [], threading.Barrier(2)
+    worker = object.__new__(EmbedWorker)
+    worker._loading, worker._checked = threading.Lock(), None
+    worker.versions = SimpleNamespace(verify=lambda _: 0)
+
+    def make(*, onednn, model_threads):
+        loaded.append(Made(onednn=onednn))
+        time.sleep(0.05)
+        return loaded[-1]
+
+    worker._tuning = Tuning(make, {}, "here", 1e-5)
+    found = []
+
+    def ask():
+        both.wait()
+        found.append(worker.pipeline)
+
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(loaded) == 1
+    assert found[0] is found[1]
 
 
 def test_what_the_job_gives_is_not_tried(made, wide):

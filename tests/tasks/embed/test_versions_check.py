@@ -222,7 +222,10 @@ def worker_of(run, name="text"):
 
 
 def test_a_worker_on_another_kind_of_machine_checks_by_itself(embedded, monkeypatch, moved):
-    assert not worker_of(embedded)._checked
+    assert worker_of(embedded)._checked is None, "nothing is loaded before it is needed"
+    same = worker_of(embedded)
+    assert same.pipeline
+    assert same._checked == 0
     monkeypatch.setattr(versions_check, "machine_kind", lambda device: "another processor")
     assert worker_of(embedded)._checked == 64
     moved(1e-3)

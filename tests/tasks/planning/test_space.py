@@ -31,6 +31,10 @@ def test_the_estimate_is_no_less_than_what_comes_and_not_far_above(data, tmp_pat
         assert size_of(tmp_path / "out" / part) <= before[part] < 12 * size_of(tmp_path / "out" / part), part
     after = describe_plan(prepare(Job.model_validate(data)))["space"]
     assert (after["embeddings"], after["features"]) == (0, 0)
+    for job, flags in ((data, {"refit": True}), (data | {"alignment": {"method": "pca", "dim": 5}}, {})):
+        again = space_needed(prepare(Job.model_validate(job), **flags))
+        assert again["embeddings"] == 0
+        assert again["features"] >= before["features"], "another version is written"
 
 
 def test_a_disk_that_is_too_small_is_said_before_the_work(data, monkeypatch):
