@@ -134,8 +134,6 @@ def _keep(database: Path, empty: Path) -> None:
 
 
 def _serve(fd: int, folder: str) -> None:
-    import uvicorn
-
     def end_with_the_run() -> None:
         while os.read(sys.stdin.fileno(), 1 << 16):
             pass
@@ -143,6 +141,8 @@ def _serve(fd: int, folder: str) -> None:
         os._exit(0)
 
     threading.Thread(target=end_with_the_run, daemon=True).start()
+    import uvicorn
+
     config = uvicorn.Config("prefect.server.api.server:create_app", factory=True, log_level="error")
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
 
