@@ -12,6 +12,7 @@ from barycenter.fusion.training.context import TrainingContext
 from barycenter.fusion.training.loop import TrainingSettings, train
 
 _EVALUATION_ROWS = 16384
+_ROWS_FILLED_TO = 16
 
 
 @dataclass(frozen=True)
@@ -128,9 +129,12 @@ def _validation_loss(module: nn.Module, rows: HeadRows, task: Task, context: Tra
 def predict_logits(
     module: nn.Module, rows: HeadRows, index: Tensor, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Pairs of row numbers and their (n, k) logits on the CPU, block by block."""
+    """Pairs of row numbers and their (n, k) logits on the CPU, block by block.
+
+    Blocks are filled up with their last row: BLAS computes one row, or a few, otherwise than many.
+    """
     module.eval()
     for block in torch.split(index, _EVALUATION_ROWS):
-        part = rows.take(block, device)
+        part = rows.take(torch.cat([block, block[-1:].repeat(-len(block) % _ROWS_FILLED_TO)]), device)
         with torch.no_grad():
-            yield block, module(part.fused, part.aligned, part.present).cpu()
+            yield block, module(part.fused, part.aligned, part.present)[: len(block)].cpu()
