@@ -4,8 +4,6 @@ import _thread
 import importlib
 import signal
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,12 +14,12 @@ from typing import Any
 from uuid import UUID
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.health import answers
 from barycenter.flows.temporary_server import TemporaryServer
 from barycenter.fusion.errors import RunError
 from barycenter.infra.job.models import Job
 
 LOCAL_API = "http://127.0.0.1:4200/api"
-_ANSWER_SECONDS = 1.0
 _PATIENCE_SECONDS = 30.0
 _WATCH_SECONDS = 2.0
 
@@ -119,17 +117,6 @@ class PrefectServer:
         self._temporary = TemporaryServer(Path(PREFECT_HOME.value()).expanduser(), patience, settings)
         self._stack.callback(self._temporary.stop)
         return self._temporary
-
-
-def answers(api: str, seconds: float = _ANSWER_SECONDS) -> bool:
-    """Whether a Prefect server answers at an API address; a busy one may take ``seconds``."""
-    try:
-        with urllib.request.urlopen(f"{api.rstrip('/')}/health", timeout=seconds) as response:
-            return bool(response.status == 200)
-    except urllib.error.HTTPError as error:
-        return error.code in (401, 403)
-    except (OSError, ValueError):
-        return False
 
 
 class _CancellationWatcher:

@@ -14,16 +14,16 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
+from barycenter.flows.health import answers
 from barycenter.fusion.errors import RunError
 
 _HOST = "127.0.0.1"
 _LOOK_SECONDS = 0.1
+_ANSWER_SECONDS = 5.0
 _STARTS = 3
 _LAST_WORDS = 200
 _DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
@@ -64,7 +64,7 @@ class TemporaryServer:
             RunError: It does not within its time.
         """
         end, started = time.monotonic() + self._patience, 1
-        while not _is_healthy(self.api):
+        while not answers(self.api, _ANSWER_SECONDS):
             if self._process.poll() is not None:
                 if started == _STARTS or time.monotonic() > end:
                     raise self._error(f"it ended with status {self._process.returncode}: {self._last_words()}")
@@ -107,15 +107,6 @@ class TemporaryServer:
             f"the temporary Prefect server did not start: {reason}; run again (on a busy machine with "
             "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS=300), or start one with `prefect server start`"
         )
-
-
-def _is_healthy(api: str) -> bool:
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with direct.open(f"{api}/health", timeout=5) as response:
-            return bool(response.status == 200)
-    except (OSError, urllib.error.URLError, ValueError):
-        return False
 
 
 def _keep(database: Path, empty: Path) -> None:

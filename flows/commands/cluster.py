@@ -7,7 +7,8 @@ import typer
 
 from barycenter.flows.commands.jobs import load
 from barycenter.flows.console import Debug, JobPath, Overrides, app, report_errors
-from barycenter.flows.server import LOCAL_API, answers
+from barycenter.flows.health import answers
+from barycenter.flows.server import LOCAL_API
 from barycenter.fusion.errors import JobError, RunError
 
 

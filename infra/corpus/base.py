@@ -171,10 +171,14 @@ class Format(ABC):
         """Returns the present size and stamp of the shard's source."""
         return files.stat(shard.uri)
 
-    def raw_rows(self, files: Files, shard: Shard) -> bytes | None:
-        """Returns the bytes that decide what a shard's rows are; None where a format has no such bytes."""
-        del files, shard
-        return None
+    def has_raw_rows(self, shard: Shard) -> bool:
+        """Whether some bytes alone decide what a shard's rows are."""
+        del shard
+        return False
+
+    def raw_rows(self, files: Files, shard: Shard) -> bytes:
+        """Returns those bytes."""
+        raise NotImplementedError(f"{type(self).__name__} has no raw rows")
 
     def parse(self, raw: bytes, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Does what ``read`` does, with the bytes that ``raw_rows`` returned."""

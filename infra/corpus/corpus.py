@@ -101,6 +101,8 @@ class Corpus:
         Raises:
             RunError: The source is gone, or has changed since the shard was planned.
         """
+        if not self._format.has_raw_rows(shard):
+            return None
         self._check_unchanged(shard)
         return self._format.raw_rows(self._files, shard)
 

@@ -219,10 +219,9 @@ class EmbedWorker:
         read = clock.monotonic()
         about, counts = note_of_copy(known, self.setting.after)
         self._commit(job, known, about)
-        bad = Counter(reason for reason in known.column("reason").to_pylist() if reason is not None)
+        bad = Counter(known.column("reason").drop_null().to_pylist())
         seconds = {"read": read - began, "write": clock.monotonic() - read}
-        of_model = {"encoded": 0, "batch": 0}
-        return {"rows": job.shard.rows, "counts": dict(counts), "bad": bad, "seconds": seconds} | of_model
+        return {"rows": job.shard.rows, "encoded": 0, "counts": counts, "bad": bad, "seconds": seconds, "batch": 0}
 
     def _commit(self, job: ShardJob, table: pa.Table, about: Mapping[bytes, bytes]) -> None:
         """Writes the embedding file; one that is to be made again, and would hold the same, is let be."""

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from barycenter.infra.versions.embedding_files import done_shards
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.limits import max_dim
-from barycenter.tasks.embed.stage import pending_shards
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import embedding_ids
 
 _BESIDE_A_VECTOR = 100
 """Bytes of a row beside its vector: key, digests, what became of it."""
@@ -25,9 +26,11 @@ def space_needed(run: Run) -> dict[str, int | None]:
         columns that are kept, and on the disk of the output; None where the output is on object storage. Moments,
         alignment, head and report are small beside them, and are not counted.
     """
-    rows_left = {name: sum(shard.rows for shard in pending_shards(run, name)) for name in run.inputs}
-    if run.unjoined:
-        rows_left = dict.fromkeys(run.inputs, run.rows)
+    rows_left = dict.fromkeys(run.inputs, run.rows)
+    if not run.unjoined:
+        for name, embedding_id in embedding_ids(run).items():
+            done = done_shards(run.storage, name, embedding_id)
+            rows_left[name] = sum(shard.rows for shard in run.shards if shard.id not in done)
     embeddings = sum(rows * (4 * run.widths[name] + _BESIDE_A_VECTOR) for name, rows in rows_left.items())
     settings, output = run.job.alignment, run.job.output
     dim = min(settings.dim, max_dim(settings.method, run.widths))

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from barycenter.flows import server as flow_server
 from barycenter.flows.cli import app
-from barycenter.flows.server import PrefectServer, answers
+from barycenter.flows.health import answers
+from barycenter.flows.server import PrefectServer
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 

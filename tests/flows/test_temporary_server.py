@@ -15,7 +15,8 @@ from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
 from barycenter.flows import server as flow_server
 from barycenter.flows import temporary_server
-from barycenter.flows.server import PrefectServer, answers
+from barycenter.flows.health import answers
+from barycenter.flows.server import PrefectServer
 from barycenter.flows.temporary_server import TemporaryServer
 from barycenter.fusion.errors import RunError
 

@@ -28,7 +28,23 @@ _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
 
 
-class JsonLines(Format):
+class _Text(Format):
+    """Rows that are cut from text; ``parse`` is the format's own."""
+
+    def has_raw_rows(self, shard: Shard) -> bool:
+        """Not of a compressed file, which is read but once."""
+        return _compression_of(shard.uri) is None
+
+    def raw_rows(self, files: Files, shard: Shard) -> bytes:
+        """Returns the text of the shard's rows."""
+        return _shard_bytes(files, shard)
+
+    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
+        """Reads the shard's bytes and parses its rows."""
+        return self.parse(self.raw_rows(files, shard), shard, columns, key)
+
+
+class JsonLines(_Text):
     """One JSON object a line; .jsonl, .jsonl.gz, .jsonl.zst.
 
     A column's type comes from the first rows and some later ones: whole numbers, numbers, true/false, text, lists
@@ -49,21 +65,13 @@ class JsonLines(Format):
             raise UnreadableError(f"row 1 is not a JSON object ({parsed[0][1]}); a .jsonl file holds one on each line")
         return SourceIndex(index.rows, infer_column_types(good + later), index.shard_offsets())
 
-    def raw_rows(self, files: Files, shard: Shard) -> bytes | None:
-        """Returns the shard's lines; None of a compressed file, which is read but once."""
-        return None if _compression_of(shard.uri) else _shard_bytes(files, shard)
-
     def parse(self, raw: bytes, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Parses lines."""
         lines = cut_bytes(raw, split_lines)[: shard.rows]
         return records_to_table([_parse_json(line) for line in lines], columns, key)
 
-    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
-        """Reads the shard's bytes and parses its lines."""
-        return self.parse(_shard_bytes(files, shard), shard, columns, key)
 
-
-class Delimited(Format):
+class Delimited(_Text):
     """CSV or TSV with a header row; quoted fields may hold delimiters, doubled quotes and line ends.
 
     Every column is text, numbers too: a file says nothing about what its columns mean, and "007" is not 7. A row with
@@ -81,22 +89,16 @@ class Delimited(Format):
             return SourceIndex(0, {}, index.shard_offsets())
         return SourceIndex(index.rows, dict.fromkeys(self._header(index.first[0]), pa.string()), index.shard_offsets())
 
-    def raw_rows(self, files: Files, shard: Shard) -> bytes | None:
-        """Returns the header and the shard's rows; None of a compressed file, which is read but once."""
-        return None if _compression_of(shard.uri) else self._with_header(files, shard)
+    def raw_rows(self, files: Files, shard: Shard) -> bytes:
+        """Returns the header and the text of the shard's rows."""
+        header = _header_record(files, shard.uri, shard.stamp, self.delimiter)
+        return header + b"\n" + super().raw_rows(files, shard)
 
     def parse(self, raw: bytes, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Parses rows below their header."""
         first, *rows = cut_bytes(raw, csv_splitter(self.delimiter))[: shard.rows + 1]
         header = self._header(first)
         return records_to_table([self._parse_row(record, header) for record in rows], columns, key)
-
-    def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
-        """Reads the shard's bytes and parses its rows."""
-        return self.parse(self._with_header(files, shard), shard, columns, key)
-
-    def _with_header(self, files: Files, shard: Shard) -> bytes:
-        return _header_record(files, shard.uri, shard.stamp, self.delimiter) + b"\n" + _shard_bytes(files, shard)
 
     def _header(self, record: bytes) -> list[str]:
         """Returns the column names in a header row; raises ``UnreadableError`` where it is wrong."""
