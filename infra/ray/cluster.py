@@ -75,4 +75,7 @@ class Cluster:
         """Runs a training loop on ranks of this cluster; see :func:`barycenter.infra.ray.training.train`."""
         from barycenter.infra.ray.training import train  # imports torch
 
-        return train(loop, config, allocation=allocation, storage=storage, folder=folder, name=name)
+        patience = self.start_seconds
+        return train(
+            loop, config, allocation=allocation, storage=storage, folder=folder, name=name, start_seconds=patience
+        )
