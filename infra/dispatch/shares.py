@@ -8,7 +8,7 @@ from barycenter.infra.clock import current_clock
 
 
 class StoppedError(Exception):
-    """A dispatch was told to end because another one, or the run, did."""
+    """A dispatch is to end because another one, or the run, did."""
 
 
 @dataclass

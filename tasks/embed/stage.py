@@ -150,6 +150,7 @@ class _Stage:
                 self._end_trial()
                 return
             self._count(result)
+            progress.count_bad(result["bad"])
             progress.advance(work.rows, result["seconds"])
             if self._share is not None:
                 self._share.advance(work.rows)
@@ -162,7 +163,12 @@ class _Stage:
         )
         name = f"{self._run.job.name}-embed-{self._name}"
         executor = self._cluster.executor(EmbedWorker, (setting,), self.workers, name)
-        units, lost = self._units(shards), self._note_lost
+
+        def lost(worker: LostWorker) -> None:
+            self._lost[worker.cause] += 1
+            progress.count_lost(worker.cause)
+
+        units = self._units(shards)
         if failed := dispatch(
             units, executor, on_done=done, without_rows=_without_rows, first=first, share=self._share, on_lost=lost
         ):
@@ -202,9 +208,6 @@ class _Stage:
         if peak > self._memory:
             self._memory = peak
             executor.reserve_memory(peak)
-
-    def _note_lost(self, worker: LostWorker) -> None:
-        self._lost[worker.cause] += 1
 
     def _units(self, shards: Sequence[Shard]) -> Iterator[Work]:
         for shard in shards:

@@ -129,6 +129,14 @@ class StageProgress:
             state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
             self._storage.write("progress.json", json.dumps(state).encode())
 
+    def count_lost(self, cause: str) -> None:
+        """Counts a worker that was lost."""
+        self._metrics.lost(cause)
+
+    def count_bad(self, reasons: Mapping[str, int]) -> None:
+        """Counts bad inputs by reason."""
+        self._metrics.bad(reasons)
+
     def note(self, text: str) -> None:
         """Prints a line about the stage beside its progress."""
         if self._bar is not None:

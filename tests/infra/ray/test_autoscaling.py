@@ -23,7 +23,7 @@ class Slow:
         return ray.get_runtime_context().get_node_id(), os.environ.get("CUDA_VISIBLE_DEVICES")
 
 cloud = Cloud(*sys.argv[1:3])
-told = {}
+found = {}
 
 def run(cluster, name, units, asked, gpus, seen=lambda node: None):
     workers = cluster.allocate_workers(asked, 1, gpus, units * 256)
@@ -35,7 +35,7 @@ def run(cluster, name, units, asked, gpus, seen=lambda node: None):
     executor = cluster.executor(Slow, (), workers, name)
     work = [Work(str(n), n, 1) for n in range(units)]
     quarantined = dispatch(work, executor, on_done=on_done, on_lost=lambda worker: lost.append(worker.cause))
-    told[name] = {
+    found[name] = {
         "asked": workers.workers, "done": sorted(done) == list(range(units)), "nodes": len(where), "lost": lost,
         "quarantined": len(quarantined), "gpus": sorted({gpu for gpu in where.values() if gpu}),
     }
@@ -58,8 +58,8 @@ with connect(cloud.address) as cluster:
     run(cluster, "gpu", 8, "auto", 1)
     while len([node for node in ray.nodes() if node["Alive"]]) > 1:
         time.sleep(0.5)
-    told["given back"] = True
-print(json.dumps(told))
+    found["given back"] = True
+print(json.dumps(found))
 """
 
 
@@ -70,12 +70,12 @@ def test_nodes_come_when_they_are_asked_for_and_go_when_they_are_not(tmp_path):
         environment = os.environ | {"RAY_AUTH_MODE": "disabled"}
         done = subprocess.run(script, capture_output=True, text=True, timeout=900, env=environment)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
     for name in ("cpu", "drained", "killed", "gpu"):
-        assert (told[name]["done"], told[name]["quarantined"]) == (True, 0), told
-    assert told["cpu"]["asked"] == 8
-    assert 1 < told["cpu"]["nodes"] <= 4, "as many as can come"
-    assert told["drained"]["lost"] in ([], ["node"])
-    assert set(told["killed"]["lost"]) <= {"node"}
-    assert told["gpu"]["gpus"] == ["0"]
-    assert told["given back"]
+        assert (found[name]["done"], found[name]["quarantined"]) == (True, 0), found
+    assert found["cpu"]["asked"] == 8
+    assert 1 < found["cpu"]["nodes"] <= 4, "as many as can come"
+    assert found["drained"]["lost"] in ([], ["node"])
+    assert set(found["killed"]["lost"]) <= {"node"}
+    assert found["gpu"]["gpus"] == ["0"]
+    assert found["given back"]
