@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ray
-
 _HEAD = "f" * 51 + "00000"
 _HEAD_TYPE = "ray.head.default"
 _PROVIDER = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
@@ -64,7 +62,7 @@ def cloud(groups: Mapping[str, tuple[Mapping[str, float], int]], idle_seconds: f
     """Runs a head without CPUs, and an autoscaler that starts nodes of the groups: resources, and how many at most."""
     mark = uuid.uuid4().hex
     port = _free_port()
-    here = ray.util.get_node_ip_address()
+    here = _own_address()
     address = f"{here}:{port}"
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.json")
@@ -124,6 +122,13 @@ def _environment(mark: str) -> dict[str, str]:
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_AUTH_MODE": "disabled",
     }
+
+
+def _own_address() -> str:
+    """This machine's address as others see it: the fake nodes do not come up on that of the loopback."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect(("192.0.2.1", 9))  # sends nothing
+        return str(route.getsockname()[0])
 
 
 def _free_port() -> int:
