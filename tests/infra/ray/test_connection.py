@@ -108,6 +108,7 @@ def test_ray_that_does_not_start_says_where_its_logs_are_and_what_to_do(monkeypa
         raise TimeoutError("The raylet did not come up in time.")
 
     monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # the session's is connected
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     message = r"did not come up in time.*session_latest/logs; run again .*RAY_TMPDIR"
     with pytest.raises(RunError, match=message), connect("local"):
