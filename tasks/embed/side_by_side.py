@@ -32,9 +32,8 @@ def side_by_side(run: Run, cluster: Cluster, embed: Callable[..., Figures]) -> F
         RunError: An input's; the others end when their workers are done with what they are at.
         JobError: Likewise.
     """
-    rows = {name: sum(shard.rows for shard in pending_shards(run, name)) for name in run.inputs}
-    waiting = [name for name in run.inputs if rows[name]]
-    at_once = _at_once(run, cluster, rows, waiting)
+    waiting = [name for name in run.inputs if pending_shards(run, name)]
+    at_once = _at_once(run, cluster, waiting)
     if at_once < 2:
         return {f"embed {name}": embed(run, name, cluster) for name in run.inputs}
     done = {name: embed(run, name, cluster) for name in run.inputs if name not in waiting}
@@ -42,14 +41,14 @@ def side_by_side(run: Run, cluster: Cluster, embed: Callable[..., Figures]) -> F
     return {f"embed {name}": done[name] for name in run.inputs}
 
 
-def _at_once(run: Run, cluster: Cluster, rows: dict[str, int], waiting: Sequence[str]) -> int:
+def _at_once(run: Run, cluster: Cluster, waiting: Sequence[str]) -> int:
     """How many inputs can have a worker at the same time."""
     if not cluster.many_workers or len(waiting) < 2:
         return 1
     room: Counter[str] = Counter()
     inputs: Counter[str] = Counter()
     for name in waiting:
-        workers = input_workers(run, name, cluster, max(rows.values()), len(waiting))
+        workers = input_workers(run, name, cluster, None, len(waiting))
         device = device_of(workers)
         inputs[device] += 1
         room[device] = max(room[device], workers.workers)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.compute as pc
 
@@ -66,12 +66,21 @@ def embed_input(run: Run, name: str, cluster: Cluster, share: Share | None = Non
     return _embed_input(run, name, cluster, share, inputs)
 
 
-def input_workers(run: Run, name: str, cluster: Cluster, rows: int, inputs: int = 1) -> WorkerAllocation:
-    """The workers that an input would have if it were alone; an encoder without a model needs no GPU."""
+def input_workers(run: Run, name: str, cluster: Cluster, rows: int | None, inputs: int = 1) -> WorkerAllocation:
+    """The workers that an input would have if it were alone, of as many threads as plan.json has for this machine.
+
+    Those that ``rows`` are worth, or without them all that there is room for. An encoder without a model needs no GPU.
+    """
     ray, spec = run.job.ray, run.specs[name]
     gpus = ray.gpus_per_worker if fixed_batch_size(spec) is None else 0
-    asked = ray.workers, ray.threads_per_worker, gpus, rows
-    return cluster.allocate_workers(*asked, memory=worker_bytes(spec), inputs=inputs)
+
+    def allocated(threads: int | Literal["auto"]) -> WorkerAllocation:
+        memory = worker_bytes(spec)
+        return cluster.allocate_workers(ray.workers, threads, gpus, rows, memory=memory, inputs=inputs)
+
+    workers = allocated(ray.threads_per_worker)
+    fixed = find_execution(run, name, workers, machine_of(spec, device_of(workers))).threads
+    return workers if fixed == workers.threads else allocated(fixed)
 
 
 def _embed_input(run: Run, name: str, cluster: Cluster, share: Share | None, inputs: int) -> dict[str, Any]:
@@ -86,7 +95,8 @@ def _embed_input(run: Run, name: str, cluster: Cluster, share: Share | None, inp
     workers = input_workers(run, name, cluster, rows, inputs)
     mended = _announce_repairs(run, name, shards)
     if share is not None:
-        share.begin(device_of(workers), workers.workers, min(workers.workers, len(shards)), rows)
+        room = input_workers(run, name, cluster, None, inputs).workers
+        share.begin(device_of(workers), room, min(workers.workers, len(shards)), rows)
     stage = _Stage(run, name, cluster, at_most(workers, len(shards)), mended, share)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
         progress.report_workers(stage.workers, cluster.machines().gpus)
@@ -116,7 +126,7 @@ class _Stage:
     ) -> None:
         self._run, self._name, self._cluster, self._mended, self._share = run, name, cluster, mended, share
         self._embedding_id = embedding_ids(run)[name]
-        self._machine = machine_of(run.specs[name], "cuda" if workers.gpus_per_worker else "cpu")
+        self._machine = machine_of(run.specs[name], device_of(workers))
         self.execution = find_execution(run, name, workers, self._machine)
         self._executions = fixed_executions(run, name, workers)
         self._versions = AcceptedVersions(run, name)
