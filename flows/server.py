@@ -27,7 +27,7 @@ Result = dict[str, Any] | None
 
 
 def run_flow(
-    module: str, name: str, job: Job, server: "PrefectServer", *, workers: bool = True, **flags: bool
+    module: str, name: str, job: Job, server: "PrefectServer", *, workers: bool = True, **flags: Any
 ) -> Result:
     """Runs one of the project's flows in this process; Ray starts and the flow is imported while the server starts.
 

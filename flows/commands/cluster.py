@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from barycenter.flows.commands.jobs import load
+from barycenter.flows.commands.jobs import AsOf, day, load
 from barycenter.flows.console import Debug, JobPath, Overrides, app, report_errors
 from barycenter.flows.health import answers
 from barycenter.flows.server import LOCAL_API
@@ -21,6 +21,7 @@ def submit(
     recheck: Annotated[bool, typer.Option("--recheck", help="As in run.")] = False,
     refit: Annotated[bool, typer.Option("--refit", help="As in run.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="As in run.")] = False,
+    as_of: AsOf = None,
     debug: Debug = False,
 ) -> None:
     """The same job through Ray's job submission; follows its log and ends with its exit code."""
@@ -29,7 +30,10 @@ def submit(
 
         job = load(job_path, overrides)
         flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--adopt": adopt, "--debug": debug}
-        code = submit_job(address, job, [flag for flag, given in flags.items() if given], write=_print_log)
+        arguments = [flag for flag, given in flags.items() if given]
+        if (when := day(as_of)) is not None:
+            arguments += ["--as-of", str(when)]
+        code = submit_job(address, job, arguments, write=_print_log)
     if code:
         raise typer.Exit(code)
 

@@ -5,7 +5,6 @@ The models are the parameters of the Prefect flows as well, so their description
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from barycenter.infra.job.column_names import column_name_problems
+from barycenter.infra.job.environment import DeploymentJob, RayJob, StorageJob
 from barycenter.infra.job.fields import (
     AutoCount,
     AutoShare,
@@ -36,8 +36,12 @@ from barycenter.infra.job.paths import resolve_encoder, resolve_path
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
 _REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
-NOT_IN_THE_JOB_HASH: dict[str, Any] = {"output": {"path", "reuse", "publish", "promote", "busy"}, "ray": True}
-"""Keys that do not change results: where these are written, and the workers."""
+NOT_IN_THE_JOB_HASH: dict[str, Any] = {
+    "output": {"path", "reuse", "publish", "promote", "busy"},
+    "ray": True,
+    "deployment": True,
+}
+"""Keys that do not change results: where these are written, the workers, and when and where Prefect runs the job."""
 
 _MULTI_INPUT_METHODS = ("procrustes", "cca", "kernel-cca", "contrastive")
 
@@ -210,22 +214,6 @@ class LimitsJob(Section):
         return formats
 
 
-class StorageJob(Section):
-    """Access to object storage; credentials come from the environment or a Prefect block only."""
-
-    endpoint_url: Text | None = Field(None, description="URL of an S3-compatible server.")
-    credentials_block: Text | None = Field(
-        None, description="Prefect block with the credentials, e.g. secret/emoji-s3; default: the environment."
-    )
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
-        return url
-
-
 class TrainJob(Section):
     """The head trained on the fused vectors."""
 
@@ -236,42 +224,8 @@ class TrainJob(Section):
     group_by: Text | None = Field(None, description="Kept column whose equal values never cross a split or fold.")
 
 
-class RayJob(Section):
-    """The workers."""
-
-    address: Text = Field(
-        "local", description="local (a Ray of its own), auto or host:port (a running one), none (this process, no Ray)."
-    )
-    workers: AutoCount = Field("auto", description="Number of workers.")
-    threads_per_worker: AutoCount = Field("auto", description="CPU threads of each worker.")
-    gpus_per_worker: AutoShare = Field("auto", description="GPUs (or a share of one) of each worker.")
-
-    @field_validator("address", mode="before")
-    @classmethod
-    def _is_given(cls, address: object) -> object:
-        if address is None:
-            raise invalid("is empty; leave it out, or write none for a run without Ray")
-        return address
-
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, address: str) -> str:
-        if address not in ("local", "auto", "none") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
-            raise invalid(f"must be local, auto, host:port or none, not {quote_value(address)}")
-        return address
-
-
 class Job(Section):
-    """A whole job file.
-
-    >>> job = Job.model_validate({
-    ...     "corpus": {"path": "data.jsonl"},
-    ...     "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"}},
-    ...     "output": {"path": "out"},
-    ... })
-    >>> job.alignment.dim, job.explicit("alignment.dim"), job.explicit("corpus.path")
-    (256, False, True)
-    """
+    """A whole job file."""
 
     name: Text = Field("job", description="Name of the run in Prefect and Ray.")
     seed: Natural = Field(0, description="Seed of everything random.")
@@ -287,6 +241,7 @@ class Job(Section):
     storage: StorageJob = Field(StorageJob(), description="Object storage.")
     train: TrainJob | None = Field(None, description="The head, where there is a target.")
     ray: RayJob = Field(RayJob(), description="The workers.")
+    deployment: DeploymentJob = Field(DeploymentJob(), description="When and where Prefect runs the job.")
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
@@ -353,7 +308,16 @@ class Job(Section):
         return columns
 
     def explicit(self, path: str) -> bool:
-        """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default."""
+        """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default.
+
+        >>> job = Job.model_validate({
+        ...     "corpus": {"path": "data.jsonl"},
+        ...     "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"}},
+        ...     "output": {"path": "out"},
+        ... })
+        >>> job.alignment.dim, job.explicit("alignment.dim"), job.explicit("corpus.path")
+        (256, False, True)
+        """
         node: Any = self
         for part in path.split("."):
             if isinstance(node, Section):

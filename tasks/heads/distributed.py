@@ -9,7 +9,8 @@ from barycenter.fusion.average import resolve
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training.context import Checkpoint, TrainingContext
-from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.job.environment import RayJob
+from barycenter.infra.job.models import TrainJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labeled_rows import Survey, read_labeled

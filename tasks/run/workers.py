@@ -10,7 +10,7 @@ from barycenter.infra.blas import limited_threads
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.in_process import InProcessExecutor
 from barycenter.infra.dispatch.units import Worker
-from barycenter.infra.job.models import RayJob
+from barycenter.infra.job.environment import RayJob
 from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.infra.storage import Storage
 

@@ -69,7 +69,7 @@ def write_job(path: Path, data: dict[str, Any]) -> Path:
     return path
 
 
-def run_here(data: dict[str, Any], *, drawn: bool = False, **flags: bool) -> dict[str, Any]:
+def run_here(data: dict[str, Any], *, drawn: bool = False, **flags: Any) -> dict[str, Any]:
     """The report of the whole job, run in this process: for what neither Ray nor Prefect has a part in.
 
     Its figures and its page are made only if they are to be ``drawn``.

@@ -1,11 +1,14 @@
 import pytest
 from prefect.context import FlowRunContext
 
-from barycenter.flows import parameters
+from barycenter.flows import parameters, stages
+from barycenter.flows.downstream import downstream
 from barycenter.flows.parameters import job_of, run_name
 from barycenter.flows.pipeline import pipeline
 from barycenter.fusion.errors import JobError
+from barycenter.infra.job.environment import DeploymentParametersJob
 from barycenter.infra.job.models import Job
+from barycenter.tasks.run.context import NO_FLAGS, Flags
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 
@@ -57,4 +60,24 @@ def test_the_form_of_the_ui_shows_every_section_with_its_words():
     definitions = schema["definitions"]
     assert set(Job.model_fields) <= set(definitions["Job"]["properties"])
     assert definitions["CorpusJob"]["properties"]["rows_per_shard"]["description"] == "Rows in one unit of work."
+    assert definitions["Job"]["properties"]["on_bad_input"]["enum"] == ["keep", "drop", "fail"]
+    assert ">>>" not in definitions["Job"]["description"]
     assert {"type": "string"} in schema["properties"]["job"]["anyOf"]
+
+
+FLOWS = [pipeline, downstream, stages.embed, stages.align, stages.fuse, stages.train, stages.report]
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_every_field_of_every_form_has_a_title_and_a_description(flow):
+    schema = flow.parameters.model_dump()
+    parts = {flow.name: schema, **schema["definitions"]}
+    fields = {f"{part}.{name}": field for part in parts for name, field in parts[part]["properties"].items()}
+    assert len(fields) > 10
+    assert [name for name, field in fields.items() if not (field.get("title") and field.get("description"))] == []
+    assert [name for name, part in schema["definitions"].items() if not part.get("description")] == []
+
+
+def test_a_deployment_may_ask_for_what_the_flow_takes():
+    taken = set(pipeline.parameters.properties) - {"job"}
+    assert set(DeploymentParametersJob.model_fields) == taken == set(NO_FLAGS) == set(Flags.__annotations__)
