@@ -24,6 +24,7 @@ from barycenter.tasks.planning.input_sample import check_inputs
 from barycenter.tasks.planning.memory import check_memory
 from barycenter.tasks.planning.space import space_needed, space_warning
 from barycenter.tasks.run.context import NO_FLAGS, Flags, Run, shows_rate
+from barycenter.tasks.run.progress_file import begin_progress, read_progress
 from barycenter.tasks.run.workers import unused_ray_keys
 
 log = logging.getLogger(__name__)
@@ -132,6 +133,7 @@ def held(job: Job, **flags: Unpack[Flags]) -> Iterator[Run]:
             run = prepare(job, **flags)
         run.lease = lease
         try:
+            begin_progress(run.storage)
             yield run
         finally:
             run.lease = None
@@ -210,8 +212,7 @@ def _measured_rates(run: Run) -> dict[str, float]:
             measured = figures if shows_rate(figures) else figures.get("before", {})
             if measured.get("rows_per_s"):
                 rates[stage] = measured["rows_per_s"]
-    if run.storage.exists("progress.json"):
-        progress = json.loads(run.storage.read("progress.json"))
-        if progress["rows_per_s"]:
-            rates.setdefault(progress["stage"], progress["rows_per_s"])
+    progress = read_progress(run.storage)
+    if progress is not None and progress["rows_per_s"]:
+        rates.setdefault(progress["stage"], progress["rows_per_s"])
     return rates

@@ -25,6 +25,7 @@ from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
 from barycenter.tasks.run.plan_file import adopt_once_more, as_adopted, resolve_engine, times_adopted
+from barycenter.tasks.run.progress_file import begin_progress
 
 
 class Flags(TypedDict, total=False):
@@ -127,6 +128,7 @@ class Run:
                 raise RunError(f"{self.storage.uri()}: another process wrote here after it was prepared; run again")
             self.lease = lease
             try:
+                begin_progress(self.storage)
                 yield lease
             finally:
                 self.lease = None
