@@ -69,6 +69,24 @@ def _in_background(call: Callable[[], Any]) -> Future[Any]:
     return future
 
 
+@contextmanager
+def lasting_server() -> Iterator[None]:
+    """The Prefect server that is configured, or the one on this machine, for what has to outlast this process.
+
+    Raises:
+        RunError: None answers.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    api = PREFECT_API_URL.value() or LOCAL_API
+    if not answers(api, _PATIENCE_SECONDS):
+        raise RunError(
+            f"no Prefect server answers at {api}; start it with `prefect server start`, or set PREFECT_API_URL"
+        )
+    with temporary_settings({PREFECT_API_URL: api}):
+        yield
+
+
 class PrefectServer:
     """The Prefect server that gets a run: a configured one, one on this machine, else a temporary one.
 

@@ -23,7 +23,8 @@ class StorageJob(Section):
 
     endpoint_url: Text | None = Field(None, description="URL of an S3-compatible server.")
     credentials_block: Text | None = Field(
-        None, description="Prefect block with the credentials, e.g. secret/emoji-s3; default: the environment."
+        None,
+        description="Prefect block with the credentials, e.g. secret/emoji-s3; default: the environment.",
     )
 
     @field_validator("endpoint_url")

@@ -70,6 +70,14 @@ def test_a_backfill_is_a_version_of_the_rows_of_then(dated):
     assert run_here(dated, as_of=date(2024, 1, 30))["version"] == report["version"]
 
 
+def test_a_backfill_keeps_no_alignment_of_later_rows(dated, tmp_path):
+    then = run_here(dated | {"output": {"path": str(tmp_path / "then")}}, as_of=date(2024, 1, 30))
+    run_here(dated)
+    late = run_here(dated, as_of=date(2024, 1, 30))
+    assert (late["version"], late["alignment"]) == (then["version"], then["alignment"])
+    assert late["reuse"]["vec"]["encoded"] == 0
+
+
 def test_a_backfill_says_what_readers_will_see_unless_that_is_chosen_by_hand(dated):
     job = Job.model_validate(dated)
     assert prepare(job, as_of=date(2024, 1, 30)).after == 0
