@@ -55,7 +55,7 @@ def embed(
     """
     with (
         _held(job, recheck=recheck, retry_bad=retry_bad, adopt=adopt) as run,
-        open_cluster(run.job.ray.address) as cluster,
+        open_cluster(run.job.ray) as cluster,
     ):
         return TASKS.embed_inputs(run, cluster)
 
@@ -71,7 +71,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """
     with _held(job, refit=refit) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray.address) as cluster:
+        with open_cluster(run.job.ray) as cluster:
             fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
@@ -86,7 +86,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """
     with _held(job) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray.address) as cluster:
+        with open_cluster(run.job.ray) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 

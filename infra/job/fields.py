@@ -108,6 +108,7 @@ AutoShare = Annotated[
 ]
 Flag = Annotated[bool, Field(strict=True)]
 Date = Annotated[datetime.date, BeforeValidator(check_date)]
+Seconds = Annotated[float, Field(gt=0), number_validator(float, 1e-9, "a number of seconds above 0")]
 
 
 def _complete_properties(schema: dict[str, Any], model: type[BaseModel]) -> None:

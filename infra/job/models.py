@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from barycenter.infra.job.column_names import column_name_problems
-from barycenter.infra.job.environment import DeploymentJob, RayJob, StorageJob
+from barycenter.infra.job.deployment import DeploymentJob
 from barycenter.infra.job.fields import (
     AutoCount,
     AutoShare,
@@ -31,6 +31,7 @@ from barycenter.infra.job.fields import (
     quote_value,
 )
 from barycenter.infra.job.paths import resolve_encoder, resolve_path
+from barycenter.infra.job.places import RayJob, StorageJob
 
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]

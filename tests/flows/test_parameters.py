@@ -6,7 +6,7 @@ from barycenter.flows.downstream import downstream
 from barycenter.flows.parameters import job_of, run_name
 from barycenter.flows.pipeline import pipeline
 from barycenter.fusion.errors import JobError
-from barycenter.infra.job.environment import DeploymentParametersJob
+from barycenter.infra.job.deployment import DeploymentParametersJob
 from barycenter.infra.job.models import Job
 from barycenter.tasks.run.context import NO_FLAGS, Flags
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, undescribed, write_job, write_lines

@@ -127,6 +127,7 @@ LINES = [
     Line("ray.workers", 2),
     Line("ray.threads_per_worker", 2),
     Line("ray.gpus_per_worker", 0.0),
+    Line("ray.start_timeout", 60.0),
     Line("deployment.schedule", "0 2 * * *", runs=False),
     Line("deployment.timezone", "Europe/Berlin", runs=False),
     Line("deployment.tags", ["nightly"], runs=False),

@@ -35,6 +35,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "workers": "auto",
         "threads_per_worker": "auto",
         "gpus_per_worker": "auto",
+        "start_timeout": 1800.0,
     }
     flags = {"recheck": False, "retry_bad": False, "refit": False, "adopt": False, "as_of": None}
     empty = {"schedule": None, "timezone": None, "tags": [], "work_pool": None, "job_variables": {}}
