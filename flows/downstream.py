@@ -7,10 +7,11 @@ the corpus, and writes to a folder of its own.
 from typing import Any
 
 from prefect import flow
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
 from barycenter.fusion.errors import RunError
+from barycenter.infra.job.fields import Natural, Section, Text
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.job.places import RayJob
 from barycenter.infra.storage import Storage
@@ -20,15 +21,13 @@ from barycenter.tasks.heads.stage import fit_head
 from barycenter.tasks.run.identities import head_folder
 
 
-class HeadConfig(BaseModel):
+class HeadConfig(Section):
     """What to train: the ``train`` section of a job file, and where."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    train: TrainJob
-    ray: RayJob = RayJob()
-    seed: int = 0
-    endpoint_url: str | None = None
+    train: TrainJob = Field(description="The head.")
+    ray: RayJob = Field(RayJob(), description="The workers.")
+    seed: Natural = Field(0, description="Seed of everything random.")
+    endpoint_url: Text | None = Field(None, description="URL of an S3-compatible server.")
 
 
 @flow(name="barycenter-downstream", flow_run_name="downstream {dataset}")

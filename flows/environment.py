@@ -15,6 +15,11 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+FOR_WORK_POOLS = {
+    name: _DEFAULTS[name] for name in ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "PREFECT_LOGGING_EXTRA_LOGGERS")
+}
+"""What Prefect reads when the process of a deployment's run starts, before it imports a flow."""
+
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 for _name, _value in _DEFAULTS.items():

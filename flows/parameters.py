@@ -1,6 +1,6 @@
 """The parameters that every flow takes: a job, or where to find one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -21,14 +21,27 @@ JobParameter = Annotated[
 ]
 
 
-def job_of(parameter: Job | str) -> Job:
+def job_of(parameter: Job | str, input_order: Sequence[str] = ()) -> Job:
     """A job, the one of a job file, whose relative paths are read from its folder, or ``demo``.
 
     The demo is the generated corpus under ``out/demo`` of the working directory, written if it is not there.
 
+    Args:
+        parameter: What a flow was given.
+        input_order: Names of the job's inputs in their order, where that of the parameter may have been lost.
+
     Raises:
         JobError: There is no such file, or something in it is wrong.
     """
+    job = _job_of(parameter)
+    if not input_order:
+        return job
+    if sorted(input_order) != sorted(job.inputs):
+        raise JobError("input_order", f"must name each input once: {', '.join(job.inputs)}")
+    return job.model_copy(update={"inputs": {name: job.inputs[name] for name in input_order}})
+
+
+def _job_of(parameter: Job | str) -> Job:
     if isinstance(parameter, Job):
         return parameter.resolved(Path.cwd())
     if parameter == DEMO:

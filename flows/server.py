@@ -27,7 +27,7 @@ Result = dict[str, Any] | None
 
 
 def run_flow(
-    module: str, name: str, job: Job, server: "PrefectServer", *, workers: bool = True, **flags: bool
+    module: str, name: str, job: Job, server: "PrefectServer", *, workers: bool = True, **flags: Any
 ) -> Result:
     """Runs one of the project's flows in this process; Ray starts and the flow is imported while the server starts.
 
@@ -67,6 +67,24 @@ def _in_background(call: Callable[[], Any]) -> Future[Any]:
 
     threading.Thread(target=run, daemon=True).start()
     return future
+
+
+@contextmanager
+def lasting_server() -> Iterator[None]:
+    """The Prefect server that is configured, or the one on this machine, for what has to outlast this process.
+
+    Raises:
+        RunError: None answers.
+    """
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    api = PREFECT_API_URL.value() or LOCAL_API
+    if not answers(api, _PATIENCE_SECONDS):
+        raise RunError(
+            f"no Prefect server answers at {api}; start it with `prefect server start`, or set PREFECT_API_URL"
+        )
+    with temporary_settings({PREFECT_API_URL: api}):
+        yield
 
 
 class PrefectServer:

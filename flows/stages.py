@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -24,7 +24,7 @@ from barycenter.tasks.join.stage import join_tables
 from barycenter.tasks.pipeline import Stages
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.report.stage import write_report
-from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.context import Flags, Run
 from barycenter.tasks.run.workers import open_cluster
 
 _uncached = partial(task, cache_policy=NO_CACHE)
@@ -45,16 +45,30 @@ TASKS = Stages(
 def embed(
     job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, adopt: bool = False
 ) -> dict[str, Any]:
-    """Embeds what is missing of every input."""
-    flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt}
-    with _held(job, **flags) as run, open_cluster(run.job.ray) as cluster:
+    """Embeds what is missing of every input.
+
+    Args:
+        job: The job, the path of a job file, or `demo`.
+        recheck: Embed again what refers to pictures that changed.
+        retry_bad: Embed again the shards that held bad inputs.
+        adopt: Embed anew, under a new id, where other versions of the libraries give other vectors.
+    """
+    with (
+        _held(job, recheck=recheck, retry_bad=retry_bad, adopt=adopt) as run,
+        open_cluster(run.job.ray) as cluster,
+    ):
         return TASKS.embed_inputs(run, cluster)
 
 
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
 @skips_when_busy
 def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
-    """Fits the alignment on finished embeddings."""
+    """Fits the alignment on finished embeddings.
+
+    Args:
+        job: The job, the path of a job file, or `demo`.
+        refit: Fit the alignment again although a committed one has the same settings.
+    """
     with _held(job, refit=refit) as run:
         _check_embedded(run)
         with open_cluster(run.job.ray) as cluster:
@@ -65,7 +79,11 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
 @flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
 @skips_when_busy
 def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
-    """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
+    """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted.
+
+    Args:
+        job: The job, the path of a job file, or `demo`.
+    """
     with _held(job) as run:
         _check_embedded(run)
         with open_cluster(run.job.ray) as cluster:
@@ -76,7 +94,11 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
 @skips_when_busy
 def train(job: JobParameter = DEMO) -> dict[str, Any]:
-    """Trains the head on the newest committed features."""
+    """Trains the head on the newest committed features.
+
+    Args:
+        job: The job, the path of a job file, or `demo`.
+    """
     with _held(job) as run:
         metrics, _ = TASKS.train(run, _committed(run))
     return metrics
@@ -85,7 +107,11 @@ def train(job: JobParameter = DEMO) -> dict[str, Any]:
 @flow(name="barycenter-report", flow_run_name=run_name("report"))
 @skips_when_busy
 def report(job: JobParameter = DEMO) -> dict[str, Any]:
-    """Writes the report of the newest committed features again."""
+    """Writes the report of the newest committed features again.
+
+    Args:
+        job: The job, the path of a job file, or `demo`.
+    """
     with _held(job) as run:
         _check_embedded(run)
         manifest = _committed(run)
@@ -96,7 +122,7 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
 
 
 @contextmanager
-def _held(job: JobParameter, **flags: bool) -> Iterator[Run]:
+def _held(job: JobParameter, **flags: Unpack[Flags]) -> Iterator[Run]:
     asked = job_of(job)
     with bound(run=asked.name), held(asked, **flags) as run:
         yield run

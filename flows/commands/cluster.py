@@ -5,11 +5,9 @@ from typing import Annotated
 
 import typer
 
-from barycenter.flows.commands.jobs import load
+from barycenter.flows.commands.jobs import AsOf, day, load
 from barycenter.flows.console import Debug, JobPath, Overrides, app, report_errors
-from barycenter.flows.health import answers
-from barycenter.flows.server import LOCAL_API
-from barycenter.fusion.errors import JobError, RunError
+from barycenter.flows.server import lasting_server
 
 
 @app.command()
@@ -21,6 +19,7 @@ def submit(
     recheck: Annotated[bool, typer.Option("--recheck", help="As in run.")] = False,
     refit: Annotated[bool, typer.Option("--refit", help="As in run.")] = False,
     adopt: Annotated[bool, typer.Option("--adopt", help="As in run.")] = False,
+    as_of: AsOf = None,
     debug: Debug = False,
 ) -> None:
     """The same job through Ray's job submission; follows its log and ends with its exit code."""
@@ -29,7 +28,10 @@ def submit(
 
         job = load(job_path, overrides)
         flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--adopt": adopt, "--debug": debug}
-        code = submit_job(address, job, [flag for flag, given in flags.items() if given], write=_print_log)
+        arguments = [flag for flag, given in flags.items() if given]
+        if (when := day(as_of)) is not None:
+            arguments += ["--as-of", str(when)]
+        code = submit_job(address, job, arguments, write=_print_log)
     if code:
         raise typer.Exit(code)
 
@@ -38,35 +40,34 @@ def submit(
 def serve(
     job_path: JobPath,
     cron: Annotated[
-        str | None, typer.Option(help='When to run, e.g. "0 3 * * *"; without it: when asked in the UI.')
+        str | None, typer.Option(help='When to run, e.g. "0 3 * * *"; default: deployment.schedule, else when asked.')
     ] = None,
-    timezone: Annotated[str, typer.Option(help="Time zone of --cron.")] = "UTC",
+    timezone: Annotated[str | None, typer.Option(help="Its time zone; default: deployment.timezone, else UTC.")] = None,
     debug: Debug = False,
 ) -> None:
     """Keeps a deployment of the job on this machine, running it on a schedule; needs a Prefect server."""
     with report_errors(debug):
         job = load(job_path, None)
         from prefect.schedules import Cron
-        from prefect.settings import PREFECT_API_URL, temporary_settings
         from prefect.types.entrypoint import EntrypointType
 
+        from barycenter.flows.deployments import cron_schedule
         from barycenter.infra.names import identifier
 
-        api = PREFECT_API_URL.value() or LOCAL_API
-        if not answers(api):
-            raise RunError(f"no Prefect server answers at {api}; start it with `prefect server start`")
-        try:
-            schedule = Cron(cron, timezone=timezone) if cron else None
-        except ValueError as error:
-            raise JobError("--cron", " ".join(str(error).split())[:200]) from None
-        with temporary_settings({PREFECT_API_URL: api}):
+        said = job.deployment
+        when, zone = cron or said.schedule, timezone or said.timezone or "UTC"
+        if when is not None:
+            keys = ("--cron" if cron else "deployment.schedule", "--timezone" if timezone else "deployment.timezone")
+            cron_schedule(when, zone, keys)
+        with lasting_server():
             from barycenter.flows.pipeline import pipeline
 
+            flags = said.parameters.model_dump(mode="json", exclude_unset=True)
             pipeline.serve(
                 name=identifier(job.name),
-                parameters={"job": str(job_path.resolve())},
-                schedule=schedule,
-                tags=["barycenter"],
+                parameters={"job": str(job_path.resolve()), **flags},
+                schedule=Cron(when, timezone=zone) if when is not None else None,
+                tags=list(dict.fromkeys(["barycenter", *said.tags])),
                 entrypoint_type=EntrypointType.MODULE_PATH,
             )
 

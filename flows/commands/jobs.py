@@ -3,18 +3,26 @@
 import json
 import os
 import sys
+from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Unpack
 
 import typer
 from rich.table import Table
 
 from barycenter.flows.console import Debug, JobPath, Overrides, app, out, report_errors
 from barycenter.flows.server import PrefectServer, run_flow
+from barycenter.fusion.errors import JobError
+from barycenter.infra.job.fields import parse_date
 from barycenter.infra.job.models import Job
 
 if TYPE_CHECKING:
-    from barycenter.tasks.run.context import Run
+    from barycenter.tasks.run.context import Flags, Run
+
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="DATE", help="Take the corpus as it was that day: its dated partitions up to it."),
+]
 
 
 @app.command()
@@ -33,13 +41,15 @@ def run(
     adopt: Annotated[
         bool, typer.Option("--adopt", help="Embed anew where other library versions give other vectors.")
     ] = False,
+    as_of: AsOf = None,
     debug: Debug = False,
 ) -> None:
     """The whole job: embed, align, fuse, train, report."""
     with report_errors(debug):
         job = load(job_path, overrides)
         _quiet(debug)
-        flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit, "adopt": adopt}
+        flags: Flags = {"recheck": recheck, "retry_bad": retry_bad, "refit": refit, "adopt": adopt}
+        flags["as_of"] = day(as_of)
         if plan:
             _show_plan(job, _prepare(job, **flags), hourly_price)
             return
@@ -114,7 +124,20 @@ def load(path: Path, overrides: list[str] | None) -> Job:
     return load_job(path, overrides or [])
 
 
-def _prepare(job: Job, **flags: bool) -> "Run":
+def day(as_of: str | None) -> date | None:
+    """The day of ``--as-of``.
+
+    Raises:
+        JobError: The text is no date.
+    """
+    if as_of is None:
+        return None
+    if (parsed := parse_date(as_of)) is None:
+        raise JobError("--as-of", f"must be a date such as 2024-01-31, not {as_of!r}")
+    return parsed
+
+
+def _prepare(job: Job, **flags: "Unpack[Flags]") -> "Run":
     from barycenter.tasks.planning.plan import prepare
 
     return prepare(job, **flags)
@@ -142,7 +165,7 @@ def _quiet(debug: bool) -> None:
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if debug else "CRITICAL")
 
 
-def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: bool) -> None:
+def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: "Unpack[Flags]") -> None:
     with report_errors(debug):
         job = load(path, overrides)
         _quiet(debug)

@@ -1,16 +1,20 @@
 """Opens a corpus: lists its files, chooses their format, indexes them."""
 
 import re
+from collections import Counter
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 from barycenter.fusion.errors import JobError
+from barycenter.infra.corpus.as_of import LATER, entries_up_to
 from barycenter.infra.corpus.base import Shard
 from barycenter.infra.corpus.corpus import Corpus, index_sources
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.formats.detection import ChosenFormat, choose_format, is_metadata_table
 from barycenter.infra.corpus.formats.folder import is_picture
+from barycenter.infra.corpus.listing import Listing
 from barycenter.infra.job.models import CorpusJob, LimitsJob
 
 _JOB_KEY = "corpus.path"
@@ -19,22 +23,27 @@ _ROWS_PER_STRAY_PICTURE = 10
 _SEPARATORS = re.compile(r"[\s\"',;|\\]+")
 
 
-def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None) -> Corpus:
+def open_corpus(
+    job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None, as_of: date | None = None
+) -> Corpus:
     """Opens a corpus: lists its files, counts their rows and unifies the types of their columns.
 
     Args:
         job: The job file's corpus section, paths absolute.
         limits: The job file's limits section; ``http`` must be true for a corpus read over http(s).
         storage_options: ``endpoint_url`` of an S3-compatible server, if any.
+        as_of: Takes the files of dated partitions up to that day alone.
 
     Raises:
         JobError: On ``corpus.path``: it does not exist or is not readable, has no or several known formats, a damaged
-            file, or no rows.
+            file, or no rows; or it is not partitioned by a date. On ``as_of``: no partition is that early.
     """
     if job.path.startswith(("http://", "https://")) and not limits.http:
         raise JobError(_JOB_KEY, f"{job.path}: set limits.http to true to read over http(s)")
     files = Files(storage_options)
     chosen = choose_format(files.list(job.path), job.path)
+    if as_of is not None:
+        chosen = replace(chosen, listing=_listing_up_to(chosen.listing, as_of, job.path))
     _check_picture_links(chosen, job.path, limits.outside_corpus)
     indexes = index_sources(files, chosen.format, chosen.format.find_sources(chosen.listing), job.rows_per_shard)
     passed_over = dict(sorted((+chosen.listing.passed_over).items()))
@@ -44,6 +53,13 @@ def open_corpus(job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str,
     if not any(source.rows for source in corpus.sources):
         raise JobError(_JOB_KEY, f"{job.path} holds no rows")
     return corpus
+
+
+def _listing_up_to(listing: Listing, day: date, path: str) -> Listing:
+    """The files of dated partitions up to a day; the later ones count as passed over."""
+    taken = entries_up_to(listing.entries, day, path)
+    passed_over = listing.passed_over + Counter({LATER: len(listing.entries) - len(taken)})
+    return replace(listing, entries=taken, passed_over=passed_over)
 
 
 def _check_picture_links(chosen: ChosenFormat, path: str, outside_corpus: bool) -> None:

@@ -3,7 +3,8 @@
 import contextlib
 import datetime
 import math
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -60,6 +61,30 @@ def check_names(value: object) -> object:
     return value
 
 
+def check_date(value: object) -> object:
+    """Validates a date, or its text as in ``2024-01-31``; numbers are none."""
+    if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
+        return value
+    parsed = parse_date(value) if isinstance(value, str) else None
+    if parsed is None:
+        raise invalid(f"must be a date such as 2024-01-31, not {quote_value(value)}")
+    return parsed
+
+
+def parse_date(text: str) -> datetime.date | None:
+    """Returns the date that a text is, in ISO 8601's long form; None where it is none.
+
+    >>> parse_date("2024-01-31"), parse_date("20240131"), parse_date("2024-02-31")
+    (datetime.date(2024, 1, 31), None, None)
+    """
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        return datetime.date.fromisoformat(text)
+    except ValueError:
+        return None
+
+
 def check_column_names(value: object) -> object:
     """Validates a name, or a list of distinct names that is not empty."""
     if isinstance(value, list | tuple):
@@ -82,13 +107,30 @@ AutoShare = Annotated[
     Literal["auto"] | Annotated[float, Field(ge=0)], number_validator(float, 0, "a number from 0 up", True)
 ]
 Flag = Annotated[bool, Field(strict=True)]
+Date = Annotated[datetime.date, BeforeValidator(check_date)]
 Seconds = Annotated[float, Field(gt=0), number_validator(float, 1e-9, "a number of seconds above 0")]
+
+
+def _complete_properties(schema: dict[str, Any], model: type[BaseModel]) -> None:
+    """Gives every property of a section's JSON schema title and description, also those that hold other sections."""
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        shown = schema["properties"][key]
+        shown.setdefault("title", key.replace("_", " ").title())
+        if field.description is not None:
+            shown.setdefault("description", field.description)
 
 
 class Section(BaseModel):
     """Base model of the job file's sections: frozen, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", serialize_by_alias=True, protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        serialize_by_alias=True,
+        protected_namespaces=(),
+        json_schema_extra=_complete_properties,
+    )
 
     @classmethod
     def attributes_by_key(cls) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from barycenter.infra.job.column_names import column_name_problems
+from barycenter.infra.job.deployment import DeploymentJob
 from barycenter.infra.job.fields import (
     AutoCount,
     AutoShare,
@@ -36,8 +37,12 @@ from barycenter.infra.job.places import RayJob, StorageJob
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
 _REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
-NOT_IN_THE_JOB_HASH: dict[str, Any] = {"output": {"path", "reuse", "publish", "promote", "busy"}, "ray": True}
-"""Keys that do not change results: where these are written, and the workers."""
+NOT_IN_THE_JOB_HASH: dict[str, Any] = {
+    "output": {"path", "reuse", "publish", "promote", "busy"},
+    "ray": True,
+    "deployment": True,
+}
+"""Keys that do not change results: where these are written, the workers, and when and where Prefect runs the job."""
 
 _MULTI_INPUT_METHODS = ("procrustes", "cca", "kernel-cca", "contrastive")
 
@@ -221,16 +226,7 @@ class TrainJob(Section):
 
 
 class Job(Section):
-    """A whole job file.
-
-    >>> job = Job.model_validate({
-    ...     "corpus": {"path": "data.jsonl"},
-    ...     "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"}},
-    ...     "output": {"path": "out"},
-    ... })
-    >>> job.alignment.dim, job.explicit("alignment.dim"), job.explicit("corpus.path")
-    (256, False, True)
-    """
+    """A whole job file."""
 
     name: Text = Field("job", description="Name of the run in Prefect and Ray.")
     seed: Natural = Field(0, description="Seed of everything random.")
@@ -246,6 +242,7 @@ class Job(Section):
     storage: StorageJob = Field(StorageJob(), description="Object storage.")
     train: TrainJob | None = Field(None, description="The head, where there is a target.")
     ray: RayJob = Field(RayJob(), description="The workers.")
+    deployment: DeploymentJob = Field(DeploymentJob(), description="When and where Prefect runs the job.")
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
@@ -312,7 +309,16 @@ class Job(Section):
         return columns
 
     def explicit(self, path: str) -> bool:
-        """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default."""
+        """Whether the user gave the key ``path`` (dotted, as in the file) rather than leaving it to its default.
+
+        >>> job = Job.model_validate({
+        ...     "corpus": {"path": "data.jsonl"},
+        ...     "inputs": {"text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"}},
+        ...     "output": {"path": "out"},
+        ... })
+        >>> job.alignment.dim, job.explicit("alignment.dim"), job.explicit("corpus.path")
+        (256, False, True)
+        """
         node: Any = self
         for part in path.split("."):
             if isinstance(node, Section):

@@ -1,4 +1,7 @@
-"""Credentials of object storage: from the environment, or out of a Prefect block into it; they are written nowhere."""
+"""Credentials and endpoint of object storage: from the environment, or out of a Prefect block into it.
+
+They are written nowhere.
+"""
 
 import json
 import os
@@ -13,21 +16,26 @@ _ATTRIBUTES = {
     "AWS_SECRET_ACCESS_KEY": "aws_secret_access_key",
     "AWS_SESSION_TOKEN": "aws_session_token",
     "AWS_DEFAULT_REGION": "region_name",
+    "AWS_ENDPOINT_URL": "aws_client_parameters.endpoint_url",
 }
+"""The variables that S3's clients read, and where Prefect's ``AwsCredentials`` block has them."""
 
 
 def environment_credentials() -> dict[str, str]:
-    """The credentials of this process, to be handed to workers in memory."""
+    """The credentials of this process and its endpoint, to be handed to workers in memory."""
     return {name: os.environ[name] for name in _ATTRIBUTES if os.environ.get(name)}
 
 
 @lru_cache(maxsize=8)
 def load_credentials_block(name: str) -> None:
-    """Puts the credentials of a Prefect block into this process's environment, once.
+    """Puts the credentials of a Prefect block into this process's environment, once, and its endpoint if it has one.
+
+    ``storage.endpoint_url`` of the job comes before the block's endpoint.
 
     Args:
         name: Type and name, such as ``secret/emoji-s3`` (a JSON object with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
-            and, where needed, AWS_SESSION_TOKEN and AWS_DEFAULT_REGION) or ``aws-credentials/emoji-s3``.
+            and, where needed, AWS_SESSION_TOKEN, AWS_DEFAULT_REGION and AWS_ENDPOINT_URL) or
+            ``aws-credentials/emoji-s3``.
 
     Raises:
         JobError: There is no such block, no Prefect server, or no credentials in it.
@@ -55,8 +63,15 @@ def _values(block: Any) -> dict[str, str]:
             return {}
     found = {}
     for name, attribute in _ATTRIBUTES.items():
-        value: Any = block.get(name) if isinstance(block, dict) else getattr(block, attribute, None)
+        value: Any = block.get(name) if isinstance(block, dict) else _attribute(block, attribute)
         value = value.get_secret_value() if hasattr(value, "get_secret_value") else value
         if value:
             found[name] = str(value)
     return found
+
+
+def _attribute(block: Any, path: str) -> Any:
+    """An attribute of a block, or of what one of its attributes holds; None where there is none."""
+    for name in path.split("."):
+        block = getattr(block, name, None)
+    return block

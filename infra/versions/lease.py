@@ -89,6 +89,30 @@ def newest_term(storage: Storage) -> Term | None:
     return None
 
 
+def observe_holder(storage: Storage, *, watch: bool = False) -> tuple[Term | None, bool | None]:
+    """Looks who holds an output and whether that process lives.
+
+    Args:
+        storage: The output.
+        watch: Where the holder's process cannot be looked at from here, waits ``TERM_SECONDS`` for its next term.
+
+    Returns:
+        The term that counts, as :func:`newest_term`; True for a holder that lives, False for one that is gone or made
+        no term while it was watched, None where nobody holds the output or that is not known.
+    """
+    term = newest_term(storage)
+    if term is None or term.released:
+        return term, None
+    alive, clock = process_lives(term.process), current_clock()
+    end = clock.monotonic() + TERM_SECONDS
+    while watch and alive is None and clock.monotonic() < end:
+        clock.sleep(_POLL_SECONDS)
+        newest = newest_term(storage)
+        if newest != term:
+            return newest, None if newest is None or newest.released else True
+    return term, False if watch and alive is None else alive
+
+
 class Lease:
     """The right to write to an output, until :meth:`release` or until another process takes it over.
 

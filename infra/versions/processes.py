@@ -2,6 +2,7 @@
 
 import getpass
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -13,6 +14,16 @@ def describe_process() -> str:
     except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}, process {os.getpid()}"
+
+
+def parse_process(described: str) -> tuple[str | None, str | None, int | None]:
+    """User, machine and number out of what :func:`describe_process` gave; None each where it is of another form.
+
+    >>> parse_process("ann@gpu-3, process 4711"), parse_process("unknown")
+    (('ann', 'gpu-3', 4711), (None, None, None))
+    """
+    found = re.fullmatch(r"(.*)@([^@]*), process ([0-9]+)", described)
+    return (found[1], found[2], int(found[3])) if found is not None else (None, None, None)
 
 
 def process_id() -> str:

@@ -166,7 +166,10 @@ def _borrowed(run: Run) -> FittedAlignment:
 
 
 def _found(run: Run, record: str) -> dict[str, Any] | None:
-    """The fit of exactly these embeddings, or the committed one of the same settings unless a refit is asked for."""
+    """The fit of exactly these embeddings, or the committed one of the same settings unless a refit is asked for.
+
+    Of a corpus as it was on a day, the committed one may have been fitted on later rows: it is not kept.
+    """
     if run.refit:
         return None
     if run.storage.exists(record):
@@ -178,4 +181,5 @@ def _found(run: Run, record: str) -> dict[str, Any] | None:
     committed = newest.alignment
     if committed.get("settings_key") != alignment_settings(run):
         return None
-    return committed | {"kept": committed.get("fitted_on") != embeddings_key(run)}
+    kept = committed.get("fitted_on") != embeddings_key(run)
+    return None if kept and run.as_of is not None else committed | {"kept": kept}

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.formats.detection import counts_in_words
@@ -23,21 +23,24 @@ from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
 from barycenter.tasks.planning.memory import check_memory
 from barycenter.tasks.planning.space import space_needed, space_warning
-from barycenter.tasks.run.context import Run, shows_rate
+from barycenter.tasks.run.context import NO_FLAGS, Flags, Run, shows_rate
+from barycenter.tasks.run.progress_file import begin_progress, read_progress
 from barycenter.tasks.run.workers import unused_ray_keys
 
 log = logging.getLogger(__name__)
 
 
-def prepare(
-    job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False, adopt: bool = False
-) -> Run:
+def prepare(job: Job, **flags: Unpack[Flags]) -> Run:
     """Opens the corpus, describes the encoders and refuses what cannot work; starts neither Ray nor Prefect.
+
+    Args:
+        job: The job.
+        flags: What the run is asked for beside its job.
 
     Raises:
         JobError: Naming the key of the job file that is wrong.
     """
-    run = Run(job, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt)
+    run = Run(job, **flags)
     check_alignment(job, run.widths)
     if job.alignment.from_ is not None:
         lender(run)
@@ -57,7 +60,17 @@ def prepare(
 
 def notes(run: Run) -> list[str]:
     """What a user should know before the work: of target and split, unused keys, a disk that is too small."""
-    return [*target_notes(run), *filter(None, [unused_ray_keys(run.job.ray), space_warning(run)])]
+    return [*target_notes(run), *filter(None, [_backfill_note(run), unused_ray_keys(run.job.ray), space_warning(run)])]
+
+
+def _backfill_note(run: Run) -> str | None:
+    """What readers of the output will see of a corpus as it was on a day."""
+    if run.as_of is None or not run.after or run.job.output.promote == "manual":
+        return None
+    return (
+        f"as of {run.as_of}: readers of {run.storage.uri()} will see this version in place of version {run.after}; "
+        "output.promote: manual, or an output.path of its own, keeps them apart"
+    )
 
 
 def check_output(storage: Storage) -> None:
@@ -90,19 +103,17 @@ def hand_over(run: Run) -> None:
     _opened[:] = [run]
 
 
-def prepared(
-    job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False, adopt: bool = False
-) -> Run:
+def prepared(job: Job, **flags: Unpack[Flags]) -> Run:
     """What was handed over, if that is of the same job and flags; else as :func:`prepare`. It is handed over once."""
     for run in (_opened.pop() for _ in range(len(_opened))):
         same = run.job == job and run.job.fingerprint() == job.fingerprint()
-        if same and (recheck, retry_bad, refit, adopt) == (run.recheck, run.retry_bad, run.refit, run.adopt):
+        if same and run.flags == NO_FLAGS | flags:
             return run
-    return prepare(job, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt)
+    return prepare(job, **flags)
 
 
 @contextmanager
-def held(job: Job, **flags: bool) -> Iterator[Run]:
+def held(job: Job, **flags: Unpack[Flags]) -> Iterator[Run]:
     """Prepares a run and holds its output for the length of the block.
 
     What was wrong with the job is said before any waiting. Where another process wrote to the output since the run was
@@ -110,7 +121,7 @@ def held(job: Job, **flags: bool) -> Iterator[Run]:
 
     Args:
         job: The job.
-        flags: As those of :func:`prepare`.
+        flags: What the run is asked for beside its job.
 
     Raises:
         JobError: Naming the key of the job file that is wrong.
@@ -122,6 +133,7 @@ def held(job: Job, **flags: bool) -> Iterator[Run]:
             run = prepare(job, **flags)
         run.lease = lease
         try:
+            begin_progress(run.storage)
             yield run
         finally:
             run.lease = None
@@ -200,8 +212,7 @@ def _measured_rates(run: Run) -> dict[str, float]:
             measured = figures if shows_rate(figures) else figures.get("before", {})
             if measured.get("rows_per_s"):
                 rates[stage] = measured["rows_per_s"]
-    if run.storage.exists("progress.json"):
-        progress = json.loads(run.storage.read("progress.json"))
-        if progress["rows_per_s"]:
-            rates.setdefault(progress["stage"], progress["rows_per_s"])
+    progress = read_progress(run.storage)
+    if progress is not None and progress["rows_per_s"]:
+        rates.setdefault(progress["stage"], progress["rows_per_s"])
     return rates

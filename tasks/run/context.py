@@ -4,7 +4,8 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from datetime import date
+from typing import Any, TypedDict, Unpack
 
 import pyarrow as pa
 
@@ -24,6 +25,21 @@ from barycenter.tasks.run.encoder_cache import cached_description
 from barycenter.tasks.run.input_tables import inputs_of, open_tables
 from barycenter.tasks.run.input_values import is_multi_value
 from barycenter.tasks.run.plan_file import adopt_once_more, as_adopted, resolve_engine, times_adopted
+from barycenter.tasks.run.progress_file import begin_progress
+
+
+class Flags(TypedDict, total=False):
+    """What one run is asked for beside its job: the flags of `barycenter run`."""
+
+    recheck: bool
+    retry_bad: bool
+    refit: bool
+    adopt: bool
+    as_of: date | None
+
+
+NO_FLAGS: Flags = {"recheck": False, "retry_bad": False, "refit": False, "adopt": False, "as_of": None}
+"""A run without any."""
 
 
 class Run:
@@ -33,6 +49,12 @@ class Run:
 
     Attributes:
         job: The job, with absolute paths.
+        flags: What the run is asked for beside the job; each is an attribute, too.
+        recheck: Whether to embed again what refers to pictures that changed.
+        retry_bad: Whether to embed again the shards that held bad inputs.
+        refit: Whether to fit the alignment again although a committed one has the same settings.
+        adopt: Whether to embed anew where other versions of the libraries give other vectors.
+        as_of: The last day whose partitions of the corpus are taken; None where all are.
         corpus: The opened corpus, the inputs' own tables joined to it.
         shards: Every shard, in corpus order; none as long as the tables are not joined.
         join: How the inputs' own tables come to the corpus; None where no input has one.
@@ -49,19 +71,19 @@ class Run:
         prepared_after: Number of the lease's newest term before anything was read.
     """
 
-    def __init__(
-        self, job: Job, *, recheck: bool = False, retry_bad: bool = False, refit: bool = False, adopt: bool = False
-    ) -> None:
+    def __init__(self, job: Job, **flags: Unpack[Flags]) -> None:
         self.job = job
         if job.storage.credentials_block is not None:
             load_credentials_block(job.storage.credentials_block)
-        self.recheck, self.retry_bad, self.refit, self.adopt = recheck, retry_bad, refit, adopt
+        self.flags = NO_FLAGS | flags
+        self.recheck, self.retry_bad = self.flags["recheck"], self.flags["retry_bad"]
+        self.refit, self.adopt, self.as_of = self.flags["refit"], self.flags["adopt"], self.flags["as_of"]
         self.storage = Storage(job.output.path, job.storage.endpoint_url)
         self.lease: Lease | None = None
         self.after = max(versions(self.storage), default=0)
         term = newest_term(self.storage)
         self.prepared_after = term.number if term is not None else 0
-        self.tables = open_tables(job, storage_options(job))
+        self.tables = open_tables(job, storage_options(job), self.as_of)
         self._table_of = {name: table.corpus for table in self.tables for name in inputs_of(table, job)}
         self.corpus: Corpus = self.tables[0].corpus
         self.join: Join | None = None
@@ -106,6 +128,7 @@ class Run:
                 raise RunError(f"{self.storage.uri()}: another process wrote here after it was prepared; run again")
             self.lease = lease
             try:
+                begin_progress(self.storage)
                 yield lease
             finally:
                 self.lease = None

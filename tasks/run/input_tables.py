@@ -1,6 +1,7 @@
 """The tables of a job: the corpus, and the inputs' own where they have one."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Any
 
 from barycenter.fusion.errors import JobError
@@ -11,8 +12,8 @@ from barycenter.infra.corpus.overlap import check_no_links_into_output, check_ou
 from barycenter.infra.job.models import CorpusJob, InputJob, Job
 
 
-def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[JoinTable]:
-    """Opens the corpus and every input's own table.
+def open_tables(job: Job, storage_options: Mapping[str, Any], as_of: date | None = None) -> list[JoinTable]:
+    """Opens the corpus and every input's own table, as they were on the day ``as_of`` where one is given.
 
     Returns:
         The corpus first; then one table for each input with a table of its own.
@@ -20,7 +21,7 @@ def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[JoinTable]
     Raises:
         JobError: Naming the key of the job file that is wrong.
     """
-    corpus = _opened(job.corpus, job, storage_options)
+    corpus = _opened(job.corpus, job, storage_options, as_of)
     own = {name: part for name, part in job.inputs.items() if part.corpus is not None}
     shared = {name: part for name, part in job.inputs.items() if part.corpus is None}
     corpus.check_columns(job.required_columns())
@@ -30,7 +31,7 @@ def open_tables(job: Job, storage_options: Mapping[str, Any]) -> list[JoinTable]
         raise JobError("corpus.key", f"is missing; inputs.{next(iter(own))}.corpus is joined on it")
     tables = [_table(None, corpus, {name: name for name in job.corpus.keep}, shared)]
     for name, part in own.items():
-        tables.append(_table(name, _open_own(name, part, job, storage_options), {}, {name: part}))
+        tables.append(_table(name, _open_own(name, part, job, storage_options, as_of), {}, {name: part}))
     return tables
 
 
@@ -41,20 +42,20 @@ def inputs_of(table: JoinTable, job: Job) -> list[str]:
     return [name for name, part in job.inputs.items() if part.corpus is None]
 
 
-def _opened(settings: CorpusJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
+def _opened(settings: CorpusJob, job: Job, storage_options: Mapping[str, Any], as_of: date | None) -> Corpus:
     """A corpus that lies apart from the output."""
     check_output_outside_corpus(settings.path, job.output.path)
-    corpus = open_corpus(settings, job.limits, storage_options)
+    corpus = open_corpus(settings, job.limits, storage_options, as_of)
     check_no_links_into_output(settings.path, corpus.sources, job.output.path)
     return corpus
 
 
-def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str, Any]) -> Corpus:
+def _open_own(name: str, part: InputJob, job: Job, storage_options: Mapping[str, Any], as_of: date | None) -> Corpus:
     assert part.corpus is not None
     where = f"inputs.{name}.corpus"
     try:
         settings = CorpusJob(path=part.corpus.path, key=part.corpus.key, rows_per_shard=job.corpus.rows_per_shard)
-        corpus = _opened(settings, job, storage_options)
+        corpus = _opened(settings, job, storage_options, as_of)
     except JobError as error:
         if not error.key.startswith("corpus."):
             raise

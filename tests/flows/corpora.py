@@ -69,7 +69,18 @@ def write_job(path: Path, data: dict[str, Any]) -> Path:
     return path
 
 
-def run_here(data: dict[str, Any], *, drawn: bool = False, **flags: bool) -> dict[str, Any]:
+def undescribed(schema: dict[str, Any]) -> list[str]:
+    """The fields of a flow's parameter schema without a title or a description, by the part that they are in."""
+    parts = {"": schema, **schema.get("definitions", {})}
+    return [
+        f"{part}.{name}"
+        for part, content in parts.items()
+        for name, field in content["properties"].items()
+        if not (field.get("title") and field.get("description"))
+    ]
+
+
+def run_here(data: dict[str, Any], *, drawn: bool = False, **flags: Any) -> dict[str, Any]:
     """The report of the whole job, run in this process: for what neither Ray nor Prefect has a part in.
 
     Its figures and its page are made only if they are to be ``drawn``.

@@ -221,6 +221,15 @@ def test_a_wrong_override(command, override, parts):
     refused(command("--set", override), *parts)
 
 
+@pytest.mark.parametrize("given", ["yesterday", "2024-02-30", "20240131"])
+def test_a_wrong_day(command, given):
+    refused(command("--plan", "--as-of", given), "--as-of: must be a date such as 2024-01-31", given)
+
+
+def test_a_day_of_a_corpus_without_dates(command):
+    refused(command("--as-of", "2024-01-31"), "corpus.path: ", "is not partitioned by a date", "date=2024-01-31")
+
+
 @pytest.mark.parametrize("stage", ["embed", "align", "fuse", "train", "report"])
 def test_every_stage_refuses_alike(stage, corpus, tmp_path):
     data = text_and_vector_job(corpus, tmp_path / "out", "wrong", alignment={"dim": 10_000})

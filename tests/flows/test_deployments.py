@@ -20,7 +20,7 @@ from barycenter.fusion.dataset import FusedDataset
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import versions
 from barycenter.tasks.observability import artifacts
-from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
+from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, undescribed, write_job, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "infra" / "deploy"
@@ -48,6 +48,7 @@ def test_all_deploy_from_the_root_and_fit_their_flows(tmp_path):
         assert "barycenter" in deployment.tags
         assert deployment.global_concurrency_limit is None, "output.busy decides"
         assert "job" in deployment.parameter_openapi_schema["properties"]
+        assert undescribed(deployment.parameter_openapi_schema) == []
     nightly = there["nightly"]
     (schedule,) = nightly.schedules
     assert (schedule.schedule.cron, schedule.schedule.timezone) == ("0 3 * * *", "Europe/Berlin")

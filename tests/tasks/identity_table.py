@@ -128,6 +128,16 @@ LINES = [
     Line("ray.threads_per_worker", 2),
     Line("ray.gpus_per_worker", 0.0),
     Line("ray.start_timeout", 60.0),
+    Line("deployment.schedule", "0 2 * * *", runs=False),
+    Line("deployment.timezone", "Europe/Berlin", runs=False),
+    Line("deployment.tags", ["nightly"], runs=False),
+    Line("deployment.work_pool", "machines", runs=False),
+    Line("deployment.job_variables", {"env": {"A": "1"}}, runs=False),
+    Line("deployment.parameters.recheck", True, runs=False),
+    Line("deployment.parameters.retry_bad", True, runs=False),
+    Line("deployment.parameters.refit", True, runs=False),
+    Line("deployment.parameters.adopt", True, runs=False),
+    Line("deployment.parameters.as_of", "2024-01-31", runs=False),
 ]  # fmt: skip
 
 

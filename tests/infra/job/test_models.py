@@ -37,6 +37,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "gpus_per_worker": "auto",
         "start_timeout": 1800.0,
     }
+    flags = {"recheck": False, "retry_bad": False, "refit": False, "adopt": False, "as_of": None}
+    empty = {"schedule": None, "timezone": None, "tags": [], "work_pool": None, "job_variables": {}}
+    assert values["deployment"] == empty | {"parameters": flags}
     assert (values["on_bad_input"], values["train"], values["seed"]) == ("keep", None, 0)
 
 
@@ -44,7 +47,8 @@ def test_every_key_is_described_for_the_form() -> None:
     schema = Job.model_json_schema(by_alias=True)
     for part in [schema, *schema["$defs"].values()]:
         for key, field in part["properties"].items():
-            assert field.get("description") or "$ref" in field, key
+            assert field.get("description"), key
+            assert field.get("title"), key
 
 
 def test_a_job_is_frozen() -> None:
@@ -143,9 +147,10 @@ class TestResolved:
 
 
 class TestFingerprint:
-    def test_leaves_out_the_output_path_and_ray(self) -> None:
+    def test_leaves_out_where_it_runs_and_where_results_go(self) -> None:
         job = Job.model_validate(contents())
-        moved = Job.model_validate(contents(output={"path": "elsewhere"}, ray={"workers": 7}))
+        deployment = {"schedule": "0 2 * * *", "parameters": {"as_of": "2024-01-31"}}
+        moved = Job.model_validate(contents(output={"path": "elsewhere"}, ray={"workers": 7}, deployment=deployment))
         assert job.fingerprint() == moved.fingerprint()
 
     @pytest.mark.parametrize(

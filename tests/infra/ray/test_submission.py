@@ -97,6 +97,15 @@ def test_nobody_there_is_one_line(job_path):
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_flags_go_with_the_job(job_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(submission, "submit", lambda address, job, flags, write: seen.append(flags) or 0)
+    words = ["submit", str(job_path), "--address", "http://127.0.0.1:9", "--refit", "--as-of", "2024-01-31"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert seen == [["--refit", "--as-of", "2024-01-31"]]
+    assert CliRunner().invoke(app, [*words[:-1], "31 January"]).exit_code == 2
+
+
 class Quick:
     """A clock on which waiting takes no time."""
 

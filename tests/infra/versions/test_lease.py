@@ -22,6 +22,7 @@ from barycenter.infra.versions.lease import (
     acquire,
     hold,
     newest_term,
+    observe_holder,
     wait_while_deleting,
 )
 from tests.infra.simulation import SimulatedClock
@@ -518,3 +519,37 @@ def test_a_server_that_ignores_conditional_writes_is_refused(s3_bucket, s3_serve
     with pytest.raises(RunError, match="ignores conditional writes"):
         acquire(storage, "run emoji")
     assert storage.list() == []
+
+
+class TestObserveHolder:
+    def test_nobody_holds_it(self, storage):
+        assert observe_holder(storage) == (None, None)
+        acquire(storage, "run emoji").release()
+        term, alive = observe_holder(storage, watch=True)
+        assert term.released
+        assert alive is None
+
+    def test_a_process_of_this_machine_is_looked_at(self, storage, monkeypatch):
+        lease = acquire(storage, "run emoji")
+        assert observe_holder(storage) == (newest_term(storage), True)
+        monkeypatch.setattr(leases, "process_lives", lambda process: False)
+        assert observe_holder(storage, watch=True) == (newest_term(storage), False)
+        assert lease.number == 1
+
+    def test_another_machines_is_known_by_its_next_term(self, tmp_path, clock):
+        storage = Storage(str(tmp_path))
+        lease = acquire(storage, "run emoji")
+        assert observe_holder(storage) == (newest_term(storage), None)
+        clock.sleep = lambda seconds: (setattr(clock, "now", clock.now + seconds), lease.renew())
+        assert observe_holder(storage, watch=True) == (newest_term(storage), True)
+        clock.sleep = lambda seconds: lease.release()
+        term, alive = observe_holder(storage, watch=True)
+        assert term.released
+        assert alive is None
+
+    def test_without_one_it_counts_as_gone_after_the_time_of_a_term(self, tmp_path, clock):
+        storage = Storage(str(tmp_path))
+        acquire(storage, "run emoji")
+        before = clock.now
+        assert observe_holder(storage, watch=True) == (newest_term(storage), False)
+        assert clock.now - before == TERM_SECONDS

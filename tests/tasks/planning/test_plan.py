@@ -1,11 +1,12 @@
 import os
+from datetime import date
 
 import pytest
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
-from barycenter.tasks.planning.plan import check_output, prepare
+from barycenter.tasks.planning.plan import check_output, hand_over, notes, prepare, prepared
 from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_rows, write_lines
 
 
@@ -47,3 +48,64 @@ def test_an_alignment_that_cannot_be_borrowed_is_refused_before_the_work(tmp_pat
     job["inputs"] = {"text": job["inputs"].pop("vec"), "vec": {**job["inputs"].pop("text"), "column": "text"}}
     assert refusal() == "was fitted on other encoders of text, vec; embed with the same ones"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def dated(tmp_path):
+    """A job whose corpus and whose vectors lie in dated partitions: 30 rows on one day, 10 on the next."""
+    for day, first, count in (("2024-01-30", 0, 30), ("2024-01-31", 30, 10)):
+        rows = text_and_vector_rows(count, first=first)
+        write_lines(tmp_path / "rows" / f"date={day}" / "a.jsonl", rows)
+        write_lines(tmp_path / "vectors" / f"date={day}" / "a.jsonl", rows)
+    return text_and_vector_job(tmp_path / "rows", tmp_path / "out", "dated")
+
+
+def test_a_backfill_is_a_version_of_the_rows_of_then(dated):
+    report = run_here(dated, as_of=date(2024, 1, 30))
+    assert report["rows"]["written"] == 30
+    assert report["listing"]["files"] == {"taken": 1, "passed_over": {"after_the_date": 1}}
+    whole = run_here(dated)
+    assert whole["rows"]["written"] == 40
+    assert whole["reuse"]["text"] | {"read": 40, "kept": 30} == whole["reuse"]["text"]
+    assert run_here(dated, as_of=date(2024, 1, 30))["version"] == report["version"]
+
+
+def test_a_backfill_keeps_no_alignment_of_later_rows(dated, tmp_path):
+    then = run_here(dated | {"output": {"path": str(tmp_path / "then")}}, as_of=date(2024, 1, 30))
+    run_here(dated)
+    late = run_here(dated, as_of=date(2024, 1, 30))
+    assert (late["version"], late["alignment"]) == (then["version"], then["alignment"])
+    assert late["reuse"]["vec"]["encoded"] == 0
+
+
+def test_a_backfill_says_what_readers_will_see_unless_that_is_chosen_by_hand(dated):
+    job = Job.model_validate(dated)
+    assert prepare(job, as_of=date(2024, 1, 30)).after == 0
+    assert not any("as of" in note for note in notes(prepare(job, as_of=date(2024, 1, 30))))
+    run_here(dated)
+    (note,) = (note for note in notes(prepare(job, as_of=date(2024, 1, 30))) if "as of" in note)
+    assert note.startswith(
+        f"as of 2024-01-30: readers of {job.output.path} will see this version in place of version 1"
+    )
+    assert not any("as of" in note for note in notes(prepare(job)))
+    by_hand = Job.model_validate(dated | {"output": dated["output"] | {"promote": "manual"}})
+    assert not any("as of" in note for note in notes(prepare(by_hand, as_of=date(2024, 1, 30))))
+
+
+def test_a_table_of_an_input_has_to_be_dated_too(dated, tmp_path):
+    dated["inputs"]["vec"]["corpus"] = {"path": str(tmp_path / "vectors")}
+    run = prepare(Job.model_validate(dated), as_of=date(2024, 1, 30))
+    assert [source.rows for source in run.sources] == [30, 30]
+    (tmp_path / "vectors" / "date=2024-01-31" / "a.jsonl").rename(tmp_path / "vectors" / "late.jsonl")
+    with pytest.raises(JobError, match=r"inputs\.vec\.corpus\.path: .*/vectors is not partitioned by a date"):
+        prepare(Job.model_validate(dated), as_of=date(2024, 1, 30))
+    assert prepare(Job.model_validate(dated)).rows == 40
+
+
+def test_what_was_prepared_as_of_a_day_is_not_taken_for_another(dated):
+    job = Job.model_validate(dated)
+    hand_over(prepare(job, as_of=date(2024, 1, 30)))
+    assert prepared(job).rows == 40
+    run = prepare(job, as_of=date(2024, 1, 30))
+    hand_over(run)
+    assert prepared(job, as_of=date(2024, 1, 30)) is run

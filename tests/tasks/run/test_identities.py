@@ -1,5 +1,8 @@
 """Every key of a job file belongs to the identities that the table says, and to no other."""
 
+import shutil
+from datetime import date
+
 import pytest
 
 from barycenter.fusion.dataset.schema import Manifest
@@ -39,10 +42,10 @@ def outputs(folder):
     return Outputs(folder)
 
 
-def identities(data):
+def identities(data, **flags):
     """Every identity of a job; those of the later stages for one alignment and one average."""
     given = Job.model_validate(data)
-    run = Run(given)
+    run = Run(given, **flags)
     version = version_id(run, "an alignment", "mean", None)
     found = dict(embedding_ids(run)) if not run.unjoined else {}
     return found | {
@@ -75,10 +78,23 @@ def test_a_key_changes_its_identities_and_no_other(line, folder, in_process, out
 def test_the_job_hash_leaves_out_where_results_go_and_who_works(line, folder):
     before, after = (Job.model_validate(data) for data in (line.before(folder), line.after(folder)))
     outside = line.key in ("output.path", "output.reuse", "output.promote", "output.busy") or line.key.startswith(
-        "ray."
+        ("ray.", "deployment.")
     )
     assert (before.fingerprint() == after.fingerprint()) == outside
     assert {"path", "reuse", "publish", "promote", "busy"} == NOT_IN_THE_JOB_HASH["output"]
+
+
+def test_a_corpus_as_it_was_has_the_identities_of_one_without_the_later_files(folder, tmp_path, in_process):
+    for day, name in ((30, "a.jsonl"), (31, "b.jsonl")):
+        dated = tmp_path / f"date=2024-01-{day}"
+        dated.mkdir()
+        shutil.copy2(folder / "grown" / name, dated)
+    data = job(folder)
+    data["corpus"]["path"] = str(tmp_path)
+    now, then = identities(data), identities(data, as_of=date(2024, 1, 30))
+    shutil.rmtree(tmp_path / "date=2024-01-31")
+    assert then == identities(data)
+    assert then["version"] != now["version"]
 
 
 def test_the_order_of_the_inputs_belongs_to_what_is_fitted_and_written(folder):
