@@ -6,13 +6,13 @@ import os
 import sys
 import threading
 
-from barycenter.flows.commands import cluster, heads, jobs, neighbors, outputs
+from barycenter.flows.commands import cluster, heads, job_files, jobs, neighbors, outputs
 from barycenter.flows.console import app
 
 _LOST_OUTPUT = 120
 """As of a Python that cannot write what it printed."""
 
-__all__ = ["app", "cluster", "heads", "jobs", "main", "neighbors", "outputs"]
+__all__ = ["app", "cluster", "heads", "job_files", "jobs", "main", "neighbors", "outputs"]
 
 
 def main() -> None:
