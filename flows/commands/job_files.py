@@ -5,14 +5,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import click
 import typer
 
 from barycenter.flows.console import Debug, EndpointUrl, app, out, report_errors
 from barycenter.fusion.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from barycenter.tasks.planning.proposal.proposal import Proposal
 
@@ -39,7 +38,7 @@ def init(
         proposal = propose(path, out_path, endpoint_url)
         for note in proposal.notes:
             print(note, file=sys.stderr, flush=True)
-        if not yes and sys.stdin.isatty() and sys.stderr.isatty():
+        if not yes and _is_terminal():
             proposal = _asked(proposal)
         _create(out_path, job_file(proposal, _SCHEMA_FILE, out_path.name))
         schema_path = out_path.with_name(_SCHEMA_FILE)
@@ -60,6 +59,10 @@ def _schema() -> str:
     from barycenter.infra.job.json_schema import job_schema
 
     return json.dumps(job_schema(), indent=2) + "\n"
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _check_absent(path: Path) -> None:
@@ -94,20 +97,30 @@ def _asked(proposal: "Proposal") -> "Proposal":
     return proposal
 
 
-def _ask_one(what: str, names: "Iterable[str]", proposed: str | None) -> str | None:
-    choices = click.Choice([*names, _NONE])
-    answer: str = typer.prompt(what, default=proposed or _NONE, type=choices, err=True)
+def _ask_one(what: str, names: list[str], proposed: str | None) -> str | None:
+    """One of the names or none."""
+    choices = [*names, _NONE]
+    [answer] = _ask(f"{what} ({', '.join(choices)})", proposed or _NONE, lambda text: [text] if text in choices else [])
     return None if answer == _NONE else answer
 
 
 def _ask_several(what: str, names: list[str]) -> list[str]:
-    """Some of the names, asked for until all that is answered is among them."""
+    """Some of the names."""
+
+    def chosen(text: str) -> list[str]:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return parts if set(parts) <= set(names) else []
+
+    return _ask(f"{what} (of {', '.join(names)})", ", ".join(names), chosen)
+
+
+def _ask(question: str, proposed: str, chosen: "Callable[[str], list[str]]") -> list[str]:
+    """Asks on stderr until the answer names something."""
     while True:
-        answer: str = typer.prompt(f"{what} (of {', '.join(names)})", default=", ".join(names), err=True)
-        chosen = [part.strip() for part in answer.split(",") if part.strip()]
-        if chosen and set(chosen) <= set(names):
-            return chosen
-        print(f"name one or more of {', '.join(names)}, with commas between them", file=sys.stderr)
+        answer: str = typer.prompt(question, default=proposed, err=True)
+        if found := chosen(answer.strip()):
+            return found
+        print(f"{answer!r} is none of these", file=sys.stderr)
 
 
 def _choices(proposal: "Proposal") -> "Iterator[str]":

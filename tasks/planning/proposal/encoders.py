@@ -68,4 +68,4 @@ def _spec(kind: Literal["text", "image"], model: LocalModel) -> EncoderSpec:
 def _why(model: LocalModel, others: list[str]) -> str:
     where = "in the hub's cache" if model.weights is None and model.encoder != str(model.folder) else "on this machine"
     also = f"; also there: {', '.join(others[:_SHOWN])}" if others else ""
-    return f"{where}, {model.bytes / 1e6:,.0f} MB{also}"
+    return f"{where}, {model.bytes / 1e6:,.1f} MB{also}"
