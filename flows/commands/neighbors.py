@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from barycenter.infra.storage import Storage
+
 _WIDEST = 60
 
 
@@ -48,14 +50,12 @@ def neighbors(
         if key is not None:
             _show(there.of_key(key, top))
         elif text is not None or image is not None:
-            _show(there.of_vector(_encoded(folder, endpoint_url, manifest, text, image), top))
+            _show(there.of_vector(_encoded(storage, manifest, text, image), top))
         if export is not None:
             _export(export, there.index.to_bytes(), there.rows)
 
 
-def _encoded(
-    folder: str, endpoint_url: str | None, manifest: Manifest, text: str | None, image: Path | None
-) -> "NDArray[np.floating]":
+def _encoded(storage: "Storage", manifest: Manifest, text: str | None, image: Path | None) -> "NDArray[np.floating]":
     """(dim,) the fused vector of a text, a picture or both; what is not given counts as missing."""
     values: dict[str, list[Any]] = {}
     if text is not None:
@@ -65,12 +65,9 @@ def _encoded(
             values[_only_input(manifest, "image")] = [image.read_bytes()]
         except OSError as error:
             raise JobError("--image", f"{image} cannot be read: {error.strerror}") from error
-    import fsspec
+    from barycenter.tasks.data.new_rows import load_fuser
 
-    from barycenter.fusion.fuser import Fuser
-
-    filesystem = fsspec.core.url_to_fs(folder, endpoint_url=endpoint_url)[0] if endpoint_url else None
-    vector: NDArray[np.floating] = Fuser.load(folder, filesystem=filesystem).encode(values)[0]
+    vector: NDArray[np.floating] = load_fuser(storage, manifest).encode(values)[0]
     if vector[0] != vector[0]:
         raise JobError(f"--{'text' if image is None else 'image'}", "nothing in it could be encoded; see what it holds")
     return vector

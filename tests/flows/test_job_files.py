@@ -5,6 +5,7 @@ import io
 import json
 import re
 import tarfile
+from importlib.metadata import version
 
 import jsonschema
 import numpy as np
@@ -467,3 +468,19 @@ class TestQuestions:
     def test_nothing_is_asked_with_yes(self, asked):
         result, _ = asked("", "--yes")
         assert "[" not in result.stderr
+
+
+def test_the_schema_is_printed():
+    result = CliRunner().invoke(app, ["schema"])
+    assert (result.exit_code, json.loads(result.stdout)) == (0, job_schema())
+
+
+def test_the_version_is_that_of_the_package():
+    result = CliRunner().invoke(app, ["--version"])
+    assert (result.exit_code, result.stdout) == (0, f"barycenter {version('barycenter')}\n")
+
+
+def test_shells_complete_commands():
+    environment = {"_BARYCENTER_COMPLETE": "complete_bash", "COMP_WORDS": "barycenter ini", "COMP_CWORD": "1"}
+    result = CliRunner().invoke(app, [], env=environment, prog_name="barycenter")
+    assert result.stdout.split() == ["init"]

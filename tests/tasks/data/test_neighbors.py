@@ -1,6 +1,4 @@
-import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -95,7 +93,7 @@ def invoke(committed, *arguments):
 
 
 def test_the_command_looks_up_keys_texts_and_pictures(committed, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "barycenter.fusion.fuser", SimpleNamespace(Fuser=FakeFuser))
+    monkeypatch.setattr("barycenter.tasks.data.new_rows.Fuser", FakeFuser)
     picture = tmp_path / "p.png"
     picture.write_bytes(b"1234567")
     for arguments, row in (
