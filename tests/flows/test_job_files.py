@@ -261,6 +261,15 @@ def test_table_with_a_split_column(tmp_path, init):
     assert "  split: split  # holds 'test', 'train', 'validation'" in (tmp_path / "barycenter.yaml").read_text()
 
 
+def test_a_split_without_test_rows_is_not_taken(tmp_path, init):
+    rows = [row | {"split": ("train", "dev")[n % 2]} for n, row in enumerate(text_and_vector_rows(ROWS))]
+    write_lines(tmp_path / "pairs.jsonl", rows)
+    result = init("pairs.jsonl")
+    assert summary(checked(tmp_path / "barycenter.yaml"))[2] == ("label", None)
+    assert "  #split: split  # holds 'dev', 'train'" in (tmp_path / "barycenter.yaml").read_text()
+    assert "no row read has a `split` of 'test' (but 'dev', 'train'); a head would not be scored by it" in result.stderr
+
+
 def test_table_whose_ids_repeat(tmp_path, init):
     rows = [row | {"id": f"photo {n // 3}"} for n, row in enumerate(text_and_vector_rows(ROWS))]
     write_lines(tmp_path / "pairs.jsonl", rows)

@@ -11,7 +11,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
+from barycenter.fusion.errors import JobError
 from barycenter.fusion.fuser import Fuser
+from barycenter.tasks.data.new_rows import NewRows
 from tests.flows.corpora import read_features, run_here, text_and_vector_rows, vectors
 
 ROWS = 60
@@ -173,7 +175,8 @@ def test_what_cannot_be_is_refused_in_a_line(call, tmp_path, command, content, a
     assert len(line.splitlines()) == 1
 
 
-def test_pictures_outside_and_of_the_web_need_a_flag(call, tmp_path):
+def test_pictures_outside_and_of_the_web_need_a_flag(call, tmp_path, monkeypatch):
+    monkeypatch.setattr("barycenter.infra.corpus.pictures.sources.fetch", lambda *_: b"no picture")
     (tmp_path / "rows").mkdir()
     (tmp_path / "a.png").write_bytes(picture({"id": "r1", "label": "class 0"}))
     table = pa.table({"id": ["a", "b"], "image": ["../a.png", "https://127.0.0.1:9/b.png"]})
@@ -182,4 +185,30 @@ def test_pictures_outside_and_of_the_web_need_a_flag(call, tmp_path):
     assert "2 of 2 rows lack `image`: outside_corpus 1 (a: " in line
     assert "http_not_allowed 1 (b: " in line
     line = call("encode", "--on", "rows/new.parquet", "--outside-corpus", "--http").stderr
-    assert "1 of 2 rows lack `image`: http_error 1 (b: " in line
+    assert "1 of 2 rows lack `image`: not_an_image 1 (b: " in line
+
+
+def test_rows_that_cannot_be_read_and_values_that_do_not_fit(call, tmp_path):
+    (tmp_path / "new.csv").write_text("id,text\na,red kite\nb,two,fields more\n")
+    line = call("encode", "--on", "new.csv").stderr
+    assert "1 of 2 rows lack `text`: unreadable_row 1 (new.csv#1: 3 fields where the header has 2)" in line
+    made = pq.read_table(tmp_path / "new.fused.parquet")
+    assert made.column("id").to_pylist() == ["a", "new.csv#1"]
+    assert made.column("has_text").to_pylist() == [True, False]
+
+
+def test_columns_may_be_called_by_their_input(call, tmp_path):
+    vector = [1.0, 2.0, 0.5, -1.0, 0.0, 3.0]
+    for name, columns in (("plain", {"vec": [vector]}), ("dotted", {"vec": [vector[::-1]], "vec.vec": [vector]})):
+        pq.write_table(pa.table({"id": ["a"], **columns}), tmp_path / f"{name}.parquet")
+        call("encode", "--on", f"{name}.parquet")
+    plain, dotted = (pq.read_table(tmp_path / f"{name}.fused.parquet") for name in ("plain", "dotted"))
+    assert plain.equals(dotted)
+
+
+def test_weights_that_a_table_lacks_are_named(done, tmp_path):
+    pq.write_table(pa.table({"text": ["a red kite"]}), tmp_path / "new.parquet")
+    fuser = Fuser.load(done[0]["output"]["path"])
+    fuser.manifest.inputs["text"]["spec"]["weights_column"] = "w"
+    with pytest.raises(JobError, match=r"--on: no column 'w', the weights of inputs\.text; add it"):
+        NewRows(fuser, str(tmp_path / "new.parquet"))

@@ -95,7 +95,8 @@ class Sample:
         opened = f"{files:,} file{'s' if files > 1 else ''}"
         if self.whole:
             return f"{opened}, {self.rows:,} rows" + (f", {self.read:,} of them read" if self.read < self.rows else "")
-        return f"{opened}, {self.read:,} rows of {len(self.corpus.sources):,} read"
+        sources = len(self.corpus.sources)
+        return f"{opened}, {self.read:,} rows of {f'{sources:,} of them' if files > 1 else 'it'} read"
 
     def is_unique(self, name: str) -> tuple[bool, str]:
         """Whether a column could be the key as far as was seen, and why.
