@@ -63,7 +63,7 @@ class CorpusJob(Section):
 
 
 class PreprocessingJob(Section):
-    """Overrides of an image encoder's own transforms; what is left out stays as the encoder has it."""
+    """In place of an image encoder's own transforms; all four keys are given."""
 
     resize: Count | None = Field(None, description="Shorter side after resizing, in pixels.")
     crop: Count | None = Field(None, description="Side of the center crop, in pixels.")

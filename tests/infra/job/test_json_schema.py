@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from barycenter.infra.job.json_schema import job_schema
+from tests.infra.job.reference import reference
 
 ROOT = Path(__file__).parents[3]
 EXAMPLES = sorted(ROOT.glob("examples/*.yaml")) + sorted(ROOT.glob("examples/*/job.yaml"))
@@ -22,6 +23,12 @@ def test_the_schema_in_docs_is_current():
     kept = (ROOT / "docs" / "job.schema.json").read_text()
     assert json.loads(kept) == job_schema(), "run `barycenter schema > docs/job.schema.json`"
     assert kept == json.dumps(job_schema(), indent=2) + "\n"
+
+
+def test_the_page_of_every_key_is_current():
+    kept = (ROOT / "docs" / "job.md").read_text()
+    assert kept == reference(), "run `python -m tests.infra.job.reference > docs/job.md`"
+    assert "| `trust_remote_code` | true, false | `false` | Run code that comes with the model." in kept
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(ROOT)))
