@@ -6,11 +6,11 @@ from barycenter.infra.job.json_schema import job_schema
 
 _HEAD = """# Every key of a job file
 
-Made of the schema that `barycenter schema` prints. Relative paths are read from the job file's folder; an unknown key is an
-error that names the nearest one; `--set key.path=value` on the command line replaces a value. `inputs` has a section for
-each input, whose name is letters, digits and `_`. `barycenter init` writes a job file to begin with ([start](start.md)).
-What the keys of `corpus` and `inputs` read is in [corpora](corpora.md), targets, splits and heads are in
-[training](training.md), methods in [alignment](alignment.md) and [learned](learned.md).
+Made of the schema that `barycenter schema` prints. Relative paths are read from the job file's folder; an unknown key
+is an error that names the nearest one; `--set key.path=value` on the command line replaces a value. `inputs` has a
+section for each input, whose name is letters, digits and `_`. `barycenter init` writes a job file to begin with
+([start](start.md)). What the keys of `corpus` and `inputs` read is in [corpora](corpora.md), targets, splits and
+heads are in [training](training.md), methods in [alignment](alignment.md) and [learned](learned.md).
 """
 _COLUMNS = "| key | values | default | |\n| --- | --- | --- | --- |\n"
 
