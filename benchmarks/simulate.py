@@ -61,9 +61,10 @@ class ImaginedExecutor:
     """Workers that finish one call after the other when the clock says so."""
 
     concurrency = 1
+    start_seconds = None
 
     def __init__(self, clock: Clock, workers: int, seconds: float) -> None:
-        self.workers = workers
+        self.workers = self.at_first = workers
         self._clock, self._seconds = clock, seconds
         self._due: list[tuple[float, int]] = []
         self._numbers = itertools.count()
@@ -95,6 +96,12 @@ class ImaginedExecutor:
 
     def check_alive(self) -> None:
         """It is."""
+
+    def leaving(self) -> frozenset[Any]:
+        return frozenset()
+
+    def reserve_memory(self, least: int | None = None) -> None:
+        del least
 
     def shortage(self) -> str:
         return ""

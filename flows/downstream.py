@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
 from barycenter.fusion.errors import RunError
-from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.job.models import TrainJob
+from barycenter.infra.job.places import RayJob
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.heads.predict import default_path, predict

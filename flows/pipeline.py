@@ -39,6 +39,6 @@ def pipeline(
     with (
         bound(run=asked.name),
         held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt) as run,
-        open_cluster(run.job.ray.address) as cluster,
+        open_cluster(run.job.ray) as cluster,
     ):
         return run_job(run, cluster, TASKS)

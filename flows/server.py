@@ -46,7 +46,7 @@ def run_flow(
         if workers:
             from barycenter.tasks.run.workers import open_cluster
 
-            stack.enter_context(open_cluster(job.ray.address))
+            stack.enter_context(open_cluster(job.ray))
         flow = getattr(importing.result(), name)
         server.wait()
         watcher = _CancellationWatcher()

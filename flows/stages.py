@@ -47,7 +47,7 @@ def embed(
 ) -> dict[str, Any]:
     """Embeds what is missing of every input."""
     flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt}
-    with _held(job, **flags) as run, open_cluster(run.job.ray.address) as cluster:
+    with _held(job, **flags) as run, open_cluster(run.job.ray) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
@@ -57,7 +57,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
     with _held(job, refit=refit) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray.address) as cluster:
+        with open_cluster(run.job.ray) as cluster:
             fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
@@ -68,7 +68,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
     with _held(job) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray.address) as cluster:
+        with open_cluster(run.job.ray) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 

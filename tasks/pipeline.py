@@ -13,6 +13,7 @@ from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.data.alignment_files import FittedAlignment
+from barycenter.tasks.embed.side_by_side import side_by_side
 from barycenter.tasks.embed.stage import embed_input
 from barycenter.tasks.fuse.stage import fuse_features
 from barycenter.tasks.heads.stage import train_head
@@ -38,7 +39,7 @@ class Stages:
     def embed_inputs(self, run: Run, cluster: Cluster) -> Figures:
         """Joins the inputs' own tables to the corpus and embeds what is missing; figures by stage."""
         figures = {"join": self.join(run, cluster)} if run.join is not None else {}
-        return figures | {f"embed {name}": self.embed(run, name, cluster) for name in run.inputs}
+        return figures | side_by_side(run, cluster, self.embed)
 
     def fuse_inputs(self, run: Run, cluster: Cluster) -> tuple[FittedAlignment, Manifest, Figures]:
         """Fits the alignment if it is not fitted, writes the fused features and commits them.

@@ -9,6 +9,7 @@ ACCEPTED = (
     "no GPU",
     "no shared assets at",  # data and weights beside the repository, which a clone does not have
     "no Chromium on this machine",  # a package of the system
+    "no kubectl or kustomize on this machine",  # binaries that no Python package brings
     "a file system of its own cannot be mounted here",  # needs root
     "root may read every folder",
     "not a git checkout",

@@ -5,7 +5,9 @@ from typing import Any
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.dispatch.executor import Executor
+from barycenter.infra.dispatch.pool import LostWorker
 from barycenter.infra.dispatch.scheduler import Scheduler
+from barycenter.infra.dispatch.shares import Share
 from barycenter.infra.dispatch.units import Quarantined, Work
 
 __all__ = ["Quarantined", "Work", "dispatch", "run_all"]
@@ -18,6 +20,8 @@ def dispatch(
     on_done: Callable[[Work, Any], None],
     without_rows: Callable[[Work, tuple[int, ...]], Work] | None = None,
     first: Sequence[Work] = (),
+    share: Share | None = None,
+    on_lost: Callable[[LostWorker], None] | None = None,
 ) -> list[Quarantined]:
     """Runs every unit of work at least once to its end, or finds what in it cannot be done.
 
@@ -25,9 +29,9 @@ def dispatch(
     be idempotent. ``on_done`` is called once for each unit.
 
     This is the only owner of retries: workers and their calls have none of the executor's own. A worker that dies
-    (crash, out of memory, node lost) or exceeds its time is replaced; the unit it was at is charged an attempt and goes
-    back to the queue, what waited behind it goes back free; where it was at several, each is tried by itself. When the
-    attempts are used up:
+    (crash, kill) or exceeds its time is replaced; the unit it was at is charged an attempt and goes back to the queue,
+    what waited behind it goes back free; where it was at several, each is tried by itself. Where its machine was lost,
+    or had no memory left for several workers, nothing is charged, up to ten times. When the attempts are used up:
 
     * a storage or system fault (``RunError``, ``OSError``) ends the run: it says nothing against the rows;
     * anything else is held against the rows. With ``without_rows`` the guilty rows are found by bisection and
@@ -45,6 +49,8 @@ def dispatch(
             has ``try_rows``.
         first: Units of which one is done before ``work`` is asked for its first and before other workers start: the
             next is tried where the one before fails for good; only the last is then quarantined.
+        share: The dispatch's part of the workers, where others run beside it.
+        on_lost: Called with each worker that was lost.
 
     Returns:
         What was quarantined.
@@ -52,8 +58,9 @@ def dispatch(
     Raises:
         RunError: A worker cannot be made, workers keep dying, storage fails, no worker starts.
         JobError: A worker found the job file wrong.
+        StoppedError: The share's others ended.
     """
-    return Scheduler(work, executor, on_done, without_rows, first).run()
+    return Scheduler(work, executor, on_done, without_rows, first, share=share, on_lost=on_lost).run()
 
 
 def run_all(work: Iterable[Work], executor: Executor, what: str, on_done: Callable[[Work, Any], None]) -> None:

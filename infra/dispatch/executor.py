@@ -4,7 +4,7 @@ import logging
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage.errors import is_transient
@@ -22,12 +22,16 @@ class WorkerAllocation:
         gpus_per_worker: GPUs (or a fraction of one) reserved for each.
         cpus_per_worker: CPUs reserved for each in Ray's books; by default ``threads``. Less where more workers were
             asked for than there are CPUs.
+        memory: Bytes of memory reserved for each; 0 for none.
+        at_first: Workers to ask for at once, more as these have started; by default all.
     """
 
     workers: int
     threads: int
     gpus_per_worker: float = 0.0
     cpus_per_worker: float | None = None
+    memory: int = 0
+    at_first: int | None = None
 
     @property
     def cpus(self) -> float:
@@ -73,11 +77,16 @@ class Failure:
         return RunError(self.line) if self.job_key is None else JobError(self.job_key, self.line)
 
 
+Cause: TypeAlias = Literal["work", "node", "memory"]
+"""What took a worker away: perhaps what it was at; its machine; that its machine had no memory left."""
+
+
 @dataclass(frozen=True)
 class Lost:
     """The worker died before a call of it ended."""
 
     why: str
+    cause: Cause = "work"
 
 
 Outcome: TypeAlias = Done | Failure | Lost
@@ -98,7 +107,7 @@ class StartedWorker:
     Attributes:
         name: For messages, unique in the run.
         handle: The executor's own.
-        loading: The call that ends when the worker's ``__init__`` has returned.
+        loading: The call that ends when the worker's ``__init__`` has returned; its value says on which machine.
     """
 
     name: str
@@ -115,6 +124,14 @@ class Executor(Protocol):
     @property
     def workers(self) -> int:
         """Workers that may run at a time."""
+
+    @property
+    def at_first(self) -> int:
+        """Workers to ask for at once; more as these have started."""
+
+    @property
+    def start_seconds(self) -> float | None:
+        """Seconds in which the first worker must have started; None for the scheduler's own limit."""
 
     @property
     def concurrency(self) -> int:
@@ -138,5 +155,11 @@ class Executor(Protocol):
     def check_alive(self) -> None:
         """Raises ``RunError`` if no worker can run any more because the executor itself is gone."""
 
+    def leaving(self) -> frozenset[Any]:
+        """The machines that are about to go."""
+
+    def reserve_memory(self, least: int | None = None) -> None:
+        """Workers started from now on get so many bytes at least, by default half as many again, where any were."""
+
     def shortage(self) -> str:
-        """What a worker needs and what there is, for the message that none could start."""
+        """What a worker needs, what there is and what may come, for the message that none could start yet."""

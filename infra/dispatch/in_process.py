@@ -25,7 +25,8 @@ class InProcessExecutor:
     The numerical libraries have ``threads`` threads while a call runs.
     """
 
-    workers = concurrency = 1
+    workers = at_first = concurrency = 1
+    start_seconds = None
 
     def __init__(self, worker: type[Worker], args: tuple[Any, ...], threads: int) -> None:
         self._worker, self._args, self._threads = worker, pickle.dumps(args), threads
@@ -62,6 +63,13 @@ class InProcessExecutor:
 
     def check_alive(self) -> None:
         """This process is alive."""
+
+    def leaving(self) -> frozenset[Any]:
+        """This process stays where it is."""
+        return frozenset()
+
+    def reserve_memory(self, least: int | None = None) -> None:
+        """Nothing is reserved here."""
 
     def shortage(self) -> str:
         """The end of the message that no worker started; here it can only say that one starts at once."""

@@ -1,5 +1,6 @@
 """The workers of one dispatch: started as needed, kept busy, given up when they die or take too long."""
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,12 +8,16 @@ from typing import Any
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import Clock
-from barycenter.infra.dispatch.executor import Done, Executor, Failure, Lost, StartedWorker
+from barycenter.infra.dispatch.executor import Cause, Done, Executor, Failure, Lost, StartedWorker
 from barycenter.infra.dispatch.retry import Limits
 from barycenter.infra.dispatch.units import Attempts
 
+log = logging.getLogger(__name__)
+
 _POLL_SECONDS = 1.0
 _CHECK_SECONDS = 3.0
+_QUIET_SECONDS = 15.0
+_REPORT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -25,20 +30,26 @@ class Finished:
 
 @dataclass(frozen=True)
 class LostWorker:
-    """A worker that is gone: the units that it held, those at work first, and how many of them were at work."""
+    """A worker that is gone: the units that it held, those at work first, and how many of them were at work.
+
+    ``expected``: its machine had given notice.
+    """
 
     name: str
     why: str
     held: list[Attempts]
     at_work: int
+    cause: Cause = "work"
+    expected: bool = False
 
 
 @dataclass
 class _Member:
-    """A worker, whether it is still loading, and the units it holds with their calls, in order."""
+    """A worker, whether it is still loading, on which machine it is, and the units it holds with their calls."""
 
     started: StartedWorker
     loading: bool = True
+    machine: Any = None
     held: deque[tuple[Attempts, Any]] = field(default_factory=deque)
     since: float = 0.0
 
@@ -53,7 +64,9 @@ class WorkerPool:
         self._executor, self._limits, self._clock = executor, limits, clock
         self._members: dict[str, _Member] = {}
         self._owners: dict[Any, _Member] = {}
-        self._last_result = self._checked = clock.monotonic()
+        self._last_result = self._checked = self._looked = clock.monotonic()
+        self._reported = self._last_result - _REPORT_SECONDS + _QUIET_SECONDS
+        self._leaving: frozenset[Any] = frozenset()
         self._slowest: float | None = None
 
     @property
@@ -61,16 +74,23 @@ class WorkerPool:
         """How many workers hold units."""
         return sum(bool(member.held) for member in self._members.values())
 
+    @property
+    def running(self) -> int:
+        """How many workers have started."""
+        return sum(not member.loading for member in self._members.values())
+
     def grow(self, workers: int) -> None:
-        """Starts workers until there are so many."""
-        while len(self._members) < workers:
+        """Starts workers until there are so many; where they wait for machines, twice as many as have started."""
+        asked = min(workers, max(self._executor.at_first, 2 * self.running))
+        while len(self._members) < asked:
             member = _Member(self._executor.start())
             self._members[member.started.name] = member
             self._owners[member.started.loading] = member
 
-    def assign(self, queue: deque[Attempts]) -> None:
-        """Gives every worker one unit, then, while there is plenty, one more to wait behind it."""
-        loaded = [member for member in self._members.values() if not member.loading]
+    def assign(self, queue: deque[Attempts], workers: int) -> None:
+        """Gives each of so many workers one unit, then, while there is plenty, one more to wait behind it."""
+        staying = [each for each in self._members.values() if each.machine not in self._leaving]
+        loaded = [each for each in sorted(staying, key=lambda each: each.loading)[:workers] if not each.loading]
         for depth in range(self._limits.in_flight):
             if depth and len(queue) < len(self._members):
                 break
@@ -81,6 +101,12 @@ class WorkerPool:
     def release_idle(self) -> None:
         """Ends the workers that hold nothing."""
         for member in [each for each in self._members.values() if not each.held]:
+            self._release(member)
+
+    def shrink(self, workers: int) -> None:
+        """Ends workers that hold nothing until there are no more than so many, those that still load first."""
+        idle = sorted((each for each in self._members.values() if not each.held), key=lambda each: not each.loading)
+        for member in idle[: max(0, len(self._members) - workers)]:
             self._release(member)
 
     def close(self) -> None:
@@ -105,6 +131,7 @@ class WorkerPool:
         for member in list(self._members.values()):
             if member.held and now >= self._deadline(member) and not self._executor.wait([member.held[0][1]], 0):
                 yield self._give_up(member, f"no result after {now - member.since:.0f} s")
+        self._look_for_leaving(now)
         self._check(now)
 
     def _submit(self, member: _Member, unit: Attempts) -> None:
@@ -120,13 +147,14 @@ class WorkerPool:
     def _take(self, member: _Member, call: Any) -> Finished | LostWorker | None:
         outcome = self._executor.outcome(call)
         if isinstance(outcome, Lost):
-            return self._give_up(member, outcome.why)
+            return self._give_up(member, outcome.why, outcome.cause)
         del self._owners[call]
         self._last_result = self._clock.monotonic()
         if member.loading:
             member.loading = False
             if isinstance(outcome, Failure):
                 raise outcome.error()
+            member.machine = outcome.value
             return None
         unit = next(unit for unit, held in member.held if held == call)
         member.held.remove((unit, call))
@@ -136,10 +164,11 @@ class WorkerPool:
             self._slowest = max(self._slowest or 0.0, took / rows)
         return Finished(unit, outcome)
 
-    def _give_up(self, member: _Member, why: str) -> LostWorker:
+    def _give_up(self, member: _Member, why: str, cause: Cause = "work") -> LostWorker:
         self._release(member)
         held = [unit for unit, _ in member.held]
-        return LostWorker(member.started.name, why, held, min(len(held), self._executor.concurrency))
+        at_work, expected = min(len(held), self._executor.concurrency), member.machine in self._leaving
+        return LostWorker(member.started.name, why, held, at_work, "node" if expected else cause, expected)
 
     def _release(self, member: _Member) -> None:
         for call in member.calls():
@@ -150,14 +179,31 @@ class WorkerPool:
     def _deadline(self, member: _Member) -> float:
         return member.since + self._limits.timeout(member.held[0][0].rows, self._slowest)
 
+    def _look_for_leaving(self, now: float) -> None:
+        """Finds out, every few seconds, which machines will go: their workers get nothing more, and end when idle."""
+        if now - self._looked < _CHECK_SECONDS:
+            return
+        self._looked, before = now, self._leaving
+        self._leaving = self._executor.leaving()
+        for member in [each for each in self._members.values() if each.machine in self._leaving]:
+            if member.machine not in before:
+                log.warning("the machine of worker %s is about to go: it gets no more work", member.started.name)
+            if not member.held:
+                self._release(member)
+
     def _check(self, now: float) -> None:
-        """Finds out, every few seconds in which no worker works, whether one still may."""
-        if self.busy or now - self._checked < _CHECK_SECONDS:
+        """Finds out, every few seconds in which no worker works, whether one still may; says what it waits for."""
+        if self.busy or not self._members or now - self._checked < _CHECK_SECONDS:
             return
         self._checked = now
         self._executor.check_alive()
-        if now - self._last_result >= self._limits.start:
-            raise RunError(f"no worker started within {now - self._last_result:.0f} s: {self._executor.shortage()}")
+        waited, limit = now - self._last_result, self._executor.start_seconds or self._limits.start
+        if waited >= limit:
+            raise RunError(f"no worker started within {waited:.0f} s: {self._executor.shortage()}")
+        if waited >= _QUIET_SECONDS and now - self._reported >= _REPORT_SECONDS:
+            self._reported = now
+            asked, shortage = len(self._members), self._executor.shortage()
+            log.warning("waiting %.0f s (of %.0f) for a first worker of %d: %s", waited, limit, asked, shortage)
 
 
 def _rows_worked_on(outcome: Done, unit: Attempts) -> int:

@@ -10,11 +10,13 @@ from barycenter.infra.dispatch.executor import Executor, Failure
 from barycenter.infra.dispatch.poison_search import PoisonSearch
 from barycenter.infra.dispatch.pool import Finished, LostWorker, WorkerPool
 from barycenter.infra.dispatch.retry import Limits, RetryPolicy
+from barycenter.infra.dispatch.shares import Share
 from barycenter.infra.dispatch.units import Attempts, Quarantined, Work, WorkSource
 
 log = logging.getLogger(__name__)
 
 _DEFAULT_LIMITS = Limits()
+_MOST_MOVES = 10
 
 
 class Scheduler:
@@ -28,10 +30,12 @@ class Scheduler:
         without_rows: Callable[[Work, tuple[int, ...]], Work] | None = None,
         first: Sequence[Work] = (),
         limits: Limits = _DEFAULT_LIMITS,
+        share: Share | None = None,
+        on_lost: Callable[[LostWorker], None] | None = None,
     ) -> None:
         self._source = WorkSource(work, first)
-        self._workers = executor.workers
-        self._room = executor.workers * limits.in_flight
+        self._executor, self._share, self._on_lost = executor, share, on_lost
+        self._most, self._in_flight = executor.workers, limits.in_flight
         self._pool = WorkerPool(executor, limits, current_clock())
         self._retry = RetryPolicy(limits.attempts, executor.workers)
         self._on_done, self._without_rows = on_done, without_rows
@@ -44,10 +48,13 @@ class Scheduler:
         try:
             self._refill()
             while self._queue or self._pool.busy:
-                self._pool.grow(min(self._workers, len(self._queue) + self._pool.busy))
-                self._pool.assign(self._queue)
+                workers = self._workers()
+                self._pool.grow(min(workers, len(self._queue) + self._pool.busy))
+                if not self._must_wait():
+                    self._pool.assign(self._queue, workers)
                 if not self._queue and self._source.at_end:
                     self._pool.release_idle()
+                self._pool.shrink(workers)
                 for result in self._pool.wait():
                     if isinstance(result, LostWorker):
                         self._lost(result)
@@ -58,9 +65,16 @@ class Scheduler:
         finally:
             self._pool.close()
 
+    def _workers(self) -> int:
+        return self._most if self._share is None else min(self._most, self._share.workers())
+
+    def _must_wait(self) -> bool:
+        """Whether the first unit, which measures, waits for another dispatch's."""
+        return self._source.at_first and self._share is not None and not self._share.may_try()
+
     def _refill(self) -> None:
         """Asks for no more units than the workers can hold."""
-        self._queue.extend(self._source.take(self._room - len(self._queue)))
+        self._queue.extend(self._source.take(self._workers() * self._in_flight - len(self._queue)))
 
     def _finished(self, result: Finished) -> None:
         unit, outcome = result.unit, result.outcome
@@ -80,6 +94,17 @@ class Scheduler:
 
     def _lost(self, worker: LostWorker) -> None:
         """Charges the unit that a dead worker was at; of several none, but each is tried by itself."""
+        if self._on_lost is not None:
+            self._on_lost(worker)
+        if self._is_blameless(worker):
+            at_work = worker.held[: worker.at_work]
+            for unit in at_work:
+                unit.moves += 1
+            log.warning("worker %s was lost: %s; its work goes to another", worker.name, worker.why)
+            self._queue.extendleft(reversed(worker.held))
+            if at_work and not worker.expected:
+                self._retry.lost(worker.why)
+            return
         held = worker.held
         several = worker.at_work > 1
         self._queue.extendleft(reversed(held if several else held[1:]))
@@ -92,6 +117,19 @@ class Scheduler:
                 unit.alone = True
         elif held:
             self._failed(held[0], worker.why, None)
+
+    def _is_blameless(self, worker: LostWorker) -> bool:
+        """Whether a worker was lost through no fault of its work, as far as can be known after a few times.
+
+        Where memory ran out, fewer run side by side from now on; a worker that was alone has only itself to blame.
+        """
+        if worker.cause == "memory":
+            self._executor.reserve_memory()
+            if (fewer := min(self._most, self._pool.running + 1) - 1) < 1:
+                return False
+            self._most = fewer
+            log.warning("memory ran out: from now on %d worker(s) side by side", fewer)
+        return worker.cause != "work" and all(unit.moves < _MOST_MOVES for unit in worker.held[: worker.at_work])
 
     def _failed(self, unit: Attempts, why: str, failure: Failure | None) -> None:
         unit.tries += 1

@@ -67,6 +67,7 @@ class Attempts:
         search: The search for its poisoned rows, while there is one.
         trial: Rows that the search wants tried next.
         searches: Searches begun.
+        moves: Times that its worker was lost through no fault of the unit.
         removed: Rows found guilty.
     """
 
@@ -79,6 +80,7 @@ class Attempts:
     search: PoisonSearch | None = None
     trial: tuple[int, ...] | None = None
     searches: int = 0
+    moves: int = 0
     removed: tuple[int, ...] = ()
 
     @property
@@ -125,6 +127,11 @@ class WorkSource:
     def replacement(self, work: Work) -> Attempts | None:
         """The unit to try instead of a first one that failed for good; None where there is none."""
         return self._next_first() if work is self._waiting_for and self._first else None
+
+    @property
+    def at_first(self) -> bool:
+        """Whether one of ``first`` is still to be done."""
+        return self._waiting_for is not None
 
     @property
     def at_end(self) -> bool:

@@ -82,6 +82,7 @@ AutoShare = Annotated[
     Literal["auto"] | Annotated[float, Field(ge=0)], number_validator(float, 0, "a number from 0 up", True)
 ]
 Flag = Annotated[bool, Field(strict=True)]
+Seconds = Annotated[float, Field(gt=0), number_validator(float, 1e-9, "a number of seconds above 0")]
 
 
 class Section(BaseModel):

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.fields import Section, quote_value
 from barycenter.infra.job.models import Job
+from barycenter.infra.job.places import NUMBER, RANGE
 
 _NULL_WORDS = ("", "null", "~")
 _BOOLEAN_WORDS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -186,7 +187,7 @@ def _key_problems(detail: ErrorDetails) -> Iterator[tuple[str, str]]:
     if detail["type"] == "jobs":
         yield from context["all"]
         return
-    loc = detail["loc"]
+    loc = _without_tags(detail["loc"])
     if loc and loc[-1] == "[key]":
         yield _dotted_key(loc[:-1]), "keys must be text; put it in quotes"
         return
@@ -199,7 +200,7 @@ def _describe_error(detail: ErrorDetails) -> str:
     if kind == "job":
         return str(context["problem"])
     if kind == "extra_forbidden":
-        return _unknown_key_message(detail["loc"])
+        return _unknown_key_message(_without_tags(detail["loc"]))
     if kind == "missing":
         return "is missing; the job file needs it"
     if kind == "literal_error":
@@ -243,12 +244,17 @@ def _model_at(loc: tuple[int | str, ...]) -> type[Section] | None:
             name = node.attributes_by_key().get(str(part))
             node = node.model_fields[name].annotation if name is not None else None
             if get_origin(node) in (Union, types.UnionType):
-                node = next((arg for arg in get_args(node) if inspect.isclass(arg) and issubclass(arg, Section)), None)
+                choices = [get_args(arg)[0] if get_origin(arg) is Annotated else arg for arg in get_args(node)]
+                node = next((arg for arg in choices if inspect.isclass(arg) and issubclass(arg, Section)), None)
         elif get_origin(node) is dict:
             node = get_args(node)[1]
         else:
             return None
     return node if inspect.isclass(node) and issubclass(node, Section) else None
+
+
+def _without_tags(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    return tuple(part for part in loc if part not in (RANGE, NUMBER))
 
 
 def _dotted_key(loc: tuple[int | str, ...]) -> str:

@@ -5,7 +5,6 @@ The models are the parameters of the Prefect flows as well, so their description
 
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -31,6 +30,7 @@ from barycenter.infra.job.fields import (
     quote_value,
 )
 from barycenter.infra.job.paths import resolve_encoder, resolve_path
+from barycenter.infra.job.places import RayJob, StorageJob
 
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
@@ -210,22 +210,6 @@ class LimitsJob(Section):
         return formats
 
 
-class StorageJob(Section):
-    """Access to object storage; credentials come from the environment or a Prefect block only."""
-
-    endpoint_url: Text | None = Field(None, description="URL of an S3-compatible server.")
-    credentials_block: Text | None = Field(
-        None, description="Prefect block with the credentials, e.g. secret/emoji-s3; default: the environment."
-    )
-
-    @field_validator("endpoint_url")
-    @classmethod
-    def _is_url(cls, url: str | None) -> str | None:
-        if url is not None and not url.startswith(("http://", "https://")):
-            raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
-        return url
-
-
 class TrainJob(Section):
     """The head trained on the fused vectors."""
 
@@ -234,31 +218,6 @@ class TrainJob(Section):
     head: Literal["linear", "mlp", "gated", "attention"] = Field("linear", description="Which head.")
     split: Text | None = Field(None, description="Kept column naming train/test; else a hash of the key or group_by.")
     group_by: Text | None = Field(None, description="Kept column whose equal values never cross a split or fold.")
-
-
-class RayJob(Section):
-    """The workers."""
-
-    address: Text = Field(
-        "local", description="local (a Ray of its own), auto or host:port (a running one), none (this process, no Ray)."
-    )
-    workers: AutoCount = Field("auto", description="Number of workers.")
-    threads_per_worker: AutoCount = Field("auto", description="CPU threads of each worker.")
-    gpus_per_worker: AutoShare = Field("auto", description="GPUs (or a share of one) of each worker.")
-
-    @field_validator("address", mode="before")
-    @classmethod
-    def _is_given(cls, address: object) -> object:
-        if address is None:
-            raise invalid("is empty; leave it out, or write none for a run without Ray")
-        return address
-
-    @field_validator("address")
-    @classmethod
-    def _is_address(cls, address: str) -> str:
-        if address not in ("local", "auto", "none") and not re.fullmatch(r"(ray://)?[^\s:/]+:\d+", address):
-            raise invalid(f"must be local, auto, host:port or none, not {quote_value(address)}")
-        return address
 
 
 class Job(Section):

@@ -3,12 +3,14 @@
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,9 @@ import ray
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.machine_limits import whole_cpus
-from barycenter.infra.ray.cluster import Cluster, Node
-from barycenter.infra.ray.private import silence_worker_output
+from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.ray.private import autoscaling, draining_nodes, node_groups, silence_worker_output
+from barycenter.infra.ray.sizing import Machines, Node, NodeGroup
 from barycenter.infra.storage.errors import first_line
 
 log = logging.getLogger(__name__)
@@ -29,13 +32,15 @@ _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 
 
 @contextmanager
-def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None = None) -> Iterator[Cluster]:
+def connect(
+    address: str = "local", *, cpus: int | None = None, gpus: int | None = None, start_seconds: float = 1800.0
+) -> Iterator[Cluster]:
     """Connects to Ray for the length of the block, and shuts down only what it started.
 
     ``local`` starts a Ray on this machine, except inside a submitted job, where it is ``auto``: such a job never
     starts a Ray of its own. ``auto`` and ``host:port`` join a running cluster. A process that is connected already
     goes on with its connection. A Ray started here has the CPUs that this process may use and the machine's GPUs, if no
-    others are given.
+    others are given. ``start_seconds``: how long a stage waits for its first worker, and for nodes to come.
 
     Raises:
         JobError: The address is none of the three.
@@ -47,11 +52,11 @@ def connect(address: str = "local", *, cpus: int | None = None, gpus: int | None
         here = ray.get_runtime_context().gcs_address
         if where not in ("local", "auto", here):
             raise RunError(f"this process is connected to Ray at {here}, not {where}; use one cluster in one process")
-        yield _describe(where)
+        yield Cluster(where, partial(_machines, where), start_seconds)
         return
     _start(where, cpus, gpus)
     try:
-        yield _describe(where)
+        yield Cluster(where, partial(_machines, where), start_seconds)
     finally:
         with contextlib.suppress(Exception):
             ray.shutdown()
@@ -142,6 +147,18 @@ def _restore_handler(handler: Any) -> None:
         signal.signal(signal.SIGTERM, handler)
 
 
-def _describe(address: str) -> Cluster:
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Cluster(address, tuple(Node(float(each.get("CPU", 0)), float(each.get("GPU", 0))) for each in alive))
+def _machines(address: str) -> Machines:
+    """What the cluster has now, without nodes that are about to go, and what it may get."""
+    leaving = draining_nodes()
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
+    nodes = tuple(_node(each) for each in alive)
+    if address == "local":
+        return Machines(address, nodes, own=True)
+    groups = tuple(NodeGroup(_node(resources), most) for resources, most in node_groups())
+    return Machines(address, nodes, groups, grows=autoscaling() is not None)
+
+
+def _node(resources: Mapping[str, float]) -> Node:
+    return Node(
+        float(resources.get("CPU", 0)), float(resources.get("GPU", 0)), float(resources.get("memory", math.inf))
+    )

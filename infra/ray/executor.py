@@ -13,9 +13,19 @@ from ray.exceptions import RayError, RayTaskError
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import current_clock
-from barycenter.infra.dispatch.executor import Done, Failure, Lost, Outcome, StartedWorker, WorkerAllocation, outcome_of
+from barycenter.infra.dispatch.executor import (
+    Cause,
+    Done,
+    Failure,
+    Lost,
+    Outcome,
+    StartedWorker,
+    WorkerAllocation,
+    outcome_of,
+)
 from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.names import identifier
+from barycenter.infra.ray.private import autoscaling, draining_nodes
 from barycenter.infra.storage.credentials import environment_credentials
 
 _THREADED = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
@@ -33,7 +43,7 @@ class WorkerActor:
         os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in _THREADED})
 
     def load(self, pickled: bytes, credentials: dict[str, str]) -> Done | Failure:
-        """Makes the worker, once; it sees the driver's storage credentials in its environment."""
+        """Makes the worker, once, and returns the id of its node; it sees the driver's storage credentials."""
         os.environ.update(credentials)
         return outcome_of(self._load, pickled)
 
@@ -41,7 +51,7 @@ class WorkerActor:
         """Calls a method of the worker."""
         return outcome_of(getattr(self._worker, method), *args)
 
-    def _load(self, pickled: bytes) -> None:
+    def _load(self, pickled: bytes) -> str:
         worker, args = cloudpickle.loads(pickled)
         self._worker = worker(*args)
         if torch := sys.modules.get("torch"):
@@ -50,6 +60,7 @@ class WorkerActor:
             from threadpoolctl import threadpool_limits
 
             threadpool_limits(self._threads)
+        return str(ray.get_runtime_context().get_node_id())
 
 
 class RayExecutor:
@@ -58,8 +69,17 @@ class RayExecutor:
     ``worker`` and ``args`` are sent to them by pickle; their names begin with ``name``.
     """
 
-    def __init__(self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str) -> None:
+    def __init__(
+        self,
+        worker: type[Worker],
+        args: tuple[Any, ...],
+        allocation: WorkerAllocation,
+        name: str,
+        start_seconds: float | None = None,
+    ) -> None:
         self.workers, self.concurrency = allocation.workers, int(getattr(worker, "concurrency", 1))
+        self.at_first = allocation.workers if allocation.at_first is None else allocation.at_first
+        self.start_seconds = start_seconds
         self._allocation = allocation
         self._pickled = cloudpickle.dumps((worker, args))
         self._prefix = f"{identifier(name)}-{current_clock().token(3)}"
@@ -68,6 +88,7 @@ class RayExecutor:
         self._options = {
             "num_cpus": allocation.cpus,
             "num_gpus": allocation.gpus_per_worker,
+            "memory": allocation.memory or None,
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": self.concurrency,
@@ -101,7 +122,7 @@ class RayExecutor:
         except RayTaskError as error:
             return Failure(_last_line(error), environment=False)
         except RayError as error:
-            return Lost(_why_lost(error))
+            return _lost(error)
         return result
 
     def kill(self, worker: StartedWorker) -> None:
@@ -115,13 +136,26 @@ class RayExecutor:
         if not any(node["Alive"] and node["NodeID"] == here for node in ray.nodes()):
             raise RunError("the Ray node of this driver died; run again, what is done stays done")
 
+    def leaving(self) -> frozenset[str]:
+        """The ids of the nodes that are drained."""
+        return draining_nodes()
+
+    def reserve_memory(self, least: int | None = None) -> None:
+        """More memory for each actor from now on; never more than the largest node has."""
+        if reserved := self._options["memory"]:
+            most = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+            self._options["memory"] = int(max(reserved, min(least or 1.5 * reserved, most)))
+
     def shortage(self) -> str:
-        """What an actor needs and what the cluster has."""
+        """What an actor needs, what the cluster has and what its autoscaler says."""
         has = ray.cluster_resources()
-        return (
-            f"each needs {self._allocation.cpus:g} CPUs and {self._allocation.gpus_per_worker:g} GPUs, the cluster has "
-            f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}; wait until it is free or ask for less under ray:"
-        )
+        memory = f" and {self._options['memory'] / 2**30:.1f} GiB of memory" if self._options["memory"] else ""
+        needs = f"{self._allocation.cpus:g} CPUs and {self._allocation.gpus_per_worker:g} GPUs{memory}"
+        said = [
+            f"each needs {needs}, the cluster has {has.get('CPU', 0):g} and {has.get('GPU', 0):g}",
+            *_what_may_come(),
+        ]
+        return f"{', '.join(said)}; wait until it is free or ask for less under ray:"
 
 
 def _last_line(error: Exception) -> str:
@@ -129,14 +163,28 @@ def _last_line(error: Exception) -> str:
     return (lines[-1] if lines else type(error).__name__)[:500]
 
 
-def _why_lost(error: RayError) -> str:
-    """A few words for why Ray gave an actor up."""
+def _what_may_come() -> list[str]:
+    """What the cluster's autoscaler does about it; nothing where none says."""
+    scaling = autoscaling()
+    if scaling is None:
+        return []
+    said = [f"its autoscaler starts {scaling.starting} node(s)"]
+    if scaling.impossible:
+        said.append(f"for {scaling.impossible} of what is asked for it has no node type, or all its nodes run")
+    return said
+
+
+def _lost(error: RayError) -> Lost:
+    """A few words for why Ray gave an actor up, and what it was."""
     text = " ".join(str(error).split())
-    known = {
-        "running low on memory": "it was killed because its node ran out of memory",
-        "its node has died": "its node was lost",
-        "its owner has died": "the Ray node of this driver was lost",
-        "killed by `ray.kill`": "it was killed",
-        "its worker process has died": "its process died (a crash, a kill or out of memory)",
+    known: dict[str, tuple[str, Cause]] = {
+        "running low on memory": ("it was killed because its node ran out of memory", "memory"),
+        "its node has died": ("its node was lost", "node"),
+        "its owner has died": ("the Ray node of this driver was lost", "node"),
+        "killed by `ray.kill`": ("it was killed", "work"),
+        "its worker process has died": ("its process died (a crash, a kill or out of memory)", "work"),
     }
-    return next((words for mark, words in known.items() if mark in text), f"{type(error).__name__}: {text[:300]}")
+    if getattr(error, "preempted", False):
+        return Lost("its node was taken away", "node")
+    words = next((words for mark, words in known.items() if mark in text), None)
+    return Lost(*words) if words else Lost(f"{type(error).__name__}: {text[:300]}")

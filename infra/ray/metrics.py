@@ -22,6 +22,8 @@ def _instruments() -> dict[str, Any]:
         "seconds": Counter("barycenter_seconds", "Seconds spent in a part of a stage.", tag_keys=(*_TAGS, "part")),
         "workers": Gauge("barycenter_workers", "Workers that are reserved.", tag_keys=_TAGS),
         "gpus": Gauge("barycenter_gpus", "GPUs that the workers hold.", tag_keys=_TAGS),
+        "lost": Counter("barycenter_workers_lost", "Workers that were lost.", tag_keys=(*_TAGS, "cause")),
+        "bad": Counter("barycenter_bad_inputs", "Inputs that could not be embedded.", tag_keys=(*_TAGS, "reason")),
         "cluster": Gauge("barycenter_gpu_share", "Their share of the cluster's GPUs.", tag_keys=_TAGS),
     }  # fmt: skip
 
@@ -47,6 +49,16 @@ class StageMetrics:
         for part, seconds in parts.items():
             if seconds > 0:
                 instruments["seconds"].inc(seconds, {**self._tags, "part": part})
+
+    def lost(self, cause: str) -> None:
+        """Counts a worker that was lost: ``work``, ``node`` or ``memory``."""
+        if _connected():
+            _instruments()["lost"].inc(1, {**self._tags, "cause": cause})
+
+    def bad(self, reasons: Mapping[str, int]) -> None:
+        """Counts inputs that could not be embedded, by reason."""
+        for reason, count in reasons.items() if _connected() else ():
+            _instruments()["bad"].inc(count, {**self._tags, "reason": reason})
 
     def reserved(self, workers: int, gpus: float, cluster_gpus: float) -> None:
         """Reports how many workers and GPUs the stage holds, and of how many."""

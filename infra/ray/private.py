@@ -1,10 +1,15 @@
 """What Ray has no public interface for, each with why, and with what happens where a Ray has it no more."""
 
 import logging
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+import ray
+
 log = logging.getLogger(__name__)
+
+_ANSWER_SECONDS = 5
 
 
 def silence_worker_output() -> None:
@@ -25,3 +30,53 @@ def silence_worker_output() -> None:
 def _log_instead_of_print(data: dict[str, Any], ignore_prefix: bool) -> None:
     del ignore_prefix
     log.debug("%s: %s", data["pid"], " ".join(data["lines"]))
+
+
+@dataclass(frozen=True)
+class Autoscaling:
+    """What an autoscaler of version 2 says: nodes that it starts, and requests that no node could ever take."""
+
+    starting: int
+    impossible: int
+
+
+def autoscaling() -> Autoscaling | None:
+    """What the cluster's autoscaler says; None where there is none of version 2, or this Ray does not say."""
+    try:
+        from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+        client = import_module("ray._raylet").GcsClient(ray.get_runtime_context().gcs_address)
+        reply = GetClusterStatusReply()
+        reply.ParseFromString(client.get_cluster_status(timeout_s=_ANSWER_SECONDS))
+        state = reply.autoscaling_state
+        if not state.autoscaler_state_version:
+            return None
+        starting = sum(request.count for request in state.pending_instance_requests) + len(state.pending_instances)
+        impossible = len(state.infeasible_resource_requests) + len(state.infeasible_gang_resource_requests)
+        return Autoscaling(starting, impossible)
+    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
+        log.debug("this Ray does not say what its autoscaler does: %s", error)
+        return None
+
+
+def node_groups() -> list[tuple[dict[str, float], int | None]]:
+    """The kinds of nodes that an autoscaler may start, where Ray says so: resources and how many in all, None for any.
+
+    Ray Data and Ray Train read the same; hosted Rays fill it in, KubeRay and ``ray up`` do not yet.
+    """
+    try:
+        config = import_module("ray._private.state").state.get_cluster_config()
+        groups = config.node_group_configs if config is not None else []
+        return [(dict(group.resources), None if group.max_count < 0 else group.max_count) for group in groups]
+    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
+        log.debug("this Ray does not name its node groups: %s", error)
+        return []
+
+
+def draining_nodes() -> frozenset[str]:
+    """Ids of the nodes that were given notice and will go; none where this Ray does not say."""
+    try:
+        return frozenset(import_module("ray._private.state").state.get_draining_nodes())
+    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
+        log.debug("this Ray does not say which nodes it drains: %s", error)
+        return frozenset()

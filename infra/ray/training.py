@@ -53,6 +53,7 @@ def train(
     folder: str,
     name: str = "train",
     attempts: int = 3,
+    start_seconds: float = _START_SECONDS,
 ) -> Checkpoint:
     """Trains to the end, or finds it done.
 
@@ -67,6 +68,7 @@ def train(
         folder: In the storage; the caller names it by everything that the result depends on.
         name: Of the training, in Ray.
         attempts: Tries without any progress between them before giving up.
+        start_seconds: How long room for all workers at once is waited for, and their start.
 
     Returns:
         The loop's own last checkpoint.
@@ -78,7 +80,7 @@ def train(
     store = CheckpointStore(storage, folder)
     lost, reached, done = 0, -1, store.done()
     while done is None:
-        problem = _attempt(loop, config, allocation, store, name)
+        problem = _attempt(loop, config, allocation, store, name, start_seconds)
         if (done := store.done()) is not None:
             break
         problem = problem or f"their result is not seen at {storage.uri(folder)}"
@@ -93,13 +95,18 @@ def train(
 
 
 def _attempt(
-    loop: Loop, config: dict[str, Any], allocation: WorkerAllocation, store: CheckpointStore, name: str
+    loop: Loop,
+    config: dict[str, Any],
+    allocation: WorkerAllocation,
+    store: CheckpointStore,
+    name: str,
+    start_seconds: float,
 ) -> str | None:
     """One try; None when it ended well, else what took the workers away."""
     executor = RayExecutor(TrainingRank, (loop, config, store, allocation.gpus_per_worker), allocation, name)
     executor.check_alive()
-    with _placed(executor, allocation, name) as ranks:
-        loaded = _join(executor, [rank.loading for rank in ranks], _START_SECONDS)
+    with _placed(executor, allocation, name, start_seconds) as ranks:
+        loaded = _join(executor, [rank.loading for rank in ranks], start_seconds)
         if isinstance(loaded, Lost):
             return loaded.why
         opened = _join(executor, [executor.submit(ranks[0], "open_group", len(ranks))])
@@ -111,7 +118,9 @@ def _attempt(
 
 
 @contextmanager
-def _placed(executor: RayExecutor, allocation: WorkerAllocation, name: str) -> Iterator[list[StartedWorker]]:
+def _placed(
+    executor: RayExecutor, allocation: WorkerAllocation, name: str, start_seconds: float
+) -> Iterator[list[StartedWorker]]:
     """The workers of an allocation, started where all of them have room at once; they end with the block.
 
     Raises:
@@ -128,7 +137,7 @@ def _placed(executor: RayExecutor, allocation: WorkerAllocation, name: str) -> I
             if waits and clock.monotonic() >= begin + _QUIET_SECONDS:
                 log.warning("%s: %s", waits, executor.shortage())
                 waits = ""
-            if clock.monotonic() >= begin + _START_SECONDS:
+            if clock.monotonic() >= begin + start_seconds:
                 raise RunError(
                     f"training {name}: no room for {allocation.workers} workers at once: {executor.shortage()}"
                 )

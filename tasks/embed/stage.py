@@ -8,16 +8,20 @@ from typing import Any
 
 import pyarrow.compute as pc
 
+from barycenter.fusion.encoders import fixed_batch_size
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.corpus import Pictures, Shard
 from barycenter.infra.dispatch.api import Work, dispatch
-from barycenter.infra.dispatch.executor import WorkerAllocation
+from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
+from barycenter.infra.dispatch.pool import LostWorker
+from barycenter.infra.dispatch.shares import Share
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
 from barycenter.tasks.embed.bad_inputs import check_bad_fraction
 from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.index import current_index, reuse_of
-from barycenter.tasks.embed.settings import find_execution, fixed_executions, pin_batch_settings
+from barycenter.tasks.embed.memory import worker_bytes
+from barycenter.tasks.embed.settings import device_of, find_execution, fixed_executions, pin_batch_settings
 from barycenter.tasks.embed.versions import AcceptedVersions, borrow_sample, known_versions, lacks_sample
 from barycenter.tasks.embed.versions_check import is_adoptable, machine_of
 from barycenter.tasks.embed.worker import Calibration, EmbedSetting, EmbedWorker, ShardJob
@@ -26,18 +30,27 @@ from barycenter.tasks.run.context import Run, storage_options
 from barycenter.tasks.run.identities import embedding_ids, encoding_id
 from barycenter.tasks.run.input_values import Columns, InputValues
 from barycenter.tasks.run.plan_file import fix_engine
+from barycenter.tasks.run.workers import at_most
 
 _READERS = 16
 _SAMPLED_SHARDS = 8
 
 
-def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
+def embed_input(run: Run, name: str, cluster: Cluster, share: Share | None = None, inputs: int = 1) -> dict[str, Any]:
     """Embeds what is not yet embedded of one input.
+
+    Args:
+        run: The run.
+        name: The input.
+        cluster: Where its workers run.
+        share: Its part of them, where other inputs are embedded beside it.
+        inputs: How many are, it included.
 
     Returns:
         Figures for report.json: rows, seconds, rows_per_s, shards, seconds of each part, what limited the stage, the
         batch and the least one that memory allowed, seconds until the first worker was ready and the batch found, rows
-        encoded to find the batch and to check the encoder (``trial``); and under ``reuse`` what became of the rows.
+        encoded to find the batch and to check the encoder (``trial``), workers lost and why, the most memory that one
+        took; and under ``reuse`` what became of the rows.
 
     Raises:
         JobError: Under other versions, or on another kind of machine, the encoder gives other vectors than before, and
@@ -45,15 +58,23 @@ def embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
     """
     fix_engine(run.storage, run.engine)
     try:
-        return _embed_input(run, name, cluster)
+        return _embed_input(run, name, cluster, share, inputs)
     except JobError as error:
         if not (run.adopt and is_adoptable(error, name)):
             raise
     run.adopt_encoder(name)
-    return _embed_input(run, name, cluster)
+    return _embed_input(run, name, cluster, share, inputs)
 
 
-def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
+def input_workers(run: Run, name: str, cluster: Cluster, rows: int, inputs: int = 1) -> WorkerAllocation:
+    """The workers that an input would have if it were alone; an encoder without a model needs no GPU."""
+    ray, spec = run.job.ray, run.specs[name]
+    gpus = ray.gpus_per_worker if fixed_batch_size(spec) is None else 0
+    asked = ray.workers, ray.threads_per_worker, gpus, rows
+    return cluster.allocate_workers(*asked, memory=worker_bytes(spec), inputs=inputs)
+
+
+def _embed_input(run: Run, name: str, cluster: Cluster, share: Share | None, inputs: int) -> dict[str, Any]:
     shards = pending_shards(run, name)
     rows = sum(shard.rows for shard in shards)
     index = current_index(run, name)
@@ -62,13 +83,13 @@ def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
         nothing = {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0, "shards": 0, "shards_done_before": len(run.shards)}
         return nothing | {"reuse": reuse_of(run, name, index)}
     borrow_sample(run, name)
-    ray = run.job.ray
-    workers = cluster.allocate_workers(ray.workers, ray.threads_per_worker, ray.gpus_per_worker, rows)
-    workers = replace(workers, workers=min(workers.workers, len(shards)))
+    workers = input_workers(run, name, cluster, rows, inputs)
     mended = _announce_repairs(run, name, shards)
-    stage = _Stage(run, name, cluster, workers, mended)
+    if share is not None:
+        share.begin(device_of(workers), workers.workers, min(workers.workers, len(shards)), rows)
+    stage = _Stage(run, name, cluster, at_most(workers, len(shards)), mended, share)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
-        progress.report_workers(stage.workers, cluster.gpus)
+        progress.report_workers(stage.workers, cluster.machines().gpus)
         # What is new stands at the end more often than not: its worker loads the model while others take over the rest.
         stage.work(shards[::-1] if index.rows else shards, progress)
         progress.note(stage.limited_by())
@@ -84,8 +105,16 @@ def _embed_input(run: Run, name: str, cluster: Cluster) -> dict[str, Any]:
 class _Stage:
     """One input's shards on their way through the workers, and what is measured of them."""
 
-    def __init__(self, run: Run, name: str, cluster: Cluster, workers: WorkerAllocation, mended: Repairs) -> None:
-        self._run, self._name, self._cluster, self._mended = run, name, cluster, mended
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        cluster: Cluster,
+        workers: WorkerAllocation,
+        mended: Repairs,
+        share: Share | None,
+    ) -> None:
+        self._run, self._name, self._cluster, self._mended, self._share = run, name, cluster, mended, share
         self._embedding_id = embedding_ids(run)[name]
         self._machine = machine_of(run.specs[name], "cuda" if workers.gpus_per_worker else "cpu")
         self.execution = find_execution(run, name, workers, self._machine)
@@ -95,7 +124,8 @@ class _Stage:
         self._parts: Counter[str] = Counter()
         self.bad: Counter[str] = Counter()
         self.rows: Counter[str] = Counter()
-        self._encoded = self.trial = 0
+        self._lost: Counter[str] = Counter()
+        self._encoded = self.trial = self._memory = 0
         self._least: int | None = None
         self._start_seconds = 0.0
 
@@ -106,8 +136,10 @@ class _Stage:
             first = _calibrations(shards)
         else:
             self._pin(self._machine, self.execution)
+            self._end_trial()
 
         def done(work: Work, result: dict[str, Any]) -> None:
+            self._note_memory(executor, result["memory"])
             self.trial += result["trial"]
             self._versions.note(result["versions"], anew=result.get("kept", False))
             if "execution" in result:
@@ -115,9 +147,13 @@ class _Stage:
             if isinstance(work.payload, Calibration):
                 self.execution = self._executions[result["machine"]]
                 self._start_seconds = progress.seconds
+                self._end_trial()
                 return
             self._count(result)
+            progress.count_bad(result["bad"])
             progress.advance(work.rows, result["seconds"])
+            if self._share is not None:
+                self._share.advance(work.rows)
 
         asked = find_execution(self._run, self._name, self.workers)
         setting = replace(
@@ -127,7 +163,15 @@ class _Stage:
         )
         name = f"{self._run.job.name}-embed-{self._name}"
         executor = self._cluster.executor(EmbedWorker, (setting,), self.workers, name)
-        if failed := dispatch(self._units(shards), executor, on_done=done, without_rows=_without_rows, first=first):
+
+        def lost(worker: LostWorker) -> None:
+            self._lost[worker.cause] += 1
+            progress.count_lost(worker.cause)
+
+        units = self._units(shards)
+        if failed := dispatch(
+            units, executor, on_done=done, without_rows=_without_rows, first=first, share=self._share, on_lost=lost
+        ):
             raise RunError(
                 f"{len(failed)} shard(s) of input {self._name} failed {failed[0].attempts} times; "
                 f"first {failed[0].id}: {failed[0].detail}; run again to retry them, the other shards are kept"
@@ -147,11 +191,23 @@ class _Stage:
             "limited_by": self.limited_by(),
             "bad": dict(self.bad),
             "taken_over": self.rows["copied"] + self.rows["duplicate"],
+            "workers_lost": dict(self._lost),
+            "worker_memory": self._memory,
         }
 
     def limited_by(self) -> str:
         """What would make the stage faster."""
         return limited_by(self._parts, self._run.specs[self._name].kind, self.execution.device)
+
+    def _end_trial(self) -> None:
+        if self._share is not None:
+            self._share.end_trial()
+
+    def _note_memory(self, executor: Executor, peak: int) -> None:
+        """From the most that a worker took follows what those started later reserve."""
+        if peak > self._memory:
+            self._memory = peak
+            executor.reserve_memory(peak)
 
     def _units(self, shards: Sequence[Shard]) -> Iterator[Work]:
         for shard in shards:

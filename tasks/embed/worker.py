@@ -1,5 +1,6 @@
 """What a worker of the embed stage does: read a shard, encode it, commit its file. Imports neither Prefect nor Ray."""
 
+import resource
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -139,7 +140,8 @@ class EmbedWorker:
 
         Returns:
             Of a shard, counts and seconds; of a calibration, how the encoder runs fastest. Of both, the kind of this
-            machine and what the vectors are made under, and how many rows were encoded to find out.
+            machine, what the vectors are made under, the most memory so far in bytes, and how many rows were encoded to
+            find out.
         """
         if isinstance(payload, Calibration):
             found = self._calibrated(payload)
@@ -149,7 +151,8 @@ class EmbedWorker:
         trial = found.get("trial", 0)
         if self._checked:
             trial, self._checked = trial + self._checked, 0
-        return found | {"machine": self._machine, "versions": self.versions.here, "trial": trial}
+        about = {"machine": self._machine, "versions": self.versions.here, "memory": _peak_bytes()}
+        return found | about | {"trial": trial}
 
     def try_rows(self, payload: ShardJob, rows: Sequence[int]) -> None:
         """Embeds some rows of a shard and forgets the vectors; used to find the row that crashes a worker."""
@@ -274,3 +277,8 @@ class EmbedWorker:
         setting = self.setting
         wanted = [setting.corpus.key, *setting.columns.names, setting.columns.weights]
         return list(dict.fromkeys(column for column in wanted if column is not None))
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process has taken; Linux counts in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10

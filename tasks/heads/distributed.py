@@ -9,7 +9,8 @@ from barycenter.fusion.average import resolve
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training.context import Checkpoint, TrainingContext
-from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.job.models import TrainJob
+from barycenter.infra.job.places import RayJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labeled_rows import Survey, read_labeled
@@ -42,7 +43,7 @@ def train_neural_head(
     config = {"train": train.model_dump(mode="json"), "source": source, "manifest": manifest, "settings": settings}
     config["chosen"] = chosen
     rows = chosen.parts["train"] * chosen.share
-    with nullcontext(cluster) if cluster is not None else open_cluster(ray.address) as on:
+    with nullcontext(cluster) if cluster is not None else open_cluster(ray) as on:
         allocation = on.allocate_ranks(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         allocation = replace(allocation, workers=min(allocation.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
         folder, name = f"{folder}/training", f"{name}-train"

@@ -11,7 +11,8 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.labels import Reading
 from barycenter.infra.blas import limited_threads
-from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.job.models import TrainJob
+from barycenter.infra.job.places import RayJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labeled_rows import read_labeled, survey

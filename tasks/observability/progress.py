@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
@@ -21,6 +22,43 @@ log = logging.getLogger(__name__)
 
 _LINE_EVERY = 5.0
 _FILE_EVERY = 2.0
+
+
+class _Bars:
+    """The bars of the stages that run at the same time, in one display: a terminal bears no second one."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stages = 0
+        self._display: Progress | None = None
+
+    def enter(self, console: Console) -> Progress:
+        """The display, started by the first stage."""
+        with self._lock:
+            self._stages += 1
+            if self._display is None:
+                self._display = Progress(
+                    TextColumn("{task.description:<14}", markup=False),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TextColumn("rows  {task.fields[rate]}"),
+                    TimeElapsedColumn(),
+                    TimeRemainingColumn(),
+                    console=console,
+                )
+                self._display.start()
+            return self._display
+
+    def leave(self) -> None:
+        """Ends the display with its last stage."""
+        with self._lock:
+            self._stages -= 1
+            if not self._stages and self._display is not None:
+                self._display.stop()
+                self._display = None
+
+
+_BARS = _Bars()
 
 
 class StageProgress:
@@ -45,24 +83,16 @@ class StageProgress:
         log.info("%s: %d rows to do", self.stage, self.total, extra={"rows": self.total, "done": self.skipped})
         self._artifact.show(0, self.total)
         if self._console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description:<14}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("rows  {task.fields[rate]}"),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=self._console,
-            )
+            self._bar = _BARS.enter(self._console)
             self._task = self._bar.add_task(self.stage, total=self.total, rate="")
-            self._bar.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.stop_task(self._task)
+            _BARS.leave()
         elif kind is None:
             self._line(final=True)
         if kind is None:
@@ -98,6 +128,14 @@ class StageProgress:
             self._last_file = now
             state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
             self._storage.write("progress.json", json.dumps(state).encode())
+
+    def count_lost(self, cause: str) -> None:
+        """Counts a worker that was lost."""
+        self._metrics.lost(cause)
+
+    def count_bad(self, reasons: Mapping[str, int]) -> None:
+        """Counts bad inputs by reason."""
+        self._metrics.bad(reasons)
 
     def note(self, text: str) -> None:
         """Prints a line about the stage beside its progress."""

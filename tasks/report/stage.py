@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
 
@@ -54,6 +54,17 @@ LINEAGE = ("number", "version", "alignment_id", "job", "code")
 Views = dict[str, NDArray[np.float32]]
 
 
+def lost_workers(speed: Mapping[str, Any]) -> list[str]:
+    """A sentence for each stage that lost workers because memory ran out.
+
+    >>> lost_workers({"embed text": {"workers_lost": {"memory": 2, "node": 1}}})
+    ['embed text: memory ran out and 2 worker(s) were killed; fewer worked side by side after that (ray.workers)']
+    """
+    lost = {stage: dict(about.get("workers_lost", {})).get("memory", 0) for stage, about in speed.items()}
+    words = "memory ran out and {} worker(s) were killed; fewer worked side by side after that (ray.workers)"
+    return [f"{stage}: {words.format(count)}" for stage, count in lost.items() if count]
+
+
 def write_report(
     run: Run, fitted: FittedAlignment, manifest: Manifest, speed: dict[str, Any], head: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -84,7 +95,7 @@ def write_report(
             "rows": manifest.rows,
             "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
             "retrieval": _retrieval(fitted.alignment, rows, folds),
-            "warnings": list(fitted.summary.get("warnings", [])),
+            "warnings": [*fitted.summary.get("warnings", []), *lost_workers(speed)],
         }
         if learnable_target(run) is not None:
             report["probe"] = _probe(run, fitted, rows, folds, report["warnings"])

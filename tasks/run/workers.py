@@ -10,8 +10,9 @@ from barycenter.infra.blas import limited_threads
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.in_process import InProcessExecutor
 from barycenter.infra.dispatch.units import Worker
-from barycenter.infra.job.models import RayJob
-from barycenter.infra.ray.cluster import Cluster, Node
+from barycenter.infra.job.places import RayJob, WorkerRange, Workers
+from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.ray.sizing import Machines, Node
 from barycenter.infra.storage import Storage
 
 if TYPE_CHECKING:
@@ -22,15 +23,29 @@ if TYPE_CHECKING:
 class ThisProcess(Cluster):
     """A cluster without Ray: one worker, in the calling process."""
 
+    many_workers = False
+
     def allocate_workers(
         self,
-        workers: int | Literal["auto"] = "auto",  # noqa: ARG002 - there is one
+        workers: Workers = "auto",  # noqa: ARG002 - there is one
         threads: int | Literal["auto"] = "auto",
         gpus: float | Literal["auto"] = "auto",  # noqa: ARG002 - on the CPU
         rows: int | None = None,
+        *,
+        memory: int = 0,  # noqa: ARG002 - nothing is reserved
+        inputs: int = 1,  # noqa: ARG002 - one after another
     ) -> WorkerAllocation:
         """One worker on the CPU, by default with as many threads as there are CPUs."""
         return super().allocate_workers(1, threads, 0, rows)
+
+    def allocate_ranks(
+        self,
+        workers: Workers = "auto",
+        threads: int | Literal["auto"] = "auto",
+        gpus: float | Literal["auto"] = "auto",
+    ) -> WorkerAllocation:
+        """One rank."""
+        return self.allocate_workers(workers, threads, gpus)
 
     def executor(
         self,
@@ -59,28 +74,29 @@ class ThisProcess(Cluster):
             return loop(LocalContext(), config)
 
 
-THIS_PROCESS = ThisProcess("none", (Node(float(whole_cpus()), 0.0),))
+THIS_PROCESS = ThisProcess("none", lambda: Machines("none", (Node(float(whole_cpus()), 0.0),), own=True))
 
 
 @contextmanager
-def open_cluster(address: str) -> Iterator[Cluster]:
+def open_cluster(ray: RayJob) -> Iterator[Cluster]:
     """The workers at ``ray.address`` for the length of the block: this process for ``none``, else a Ray cluster.
 
     Ray is imported only where it is used. Errors are those of :func:`barycenter.infra.ray.connection.connect`.
     """
-    if address == "none":
+    if ray.address == "none":
         yield THIS_PROCESS
         return
     from barycenter.infra.ray.connection import connect
 
-    with connect(address) as cluster:
+    with connect(ray.address, start_seconds=ray.start_timeout) as cluster:
         yield cluster
 
 
 def unused_ray_keys(ray: RayJob) -> str | None:
     """Says which keys a run in the calling process does not use; None where there are none."""
-    wanted = {"workers": ray.workers not in ("auto", 1), "gpus_per_worker": ray.gpus_per_worker not in ("auto", 0)}
-    given = [f"ray.{key}: {getattr(ray, key):g}" for key, asked in wanted.items() if asked]
+    workers = ray.workers.max if isinstance(ray.workers, WorkerRange) else ray.workers
+    given = [f"ray.workers: {workers}"] if workers not in ("auto", 1) else []
+    given += [f"ray.gpus_per_worker: {ray.gpus_per_worker:g}"] if ray.gpus_per_worker not in ("auto", 0) else []
     if ray.address != "none" or not given:
         return None
     return f"ray.address none: one worker, in this process and on its CPUs; not used: {', '.join(given)}"
@@ -88,5 +104,9 @@ def unused_ray_keys(ray: RayJob) -> str | None:
 
 def block_workers(cluster: Cluster, ray: RayJob, blocks: int) -> WorkerAllocation:
     """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
-    allocation = cluster.allocate_workers(ray.workers, 1, 0)
-    return replace(allocation, workers=max(1, min(allocation.workers, blocks)))
+    return at_most(cluster.allocate_workers(ray.workers, 1, 0), blocks)
+
+
+def at_most(allocation: WorkerAllocation, units: int) -> WorkerAllocation:
+    """No more workers than there are units of work."""
+    return replace(allocation, workers=max(1, min(allocation.workers, units)))

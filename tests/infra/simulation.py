@@ -34,7 +34,21 @@ class SimulatedClock:
 
 
 class Crash(BaseException):
-    """Takes the worker's process down."""
+    """Takes the worker's process down; what the executor finds out about it are ``why`` and ``cause``."""
+
+    why, cause = "its process died", "work"
+
+
+class NodeLost(Crash):
+    """Takes the worker's machine down."""
+
+    why, cause = "its node was lost", "node"
+
+
+class OutOfMemory(Crash):
+    """Has the worker killed because its machine has no memory left."""
+
+    why, cause = "it was killed because its node ran out of memory", "memory"
 
 
 class Hang(BaseException):
@@ -49,6 +63,7 @@ class Process:
     worker: object = None
     calls: list[int] = field(default_factory=list)
     dead: bool = False
+    machine: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,18 +78,21 @@ class SimulatedExecutor:
 
     Args:
         make: Makes the worker object.
-        workers: Most at a time.
+        workers: Most at a time; each has a machine of its own, numbered from 0 in the order of starting.
         clock: Whose time passes while calls are waited for.
         seconds: What each call takes.
         load_seconds: What making a worker takes.
     """
 
     concurrency = 1
+    start_seconds = None
 
     def __init__(self, make: Callable[[], object], workers: int, clock, seconds=1.0, load_seconds=5.0) -> None:
-        self.workers = workers
+        self.workers = self.at_first = workers
         self.started: list[str] = []
         self.killed: list[str] = []
+        self.notices: set[int] = set()
+        self.reserved: list[int | None] = []
         self.gone = False
         self._make, self._clock, self._seconds, self._load_seconds = make, clock, seconds, load_seconds
         self._numbers = itertools.count()
@@ -83,7 +101,8 @@ class SimulatedExecutor:
         self._outcomes: dict[int, object] = {}
 
     def start(self) -> StartedWorker:
-        process, name = Process(self._clock.monotonic()), f"simulated-{len(self.started)}"
+        number = len(self.started)
+        process, name = Process(self._clock.monotonic(), machine=number), f"simulated-{number}"
         self.started.append(name)
         return StartedWorker(name, process, self._queue(process, "load", (), self._load_seconds))
 
@@ -116,6 +135,12 @@ class SimulatedExecutor:
         if self.gone:
             raise RunError("the simulation is gone")
 
+    def leaving(self):
+        return frozenset(self.notices)
+
+    def reserve_memory(self, least=None):
+        self.reserved.append(least)
+
     def shortage(self):
         return "there are none"
 
@@ -137,13 +162,13 @@ class SimulatedExecutor:
             self._outcomes[number] = outcome_of(self._perform, process, call)
         except Hang:
             process.free_at, process.dead = float("inf"), True
-        except Crash:
+        except Crash as crash:
             process.dead = True
             for lost in [number, *process.calls]:
-                self._outcomes[lost] = Lost("its process died")
+                self._outcomes[lost] = Lost(crash.why, crash.cause)
 
     def _perform(self, process, call):
         if call.method == "load":
             process.worker = self._make()
-            return None
+            return process.machine
         return getattr(process.worker, call.method)(*call.args)

@@ -36,6 +36,7 @@ class SimulatedExecutor:
     """
 
     concurrency = 1
+    start_seconds = None
 
     def __init__(
         self,
@@ -46,7 +47,7 @@ class SimulatedExecutor:
         lingering: float = 0.0,
         unit_seconds: float = 1.0,
     ) -> None:
-        self.workers = workers
+        self.workers = self.at_first = workers
         self._kernel, self._make, self._seed, self._lingering = kernel, make, seed, lingering
         self._unit_seconds = unit_seconds
         self._driver = kernel.process
@@ -96,6 +97,12 @@ class SimulatedExecutor:
 
     def check_alive(self) -> None:
         return
+
+    def leaving(self) -> frozenset[Any]:
+        return frozenset()
+
+    def reserve_memory(self, least: int | None = None) -> None:
+        del least
 
     def shortage(self) -> str:
         return "there are none"

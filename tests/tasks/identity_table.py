@@ -127,6 +127,7 @@ LINES = [
     Line("ray.workers", 2),
     Line("ray.threads_per_worker", 2),
     Line("ray.gpus_per_worker", 0.0),
+    Line("ray.start_timeout", 60.0),
 ]  # fmt: skip
 
 

@@ -1,21 +1,36 @@
-"""Strict models of what the KubeRay manifests use, so that a wrong key or value shows before a cluster sees it.
+"""Strict models of the fields that KubeRay and the Prometheus operator add to Kubernetes.
 
-Fields and types follow KubeRay's ``ray.io/v1`` and Kubernetes' core API; only the fields that are used are here.
+An API server drops fields that it does not know, without a word. Pod templates, and objects of Kubernetes' own, are
+checked against Kubernetes' published schema; only the fields around them are here.
 """
 
-import re
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
+import kubernetes_validate
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 from pydantic.alias_generators import to_camel
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
-Quantity = Annotated[str, StringConstraints(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
+from tests.infra.deploy.rendering import Document, pods_of
+
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z]([-a-z0-9]*[a-z0-9])?$", max_length=47)]
 Text = Annotated[str, StringConstraints(min_length=1)]
-Port = Annotated[int, Field(ge=1, le=65535)]
 Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[int, Field(ge=1)]
+
+
+def kubernetes(document: Document) -> Document:
+    """Checks an object of Kubernetes' own; unknown fields are refused."""
+    kubernetes_validate.validate(document, kubernetes_validate.latest_version(), strict=True)
+    return document
+
+
+def _pod_template(template: Document) -> Document:
+    wrapped = {"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "pod"}, "template": template}
+    kubernetes(wrapped)
+    return template
+
+
+PodTemplate = Annotated[dict[str, Any], AfterValidator(_pod_template)]
 
 
 class Strict(BaseModel):
@@ -24,108 +39,12 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, alias_generator=to_camel)
 
 
-class Reference(Strict):
-    """Names another object of the namespace."""
+class Metadata(Strict):
+    """What the manifests say of an object."""
 
     name: Name
-
-
-class EnvFrom(Strict):
-    """Variables from a Secret."""
-
-    secret_ref: Reference
-
-
-class Env(Strict):
-    """One variable; never a secret."""
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Z_][A-Z0-9_]*$")]
-    value: str
-
-    @model_validator(mode="after")
-    def _no_secret(self) -> Self:
-        if re.search("SECRET|TOKEN|PASSWORD|ACCESS_KEY", self.name):
-            raise ValueError(f"{self.name} belongs in a Secret")
-        return self
-
-
-class ContainerPort(Strict):
-    """A port that is declared."""
-
-    name: Name
-    container_port: Port
-
-
-class Resources(Strict):
-    """What a container gets; Ray reads the limits as its node's resources."""
-
-    requests: dict[Text, Quantity]
-    limits: dict[Text, Quantity]
-
-    @model_validator(mode="after")
-    def _guaranteed(self) -> Self:
-        if self.requests != self.limits:
-            raise ValueError("requests and limits differ: Ray would count on what may be taken away")
-        return self
-
-
-class VolumeMount(Strict):
-    """Where a volume appears."""
-
-    name: Name
-    mount_path: Annotated[str, StringConstraints(pattern="^/")]
-    read_only: bool = False
-
-
-class Container(Strict):
-    """A container."""
-
-    name: Name
-    image: Text
-    ports: list[ContainerPort] = []
-    env: list[Env] = []
-    env_from: list[EnvFrom] = []
-    resources: Resources | None = None
-    volume_mounts: list[VolumeMount] = []
-
-
-class Volume(Strict):
-    """A volume from a ConfigMap."""
-
-    name: Name
-    config_map: Reference
-
-
-class Toleration(Strict):
-    """Lets pods onto tainted nodes."""
-
-    key: Text
-    operator: Literal["Exists"]
-    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"]
-
-
-class PodSpec(Strict):
-    """A pod."""
-
-    containers: Annotated[list[Container], Field(min_length=1)]
-    volumes: list[Volume] = []
-    tolerations: list[Toleration] = []
-    restart_policy: Literal["Never"] | None = None
-
-    @model_validator(mode="after")
-    def _mounts_exist(self) -> Self:
-        known = {volume.name for volume in self.volumes}
-        for container in self.containers:
-            for mount in container.volume_mounts:
-                if mount.name not in known:
-                    raise ValueError(f"{container.name} mounts {mount.name}, which is no volume")
-        return self
-
-
-class PodTemplate(Strict):
-    """A pod's template."""
-
-    spec: PodSpec
+    namespace: Name | None = None
+    labels: dict[Text, Text] = {}
 
 
 class HeadGroup(Strict):
@@ -153,27 +72,48 @@ class WorkerGroup(Strict):
 
 
 class AutoscalerOptions(Strict):
-    """When idle nodes go."""
+    """The container beside the head; its Kubernetes fields are checked in the pod that KubeRay makes."""
 
-    idle_timeout_seconds: Annotated[int, Field(ge=1)]
+    version: Literal["v1", "v2"]
+    idle_timeout_seconds: Count
+    resources: dict[str, Any]
+    security_context: dict[str, Any]
+    volume_mounts: list[dict[str, Any]]
+
+
+class AuthOptions(Strict):
+    """Token authentication."""
+
+    mode: Literal["disabled", "token"]
+    secret_name: Text | None = None
 
 
 class ClusterSpec(Strict):
     """A Ray cluster."""
 
     ray_version: Annotated[str, StringConstraints(pattern=r"^\d+\.\d+\.\d+$")]
+    auth_options: AuthOptions
     enable_in_tree_autoscaling: bool
     autoscaler_options: AutoscalerOptions
     head_group_spec: HeadGroup
     worker_group_specs: Annotated[list[WorkerGroup], Field(min_length=1)]
 
 
+class SubmitterConfig(Strict):
+    """The Kubernetes Job that submits."""
+
+    backoff_limit: Count
+
+
 class JobSpec(Strict):
-    """One job on a cluster; nothing above ``barycenter.infra.dispatch.api`` retries."""
+    """One job on a cluster of its own."""
 
     entrypoint: Text
     submission_mode: Literal["K8sJobMode"]
-    backoff_limit: Literal[0]
+    backoff_limit: Count
+    submitter_config: SubmitterConfig
+    active_deadline_seconds: Seconds
+    pre_running_deadline_seconds: Seconds
     shutdown_after_job_finishes: bool
     ttl_seconds_after_finished: Count
     submitter_pod_template: PodTemplate
@@ -185,7 +125,7 @@ class RayCluster(Strict):
 
     api_version: Literal["ray.io/v1"]
     kind: Literal["RayCluster"]
-    metadata: Reference
+    metadata: Metadata
     spec: ClusterSpec
 
 
@@ -194,18 +134,65 @@ class RayJob(Strict):
 
     api_version: Literal["ray.io/v1"]
     kind: Literal["RayJob"]
-    metadata: Reference
+    metadata: Metadata
     spec: JobSpec
 
 
-_Manifest: TypeAdapter[RayCluster | RayJob] = TypeAdapter(Annotated[RayCluster | RayJob, Field(discriminator="kind")])
+class Endpoint(Strict):
+    """A port that Prometheus reads."""
+
+    port: Name
+    interval: Annotated[str, StringConstraints(pattern=r"^\d+s$")]
 
 
-def check(manifest: Path | dict[str, Any]) -> RayCluster | RayJob:
-    """Checks a KubeRay manifest, given as a file or as its content.
+class Expression(Strict):
+    """A condition on a label."""
+
+    key: Text
+    operator: Literal["In"]
+    values: list[Text]
+
+
+class Selector(Strict):
+    """Which pods."""
+
+    match_labels: dict[Text, Text]
+    match_expressions: list[Expression]
+
+
+class PodMonitorSpec(Strict):
+    """Which pods are read where."""
+
+    selector: Selector
+    pod_target_labels: list[Text]
+    pod_metrics_endpoints: Annotated[list[Endpoint], Field(min_length=1)]
+
+
+class PodMonitor(Strict):
+    """``kind: PodMonitor`` of the Prometheus operator."""
+
+    api_version: Literal["monitoring.coreos.com/v1"]
+    kind: Literal["PodMonitor"]
+    metadata: Metadata
+    spec: PodMonitorSpec
+
+
+_CUSTOM: TypeAdapter[RayCluster | RayJob | PodMonitor] = TypeAdapter(
+    Annotated[RayCluster | RayJob | PodMonitor, Field(discriminator="kind")]
+)
+
+
+def check_schemas(documents: list[Document]) -> None:
+    """Checks every document of a rendering, and the pods that KubeRay makes of it.
 
     Raises:
-        pydantic.ValidationError: Something in it is unknown, missing or wrong.
+        pydantic.ValidationError: A field of KubeRay or of the Prometheus operator is unknown, missing or wrong.
+        kubernetes_validate.ValidationError: One of Kubernetes' own is.
     """
-    content = yaml.safe_load(manifest.read_text()) if isinstance(manifest, Path) else manifest
-    return _Manifest.validate_python(content)
+    for document in documents:
+        if document["apiVersion"] == "v1":
+            kubernetes(document)
+        else:
+            _CUSTOM.validate_python(document)
+    for pod in pods_of(documents).values():
+        _pod_template(pod)

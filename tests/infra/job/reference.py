@@ -26,7 +26,7 @@ def _tables(schema: dict[str, Any], section: dict[str, Any], path: str) -> list[
     for name, part in section["properties"].items():
         inner = _section_of(schema, part)
         if inner is None:
-            rows.append(f"| `{name}` | {_values(part)} | {_default(name, part, section)} | {_said(part)} |\n")
+            rows.append(f"| `{name}` | {_values(schema, part)} | {_default(name, part, section)} | {_said(part)} |\n")
             continue
         place = f"{path}.{name}" if path else name
         place += ".<name>" if "additionalProperties" in part else ""
@@ -37,15 +37,23 @@ def _tables(schema: dict[str, Any], section: dict[str, Any], path: str) -> list[
 
 
 def _section_of(schema: dict[str, Any], part: dict[str, Any]) -> dict[str, Any] | None:
-    """The section that a property is, or maps names to; None for values."""
+    """The section that a property is, or maps names to; None for values, and for a section in place of a value."""
     options = [part, *part.get("anyOf", []), part.get("additionalProperties", {})]
     names = [option["$ref"] for option in options if isinstance(option, dict) and "$ref" in option]
     return schema["$defs"][names[0].rpartition("/")[2]] if names else None
 
 
-def _values(part: dict[str, Any]) -> str:
-    options = [option for option in part.get("anyOf", [part]) if option.get("type") != "null"]
-    return " or ".join(map(_value, options))
+def _values(schema: dict[str, Any], part: dict[str, Any]) -> str:
+    options = [option for option in part.get("anyOf", part.get("oneOf", [part])) if option.get("type") != "null"]
+    return " or ".join(_value(option) if "type" in option else _nested(schema, option) for option in options)
+
+
+def _nested(schema: dict[str, Any], part: dict[str, Any]) -> str:
+    """A choice within a choice, or a section in place of a value."""
+    if "$ref" not in part:
+        return _values(schema, part)
+    keys = schema["$defs"][part["$ref"].rpartition("/")[2]]["properties"]
+    return "`{" + ", ".join(f"{key}: ..." for key in keys) + "}`"
 
 
 def _value(part: dict[str, Any]) -> str:

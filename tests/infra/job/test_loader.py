@@ -228,7 +228,12 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
         ("ray.address=somewhere", "ray.address: must be local, auto, host:port or none, not 'somewhere'"),
         ("ray.address=None", "ray.address: must be local, auto, host:port or none, not 'None'"),
         ("ray.address=null", "ray.address: is empty; leave it out, or write none for a run without Ray"),
-        ("ray.workers=0", "ray.workers: must be auto or a whole number from 1 up, not 0"),
+        ("ray.workers=0", "ray.workers: must be auto, a whole number from 1 up or {min: 1, max: 8}, not 0"),
+        ("ray.workers={max: 0}", "ray.workers.max: must be a whole number from 1 up, not 0"),
+        ("ray.workers={min: 3, max: 2}", "ray.workers: min is 3 and max is 2; min must not be above max"),
+        ("ray.workers={min: 3}", "ray.workers.max: is missing; the job file needs it"),
+        ("ray.workers={maxx: 3, max: 3}", "ray.workers.maxx: unknown key; did you mean max?"),
+        ("ray.start_timeout=0", "ray.start_timeout: must be a number of seconds above 0, not 0.0"),
         ("seed=-1", "seed: must be a whole number from 0 up, not -1"),
         ("limits.http=1", "limits.http: must be true or false, not 1"),
         (

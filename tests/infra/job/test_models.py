@@ -35,6 +35,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "workers": "auto",
         "threads_per_worker": "auto",
         "gpus_per_worker": "auto",
+        "start_timeout": 1800.0,
     }
     assert (values["on_bad_input"], values["train"], values["seed"]) == ("keep", None, 0)
 

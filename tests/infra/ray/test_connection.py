@@ -3,71 +3,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 import ray
 
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray import connection as cluster
-from barycenter.infra.ray.cluster import Cluster, Node
 from barycenter.infra.ray.connection import connect, in_submitted_job
-
-
-def machine(*nodes):
-    return Cluster("local", tuple(Node(*node) for node in nodes))
-
-
-@pytest.mark.parametrize(
-    ("nodes", "asked", "plan"),
-    [
-        ([(2, 0)], {}, WorkerAllocation(1, 2, 0, 2)),
-        ([(1, 0)], {}, WorkerAllocation(1, 1, 0, 1)),
-        ([(16, 0)], {}, WorkerAllocation(4, 4, 0, 4)),
-        ([(16, 0)], {"rows": 300}, WorkerAllocation(2, 4, 0, 4)),
-        ([(16, 0)], {"rows": 0}, WorkerAllocation(1, 4, 0, 4)),
-        ([(2, 0)], {"workers": 2}, WorkerAllocation(2, 1, 0, 1)),
-        ([(2, 0)], {"workers": 4}, WorkerAllocation(4, 1, 0, 0.5)),
-        ([(2, 0)], {"workers": 1, "threads": 8}, WorkerAllocation(1, 8, 0, 2)),
-        ([(2, 0)], {"threads": 1}, WorkerAllocation(2, 1, 0, 1)),
-        ([(0, 0), (4, 0), (8, 0)], {}, WorkerAllocation(3, 4, 0, 4)),
-        ([(2, 2)], {"gpus": 0.5}, WorkerAllocation(4, 1, 0.5, 0.5)),
-        ([(16, 4)], {}, WorkerAllocation(4, 4, 1, 4)),
-        ([(64, 8), (64, 0)], {}, WorkerAllocation(8, 8, 1, 8)),
-        ([(16, 4)], {"gpus": 2}, WorkerAllocation(2, 8, 2, 8)),
-        ([(16, 4)], {"gpus": 0}, WorkerAllocation(4, 4, 0, 4)),
-    ],
-)
-def test_a_split_uses_the_machines_and_places_every_worker(nodes, asked, plan):
-    got = machine(*nodes).allocate_workers(**asked)
-    assert got == plan
-    assert sum(Node(*node).holds(got.cpus, got.gpus_per_worker) for node in nodes) >= got.workers
-
-
-def test_ranks_are_no_more_than_run_at_once():
-    """Other workers than these may take turns at the GPUs."""
-    four = machine((16, 2))
-    assert four.allocate_workers(workers=4).workers == 4
-    assert four.allocate_ranks(workers=4) == replace(four.allocate_workers(workers=4), workers=2)
-    assert machine((2, 0)).allocate_ranks(workers=4) == machine((2, 0)).allocate_workers(workers=4)
-
-
-def test_workers_are_placed_on_unequal_nodes():
-    plan = machine((3, 0), (1, 0)).allocate_workers(workers=3, threads=2)
-    assert plan.threads == 2
-    assert sum(node.holds(plan.cpus, 0) for node in machine((3, 0), (1, 0)).nodes) >= 3
-
-
-@pytest.mark.parametrize("gpus", [1, 0.5, 1.5])
-def test_gpus_that_are_not_there_name_the_key(gpus):
-    with pytest.raises(JobError, match=r"^ray\.gpus_per_worker: "):
-        machine((2, 0)).allocate_workers(gpus=gpus)
-
-
-def test_a_cluster_without_cpus_is_one_line():
-    with pytest.raises(RunError, match="no node with a CPU"):
-        machine((0, 0)).allocate_workers()
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:", ":", "ray://head:10001", "host:port"])
@@ -109,8 +51,8 @@ def test_auto_and_submitted_jobs_never_start_a_ray_of_their_own(monkeypatch):
 
 def test_a_running_ray_is_used_and_left_running(ray_session):
     with connect("local") as here:
-        assert here.cpus == 2
-        assert here.gpus == 0
+        assert here.machines().cpus == 2
+        assert here.machines().gpus == 0
     assert ray.is_initialized()
 
 
@@ -125,7 +67,7 @@ def test_another_process_joins_by_address(ray_session):
 import sys, ray
 from barycenter.infra.ray.connection import connect
 with connect(sys.argv[1]) as cluster:
-    print(cluster.cpus)
+    print(cluster.machines().cpus)
 print(ray.is_initialized())
 """
     address = ray.get_runtime_context().gcs_address
@@ -166,6 +108,7 @@ def test_ray_that_does_not_start_says_where_its_logs_are_and_what_to_do(monkeypa
         raise TimeoutError("The raylet did not come up in time.")
 
     monkeypatch.setattr(ray, "init", busy)
+    monkeypatch.setattr(ray, "shutdown", lambda: None)  # the session's is connected
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     message = r"did not come up in time.*session_latest/logs; run again .*RAY_TMPDIR"
     with pytest.raises(RunError, match=message), connect("local"):

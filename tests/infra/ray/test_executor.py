@@ -27,7 +27,7 @@ def outcome(executor, call):
 def test_calls_end_in_a_value_a_failure_or_the_loss_of_the_worker(ray_session):
     executor = RayExecutor(SortingWorker, (), WorkerAllocation(1, 1), "job-sort")
     worker = executor.start()
-    assert outcome(executor, worker.loading) == Done(None)
+    assert outcome(executor, worker.loading) == Done(ray.get_runtime_context().get_node_id())
     assert outcome(executor, executor.submit(worker, "run", "cab")) == Done(["a", "b", "c"])
     failure = outcome(executor, executor.submit(worker, "run", 3))
     assert isinstance(failure, Failure)

@@ -19,6 +19,9 @@ def test_prometheus_sees_rows_seconds_and_gpus(ray_session):
         stage = StageMetrics("embed text")
     stage.advance(30, 70, {"model": 1.5, "read": 0.0})
     stage.advance(20, 50, {"model": 0.5})
+    stage.lost("node")
+    stage.lost("node")
+    stage.bad({"not_an_image": 3})
     stage.reserved(4, 2.0, 4.0)
     assert wait_until(lambda: "barycenter_gpu_share" in exported())
     lines = [line for line in exported().splitlines() if "metrics of a test" in line]
@@ -28,4 +31,6 @@ def test_prometheus_sees_rows_seconds_and_gpus(ray_session):
     assert found["barycenter_rows_left"] == 50
     assert found["barycenter_seconds"] == 2.0
     assert found["barycenter_workers"] == 4
+    assert found["barycenter_workers_lost"] == 2
+    assert found["barycenter_bad_inputs"] == 3
     assert found["barycenter_gpu_share"] == 0.5

@@ -109,11 +109,11 @@ def test_a_worker_that_dies_while_it_starts_is_replaced(ray_session, tmp_path, m
 
 def test_ranks_start_together_or_not_at_all(ray_session, tmp_path, monkeypatch, caplog):
     """Of three ranks two would have room."""
-    monkeypatch.setattr(training, "_START_SECONDS", 2.0)
     monkeypatch.setattr(training, "_QUIET_SECONDS", 0.5)
     three = WorkerAllocation(3, 1, cpus_per_worker=1.0)
+    where = {"storage": Storage("out"), "folder": "b", "name": "t"}
     with pytest.raises(RunError, match=r"training t: no room for 3 workers at once: each needs 1 CPUs and 0 GPUs"):
-        train(wrong_job, {"folder": str(tmp_path)}, allocation=three, storage=Storage("out"), folder="b", name="t")
+        train(wrong_job, {"folder": str(tmp_path)}, allocation=three, start_seconds=2.0, **where)
     assert not list(tmp_path.glob("try-*"))
     assert caplog.text.count("training t waits for room for 3 workers at once: each needs 1 CPUs and 0 GPUs") == 1
     assert ray.util.placement_group_table() == {} or all(

@@ -16,7 +16,8 @@ from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.neural import NeuralHead
 from barycenter.fusion.training.context import LocalContext
-from barycenter.infra.job.models import RayJob, TrainJob
+from barycenter.infra.job.models import TrainJob
+from barycenter.infra.job.places import RayJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labeled_rows import read_labeled, survey
 from barycenter.tasks.heads.distributed import head_loop

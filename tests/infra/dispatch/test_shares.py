@@ -1,0 +1,126 @@
+"""Workers shared out among dispatches that run side by side."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from barycenter.infra.clock import use_clock
+from barycenter.infra.dispatch.api import dispatch
+from barycenter.infra.dispatch.shares import Shares, StoppedError
+from tests.infra.dispatch.test_simulated import Scripted, units
+from tests.infra.simulation import SimulatedClock, SimulatedExecutor
+
+
+@pytest.fixture
+def clock():
+    clock = SimulatedClock()
+    with use_clock(clock):
+        yield clock
+
+
+def test_each_has_one_worker_until_its_pace_is_known(clock):
+    shares = Shares(["text", "image"])
+    text, image = shares.of("text"), shares.of("image")
+    text.begin("cpu", 8, 8, 1000)
+    assert text.workers() == 1
+    clock.now = 10.0
+    text.advance(100)
+    assert text.workers() == 7, "one is kept for the input that has not begun"
+    image.begin("cpu", 8, 8, 1000)
+    assert (text.workers(), image.workers()) == (7, 1)
+    clock.now = 40.0
+    image.advance(100)
+    assert (text.workers(), image.workers()) == (2, 6), "0.1 s a row and 900 left; 0.3 s and 900"
+    text.end()
+    assert image.workers() == 8
+
+
+def test_none_has_more_than_it_can_use(clock):
+    shares = Shares(["a", "b"])
+    first, second = shares.of("a"), shares.of("b")
+    first.begin("cpu", 6, 2, 10**6)
+    second.begin("cpu", 6, 6, 10)
+    clock.now = 1.0
+    first.advance(1)
+    second.advance(1)
+    assert (first.workers(), second.workers()) == (2, 4)
+
+
+def test_those_of_another_device_do_not_count(clock):
+    shares = Shares(["a", "b"])
+    gpu, cpu = shares.of("a"), shares.of("b")
+    gpu.begin("cuda", 4, 4, 100)
+    cpu.begin("cpu", 3, 3, 100)
+    clock.now = 1.0
+    gpu.advance(1)
+    cpu.advance(1)
+    assert (gpu.workers(), cpu.workers()) == (4, 3)
+
+
+@given(
+    members=st.lists(
+        st.tuples(st.integers(1, 9), st.integers(1, 10**6), st.floats(1e-4, 10.0)), min_size=1, max_size=5
+    ),
+    room=st.integers(5, 40),
+)
+def test_the_longest_could_not_be_shortened_by_another_share(members, room):
+    clock = SimulatedClock()
+    with use_clock(clock):
+        shares = Shares(str(number) for number in range(len(members)))
+        joined = [shares.of(str(number)) for number in range(len(members))]
+        for share, (most, left, _) in zip(joined, members, strict=True):
+            share.begin("cpu", room, most, left + 1)
+        for share, (_, _, pace) in zip(joined, members, strict=True):
+            share.end_trial()
+            clock.now += pace
+            share.advance(1)
+        got = [share.workers() for share in joined]
+    assert sum(got) <= max(room, len(members))
+    assert all(1 <= workers <= most for workers, (most, _, _) in zip(got, members, strict=True))
+    if sum(got) < room:
+        assert got == [most for most, _, _ in members], "what is free could be used"
+
+
+def test_they_measure_one_after_another(clock):
+    shares = Shares(["a", "b"])
+    first, second = shares.of("a"), shares.of("b")
+    assert first.may_try()
+    assert not second.may_try()
+    first.end_trial()
+    assert second.may_try()
+    second.end()
+    assert first.may_try()
+
+
+def test_a_share_that_is_stopped_ends_its_dispatch(clock):
+    shares = Shares(["a"])
+    share = shares.of("a")
+    share.begin("cpu", 2, 2, 10)
+    executor, done = SimulatedExecutor(lambda: Scripted({}), 2, clock), []
+
+    def on_done(work, value):
+        done.append(value)
+        shares.stop()
+
+    with pytest.raises(StoppedError):
+        dispatch(units(10), executor, on_done=on_done, share=share)
+    assert len(done) < 10
+    assert sorted(executor.started) == sorted(set(executor.killed))
+
+
+def test_a_dispatch_gives_workers_back_when_its_share_shrinks(clock):
+    shares = Shares(["a"])
+    share = shares.of("a")
+    share.begin("cpu", 4, 4, 100)
+    executor, seen = SimulatedExecutor(lambda: Scripted({}), 4, clock), []
+    other = shares.of("b")
+
+    def on_done(work, value):
+        share.advance(1)
+        seen.append(len(executor.started) - len(set(executor.killed)))
+        if len(seen) == 30:
+            other.begin("cpu", 4, 4, 100)
+
+    dispatch(units(100), executor, on_done=on_done, share=share)
+    assert max(seen[:30]) == 4
+    assert max(seen[60:]) == 3
