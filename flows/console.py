@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Literal, NoReturn
@@ -20,7 +21,6 @@ app = typer.Typer(
     help="Embed paired text and pictures, align the spaces, average them: one fused vector a row.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 out = Console(markup=False, emoji=False)
 """Prints to stdout; names of files and rows may hold brackets, which are no markup here."""
@@ -35,6 +35,21 @@ Busy = Annotated[
     Literal["wait", "skip", "fail"], typer.Option(help="Where another process holds the output: wait, skip or fail.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"barycenter {version('barycenter')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 @contextmanager

@@ -34,7 +34,9 @@ from barycenter.fusion.encoders.pipeline import Pipeline
 from barycenter.fusion.errors import BadInputError, Reason, RunError
 from barycenter.fusion.machine_limits import whole_cpus
 
-_BATCHES = {"text": 2048, "image": 16, "vector": 4096}
+BATCHES = {"text": 2048, "image": 16, "vector": 4096}
+"""Tokens (text) or rows (others) of a batch, by kind of input."""
+
 _ADOPTED = "adopted"
 
 Values = Mapping[str, Sequence[object]]
@@ -118,8 +120,18 @@ class Fuser:
             ValueError: If an input is unknown, inputs differ in length, or a vector has another width or is partly NaN.
         """
         embedded = self.embed(inputs)
-        views = {name: np.where(part.ok[:, None], part.vectors, np.nan) for name, part in embedded.items()}
-        some = np.flatnonzero(np.any([part.ok for part in embedded.values()], axis=0))
+        return self.fuse({name: np.where(part.ok[:, None], part.vectors, np.nan) for name, part in embedded.items()})
+
+    def fuse(self, views: Mapping[str, NDArray[np.floating]]) -> NDArray[np.floating]:
+        """Fused vectors of the inputs' own vectors.
+
+        Args:
+            views: ``{input: (n, d)}``, a row of NaN where an input is missing.
+
+        Returns:
+            As :meth:`encode`.
+        """
+        some = np.flatnonzero(np.any([~np.isnan(view[:, 0]) for view in views.values()], axis=0))
         average = self.manifest.average
         fused = np.full((len(next(iter(views.values()))), self.manifest.dim), np.nan, self.manifest.dtype)
         if len(some):
@@ -170,7 +182,7 @@ class Fuser:
     def _is_joined(self, name: str) -> bool:
         return isinstance(self.manifest.inputs[name].get("spec", {}).get("column"), list)
 
-    def _pipeline(self, name: str) -> Pipeline:
+    def pipeline(self, name: str) -> Pipeline:
         """The encoder of an input with threads that prepare on all cores; torch itself divides the model's work."""
         with self._lock:
             if self._pid != os.getpid():  # forked: the threads are not here
@@ -186,7 +198,7 @@ class Fuser:
         rows = [_members(spec.kind, value, self._is_joined(name)) for value in values]
         flat = [_value(spec.kind, member) for members in rows for member in members]
         offsets = np.cumsum([0, *map(len, rows)])
-        return pool_values(self._pipeline(name).embed(flat, batch_size=_BATCHES[spec.kind]), len(flat), offsets)
+        return pool_values(self.pipeline(name).embed(flat, batch_size=BATCHES[spec.kind]), len(flat), offsets)
 
 
 def _spec(entry: Mapping[str, Any]) -> EncoderSpec:

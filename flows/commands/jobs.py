@@ -25,6 +25,12 @@ AsOf = Annotated[
 ]
 
 
+RetryBad = Annotated[bool, typer.Option("--retry-bad", help="Embed again the shards that held bad inputs.")]
+Recheck = Annotated[bool, typer.Option("--recheck", help="Embed again what refers to changed pictures.")]
+Refit = Annotated[bool, typer.Option("--refit", help="Fit the alignment again.")]
+Adopt = Annotated[bool, typer.Option("--adopt", help="Embed anew where other library versions give other vectors.")]
+
+
 @app.command()
 def run(
     job_path: JobPath,
@@ -33,14 +39,10 @@ def run(
     hourly_price: Annotated[
         float | None, typer.Option(min=0, help="With --plan: what the machines cost an hour, for an estimate.")
     ] = None,
-    retry_bad: Annotated[
-        bool, typer.Option("--retry-bad", help="Embed again the shards that held bad inputs.")
-    ] = False,
-    recheck: Annotated[bool, typer.Option("--recheck", help="Embed again what refers to changed pictures.")] = False,
-    refit: Annotated[bool, typer.Option("--refit", help="Fit the alignment again.")] = False,
-    adopt: Annotated[
-        bool, typer.Option("--adopt", help="Embed anew where other library versions give other vectors.")
-    ] = False,
+    retry_bad: RetryBad = False,
+    recheck: Recheck = False,
+    refit: Refit = False,
+    adopt: Adopt = False,
     as_of: AsOf = None,
     debug: Debug = False,
 ) -> None:
@@ -84,9 +86,9 @@ def demo(
 def embed(
     job_path: JobPath,
     overrides: Overrides = None,
-    retry_bad: bool = False,
-    recheck: bool = False,
-    adopt: bool = False,
+    retry_bad: RetryBad = False,
+    recheck: Recheck = False,
+    adopt: Adopt = False,
     debug: Debug = False,
 ) -> None:
     """Embed what is missing of every input."""
@@ -94,7 +96,7 @@ def embed(
 
 
 @app.command()
-def align(job_path: JobPath, overrides: Overrides = None, refit: bool = False, debug: Debug = False) -> None:
+def align(job_path: JobPath, overrides: Overrides = None, refit: Refit = False, debug: Debug = False) -> None:
     """Fit the alignment on finished embeddings."""
     _stage("align", job_path, overrides, debug, refit=refit)
 

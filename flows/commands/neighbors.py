@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from barycenter.infra.storage import Storage
+
 _WIDEST = 60
 
 
@@ -25,6 +27,10 @@ def neighbors(
     key: Annotated[str | None, typer.Option(metavar="K", help="Rows nearest to the row of this key.")] = None,
     text: Annotated[str | None, typer.Option(metavar="TEXT", help="Rows nearest to this text.")] = None,
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows nearest to this picture.")] = None,
+    of_input: Annotated[
+        list[str] | None,
+        typer.Option("--input", metavar="NAME", help="Which input the text or picture is, where several could be."),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many rows.")] = 10,
     export: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the FAISS index there, its keys beside it.")
@@ -48,40 +54,42 @@ def neighbors(
         if key is not None:
             _show(there.of_key(key, top))
         elif text is not None or image is not None:
-            _show(there.of_vector(_encoded(folder, endpoint_url, manifest, text, image), top))
+            _show(there.of_vector(_encoded(storage, manifest, text, image, of_input or []), top))
         if export is not None:
             _export(export, there.index.to_bytes(), there.rows)
 
 
 def _encoded(
-    folder: str, endpoint_url: str | None, manifest: Manifest, text: str | None, image: Path | None
+    storage: "Storage", manifest: Manifest, text: str | None, image: Path | None, of_input: list[str]
 ) -> "NDArray[np.floating]":
     """(dim,) the fused vector of a text, a picture or both; what is not given counts as missing."""
+    if unknown := [name for name in of_input if name not in manifest.inputs]:
+        raise JobError("--input", f"no input {unknown[0]!r}; the inputs are {', '.join(manifest.inputs)}")
     values: dict[str, list[Any]] = {}
     if text is not None:
-        values[_only_input(manifest, "text")] = [text]
+        values[_only_input(manifest, "text", of_input)] = [text]
     if image is not None:
         try:
-            values[_only_input(manifest, "image")] = [image.read_bytes()]
+            values[_only_input(manifest, "image", of_input)] = [image.read_bytes()]
         except OSError as error:
             raise JobError("--image", f"{image} cannot be read: {error.strerror}") from error
-    import fsspec
+    from barycenter.tasks.data.new_rows import load_fuser
 
-    from barycenter.fusion.fuser import Fuser
-
-    filesystem = fsspec.core.url_to_fs(folder, endpoint_url=endpoint_url)[0] if endpoint_url else None
-    vector: NDArray[np.floating] = Fuser.load(folder, filesystem=filesystem).encode(values)[0]
+    vector: NDArray[np.floating] = load_fuser(storage, manifest).encode(values)[0]
     if vector[0] != vector[0]:
         raise JobError(f"--{'text' if image is None else 'image'}", "nothing in it could be encoded; see what it holds")
     return vector
 
 
-def _only_input(manifest: Manifest, kind: str) -> str:
+def _only_input(manifest: Manifest, kind: str, of_input: list[str]) -> str:
+    """The input of a kind: the one that was named, or the only one."""
     names = [name for name, entry in manifest.inputs.items() if entry["kind"] == kind]
-    if len(names) != 1:
-        inputs_there = f"several {kind} inputs ({', '.join(names)})" if names else f"no {kind} input"
-        raise JobError(f"--{kind}", f"this data set has {inputs_there}; look up by --key")
-    return str(names[0])
+    named = [name for name in names if name in of_input] or names
+    if not named:
+        raise JobError(f"--{kind}", f"this data set has no {kind} input; look up by --key")
+    if len(named) > 1:
+        raise JobError(f"--{kind}", f"this data set has several {kind} inputs; name one by --input: {', '.join(named)}")
+    return str(named[0])
 
 
 def _show(rows: "pa.Table") -> None:

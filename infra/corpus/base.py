@@ -155,6 +155,9 @@ class Format(ABC):
     declares_types = False
     """Whether files declare column types, so that types with no common one are an error rather than text."""
 
+    most_rows: int | None = None
+    """Where a format has to read a file to count its rows, so many are enough; the others are then not there."""
+
     def find_sources(self, listing: Listing) -> list[Entry]:
         """Returns the sources among the listed files."""
         return list(listing.entries)

@@ -20,6 +20,7 @@ from barycenter.infra.job.models import CorpusJob, LimitsJob
 _JOB_KEY = "corpus.path"
 _HEAD_ROWS = 20
 _ROWS_PER_STRAY_PICTURE = 10
+_SMALL_BYTES, _SAMPLE_FILES, _SAMPLE_ROWS = 64 << 20, 16, 512
 _SEPARATORS = re.compile(r"[\s\"',;|\\]+")
 
 
@@ -38,6 +39,35 @@ def open_corpus(
         JobError: On ``corpus.path``: it does not exist or is not readable, has no or several known formats, a damaged
             file, or no rows; or it is not partitioned by a date. On ``as_of``: no partition is that early.
     """
+    return _open(job, limits, storage_options, as_of=as_of)[0]
+
+
+def open_sample(
+    job: CorpusJob, limits: LimitsJob, storage_options: Mapping[str, Any] | None = None
+) -> tuple[Corpus, bool]:
+    """Opens a corpus as :func:`open_corpus` does, but reads a bounded part of a large one.
+
+    Of files of more than 64 MiB in all it opens 16, evenly spaced, and of each of them that it has to read to count its
+    rows the first 512 rows. Pictures in folders are listed, not read.
+
+    Returns:
+        The corpus, of the rows that were found, and whether they are all of its rows.
+
+    Raises:
+        JobError: As :func:`open_corpus`.
+    """
+    return _open(job, limits, storage_options, most=(_SAMPLE_FILES, _SAMPLE_ROWS))
+
+
+def _open(
+    job: CorpusJob,
+    limits: LimitsJob,
+    storage_options: Mapping[str, Any] | None,
+    *,
+    most: tuple[int, int] | None = None,
+    as_of: date | None = None,
+) -> tuple[Corpus, bool]:
+    """Opens a corpus, of a large one at most so many files and rows of each; also returns whether that is all of it."""
     if job.path.startswith(("http://", "https://")) and not limits.http:
         raise JobError(_JOB_KEY, f"{job.path}: set limits.http to true to read over http(s)")
     files = Files(storage_options)
@@ -45,14 +75,20 @@ def open_corpus(
     if as_of is not None:
         chosen = replace(chosen, listing=_listing_up_to(chosen.listing, as_of, job.path))
     _check_picture_links(chosen, job.path, limits.outside_corpus)
-    indexes = index_sources(files, chosen.format, chosen.format.find_sources(chosen.listing), job.rows_per_shard)
+    sources = chosen.format.find_sources(chosen.listing)
+    whole = most is None or sum(source.size for source in sources) <= _SMALL_BYTES
+    if most is not None and not whole:
+        step = -(-len(sources) // most[0])
+        sources, chosen.format.most_rows = sources[::step], most[1]
+    indexes = index_sources(files, chosen.format, sources, job.rows_per_shard)
     passed_over = dict(sorted((+chosen.listing.passed_over).items()))
     listing = {"files": {"taken": len(chosen.listing.entries), "passed_over": passed_over}}
     corpus = Corpus(chosen.listing.root, files, chosen.format, job, indexes, listing)
-    _check_table_names_pictures(corpus, chosen, job.path)
+    if whole:
+        _check_table_names_pictures(corpus, chosen, job.path)
     if not any(source.rows for source in corpus.sources):
         raise JobError(_JOB_KEY, f"{job.path} holds no rows")
-    return corpus
+    return corpus, whole
 
 
 def _listing_up_to(listing: Listing, day: date, path: str) -> Listing:

@@ -36,7 +36,7 @@ from barycenter.infra.job.places import RayJob, StorageJob
 # Pillow's names; EPS and WMF are not among them because both run outside programs.
 FORMATS = ["PNG", "JPEG", "MPO", "TIFF", "WEBP", "BMP", "GIF", "PPM", "TGA", "AVIF"]
 FORMATS += ["JPEG2000", "ICO", "PSD", "QOI", "SGI", "DDS", "FLI"]
-_REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
+REPORT_ROWS = ("naive_mean", "pca_mean", "concat", "concat_imputed", "fused")
 NOT_IN_THE_JOB_HASH: dict[str, Any] = {
     "output": {"path", "reuse", "publish", "promote", "busy"},
     "ray": True,
@@ -68,7 +68,7 @@ class CorpusJob(Section):
 
 
 class PreprocessingJob(Section):
-    """Overrides of an image encoder's own transforms; what is left out stays as the encoder has it."""
+    """In place of an image encoder's own transforms; all four keys are given."""
 
     resize: Count | None = Field(None, description="Shorter side after resizing, in pixels.")
     crop: Count | None = Field(None, description="Side of the center crop, in pixels.")
@@ -261,7 +261,7 @@ class Job(Section):
                     f"inputs.{name}",
                     "an input's name has letters, digits and _ only and does not begin with a digit; rename it",
                 )
-            elif name in _REPORT_ROWS:
+            elif name in REPORT_ROWS:
                 yield f"inputs.{name}", f"{name} is the name of a row in the report; choose another name"
         read = self.required_columns()
         for name, part in self.inputs.items():

@@ -33,3 +33,13 @@ def resolve_encoder(encoder: str, base: Path) -> str:
     written_as_path = encoder.startswith((".", "/", "~"))
     local = resolve_path(encoder, base)
     return local if written_as_path or Path(local).is_dir() else encoder
+
+
+def path_from(path: str, base: Path) -> str:
+    """Writes an absolute path as relative to the folder ``base`` where it lies below it; returns others as they are.
+
+    >>> path_from("/jobs/data/a.csv", Path("/jobs")), path_from("/data/a.csv", Path("/jobs"))
+    ('data/a.csv', '/data/a.csv')
+    """
+    below = not is_uri(path) and Path(path).is_relative_to(base.absolute())
+    return os.path.relpath(path, base.absolute()) if below else path

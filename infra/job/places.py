@@ -34,7 +34,7 @@ RANGE, NUMBER = "a range", "a number"
 """Tags of the two kinds in pydantic's locations of errors; they are no keys of the job file."""
 
 Workers = Annotated[
-    Annotated[Literal["auto"] | int, Tag(NUMBER)] | Annotated[WorkerRange, Tag(RANGE)],
+    Annotated[Literal["auto"] | Annotated[int, Field(ge=1)], Tag(NUMBER)] | Annotated[WorkerRange, Tag(RANGE)],
     Discriminator(lambda value: RANGE if isinstance(value, dict | WorkerRange) else NUMBER),
     BeforeValidator(check_workers),
 ]

@@ -1,6 +1,7 @@
 """Labeled rows of a fused data set: how many there are, which of them a head learns from, and the rows themselves."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from barycenter.fusion.alignment import Alignment
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, array_to_vectors, partition_scalar
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
@@ -134,7 +136,7 @@ def survey(storage: Storage, manifest: Manifest, train: TrainJob, target: Readin
         values = table.column(train.target).to_pylist()
         labels = target.labels(values)
         left_out.update(target.left_out(values))
-        part_of = _split(table, manifest, train)
+        part_of = part_of_split(table, manifest, train)
         labeled = [row for row, label in enumerate(labels) if label is not None]
         parts.update(str(part_of[row]) for row in labeled)
         if train.split is not None:
@@ -158,7 +160,7 @@ def read_labeled(storage: Storage, manifest: Manifest, train: TrainJob, chosen: 
         keys = table.column(manifest.key).to_pylist()
         target = np.empty(table.num_rows, dtype=object)
         target[:] = chosen.target.labels(table.column(train.target).to_pylist())
-        part_of = _split(table, manifest, train)
+        part_of = part_of_split(table, manifest, train)
         used = np.array([label is not None for label in target], dtype=bool) & (part_of != "other")
         if chosen.share < 1:
             used &= stable_hash(keys, _SALT) < np.uint64(chosen.share * 2.0**64)
@@ -186,7 +188,8 @@ def _groups(table: pa.Table, manifest: Manifest, train: TrainJob) -> list[str]:
     return group_labels(keys, table.column(train.group_by).to_pylist())
 
 
-def _split(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
+def part_of_split(table: pa.Table, manifest: Manifest, train: TrainJob) -> NDArray[np.str_]:
+    """(n,) ``train``, ``test`` or ``other``: the part that each row of a table of features is in."""
     names = None if train.split is None else table.column(train.split).to_pylist()
     return split_rows(_groups(table, manifest, train), names)
 
@@ -220,8 +223,27 @@ class HeadInputs:
             return self._rows.of(table)
         if self._kind == "linear":
             return {}
-        there = {name: table.column(f"has_{name}").to_numpy() for name in self._names}
-        return {name: np.where(has, 0.0, np.nan).astype(np.float32)[:, None] for name, has in there.items()}
+        return {name: _presence(table.column(f"has_{name}").to_numpy()) for name in self._names}
+
+
+def aligned_for(kind: str, views: Mapping[str, Vectors], alignment: Alignment) -> dict[str, Vectors]:
+    """What a kind of head reads besides the fused vectors of rows that are in no feature file.
+
+    Args:
+        kind: Of the head.
+        views: ``{input: (n, d)}``, a row of NaN where an input is missing.
+        alignment: That of the features.
+    """
+    if kind == "linear":
+        return {}
+    if kind == "mlp":
+        return {name: _presence(~np.isnan(view[:, 0])) for name, view in views.items()}
+    return {name: np.asarray(part, np.float32) for name, part in alignment.transform(views).items()}
+
+
+def _presence(there: NDArray[np.bool_]) -> Vectors:
+    """(n, 1) of 0 where an input is there and NaN where it is missing."""
+    return np.where(there, 0.0, np.nan).astype(np.float32)[:, None]
 
 
 def read_file(storage: Storage, manifest: Manifest, file: FeatureFile, columns: list[str]) -> pa.Table:

@@ -1,17 +1,23 @@
-"""A trained head over every row of a fused data set; predictions to one Parquet file."""
+"""A trained head over every row of a fused data set, or over new rows; predictions to one Parquet file."""
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from barycenter.fusion.dataset.schema import Manifest, array_to_vectors
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
+from barycenter.fusion.heads.base import Head
 from barycenter.infra.storage import Storage
-from barycenter.tasks.data.labeled_rows import HeadInputs, read_file
-from barycenter.tasks.heads.stage import load_head, predictions
+from barycenter.tasks.data.labeled_rows import HeadInputs, aligned_for, read_file
+from barycenter.tasks.data.new_rows import NewRows
+from barycenter.tasks.heads.predictions import Labeling, predictions
+from barycenter.tasks.heads.stage import load_head
 
 _HEAD_FILE = "head.json"
 _PREDICTIONS_FILE = "all-rows.parquet"
@@ -20,7 +26,10 @@ _PREDICTIONS_FILE = "all-rows.parquet"
 def predict(
     storage: Storage, manifest: Manifest, head: tuple[Storage, str], sink: Storage, path: str
 ) -> dict[str, Any]:
-    """Writes key, prediction and probability of every row, in the order of the features; one file's rows in memory.
+    """Predicts every row, in the order of the features; one file's rows in memory.
+
+    Beside key, prediction and probability the file has the true value, where the features keep the target, and the part
+    of the split, where it is known.
 
     Returns:
         ``{rows, path, head, task}``.
@@ -28,26 +37,75 @@ def predict(
     Raises:
         RunError: If there is no head, or it reads other vectors.
     """
-    model = load_head(*head)
-    kind = "linear" if isinstance(model, LinearHead) else model.kind
-    inputs = HeadInputs(storage, manifest, kind)
+    model, labeling = load_head(*head), Labeling.of(*head)
+    inputs = HeadInputs(storage, manifest, _kind(model))
+    known = [*manifest.kept, manifest.key]
+    more = [] if labeling is None else [column for column in labeling.columns if column in known]
+
+    def parts() -> Iterator[pa.Table]:
+        for file in manifest.files:
+            table = read_file(storage, manifest, file, [manifest.key, "fused", *inputs.columns, *more])
+            fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
+            scores = _scores(model, fused, inputs.of(table))
+            yield predictions(
+                model,
+                manifest.key,
+                table.column(manifest.key).to_pylist(),
+                scores,
+                labels=None if labeling is None else labeling.labels(table),
+                split=None if labeling is None else labeling.split(table, manifest),
+            )
+
+    return _written(parts(), sink, path) | {"head": _kind(model), "task": model.task_}
+
+
+def predict_new(
+    rows: NewRows, manifest: Manifest, head: tuple[Storage, str], sink: Storage, path: str
+) -> dict[str, Any]:
+    """Predicts rows that are not in the data set, as :func:`predict`; a row without any input has no prediction."""
+    model, labeling = load_head(*head), Labeling.of(*head)
+
+    def parts() -> Iterator[pa.Table]:
+        for part in rows.each([] if labeling is None else labeling.columns):
+            there = part.usable
+            views = {name: view[there] for name, view in part.views.items()}
+            aligned = aligned_for(_kind(model), views, rows.fuser.alignment)
+            scores = _scores(model, part.fused[there].astype(np.float32), aligned)
+            yield predictions(
+                model,
+                manifest.key,
+                part.keys,
+                scores,
+                labels=None if labeling is None else labeling.labels(part.table),
+                split=None if labeling is None else labeling.split(part.table),
+                scored=there,
+            )
+
+    return _written(parts(), sink, path) | {"head": _kind(model), "task": model.task_}
+
+
+def _kind(model: Head) -> str:
+    return "linear" if isinstance(model, LinearHead) else str(getattr(model, "kind"))  # noqa: B009
+
+
+def _scores(model: Head, fused: NDArray[np.float32], aligned: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+    try:
+        return model.raw_scores(fused, aligned)
+    except ValueError as error:
+        raise RunError(f"the head does not fit these features: {error}") from error
+
+
+def _written(parts: Iterable[pa.Table], sink: Storage, path: str) -> dict[str, Any]:
     rows, writer = 0, None
     with sink.writing(path) as stream:
-        for file in manifest.files:
-            table = read_file(storage, manifest, file, [manifest.key, "fused", *inputs.columns])
-            fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
-            try:
-                scores = model.raw_scores(fused, inputs.of(table))
-            except ValueError as error:
-                raise RunError(f"the head does not fit these features: {error}") from error
-            written = predictions(model, table.column(manifest.key).to_pylist(), scores)
+        for part in parts:
             if writer is None:
-                writer = pq.ParquetWriter(stream, written.schema, compression="zstd")
-            writer.write_table(written)
-            rows += written.num_rows
+                writer = pq.ParquetWriter(stream, part.schema, compression="zstd")
+            writer.write_table(part)
+            rows += part.num_rows
         if writer is not None:
             writer.close()
-    return {"rows": rows, "path": sink.uri(path), "head": kind, "task": model.task_}
+    return {"rows": rows, "path": sink.uri(path)}
 
 
 def find_head(storage: Storage, version: str, wanted: str | None) -> str:

@@ -5,10 +5,6 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
 import barycenter.fusion.heads as heads
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import JobError, RunError
@@ -21,6 +17,7 @@ from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.labeled_rows import read_labeled, survey
 from barycenter.tasks.data.targets import inspect_target
+from barycenter.tasks.heads.predictions import predictions
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import head_folder
@@ -83,7 +80,8 @@ def fit_head(
     _check_columns(manifest, train)
     with StageProgress("train", manifest.rows["written"], storage=sink) as progress, limited_threads(1):
         chosen = survey(source, manifest, train, target)
-        metrics = {"head": train.head, **chosen.facts()}
+        metrics = {"head": train.head, "version": manifest.version, "train": train.model_dump(mode="json")}
+        metrics |= {"form": chosen.target.form, **chosen.facts()}
         if not chosen.learnable:
             return metrics, progress.figures()
         rows = read_labeled(source, manifest, train, chosen)
@@ -103,43 +101,15 @@ def fit_head(
         if tested.keys:
             scores = head.raw_scores(tested.fused, tested.aligned)
             metrics["score"] = float(head.scores_.score(scores, tested.target))
-            sink.write_table(f"{folder}/predictions.parquet", predictions(head, tested.keys, scores))
+            labels, split = tested.target.tolist(), ["test"] * len(tested.keys)
+            made = predictions(head, manifest.key, tested.keys, scores, labels=labels, split=split)
+            sink.write_table(f"{folder}/predictions.parquet", made)
         if not isinstance(head, LinearHead):
             metrics |= {"steps": head.steps_}
         _save(sink, folder, head)
         sink.write(f"{folder}/metrics.json", json.dumps(metrics, indent=1).encode())
         figures = progress.figures()
     return metrics, figures
-
-
-def predictions(head: "Head", keys: list[str], scores: NDArray[np.float64]) -> pa.Table:
-    """Key, prediction, and for classes and labels the probability: of the predicted class, or of every label.
-
-    The types depend on the head alone, so that tables of different rows fit together.
-    """
-    kind = _prediction_type(head)
-    decoded = [label.tolist() if isinstance(label, np.ndarray) else label for label in head.scores_.decode(scores)]
-    if pa.types.is_string(kind):
-        decoded = [str(label) for label in decoded]
-    columns = {"key": pa.array(keys, pa.string()), "prediction": pa.array(decoded, kind)}
-    if head.task_ == "classification":
-        columns["probability"] = pa.array(head.scores_.probabilities(scores).max(axis=1), pa.float64())
-    elif head.task_ == "multilabel":
-        columns["probability"] = pa.array(head.scores_.probabilities(scores).tolist(), pa.list_(pa.float64()))
-    return pa.table(columns)
-
-
-def _prediction_type(head: "Head") -> pa.DataType:
-    if head.task_ == "regression":
-        return pa.float64()
-    simple, classes = {bool: pa.bool_(), int: pa.int64(), float: pa.float64()}, head.scores_.targets.classes
-    kinds = {type(label) for label in classes}
-    kind = simple.get(kinds.pop(), pa.string()) if len(kinds) == 1 else pa.string()
-    if pa.types.is_integer(kind) and not all(-(2**63) <= label < 2**63 for label in classes):
-        kind = pa.uint64() if all(0 <= label < 2**64 for label in classes) else pa.string()
-    if head.task_ == "classification":
-        return kind
-    return pa.list_(pa.int64() if head.scores_.targets.shape == "matrix" else kind)
 
 
 def load_head(storage: Storage, folder: str) -> "Head":

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -62,18 +61,35 @@ def test_predict_writes_every_row(trained, tmp_path):
     out, rows, report = trained
     result = CliRunner().invoke(app, ["predict", str(out), "--out", str(tmp_path / "all.parquet")])
     assert result.exit_code == 0, result.output
-    summary = json.loads(result.stdout)
-    predicted = pq.read_table(tmp_path / "all.parquet").to_pydict()
-    assert summary["rows"] == len(predicted["key"]) == len(set(predicted["key"])) == report["rows"]["written"] == 119
+    assert result.stdout.splitlines()[:2] == ["rows         119", "head         gated, classification"]
+    made = pq.read_table(tmp_path / "all.parquet")
+    assert made.column_names == ["id", "target", "prediction", "probability", "split"]
+    predicted = made.to_pydict()
+    assert len(predicted["id"]) == len(set(predicted["id"])) == report["rows"]["written"] == 119
     truth = {row["id"]: row["label"] for number, row in enumerate(rows) if number != 11}
-    right = np.mean([truth[key] == guess for key, guess in zip(predicted["key"], predicted["prediction"], strict=True)])
-    assert right > 0.85
+    assert dict(zip(predicted["id"], predicted["target"], strict=True)) == truth
+    assert np.mean([a == b for a, b in zip(predicted["target"], predicted["prediction"], strict=True)]) > 0.85
     assert all(0 < p <= 1 for p in predicted["probability"])
     tested = pq.read_table(next(out.glob("head/*/*/predictions.parquet"))).to_pylist()
-    whole = dict(zip(predicted["key"], predicted["probability"], strict=True))
-    assert {row["key"]: pytest.approx(row["probability"]) for row in tested} == {
-        row["key"]: whole[row["key"]] for row in tested
-    }
+    by_key = {row["id"]: row for row in made.to_pylist()}
+    assert {row["id"] for row in tested} == {key for key, row in by_key.items() if row["split"] == "test"}
+    assert 0 < len(tested) < 119
+    for row in tested:
+        assert by_key[row["id"]] == row | {"probability": pytest.approx(row["probability"])}
+
+
+def test_predict_gives_new_rows_what_it_gives_those_of_the_features(trained, tmp_path):
+    out, _, _ = trained
+    for name, more in (("all", []), ("new", ["--on", str(out.parent / "rows.jsonl")])):
+        result = CliRunner().invoke(app, ["predict", str(out), *more, "--out", str(tmp_path / f"{name}.parquet")])
+        assert result.exit_code == 0, result.output
+    known, new = (pq.read_table(tmp_path / f"{name}.parquet").to_pylist() for name in ("all", "new"))
+    known, new = ({row["id"]: row for row in reversed(rows)} for rows in (known, new))  # of a key the first row counts
+    assert new.keys() == known.keys()
+    assert "split" not in new["r0000"]
+    for key, row in new.items():
+        assert known[key] | {"probability": None} == row | {"probability": None, "split": known[key]["split"]}
+        assert row["probability"] == pytest.approx(known[key]["probability"], abs=1e-4)
 
 
 def test_what_predict_cannot_find_is_reported(trained, tmp_path):

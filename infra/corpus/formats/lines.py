@@ -23,6 +23,7 @@ from barycenter.infra.corpus.types.values import infer_column_types
 csv.field_size_limit(1 << 30)
 
 _CHUNK_BYTES = 8 << 20
+_SAMPLE_CHUNK_BYTES = 1 << 20
 _LATER_RECORDS = 64
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _BOM = b"\xef\xbb\xbf"
@@ -43,6 +44,10 @@ class _Text(Format):
         """Reads the shard's bytes and parses its rows."""
         return self.parse(self.raw_rows(files, shard), shard, columns, key)
 
+    def _chunks(self, files: Files, uri: str) -> Iterator[bytes]:
+        """Yields the bytes of a file to index, in small chunks where its first rows are enough."""
+        return _read_chunks(files, uri, _CHUNK_BYTES if self.most_rows is None else _SAMPLE_CHUNK_BYTES)
+
 
 class JsonLines(_Text):
     """One JSON object a line; .jsonl, .jsonl.gz, .jsonl.zst.
@@ -54,8 +59,8 @@ class JsonLines(_Text):
 
     def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
         """Counts lines; infers types from the first ``sample_rows`` and from some lines of every 8 MB after them."""
-        index = _RecordIndexer(rows_per_shard, sample_rows)
-        index.scan(_read_chunks(files, entry.uri), split_lines)
+        index = _RecordIndexer(rows_per_shard, sample_rows, most_rows=self.most_rows)
+        index.scan(self._chunks(files, entry.uri), split_lines)
         parsed = [_parse_json(record) for record in index.first]
         if parsed and parsed[0][1] is not None and index.first[0].lstrip().startswith(b"["):
             raise UnreadableError("is a JSON array; a .jsonl file holds one JSON object on each line")
@@ -83,8 +88,8 @@ class Delimited(_Text):
 
     def index_source(self, files: Files, entry: Entry, rows_per_shard: int, sample_rows: int) -> SourceIndex:
         """Counts the rows below the header."""
-        index = _RecordIndexer(rows_per_shard, sample_rows, header=True)
-        index.scan(_read_chunks(files, entry.uri), csv_splitter(self.delimiter))
+        index = _RecordIndexer(rows_per_shard, sample_rows, header=True, most_rows=self.most_rows)
+        index.scan(self._chunks(files, entry.uri), csv_splitter(self.delimiter))
         if not index.first:
             return SourceIndex(0, {}, index.shard_offsets())
         return SourceIndex(index.rows, dict.fromkeys(self._header(index.first[0]), pa.string()), index.shard_offsets())
@@ -145,13 +150,19 @@ def _csv_problem_in_words(error: str) -> str:
 
 
 class _RecordIndexer:
-    """Counts ``rows`` without the header; keeps the ``first`` records with it, and about 64 of each 8 MB after them."""
+    """Counts ``rows`` without the header; keeps the ``first`` records with it, and about 64 of each 8 MB after them.
 
-    def __init__(self, rows_per_shard: int, sample_rows: int, header: bool = False) -> None:
+    It stops after ``most_rows``, where they are given.
+    """
+
+    def __init__(
+        self, rows_per_shard: int, sample_rows: int, *, header: bool = False, most_rows: int | None = None
+    ) -> None:
         self.rows = 0
         self.first: list[bytes] = []
         self.later: list[bytes] = []
         self._rows_per_shard, self._sample_rows, self._header = rows_per_shard, sample_rows, header
+        self._most_rows = most_rows
         self._offsets: list[np.ndarray[Any, np.dtype[np.int64]]] = []
         self._end = 0
 
@@ -163,10 +174,15 @@ class _RecordIndexer:
                 chosen = np.unique(np.linspace(max(0, missing), len(begins) - 1, _LATER_RECORDS).astype(np.int64))
                 self.later += [buffer[begins[row] : ends[row]] for row in chosen]
             if self._header and len(begins):
-                begins, self._header = begins[1:], False
+                begins, ends, self._header = begins[1:], ends[1:], False
+            self._end = offset + len(buffer)
+            left = len(begins) if self._most_rows is None else self._most_rows - self.rows
+            if len(begins) > left:
+                begins, self._end = begins[:left], offset + int(ends[left - 1])
             self._offsets.append(begins[(-self.rows) % self._rows_per_shard :: self._rows_per_shard] + offset)
             self.rows += len(begins)
-            self._end = offset + len(buffer)
+            if self.rows == self._most_rows:
+                return
 
     def shard_offsets(self) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Returns the byte offset of each shard's first record and, last, of the end of the file."""

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -26,7 +27,7 @@ from barycenter.infra.storage.errors import first_line
 
 _MEMBER_NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)")
 _TEXT_EXTENSIONS = ("txt", "text", "caption", "cls", "json", "id", "url")
-_CAPTION_EXTENSIONS = ("txt", "text", "caption")
+CAPTION_EXTENSIONS = ("txt", "text", "caption")
 _STRIPPED_EXTENSIONS = ("cls", "id", "url")
 _NPY_HEADER_READERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 _CHUNK_BYTES = 1 << 20
@@ -72,12 +73,12 @@ class WebDataset(Format):
         nameless: list[str] = []
         index = _TarIndexer(rows_per_shard)
         with files.open(entry.uri) as stream:
-            for found in _group_consecutive(_named_members(stream, nameless), wanted):
+            for found in islice(_group_consecutive(_named_members(stream, nameless), wanted), self.most_rows):
                 index.add(found)
         if index.scattered:
             index = _TarIndexer(rows_per_shard)
             with files.open(entry.uri) as stream:
-                for found in _group_scattered(_named_members(stream), wanted):
+                for found in _group_scattered(_named_members(stream), wanted)[: self.most_rows]:
                     index.add(replace(found, begin=0, end=0))
         return SourceIndex(index.rows, index.columns(), index.shard_offsets(), passed_over=len(nameless))
 
@@ -128,7 +129,7 @@ class _TarIndexer:
         if any(f".{extension}" in PICTURE_SUFFIXES for extension in types):
             types["image"] = pa.binary()
         types = {**infer_column_types(self._parse_json_member), **types}
-        if any(extension in types for extension in _CAPTION_EXTENSIONS):
+        if any(extension in types for extension in CAPTION_EXTENSIONS):
             types["text"] = pa.string()
         return types
 
@@ -230,14 +231,14 @@ def _parse_sample(sample: _Sample, columns: Container[str | None]) -> ParsedReco
     fields, problem = _parse_json_member(members["json"]) if "json" in members else ({}, None)
     row: dict[str, Any] = fields | {"__key__": sample.key}
     for extension, content in members.items():
-        if extension not in columns and extension not in _CAPTION_EXTENSIONS:
+        if extension not in columns and extension not in CAPTION_EXTENSIONS:
             continue
         try:
             row[extension] = _decode_member(extension, content)
         except (ValueError, TypeError, OverflowError, MemoryError, EOFError) as error:
             problem = problem or f"{sample.key}.{extension}: {first_line(error, None)}"
     row["image"] = next((members[suffix[1:]] for suffix in PICTURE_SUFFIXES if suffix[1:] in members), row.get("image"))
-    row["text"] = next((row[name] for name in _CAPTION_EXTENSIONS if row.get(name) is not None), None)
+    row["text"] = next((row[name] for name in CAPTION_EXTENSIONS if row.get(name) is not None), None)
     return row, problem
 
 

@@ -25,7 +25,7 @@ from barycenter.infra.storage.errors import MissingFileError
 _MISSING_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _TEXT_HEAD_BYTES = 24
-_IMAGES_FOLDER = "images"
+IMAGES_FOLDER = "images"
 """Folder beside the table in which relative paths are tried second."""
 
 _HTTP_URL = re.compile(r"https?://", re.IGNORECASE)
@@ -163,7 +163,7 @@ class Pictures:
             candidates = [value]
         else:
             base = os.path.join(self._root, folder)  # noqa: PTH118 - an absolute value replaces the base
-            places = [value] if value.startswith("/") else [f"{base}/{value}", f"{base}/{_IMAGES_FOLDER}/{value}"]
+            places = [value] if value.startswith("/") else [f"{base}/{value}", f"{base}/{IMAGES_FOLDER}/{value}"]
             candidates = list(map(os.path.normpath, places))
         asked, value = value, self.relative_uri(value)
         for path in candidates:
@@ -185,9 +185,7 @@ class Pictures:
         if value.startswith("/") or is_uri(value):
             return BadInputError(Reason.FILE_MISSING, self.relative_uri(value))
         place = f"{folder.rstrip('/')}/" if folder else ""
-        return BadInputError(
-            Reason.FILE_MISSING, f"{value}: neither {place}{value} nor {place}{_IMAGES_FOLDER}/{value}"
-        )
+        return BadInputError(Reason.FILE_MISSING, f"{value}: neither {place}{value} nor {place}{IMAGES_FOLDER}/{value}")
 
     def _check_inside(self, path: str, value: str) -> None:
         """Raises where a local path, or what its links lead to, is outside the corpus folder and must not be."""
@@ -212,7 +210,7 @@ class Pictures:
             candidates = [value]
         else:
             base = f"{folder}/" if folder else ""
-            paths = [posixpath.normpath(base + value), posixpath.normpath(f"{base}{_IMAGES_FOLDER}/{value}")]
+            paths = [posixpath.normpath(base + value), posixpath.normpath(f"{base}{IMAGES_FOLDER}/{value}")]
             if any(path.startswith("..") for path in paths[:1]) and not self._outside_corpus:
                 raise _outside_error(value)
             candidates = [f"{self._root.rstrip('/')}/{path}" for path in paths]

@@ -1,6 +1,5 @@
-import sys
+import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -95,7 +94,7 @@ def invoke(committed, *arguments):
 
 
 def test_the_command_looks_up_keys_texts_and_pictures(committed, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "barycenter.fusion.fuser", SimpleNamespace(Fuser=FakeFuser))
+    monkeypatch.setattr("barycenter.tasks.data.new_rows.Fuser", FakeFuser)
     picture = tmp_path / "p.png"
     picture.write_bytes(b"1234567")
     for arguments, row in (
@@ -143,3 +142,17 @@ def test_an_exported_index_is_read_by_faiss(committed, tmp_path):
     _, rows = index.search(unit_rows(VECTORS[:1]), 3)
     keys = pq.read_table(path.with_suffix(".keys.parquet")).column("id").to_pylist()
     assert [keys[row] for row in rows[0]] == [f"k{row}" for row in truth(VECTORS[0], 3)]
+
+
+def test_one_of_several_inputs_of_a_kind_is_named(committed, monkeypatch):
+    monkeypatch.setattr("barycenter.tasks.data.new_rows.Fuser", FakeFuser)
+    manifest = json.loads(committed.read("manifest.json"))
+    manifest["inputs"]["title"] = manifest["inputs"]["text"]
+    committed.write("manifest.json", json.dumps(manifest).encode())
+    committed.write(f"manifests/{manifest['number']}.json", json.dumps(manifest).encode())
+    refused = invoke(committed, "--text", "abcde")
+    assert refused.exit_code == 2
+    assert "--text: this data set has several text inputs; name one by --input: text, title" in refused.stderr
+    assert invoke(committed, "--text", "abcde", "--input", "text").exit_code == 0
+    unknown = invoke(committed, "--text", "abcde", "--input", "name")
+    assert "--input: no input 'name'; the inputs are text, image, title" in unknown.stderr

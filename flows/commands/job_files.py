@@ -1,0 +1,136 @@
+"""Commands on job files: propose one for a corpus, print their schema."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from barycenter.flows.console import Debug, EndpointUrl, app, out, report_errors
+from barycenter.fusion.errors import JobError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from barycenter.tasks.planning.proposal.proposal import Proposal
+
+_SCHEMA_FILE = "barycenter.schema.json"
+_NONE = "none"
+
+
+@app.command()
+def init(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The corpus: file, folder, glob (in quotes) or URI.")],
+    out_path: Annotated[
+        Path, typer.Option("--out", metavar="JOB.yaml", help="The job file; one that is there is left alone.")
+    ] = Path("barycenter.yaml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing; take what is proposed.")] = False,
+    endpoint_url: EndpointUrl = None,
+    debug: Debug = False,
+) -> None:
+    """Look at a corpus and write a commented job file that runs."""
+    with report_errors(debug):
+        _check_absent(out_path)
+        from barycenter.tasks.planning.proposal.job_file import job_file
+        from barycenter.tasks.planning.proposal.proposal import propose
+
+        proposal = propose(path, out_path, endpoint_url)
+        for note in proposal.notes:
+            print(note, file=sys.stderr, flush=True)
+        if not yes and _is_terminal():
+            proposal = _asked(proposal)
+        _create(out_path, job_file(proposal, _SCHEMA_FILE, out_path.name))
+        schema_path = out_path.with_name(_SCHEMA_FILE)
+        if not schema_path.exists():
+            _create(schema_path, _schema())
+        for line in [*_choices(proposal), f"job file  {out_path}", f"next      barycenter run {out_path} --plan"]:
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def schema(debug: Debug = False) -> None:
+    """The JSON Schema of a job file, for editors; docs/job.schema.json is this."""
+    with report_errors(debug):
+        print(_schema(), end="")
+
+
+def _schema() -> str:
+    from barycenter.infra.job.json_schema import job_schema
+
+    return json.dumps(job_schema(), indent=2) + "\n"
+
+
+def _is_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _check_absent(path: Path) -> None:
+    if path.exists() or path.is_symlink():
+        raise JobError("--out", f"{path} is there already and is left alone; name another file")
+
+
+def _create(path: Path, text: str) -> None:
+    """Writes a file that is not there yet."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as stream:
+            stream.write(text)
+    except FileExistsError:
+        _check_absent(path)
+        raise
+    except OSError as error:
+        raise JobError("--out", f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _asked(proposal: "Proposal") -> "Proposal":
+    """The proposal after the questions that have more than one answer; an empty answer takes what is proposed."""
+    if len(proposal.inputs) > 1:
+        names = [each.name for each in proposal.inputs]
+        proposal = proposal.with_inputs(_ask_several("inputs", names))
+    keys = [option.name for option in proposal.keys]
+    if keys:
+        proposal = proposal.with_key(_ask_one("key column", keys, proposal.key))
+    targets = [option.name for option in proposal.targets if option.name != proposal.key]
+    if targets:
+        proposal = proposal.with_target(_ask_one("column to predict", targets, proposal.target))
+    return proposal
+
+
+def _ask_one(what: str, names: list[str], proposed: str | None) -> str | None:
+    """One of the names or none."""
+    choices = [*names, _NONE]
+    [answer] = _ask(f"{what} ({', '.join(choices)})", proposed or _NONE, lambda text: [text] if text in choices else [])
+    return None if answer == _NONE else answer
+
+
+def _ask_several(what: str, names: list[str]) -> list[str]:
+    """Some of the names."""
+
+    def chosen(text: str) -> list[str]:
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        return parts if set(parts) <= set(names) else []
+
+    return _ask(f"{what} (of {', '.join(names)})", ", ".join(names), chosen)
+
+
+def _ask(question: str, proposed: str, chosen: "Callable[[str], list[str]]") -> list[str]:
+    """Asks on stderr until the answer names something."""
+    while True:
+        answer: str = typer.prompt(question, default=proposed, err=True)
+        if found := chosen(answer.strip()):
+            return found
+        print(f"{answer!r} is none of these", file=sys.stderr)
+
+
+def _choices(proposal: "Proposal") -> "Iterator[str]":
+    """Each choice on a line, with its reason."""
+    from barycenter.tasks.planning.proposal.job_file import one_line
+
+    yield f"corpus    {one_line(proposal.path)}: {proposal.seen}"
+    yield f"key       {one_line(proposal.key or _NONE)}: {one_line(proposal.key_why)}"
+    for each in proposal.inputs:
+        encoder = f"; {each.encoder}: {each.encoder_why}" if each.encoder is not None else ""
+        yield f"input     {each.name}: {each.kind}, {one_line(', '.join(each.columns))}: {each.why}{encoder}"
+    if proposal.target is not None:
+        yield f"target    {one_line(proposal.target)}: {proposal.why(proposal.targets, proposal.target)}"
