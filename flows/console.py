@@ -1,6 +1,5 @@
 """What the commands of the command line share: the application, its options, and how errors are reported."""
 
-import logging
 import signal
 import sys
 import threading
@@ -73,9 +72,6 @@ def report_errors(debug: bool) -> Iterator[None]:
         fail("interrupted; run again to go on where this stopped", 1, debug)
     except Exception as error:  # noqa: BLE001  (the command line's last line of defense; --debug shows all)
         if type(error).__module__.partition(".")[0] == "httpx":
-            for service in ("EventsWorker", "APILogWorker"):  # what these threads still say while they end
-                logging.getLogger(service).setLevel(logging.CRITICAL)
-            print(file=sys.stderr)  # their last words lack an end of line
             fail(_prefect_is_gone(error), 1, debug)
         detail = " ".join(str(error).split())[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
-from barycenter.flows.busy import skips_when_busy
+from barycenter.flows.ending import reported
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
 from barycenter.infra.logs import bound
@@ -15,7 +15,7 @@ from barycenter.tasks.run.workers import open_cluster
 
 
 @flow(name="barycenter", flow_run_name=run_name())
-@skips_when_busy
+@reported
 def pipeline(
     job: JobParameter = DEMO,
     recheck: bool = False,

@@ -9,7 +9,7 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
-from barycenter.flows.busy import skips_when_busy
+from barycenter.flows.ending import reported
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
@@ -41,7 +41,7 @@ TASKS = Stages(
 
 
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
-@skips_when_busy
+@reported
 def embed(
     job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, adopt: bool = False
 ) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def embed(
 
 
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
-@skips_when_busy
+@reported
 def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
     with _held(job, refit=refit) as run:
@@ -63,7 +63,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
 
 
 @flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
-@skips_when_busy
+@reported
 def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
     with _held(job) as run:
@@ -74,7 +74,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
 
 
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
-@skips_when_busy
+@reported
 def train(job: JobParameter = DEMO) -> dict[str, Any]:
     """Trains the head on the newest committed features."""
     with _held(job) as run:
@@ -83,7 +83,7 @@ def train(job: JobParameter = DEMO) -> dict[str, Any]:
 
 
 @flow(name="barycenter-report", flow_run_name=run_name("report"))
-@skips_when_busy
+@reported
 def report(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes the report of the newest committed features again."""
     with _held(job) as run:

@@ -137,8 +137,8 @@ def _note(prepared: "Run") -> None:
 
 
 def _quiet(debug: bool) -> None:
-    """The command reports errors itself, in one line; Prefect's own log would report them twice."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+    """The command reports errors itself, in one line; what Prefect says is for the page of the run."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if debug else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if debug else "CRITICAL")
 
 
