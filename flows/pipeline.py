@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows import story
 from barycenter.flows.ending import reported
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
@@ -41,4 +42,7 @@ def pipeline(
         held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt) as run,
         open_cluster(run.job.ray) as cluster,
     ):
-        return run_job(run, cluster, TASKS)
+        story.begin(run)
+        report = run_job(run, cluster, TASKS)
+        story.end(run, report)
+    return report

@@ -9,8 +9,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows import story
 from barycenter.flows.ending import reported
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
+from barycenter.flows.story import chapter
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
@@ -30,11 +32,11 @@ from barycenter.tasks.run.workers import open_cluster
 _uncached = partial(task, cache_policy=NO_CACHE)
 
 TASKS = Stages(
-    join=_uncached(join_tables, name="join"),
-    embed=_uncached(embed_input, name="embed", task_run_name="embed {name}"),
-    align=_uncached(fit_alignment, name="align"),
-    fuse=_uncached(fuse_features, name="fuse"),
-    train=_uncached(train_head, name="train"),
+    join=_uncached(chapter("join", join_tables), name="join"),
+    embed=_uncached(chapter("embed {}", embed_input), name="embed", task_run_name="embed {name}"),
+    align=_uncached(chapter("align", fit_alignment), name="align"),
+    fuse=_uncached(chapter("fuse", fuse_features), name="fuse"),
+    train=_uncached(chapter("train", train_head), name="train"),
     report=_uncached(write_report, name="report"),
 )
 """The stages as Prefect tasks."""
@@ -92,13 +94,16 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
         alignment = load_alignment(run.storage, manifest.alignment_id)
         fitted = FittedAlignment(alignment, manifest.alignment_id, manifest.alignment)
         head = TASKS.train(run, manifest)[0] if run.job.train is not None else None
-        return TASKS.report(run, fitted, manifest, {}, head)
+        written = TASKS.report(run, fitted, manifest, {}, head)
+        story.end(run, written)
+    return written
 
 
 @contextmanager
 def _held(job: JobParameter, **flags: bool) -> Iterator[Run]:
     asked = job_of(job)
     with bound(run=asked.name), held(asked, **flags) as run:
+        story.begin(run)
         yield run
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from rich.table import Table
 from barycenter.flows.console import Debug, JobPath, Overrides, app, out, report_errors
 from barycenter.flows.server import PrefectServer, run_flow
 from barycenter.infra.job.models import Job
+from barycenter.infra.logs import print_line
 
 if TYPE_CHECKING:
     from barycenter.tasks.run.context import Run
@@ -133,7 +133,7 @@ def _note(prepared: "Run") -> None:
 
     target = inspect_target(prepared).said() if prepared.job.train is not None else None
     for line in [*filter(None, [listing_line(prepared), target]), *notes(prepared)]:
-        print(line, file=sys.stderr, flush=True)
+        print_line(line)
 
 
 def _quiet(debug: bool) -> None:

@@ -1,6 +1,7 @@
 """What Prefect shows of a run: progress bars, the report, rejects by reason, lineage; and the event of a commit."""
 
 import json
+import logging
 import re
 from functools import partial
 from typing import Any
@@ -14,9 +15,12 @@ from prefect.events import emit_event
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.clock import current_clock
+from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.observability.run_page import current_outbox
 from barycenter.tasks.run.context import Run
+
+log = logging.getLogger(__name__)
 
 COMMITTED = "barycenter.dataset.committed"
 _PROGRESS_EVERY = 3.0
@@ -131,7 +135,17 @@ def lineage(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def dataset_committed(run: Run, manifest: Manifest) -> None:
-    """Emits ``barycenter.dataset.committed``: its resource is the output, its related resources are the sources."""
+    """Logs a commit and what was left out of it, and emits ``barycenter.dataset.committed``.
+
+    The event's resource is the output, its related resources are the sources.
+    """
+    log.info(
+        "version %s is committed (manifest %d): %s rows of %d values in %s",
+        manifest.version, manifest.number, f"{manifest.rows['written']:,}", manifest.dim,
+        run.storage.uri(f"features/{manifest.version}"),
+    )  # fmt: skip
+    if bad := counts_in_words(manifest.rows["bad"]):
+        log.info("bad inputs: %s; each is a row of %s", bad, run.storage.uri(f"rejects/{manifest.version}"))
     if current_outbox() is None:
         return
     output = run.storage.uri()

@@ -1,6 +1,5 @@
 """What a Prefect server gets of a run while it works, sent by one thread: no work waits for a server."""
 
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -226,8 +225,3 @@ def _is_passing(error: Exception) -> bool:
     return isinstance(error, PrefectHTTPStatusError) and (
         error.response.status_code >= 500 or error.response.status_code in (408, 429)
     )
-
-
-def to_stderr(line: str) -> None:
-    """Prints a line for people."""
-    print(f"barycenter: {line}", file=sys.stderr, flush=True)

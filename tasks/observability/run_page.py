@@ -12,8 +12,8 @@ from prefect.events.worker import EventsWorker, ProcessPoolForwardingEventsClien
 from prefect.logging.handlers import APILogHandler, set_api_log_sink
 
 from barycenter.infra.clock import current_clock
-from barycenter.infra.logs import PACKAGE
-from barycenter.tasks.observability.outbox import Outbox, to_stderr
+from barycenter.infra.logs import PACKAGE, in_stage, say_last
+from barycenter.tasks.observability.outbox import Outbox
 
 _LINES_A_SECOND = 20.0
 _LINES_AT_ONCE = 1_000
@@ -29,7 +29,7 @@ def current_outbox() -> Outbox | None:
 
 
 @contextmanager
-def reporting(say: Callable[[str], None] = to_stderr) -> Iterator[Outbox]:
+def reporting(say: Callable[[str], None] = say_last) -> Iterator[Outbox]:
     """Sends all that a run says of itself by one thread, for the length of the block; within another such block by its.
 
     That is what the package logs at INFO and above, what other libraries log at WARNING and above, and the log lines
@@ -137,6 +137,7 @@ class _PageHandler(APILogHandler):
     def prepare(self, record: logging.LogRecord) -> dict[str, Any]:
         """The line as the API takes it."""
         record = copy.copy(record)
+        record.msg, record.args = "%s", (in_stage(record),)
         if FlowRunContext.get() is None and TaskRunContext.get() is None:
             record.flow_run_id = self._run
         line: dict[str, Any] = super().prepare(record)
