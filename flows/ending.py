@@ -14,6 +14,7 @@ from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from barycenter.fusion.errors import BarycenterError, BusyError, RunError
+from barycenter.infra.logs import log_to_page
 from barycenter.tasks.observability.run_page import reporting
 
 log = logging.getLogger(__name__)
@@ -100,7 +101,7 @@ def _ending(function: Callable[..., Any], args: Any, kwargs: Any, by: Attendant 
     except BusyError as error:
         if not error.skip:
             return _failed(error)
-        log.warning("skipped: %s", error)
+        log_to_page(log, logging.WARNING, f"skipped: {error}")
         return Ending(state=Completed(name="Skipped", message=str(error)))
     except BarycenterError as error:
         return _failed(error)
@@ -112,8 +113,22 @@ def _ending(function: Callable[..., Any], args: Any, kwargs: Any, by: Attendant 
         return Ending(error=error)
 
 
+class _SaidOnce(logging.Filter):
+    """Drops what Prefect's engines log of an error that is the run's own line, and of a stage that is interrupted."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record says something new."""
+        error = record.exc_info[1] if record.exc_info else None
+        interrupted = str(record.msg).startswith("Crash detected! Execution was aborted by")
+        return not isinstance(error, BarycenterError) and not (interrupted and record.name == "prefect.task_runs")
+
+
+for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_name).addFilter(_SaidOnce())
+
+
 def _failed(error: BarycenterError) -> Ending:
-    log.error("%s", error)
+    log_to_page(log, logging.ERROR, str(error))
     return Ending(error=error, state=Failed(message=str(error), data=error))
 
 
