@@ -12,7 +12,6 @@ from barycenter.flows.stages import TASKS
 from barycenter.infra.logs import bound
 from barycenter.tasks.pipeline import run_job
 from barycenter.tasks.planning.plan import held
-from barycenter.tasks.run.workers import open_cluster
 
 
 @flow(name="barycenter", flow_run_name=run_name())
@@ -40,9 +39,9 @@ def pipeline(
     with (
         bound(run=asked.name),
         held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt) as run,
-        open_cluster(run.job.ray) as cluster,
     ):
         story.begin(run)
-        report = run_job(run, cluster, TASKS)
+        with story.workers(run) as cluster:
+            report = run_job(run, cluster, TASKS)
         story.end(run, report)
     return report

@@ -27,7 +27,6 @@ from barycenter.tasks.pipeline import Stages
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.context import Run
-from barycenter.tasks.run.workers import open_cluster
 
 _uncached = partial(task, cache_policy=NO_CACHE)
 
@@ -49,7 +48,7 @@ def embed(
 ) -> dict[str, Any]:
     """Embeds what is missing of every input."""
     flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt}
-    with _held(job, **flags) as run, open_cluster(run.job.ray) as cluster:
+    with _held(job, **flags) as run, story.workers(run) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
@@ -59,7 +58,7 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings."""
     with _held(job, refit=refit) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray) as cluster:
+        with story.workers(run) as cluster:
             fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
@@ -70,7 +69,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted."""
     with _held(job) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray) as cluster:
+        with story.workers(run) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 

@@ -1,14 +1,18 @@
 """What a run says of itself, from its start to its report: lines of its log."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from barycenter.fusion.encoders.fingerprint import installed_version
+from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.data.targets import inspect_target
+from barycenter.tasks.observability.artifacts import show_dashboard
 from barycenter.tasks.planning.plan import listing_line, notes
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.workers import open_cluster
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +32,19 @@ def begin(run: Run) -> None:
     target = inspect_target(run).said() if job.train is not None else None
     for line in [*filter(None, [listing_line(run), target]), *notes(run)]:
         log.info("%s", line)
+
+
+@contextmanager
+def workers(run: Run) -> Iterator[Cluster]:
+    """The workers of a run, for the length of the block; says where a cluster's can be watched."""
+    with open_cluster(run.job.ray) as cluster:
+        if run.job.ray.address != "none":
+            from barycenter.infra.ray.private import dashboard_url  # imports Ray
+
+            if url := dashboard_url():
+                log.info("Ray's dashboard: %s", url)
+                show_dashboard(run, url)
+        yield cluster
 
 
 def end(run: Run, report: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -16,7 +15,9 @@ from prefect.events import emit_event
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus.formats.detection import counts_in_words
+from barycenter.infra.logs import PACKAGE, bound_fields
 from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.observability.artifact_keys import History
 from barycenter.tasks.observability.run_page import current_outbox
 from barycenter.tasks.run.context import Run
 
@@ -30,10 +31,11 @@ _EXAMPLES = 3
 class ProgressArtifact:
     """A stage's bar in Prefect, moved every few seconds at most; nothing outside a flow run."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, output: str = "") -> None:
         self._stage = stage
         self._outbox = current_outbox()
         self._of = _current_run()
+        self._history = History(bound_fields().get("run", PACKAGE), output)
         self._id: UUID | None = None
         self._last_share = -1.0
         self._next = 0.0
@@ -51,12 +53,8 @@ class ProgressArtifact:
         if self._id is not None:
             client.update_artifact(self._id, ArtifactUpdate(data=share))
             return
-        key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
-        description = f"{self._stage}, {total:,} rows"
-        made = client.create_artifact(
-            ArtifactCreate(type="progress", key=key, description=description, data=share, **self._of)
-        )
-        self._id = made.id
+        described = f"{self._stage}, {total:,} rows"
+        self._id = _create(self._history, "progress", "progress", described, share, self._of, client)
 
 
 def _current_run() -> dict[str, UUID]:
@@ -66,25 +64,40 @@ def _current_run() -> dict[str, UUID]:
     return ids | ({} if task is None else {"task_run_id": task.task_run.id})
 
 
-def _show(kind: str, key: str, description: str, data: Any) -> None:
-    outbox = current_outbox()
+def _create(
+    history: History, what: str, kind: str, described: str, data: Any, of: dict[str, UUID], client: SyncPrefectClient
+) -> UUID:
+    key = history.key(what, client)
+    return client.create_artifact(
+        ArtifactCreate(key=key, type=kind, description=described, data=data, metadata_=history.mark, **of)
+    ).id
+
+
+def _show(run: Run, what: str, kind: str, described: str, data: Any) -> None:
+    outbox, history = current_outbox(), History(run.job.name, run.storage.uri())
     if outbox is not None:
-        made = ArtifactCreate(type=kind, key=key, description=description, data=data, **_current_run())
-        outbox.show(f"the artifact {key}", lambda client: client.create_artifact(made))
+        outbox.show(f"the artifact {what}", partial(_create, history, what, kind, described, data, _current_run()))
+
+
+def show_dashboard(run: Run, url: str) -> None:
+    """Shows where the dashboard of the run's Ray cluster is."""
+    _show(run, "ray", "markdown", "The dashboard of Ray", f"[{url}]({url})")
 
 
 def show_results(run: Run, manifest: Manifest, report: str) -> None:
-    """Shows the report, the rejects by reason and the lineage as artifacts of the flow run, if there is one."""
+    """Shows the report, where it is, rejects by reason and lineage as artifacts of the flow run, if there is one."""
     if current_outbox() is None:
         return
-    page, name = run.storage.uri("report/report.html"), run.job.name
-    link = f"[{page}]({_link(page)})"
-    _show("markdown", "barycenter-report", name, f"{report}\n\nThe page with pictures: {link}\n")
-    _show("markdown", "barycenter-report-page", "report.html", link)
+    name, version = run.job.name, f"features/{manifest.version}"
+    page = _link(run, "report/report.html")
+    _show(run, "report", "markdown", f"Report of {name}", f"{report}\n\nThe page with pictures: {page}\n")
+    links = {"output": "", f"version {manifest.number}": version, "report": "report/report.html"}
+    lines = [f"| {what} | {_link(run, path)} |" for what, path in links.items()]
+    _show(run, "output", "markdown", f"What {name} has made", "\n".join(["| | |", "| --- | --- |", *lines]))
     rejects = rejects_by_reason(run, manifest) or [{"input": "", "reason": "none", "rows": 0, "keys": ""}]
-    _show("table", "barycenter-rejects", f"Bad inputs of {name} by reason", json.dumps(rejects))
+    _show(run, "rejects", "table", f"Bad inputs of {name} by reason", json.dumps(rejects))
     made_from = f"What version {manifest.version} of {name} was made from"
-    _show("table", "barycenter-lineage", made_from, json.dumps(lineage(run, manifest)))
+    _show(run, "lineage", "table", made_from, json.dumps(lineage(run, manifest)))
 
 
 def rejects_by_reason(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
@@ -163,5 +176,6 @@ def dataset_committed(run: Run, manifest: Manifest) -> None:
     )  # fmt: skip
 
 
-def _link(uri: str) -> str:
-    return uri if "://" in uri else f"file://{uri}"
+def _link(run: Run, path: str) -> str:
+    uri = run.storage.uri(path) if path else run.storage.uri()
+    return f"[{uri}]({uri if '://' in uri else f'file://{uri}'})"

@@ -73,7 +73,7 @@ class StageProgress:
         self._last_line = self._last_file = self._counted = self.started
         self._bar: Progress | None = None
         self._console = Console(stderr=True)
-        self._artifact = ProgressArtifact(stage)
+        self._artifact = ProgressArtifact(stage, storage.uri() if storage is not None else "")
         self._metrics = StageMetrics(stage)
         self._bound = ExitStack()
 

@@ -1,6 +1,7 @@
 """What the page of a run in Prefect shows: its log from start to report, and a state that says how it ended."""
 
 import logging
+import re
 import signal
 import threading
 
@@ -16,6 +17,7 @@ from barycenter.flows.stages import embed
 from barycenter.fusion.errors import BusyError, JobError, RunError
 from barycenter.infra.job.models import Job
 from barycenter.tasks.embed import bad_inputs
+from barycenter.tasks.observability.artifact_keys import History
 from barycenter.tasks.observability.progress import StageProgress
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 from tests.infra.dispatch.test_api import wait_until
@@ -107,6 +109,15 @@ def test_the_log_has_the_story_from_start_to_report(job, monkeypatch, tmp_path):
         *(f"{stage}: nothing to do, it was done before" for stage in ("embed text", "embed vec", "align", "fuse")),
         "nothing new: version ",
     )
+
+
+def test_jobs_of_one_name_share_no_history(job, monkeypatch, tmp_path):
+    embed(job)
+    name = tmp_path.name.replace("_", "-")
+    with get_client(sync_client=True) as client:
+        assert History(job.name, job.output.path).key("report", client) == f"{name}-report"
+        other = History(job.name, f"{job.output.path}-2").key("report", client)
+    assert re.fullmatch(rf"{name}-[0-9a-f]{{6}}-report", other)
 
 
 def failed(name, error):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from barycenter.infra.clock import use_clock
+from barycenter.infra.logs import bound
 from barycenter.tasks.observability import artifacts
 from barycenter.tasks.observability.artifacts import ProgressArtifact
 from tests.infra.simulation import SimulatedClock
@@ -27,6 +28,9 @@ class Client:
     def __init__(self):
         self.asked = []
 
+    def read_latest_artifacts(self, artifact_filter):
+        return []
+
     def create_artifact(self, artifact):
         self.asked.append(("create", artifact.key, artifact.data))
         return SimpleNamespace(id="an id")
@@ -37,7 +41,7 @@ class Client:
 
 def test_a_bar_is_made_once_and_moved_every_few_seconds(outbox):
     clock, client = SimulatedClock(), Client()
-    with use_clock(clock):
+    with use_clock(clock), bound(run="emoji"):
         bar = ProgressArtifact("embed text")
         for done in (1, 2, 2, 4):
             bar.show(done, 4)
@@ -46,7 +50,7 @@ def test_a_bar_is_made_once_and_moved_every_few_seconds(outbox):
             outbox.clear()
             clock.sleep(2)
         bar.show(4, 4, at_once=True)
-    assert client.asked == [("create", "barycenter-progress-embed-text", 25.0), ("update", "an id", 50.0)]
+    assert client.asked == [("create", "emoji-progress", 25.0), ("update", "an id", 50.0)]
     assert list(outbox) == ["the progress of embed text"]
 
 
