@@ -14,7 +14,8 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-_HERE = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""This machine, which is reached without a proxy."""
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
@@ -28,7 +29,7 @@ def _reach_this_machine_directly() -> None:
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     named = [host.strip() for host in given.split(",") if host.strip()]
     if "*" not in named:
-        named += [host for host in _HERE if host not in named]
+        named += [host for host in LOOPBACK if host not in named]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(named)
 
 

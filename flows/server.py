@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
-from barycenter.flows.health import answers
+from barycenter.flows.health import answers, check_server
 from barycenter.flows.temporary_server import TemporaryServer
-from barycenter.fusion.errors import RunError
 from barycenter.infra.job.models import Job
 
 LOCAL_API = "http://127.0.0.1:4200/api"
@@ -87,12 +86,9 @@ class PrefectServer:
         self._stack.close()
 
     def check(self) -> None:
-        """Raises RunError where a configured server does not answer."""
-        if self._configured is not None and not answers(self._configured, _PATIENCE_SECONDS):
-            raise RunError(
-                f"no Prefect server answers at {self._configured}; start it (`prefect server start`) or unset "
-                "PREFECT_API_URL"
-            )
+        """Raises RunError where a configured server does not answer, or refuses this client."""
+        if self._configured is not None:
+            check_server(self._configured, _PATIENCE_SECONDS)
 
     def wait(self) -> None:
         """Returns once a temporary server answers; raises RunError where it does not."""
