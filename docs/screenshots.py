@@ -57,8 +57,8 @@ def main(folder: Path) -> None:
         print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
         look(page, folder / "run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Task Runs")
         look(page, folder / "artifacts.png", "artifacts", 3.0)
-        look(page, folder / "report.png", newest("barycenter-report"), 3.0)
-        look(page, folder / "rejects.png", newest("barycenter-rejects"), 3.0)
+        look(page, folder / "report.png", newest("demo-report"), 3.0)
+        look(page, folder / "rejects.png", newest("demo-rejects"), 3.0)
         look(page, folder / "deployments.png", "deployments", 3.0)
         browser.close()
         if final["state"]["type"] != "COMPLETED":

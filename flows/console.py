@@ -1,22 +1,61 @@
 """What the commands of the command line share: the application, its options, and how errors are reported."""
 
-import logging
+import inspect
 import signal
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
 
 from barycenter.fusion.errors import BarycenterError, BusyError, JobError, RunError
+from barycenter.infra.logs import LogFormat, say_last, shown_logs
 
-app = typer.Typer(
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _App(typer.Typer):
+    """An application whose every command has the options that say how much of a run is shown, and how."""
+
+    def command(self, *args: Any, **kwargs: Any) -> Callable[[F], F]:
+        """As Typer's."""
+        register = super().command(*args, **kwargs)
+
+        def decorate(function: F) -> F:
+            register(_with_log_options(function))
+            return function
+
+        return decorate
+
+
+def _with_log_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    options = {
+        "verbose": (0, Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show log lines; -vv: all.")]),
+        "quiet": (0, Annotated[int, typer.Option("--quiet", "-q", count=True, help="Warnings only; -qq: errors.")]),
+        "log_format": (None, Annotated[LogFormat | None, typer.Option(help="How stderr is written; default text.")]),
+    }
+
+    @wraps(function)
+    def run(*args: Any, verbose: int, quiet: int, log_format: LogFormat | None, **kwargs: Any) -> Any:
+        with shown_logs(log_format, verbose - quiet):
+            return function(*args, **kwargs)
+
+    given = inspect.signature(function)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    further = [
+        inspect.Parameter(name, keyword, default=default, annotation=kind) for name, (default, kind) in options.items()
+    ]
+    run.__signature__ = given.replace(parameters=[*given.parameters.values(), *further])  # type: ignore[attr-defined]
+    return run
+
+
+app = _App(
     name="barycenter",
     help="Embed paired text and pictures, align the spaces, average them: one fused vector a row.",
     no_args_is_help=True,
@@ -80,7 +119,7 @@ def report_errors(debug: bool) -> Iterator[None]:
     except BusyError as error:
         if not error.skip:
             fail(str(error), 1, debug)
-        print(f"barycenter: skipped: {error}", file=sys.stderr)
+        say_last(f"skipped: {error}")
         raise typer.Exit(0) from None
     except RunError as error:
         fail(str(error), 1, debug)
@@ -88,9 +127,6 @@ def report_errors(debug: bool) -> Iterator[None]:
         fail("interrupted; run again to go on where this stopped", 1, debug)
     except Exception as error:  # noqa: BLE001  (the command line's last line of defense; --debug shows all)
         if type(error).__module__.partition(".")[0] == "httpx":
-            for service in ("EventsWorker", "APILogWorker"):  # what these threads still say while they end
-                logging.getLogger(service).setLevel(logging.CRITICAL)
-            print(file=sys.stderr)  # their last words lack an end of line
             fail(_prefect_is_gone(error), 1, debug)
         detail = " ".join(str(error).split())[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
@@ -109,5 +145,5 @@ def fail(line: str, code: int, debug: bool) -> None:
     """Prints one line on stderr and ends with an exit code."""
     if debug:
         raise
-    print(f"barycenter: {line}", file=sys.stderr)
+    say_last(line)
     raise typer.Exit(code) from None

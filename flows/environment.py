@@ -9,18 +9,16 @@ _DEFAULTS = {
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    "PREFECT_LOGGING_EXTRA_LOGGERS": "barycenter",
     "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-FOR_WORK_POOLS = {
-    name: _DEFAULTS[name] for name in ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "PREFECT_LOGGING_EXTRA_LOGGERS")
-}
+FOR_WORK_POOLS = {name: _DEFAULTS[name] for name in ("PREFECT_FLOWS_HEARTBEAT_FREQUENCY",)}
 """What Prefect reads when the process of a deployment's run starts, before it imports a flow."""
 
-_HERE = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""This machine, which is reached without a proxy."""
 
 for _name, _value in _DEFAULTS.items():
     os.environ.setdefault(_name, _value)
@@ -34,7 +32,7 @@ def _reach_this_machine_directly() -> None:
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     named = [host.strip() for host in given.split(",") if host.strip()]
     if "*" not in named:
-        named += [host for host in _HERE if host not in named]
+        named += [host for host in LOOPBACK if host not in named]
     os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(named)
 
 

@@ -6,18 +6,18 @@ from typing import Any
 from prefect import flow
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
-from barycenter.flows.busy import skips_when_busy
+from barycenter.flows import story
+from barycenter.flows.ending import reported
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
 from barycenter.infra.job.fields import Date
 from barycenter.infra.logs import bound
 from barycenter.tasks.pipeline import run_job
 from barycenter.tasks.planning.plan import held
-from barycenter.tasks.run.workers import open_cluster
 
 
 @flow(name="barycenter", flow_run_name=run_name())
-@skips_when_busy
+@reported
 def pipeline(
     job: JobParameter = DEMO,
     recheck: bool = False,
@@ -45,6 +45,9 @@ def pipeline(
     with (
         bound(run=asked.name),
         held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt, as_of=as_of) as run,
-        open_cluster(run.job.ray) as cluster,
     ):
-        return run_job(run, cluster, TASKS)
+        story.begin(run)
+        with story.workers(run) as cluster:
+            report = run_job(run, cluster, TASKS)
+        story.end(run, report)
+    return report

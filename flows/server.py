@@ -1,27 +1,21 @@
-"""A run from the command line: Prefect's server and Ray come up side by side, and cancelling the run stops it."""
+"""A run from the command line: Prefect's server and Ray come up side by side."""
 
-import _thread
 import importlib
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, contextmanager, suppress
-from contextvars import copy_context
-from functools import partial
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
-from barycenter.flows.health import answers
+from barycenter.flows.health import answers, check_server
 from barycenter.flows.temporary_server import TemporaryServer
 from barycenter.fusion.errors import RunError
 from barycenter.infra.job.models import Job
 
 LOCAL_API = "http://127.0.0.1:4200/api"
 _PATIENCE_SECONDS = 30.0
-_WATCH_SECONDS = 2.0
 
 Result = dict[str, Any] | None
 
@@ -49,9 +43,9 @@ def run_flow(
             stack.enter_context(open_cluster(job.ray))
         flow = getattr(importing.result(), name)
         server.wait()
-        watcher = _CancellationWatcher()
-        stack.enter_context(watcher.until_over())
-        result: Result = flow.with_options(on_running=[watcher.start])(job, **flags)
+        from barycenter.flows.attended import AttendedRun
+
+        result: Result = AttendedRun().run(flow, job, **flags)
         return result
 
 
@@ -111,12 +105,9 @@ class PrefectServer:
         self._stack.close()
 
     def check(self) -> None:
-        """Raises RunError where a configured server does not answer."""
-        if self._configured is not None and not answers(self._configured, _PATIENCE_SECONDS):
-            raise RunError(
-                f"no Prefect server answers at {self._configured}; start it (`prefect server start`) or unset "
-                "PREFECT_API_URL"
-            )
+        """Raises RunError where a configured server does not answer, or refuses this client."""
+        if self._configured is not None:
+            check_server(self._configured, _PATIENCE_SECONDS)
 
     def wait(self) -> None:
         """Returns once a temporary server answers; raises RunError where it does not."""
@@ -135,49 +126,3 @@ class PrefectServer:
         self._temporary = TemporaryServer(Path(PREFECT_HOME.value()).expanduser(), patience, settings)
         self._stack.callback(self._temporary.stop)
         return self._temporary
-
-
-class _CancellationWatcher:
-    """Heeds a cancellation asked for in Prefect's UI or command line, which no worker sees to for this process."""
-
-    def __init__(self) -> None:
-        self._over = threading.Event()
-        self._run_id: UUID | None = None
-        self._asked = False
-
-    def start(self, _flow: object, flow_run: Any, _state: object) -> None:
-        """A hook for the flow's start: looks every two seconds whether the run is to be cancelled."""
-        self._run_id = flow_run.id
-        # A thread sees the settings of its own context: without this one's it would start a server of its own to ask.
-        asking = partial(copy_context().run, self._poll, self._run_id)
-        threading.Thread(target=asking, daemon=True).start()
-
-    @contextmanager
-    def until_over(self) -> Iterator[None]:
-        """Turns the interruption of a cancelled run into its state in Prefect and an error that says so."""
-        try:
-            yield
-        except BaseException as error:
-            if not self._asked or self._run_id is None:
-                raise
-            from prefect.client.orchestration import get_client
-            from prefect.states import Cancelled
-
-            with get_client(sync_client=True) as client:
-                state: Any = Cancelled(message="Ray's workers are stopped.")
-                client.set_flow_run_state(self._run_id, state, force=True)
-            raise RunError("the run was cancelled in Prefect; run again to go on where this stopped") from error
-        finally:
-            self._over.set()
-
-    def _poll(self, run_id: UUID) -> None:
-        from prefect.client.orchestration import get_client
-
-        with get_client(sync_client=True) as client:
-            while not self._over.wait(_WATCH_SECONDS):
-                with suppress(Exception):
-                    state = client.read_flow_run(run_id).state
-                    self._asked = state is not None and (state.is_cancelling() or state.is_cancelled())
-                if self._asked:
-                    _thread.interrupt_main(signal.SIGTERM)
-                    return

@@ -9,8 +9,10 @@ from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
-from barycenter.flows.busy import skips_when_busy
+from barycenter.flows import story
+from barycenter.flows.ending import reported
 from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
+from barycenter.flows.story import chapter
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
 from barycenter.infra.logs import bound
@@ -25,23 +27,22 @@ from barycenter.tasks.pipeline import Stages
 from barycenter.tasks.planning.plan import held
 from barycenter.tasks.report.stage import write_report
 from barycenter.tasks.run.context import Flags, Run
-from barycenter.tasks.run.workers import open_cluster
 
 _uncached = partial(task, cache_policy=NO_CACHE)
 
 TASKS = Stages(
-    join=_uncached(join_tables, name="join"),
-    embed=_uncached(embed_input, name="embed", task_run_name="embed {name}"),
-    align=_uncached(fit_alignment, name="align"),
-    fuse=_uncached(fuse_features, name="fuse"),
-    train=_uncached(train_head, name="train"),
+    join=_uncached(chapter("join", join_tables), name="join"),
+    embed=_uncached(chapter("embed {}", embed_input), name="embed", task_run_name="embed {name}"),
+    align=_uncached(chapter("align", fit_alignment), name="align"),
+    fuse=_uncached(chapter("fuse", fuse_features), name="fuse"),
+    train=_uncached(chapter("train", train_head), name="train"),
     report=_uncached(write_report, name="report"),
 )
 """The stages as Prefect tasks."""
 
 
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
-@skips_when_busy
+@reported
 def embed(
     job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, adopt: bool = False
 ) -> dict[str, Any]:
@@ -53,15 +54,13 @@ def embed(
         retry_bad: Embed again the shards that held bad inputs.
         adopt: Embed anew, under a new id, where other versions of the libraries give other vectors.
     """
-    with (
-        _held(job, recheck=recheck, retry_bad=retry_bad, adopt=adopt) as run,
-        open_cluster(run.job.ray) as cluster,
-    ):
+    flags: Flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt}
+    with _held(job, **flags) as run, story.workers(run) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
-@skips_when_busy
+@reported
 def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """Fits the alignment on finished embeddings.
 
@@ -71,13 +70,13 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
     """
     with _held(job, refit=refit) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray) as cluster:
+        with story.workers(run) as cluster:
             fitted, _ = TASKS.align(run, cluster)
     return fitted.summary
 
 
 @flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
-@skips_when_busy
+@reported
 def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted.
 
@@ -86,13 +85,13 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
     """
     with _held(job) as run:
         _check_embedded(run)
-        with open_cluster(run.job.ray) as cluster:
+        with story.workers(run) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 
 
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
-@skips_when_busy
+@reported
 def train(job: JobParameter = DEMO) -> dict[str, Any]:
     """Trains the head on the newest committed features.
 
@@ -105,7 +104,7 @@ def train(job: JobParameter = DEMO) -> dict[str, Any]:
 
 
 @flow(name="barycenter-report", flow_run_name=run_name("report"))
-@skips_when_busy
+@reported
 def report(job: JobParameter = DEMO) -> dict[str, Any]:
     """Writes the report of the newest committed features again.
 
@@ -118,13 +117,16 @@ def report(job: JobParameter = DEMO) -> dict[str, Any]:
         alignment = load_alignment(run.storage, manifest.alignment_id)
         fitted = FittedAlignment(alignment, manifest.alignment_id, manifest.alignment)
         head = TASKS.train(run, manifest)[0] if run.job.train is not None else None
-        return TASKS.report(run, fitted, manifest, {}, head)
+        written = TASKS.report(run, fitted, manifest, {}, head)
+        story.end(run, written)
+    return written
 
 
 @contextmanager
 def _held(job: JobParameter, **flags: Unpack[Flags]) -> Iterator[Run]:
     asked = job_of(job)
     with bound(run=asked.name), held(asked, **flags) as run:
+        story.begin(run)
         yield run
 
 

@@ -96,6 +96,7 @@ class TemporaryServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
+                start_new_session=True,  # a terminal's Ctrl-C is for the run, whose state is then set here
             )
 
     def _last_words(self) -> str:

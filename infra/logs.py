@@ -1,19 +1,25 @@
-"""Structured logs: every record knows its run, stage and shard; JSON lines where ``BARYCENTER_LOG`` is ``json``."""
+"""Logs: every record knows its run, stage, input and shard; on stderr as lines for people, or as JSON lines."""
 
 import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Literal, TypeAlias
 
 PACKAGE = "barycenter"
 VARIABLE = "BARYCENTER_LOG"
 
+LogFormat: TypeAlias = Literal["text", "json"]
+
 _bound: ContextVar[dict[str, str] | None] = ContextVar("bound", default=None)
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_ON_STDERR, _ON_PAGE = "on_stderr", "send_to_api"
+"""Of a record: whether it is for stderr, and for the page of its run in Prefect, which named the second."""
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", _ON_STDERR, _ON_PAGE}
 
 
 @contextmanager
@@ -29,6 +35,12 @@ def bound(**fields: str) -> Iterator[None]:
 def bound_fields() -> dict[str, str]:
     """The fields that records get here."""
     return _bound.get() or {}
+
+
+def in_stage(record: logging.LogRecord) -> str:
+    """A record's message, with the stage it was logged in before it."""
+    stage, message = bound_fields().get("stage"), record.getMessage()
+    return message if stage is None or message.startswith(stage) else f"{stage}: {message}"
 
 
 class JsonLines(logging.Formatter):
@@ -49,14 +61,134 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _PlainLines(logging.Formatter):
+    """A warning or error by its name; what was asked for by ``-v`` with its time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = f"{record.levelname.lower()}: {in_stage(record)}"
+        if record.levelno < logging.WARNING:
+            line = f"{datetime.fromtimestamp(record.created):%H:%M:%S} {line}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class _Stderr(logging.Handler):
+    """Writes to what stderr is at that moment: a progress bar, or a test, puts something else in its place."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes a record."""
+        try:
+            print(self.format(record), file=sys.stderr, flush=True)
+        except Exception:  # noqa: BLE001 - as every handler of the library
+            self.handleError(record)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is to be shown."""
+        return getattr(record, _ON_STDERR, True) and super().filter(record) is not False
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """How this process speaks to people on stderr."""
+
+    prints: bool = True
+    as_json: bool = False
+
+
+_shown = _Shown()
+
+
+def say(logger: logging.Logger, text: str, fields: Mapping[str, object] | None = None, *, on_page: bool = True) -> None:
+    """Prints a line on stderr, unless JSON lines or quiet are asked for, and logs it at INFO.
+
+    Args:
+        logger: Of the module that says it.
+        text: The line.
+        fields: The record's ``extra``.
+        on_page: Whether it goes to the page of the run as well.
+    """
+    print_line(text)
+    logger.info("%s", text, extra={**(fields or {}), _ON_STDERR: not _shown.prints, _ON_PAGE: on_page})
+
+
+def print_line(text: str) -> None:
+    """Prints a line on stderr, unless JSON lines or quiet are asked for."""
+    if _shown.prints:
+        print(text, file=sys.stderr, flush=True)
+
+
+def say_last(text: str) -> None:
+    """Prints what a command ends with on stderr, be it quiet or not; among JSON lines an error."""
+    if _shown.as_json:
+        logging.getLogger(PACKAGE).error("%s", text, extra={_ON_PAGE: False})
+    else:
+        print(f"{PACKAGE}: {text}", file=sys.stderr, flush=True)
+
+
+def log_to_page(logger: logging.Logger, level: int, text: str) -> None:
+    """Logs for the page of the run, and Prefect's console, what stderr gets otherwise."""
+    logger.log(level, "%s", text, extra={_ON_STDERR: False})
+
+
+def draws_progress() -> bool:
+    """Whether progress may be drawn on a terminal."""
+    return _shown.prints
+
+
 def set_up_logs() -> None:
     """Sends the package's records to stderr as JSON lines if the environment asks for it; otherwise does nothing."""
-    if os.environ.get(VARIABLE, "").lower() != "json":
-        return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    if os.environ.get(VARIABLE, "").lower() == "json" and not _handlers():
+        _attach("json", logging.INFO)
+
+
+@contextmanager
+def shown_logs(log_format: LogFormat | None = None, verbosity: int = 0) -> Iterator[None]:
+    """Sends the package's records to stderr, for the length of the block.
+
+    Args:
+        log_format: As lines for people or as JSON lines; by default as the environment asks for.
+        verbosity: Of lines for people, 0: progress, notes and warnings; 1: what is logged at INFO as well; 2: at DEBUG;
+            -1: warnings and errors; -2: errors. Of JSON lines 0 is INFO.
+    """
     logger = logging.getLogger(PACKAGE)
-    if not any(isinstance(each.formatter, JsonLines) for each in logger.handlers):
-        logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    before = logger.level, logger.propagate, _handlers()
+    asked = log_format or ("json" if os.environ.get(VARIABLE, "").lower() == "json" else "text")
+    levels = [logging.ERROR, logging.WARNING, logging.WARNING, logging.INFO, logging.DEBUG]
+    if asked == "json":
+        levels[2:] = [logging.INFO, logging.DEBUG, logging.DEBUG]
+    shown = _shown
+    for handler in before[2]:
+        logger.removeHandler(handler)
+    _attach(asked, levels[max(-2, min(2, verbosity)) + 2], prints=verbosity >= 0)
+    try:
+        yield
+    finally:
+        for handler in _handlers():
+            logger.removeHandler(handler)
+        for handler in before[2]:
+            logger.addHandler(handler)
+        logger.level, logger.propagate = before[:2]
+        _set_shown(shown)
+
+
+def _attach(log_format: LogFormat, level: int, *, prints: bool = True) -> None:
+    logger, as_json = logging.getLogger(PACKAGE), log_format == "json"
+    _set_shown(_Shown(prints and not as_json, as_json))
+    handler = _Stderr()
+    handler.setLevel(level)
+    handler.setFormatter(JsonLines() if as_json else _PlainLines())
+    logger.addHandler(handler)
+    logger.setLevel(min(level, logging.INFO))
+    if as_json:
+        logger.propagate = False  # Prefect's console would show each a second time
+
+
+def _set_shown(shown: _Shown) -> None:
+    global _shown
+    _shown = shown
+
+
+def _handlers() -> list[logging.Handler]:
+    return [handler for handler in logging.getLogger(PACKAGE).handlers if isinstance(handler, _Stderr)]

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -15,6 +14,7 @@ from barycenter.flows.server import PrefectServer, run_flow
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.fields import parse_date
 from barycenter.infra.job.models import Job
+from barycenter.infra.logs import print_line
 
 if TYPE_CHECKING:
     from barycenter.tasks.run.context import Flags, Run
@@ -158,12 +158,12 @@ def _note(prepared: "Run") -> None:
 
     target = inspect_target(prepared).said() if prepared.job.train is not None else None
     for line in [*filter(None, [listing_line(prepared), target]), *notes(prepared)]:
-        print(line, file=sys.stderr, flush=True)
+        print_line(line)
 
 
 def _quiet(debug: bool) -> None:
-    """The command reports errors itself, in one line; Prefect's own log would report them twice."""
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO" if debug else "CRITICAL")
+    """The command reports errors itself, in one line; what Prefect says is for the page of the run."""
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO" if debug else "CRITICAL")
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if debug else "CRITICAL")
 
 

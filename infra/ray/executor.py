@@ -26,6 +26,7 @@ from barycenter.infra.dispatch.executor import (
 from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.names import identifier
 from barycenter.infra.ray.private import autoscaling, draining_nodes
+from barycenter.infra.ray.worker_lines import WithLines, WorkerLines, log_again
 from barycenter.infra.storage.credentials import environment_credentials
 
 _THREADED = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
@@ -40,16 +41,17 @@ class WorkerActor:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._worker: Any = None
+        self._lines = WorkerLines(ray.get_runtime_context().get_actor_name() or "")
         os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in _THREADED})
 
-    def load(self, pickled: bytes, credentials: dict[str, str]) -> Done | Failure:
+    def load(self, pickled: bytes, credentials: dict[str, str]) -> WithLines[Done | Failure]:
         """Makes the worker, once, and returns the id of its node; it sees the driver's storage credentials."""
         os.environ.update(credentials)
-        return outcome_of(self._load, pickled)
+        return self._lines.attach(outcome_of(self._load, pickled))
 
-    def call(self, method: str, *args: Any) -> Done | Failure:
+    def call(self, method: str, *args: Any) -> WithLines[Done | Failure]:
         """Calls a method of the worker."""
-        return outcome_of(getattr(self._worker, method), *args)
+        return self._lines.attach(outcome_of(getattr(self._worker, method), *args))
 
     def _load(self, pickled: bytes) -> str:
         worker, args = cloudpickle.loads(pickled)
@@ -118,7 +120,7 @@ class RayExecutor:
     def outcome(self, call: Any) -> Outcome:
         """What became of a call that has ended."""
         try:
-            result: Outcome = ray.get(call)
+            result: Outcome = log_again(ray.get(call))
         except RayTaskError as error:
             return Failure(_last_line(error), environment=False)
         except RayError as error:

@@ -1,6 +1,7 @@
 """What Ray has no public interface for, each with why, and with what happens where a Ray has it no more."""
 
 import logging
+import os
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -80,3 +81,17 @@ def draining_nodes() -> frozenset[str]:
     except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
         log.debug("this Ray does not say which nodes it drains: %s", error)
         return frozenset()
+
+
+def dashboard_url() -> str | None:
+    """Where the cluster's dashboard is, by ``RAY_OVERRIDE_DASHBOARD_URL`` or as Ray says; None where there is none.
+
+    Publicly Ray says it only as ``ray.init`` returns.
+    """
+    given = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL")
+    try:
+        address = given or import_module("ray._private.worker").get_dashboard_url()
+    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
+        log.debug("this Ray does not say where its dashboard is: %s", error)
+        return None
+    return (address if "://" in address else f"http://{address}") if address else None

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import asdict
@@ -16,6 +15,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.job.models import Job
+from barycenter.infra.logs import say
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.drift import check_drift, record_fitted_shards
@@ -50,9 +50,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     summary = _found(run, record)
     if summary is not None:
         if summary["kept"]:
-            text = f"align: {KEPT.format(summary['alignment_id'])}"
-            log.info(text)
-            print(text, file=sys.stderr, flush=True)
+            say(log, f"align: {KEPT.format(summary['alignment_id'])}")
         found = load_alignment(run.storage, summary["alignment_id"])
         summary = check_drift(run, found, summary)
         return FittedAlignment(found, summary["alignment_id"], summary), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}

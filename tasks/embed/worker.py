@@ -18,6 +18,7 @@ from barycenter.infra.clock import current_clock
 from barycenter.infra.corpus import BAD, Corpus, Shard, misfits_by_row
 from barycenter.infra.corpus.pictures.http import check_network
 from barycenter.infra.dispatch.executor import Failure
+from barycenter.infra.logs import bound
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import EMBEDDING_PARQUET, embedding_path
 from barycenter.tasks.embed.execution import Execution
@@ -147,7 +148,8 @@ class EmbedWorker:
             found = self._calibrated(payload)
         else:
             payload, tried = self._settled(payload)
-            found = self._embedded(payload) | tried
+            with bound(input=self.setting.name, shard=payload.shard.id):
+                found = self._embedded(payload) | tried
         trial = found.get("trial", 0)
         if self._checked:
             trial, self._checked = trial + self._checked, 0

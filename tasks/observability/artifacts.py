@@ -1,118 +1,103 @@
 """What Prefect shows of a run: progress bars, the report, rejects by reason, lineage; and the event of a commit."""
 
+import json
 import logging
-import re
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 from uuid import UUID
 
-import httpx
 import pyarrow as pa
-from prefect.artifacts import (
-    create_link_artifact,
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
-from prefect.context import FlowRunContext
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+from prefect.context import FlowRunContext, TaskRunContext
 from prefect.events import emit_event
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.clock import current_clock
+from barycenter.infra.corpus.formats.detection import counts_in_words
+from barycenter.infra.logs import PACKAGE, bound_fields
 from barycenter.infra.versions.embedding_files import embedding_path
+from barycenter.tasks.observability.artifact_keys import History
+from barycenter.tasks.observability.run_page import current_outbox
 from barycenter.tasks.run.context import Run
-
-COMMITTED = "barycenter.dataset.committed"
-_PROGRESS_EVERY = 3.0
-_SILENT_SECONDS = 60.0
-"""How long nothing is shown after a server did not answer: each try of Prefect's client takes long by itself."""
-_EXAMPLES = 3
 
 log = logging.getLogger(__name__)
 
-
-class _Courtesy:
-    """Calls what only shows; the data are safe whether or not a server listens."""
-
-    def __init__(self) -> None:
-        self._silent_until = float("-inf")
-
-    @property
-    def silent(self) -> bool:
-        """Whether a server did not answer a while ago."""
-        return current_clock().monotonic() < self._silent_until
-
-    def try_again(self) -> None:
-        """Sends the next in any case: what is shown once a run is worth a try."""
-        self._silent_until = float("-inf")
-
-    def __call__(self, show: Callable[[], Any]) -> Any:
-        """What ``show`` gives; None where it failed or is not tried."""
-        if self.silent:
-            return None
-        try:
-            return show()
-        except httpx.TransportError as error:
-            self._silent_until = current_clock().monotonic() + _SILENT_SECONDS
-            log.warning("the Prefect server does not answer, artifacts are sent again in a minute: %s", error)
-        except Exception as error:  # noqa: BLE001 - see above
-            log.warning("Prefect did not take an artifact or event: %s", error)
-        return None
-
-
-_courtesy = _Courtesy()
+COMMITTED = "barycenter.dataset.committed"
+_PROGRESS_EVERY = 3.0
+_EXAMPLES = 3
 
 
 class ProgressArtifact:
     """A stage's bar in Prefect, moved every few seconds at most; nothing outside a flow run."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, output: str = "") -> None:
         self._stage = stage
+        self._outbox = current_outbox()
+        self._of = _current_run()
+        self._history = History(bound_fields().get("run", PACKAGE), output)
         self._id: UUID | None = None
         self._last_share = -1.0
         self._next = 0.0
-        self._refused = FlowRunContext.get() is None
 
     def show(self, done: int, total: int, *, at_once: bool = False) -> None:
-        """Reports how much is done; a server that does not answer never fails the stage."""
+        """Reports how much is done; waits for no server."""
         share = 100.0 * done / total if total else 100.0
         now = current_clock().monotonic()
-        if self._refused or _courtesy.silent or share == self._last_share or (now < self._next and not at_once):
+        if self._outbox is None or share == self._last_share or (now < self._next and not at_once):
             return
         self._next, self._last_share = now + _PROGRESS_EVERY, share
-        if self._id is None:
-            key = "barycenter-progress-" + re.sub("[^a-z0-9]+", "-", self._stage.lower())
-            description = f"{self._stage}, {total:,} rows"
-            sent = self._id = _courtesy(lambda: create_progress_artifact(share, key=key, description=description))
-        else:
-            artifact = self._id
-            sent = _courtesy(lambda: update_progress_artifact(artifact, progress=share))
-        self._refused = sent is None and not _courtesy.silent
+        self._outbox.show(f"the progress of {self._stage}", partial(self._send, share, total))
+
+    def _send(self, share: float, total: int, client: SyncPrefectClient) -> None:
+        if self._id is not None:
+            client.update_artifact(self._id, ArtifactUpdate(data=share))
+            return
+        described = f"{self._stage}, {total:,} rows"
+        self._id = _create(self._history, "progress", "progress", described, share, self._of, client)
+
+
+def _current_run() -> dict[str, UUID]:
+    """The flow and task run of this thread, as an artifact names them."""
+    flow, task = FlowRunContext.get(), TaskRunContext.get()
+    ids = {} if flow is None or flow.flow_run is None else {"flow_run_id": flow.flow_run.id}
+    return ids | ({} if task is None else {"task_run_id": task.task_run.id})
+
+
+def _create(
+    history: History, what: str, kind: str, described: str, data: Any, of: dict[str, UUID], client: SyncPrefectClient
+) -> UUID:
+    key = history.key(what, client)
+    return client.create_artifact(
+        ArtifactCreate(key=key, type=kind, description=described, data=data, metadata_=history.mark, **of)
+    ).id
+
+
+def _show(run: Run, what: str, kind: str, described: str, data: Any) -> None:
+    outbox, history = current_outbox(), History(run.job.name, run.storage.uri())
+    if outbox is not None:
+        outbox.show(f"the artifact {what}", partial(_create, history, what, kind, described, data, _current_run()))
+
+
+def show_dashboard(run: Run, url: str) -> None:
+    """Shows where the dashboard of the run's Ray cluster is."""
+    _show(run, "ray", "markdown", "The dashboard of Ray", f"[{url}]({url})")
 
 
 def show_results(run: Run, manifest: Manifest, report: str) -> None:
-    """Shows the report, the rejects by reason and the lineage as artifacts of the flow run, if there is one."""
-    if FlowRunContext.get() is None:
+    """Shows the report, where it is, rejects by reason and lineage as artifacts of the flow run, if there is one."""
+    if current_outbox() is None:
         return
-    _courtesy.try_again()
-    page = run.storage.uri("report/report.html")
-    _courtesy(lambda: create_markdown_artifact(
-        f"{report}\n\nThe page with pictures: [{page}]({_link(page)})\n", key="barycenter-report",
-        description=run.job.name,
-    ))  # fmt: skip
-    _courtesy(lambda: create_link_artifact(
-        _link(page), link_text=page, key="barycenter-report-page", description="report.html"
-    ))  # fmt: skip
-    rejects = rejects_by_reason(run, manifest)
-    _courtesy(lambda: create_table_artifact(
-        rejects or [{"input": "", "reason": "none", "rows": 0, "keys": ""}], key="barycenter-rejects",
-        description=f"Bad inputs of {run.job.name} by reason",
-    ))  # fmt: skip
-    _courtesy(lambda: create_table_artifact(
-        lineage(run, manifest), key="barycenter-lineage",
-        description=f"What version {manifest.version} of {run.job.name} was made from",
-    ))  # fmt: skip
+    name, version = run.job.name, f"features/{manifest.version}"
+    page = _link(run, "report/report.html")
+    _show(run, "report", "markdown", f"Report of {name}", f"{report}\n\nThe page with pictures: {page}\n")
+    links = {"output": "", f"version {manifest.number}": version, "report": "report/report.html"}
+    lines = [f"| {what} | {_link(run, path)} |" for what, path in links.items()]
+    _show(run, "output", "markdown", f"What {name} has made", "\n".join(["| | |", "| --- | --- |", *lines]))
+    rejects = rejects_by_reason(run, manifest) or [{"input": "", "reason": "none", "rows": 0, "keys": ""}]
+    _show(run, "rejects", "table", f"Bad inputs of {name} by reason", json.dumps(rejects))
+    made_from = f"What version {manifest.version} of {name} was made from"
+    _show(run, "lineage", "table", made_from, json.dumps(lineage(run, manifest)))
 
 
 def rejects_by_reason(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
@@ -163,12 +148,21 @@ def lineage(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def dataset_committed(run: Run, manifest: Manifest) -> None:
-    """Emits ``barycenter.dataset.committed``: its resource is the output, its related resources are the sources."""
-    if FlowRunContext.get() is None:
+    """Logs a commit and what was left out of it, and emits ``barycenter.dataset.committed``.
+
+    The event's resource is the output, its related resources are the sources.
+    """
+    log.info(
+        "version %s is committed (manifest %d): %s rows of %d values in %s",
+        manifest.version, manifest.number, f"{manifest.rows['written']:,}", manifest.dim,
+        run.storage.uri(f"features/{manifest.version}"),
+    )  # fmt: skip
+    if bad := counts_in_words(manifest.rows["bad"]):
+        log.info("bad inputs: %s; each is a row of %s", bad, run.storage.uri(f"rejects/{manifest.version}"))
+    if current_outbox() is None:
         return
-    _courtesy.try_again()
     output = run.storage.uri()
-    _courtesy(lambda: emit_event(
+    emit_event(
         COMMITTED,
         resource={"prefect.resource.id": output, "prefect.resource.name": run.job.name,
                   "barycenter.version": manifest.version},
@@ -179,8 +173,9 @@ def dataset_committed(run: Run, manifest: Manifest) -> None:
         ],
         payload={"number": manifest.number, "rows": manifest.rows, "dim": manifest.dim,
                  "alignment_id": manifest.alignment_id},
-    ))  # fmt: skip
+    )  # fmt: skip
 
 
-def _link(uri: str) -> str:
-    return uri if "://" in uri else f"file://{uri}"
+def _link(run: Run, path: str) -> str:
+    uri = run.storage.uri(path) if path else run.storage.uri()
+    return f"[{uri}]({uri if '://' in uri else f'file://{uri}'})"

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import sys
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from barycenter.infra.clock import current_clock
 from barycenter.infra.dispatch.executor import WorkerAllocation
-from barycenter.infra.logs import bound
+from barycenter.infra.logs import bound, draws_progress, say
 from barycenter.infra.ray.metrics import StageMetrics
 from barycenter.infra.storage import Storage
 from barycenter.tasks.observability.artifacts import ProgressArtifact
@@ -74,15 +73,16 @@ class StageProgress:
         self._last_line = self._last_file = self._counted = self.started
         self._bar: Progress | None = None
         self._console = Console(stderr=True)
-        self._artifact = ProgressArtifact(stage)
+        self._artifact = ProgressArtifact(stage, storage.uri() if storage is not None else "")
         self._metrics = StageMetrics(stage)
         self._bound = ExitStack()
 
     def __enter__(self) -> "StageProgress":
-        self._bound.enter_context(bound(stage=self.stage))
+        _, _, of = self.stage.partition(" ")
+        self._bound.enter_context(bound(stage=self.stage, **({"input": of} if of else {})))
         log.info("%s: %d rows to do", self.stage, self.total, extra={"rows": self.total, "done": self.skipped})
         self._artifact.show(0, self.total)
-        if self._console.is_terminal:
+        if self._console.is_terminal and draws_progress():
             self._bar = _BARS.enter(self._console)
             self._task = self._bar.add_task(self.stage, total=self.total, rate="")
         return self
@@ -93,11 +93,12 @@ class StageProgress:
         if self._bar is not None:
             self._bar.stop_task(self._task)
             _BARS.leave()
-        elif kind is None:
-            self._line(final=True)
         if kind is None:
             self._artifact.show(self.done, self.total, at_once=True)
-            log.info("%s: done", self.stage, extra=self.figures())
+            if self._bar is None:
+                say(log, self._line(final=True), self.figures())
+            else:
+                log.info("%s", self._line(final=True), extra=self.figures())
         with suppress(Exception):  # what only shows never hides what went wrong
             self._metrics.reserved(0, 0.0, 0.0)
         self._bound.close()
@@ -123,7 +124,7 @@ class StageProgress:
             self._bar.update(self._task, completed=self.done, rate=f"{rate:,.0f} rows/s")
         elif now - self._last_line >= _LINE_EVERY:
             self._last_line = now
-            self._line()
+            say(log, self._line(), {"rows": self.done, "total": self.total}, on_page=False)
         if self._storage is not None and now - self._last_file >= _FILE_EVERY:
             self._last_file = now
             state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
@@ -139,10 +140,7 @@ class StageProgress:
 
     def note(self, text: str) -> None:
         """Prints a line about the stage beside its progress."""
-        if self._bar is not None:
-            self._bar.console.print(f"{self.stage}: {text}", markup=False, emoji=False, highlight=False)
-        else:
-            print(f"{self.stage}: {text}", file=sys.stderr, flush=True)
+        say(log, f"{self.stage}: {text}")
 
     def figures(self) -> dict[str, float]:
         """Rows, seconds and rows/s, as report.json has them."""
@@ -153,7 +151,7 @@ class StageProgress:
             "rows_per_s": round(self.done / seconds, 2) if self.done else 0.0,
         }
 
-    def _line(self, *, final: bool = False) -> None:
+    def _line(self, *, final: bool = False) -> str:
         rate = self.done / max(self.seconds, 1e-9)
         left = (self.total - self.done) / rate if rate and not final else 0.0
         parts = [f"{self.stage}: {self.done:,}/{self.total:,} rows"]
@@ -162,4 +160,4 @@ class StageProgress:
         parts.append(f"{self.seconds:.1f} s" if final else f"about {left:.0f} s left")
         if self.skipped:
             parts.append(f"{self.skipped:,} rows were done before")
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        return ", ".join(parts)

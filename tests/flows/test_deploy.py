@@ -116,9 +116,7 @@ def test_five_files_again_and_again_without_doubles(folder, pool, client):
     assert plain.schedules == []
     assert plain.global_concurrency_limit is None
     assert set(plain.tags) == {"barycenter", "ours", f"jobs:{folder.path}/a.yaml"}
-    assert plain.job_variables == {
-        "env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_LOGGING_EXTRA_LOGGERS": "barycenter"}
-    }
+    assert plain.job_variables == {"env": {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30"}}
     (plan,) = scheduled.schedules
     assert (plan.schedule.cron, plan.schedule.timezone, plan.active) == ("0 2 * * *", "Europe/Berlin", True)
     assert scheduled.parameters["refit"] is True

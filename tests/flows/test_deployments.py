@@ -97,13 +97,14 @@ def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path,
     committed = [kwargs for args, kwargs in emitted if args == (artifacts.COMMITTED,)]
     assert [event["payload"]["number"] for event in committed] == [1, 2]
     assert {event["resource"]["prefect.resource.id"] for event in committed} == {str(tmp_path / "out")}
-    names = ("progress-embed-text", "rejects", "lineage", "report-page")
-    shown = shown_artifacts({f"barycenter-{name}" for name in names})
-    assert shown["barycenter-progress-embed-text"] == 100.0
-    assert '"reason": "null"' in shown["barycenter-rejects"]
-    assert '"rows": 2' in shown["barycenter-rejects"]
-    assert second["version"] in shown["barycenter-lineage"]
-    assert "report.html" in shown["barycenter-report-page"]
+    shown = shown_artifacts({f"nightly-{name}" for name in ("progress", "report", "rejects", "lineage", "output")})
+    assert shown["nightly-progress"] == 100.0
+    assert "report.html" in shown["nightly-report"]
+    assert '"reason": "null"' in shown["nightly-rejects"]
+    assert '"rows": 2' in shown["nightly-rejects"]
+    assert second["version"] in shown["nightly-lineage"]
+    for part in (f"[{tmp_path}/out](file://{tmp_path}/out)", f"features/{second['version']}", "report.html"):
+        assert part in shown["nightly-output"]
 
 
 def shown_artifacts(keys):

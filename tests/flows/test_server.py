@@ -26,7 +26,7 @@ def health_server():
 
         def do_GET(self):
             time.sleep(self.delay)
-            self.send_response(self.status if self.path == "/api/health" else 404)
+            self.send_response(self.status if self.path in ("/api/health", "/api/hello") else 404)
             self.end_headers()
 
         def log_message(self, *args):
@@ -85,5 +85,6 @@ def test_one_that_was_asked_for_and_does_not_answer_is_an_error(nowhere, tmp_pat
         result = CliRunner().invoke(app, ["run", str(job)])
     assert result.exit_code == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith(f"barycenter: no Prefect server answers at {nowhere}; start it")
+    assert line.startswith(f"barycenter: no Prefect server answers at {nowhere} (")
+    assert line.endswith("Connection refused); start it (`prefect server start`) or unset PREFECT_API_URL")
     assert result.stdout == ""

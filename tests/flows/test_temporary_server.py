@@ -5,7 +5,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -144,19 +143,3 @@ def test_one_that_does_not_answer_in_time_says_so(tmp_path, monkeypatch):
     folder = server._folder
     server.stop()
     assert not Path(folder).exists()
-
-
-def test_cancellation_is_asked_of_the_server_that_has_the_run(monkeypatch):
-    asked = []
-    watcher = flow_server._CancellationWatcher()
-    done = threading.Event()
-
-    def poll(_):
-        asked.append(PREFECT_API_URL.value())
-        done.set()
-
-    monkeypatch.setattr(watcher, "_poll", poll)
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:7/api"}):
-        watcher.start(None, SimpleNamespace(id="run"), None)
-    assert done.wait(60)
-    assert asked == ["http://127.0.0.1:7/api"]

@@ -3,13 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from prefect.client.schemas.objects import State
 from typer.testing import CliRunner
 
-from barycenter.flows.busy import skips_when_busy
 from barycenter.flows.cli import app
 from barycenter.flows.commands import jobs
-from barycenter.fusion.errors import BusyError
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.commit import commit_manifest
@@ -88,14 +85,3 @@ def test_a_run_says_whether_readers_see_its_version(storage, tmp_path, monkeypat
     assert f"manifest  {tmp_path}/manifests/3.json\nreaders see it after `barycenter promote {tmp_path} 3`" in said()
     invoke(storage, "promote", "3")
     assert f"manifest  {tmp_path}/manifest.json\nreport" in said()
-
-
-def test_a_flow_that_is_skipped_ends_as_completed():
-    def busy(skip):
-        raise BusyError("out is held by run nightly", skip)
-
-    state = skips_when_busy(busy)(True)
-    assert isinstance(state, State)
-    assert (state.name, state.message, state.is_completed()) == ("Skipped", "out is held by run nightly", True)
-    with pytest.raises(BusyError):
-        skips_when_busy(busy)(False)

@@ -51,6 +51,7 @@ def test_an_error_stays_on_its_line(logged):
 def test_json_only_where_asked_for(monkeypatch):
     name = "package_of_test_logs"
     monkeypatch.setattr(logs, "PACKAGE", name)
+    monkeypatch.setattr(logs, "_shown", logs._shown)  # put back afterwards
     monkeypatch.delenv("BARYCENTER_LOG", raising=False)
     set_up_logs()
     assert not logging.getLogger(name).handlers

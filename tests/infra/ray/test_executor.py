@@ -1,11 +1,13 @@
 """Workers as Ray actors, without the scheduler."""
 
+import logging
 import os
 from pathlib import Path
 
 import ray
 
 from barycenter.infra.dispatch.executor import Done, Failure, Lost, WorkerAllocation
+from barycenter.infra.logs import bound
 from barycenter.infra.ray.executor import RayExecutor
 
 
@@ -14,6 +16,13 @@ class SortingWorker:
         if payload == "die":
             os._exit(1)
         return sorted(payload)
+
+    def log(self):
+        logging.getLogger("barycenter.fusion.encoders").info("a model of %d parts", 3)
+        logging.getLogger("library").info("of no interest")
+        with bound(shard="s1"):
+            for number in range(9):
+                logging.getLogger("library").warning("slow\nrow %d", number)
 
     def shown(self):
         return Path("/proc/self/cmdline").read_text(), ray.get_runtime_context().get_actor_name()
@@ -42,3 +51,18 @@ def test_calls_end_in_a_value_a_failure_or_the_loss_of_the_worker(ray_session):
     executor.kill(worker)
     executor.check_alive()
     assert executor.shortage().startswith("each needs 1 CPUs and 0 GPUs, the cluster has 2 and 0")
+
+
+def test_what_a_worker_logs_is_logged_by_the_driver(ray_session, caplog):
+    executor = RayExecutor(SortingWorker, (), WorkerAllocation(1, 1), "job-log")
+    worker = executor.start()
+    with caplog.at_level(logging.INFO):
+        outcome(executor, worker.loading)
+        assert outcome(executor, executor.submit(worker, "log")) == Done(None)
+    by = f" (worker {worker.name})"
+    ours, *others, more = [record for record in caplog.records if worker.name in record.message]
+    assert (ours.levelname, ours.message) == ("INFO", "a model of 3 parts" + by)
+    assert [record.message for record in others] == [f"slow row {number}{by}" for number in range(5)], "a few of a kind"
+    assert {(record.name, record.levelname, record.shard) for record in others} == {("library", "WARNING", "s1")}
+    assert more.message.startswith(f"worker {worker.name} logged 4 lines more")
+    executor.kill(worker)
