@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from barycenter.fusion.errors import BarycenterError, BusyError, JobError, RunError
+from barycenter.infra.userinfo import without_userinfo
 
 app = typer.Typer(
     name="barycenter",
@@ -77,7 +78,7 @@ def report_errors(debug: bool) -> Iterator[None]:
                 logging.getLogger(service).setLevel(logging.CRITICAL)
             print(file=sys.stderr)  # their last words lack an end of line
             fail(_prefect_is_gone(error), 1, debug)
-        detail = " ".join(str(error).split())[:300]
+        detail = without_userinfo(" ".join(str(error).split()))[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
 
 

@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from barycenter.infra.job.column_names import column_name_problems
 from barycenter.infra.job.fields import (
+    NO_SECRET,
     AutoCount,
     AutoShare,
     Count,
@@ -222,7 +223,7 @@ class StorageJob(Section):
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
-            raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
+            raise invalid(NO_SECRET if "@" in url else f"must begin with http:// or https://, not {quote_value(url)}")
         return url
 
 
