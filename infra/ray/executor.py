@@ -1,5 +1,6 @@
 """Workers as Ray actors: the executor of every run on a cluster."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ from barycenter.infra.clock import current_clock
 from barycenter.infra.dispatch.executor import Done, Failure, Lost, Outcome, StartedWorker, WorkerAllocation, outcome_of
 from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.names import identifier
-from barycenter.infra.storage.credentials import environment_credentials
+from barycenter.infra.ray.environment import DriverEnvironment, MissingCertificates
+from barycenter.infra.ray.renewal import GROUP, Edition, Receiver, Renewal
+
+log = logging.getLogger(__name__)
 
 _THREADED = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
 
@@ -30,12 +34,19 @@ class WorkerActor:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._worker: Any = None
+        self._credentials = Receiver()
         os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in _THREADED})
 
-    def load(self, pickled: bytes, credentials: dict[str, str]) -> Done | Failure:
-        """Makes the worker, once; it sees the driver's storage credentials in its environment."""
-        os.environ.update(credentials)
-        return outcome_of(self._load, pickled)
+    def load(self, pickled: bytes, environment: DriverEnvironment, edition: Edition) -> Done | Failure:
+        """Makes the worker, once; it sees the driver's storage credentials, proxies and tokens in its environment."""
+        missing = environment.take_over()
+        self._credentials.receive(edition)
+        made = outcome_of(self._load, pickled)
+        return Done(missing) if isinstance(made, Done) else made
+
+    def renew(self, edition: Edition) -> None:
+        """Takes over newer storage credentials, also while another call runs."""
+        self._credentials.receive(edition)
 
     def call(self, method: str, *args: Any) -> Done | Failure:
         """Calls a method of the worker."""
@@ -64,7 +75,10 @@ class RayExecutor:
         self._pickled = cloudpickle.dumps((worker, args))
         self._prefix = f"{identifier(name)}-{current_clock().token(3)}"
         self._numbers = count()
-        self._actor = ray.remote(type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__}))
+        actor = type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__})
+        self._actor = ray.remote(concurrency_groups={GROUP: 1})(actor)
+        self._environment, self._renewal = DriverEnvironment.here(), Renewal()
+        self._lacking: set[tuple[str, str]] = set()
         self._options = {
             "num_cpus": allocation.cpus,
             "num_gpus": allocation.gpus_per_worker,
@@ -74,11 +88,18 @@ class RayExecutor:
         }
 
     def start(self, strategy: Any = "SPREAD") -> StartedWorker:
-        """Starts one more actor, without waiting for it; ``strategy`` is Ray's, for where."""
+        """Starts one more actor, without waiting for it; ``strategy`` is Ray's, for where.
+
+        Raises:
+            RunError: The source of the storage credentials has none.
+        """
+        edition = self._renewal.newest()
         name = f"{self._prefix}-{next(self._numbers)}"
         options = self._options | {"name": name, "scheduling_strategy": strategy}
         handle = self._actor.options(**options).remote(self._allocation.threads)
-        return StartedWorker(name, handle, handle.load.remote(self._pickled, environment_credentials()))
+        loading = handle.load.remote(self._pickled, self._environment, edition)
+        self._renewal.add(name, handle, edition)
+        return StartedWorker(name, handle, loading)
 
     def submit(self, worker: StartedWorker, method: str, *args: Any) -> Any:
         """Queues a method call on an actor."""
@@ -102,10 +123,14 @@ class RayExecutor:
             return Failure(_last_line(error), environment=False)
         except RayError as error:
             return Lost(_why_lost(error))
+        if isinstance(result, Done) and isinstance(result.value, MissingCertificates):
+            self._report(result.value)
+            return Done(None)
         return result
 
     def kill(self, worker: StartedWorker) -> None:
         """Ends an actor."""
+        self._renewal.remove(worker.name)
         with suppress(Exception):
             ray.kill(worker.handle, no_restart=True)
 
@@ -122,6 +147,17 @@ class RayExecutor:
             f"each needs {self._allocation.cpus:g} CPUs and {self._allocation.gpus_per_worker:g} GPUs, the cluster has "
             f"{has.get('CPU', 0):g} and {has.get('GPU', 0):g}; wait until it is free or ask for less under ray:"
         )
+
+    def _report(self, missing: MissingCertificates) -> None:
+        """Warns, once for each node and variable."""
+        for variable, path in missing.files.items():
+            if (missing.node, variable) not in self._lacking:
+                self._lacking.add((missing.node, variable))
+                log.warning(
+                    "%s is %s, which is not on the node %s: its workers trust the certificates of that node; put the "
+                    "file there, or unset the variable",
+                    variable, path, missing.node,
+                )  # fmt: skip
 
 
 def _last_line(error: Exception) -> str:
