@@ -109,7 +109,7 @@ def current_credentials(*, read_again: bool = False) -> Credentials:
             _read_again()
         found = _find() or found
     region = {"AWS_DEFAULT_REGION": found.region} if found.region and "AWS_REGION" not in settings else {}
-    renewed = found.renewing or _may_be_read_again(found.method)
+    renewed = bool(found.variables) and (found.renewing or _may_be_read_again(found.method))
     return Credentials(found.variables | region | settings, _source(found.method), renewed)
 
 

@@ -1,6 +1,7 @@
 """fsspec's file systems, one for each process, and their files as streams of ranges."""
 
 import io
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +42,7 @@ def reopen_filesystems() -> None:
 def _new_filesystem(protocol: str, endpoint_url: str | None) -> Any:
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if protocol in S3:
+        _keep_requests_out_of_logs()
         options["max_concurrency"] = 1
         options["config_kwargs"] = {
             "retries": {"total_max_attempts": 1, "mode": "standard"},
@@ -52,6 +54,13 @@ def _new_filesystem(protocol: str, endpoint_url: str | None) -> Any:
     system = fsspec.filesystem(protocol, **options)
     system.retries = 1
     return system
+
+
+def _keep_requests_out_of_logs() -> None:
+    """At their lowest level these loggers show requests with session tokens; whoever wants that says so of them."""
+    for name in ("botocore", "aiobotocore"):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.INFO)
 
 
 class RangeStream(io.RawIOBase):

@@ -9,6 +9,8 @@ import pytest
 from barycenter.infra.dispatch.api import Work
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.ray.environment import CERTIFICATES, HUB, PROXIES, DriverEnvironment
+from barycenter.infra.storage.credentials import KEYS, SETTINGS
+from tests.conftest import ROOT
 from tests.infra.dispatch.dispatching import dispatch
 
 NAMES = (*HUB, *PROXIES, *CERTIFICATES)
@@ -78,3 +80,9 @@ def test_a_saved_login_of_the_hub_is_a_token(monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(get_token=lambda: None))
     assert DriverEnvironment.here().variables == {}
+
+
+def test_the_page_lists_every_variable():
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    names = {*KEYS, *SETTINGS, *HUB, *CERTIFICATES, *(name.upper() for name in PROXIES)}
+    assert sorted(name for name in names if f"`{name}`" not in page) == []

@@ -21,7 +21,7 @@ VARIABLES = (
 
 
 class TemporaryKeys:
-    """Serves keys at ``/keys``, and everything else from S3 where the request is signed by the newest key.
+    """Serves keys at ``/keys`` and, as an instance does, at ``/latest``; all else from S3, to the newest key only.
 
     Attributes:
         number: How many keys there were.
@@ -56,9 +56,11 @@ class TemporaryKeys:
             self.number += 1
 
     def __call__(self, environ, start_response):
-        if environ["PATH_INFO"] == "/keys":
+        path = environ["PATH_INFO"]
+        if path == "/keys" or path.startswith("/latest/"):
             start_response("200 OK", [("Content-Type", "application/json")])
-            return [json.dumps(self.key).encode()]
+            role = path in ("/latest/api/token", "/latest/meta-data/iam/security-credentials/")
+            return [b"a-role" if role else json.dumps(self.key | {"Code": "Success"}).encode()]
         signed = re.search(r"Credential=(\w+)/", environ.get("HTTP_AUTHORIZATION", ""))
         key = self.key
         if signed and signed[1] == key["AccessKeyId"] and environ.get("HTTP_X_AMZ_SECURITY_TOKEN") == key["Token"]:

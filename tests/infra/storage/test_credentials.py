@@ -18,6 +18,7 @@ from barycenter.infra.storage.credentials import (
     load_credentials_block,
     take_over,
 )
+from tests.flows.secrets import every_record
 from tests.infra.dispatch.dispatching import dispatch
 from tests.infra.simulation import SimulatedClock
 from tests.infra.storage.expiring import VARIABLES, temporary_keys
@@ -208,3 +209,48 @@ def test_a_source_that_has_none_is_one_line(keys, tmp_path):
     with pytest.raises(RunError, match=r"no storage credentials could be had \(Error loading SSO Token") as raised:
         keys.storage.read("a")
     assert len(str(raised.value).splitlines()) == 1
+
+
+ROLE = "arn:aws:iam::123456789012:role/reader"
+
+
+@pytest.mark.parametrize("source", ["a web identity", "a role of a profile", "an instance"])
+def test_sources_that_renew_themselves(keys, s3_server, tmp_path, source):
+    """Workers get keys of their driver's role; only the role of an instance is every node's own."""
+    config, token = tmp_path / "config", tmp_path / "token"
+    token.write_text("of an identity")
+    variables = {"AWS_CONFIG_FILE": str(config), "AWS_ENDPOINT_URL_STS": s3_server}
+    if source == "a web identity":
+        variables |= {"AWS_ROLE_ARN": ROLE, "AWS_WEB_IDENTITY_TOKEN_FILE": str(token)}
+    elif source == "a role of a profile":
+        config.write_text(
+            f"[profile reader]\nrole_arn = {ROLE}\nsource_profile = base\nregion = eu-west-3\n"
+            "[profile base]\naws_access_key_id = a\naws_secret_access_key = b\n"
+        )
+        variables |= {"AWS_PROFILE": "reader"}
+        keys.environment.delenv("AWS_DEFAULT_REGION")
+    else:
+        variables |= {"AWS_EC2_METADATA_DISABLED": "false", "AWS_EC2_METADATA_SERVICE_ENDPOINT": keys.url}
+    for name, value in variables.items():
+        keys.environment.setenv(name, value)
+    instance = source == "an instance"
+    storage = keys.storage if instance else Storage(keys.storage.root, s3_server)
+    storage.write("a", b"1")
+    handed = current_credentials()
+    assert handed.renewed is not instance
+    set_here = {name for name in credentials.KEYS if name in handed.variables}
+    assert set_here == (set() if instance else {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"})
+    region = "eu-west-3" if source == "a role of a profile" else "us-east-1"
+    assert handed.variables["AWS_DEFAULT_REGION"] == region
+
+
+def test_requests_log_no_credentials_at_any_level(keys):
+    keys.environment.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{keys.url}/keys")
+    with every_record() as lines:
+        keys.storage.write("a", b"1")
+        assert keys.storage.read("a") == b"1"
+        keys.end()
+        assert keys.storage.exists("a")
+        current_credentials()
+    assert len(lines) > 5
+    assert [line for line in lines if "ASIA" in line or "secret" in line] == []
