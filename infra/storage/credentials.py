@@ -10,8 +10,8 @@ import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from barycenter.fusion.errors import JobError
@@ -74,9 +74,21 @@ class Credentials:
 
 @dataclass
 class _State:
-    """What this process knows: its Prefect block, what its driver handed to it, how often its credentials changed."""
+    """What this process knows of its credentials.
+
+    Attributes:
+        block: The Prefect block that they come from.
+        settings: The context that has Prefect's settings; a thread of its own would ask another server.
+        handed: What a driver handed over.
+        version: How often they changed.
+        source: Where botocore found them.
+        read_at: When they were read again, on the monotonic clock.
+        warned: What was last said of a block that cannot be read.
+        lock: Held while they are looked for again.
+    """
 
     block: str | None = None
+    settings: Context | None = None
     handed: Credentials | None = None
     version: int = 0
     source: Source | None = None
@@ -166,9 +178,8 @@ def credentials_source() -> Source:
     return _state.source or _source(_ENVIRONMENT)
 
 
-@lru_cache(maxsize=8)
 def load_credentials_block(name: str) -> None:
-    """Puts the credentials of a Prefect block into this process's environment; long runs read it again.
+    """Puts the credentials of a Prefect block into this process's environment, once; long runs read it again.
 
     Args:
         name: Type and name, such as ``secret/emoji-s3`` (a JSON object with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY
@@ -177,9 +188,10 @@ def load_credentials_block(name: str) -> None:
     Raises:
         JobError: There is no such block, no Prefect server, or no credentials in it.
     """
-    _read_block(name)
-    _state.block = name
-    reopen_filesystems()
+    if _state.block != name:
+        _read_block(name)
+        _state.block, _state.settings = name, copy_context()
+        reopen_filesystems()
 
 
 def _read_block(name: str) -> None:
@@ -273,9 +285,9 @@ def _is_time() -> bool:
 def _read_again() -> bool:
     """Reads the block again, and lets botocore find what there is by now; whether that is something else."""
     before = _find()
-    if _state.block is not None:
+    if _state.block is not None and _state.settings is not None:
         try:
-            _read_block(_state.block)
+            _state.settings.copy().run(_read_block, _state.block)
             _state.warned = ""
         except JobError as error:
             if _state.warned != str(error):
