@@ -34,8 +34,11 @@ _REFUSED_CODES = _EXPIRED_CODES | {"InvalidAccessKeyId", "400"}
 """Answers to credentials that ended; to a HEAD request, whose answer has no body, 400 alone."""
 
 _STILL_EXPIRED = "refreshed credentials are still expired"
-_OF_A_SOURCE = ("Credential", "Token", "SSO", "Login", "Profile", "Metadata")
+_OF_A_SOURCE = ("Credential", "Token", "SSO", "Login", "Profile", "Metadata", "MFA", "InvalidConfig")
 """Parts of the names of botocore's errors about a source of credentials."""
+
+_ASKING = ("AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken")
+"""Operations by which botocore gets credentials."""
 
 _NOT_IMPLEMENTED = 501
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -111,8 +114,10 @@ def _source_error(error: BaseException, handled: BaseException | None) -> BaseEx
     """What a source of credentials raised, if that is what went wrong."""
     for link in _chain(error, handled):
         name = type(link).__name__
-        if type(link).__module__ == "botocore.exceptions" and any(part in name for part in _OF_A_SOURCE):
-            return None if name == "NoCredentialsError" else link
+        if type(link).__module__ != "botocore.exceptions" or name == "NoCredentialsError":
+            continue
+        if getattr(link, "operation_name", "") in _ASKING or any(part in name for part in _OF_A_SOURCE):
+            return link
     return None
 
 

@@ -26,9 +26,9 @@ from tests.infra.simulation import SimulatedClock
 URI = "s3://data/out/manifest.json"
 
 
-def answer(code="", status=400):
+def answer(code="", status=400, operation="PutObject"):
     response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return botocore.exceptions.ClientError(response, "PutObject")
+    return botocore.exceptions.ClientError(response, operation)
 
 
 def because(error, cause):
@@ -235,6 +235,16 @@ def nothing_known(monkeypatch):
         (
             botocore.exceptions.CredentialRetrievalError(provider="sso", error_msg="gone"),
             f"{URI}: no storage credentials could be had (Error when retrieving credentials from sso: gone); check "
+            "their source and run again",
+        ),
+        (
+            answer("AccessDenied", 403, "AssumeRole"),
+            f"{URI}: no storage credentials could be had (An error occurred (AccessDenied) when calling the AssumeRole "
+            "operation: Unknown); check their source and run again",
+        ),
+        (
+            botocore.exceptions.RefreshWithMFAUnsupportedError(),
+            f"{URI}: no storage credentials could be had (Cannot refresh credentials: MFA token required.); check "
             "their source and run again",
         ),
         *((answer(code), DENIED) for code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled")),
