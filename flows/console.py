@@ -16,6 +16,7 @@ from rich.console import Console
 
 from barycenter.fusion.errors import BarycenterError, BusyError, JobError, RunError
 from barycenter.infra.logs import LogFormat, say_last, shown_logs
+from barycenter.infra.userinfo import without_userinfo
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -128,7 +129,7 @@ def report_errors(debug: bool) -> Iterator[None]:
     except Exception as error:  # noqa: BLE001  (the command line's last line of defense; --debug shows all)
         if type(error).__module__.partition(".")[0] == "httpx":
             fail(_prefect_is_gone(error), 1, debug)
-        detail = " ".join(str(error).split())[:300]
+        detail = without_userinfo(" ".join(str(error).split()))[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
 
 

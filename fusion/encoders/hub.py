@@ -56,7 +56,10 @@ def model_folder(spec: EncoderSpec) -> Path:
             ignore_patterns=_OTHER_RUNTIMES,
         )
     except RepositoryNotFoundError:
-        raise JobError("encoder", f"{name!r} is neither a local folder nor a model that the hub shows you") from None
+        raise JobError(
+            "encoder",
+            f"{name!r} is neither a local folder nor a model that the hub shows you; a private one needs HF_TOKEN",
+        ) from None
     except HFValidationError:
         raise JobError("encoder", f"{name!r} is neither a local folder nor a hub id") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:

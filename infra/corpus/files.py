@@ -22,7 +22,7 @@ from barycenter.infra.corpus.listing import (
     skip_reason,
 )
 from barycenter.infra.job.paths import is_uri
-from barycenter.infra.storage.errors import first_line, is_transient, retrying, storage_errors
+from barycenter.infra.storage.errors import credentials_error, first_line, is_transient, retrying, storage_errors
 from barycenter.infra.storage.filesystems import RangeStream, open_filesystem
 
 _KEY = "corpus.path"
@@ -43,6 +43,7 @@ class Files:
 
         Raises:
             JobError: On ``corpus.path``: there is nothing, or it may not be read.
+            RunError: The storage refuses the credentials, or there are none.
         """
         if path.startswith("file://"):
             path = path.removeprefix("file://")
@@ -53,7 +54,7 @@ class Files:
         except (ImportError, ValueError) as error:
             raise JobError(_KEY, f"{path}: {first_line(error)}") from None
         except Exception as error:
-            raise JobError(_KEY, _error_message(error, path)) from error
+            raise credentials_error(error, path) or JobError(_KEY, _error_message(error, path)) from error
 
     def stat(self, uri: str) -> tuple[int, str]:
         """Size and stamp of a file now."""
@@ -61,16 +62,32 @@ class Files:
             if not is_uri(uri):
                 status = Path(uri).stat()
                 return status.st_size, str(status.st_mtime_ns)
-            filesystem, path = self.remote(uri)
-            return _size_and_stamp(retrying(lambda: filesystem.info(path)))
+            return _size_and_stamp(self._request("info", uri))
 
     def stat_file(self, uri: str) -> tuple[int, str]:
         """Size and stamp of a remote file; what the storage raises is passed on, a folder is IsADirectoryError."""
-        filesystem, path = self.remote(uri)
-        info = retrying(lambda: filesystem.info(path))
+        try:
+            info = self._request("info", uri)
+        except PermissionError:
+            self._check_credentials(uri)
+            info = self._request("info", uri)
         if info["type"] != "file":
             raise IsADirectoryError(uri)
         return _size_and_stamp(info)
+
+    def _check_credentials(self, uri: str) -> None:
+        """Asks for one byte of a file: the refusal of ``info`` does not say whether the credentials have ended.
+
+        Raises:
+            RunError: They have, or the server does not know them.
+            PermissionError: They do not open this file.
+        """
+        try:
+            self._request("cat_file", uri, start=0, end=1)
+        except PermissionError as error:
+            if (refused := credentials_error(error, uri)) is not None:
+                raise refused from error
+            raise
 
     def children(self, folder: str) -> dict[str, Callable[[], tuple[int, str]]]:
         """The files of one folder by name, each with a call that returns its size and stamp."""
@@ -79,8 +96,7 @@ class Files:
                 with os.scandir(folder) as found:
                     names = [child.name for child in found if _is_shown(child.name) and is_sure(child.is_file)]
                 return {name: partial(self.stat, f"{folder}/{name}") for name in names}
-            filesystem, path = self.remote(folder)
-            infos = retrying(lambda: filesystem.ls(path, detail=True))
+            infos = self._request("ls", folder, detail=True)
             return {
                 info["name"].rpartition("/")[2]: partial(_size_and_stamp, info)
                 for info in infos
@@ -94,8 +110,7 @@ class Files:
                 with Path(uri).open("rb") as stream:
                     stream.seek(offset)
                     return stream.read(length)
-            filesystem, path = self.remote(uri)
-            return cast(bytes, retrying(lambda: filesystem.cat_file(path, start=offset, end=offset + length)))
+            return cast(bytes, self._request("cat_file", uri, start=offset, end=offset + length))
 
     def open(self, uri: str) -> BinaryIO:
         """A seekable stream; remote files are read ahead in blocks, each of which is retried by itself."""
@@ -104,8 +119,7 @@ class Files:
         size, _ = self.stat(uri)
         if size:
             return cast(BinaryIO, io.BufferedReader(self._ranges(uri, size), _READ_AHEAD))
-        filesystem, path = self.remote(uri)
-        return cast(BinaryIO, retrying(lambda: filesystem.open(path, "rb")))
+        return cast(BinaryIO, self._request("open", uri, mode="rb"))
 
     def open_ranges(self, uri: str, size: int) -> BinaryIO:
         """A seekable stream whose every read is one request, for readers that know what they want."""
@@ -123,6 +137,15 @@ class Files:
         filesystem = open_filesystem(protocol, self._endpoint_url)
         return filesystem, filesystem._strip_protocol(uri)
 
+    def _request(self, method: str, uri: str, **arguments: Any) -> Any:
+        """Calls a method of the file system behind a URI, which each try asks for anew, on the path in it."""
+
+        def attempt() -> Any:
+            filesystem, path = self.remote(uri)
+            return getattr(filesystem, method)(path, **arguments)
+
+        return retrying(attempt)
+
     def _ranges(self, uri: str, size: int) -> RangeStream:
         return RangeStream(lambda start, stop: self.read(uri, start, stop - start), size)
 
@@ -132,7 +155,7 @@ class Files:
         filesystem, path = self.remote(uri)
         scheme = uri.partition("://")[0] + "://"
         try:
-            info = retrying(lambda: filesystem.info(path))
+            info = self._request("info", uri)
         except FileNotFoundError:
             info = None
         if info is not None and info["type"] == "file":
@@ -140,7 +163,7 @@ class Files:
             return Listing(scheme + path.rpartition("/")[0], [entry], False)
         pattern = info is None and glob.has_magic(path)
         root = glob_root(path) if pattern else path.rstrip("/")
-        found = retrying(lambda: (filesystem.glob if pattern else filesystem.find)(path, detail=True))
+        found = self._request("glob" if pattern else "find", uri, detail=True)
         if not found:
             raise JobError(_KEY, f"{uri}: there is no such file or folder")
         names = {name: name[len(root) :].strip("/") for name, info in found.items() if info["type"] == "file"}

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage.errors import is_transient
+from barycenter.infra.userinfo import without_userinfo
 
 log = logging.getLogger(__name__)
 
@@ -63,12 +64,12 @@ class Failure:
     @classmethod
     def of(cls, error: Exception) -> "Failure":
         """Says of an exception whether the surroundings are at fault or the rows; logs its traceback."""
-        log.debug("%s", "".join(traceback.format_exception(error)))
+        log.debug("%s", without_userinfo("".join(traceback.format_exception(error))))
         if isinstance(error, JobError):
             return cls(error.problem, environment=True, job_key=error.key)
         if isinstance(error, RunError):
             return cls(str(error), environment=True)
-        text = " ".join(str(error).split())[:500]
+        text = without_userinfo(" ".join(str(error).split()))[:500]
         outside = is_transient(error) or (isinstance(error, OSError) and error.errno is not None)
         return cls(f"{type(error).__name__}: {text}" if text else type(error).__name__, environment=outside)
 

@@ -9,10 +9,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from barycenter.infra.userinfo import holds_secret, without_userinfo
+
+NO_SECRET = (
+    "must hold no user name, password or signature, for the job is kept in files and shown on pages; set credentials "
+    "in the environment, or name a Prefect block in storage.credentials_block"
+)
+
 
 def quote_value(value: object) -> str:
     """Quotes a value for an error message: its repr, at most 60 characters."""
-    text = repr(value)
+    text = without_userinfo(repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -39,19 +46,21 @@ def number_validator(kind: type[int] | type[float], minimum: float, words: str, 
 
 
 def check_text(value: object) -> object:
-    """Validates text that is not blank."""
+    """Validates text that is not blank and lets nobody in anywhere."""
     if not isinstance(value, str):
         hint = "; put it in quotes" if isinstance(value, bool | int | float | datetime.date) else ""
         raise invalid(f"must be text, not {quote_value(value)}{hint}")
     if not value.strip():
         raise invalid("must not be empty")
+    if holds_secret(value):
+        raise invalid(NO_SECRET)
     return value
 
 
 def check_names(value: object) -> object:
     """Validates a list of distinct names."""
     if isinstance(value, str):
-        raise invalid(f"must be a list, e.g. [{value}]")
+        raise invalid(f"must be a list, e.g. [{without_userinfo(value)}]")
     if not isinstance(value, list | tuple):
         raise invalid(f"must be a list of names, not {quote_value(value)}")
     for name in value:
@@ -129,6 +138,7 @@ class Section(BaseModel):
         extra="forbid",
         serialize_by_alias=True,
         protected_namespaces=(),
+        hide_input_in_errors=True,
         json_schema_extra=_complete_properties,
     )
 

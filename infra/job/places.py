@@ -5,7 +5,17 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from barycenter.infra.job.fields import AutoCount, AutoShare, Count, Seconds, Section, Text, invalid, quote_value
+from barycenter.infra.job.fields import (
+    NO_SECRET,
+    AutoCount,
+    AutoShare,
+    Count,
+    Seconds,
+    Section,
+    Text,
+    invalid,
+    quote_value,
+)
 
 
 class WorkerRange(Section):
@@ -82,5 +92,5 @@ class StorageJob(Section):
     @classmethod
     def _is_url(cls, url: str | None) -> str | None:
         if url is not None and not url.startswith(("http://", "https://")):
-            raise invalid(f"must begin with http:// or https://, not {quote_value(url)}")
+            raise invalid(NO_SECRET if "@" in url else f"must begin with http:// or https://, not {quote_value(url)}")
         return url

@@ -1,9 +1,11 @@
 """Workers as Ray actors: the executor of every run on a cluster."""
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -25,11 +27,22 @@ from barycenter.infra.dispatch.executor import (
 )
 from barycenter.infra.dispatch.units import Worker
 from barycenter.infra.names import identifier
+from barycenter.infra.ray.environment import DriverEnvironment, MissingCertificates
 from barycenter.infra.ray.private import autoscaling, draining_nodes
+from barycenter.infra.ray.renewal import GROUP, Edition, Receiver, Renewal
 from barycenter.infra.ray.worker_lines import WithLines, WorkerLines, log_again
-from barycenter.infra.storage.credentials import environment_credentials
+
+log = logging.getLogger(__name__)
 
 _THREADED = ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "RAYON")
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A worker is made: the id of its node, and what that lacks."""
+
+    node: str
+    missing: MissingCertificates | None
 
 
 class WorkerActor:
@@ -41,19 +54,27 @@ class WorkerActor:
     def __init__(self, threads: int) -> None:
         self._threads = threads
         self._worker: Any = None
+        self._credentials = Receiver()
         self._lines = WorkerLines(ray.get_runtime_context().get_actor_name() or "")
         os.environ.update({f"{library}_NUM_THREADS": str(threads) for library in _THREADED})
 
-    def load(self, pickled: bytes, credentials: dict[str, str]) -> WithLines[Done | Failure]:
-        """Makes the worker, once, and returns the id of its node; it sees the driver's storage credentials."""
-        os.environ.update(credentials)
-        return self._lines.attach(outcome_of(self._load, pickled))
+    def load(self, pickled: bytes, environment: DriverEnvironment, edition: Edition) -> WithLines[Done | Failure]:
+        """Makes the worker, once; it sees the driver's storage credentials, proxies and tokens in its environment."""
+        missing = environment.take_over()
+        self._credentials.receive(edition)
+        made = outcome_of(self._load, pickled)
+        here = str(ray.get_runtime_context().get_node_id())
+        return self._lines.attach(Done(_Loaded(here, missing)) if isinstance(made, Done) else made)
+
+    def renew(self, edition: Edition) -> None:
+        """Takes over newer storage credentials, also while another call runs."""
+        self._credentials.receive(edition)
 
     def call(self, method: str, *args: Any) -> WithLines[Done | Failure]:
         """Calls a method of the worker."""
         return self._lines.attach(outcome_of(getattr(self._worker, method), *args))
 
-    def _load(self, pickled: bytes) -> str:
+    def _load(self, pickled: bytes) -> None:
         worker, args = cloudpickle.loads(pickled)
         self._worker = worker(*args)
         if torch := sys.modules.get("torch"):
@@ -62,7 +83,6 @@ class WorkerActor:
             from threadpoolctl import threadpool_limits
 
             threadpool_limits(self._threads)
-        return str(ray.get_runtime_context().get_node_id())
 
 
 class RayExecutor:
@@ -86,7 +106,10 @@ class RayExecutor:
         self._pickled = cloudpickle.dumps((worker, args))
         self._prefix = f"{identifier(name)}-{current_clock().token(3)}"
         self._numbers = count()
-        self._actor = ray.remote(type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__}))
+        actor = type(worker.__name__, (WorkerActor,), {"__module__": WorkerActor.__module__})
+        self._actor = ray.remote(concurrency_groups={GROUP: 1})(actor)
+        self._environment, self._renewal = DriverEnvironment.here(), Renewal()
+        self._lacking: set[tuple[str, str]] = set()
         self._options = {
             "num_cpus": allocation.cpus,
             "num_gpus": allocation.gpus_per_worker,
@@ -97,11 +120,18 @@ class RayExecutor:
         }
 
     def start(self, strategy: Any = "SPREAD") -> StartedWorker:
-        """Starts one more actor, without waiting for it; ``strategy`` is Ray's, for where."""
+        """Starts one more actor, without waiting for it; ``strategy`` is Ray's, for where.
+
+        Raises:
+            RunError: The source of the storage credentials has none.
+        """
+        edition = self._renewal.newest()
         name = f"{self._prefix}-{next(self._numbers)}"
         options = self._options | {"name": name, "scheduling_strategy": strategy}
         handle = self._actor.options(**options).remote(self._allocation.threads)
-        return StartedWorker(name, handle, handle.load.remote(self._pickled, environment_credentials()))
+        loading = handle.load.remote(self._pickled, self._environment, edition)
+        self._renewal.add(name, handle, edition)
+        return StartedWorker(name, handle, loading)
 
     def submit(self, worker: StartedWorker, method: str, *args: Any) -> Any:
         """Queues a method call on an actor."""
@@ -125,10 +155,15 @@ class RayExecutor:
             return Failure(_last_line(error), environment=False)
         except RayError as error:
             return _lost(error)
+        if isinstance(result, Done) and isinstance(result.value, _Loaded):
+            if result.value.missing is not None:
+                self._report(result.value.missing)
+            return Done(result.value.node)
         return result
 
     def kill(self, worker: StartedWorker) -> None:
         """Ends an actor."""
+        self._renewal.remove(worker.name)
         with suppress(Exception):
             ray.kill(worker.handle, no_restart=True)
 
@@ -158,6 +193,17 @@ class RayExecutor:
             *_what_may_come(),
         ]
         return f"{', '.join(said)}; wait until it is free or ask for less under ray:"
+
+    def _report(self, missing: MissingCertificates) -> None:
+        """Warns, once for each node and variable."""
+        for variable, path in missing.files.items():
+            if (missing.node, variable) not in self._lacking:
+                self._lacking.add((missing.node, variable))
+                log.warning(
+                    "%s is %s, which is not on the node %s: its workers trust the certificates of that node; put the "
+                    "file there, or unset the variable",
+                    variable, path, missing.node,
+                )  # fmt: skip
 
 
 def _last_line(error: Exception) -> str:

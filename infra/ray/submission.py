@@ -21,6 +21,7 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.logs import VARIABLE
 from barycenter.infra.names import identifier
 from barycenter.infra.storage.errors import first_line
+from barycenter.infra.userinfo import holds_secret, without_userinfo
 
 _SOURCES = (".py", ".html", ".jinja", ".yaml", ".json", ".txt")
 _PASSED_ON = ("PREFECT_API_URL", VARIABLE, "PREFECT_LOGGING_LEVEL")
@@ -47,14 +48,15 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
         The exit code of the driver; 143 of a job that was stopped.
 
     Raises:
-        JobError: The address is no URL of a dashboard, or the job is to run without Ray.
+        JobError: The address is no URL of a dashboard, the job is to run without Ray, or what is passed on holds a
+            secret.
         RunError: The cluster does not answer or refuses the token, or is gone for two minutes.
     """
     if job.ray.address == "none":
         raise JobError("ray.address", "none is a run without Ray in this process; to submit it, set local or auto")
     _authenticate(address)
     client = _client(address)
-    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
+    passed, shown = _passed_on(), without_userinfo(address)
     with package_folder(job) as folder:
         submission = client.submit_job(
             entrypoint=" ".join(["python -m barycenter.flows.cli run -v", _JOB_FILE, *flags]),
@@ -62,12 +64,25 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
             runtime_env={"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},
         )
-    write(f"submitted {submission} to {address}; `ray job stop {submission} --address {address}` stops it\n")
+    write(f"submitted {submission} to {shown}; `ray job stop {submission} --address {shown}` stops it\n")
     try:
-        info = _ended(client, submission, write, address)
+        info = _ended(client, submission, write, shown)
     except KeyboardInterrupt:
         raise RunError(f"{submission} is still running; `ray job logs {submission} -f` follows it again") from None
     return _exit_code(info, submission, write)
+
+
+def _passed_on() -> dict[str, str]:
+    """The variables that go along; Ray shows them on the job's page."""
+    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
+    for name, value in passed.items():
+        if holds_secret(value):
+            raise JobError(
+                name,
+                "holds a user name or password, which the job's page on the cluster would show; set it without, and "
+                "PREFECT_API_AUTH_STRING or PREFECT_API_KEY on the cluster's nodes",
+            )
+    return passed
 
 
 @contextmanager
@@ -104,7 +119,9 @@ def _authenticate(address: str) -> None:
     """Ray wants its mode said aloud: the token where there is one, none at all on this machine only."""
     url = urlsplit(address)
     if url.scheme not in ("http", "https") or not url.hostname:
-        raise JobError("--address", f"{address!r} is no URL of a Ray dashboard, such as http://head:8265")
+        raise JobError(
+            "--address", f"{without_userinfo(address)!r} is no URL of a Ray dashboard, such as http://head:8265"
+        )
     if "RAY_AUTH_MODE" in os.environ:
         return
     if "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ:
@@ -113,8 +130,8 @@ def _authenticate(address: str) -> None:
         os.environ["RAY_AUTH_MODE"] = "disabled"
     else:
         raise RunError(
-            f"{address}: no way to authenticate; set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's token, "
-            "or RAY_AUTH_MODE=disabled for a cluster without one"
+            f"{url.hostname}: no way to authenticate; set RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the cluster's "
+            "token, or RAY_AUTH_MODE=disabled for a cluster without one"
         )
 
 
@@ -131,10 +148,10 @@ def _client(address: str) -> Any:
     try:
         return JobSubmissionClient(address)
     except Exception as error:
-        text = " ".join(str(error).split())
+        text, shown = without_userinfo(" ".join(str(error).split())), without_userinfo(address)
         if re.search(r"uthenticat|nauthorized|orbidden", text):
-            raise RunError(f"{address} refuses us: {text[:300]}; check RAY_AUTH_MODE and RAY_AUTH_TOKEN") from error
-        raise RunError(f"no Ray dashboard answers at {address}: {text[:300]}; start it or correct --address") from error
+            raise RunError(f"{shown} refuses us: {text[:300]}; check RAY_AUTH_MODE and RAY_AUTH_TOKEN") from error
+        raise RunError(f"no Ray dashboard answers at {shown}: {text[:300]}; start it or correct --address") from error
 
 
 def _ended(client: Any, submission: str, write: Any, address: str) -> Any:

@@ -8,6 +8,8 @@ from typing import TypeVar
 
 from barycenter.fusion.errors import BarycenterError, RunError
 from barycenter.infra.clock import current_clock
+from barycenter.infra.storage.credentials import credentials_source, credentials_version, look_for_newer
+from barycenter.infra.userinfo import without_userinfo
 
 T = TypeVar("T")
 
@@ -21,10 +23,23 @@ _BUSY_CODES = {
 }
 _WIRE_FAULTS = {
     *("botocore.HTTPClientError", "botocore.IncompleteReadError", "botocore.ResponseParserError"),
-    *("aiohttp.ClientError", "http.IncompleteRead"),
+    *("aiohttp.ClientError", "http.IncompleteRead", "botocore.CredentialRetrievalError"),
 }
-_DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidAccessKeyId"})
-_IDENTITY_CODES = frozenset({"SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"})
+_DENIED_CODES = frozenset({"AccessDenied", "403", "Forbidden", "AllAccessDisabled"})
+_UNKNOWN_CODES = frozenset({"SignatureDoesNotMatch", "InvalidAccessKeyId"})
+_EXPIRED_CODES = frozenset(
+    {"ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId", "TokenRefreshRequired"}
+)
+_REFUSED_CODES = _EXPIRED_CODES | {"InvalidAccessKeyId", "400"}
+"""Answers to credentials that ended; to a HEAD request, whose answer has no body, 400 alone."""
+
+_STILL_EXPIRED = "refreshed credentials are still expired"
+_OF_A_SOURCE = ("Credential", "Token", "SSO", "Login", "Profile", "Metadata", "MFA", "InvalidConfig")
+"""Parts of the names of botocore's errors about a source of credentials."""
+
+_ASKING = ("AssumeRole", "AssumeRoleWithWebIdentity", "GetRoleCredentials", "CreateToken")
+"""Operations by which botocore gets credentials."""
+
 _NOT_IMPLEMENTED = 501
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -85,9 +100,32 @@ def _is_wire_fault(error: BaseException) -> bool:
     return not names.isdisjoint(_WIRE_FAULTS)
 
 
+def are_credentials_refused(error: BaseException, handled: BaseException | None = None) -> bool:
+    """Whether a request failed as it does with credentials that ended; newer ones may be had."""
+    answer = _s3_code(error, handled)
+    return answer[0] in _REFUSED_CODES if answer is not None else _are_still_expired(error, handled)
+
+
+def _are_still_expired(error: BaseException, handled: BaseException | None) -> bool:
+    return any(isinstance(link, RuntimeError) and _STILL_EXPIRED in str(link) for link in _chain(error, handled))
+
+
+def _source_error(error: BaseException, handled: BaseException | None) -> BaseException | None:
+    """What a source of credentials raised, if that is what went wrong."""
+    for link in _chain(error, handled):
+        name = type(link).__name__
+        if type(link).__module__ != "botocore.exceptions" or name == "NoCredentialsError":
+            continue
+        if getattr(link, "operation_name", "") in _ASKING or any(part in name for part in _OF_A_SOURCE):
+            return link
+    return None
+
+
 def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
     """Runs ``operation`` until it succeeds, fails for good, or transient faults outlast ``seconds`` seconds.
 
+    Credentials that the server refuses are such a fault where newer ones may be had, if ``operation`` asks for its file
+    system anew.
     Waits grow exponentially from 0.1 s to 5 s with full jitter. This is the only retry: those of the client
     libraries underneath are switched off.
     """
@@ -96,12 +134,16 @@ def retrying(operation: Callable[[], T], seconds: float | None = None) -> T:
     longest_wait = 0.1
     clock, handled = current_clock(), sys.exc_info()[1]
     while True:
+        version = credentials_version()
         try:
             return operation()
         except Exception as error:
             now = clock.monotonic()
             first_fault = now if first_fault is None else first_fault
-            if not is_transient(error, handled) or now - first_fault >= limit:
+            again = is_transient(error, handled) or (
+                are_credentials_refused(error, handled) and look_for_newer(version)
+            )
+            if not again or now - first_fault >= limit:
                 raise
             clock.sleep(clock.uniform(0.05, longest_wait))
             longest_wait = min(5.0, 2 * longest_wait)
@@ -147,8 +189,8 @@ def _line(error: Exception, uri: str, handled: BaseException | None) -> RunError
             f"{uri}: the storage server does not implement a request that is needed; "
             "use one that has conditional writes (If-None-Match, If-Match) and multipart uploads"
         )
-    if code in _IDENTITY_CODES:
-        return RunError(f"{uri}: the storage server does not accept the credentials ({code}); renew them")
+    if (refused := credentials_error(error, uri, handled)) is not None:
+        return refused
     if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error, handled)):
         return RunError(f"{uri}: access denied; check the credentials in the environment and what they may do")
     if isinstance(error, FileNotFoundError) or number == errno.ENOTDIR:
@@ -167,6 +209,26 @@ def _line(error: Exception, uri: str, handled: BaseException | None) -> RunError
             f"{uri}: the storage server did not answer properly for {RETRY_SECONDS:.0f} s ({what}); run again"
         )
     return RunError(f"{uri}: {code or error.strerror or type(error).__name__}") if isinstance(error, OSError) else None
+
+
+def credentials_error(error: Exception, uri: str, handled: BaseException | None = None) -> RunError | None:
+    """The line about ``uri`` where credentials are the problem: what, where from, what to do; else None."""
+    answer = _s3_code(error, handled)
+    code = answer[0] if answer else ""
+    name, remedy = credentials_source()
+    if code in _EXPIRED_CODES or _are_still_expired(error, handled):
+        what = f"the storage credentials have ended ({code or 'expired'}) and {name} has no newer ones"
+        return RunError(f"{uri}: {what}; {remedy} and run again; what is done stays done")
+    if code in _UNKNOWN_CODES:
+        return RunError(f"{uri}: the storage server does not accept the credentials of {name} ({code}); correct them")
+    if code == "400":
+        what = "refused the request without a reason (400), as where credentials have ended or the region is another"
+        return RunError(f"{uri}: the storage server {what}; the credentials are of {name}; {remedy} and run again")
+    source = _source_error(error, handled)
+    if source is not None:
+        reason = without_userinfo(first_line(source))
+        return RunError(f"{uri}: no storage credentials could be had ({reason}); check their source and run again")
+    return None
 
 
 def _bucket(uri: str) -> str:

@@ -1,25 +1,48 @@
 """fsspec's file systems, one for each process, and their files as streams of ranges."""
 
 import io
+import logging
 import os
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import fsspec
 
+S3 = ("s3", "s3a")
+"""The protocols of S3."""
+
+_opened: dict[tuple[str, str | None, int], Any] = {}
+"""File systems by protocol, server and process: clients survive neither fork nor pickle."""
+
 
 def open_filesystem(protocol: str, endpoint_url: str | None) -> Any:
-    """The file system of a protocol and server in this process; it retries nothing itself and caches no listing."""
-    return _filesystem(protocol, endpoint_url, os.getpid())
+    """The file system of a protocol and server in this process; it retries nothing itself and caches no listing.
+
+    It is to be asked for before every request: after :func:`reopen_filesystems` it is another.
+    """
+    key = (protocol, endpoint_url, os.getpid())
+    system = _opened.get(key)
+    return system if system is not None else _opened.setdefault(key, _new_filesystem(protocol, endpoint_url))
 
 
-@lru_cache(maxsize=8)
-def _filesystem(protocol: str, endpoint_url: str | None, process: int) -> Any:
-    """One for each process: clients survive neither fork nor pickle."""
-    del process
+def opened_s3() -> Any | None:
+    """A file system on S3 that this process has opened; None where there is none."""
+    here = ((protocol, endpoint_url) for protocol, endpoint_url, process in list(_opened) if process == os.getpid())
+    found = next((key for key in here if key[0] in S3), None)
+    return None if found is None else open_filesystem(*found)
+
+
+def reopen_filesystems() -> None:
+    """Replaces this process's file systems by new ones, which look for credentials again."""
+    for protocol, endpoint_url, process in list(_opened):
+        if process == os.getpid():
+            _opened[protocol, endpoint_url, process] = _new_filesystem(protocol, endpoint_url)
+
+
+def _new_filesystem(protocol: str, endpoint_url: str | None) -> Any:
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
-    if protocol in ("s3", "s3a"):
+    if protocol in S3:
+        _keep_requests_out_of_logs()
         options["max_concurrency"] = 1
         options["config_kwargs"] = {
             "retries": {"total_max_attempts": 1, "mode": "standard"},
@@ -31,6 +54,13 @@ def _filesystem(protocol: str, endpoint_url: str | None, process: int) -> Any:
     system = fsspec.filesystem(protocol, **options)
     system.retries = 1
     return system
+
+
+def _keep_requests_out_of_logs() -> None:
+    """At their lowest level these loggers show requests with session tokens; whoever wants that says so of them."""
+    for name in ("botocore", "aiobotocore"):
+        if logging.getLogger(name).level == logging.NOTSET:
+            logging.getLogger(name).setLevel(logging.INFO)
 
 
 class RangeStream(io.RawIOBase):

@@ -15,6 +15,7 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage.errors import MissingFileError, first_line, storage_errors
 from barycenter.infra.storage.local import TEMPORARY_SUFFIX, LocalStore
 from barycenter.infra.storage.remote import RemoteStore, S3Store
+from barycenter.infra.userinfo import holds_secret
 
 __all__ = ["STORES", "MissingFileError", "Storage"]
 
@@ -48,8 +49,10 @@ class Storage:
 
     def __init__(self, root: str, endpoint_url: str | None = None) -> None:
         scheme, separator, rest = root.partition("://")
-        if separator and "@" in rest.partition("/")[0]:
+        if holds_secret(root):
             raise JobError("", f"{scheme}://...: credentials do not belong in a path; set them in the environment")
+        if endpoint_url is not None and holds_secret(endpoint_url):
+            raise JobError("storage.endpoint_url", "credentials do not belong in a URL; set them in the environment")
         self._store: LocalStore | RemoteStore
         if separator and scheme in STORES:
             self._store = STORES[scheme](root, endpoint_url)

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import ray
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -19,6 +20,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterId,
     FlowRunFilterName,
 )
+from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.demo import demo_job, write_demo_corpus
@@ -33,6 +35,7 @@ from tests.flows.corpora import (
     vectors,
     write_lines,
 )
+from tests.flows.secrets import files_with_marks, marked_environment, marks_in
 
 ROWS = 150
 
@@ -78,8 +81,8 @@ def test_none_is_the_average_itself(two_vectors, average, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def catalog(tmp_path_factory, ray_session, prefect_server):
-    """The demo's corpus, smaller and partitioned: its job and its report."""
+def marked_catalog(tmp_path_factory, ray_session, prefect_server):
+    """The demo's corpus, smaller and partitioned: its job, its report and what was logged, with secrets around."""
     folder = tmp_path_factory.mktemp("catalog")
     corpus = write_demo_corpus(folder / "corpus", rows=ROWS)
     job = demo_job(corpus, folder / "out")
@@ -88,7 +91,28 @@ def catalog(tmp_path_factory, ray_session, prefect_server):
     job["output"] |= {"partition_by": ["label"]}
     job["inputs"]["text"]["batch"], job["inputs"]["image"]["batch"] = 512, 16
     job["ray"] = {"workers": 1, "threads_per_worker": 1}
-    return job, run_pipeline(job)
+    with marked_environment() as logged:
+        report = run_pipeline(job)
+    return job, report, logged
+
+
+@pytest.fixture(scope="module")
+def catalog(marked_catalog):
+    """Its job and its report."""
+    return marked_catalog[:2]
+
+
+def test_secrets_of_the_environment_are_nowhere(marked_catalog):
+    """Not in the output, in no log, in nothing that Prefect and Ray keep."""
+    job, _, logged = marked_catalog
+    assert len(logged) > 100
+    assert [line for line in logged if marks_in(line)] == []
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    assert list((session / "logs").glob("worker-*"))
+    database = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value()).partition("///")[2])
+    assert b"catalog" in database.read_bytes()
+    assert list(files_with_marks([Path(job["output"]["path"]).parent, session, database.parent])) == []
+    assert marks_in(str([ray._private.state.jobs(), ray._private.state.actors(), ray.nodes()])) == []
 
 
 def test_report_json_has_every_key(catalog):

@@ -12,15 +12,18 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.conftest import ROOT
 from tests.flows.corpora import read_features, text_and_vector_job, text_and_vector_rows, write_job, write_lines
+from tests.flows.secrets import MARKED, files_with_marks, marks_in
 from tests.flows.test_cancellation import children
 from tests.infra.dispatch.test_api import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
+SECRETS = {**MARKED, "NO_PROXY": "127.0.0.1,localhost"}
 RAISES = "raise RuntimeError('a module of the project was imported')\n"
 PROJECT = ("flows/__init__.py", "flows/pipeline.py", "flows/cli.py", "tasks.py", "infra/__init__.py", "fusion.py")
 
@@ -57,7 +60,7 @@ def free_port() -> int:
 
 @pytest.fixture
 def cluster():
-    """A Ray started by hand, with a token; the address of its dashboard and the variables that let one in."""
+    """A Ray started by hand, with a token and secrets; its dashboard's address, what lets one in, and its folder."""
     ports = [free_port() for _ in range(2)]
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
     words = ["--block", "--head", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
@@ -68,12 +71,12 @@ def cluster():
         with log.open("w") as stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", "ray.scripts.scripts", "start", *words, f"--temp-dir={folder}"],
-                env={**os.environ, **token, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
+                env={**os.environ, **token, **SECRETS, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
             )  # fmt: skip
         try:
             assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
             assert process.poll() is None, log.read_text()
-            yield f"http://127.0.0.1:{ports[1]}", token
+            yield f"http://127.0.0.1:{ports[1]}", token, Path(folder)
         finally:
             for pid in [process.pid, *children(process.pid)]:
                 with suppress(ProcessLookupError):
@@ -113,11 +116,12 @@ def test_a_run_from_the_projects_folder_imports_nothing_of_it(installed, project
 def test_a_submission_from_the_projects_folder_imports_nothing_of_it_and_passes_its_exit_code_on(
     installed, project, cluster
 ):
-    address, token = cluster
+    """And of the secrets around neither Ray's log folder, nor what it knows of its jobs, nor the output holds one."""
+    address, token, folder = cluster
 
     def submitted(*flags):
         words = [installed / "barycenter", "submit", "job.yaml", "--address", address, *flags]
-        return barycenter(installed, project, *words, **token)
+        return barycenter(installed, project, *words, **token, **SECRETS)
 
     done = submitted()
     assert done.returncode == 0, done.stdout + done.stderr
@@ -128,3 +132,10 @@ def test_a_submission_from_the_projects_folder_imports_nothing_of_it_and_passes_
     assert wrong.returncode == 2, wrong.stdout + wrong.stderr
     assert "alignment.dim: 10000" in wrong.stdout
     assert (project / "out" / "manifests" / "1.json").exists()
+    jobs = httpx.get(f"{address}/api/jobs/", headers={"Authorization": f"Bearer {token['RAY_AUTH_TOKEN']}"})
+    ended = [job["status"] for job in jobs.raise_for_status().json() if job["type"] == "SUBMISSION"]
+    assert sorted(ended) == ["FAILED", "SUCCEEDED"]
+    assert marks_in(jobs.text) == []
+    assert marks_in(done.stdout + done.stderr + wrong.stdout + wrong.stderr) == []
+    assert len(list(folder.rglob("job-driver-*.log"))) == 2
+    assert list(files_with_marks([folder, project])) == []

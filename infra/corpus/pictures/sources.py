@@ -21,6 +21,7 @@ from barycenter.infra.corpus.pictures.http import fetch
 from barycenter.infra.corpus.pictures.inline import inline_picture
 from barycenter.infra.job.paths import is_uri
 from barycenter.infra.storage.errors import MissingFileError
+from barycenter.infra.userinfo import without_userinfo
 
 _MISSING_ERRNOS = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 _WINDOWS_PATH = re.compile(r"[A-Za-z]:[\\/]|\\\\")
@@ -111,6 +112,8 @@ class Pictures:
         if value.startswith("file://"):
             value = unquote(value.removeprefix("file://").removeprefix("localhost"))
         if _HTTP_URL.match(value):
+            if (shown := without_userinfo(value)) != value:
+                raise BadInputError(Reason.HTTP_ERROR, f"{shown}: URLs with a user name or password are not fetched")
             if not self._http:
                 raise BadInputError(Reason.HTTP_NOT_ALLOWED, f"{value}; limits.http: true fetches it")
             limits = (self._max_bytes, self._http_timeout, self._http_concurrency)

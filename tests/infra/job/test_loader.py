@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.job.loader import dump_job, load_job, parse_job
@@ -252,6 +253,39 @@ def test_a_wrong_value_is_one_line_that_names_its_key(file: Path, override: str,
     first, _, second = override.partition("} average")
     overrides = [first + "}", "average" + second] if second else overrides
     assert refusal(file, *overrides, *(["train=null"] if "corpus.keep" in override else [])) == line
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "storage.endpoint_url=https://user:hush@host",
+        "storage.endpoint_url=user:hush@host",
+        "corpus.path=s3://key:hush@bucket/rows.jsonl",
+        "corpus.path=https://host/rows.parquet?X-Amz-Signature=hush",
+        "output.path=s3://hush@bucket/out",
+        "output.reuse=[s3://key:hush@bucket/other]",
+        "alignment.from=s3://key:hush@bucket/other",
+        "inputs.image.weights=https://host/a.safetensors?se=2030&sig=hush",
+        "inputs.text.encoder=https://user:hush@host/v1#model",
+        "ray.address=ray://user:hush@head:10001",
+        "limits.http=https://user:hush@host",
+        "storage={key: hush}",
+        "storage.secret=hush",
+    ],
+)
+def test_a_secret_in_the_job_is_refused_and_shown_nowhere(file: Path, override: str) -> None:
+    line = refusal(file, override)
+    assert line.startswith(override.partition("=")[0].partition("[")[0])
+    assert "hush" not in line
+    with pytest.raises(ValidationError) as raised:
+        Job.model_validate({**yaml.safe_load(JOB), "storage": {"endpoint_url": "https://user:hush@host"}})
+    assert "hush" not in str(raised.value)
+
+
+def test_names_with_an_at_sign_are_no_secrets(file: Path) -> None:
+    job = load_job(file, ["corpus.path=s3://bucket/a@b/rows.jsonl", "output.path=out@home", "name=a?sig=b"])
+    assert (job.corpus.path, job.name) == ("s3://bucket/a@b/rows.jsonl", "a?sig=b")
+    assert job.output.path == str(file.parent / "out@home")
 
 
 def test_several_mistakes_are_reported_together(file: Path) -> None:

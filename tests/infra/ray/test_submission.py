@@ -106,6 +106,29 @@ def test_flags_go_with_the_job(job_path, monkeypatch):
     assert CliRunner().invoke(app, [*words[:-1], "31 January"]).exit_code == 2
 
 
+def test_what_the_jobs_page_would_show_holds_no_secret(job_path, monkeypatch, capsys):
+    sent = []
+
+    class Client:
+        def submit_job(self, **options):
+            sent.append(options)
+            return options["submission_id"]
+
+    monkeypatch.setattr(submission, "_client", lambda address: Client())
+    monkeypatch.setattr(submission, "_ended", lambda *_: SimpleNamespace(status=JobStatus("SUCCEEDED")))
+    address = "http://user:hush@127.0.0.1:8265"
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect:4200/api")
+    written = []
+    assert submission.submit(address, load_job(job_path), write=written.append) == 0
+    assert sent[0]["runtime_env"]["env_vars"]["PREFECT_API_URL"] == "http://prefect:4200/api"
+    monkeypatch.setenv("PREFECT_API_URL", "http://user:hush@prefect:4200/api")
+    with pytest.raises(JobError, match="PREFECT_API_URL: holds a user name or password") as raised:
+        submission.submit(address, load_job(job_path), write=written.append)
+    assert len(sent) == 1
+    assert "http://***@127.0.0.1:8265" in "".join(written)
+    assert "hush" not in "".join([*written, str(sent), str(raised.value)])
+
+
 class Quick:
     """A clock on which waiting takes no time."""
 

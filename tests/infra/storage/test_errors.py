@@ -10,7 +10,7 @@ import pytest
 
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.clock import current_clock, use_clock
-from barycenter.infra.storage import Storage
+from barycenter.infra.storage import Storage, credentials
 from barycenter.infra.storage.errors import (
     RETRY_SECONDS,
     MissingFileError,
@@ -26,9 +26,9 @@ from tests.infra.simulation import SimulatedClock
 URI = "s3://data/out/manifest.json"
 
 
-def answer(code="", status=400):
+def answer(code="", status=400, operation="PutObject"):
     response = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
-    return botocore.exceptions.ClientError(response, "PutObject")
+    return botocore.exceptions.ClientError(response, operation)
 
 
 def because(error, cause):
@@ -84,6 +84,7 @@ def test_a_status_without_a_code_says_whether_to_ask_again(status, again):
         botocore.parsers.ResponseParserError("half an answer"),
         aiohttp.ClientPayloadError("cut"),
         http.client.IncompleteRead(b""),
+        botocore.exceptions.CredentialRetrievalError(provider="container-role", error_msg="no answer"),
     ],
 )
 def test_a_cut_wire_is_tried_again_wherever_it_is_in_the_chain(error):
@@ -193,21 +194,60 @@ UNIMPLEMENTED = (
     "use one that has conditional writes (If-None-Match, If-Match) and multipart uploads"
 )
 DENIED = f"{URI}: access denied; check the credentials in the environment and what they may do"
+REMEDY = (
+    "set new ones, or name a source that renews itself "
+    "(AWS_PROFILE, a web identity, a role of the container or instance),"
+)
 MISPLACED = f"{URI}: a folder is in the place of a file, or the reverse; move it away"
 
 
+@pytest.fixture
+def nothing_known(monkeypatch):
+    """A process that has asked for no credentials yet."""
+    monkeypatch.setattr(credentials, "_state", credentials._State())
+
+
+@pytest.mark.usefixtures("nothing_known")
 @pytest.mark.parametrize(
     ("error", "line"),
     [
         (answer("NoSuchBucket", 404), "s3://data: there is no such bucket; create it or correct the path"),
         *(
-            (answer(code), f"{URI}: the storage server does not accept the credentials ({code}); renew them")
-            for code in ("SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired")
+            (
+                answer(code),
+                f"{URI}: the storage server does not accept the credentials of the environment ({code}); correct them",
+            )
+            for code in ("SignatureDoesNotMatch", "InvalidAccessKeyId")
         ),
         *(
-            (answer(code), DENIED)
-            for code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled", "InvalidAccessKeyId")
+            (
+                answer(code),
+                f"{URI}: the storage credentials have ended ({code}) and the environment has no newer ones; {REMEDY} "
+                "and run again; what is done stays done",
+            )
+            for code in ("ExpiredToken", "ExpiredTokenException", "InvalidToken", "InvalidTokenId")
         ),
+        (
+            answer("400"),
+            f"{URI}: the storage server refused the request without a reason (400), as where credentials have ended or "
+            f"the region is another; the credentials are of the environment; {REMEDY} and run again",
+        ),
+        (
+            botocore.exceptions.CredentialRetrievalError(provider="sso", error_msg="gone"),
+            f"{URI}: no storage credentials could be had (Error when retrieving credentials from sso: gone); check "
+            "their source and run again",
+        ),
+        (
+            answer("AccessDenied", 403, "AssumeRole"),
+            f"{URI}: no storage credentials could be had (An error occurred (AccessDenied) when calling the AssumeRole "
+            "operation: Unknown); check their source and run again",
+        ),
+        (
+            botocore.exceptions.RefreshWithMFAUnsupportedError(),
+            f"{URI}: no storage credentials could be had (Cannot refresh credentials: MFA token required.); check "
+            "their source and run again",
+        ),
+        *((answer(code), DENIED) for code in ("AccessDenied", "403", "Forbidden", "AllAccessDisabled")),
         (answer("NotImplemented", 501), UNIMPLEMENTED),
         (answer("", 501), UNIMPLEMENTED),
         (botocore.exceptions.NoCredentialsError(), DENIED),

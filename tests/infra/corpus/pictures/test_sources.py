@@ -125,6 +125,11 @@ def test_a_name_with_a_backslash_is_itself_first(corpus: Path) -> None:
         ("leaving.png", Reason.OUTSIDE_CORPUS, "links lead out of the corpus folder; limits.outside_corpus: true"),
         ("../secret.png", Reason.OUTSIDE_CORPUS, "limits.outside_corpus: true"),
         ("https://example.org/a.png", Reason.HTTP_NOT_ALLOWED, "limits.http: true"),
+        (
+            "https://user:pw@example.org/a.png",
+            Reason.HTTP_ERROR,
+            "https://***@example.org/a.png: URLs with a user",
+        ),
         ("HTTPS://example.org/a.png", Reason.HTTP_NOT_ALLOWED, "limits.http: true"),
         ("no.png", Reason.FILE_MISSING, "no.png: neither no.png nor images/no.png"),
     ],
