@@ -91,7 +91,7 @@ def run_one(kind: str, folder: str, name: str, address: str, order: str) -> dict
         seconds = time.monotonic() - began
         while address != "local" and _nodes() > 0:
             time.sleep(0.5)
-    workers = {name: about.get("workers_lost") for name, about in report["stages"].items() if "embed" in name}
+    workers = {name: about.get("workers_lost") for name, about in report["speed"].items() if "embed" in name}
     return {"seconds": seconds, "embed": embedding[0], "nodes": nodes, "digest": digest(out), "lost": workers}
 
 

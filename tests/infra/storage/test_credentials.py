@@ -22,7 +22,7 @@ from barycenter.infra.storage.credentials import (
     load_credentials_block,
     take_over,
 )
-from barycenter.infra.storage.filesystems import _filesystem
+from barycenter.infra.storage.filesystems import reopen_filesystems
 from tests.flows.secrets import every_record
 from tests.infra.dispatch.dispatching import dispatch
 from tests.infra.simulation import SimulatedClock
@@ -61,11 +61,11 @@ def test_a_block_may_name_the_endpoint(prefect_server, s3_server):
     load_credentials_block("secret/emoji-endpoint")
     assert {name: os.environ[name] for name in keys} == keys
     boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="by-block-alone")
-    _filesystem.cache_clear()
+    reopen_filesystems()
     try:
         Storage("s3://by-block-alone/out").write("a", b"1")
     finally:
-        _filesystem.cache_clear()
+        reopen_filesystems()
     assert Storage("s3://by-block-alone/out", s3_server).read("a") == b"1"
 
 
