@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test coverage lint fast sweep fuzz chaos mutants clean test-fusion test-stages test-flows test-simulation test-rest fast-data fast-mathematics simulation
+.PHONY: install demo test coverage lint fast sweep versions fuzz chaos mutants clean test-fusion test-stages test-flows test-simulation test-rest fast-data fast-mathematics simulation
 
 install: $(VENV)/.installed
 
@@ -82,6 +82,9 @@ fast-data:
 sweep: install
 	$(BIN)/python -m tests.sweep.supported_text
 	$(BIN)/python -m tests.sweep.supported_vision --all
+
+versions: install
+	$(BIN)/python -m tests.versions
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz N=$(N)
