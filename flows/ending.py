@@ -15,6 +15,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from barycenter.fusion.errors import BarycenterError, BusyError, RunError
 from barycenter.infra.logs import log_to_page
+from barycenter.tasks.observability.events import events_of, run_failed
 from barycenter.tasks.observability.run_page import reporting
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def reported(function: Callable[P, R]) -> Callable[P, R]:
         by, context = _attendant.get(), FlowRunContext.get()
         if context is None:
             return function(*args, **kwargs)
-        with reporting():
+        with reporting(), events_of(_job_name(context.parameters)):
             if by is not None:
                 by.began(context.flow_run)
             ending = _ending(function, args, kwargs, by)
@@ -110,6 +111,7 @@ def _ending(function: Callable[..., Any], args: Any, kwargs: Any, by: Attendant 
             raise
         return _interrupted(error, by)
     except Exception as error:  # noqa: BLE001 - Prefect shows its traceback
+        run_failed(error)
         return Ending(error=error)
 
 
@@ -127,8 +129,15 @@ for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_name).addFilter(_SaidOnce())
 
 
+def _job_name(parameters: dict[str, Any] | None) -> str:
+    """The job that a flow was given: the name of one, or the path of its file."""
+    given = (parameters or {}).get("job", "")
+    return str(getattr(given, "name", given))
+
+
 def _failed(error: BarycenterError) -> Ending:
     log_to_page(log, logging.ERROR, str(error))
+    run_failed(error)
     return Ending(error=error, state=Failed(message=str(error), data=error))
 
 

@@ -87,6 +87,7 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
         _check_embedded(run)
         with story.workers(run) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
+        story.look_for_news(run, manifest.version, manifest.number)
     return {"number": manifest.number, "version": manifest.version, "rows": manifest.rows}
 
 

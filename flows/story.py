@@ -10,6 +10,7 @@ from barycenter.fusion.encoders.fingerprint import installed_version
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.artifacts import show_dashboard
+from barycenter.tasks.observability.events import nothing_new, run_started, stage_done
 from barycenter.tasks.planning.plan import listing_line, notes
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.workers import open_cluster
@@ -22,6 +23,7 @@ R = TypeVar("R")
 
 def begin(run: Run) -> None:
     """Says what is run, on what, and what it is to make."""
+    run_started(run)
     job = run.job
     log.info(
         "run %s (job %s) of %s into %s; barycenter %s",
@@ -49,14 +51,18 @@ def workers(run: Run) -> Iterator[Cluster]:
 
 def end(run: Run, report: dict[str, Any]) -> None:
     """Says what a run has come to: whether there is anything new, and where its report is."""
-    number = report["lineage"]["number"]
-    if number <= run.after:
-        log.info("nothing new: version %s (manifest %d) is that of before", report["version"], number)
+    look_for_news(run, report["version"], report["lineage"]["number"])
     log.info("report: %s", run.storage.uri("report/report.html"))
 
 
+def look_for_news(run: Run, version: str, number: int) -> None:
+    """Says so where a run has committed nothing."""
+    if number <= run.after:
+        nothing_new(version, number)
+
+
 def chapter(name: str, function: Callable[P, R]) -> Callable[P, R]:
-    """A stage that says so where it found nothing to do; where it did something, its progress says what.
+    """A stage that emits what it did, and says so where there was nothing to do; else its progress says it.
 
     Args:
         name: Of the stage; its second argument, an input, is put for ``{}``.
@@ -69,6 +75,8 @@ def chapter(name: str, function: Callable[P, R]) -> Callable[P, R]:
         figures = result[-1] if isinstance(result, tuple) else result
         if isinstance(figures, dict) and figures.get("rows") == 0:
             log.info("%s: nothing to do, it was done before", name.format(*args[1:]))
+        if isinstance(figures, dict):
+            stage_done(name.format(*args[1:]), figures)
         return result
 
     return stage

@@ -33,6 +33,10 @@ class RunError(BarycenterError):
     """The run failed (exit code 1)."""
 
 
+class BadInputsError(RunError):
+    """More inputs cannot be used than the job allows."""
+
+
 class BusyError(RunError):
     """Another process holds the output.
 

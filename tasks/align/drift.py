@@ -15,6 +15,7 @@ from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.align.marks import shard_marks
 from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.data.rows import evenly_spaced
+from barycenter.tasks.observability.events import dataset_drifted
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids
 
@@ -72,6 +73,8 @@ def check_drift(
     after = alignment.transform(_views(run.storage, ours, evenly_spaced(new, wanted)))
     drift, warnings = measure_drift(before, after, summary.get("heldout_correlations", []))
     drift = {"new_shards": len(new)} | drift
+    if warnings:
+        dataset_drifted(run, drift, warnings)
     return kept | {"drift": drift, "warnings": [*kept.get("warnings", []), *warnings]}
 
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from barycenter.fusion.errors import RunError
+from barycenter.fusion.errors import BadInputsError
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.infra.versions.manifests import newest_manifest
@@ -24,8 +24,8 @@ def check_bad_fraction(run: Run, name: str, known: Counter[str] | None = None, j
     but for those of the newest version, which went through this check.
 
     Raises:
-        RunError: More than ``limits.max_bad_fraction`` of the rows are bad; with the reasons, a row of each, and what
-            to do.
+        BadInputsError: More than ``limits.max_bad_fraction`` of the rows are bad; with the reasons, a row of each, and
+            what to do.
     """
     allowed, embedding_id = run.job.limits.max_bad_fraction, embedding_ids(run)[name]
     passed = set(just_done) | _committed(run, name)
@@ -36,7 +36,7 @@ def check_bad_fraction(run: Run, name: str, known: Counter[str] | None = None, j
         return
     counts, examples = _reasons(run, name)
     share = f"{bad:,} of {run.rows:,} rows ({bad / run.rows:.0%})"
-    raise RunError(
+    raise BadInputsError(
         f"input {name}: {share} cannot be used, and limits.max_bad_fraction is {allowed:g}: "
         f"{describe_reasons(counts, examples)}; nothing was committed; mend it and run again with --retry-bad"
     )

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, feature_schema
 from barycenter.fusion.encoders.fingerprint import installed_version
-from barycenter.fusion.errors import RunError
+from barycenter.fusion.errors import BadInputsError, RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.commit import commit_manifest, show_newest
@@ -24,7 +24,7 @@ from barycenter.tasks.fuse.kept_columns import kept_type
 from barycenter.tasks.fuse.partitions import Partitions, check_folders, sample_partitions
 from barycenter.tasks.fuse.records import done_blocks, remove_records, remove_unlisted
 from barycenter.tasks.fuse.worker import Block, FuseSetting, FuseWorker
-from barycenter.tasks.observability.artifacts import dataset_committed
+from barycenter.tasks.observability.events import dataset_committed
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.identities import embedding_ids, version_id
@@ -188,12 +188,14 @@ def _manifest(
 def _check_loss(run: Run, rows: dict[str, Any]) -> None:
     allowed = run.job.limits.max_bad_fraction
     if not rows["written"]:
-        raise RunError("no row has a usable input; nothing was committed (see embeddings/<input> for the reasons)")
+        raise BadInputsError(
+            "no row has a usable input; nothing was committed (see embeddings/<input> for the reasons)"
+        )
     worst = max(run.inputs, key=lambda name: rows["missing"][name])
     share = (rows["missing"][worst] + rows["rejected"]) / rows["read"]
     if share > allowed:
         reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(rows["bad"]).most_common(3))
-        raise RunError(
+        raise BadInputsError(
             f"{share:.0%} of the rows lack a good `{worst}` (limits.max_bad_fraction is {allowed:g}): {reasons}; "
             "nothing was committed"
         )

@@ -1,7 +1,6 @@
-"""What Prefect shows of a run: progress bars, the report, rejects by reason, lineage; and the event of a commit."""
+"""What Prefect shows of a run: progress bars, the report, rejects by reason, lineage."""
 
 import json
-import logging
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -10,20 +9,15 @@ import pyarrow as pa
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.events import emit_event
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.clock import current_clock
-from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.logs import PACKAGE, bound_fields
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.observability.artifact_keys import History
 from barycenter.tasks.observability.run_page import current_outbox
 from barycenter.tasks.run.context import Run
 
-log = logging.getLogger(__name__)
-
-COMMITTED = "barycenter.dataset.committed"
 _PROGRESS_EVERY = 3.0
 _EXAMPLES = 3
 
@@ -145,35 +139,6 @@ def lineage(run: Run, manifest: Manifest) -> list[dict[str, Any]]:
         *embeddings,
         *({"what": what, "id": name, "where": storage.uri(path)} for what, name, path in made),
     ]
-
-
-def dataset_committed(run: Run, manifest: Manifest) -> None:
-    """Logs a commit and what was left out of it, and emits ``barycenter.dataset.committed``.
-
-    The event's resource is the output, its related resources are the sources.
-    """
-    log.info(
-        "version %s is committed (manifest %d): %s rows of %d values in %s",
-        manifest.version, manifest.number, f"{manifest.rows['written']:,}", manifest.dim,
-        run.storage.uri(f"features/{manifest.version}"),
-    )  # fmt: skip
-    if bad := counts_in_words(manifest.rows["bad"]):
-        log.info("bad inputs: %s; each is a row of %s", bad, run.storage.uri(f"rejects/{manifest.version}"))
-    if current_outbox() is None:
-        return
-    output = run.storage.uri()
-    emit_event(
-        COMMITTED,
-        resource={"prefect.resource.id": output, "prefect.resource.name": run.job.name,
-                  "barycenter.version": manifest.version},
-        related=[
-            {"prefect.resource.id": run.job.corpus.path, "prefect.resource.role": "corpus"},
-            *({"prefect.resource.id": entry["encoder"] or name, "prefect.resource.role": "encoder"}
-              for name, entry in manifest.inputs.items()),
-        ],
-        payload={"number": manifest.number, "rows": manifest.rows, "dim": manifest.dim,
-                 "alignment_id": manifest.alignment_id},
-    )  # fmt: skip
 
 
 def _link(run: Run, path: str) -> str:

@@ -19,7 +19,7 @@ from barycenter.flows.pipeline import pipeline
 from barycenter.fusion.dataset import FusedDataset
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.manifests import versions
-from barycenter.tasks.observability import artifacts
+from barycenter.tasks.observability import events
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, undescribed, write_job, write_lines
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,7 +55,8 @@ def test_all_deploy_from_the_root_and_fit_their_flows(tmp_path):
 
 
 def test_the_zombie_automation_outlasts_every_heartbeat():
-    (content,) = yaml.safe_load((DEPLOY / "automations.yaml").read_text())["automations"]
+    content, *_ = yaml.safe_load((DEPLOY / "automations.yaml").read_text())["automations"]
+    assert content["name"] == "barycenter zombies"
     automation = AutomationCore.model_validate(content)
     assert automation.trigger.posture == "Proactive"
     assert automation.trigger.within.total_seconds() > FlowsSettings().heartbeat_frequency
@@ -71,7 +72,7 @@ def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path,
         emitted.append((args, kwargs))
         return emit_event(*args, **kwargs)
 
-    monkeypatch.setattr(artifacts, "emit_event", emit)
+    monkeypatch.setattr(events, "emit_event", emit)
     folder = tmp_path / "corpus"
     write_lines(folder / "monday.jsonl", text_and_vector_rows(60))
     data = text_and_vector_job(folder, tmp_path / "out", "nightly", ray={"address": "none"})
@@ -94,7 +95,7 @@ def test_a_night_embeds_what_is_new_and_the_old_version_stays_readable(tmp_path,
     fresh = FusedDataset(str(tmp_path / "out"), batch_size=16)
     assert sum(len(batch["key"]) for batch in fresh) == 100
 
-    committed = [kwargs for args, kwargs in emitted if args == (artifacts.COMMITTED,)]
+    committed = [kwargs for args, kwargs in emitted if args == (events.COMMITTED,)]
     assert [event["payload"]["number"] for event in committed] == [1, 2]
     assert {event["resource"]["prefect.resource.id"] for event in committed} == {str(tmp_path / "out")}
     shown = shown_artifacts({f"nightly-{name}" for name in ("progress", "report", "rejects", "lineage", "output")})

@@ -254,7 +254,9 @@ def test_a_rerun_embeds_nothing_and_commits_nothing(catalog):
     assert after == before
 
 
-def test_a_changed_file_embeds_only_its_shards(tmp_path):
+def test_a_changed_file_embeds_only_its_shards(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("barycenter.tasks.align.drift._SHIFT", 0.0)  # any is worth a warning
+    monkeypatch.setattr("barycenter.tasks.align.drift._SIGMAS", 0.0)
     folder = tmp_path / "corpus"
     write_lines(folder / "a.jsonl", text_and_vector_rows(60))
     write_lines(folder / "b.jsonl", text_and_vector_rows(50, first=60))
@@ -272,6 +274,9 @@ def test_a_changed_file_embeds_only_its_shards(tmp_path):
     assert second["alignment"]["drift"]["new_shards"] == 3
     assert set(second["alignment"]["drift"]["mean_shift"]) == {"text", "vec"}
     assert "drift" not in first["alignment"]
+    drifted = [line for line in second["warnings"] if line.startswith("drift: ")]
+    assert drifted
+    assert drifted == [record.message for record in caplog.records if record.message.startswith("drift: ")]
     assert versions(output(job)) == [1, 2]
     assert verify(output(job), read_manifest(output(job))) == []
     assert verify(output(job), read_manifest(output(job), 1)) == []
