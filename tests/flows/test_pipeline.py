@@ -234,7 +234,7 @@ def test_the_server_knows_the_run_its_tasks_and_the_report(catalog):
         assert all(name in text for name in expected), text
         artifacts = client.read_artifacts(
             artifact_filter=ArtifactFilter(
-                key=ArtifactFilterKey(any_=["barycenter-report"]), flow_run_id=ArtifactFilterFlowRunId(any_=ids)
+                key=ArtifactFilterKey(any_=[f"{job['name']}-report"]), flow_run_id=ArtifactFilterFlowRunId(any_=ids)
             )
         )
     assert artifacts
