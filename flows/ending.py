@@ -13,7 +13,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import TerminationSignal
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
-from barycenter.fusion.errors import BarycenterError, BusyError, RunError
+from barycenter.fusion.errors import BarycenterError, BusyError, DeadlineError, RunError
 from barycenter.infra.logs import log_to_page
 from barycenter.tasks.observability.events import events_of, run_failed
 from barycenter.tasks.observability.run_page import reporting
@@ -138,7 +138,8 @@ def _job_name(parameters: dict[str, Any] | None) -> str:
 def _failed(error: BarycenterError) -> Ending:
     log_to_page(log, logging.ERROR, str(error))
     run_failed(error)
-    return Ending(error=error, state=Failed(message=str(error), data=error))
+    name = "TimedOut" if isinstance(error, DeadlineError) else None  # as Prefect calls a flow's own
+    return Ending(error=error, state=Failed(name=name, message=str(error), data=error))
 
 
 def _interrupted(error: BaseException, by: Attendant) -> Ending:

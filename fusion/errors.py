@@ -37,6 +37,10 @@ class BadInputsError(RunError):
     """More inputs cannot be used than the job allows."""
 
 
+class DeadlineError(RunError):
+    """The time that a job gives its runs is over."""
+
+
 class BusyError(RunError):
     """Another process holds the output.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from barycenter.infra.clock import current_clock
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.dispatch.executor import Executor, Failure
 from barycenter.infra.dispatch.poison_search import PoisonSearch
 from barycenter.infra.dispatch.pool import Finished, LostWorker, WorkerPool
@@ -48,6 +49,7 @@ class Scheduler:
         try:
             self._refill()
             while self._queue or self._pool.busy:
+                check_deadline()
                 workers = self._workers()
                 self._pool.grow(min(workers, len(self._queue) + self._pool.busy))
                 if not self._must_wait():

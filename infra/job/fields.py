@@ -103,6 +103,25 @@ def check_column_names(value: object) -> object:
     return check_text(value)
 
 
+_UNITS = {"d": 86_400, "h": 3_600, "m": 60, "s": 1}
+
+
+def check_duration(value: object) -> object:
+    """Validates a length of time such as ``6h`` or ``1h30m``."""
+    if not (isinstance(value, str) and re.fullmatch(r"(\d+d)?(\d+h)?(\d+m)?(\d+s)?", value) and seconds_of(value)):
+        raise invalid(f"must be a length of time such as 6h, 90m or 1h30m, not {quote_value(value)}")
+    return value
+
+
+def seconds_of(duration: str) -> float:
+    """Seconds of a valid length of time.
+
+    >>> seconds_of("1h30m")
+    5400.0
+    """
+    return float(sum(int(count) * _UNITS[unit] for count, unit in re.findall(r"(\d+)([dhms])", duration)))
+
+
 Text = Annotated[str, BeforeValidator(check_text)]
 Names = Annotated[list[str], BeforeValidator(check_names)]
 Count = Annotated[int, Field(ge=1), number_validator(int, 1, "a whole number from 1 up")]
@@ -117,6 +136,7 @@ AutoShare = Annotated[
 ]
 Flag = Annotated[bool, Field(strict=True)]
 Date = Annotated[datetime.date, BeforeValidator(check_date)]
+Duration = Annotated[str, BeforeValidator(check_duration)]
 Seconds = Annotated[float, Field(gt=0), number_validator(float, 1e-9, "a number of seconds above 0")]
 
 

@@ -18,6 +18,7 @@ from barycenter.infra.job.fields import (
     AutoCount,
     AutoShare,
     Count,
+    Duration,
     Flag,
     Folds,
     Names,
@@ -29,6 +30,7 @@ from barycenter.infra.job.fields import (
     invalid,
     number_validator,
     quote_value,
+    seconds_of,
 )
 from barycenter.infra.job.paths import resolve_encoder, resolve_path
 from barycenter.infra.job.places import RayJob, StorageJob
@@ -41,8 +43,9 @@ NOT_IN_THE_JOB_HASH: dict[str, Any] = {
     "output": {"path", "reuse", "publish", "promote", "busy"},
     "ray": True,
     "deployment": True,
+    "limits": {"deadline"},
 }
-"""Keys that do not change results: where these are written, the workers, and when and where Prefect runs the job."""
+"""Keys that do not change results: where these are written, the workers, how long they may take, and Prefect's."""
 
 _MULTI_INPUT_METHODS = ("procrustes", "cca", "kernel-cca", "contrastive")
 
@@ -192,6 +195,9 @@ class OutputJob(Section):
 class LimitsJob(Section):
     """Limits on bad inputs, pictures, access and memory."""
 
+    deadline: Duration | None = Field(
+        None, description="Stop cleanly after this time, e.g. 6h; the next run goes on with what is done."
+    )
     max_bad_fraction: Annotated[float, Field(ge=0, le=1), number_validator(float, 0, "a number from 0 to 1")] = Field(
         0.5, description="More bad inputs than this stop the run before the commit."
     )
@@ -205,6 +211,11 @@ class LimitsJob(Section):
     )
     max_picture_bytes: Count = Field(256 * 2**20, description="Larger picture files are rejected unread.")
     join_memory_mb: Count = Field(1024, description="MiB that a worker may use to join the inputs' own tables.")
+
+    @property
+    def deadline_seconds(self) -> float | None:
+        """What the deadline leaves a run, in seconds; None for any time."""
+        return None if self.deadline is None else seconds_of(self.deadline)
 
     @field_validator("formats")
     @classmethod

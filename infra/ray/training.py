@@ -23,6 +23,7 @@ from torch.distributed import Store, TCPStore  # type: ignore[attr-defined]
 from barycenter.fusion.errors import BarycenterError, RunError
 from barycenter.fusion.training.context import Checkpoint, TrainingContext
 from barycenter.infra.clock import current_clock
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.dispatch.executor import Failure, Lost, StartedWorker, WorkerAllocation
 from barycenter.infra.dispatch.retry import Limits
 from barycenter.infra.ray.checkpoints import CheckpointStore
@@ -133,6 +134,7 @@ def _placed(
         begin = clock.monotonic()
         waits = f"training {name} waits for room for {allocation.workers} workers at once"
         while not group.wait(_POLL_SECONDS):
+            check_deadline()
             executor.check_alive()
             if waits and clock.monotonic() >= begin + _QUIET_SECONDS:
                 log.warning("%s: %s", waits, executor.shortage())
@@ -167,6 +169,7 @@ def _join(executor: RayExecutor, calls: list[Any], limit: float = float("inf")) 
     waiting = list(calls)
     while waiting and clock.monotonic() < end:
         ended = executor.wait(waiting, _POLL_SECONDS)
+        check_deadline()
         if not ended:
             executor.check_alive()
         for call in ended:

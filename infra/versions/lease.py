@@ -16,6 +16,7 @@ from typing import Literal, Self, TypeAlias
 
 from barycenter.fusion.errors import BusyError, RunError
 from barycenter.infra.clock import current_clock, utc_now
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.storage.storage import MissingFileError, Storage
 from barycenter.infra.versions.numbered import numbered_files, numbered_path
 from barycenter.infra.versions.processes import describe_process, process_id, process_lives
@@ -296,6 +297,7 @@ class _Watch:
             log.warning("waiting for %s, which is held by %s", self._uri, newest.described())
             self._said_at = clock.monotonic()
         clock.sleep(_POLL_SECONDS)
+        check_deadline()
 
 
 def _check_create_only(storage: Storage, term: Term) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from prefect.events import emit_event
 
 from barycenter.fusion.dataset.schema import Manifest
-from barycenter.fusion.errors import BadInputsError, BusyError, JobError, RunError
+from barycenter.fusion.errors import BadInputsError, BusyError, DeadlineError, JobError, RunError
 from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.tasks.observability.run_page import current_outbox
 from barycenter.tasks.run.context import Run
@@ -25,6 +25,15 @@ FAILED = "barycenter.run.failed"
 TOO_MANY_BAD = "barycenter.run.too-many-bad"
 COMMITTED = "barycenter.dataset.committed"
 DRIFTED = "barycenter.dataset.drift"
+
+_KINDS: dict[type[Exception], str] = {
+    JobError: "job",
+    BadInputsError: "bad_inputs",
+    BusyError: "busy",
+    DeadlineError: "deadline",
+    RunError: "run",
+}
+"""Kinds of failures, the more special before the more general."""
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +86,7 @@ def nothing_new(version: str, number: int) -> None:
 
 def run_failed(error: BaseException) -> None:
     """A run ends with an error; one of too many bad inputs is an event of its own beside."""
-    kinds = {JobError: "job", BadInputsError: "bad_inputs", BusyError: "busy", RunError: "run"}
-    kind = next((name for cls, name in kinds.items() if isinstance(error, cls)), "unexpected")
+    kind = next((name for cls, name in _KINDS.items() if isinstance(error, cls)), "unexpected")
     reason = str(error) if kind != "unexpected" else f"{type(error).__name__}: {error}"
     _emit(FAILED, {"kind": kind, "reason": reason})
     if kind == "bad_inputs":

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from barycenter.infra.clock import current_clock
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.dispatch.executor import WorkerAllocation
 from barycenter.infra.logs import bound, draws_progress, say
 from barycenter.infra.ray.metrics import StageMetrics
@@ -78,6 +79,7 @@ class StageProgress:
         self._bound = ExitStack()
 
     def __enter__(self) -> "StageProgress":
+        check_deadline()
         _, _, of = self.stage.partition(" ")
         self._bound.enter_context(bound(stage=self.stage, **({"input": of} if of else {})))
         log.info("%s: %d rows to do", self.stage, self.total, extra={"rows": self.total, "done": self.skipped})

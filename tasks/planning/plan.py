@@ -126,9 +126,10 @@ def held(job: Job, **flags: Unpack[Flags]) -> Iterator[Run]:
     Raises:
         JobError: Naming the key of the job file that is wrong.
         BusyError: Another process holds the output, and ``output.busy`` is not ``wait``.
+        DeadlineError: In the block, where ``limits.deadline`` is over.
     """
     run = prepared(job, **flags)
-    with hold(run.storage, f"run {job.name}", busy=job.output.busy) as lease:
+    with run.within_deadline(), hold(run.storage, f"run {job.name}", busy=job.output.busy) as lease:
         if lease.previous != run.prepared_after:
             run = prepare(job, **flags)
         run.lease = lease

@@ -16,6 +16,7 @@ from barycenter.infra.corpus import Corpus, Shard, Source
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.join.buckets import open_joined_corpus
 from barycenter.infra.corpus.join.partition import Join
+from barycenter.infra.deadline import deadline_in
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import load_credentials_block
@@ -119,11 +120,12 @@ class Run:
         Raises:
             RunError: Another process wrote to the output since this run was prepared.
             BusyError: Another process holds it, and ``output.busy`` is not ``wait``.
+            DeadlineError: In the block, where ``limits.deadline`` is over.
         """
         if self.lease is not None:
             yield self.lease
             return
-        with hold(self.storage, f"run {self.job.name}", busy=self.job.output.busy) as lease:
+        with self.within_deadline(), hold(self.storage, f"run {self.job.name}", busy=self.job.output.busy) as lease:
             if lease.previous != self.prepared_after:
                 raise RunError(f"{self.storage.uri()}: another process wrote here after it was prepared; run again")
             self.lease = lease
@@ -133,6 +135,13 @@ class Run:
             finally:
                 self.lease = None
         self.prepared_after = lease.number
+
+    @contextmanager
+    def within_deadline(self) -> Iterator[None]:
+        """Gives what runs in the block the time that the job allows, waiting for its output included."""
+        limits = self.job.limits
+        with deadline_in(limits.deadline_seconds, f"limits.deadline ({limits.deadline})"):
+            yield
 
     def adopt_encoder(self, name: str) -> None:
         """Gives the encoder of an input a new id, for the vectors that it has under other versions of libraries."""

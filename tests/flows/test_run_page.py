@@ -15,12 +15,16 @@ from barycenter.flows.attended import AttendedRun
 from barycenter.flows.pipeline import pipeline
 from barycenter.flows.stages import embed
 from barycenter.fusion.errors import BusyError, JobError, RunError
+from barycenter.infra import deadline
 from barycenter.infra.job.models import Job
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.lease import acquire
 from barycenter.tasks.embed import bad_inputs
 from barycenter.tasks.observability.artifact_keys import History
 from barycenter.tasks.observability.progress import StageProgress
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 from tests.infra.dispatch.test_api import wait_until
+from tests.infra.simulation import SimulatedClock
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -167,6 +171,44 @@ def test_a_held_output_says_by_whom(job, monkeypatch, skip):
         with pytest.raises(BusyError) as caught:
             AttendedRun().run(embed, job)
         failed(f"embed {job.name}", caught.value)
+
+
+def test_a_run_that_waits_says_for_whom(job, tmp_path):
+    storage = Storage(job.output.path)
+    lease = acquire(storage, "run nightly")
+    waiting = threading.Event()
+
+    def release():
+        waiting.wait(60)
+        lease.release()
+
+    class Waits(logging.Handler):
+        def emit(self, record):
+            if "which is held by run nightly (" in record.getMessage():
+                waiting.set()
+
+    handler, log = Waits(), logging.getLogger("barycenter.infra.versions.lease")
+    log.addHandler(handler)
+    threading.Thread(target=release).start()
+    try:
+        embed(job)
+    finally:
+        log.removeHandler(handler)
+    lines = lines_of(newest(f"embed {job.name}"))
+    assert any(f"waiting for {job.output.path}, which is held by run nightly (" in line for _, line in lines)
+
+
+def test_a_run_whose_time_is_over_stops_and_the_next_goes_on(job, monkeypatch):
+    clock = SimulatedClock()
+    monkeypatch.setattr(deadline, "current_clock", lambda: clock)
+    when("embed vec", monkeypatch, lambda: clock.sleep(6 * 3600))
+    with pytest.raises(RunError, match=r"deadline \(6h\) is over: stopped in stage embed vec; .*run again") as caught:
+        AttendedRun().run(embed, with_limits(job, deadline="6h"))
+    failed(f"embed {job.name}", caught.value)
+    assert newest(f"embed {job.name}").state.name == "TimedOut"
+    done = embed(with_limits(job, deadline="7h"))
+    assert done["embed text"]["shards"] == 0
+    assert done["embed vec"]["shards_done_before"] == 1
 
 
 def test_a_cancelled_run_is_cancelled_and_no_crash(job, monkeypatch):

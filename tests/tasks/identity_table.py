@@ -107,6 +107,7 @@ LINES = [
     Line("output.promote", "manual"),
     Line("output.busy", "fail"),
     Line("on_bad_input", "drop", AFTER),
+    Line("limits.deadline", "6h"),
     Line("limits.max_bad_fraction", 0.95),
     Line("limits.max_pixels", 5_000, IMAGE),
     Line("limits.formats", ["PNG"], IMAGE),

@@ -66,6 +66,7 @@ def test_overrides_win(file: Path) -> None:
         ("alignment.regularization=auto", "auto"),
         ("limits.http=on", True),
         ("limits.max_bad_fraction=1", 1.0),
+        ("limits.deadline=1h30m", "1h30m"),
         ("alignment.from=null", None),
         ("alignment.from=s3://b/x #1", "s3://b/x #1"),
         ("corpus.keep=[label, lang, 'a #b']", ["label", "lang", "a #b"]),
@@ -222,6 +223,9 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
         ("on_bad_input=drp", "on_bad_input: 'drp' is not one of keep, drop, fail; did you mean drop?"),
         ("limits.formats=[EPS]", f"limits.formats: 'EPS' is not one of {FORMATS}"),
         ("limits.max_bad_fraction=2", "limits.max_bad_fraction: must be at most 1.0, not 2.0"),
+        ("limits.deadline=0h", "limits.deadline: must be a length of time such as 6h, 90m or 1h30m, not '0h'"),
+        ("limits.deadline=60", "limits.deadline: must be a length of time such as 6h, 90m or 1h30m, not '60'"),
+        ("limits.deadline=1.5h", "limits.deadline: must be a length of time such as 6h, 90m or 1h30m, not '1.5h'"),
         (
             "storage.endpoint_url=localhost:9000",
             "storage.endpoint_url: must begin with http:// or https://, not 'localhost:9000'",

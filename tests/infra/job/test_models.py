@@ -27,6 +27,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert (values["corpus"]["rows_per_shard"], values["corpus"]["on_duplicate"]) == (4096, "first")
     output = {"path": "out", "partition_by": [], "dtype": "float32", "keep_aligned": False}
     assert values["output"] == output | {"reuse": [], "promote": "auto", "busy": "wait"}
+    assert values["limits"]["deadline"] is None
     assert values["limits"]["max_pixels"] == 50_000_000
     assert {"EPS", "WMF"}.isdisjoint(values["limits"]["formats"])
     assert len(values["limits"]["formats"]) == 17
