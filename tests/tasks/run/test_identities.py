@@ -74,12 +74,13 @@ def test_a_key_changes_its_identities_and_no_other(line, folder, in_process, out
     assert {name for name in before if before[name] != after[name]} == set(line.changes)
 
 
+OUTSIDE = ("output.path", "output.reuse", "output.promote", "output.busy", "limits.deadline")
+
+
 @pytest.mark.parametrize("line", LINES, ids=str)
 def test_the_job_hash_leaves_out_where_results_go_and_who_works(line, folder):
     before, after = (Job.model_validate(data) for data in (line.before(folder), line.after(folder)))
-    outside = line.key in ("output.path", "output.reuse", "output.promote", "output.busy") or line.key.startswith(
-        ("ray.", "deployment.")
-    )
+    outside = line.key in OUTSIDE or line.key.startswith(("ray.", "deployment."))
     assert (before.fingerprint() == after.fingerprint()) == outside
     assert {"path", "reuse", "publish", "promote", "busy"} == NOT_IN_THE_JOB_HASH["output"]
 
