@@ -197,6 +197,8 @@ class WorkerPool:
             return
         self._checked = now
         self._executor.check_alive()
+        if self.running:
+            return
         waited, limit = now - self._last_result, self._executor.start_seconds or self._limits.start
         if waited >= limit:
             raise RunError(f"no worker started within {waited:.0f} s: {self._executor.shortage()}")

@@ -71,8 +71,10 @@ class Scheduler:
         return self._most if self._share is None else min(self._most, self._share.workers())
 
     def _must_wait(self) -> bool:
-        """Whether the first unit, which measures, waits for another dispatch's."""
-        return self._source.at_first and self._share is not None and not self._share.may_try()
+        """Whether the first unit, which measures, waits for a worker, or for another dispatch's first unit."""
+        if self._share is None or not self._source.at_first:
+            return False
+        return not (self._pool.running and self._share.may_try())
 
     def _refill(self) -> None:
         """Asks for no more units than the workers can hold."""

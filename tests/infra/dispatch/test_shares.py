@@ -4,8 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from barycenter.fusion.errors import RunError
 from barycenter.infra.clock import use_clock
 from barycenter.infra.dispatch.api import dispatch
+from barycenter.infra.dispatch.scheduler import Scheduler
 from barycenter.infra.dispatch.shares import Shares, StoppedError
 from tests.infra.dispatch.test_simulated import Scripted, units
 from tests.infra.simulation import SimulatedClock, SimulatedExecutor
@@ -90,6 +92,40 @@ def test_they_measure_one_after_another(clock):
     assert second.may_try()
     second.end()
     assert first.may_try()
+
+
+def test_one_whose_worker_has_not_started_keeps_none_from_measuring(clock):
+    shares = Shares(["a", "b"])
+    slow, quick = shares.of("a"), shares.of("b")
+    slow.begin("cuda", 1, 1, 10)
+    quick.begin("cpu", 1, 1, 10)
+    waiting = SimulatedExecutor(lambda: Scripted({}), 1, clock, load_seconds=1e4)
+    first = Scheduler(units(3), waiting, lambda *_: None, None, units(1), share=slow)
+    with pytest.raises(RunError, match="no worker started within"):
+        first.run()
+    done = []
+    started = SimulatedExecutor(lambda: Scripted({}), 1, clock)
+    dispatch(units(3), started, on_done=lambda _, value: done.append(value), first=units(1), share=quick)
+    assert done == [0, 0, 1, 2]
+
+
+def test_a_dispatch_waits_for_the_others_measurement_however_long_it_takes(clock):
+    shares = Shares(["a", "b"])
+    measuring, waiting = shares.of("a"), shares.of("b")
+    assert measuring.may_try()
+    waiting.begin("cpu", 1, 1, 10)
+    executor, done = SimulatedExecutor(lambda: Scripted({}), 1, clock), []
+    look = waiting.may_try
+
+    def until_two_hours():
+        if clock.now > 7200:
+            measuring.end_trial()
+        return look()
+
+    waiting.may_try = until_two_hours
+    dispatch(units(2), executor, on_done=lambda _, value: done.append(value), first=units(1), share=waiting)
+    assert done == [0, 0, 1]
+    assert clock.now > 7200
 
 
 def test_a_share_that_is_stopped_ends_its_dispatch(clock):
