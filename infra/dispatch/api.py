@@ -22,6 +22,7 @@ def dispatch(
     first: Sequence[Work] = (),
     share: Share | None = None,
     on_lost: Callable[[LostWorker], None] | None = None,
+    on_running: Callable[[int], None] | None = None,
 ) -> list[Quarantined]:
     """Runs every unit of work at least once to its end, or finds what in it cannot be done.
 
@@ -51,6 +52,7 @@ def dispatch(
             next is tried where the one before fails for good; only the last is then quarantined.
         share: The dispatch's part of the workers, where others run beside it.
         on_lost: Called with each worker that was lost.
+        on_running: Called with the number of workers that have started, whenever it has changed.
 
     Returns:
         What was quarantined.
@@ -60,7 +62,9 @@ def dispatch(
         JobError: A worker found the job file wrong.
         StoppedError: The share's others ended.
     """
-    return Scheduler(work, executor, on_done, without_rows, first, share=share, on_lost=on_lost).run()
+    return Scheduler(
+        work, executor, on_done, without_rows, first, share=share, on_lost=on_lost, on_running=on_running
+    ).run()
 
 
 def run_all(work: Iterable[Work], executor: Executor, what: str, on_done: Callable[[Work, Any], None]) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,8 +60,11 @@ class _Member:
 class WorkerPool:
     """Equal workers of one executor; how many units each is handed, and how long one may take, are in the limits."""
 
-    def __init__(self, executor: Executor, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, executor: Executor, limits: Limits, clock: Clock, waits_for_others: Callable[[], bool] = lambda: False
+    ) -> None:
         self._executor, self._limits, self._clock = executor, limits, clock
+        self._waits_for_others = waits_for_others
         self._members: dict[str, _Member] = {}
         self._owners: dict[Any, _Member] = {}
         self._last_result = self._checked = self._looked = clock.monotonic()
@@ -123,6 +126,8 @@ class WorkerPool:
         """
         ends = [self._deadline(member) for member in self._members.values() if member.held]
         patience = min([_POLL_SECONDS, *(max(0.0, end - self._clock.monotonic()) for end in ends)])
+        if not self._owners:
+            self._clock.sleep(patience)
         for call in self._executor.wait(list(self._owners), patience):
             result = self._take(self._owners[call], call)
             if result is not None:
@@ -197,7 +202,8 @@ class WorkerPool:
             return
         self._checked = now
         self._executor.check_alive()
-        if self.running:
+        if self.running or self._waits_for_others():
+            self._last_result = now
             return
         waited, limit = now - self._last_result, self._executor.start_seconds or self._limits.start
         if waited >= limit:

@@ -33,12 +33,15 @@ class Scheduler:
         limits: Limits = _DEFAULT_LIMITS,
         share: Share | None = None,
         on_lost: Callable[[LostWorker], None] | None = None,
+        on_running: Callable[[int], None] | None = None,
     ) -> None:
         self._source = WorkSource(work, first)
-        self._executor, self._share, self._on_lost = executor, share, on_lost
+        self._executor, self._share = executor, share
+        self._on_lost, self._on_running = on_lost, on_running
         self._most, self._in_flight = executor.workers, limits.in_flight
-        self._pool = WorkerPool(executor, limits, current_clock())
-        self._retry = RetryPolicy(limits.attempts, executor.workers)
+        self._pool = WorkerPool(executor, limits, current_clock(), self._waits_for_others)
+        self._retry = RetryPolicy(limits.attempts, executor.at_first)
+        self._running = 0
         self._on_done, self._without_rows = on_done, without_rows
         self._most_searches = limits.searches
         self._queue: deque[Attempts] = deque()
@@ -57,6 +60,7 @@ class Scheduler:
                 if not self._queue and self._source.at_end:
                     self._pool.release_idle()
                 self._pool.shrink(workers)
+                self._note_running()
                 for result in self._pool.wait():
                     if isinstance(result, LostWorker):
                         self._lost(result)
@@ -66,6 +70,18 @@ class Scheduler:
             return self._quarantined
         finally:
             self._pool.close()
+
+    def _note_running(self) -> None:
+        """Says how many workers have started, where that has changed."""
+        if self._pool.running != self._running:
+            self._running = self._pool.running
+            if self._share is not None:
+                self._share.note_running(self._running)
+            if self._on_running is not None:
+                self._on_running(self._running)
+
+    def _waits_for_others(self) -> bool:
+        return self._share is not None and self._share.others_run()
 
     def _workers(self) -> int:
         return self._most if self._share is None else min(self._most, self._share.workers())
@@ -100,13 +116,15 @@ class Scheduler:
         """Charges the unit that a dead worker was at; of several none, but each is tried by itself."""
         if self._on_lost is not None:
             self._on_lost(worker)
+        if self._share is not None and self._source.at_first:
+            self._share.release_trial()
         if self._is_blameless(worker):
             at_work = worker.held[: worker.at_work]
             for unit in at_work:
                 unit.moves += 1
             log.warning("worker %s was lost: %s; its work goes to another", worker.name, worker.why)
             self._queue.extendleft(reversed(worker.held))
-            if at_work and not worker.expected:
+            if (at_work or not self._pool.running) and not worker.expected:
                 self._retry.lost(worker.why)
             return
         held = worker.held
@@ -129,10 +147,11 @@ class Scheduler:
         """
         if worker.cause == "memory":
             self._executor.reserve_memory()
-            if (fewer := min(self._most, self._pool.running + 1) - 1) < 1:
+            fewer = min(self._most, self._pool.running + 1) - 1
+            if fewer < 1 and not self._waits_for_others():
                 return False
-            self._most = fewer
-            log.warning("memory ran out: from now on %d worker(s) side by side", fewer)
+            self._most = max(1, fewer)
+            log.warning("memory ran out: from now on %d worker(s) side by side", self._most)
         return worker.cause != "work" and all(unit.moves < _MOST_MOVES for unit in worker.held[: worker.at_work])
 
     def _failed(self, unit: Attempts, why: str, failure: Failure | None) -> None:

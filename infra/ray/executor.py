@@ -178,9 +178,14 @@ class RayExecutor:
         return draining_nodes()
 
     def reserve_memory(self, least: int | None = None) -> None:
-        """More memory for each actor from now on; never more than the largest node has."""
+        """More memory for each actor from now on; never more than the largest node has that could hold it."""
         if reserved := self._options["memory"]:
-            most = max((node["Resources"].get("memory", 0) for node in ray.nodes() if node["Alive"]), default=0)
+            sizes = (
+                node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in self.leaving()
+            )
+            cpus, gpus = self._allocation.cpus, self._allocation.gpus_per_worker
+            fitting = [size for size in sizes if size.get("CPU", 0) >= cpus and size.get("GPU", 0) >= gpus]
+            most = max((size.get("memory", 0) for size in fitting), default=0)
             self._options["memory"] = int(max(reserved, min(least or 1.5 * reserved, most)))
 
     def shortage(self) -> str:

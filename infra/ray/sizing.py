@@ -113,6 +113,8 @@ class Machines:
             if isinstance(workers, WorkerRange):
                 count = min(max(count, workers.min), workers.max)
             cpus = _cpu_reservation(nodes, count, each, share) if self.own or share else _widest(nodes, each)
+            if self.own and _room(nodes, cpus, share, memory) < min(count, _room(nodes, cpus, share, 0.0)):
+                memory = 0  # so many were asked for
             return WorkerAllocation(count, each, share, cpus, memory)
         cpus = _widest(shapes, each)
         here = _room(nodes, cpus, share, memory)

@@ -11,6 +11,7 @@ from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.embed.settings import device_of
 from barycenter.tasks.embed.stage import input_workers, pending_shards
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import encoding_id
 
 Figures = dict[str, Any]
 
@@ -29,7 +30,7 @@ def side_by_side(run: Run, cluster: Cluster, embed: Callable[..., Figures]) -> F
         Figures of each input, under ``embed <input>``, in the order of the job file.
 
     Raises:
-        RunError: An input's; the others end when their workers are done with what they are at.
+        RunError: An input's; the others are ended.
         JobError: Likewise.
     """
     waiting = [name for name in run.inputs if pending_shards(run, name)]
@@ -37,7 +38,10 @@ def side_by_side(run: Run, cluster: Cluster, embed: Callable[..., Figures]) -> F
     if at_once < 2:
         return {f"embed {name}": embed(run, name, cluster) for name in run.inputs}
     done = {name: embed(run, name, cluster) for name in run.inputs if name not in waiting}
-    done |= _in_threads(waiting, at_once, lambda name, share: embed(run, name, cluster, share, at_once))
+    alike: dict[str, list[str]] = {}
+    for name in waiting:
+        alike.setdefault(encoding_id(run, name), []).append(name)
+    done |= _in_threads(list(alike.values()), at_once, lambda name, share: embed(run, name, cluster, share, at_once))
     return {f"embed {name}": done[name] for name in run.inputs}
 
 
@@ -55,9 +59,13 @@ def _at_once(run: Run, cluster: Cluster, waiting: Sequence[str]) -> int:
     return sum(min(room[device], count) for device, count in inputs.items())
 
 
-def _in_threads(names: Sequence[str], at_once: int, embed: Callable[..., Figures]) -> Figures:
-    shares = Shares(names[:at_once])
-    futures: dict[str, Future[Figures]] = {}
+def _in_threads(groups: Sequence[Sequence[str]], at_once: int, embed: Callable[..., Figures]) -> Figures:
+    """Each group in a thread: those of one encoder follow one another, for the later take over the earlier's rows."""
+    shares = Shares(group[0] for group in groups[:at_once])
+    futures: list[Future[Figures]] = []
+
+    def run_group(names: Sequence[str]) -> Figures:
+        return {name: run_one(name) for name in names}
 
     def run_one(name: str) -> Figures:
         share = shares.of(name)
@@ -71,15 +79,15 @@ def _in_threads(names: Sequence[str], at_once: int, embed: Callable[..., Figures
 
     with ThreadPoolExecutor(at_once, thread_name_prefix="embed") as pool:
         try:
-            futures = {name: pool.submit(copy_context().run, run_one, name) for name in names}
-            while wait(futures.values(), _LOOK_SECONDS, FIRST_EXCEPTION).not_done:
-                if any(future.done() and future.exception() for future in futures.values()):
+            futures = [pool.submit(copy_context().run, run_group, names) for names in groups]
+            while wait(futures, _LOOK_SECONDS, FIRST_EXCEPTION).not_done:
+                if any(future.done() and future.exception() for future in futures):
                     break
         finally:
             shares.stop()
-            for future in futures.values():
+            for future in futures:
                 future.cancel()
-    failed = [error for each in futures.values() if not each.cancelled() and (error := each.exception()) is not None]
+    failed = [error for each in futures if not each.cancelled() and (error := each.exception()) is not None]
     for error in sorted(failed, key=lambda error: isinstance(error, StoppedError)):
         raise error
-    return {name: future.result() for name, future in futures.items()}
+    return {name: figures for future in futures for name, figures in future.result().items()}

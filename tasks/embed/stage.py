@@ -99,7 +99,6 @@ def _embed_input(run: Run, name: str, cluster: Cluster, share: Share | None, inp
         share.begin(device_of(workers), room, min(workers.workers, len(shards)), rows)
     stage = _Stage(run, name, cluster, at_most(workers, len(shards)), mended, share)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
-        progress.report_workers(stage.workers, cluster.machines().gpus)
         # What is new stands at the end more often than not: its worker loads the model while others take over the rest.
         stage.work(shards[::-1] if index.rows else shards, progress)
         progress.note(stage.limited_by())
@@ -178,10 +177,21 @@ class _Stage:
             self._lost[worker.cause] += 1
             progress.count_lost(worker.cause)
 
+        def running(workers: int) -> None:
+            progress.report_workers(replace(self.workers, workers=workers), self._cluster.machines().gpus)
+
         units = self._units(shards)
-        if failed := dispatch(
-            units, executor, on_done=done, without_rows=_without_rows, first=first, share=self._share, on_lost=lost
-        ):
+        failed = dispatch(
+            units,
+            executor,
+            on_done=done,
+            without_rows=_without_rows,
+            first=first,
+            share=self._share,
+            on_lost=lost,
+            on_running=running,
+        )
+        if failed:
             raise RunError(
                 f"{len(failed)} shard(s) of input {self._name} failed {failed[0].attempts} times; "
                 f"first {failed[0].id}: {failed[0].detail}; run again to retry them, the other shards are kept"

@@ -10,7 +10,7 @@ from barycenter.infra.dispatch.api import dispatch
 from barycenter.infra.dispatch.scheduler import Scheduler
 from barycenter.infra.dispatch.shares import Shares, StoppedError
 from tests.infra.dispatch.test_simulated import Scripted, units
-from tests.infra.simulation import SimulatedClock, SimulatedExecutor
+from tests.infra.simulation import NodeLost, OutOfMemory, SimulatedClock, SimulatedExecutor
 
 
 @pytest.fixture
@@ -24,13 +24,17 @@ def test_each_has_one_worker_until_its_pace_is_known(clock):
     shares = Shares(["text", "image"])
     text, image = shares.of("text"), shares.of("image")
     text.begin("cpu", 8, 8, 1000)
+    clock.now = 500.0  # its first worker starts late: that is no pace
+    text.note_running(1)
     assert text.workers() == 1
-    clock.now = 10.0
+    clock.now = 510.0
     text.advance(100)
     assert text.workers() == 7, "one is kept for the input that has not begun"
     image.begin("cpu", 8, 8, 1000)
+    image.note_running(1)
     assert (text.workers(), image.workers()) == (7, 1)
-    clock.now = 40.0
+    text.note_running(0)
+    clock.now = 540.0
     image.advance(100)
     assert (text.workers(), image.workers()) == (2, 6), "0.1 s a row and 900 left; 0.3 s and 900"
     text.end()
@@ -42,6 +46,8 @@ def test_none_has_more_than_it_can_use(clock):
     first, second = shares.of("a"), shares.of("b")
     first.begin("cpu", 6, 2, 10**6)
     second.begin("cpu", 6, 6, 10)
+    first.note_running(1)
+    second.note_running(1)
     clock.now = 1.0
     first.advance(1)
     second.advance(1)
@@ -53,6 +59,8 @@ def test_those_of_another_device_do_not_count(clock):
     gpu, cpu = shares.of("a"), shares.of("b")
     gpu.begin("cuda", 4, 4, 100)
     cpu.begin("cpu", 3, 3, 100)
+    gpu.note_running(1)
+    cpu.note_running(1)
     clock.now = 1.0
     gpu.advance(1)
     cpu.advance(1)
@@ -74,6 +82,7 @@ def test_the_longest_could_not_be_shortened_by_another_share(members, room):
             share.begin("cpu", room, most, left + 1)
         for share, (_, _, pace) in zip(joined, members, strict=True):
             share.end_trial()
+            share.note_running(1)
             clock.now += pace
             share.advance(1)
         got = [share.workers() for share in joined]
@@ -154,9 +163,67 @@ def test_a_dispatch_gives_workers_back_when_its_share_shrinks(clock):
     def on_done(work, value):
         share.advance(1)
         seen.append(len(executor.started) - len(set(executor.killed)))
-        if len(seen) == 30:
+        if len(seen) == 60:
             other.begin("cpu", 4, 4, 100)
 
-    dispatch(units(100), executor, on_done=on_done, share=share)
-    assert max(seen[:30]) == 4
-    assert max(seen[60:]) == 3
+    dispatch(units(200), executor, on_done=on_done, share=share)
+    assert max(seen[:60]) == 4
+    assert max(seen[90:]) == 3
+
+
+def test_a_wrong_pace_is_corrected(clock):
+    shares = Shares(["a", "b"])
+    first, second = shares.of("a"), shares.of("b")
+    for share in (first, second):
+        share.begin("cpu", 10, 10, 10**4)
+        share.note_running(1)
+    clock.now = 100.0
+    first.advance(10)
+    second.advance(10)
+    assert (first.workers(), second.workers()) == (5, 5)
+    for _ in range(20):
+        clock.now += 1.0
+        first.advance(100)
+        second.advance(10)
+    assert first.workers() < second.workers()
+
+
+def test_a_dispatch_without_a_place_waits_for_those_beside_it(clock):
+    """They hold the places: that is no reason to end after half an hour."""
+    shares = Shares(["a", "b"])
+    holder, waiting = shares.of("a"), shares.of("b")
+    holder.begin("cpu", 1, 1, 10)
+    holder.note_running(1)
+    waiting.begin("cpu", 1, 1, 10)
+    executor, done = SimulatedExecutor(lambda: Scripted({}), 1, clock, load_seconds=9000), []
+    dispatch(units(2), executor, on_done=lambda _, value: done.append(value), share=waiting)
+    assert done == [0, 1]
+
+
+def test_memory_that_ran_out_beside_others_is_held_against_no_row(clock):
+    shares = Shares(["a", "b"])
+    other, one = shares.of("a"), shares.of("b")
+    other.begin("cpu", 1, 1, 10)
+    other.note_running(1)
+    one.begin("cpu", 1, 1, 10)
+    deeds = {0: [OutOfMemory() for _ in range(5)]}
+    executor, done = SimulatedExecutor(lambda: Scripted(deeds), 1, clock), []
+    assert dispatch(units(3), executor, on_done=lambda _, value: done.append(value), share=one) == []
+    assert sorted(done) == [0, 1, 2]
+
+
+def test_the_loss_of_a_worker_that_measured_lets_the_others_measure(clock):
+    shares = Shares(["a", "b"])
+    losing, other = shares.of("a"), shares.of("b")
+    losing.begin("cpu", 1, 1, 10)
+    seen = []
+    deeds = {0: [NodeLost()]}
+    executor = SimulatedExecutor(lambda: Scripted(deeds), 1, clock)
+
+    def on_running(count):
+        if not count:
+            seen.append(other.may_try())
+            other.release_trial()
+
+    dispatch(units(2), executor, on_done=lambda *_: None, first=units(1), share=losing, on_running=on_running)
+    assert seen[0]

@@ -21,6 +21,7 @@ from barycenter.tasks.run.identities import embedding_ids
 from barycenter.tasks.run.workers import THIS_PROCESS
 
 ROWS = 600
+WIDTHS = {"a": 2, "b": 3, "c": 4, "alike": 2}
 MARK: ContextVar[str] = ContextVar("mark", default="")
 
 
@@ -37,12 +38,13 @@ def cluster(cpus, gpus=0):
 
 def run_of(tmp_path, name="out", inputs=("a", "b", "c")):
     corpus = tmp_path / "rows.jsonl"
-    rows = [{"id": str(n), **{each: f"{each} number {n}" for each in inputs}} for n in range(ROWS)]
+    widths = {each: WIDTHS[each] for each in inputs}
+    rows = [{"id": str(n), **{each: [float(n)] * width for each, width in widths.items()}} for n in range(ROWS)]
     if not corpus.exists():
         corpus.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    texts = {each: {"kind": "text", "column": each, "encoder": "builtin/hashing"} for each in inputs}
+    vectors = {each: {"kind": "vector", "column": each} for each in inputs}
     corpus = {"path": str(corpus), "key": "id", "rows_per_shard": 100}
-    return Run(Job.model_validate({"corpus": corpus, "inputs": texts, "output": {"path": str(tmp_path / name)}}))
+    return Run(Job.model_validate({"corpus": corpus, "inputs": vectors, "output": {"path": str(tmp_path / name)}}))
 
 
 class Watched:
@@ -73,6 +75,20 @@ def test_as_many_at_once_as_there_is_room_for(tmp_path, cpus, at_once):
     assert all(about["rows"] == ROWS for about in figures.values())
     assert embed.most <= at_once
     assert [pending_shards(run, name) for name in run.inputs] == [[], [], []]
+
+
+def test_inputs_of_one_encoder_follow_one_another(tmp_path):
+    run, seen = run_of(tmp_path, inputs=("a", "b", "alike")), []
+
+    def embed(run, name, *args):
+        seen.append((name, threading.current_thread().name))
+        return embed_input(run, name, *args)
+
+    figures = side_by_side(run, cluster(16), embed)
+    threads = dict(seen)
+    assert threads["a"] == threads["alike"]
+    assert [name for name, _ in seen if name != "b"] == ["a", "alike"]
+    assert [figures[f"embed {name}"]["rows"] for name in run.inputs] == [ROWS] * 3
 
 
 def test_in_this_process_they_follow_one_another(tmp_path):
