@@ -86,10 +86,13 @@ def test_a_run_emits_what_it_does(prefect_server, job, tmp_path):
 
     seen = emitted(out, events.COMMITTED, events.NOTHING_NEW)
     stages = [events.STAGE_DONE] * 3
-    assert [event.event for event in seen] == [
-        *(events.STARTED, *stages, events.COMMITTED, *stages[:2]),  # committed while fusing
-        *(events.STARTED, *stages, *stages[:2], events.NOTHING_NEW),
-    ]
+    assert (
+        [event.event for event in seen]
+        == [
+            *(events.STARTED, *stages, events.COMMITTED, *stages[:2]),  # committed while fusing
+            *(events.STARTED, *stages, *stages[:2], events.NOTHING_NEW),
+        ]
+    )
     assert seen[0].payload["rows"] == 40
     done = [event.payload["stage"] for event in seen if event.event == events.STAGE_DONE]
     assert done == 2 * ["embed text", "embed vec", "align", "fuse", "report"]
