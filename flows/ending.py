@@ -78,22 +78,27 @@ def reported(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-        by, context = _attendant.get(), FlowRunContext.get()
-        if context is None:
-            return function(*args, **kwargs)
-        with reporting(), events_of(_job_name(context.parameters)):
-            if by is not None:
-                by.began(context.flow_run)
-            ending = _ending(function, args, kwargs, by)
-        if by is not None:
-            by.ended(ending)
-        if ending.state is not None:
-            return ending.state
-        if ending.error is not None:
-            raise ending.error
-        return ending.result
+        return _report(function, args, kwargs)  # all that is pickled with a served flow, so it refers to nothing else
 
     return run
+
+
+def _report(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What a flow's function gives, or the state that its run is to end in."""
+    by, context = _attendant.get(), FlowRunContext.get()
+    if context is None:
+        return function(*args, **kwargs)
+    with reporting(), events_of(_job_name(context.parameters)):
+        if by is not None:
+            by.began(context.flow_run)
+        ending = _ending(function, args, kwargs, by)
+    if by is not None:
+        by.ended(ending)
+    if ending.state is not None:
+        return ending.state
+    if ending.error is not None:
+        raise ending.error
+    return ending.result
 
 
 def _ending(function: Callable[..., Any], args: Any, kwargs: Any, by: Attendant | None) -> Ending:

@@ -36,7 +36,7 @@ TASKS = Stages(
     align=_uncached(chapter("align", fit_alignment), name="align"),
     fuse=_uncached(chapter("fuse", fuse_features), name="fuse"),
     train=_uncached(chapter("train", train_head), name="train"),
-    report=_uncached(write_report, name="report"),
+    report=_uncached(chapter("report", write_report), name="report"),
 )
 """The stages as Prefect tasks."""
 

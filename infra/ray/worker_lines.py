@@ -1,6 +1,7 @@
 """What workers log, handed back to the driver with their results and logged there again."""
 
 import logging
+import re
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ T = TypeVar("T")
 
 _MOST_KEPT = 100
 _MOST_ALIKE = 5
+_KIND = 200
+_NUMBERS = re.compile(r"\d+")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class WithLines(Generic[T]):
 class WorkerLines(logging.Handler):
     """Keeps what is logged in a worker process until it answers: the package at INFO and above, others at WARNING.
 
-    Of lines that differ in their numbers and names alone a worker hands back five; of all at most a hundred an answer.
+    Of lines that differ in their arguments or numbers alone a worker hands back five; of all a hundred an answer.
     All of them are in Ray's log of the worker, too.
     """
 
@@ -64,7 +67,7 @@ class WorkerLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keeps a record, on one line."""
         message = " ".join(record.getMessage().split())
-        kind = (record.name, message if record.msg == "%s" else str(record.msg))
+        kind = (record.name, _NUMBERS.sub("", message if record.msg == "%s" else str(record.msg))[:_KIND])
         with self._guard:
             self._alike[kind] += 1
             if self._alike[kind] > _MOST_ALIKE or len(self._lines) >= _MOST_KEPT:

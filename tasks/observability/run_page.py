@@ -15,8 +15,8 @@ from barycenter.infra.clock import current_clock
 from barycenter.infra.logs import PACKAGE, in_stage, say_last
 from barycenter.tasks.observability.outbox import Outbox
 
-_LINES_A_SECOND = 20.0
-_LINES_AT_ONCE = 1_000
+_LINES_A_SECOND, _LINES_AT_ONCE = 20.0, 1_000
+_SHARDS_A_SECOND, _SHARDS_AT_ONCE = 0.2, 10
 _LAST_WORDS_SECONDS = 10.0
 _LAST_EVENTS_SECONDS = 2.0
 
@@ -103,8 +103,28 @@ def _logged(outbox: Outbox) -> Iterator[None]:
         package.setLevel(level)
 
 
+class _Rate:
+    """Lets so many pass a second, after so many at once."""
+
+    def __init__(self, a_second: float, at_once: float) -> None:
+        self._a_second, self._at_once = a_second, at_once
+        self._room, self._asked = at_once, current_clock().monotonic()
+
+    def passes(self) -> bool:
+        """Whether one more may pass."""
+        now = current_clock().monotonic()
+        self._room = min(self._at_once, self._room + self._a_second * (now - self._asked))
+        self._asked = now
+        if self._room < 1:
+            return False
+        self._room -= 1
+        return True
+
+
 class _PageHandler(APILogHandler):
-    """Sends records to the page of the run; lines that come too fast are left out, warnings never are.
+    """Sends records to the page of the run; lines that come too fast are left out and counted, warnings never are.
+
+    Of lines about single shards, which would bury the others, one every few seconds is shown.
 
     Prefect's own handler takes a record's run from the context of its thread; other threads speak for the last run that
     was seen.
@@ -114,7 +134,8 @@ class _PageHandler(APILogHandler):
         super().__init__(logging.WARNING if others else logging.INFO)
         self._outbox, self._others = outbox, others
         self._run: str | None = None
-        self._room, self._asked = float(_LINES_AT_ONCE), current_clock().monotonic()
+        self._rate = _Rate(_LINES_A_SECOND, _LINES_AT_ONCE)
+        self._shards = _Rate(_SHARDS_A_SECOND, _SHARDS_AT_ONCE)
         self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -129,7 +150,8 @@ class _PageHandler(APILogHandler):
             self._run = str(context.flow_run.id)
         if self._run is None:
             return
-        if record.levelno < logging.WARNING and not self._has_room():
+        rate = self._shards if hasattr(record, "shard") else self._rate
+        if record.levelno < logging.WARNING and not rate.passes():
             self._left_out += 1
             return
         super().emit(record)
@@ -145,12 +167,3 @@ class _PageHandler(APILogHandler):
             line["message"] += f" ({self._left_out} lines before this one are left out here)"
             self._left_out = 0
         return line
-
-    def _has_room(self) -> bool:
-        now = current_clock().monotonic()
-        self._room = min(_LINES_AT_ONCE, self._room + _LINES_A_SECOND * (now - self._asked))
-        self._asked = now
-        if self._room < 1:
-            return False
-        self._room -= 1
-        return True

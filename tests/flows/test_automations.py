@@ -58,17 +58,17 @@ def job(tmp_path, monkeypatch):
     return text_and_vector_job(corpus, tmp_path / "out", tmp_path.name, ray={"address": "none"})
 
 
-def emitted(resource, *names):
-    """The payloads of events about a resource by name, once all of these names are there."""
+def emitted(resource, *last):
+    """The events about a resource, oldest first, once one of each of these names is there."""
+    with get_client(sync_client=True) as client:
 
-    def found():
-        with get_client(sync_client=True) as client:
+        def found():
             about = EventResourceFilter(id=[resource])
-            page = client.read_events(EventFilter(event=EventNameFilter(prefix=["barycenter."]), resource=about), 50)
-        return {event.event: event for event in page.events}
+            named = EventNameFilter(prefix=["barycenter."])
+            return client.read_events(EventFilter(event=named, resource=about), 50).events[::-1]
 
-    assert wait_until(lambda: set(names) <= set(found())), found()
-    return found()
+        assert wait_until(lambda: set(last) <= {event.event for event in found()}), found()
+        return sorted(found(), key=lambda event: event.occurred)
 
 
 def test_the_file_can_be_created_as_it_is(automations):
@@ -79,25 +79,33 @@ def test_the_file_can_be_created_as_it_is(automations):
 def test_a_run_emits_what_it_does(prefect_server, job, tmp_path):
     out = str(tmp_path / "out")
     report = pipeline(Job.model_validate(job))
-    seen = emitted(out, events.STARTED, events.STAGE_DONE, events.COMMITTED)
-    assert events.NOTHING_NEW not in seen
-    assert seen[events.STARTED].payload["rows"] == 40
-    assert seen[events.STAGE_DONE].payload["stage"] in ("embed text", "embed vec", "align", "fuse", "report")
-    committed = seen[events.COMMITTED]
-    assert committed.payload["rows"]["written"] == 40
-    assert (committed.payload["version"], committed.payload["number"]) == (report["version"], 1)
-    assert {"corpus", "encoder", "flow", "flow-run"} <= {resource.role for resource in committed.related}
-
     pipeline(Job.model_validate(job))
-    assert emitted(out, events.NOTHING_NEW)[events.NOTHING_NEW].payload == {"version": report["version"], "number": 1}
-
     strict = Job.model_validate(job | {"limits": {"max_bad_fraction": 0.1}, "output": {"path": out + "-2"}})
     with pytest.raises(RunError):
         embed(strict)
-    seen = emitted(out + "-2", events.FAILED, events.TOO_MANY_BAD)
-    assert seen[events.FAILED].payload["kind"] == "bad_inputs"
-    assert "10 of 40 rows (25%) cannot be used" in seen[events.TOO_MANY_BAD].payload["reason"]
-    assert events.COMMITTED not in seen
+
+    seen = emitted(out, events.COMMITTED, events.NOTHING_NEW)
+    stages = [events.STAGE_DONE] * 3
+    assert (
+        [event.event for event in seen]
+        == [
+            *(events.STARTED, *stages, events.COMMITTED, *stages[:2]),  # committed while fusing
+            *(events.STARTED, *stages, *stages[:2], events.NOTHING_NEW),
+        ]
+    )
+    assert seen[0].payload["rows"] == 40
+    done = [event.payload["stage"] for event in seen if event.event == events.STAGE_DONE]
+    assert done == 2 * ["embed text", "embed vec", "align", "fuse", "report"]
+    committed = seen[4]
+    assert committed.payload["rows"]["written"] == 40
+    assert (committed.payload["version"], committed.payload["number"]) == (report["version"], 1)
+    assert {"corpus", "encoder", "flow", "flow-run"} <= {resource.role for resource in committed.related}
+    assert seen[-1].payload == {"version": report["version"], "number": 1}
+
+    started, failed, too_many = emitted(out + "-2", events.FAILED, events.TOO_MANY_BAD)
+    assert (started.event, failed.event, too_many.event) == (events.STARTED, events.FAILED, events.TOO_MANY_BAD)
+    assert failed.payload["kind"] == "bad_inputs"
+    assert "10 of 40 rows (25%) cannot be used" in too_many.payload["reason"]
 
 
 @pytest.fixture

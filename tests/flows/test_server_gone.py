@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter, LogFilterFlowRunId
+from prefect.events.clients import PrefectEventsClient
+from prefect.logging.handlers import APILogWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from barycenter.flows import attended
@@ -114,9 +116,16 @@ def test_a_whole_run_goes_on_when_it_is_killed(server, job, monkeypatch, capsys)
         server._socket.close()  # with it open, the system would take connections that nobody answers
 
     when("embed vec", monkeypatch, kill)
+    for worker in (
+        APILogWorker,
+        PrefectEventsClient,
+    ):  # Prefect's own ways, which the end of the process would wait for
+        monkeypatch.setattr(worker, "__init__", lambda *_, worker=worker: used.append(worker))
+    used: list[type] = []
     began = time.monotonic()
     report = AttendedRun().run(pipeline, job)
     assert time.monotonic() - began < STOOD_STILL
+    assert used == []
     assert report["rows"]["written"] == 100
     assert Path(job.output.path, "report", "report.html").exists()
     assert lines_of(capsys) == [

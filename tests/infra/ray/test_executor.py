@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from pathlib import Path
 
 import ray
@@ -23,6 +24,7 @@ class SortingWorker:
         with bound(shard="s1"):
             for number in range(9):
                 logging.getLogger("library").warning("slow\nrow %d", number)
+                warnings.warn(f"tag {number} is odd", stacklevel=1)
 
     def shown(self):
         return Path("/proc/self/cmdline").read_text(), ray.get_runtime_context().get_actor_name()
@@ -60,9 +62,13 @@ def test_what_a_worker_logs_is_logged_by_the_driver(ray_session, caplog):
         outcome(executor, worker.loading)
         assert outcome(executor, executor.submit(worker, "log")) == Done(None)
     by = f" (worker {worker.name})"
-    ours, *others, more = [record for record in caplog.records if worker.name in record.message]
+    lines = [record for record in caplog.records if worker.name in record.message]
+    warned = [record for record in lines if record.name == "py.warnings"]
+    assert len(warned) == 5
+    assert "UserWarning: tag 0 is odd" in warned[0].message
+    ours, *others, more = [record for record in lines if record not in warned]
     assert (ours.levelname, ours.message) == ("INFO", "a model of 3 parts" + by)
     assert [record.message for record in others] == [f"slow row {number}{by}" for number in range(5)], "a few of a kind"
     assert {(record.name, record.levelname, record.shard) for record in others} == {("library", "WARNING", "s1")}
-    assert more.message.startswith(f"worker {worker.name} logged 4 lines more")
+    assert more.message.startswith(f"worker {worker.name} logged 8 lines more")
     executor.kill(worker)

@@ -8,8 +8,7 @@ from prefect.logging.handlers import set_api_log_sink
 
 from barycenter.infra.clock import use_clock
 from barycenter.infra.logs import bound
-from barycenter.tasks.observability import run_page
-from barycenter.tasks.observability.run_page import _PageHandler
+from barycenter.tasks.observability.run_page import _PageHandler, _Rate
 from tests.infra.simulation import SimulatedClock
 
 
@@ -45,10 +44,9 @@ def test_a_line_has_its_run_level_and_stage(page):
     assert len({line["flow_run_id"] for line in lines}) == 1
 
 
-def test_lines_that_come_too_fast_are_left_out_and_counted_but_no_warning(page, clock, monkeypatch):
-    monkeypatch.setattr(run_page, "_LINES_AT_ONCE", 5)
+def test_lines_that_come_too_fast_are_left_out_and_counted_but_no_warning(page, clock):
     logger, lines = page
-    logger.handlers[-1]._room = 5.0
+    logger.handlers[-1]._rate = _Rate(1.0, 5)
     for number in range(8):
         logger.info("line %d", number)
     logger.warning("a warning")
@@ -59,3 +57,15 @@ def test_lines_that_come_too_fast_are_left_out_and_counted_but_no_warning(page, 
         "a warning (3 lines before this one are left out here)",
         "later",
     ]
+
+
+def test_lines_about_shards_leave_room_for_the_others(page, clock):
+    logger, lines = page
+    for number in range(100):
+        logger.info("%d done", number, extra={"shard": str(number)})
+        clock.sleep(0.1)
+    logger.info("embedded")
+    shown = [line["message"] for line in lines]
+    assert shown[:10] == [f"{number} done" for number in range(10)]
+    assert 11 <= len(shown) <= 14
+    assert shown[-1].startswith("embedded")
