@@ -126,6 +126,8 @@ def report_errors(debug: bool) -> Iterator[None]:
         fail(str(error), 1, debug)
     except KeyboardInterrupt:
         fail("interrupted; run again to go on where this stopped", 1, debug)
+    except (typer.Abort, typer.Exit):
+        raise
     except Exception as error:  # noqa: BLE001  (the command line's last line of defense; --debug shows all)
         if type(error).__module__.partition(".")[0] == "httpx":
             fail(_prefect_is_gone(error), 1, debug)

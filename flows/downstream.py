@@ -10,6 +10,7 @@ from prefect import flow
 from pydantic import Field
 
 import barycenter.flows.environment  # noqa: F401  (before Prefect and Ray)
+from barycenter.flows.ending import reported
 from barycenter.fusion.errors import RunError
 from barycenter.infra.job.fields import Natural, Section, Text
 from barycenter.infra.job.models import TrainJob
@@ -31,6 +32,7 @@ class HeadConfig(Section):
 
 
 @flow(name="barycenter-downstream", flow_run_name="downstream {dataset}")
+@reported
 def downstream(dataset: str, head: HeadConfig, out: str, version: int | None = None) -> dict[str, Any]:
     """Trains a head on a fused data set and predicts every row of it.
 

@@ -15,6 +15,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from barycenter.fusion.errors import BarycenterError, BusyError, DeadlineError, RunError
 from barycenter.infra.logs import log_to_page
+from barycenter.infra.userinfo import showable
 from barycenter.tasks.observability.events import events_of, run_failed
 from barycenter.tasks.observability.run_page import reporting
 
@@ -135,8 +136,8 @@ for _name in ("prefect.engine", "prefect.flow_runs", "prefect.task_runs"):
 
 
 def _job_name(parameters: dict[str, Any] | None) -> str:
-    """The job that a flow was given: the name of one, or the path of its file."""
-    given = (parameters or {}).get("job", "")
+    """The job that a flow was given: the name of one, or the path of its file; else the data set that it works on."""
+    given = (parameters or {}).get("job") or (parameters or {}).get("dataset", "")
     return str(getattr(given, "name", given))
 
 
@@ -144,7 +145,7 @@ def _failed(error: BarycenterError) -> Ending:
     log_to_page(log, logging.ERROR, str(error))
     run_failed(error)
     name = "TimedOut" if isinstance(error, DeadlineError) else None  # as Prefect calls a flow's own
-    return Ending(error=error, state=Failed(name=name, message=str(error), data=error))
+    return Ending(error=error, state=Failed(name=name, message=showable(str(error)), data=error))
 
 
 def _interrupted(error: BaseException, by: Attendant) -> Ending:

@@ -77,6 +77,7 @@ def lasting_server() -> Iterator[None]:
         raise RunError(
             f"no Prefect server answers at {api}; start it with `prefect server start`, or set PREFECT_API_URL"
         )
+    check_server(api, _PATIENCE_SECONDS)
     with temporary_settings({PREFECT_API_URL: api}):
         yield
 

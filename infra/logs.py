@@ -150,14 +150,14 @@ def shown_logs(log_format: LogFormat | None = None, verbosity: int = 0) -> Itera
     Args:
         log_format: As lines for people or as JSON lines; by default as the environment asks for.
         verbosity: Of lines for people, 0: progress, notes and warnings; 1: what is logged at INFO as well; 2: at DEBUG;
-            -1: warnings and errors; -2: errors. Of JSON lines 0 is INFO.
+            -1: warnings and errors; -2: errors. Of JSON lines 0 is INFO, too.
     """
     logger = logging.getLogger(PACKAGE)
     before = logger.level, logger.propagate, _handlers()
     asked = log_format or ("json" if os.environ.get(VARIABLE, "").lower() == "json" else "text")
     levels = [logging.ERROR, logging.WARNING, logging.WARNING, logging.INFO, logging.DEBUG]
     if asked == "json":
-        levels[2:] = [logging.INFO, logging.DEBUG, logging.DEBUG]
+        levels[2] = logging.INFO
     shown = _shown
     for handler in before[2]:
         logger.removeHandler(handler)

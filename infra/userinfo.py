@@ -24,3 +24,12 @@ def without_userinfo(text: str) -> str:
     'cannot reach http://***@proxy:3128'
     """
     return _USERINFO.sub("***@", text)
+
+
+def showable(text: str) -> str:
+    """A text as other systems may keep it: without user names and passwords of URLs, of characters that are UTF-8.
+
+    >>> showable("tea at http://user:pass@host")
+    'tea at http://***@host'
+    """
+    return without_userinfo(text).encode("utf-8", "replace").decode()

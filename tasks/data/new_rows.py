@@ -14,8 +14,10 @@ from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import BadInputError, JobError, Reason
 from barycenter.fusion.fuser import BATCHES, Fuser
 from barycenter.infra.corpus import BAD, Corpus, Pictures, Shard, misfits_by_row, open_corpus
+from barycenter.infra.job.fields import NO_SECRET
 from barycenter.infra.job.models import CorpusJob, LimitsJob
 from barycenter.infra.storage import Storage
+from barycenter.infra.userinfo import holds_secret
 from barycenter.tasks.run.input_values import Columns, InputValues, is_multi_value
 
 _ROWS = 2048
@@ -94,6 +96,8 @@ class NewRows:
         Raises:
             JobError: On ``--on``: it cannot be read, or has no column of any input.
         """
+        if holds_secret(path):
+            raise JobError("--on", NO_SECRET)
         self.fuser, self._manifest, self._limits = fuser, fuser.manifest, limits or LimitsJob()
         self._options = {"endpoint_url": endpoint_url} if endpoint_url else {}
         self.tally = Tally(bad={name: Counter() for name in self._manifest.inputs})

@@ -15,6 +15,7 @@ from prefect.events import emit_event
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import BadInputsError, BusyError, DeadlineError, JobError, RunError
 from barycenter.infra.corpus.formats.detection import counts_in_words
+from barycenter.infra.userinfo import showable
 from barycenter.tasks.observability.run_page import current_outbox
 from barycenter.tasks.run.context import Run
 
@@ -87,7 +88,7 @@ def nothing_new(version: str, number: int) -> None:
 def run_failed(error: BaseException) -> None:
     """A run ends with an error; one of too many bad inputs is an event of its own beside."""
     kind = next((name for cls, name in _KINDS.items() if isinstance(error, cls)), "unexpected")
-    reason = str(error) if kind != "unexpected" else f"{type(error).__name__}: {error}"
+    reason = showable(str(error) if kind != "unexpected" else f"{type(error).__name__}: {error}")
     _emit(FAILED, {"kind": kind, "reason": reason})
     if kind == "bad_inputs":
         _emit(TOO_MANY_BAD, {"reason": reason})

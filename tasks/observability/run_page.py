@@ -13,6 +13,7 @@ from prefect.logging.handlers import APILogHandler, set_api_log_sink
 
 from barycenter.infra.clock import current_clock
 from barycenter.infra.logs import PACKAGE, in_stage, say_last
+from barycenter.infra.userinfo import showable
 from barycenter.tasks.observability.outbox import Outbox
 
 _LINES_A_SECOND, _LINES_AT_ONCE = 20.0, 1_000
@@ -163,6 +164,7 @@ class _PageHandler(APILogHandler):
         if FlowRunContext.get() is None and TaskRunContext.get() is None:
             record.flow_run_id = self._run
         line: dict[str, Any] = super().prepare(record)
+        line["message"] = showable(line["message"])
         if self._left_out:
             line["message"] += f" ({self._left_out} lines before this one are left out here)"
             self._left_out = 0

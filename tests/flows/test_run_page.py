@@ -57,10 +57,10 @@ def when(stage, monkeypatch, act):
 
 
 def newest(name):
-    """The flow run of a name."""
+    """The latest flow run of a name."""
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[name])))
-    return runs[-1]
+    return max(runs, key=lambda run: run.created)
 
 
 def lines_of(run):

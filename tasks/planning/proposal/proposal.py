@@ -13,8 +13,10 @@ from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.corpus.listing import glob_root
 from barycenter.infra.corpus.overlap import check_output_outside_corpus
 from barycenter.infra.job.column_names import column_name_problems
+from barycenter.infra.job.fields import NO_SECRET
 from barycenter.infra.job.models import REPORT_ROWS, CorpusJob, LimitsJob
 from barycenter.infra.job.paths import is_uri, path_from, resolve_path
+from barycenter.infra.userinfo import holds_secret
 from barycenter.tasks.fuse.kept_columns import kept_problem
 from barycenter.tasks.planning.proposal.encoders import LocalEncoders
 from barycenter.tasks.planning.proposal.inputs import (
@@ -195,6 +197,8 @@ def propose(path: str, job_file: Path, endpoint_url: str | None = None) -> Propo
 
 def _opened(path: str, options: dict[str, Any]) -> tuple[Sample, dict[str, str]]:
     """The sample, and what ``limits`` must allow for the corpus itself, with the reason."""
+    if holds_secret(path):
+        raise JobError("PATH", NO_SECRET)
     needs = {"http": "the corpus is read over http(s)"} if path.startswith(("http://", "https://")) else {}
     limits = LimitsJob(**dict.fromkeys(needs, True))
     try:
