@@ -2,8 +2,8 @@
 
 A run from the command line, with a Prefect server of its own, embeds texts in small shards on three nodes of Ray's
 autoscaler and writes to an S3 server in another process. Every minute something breaks: a worker is killed, a node is
-killed, or the S3 server stands still for some seconds. Measured: by how much memory, file descriptors and threads of the
-driver and of its workers grow over the last two thirds, as the slope of a line through the samples. The aim is 1 %.
+killed, or the S3 server stands still for some seconds. Measured: by how much memory, file descriptors and threads of
+the driver and of its workers grow over the last two thirds, as the slope of a line through the samples. The aim is 1 %.
 """
 
 import json
