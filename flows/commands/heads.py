@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from barycenter.infra.storage import Storage
     from barycenter.tasks.data.new_rows import NewRows
 
+_ON = typer.Option("--on", metavar="FILE", help="New rows: file, folder, glob or URI; any input may be missing.")
 Version = Annotated[int | None, typer.Option(help="Number of a version; default: the newest.")]
 Http = Annotated[bool, typer.Option("--http", help="With --on: pictures may be fetched by http(s).")]
 Outside = Annotated[bool, typer.Option("--outside-corpus", help="With --on: paths may leave the folder of the rows.")]
@@ -21,10 +22,7 @@ Outside = Annotated[bool, typer.Option("--outside-corpus", help="With --on: path
 @app.command()
 def predict(
     folder: Folder,
-    on: Annotated[
-        str | None,
-        typer.Option("--on", metavar="FILE", help="New rows: file, folder, glob or URI; any input may be missing."),
-    ] = None,
+    on: Annotated[str | None, _ON] = None,
     head: Annotated[
         str | None,
         typer.Option("--head", metavar="KIND|DIR", help="Which head, where there are several, or its folder."),
@@ -73,9 +71,7 @@ def predict(
 @app.command()
 def encode(
     folder: Folder,
-    on: Annotated[
-        str, typer.Option("--on", metavar="FILE", help="New rows: file, folder, glob or URI; any input may be missing.")
-    ],
+    on: Annotated[str, _ON],
     out_path: Annotated[
         str | None, typer.Option("--out", metavar="FILE", help="Parquet file to write; default: in this folder.")
     ] = None,

@@ -118,7 +118,8 @@ class Scheduler:
             self._on_lost(worker)
         if self._share is not None and self._source.at_first:
             self._share.release_trial()
-        if self._is_blameless(worker):
+        was_alone = worker.cause == "memory" and not self._make_room()
+        if not was_alone and self._is_blameless(worker):
             at_work = worker.held[: worker.at_work]
             for unit in at_work:
                 unit.moves += 1
@@ -140,18 +141,18 @@ class Scheduler:
         elif held:
             self._failed(held[0], worker.why, None)
 
-    def _is_blameless(self, worker: LostWorker) -> bool:
-        """Whether a worker was lost through no fault of its work, as far as can be known after a few times.
+    def _make_room(self) -> bool:
+        """After memory ran out: more of it for each worker, and fewer of them; False where the lost one was alone."""
+        self._executor.reserve_memory()
+        fewer = min(self._most, self._pool.running + 1) - 1
+        if fewer < 1 and not self._waits_for_others():
+            return False
+        self._most = max(1, fewer)
+        log.warning("memory ran out: from now on %d worker(s) side by side", self._most)
+        return True
 
-        Where memory ran out, fewer run side by side from now on; a worker that was alone has only itself to blame.
-        """
-        if worker.cause == "memory":
-            self._executor.reserve_memory()
-            fewer = min(self._most, self._pool.running + 1) - 1
-            if fewer < 1 and not self._waits_for_others():
-                return False
-            self._most = max(1, fewer)
-            log.warning("memory ran out: from now on %d worker(s) side by side", self._most)
+    def _is_blameless(self, worker: LostWorker) -> bool:
+        """Whether a worker was lost through no fault of its work, as far as can be known after a few times."""
         return worker.cause != "work" and all(unit.moves < _MOST_MOVES for unit in worker.held[: worker.at_work])
 
     def _failed(self, unit: Attempts, why: str, failure: Failure | None) -> None:

@@ -178,7 +178,8 @@ class _Stage:
             progress.count_lost(worker.cause)
 
         def running(workers: int) -> None:
-            progress.report_workers(replace(self.workers, workers=workers), self._cluster.machines().gpus)
+            gpus = self._cluster.machines().gpus if self.workers.gpus_per_worker else 0.0
+            progress.report_workers(replace(self.workers, workers=workers), gpus)
 
         units = self._units(shards)
         failed = dispatch(

@@ -3,17 +3,9 @@
 import pytest
 
 from barycenter.fusion.errors import RunError
-from barycenter.infra.clock import use_clock
 from barycenter.infra.dispatch.api import dispatch
 from tests.infra.dispatch.test_simulated import Scripted, units
-from tests.infra.simulation import Crash, NodeLost, OutOfMemory, SimulatedClock, SimulatedExecutor
-
-
-@pytest.fixture
-def clock():
-    clock = SimulatedClock()
-    with use_clock(clock):
-        yield clock
+from tests.infra.simulation import Crash, NodeLost, OutOfMemory, SimulatedExecutor
 
 
 def run(clock, deeds, work, workers=2, executor=None, **options):

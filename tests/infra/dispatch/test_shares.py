@@ -13,13 +13,6 @@ from tests.infra.dispatch.test_simulated import Scripted, units
 from tests.infra.simulation import NodeLost, OutOfMemory, SimulatedClock, SimulatedExecutor
 
 
-@pytest.fixture
-def clock():
-    clock = SimulatedClock()
-    with use_clock(clock):
-        yield clock
-
-
 def test_each_has_one_worker_until_its_pace_is_known(clock):
     shares = Shares(["text", "image"])
     text, image = shares.of("text"), shares.of("image")

@@ -5,17 +5,9 @@ import random
 import pytest
 
 from barycenter.fusion.errors import JobError, RunError
-from barycenter.infra.clock import use_clock
 from barycenter.infra.dispatch.api import Work, dispatch, run_all
 from tests.infra.dispatch.poisoned import Poisoned, without_rows
-from tests.infra.simulation import Crash, Hang, SimulatedClock, SimulatedExecutor
-
-
-@pytest.fixture
-def clock():
-    clock = SimulatedClock()
-    with use_clock(clock):
-        yield clock
+from tests.infra.simulation import Crash, Hang, SimulatedExecutor
 
 
 class Scripted:
