@@ -133,7 +133,7 @@ def imagined(address: str, order: str) -> dict[str, Any]:
     """Two dispatches of 40 and 80 units: seconds together, and of the larger alone with three quarters of the nodes."""
     units = {"small": 40, "large": 80}
     with connect(address, start_seconds=600) as cluster:
-        allocation = cluster.allocate_workers(4, 1, 0)
+        allocation = cluster.machines().allocate_workers(4, 1, 0)
 
         def run(name: str, share: Share | None = None) -> float:
             start = time.monotonic()

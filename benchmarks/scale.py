@@ -183,7 +183,7 @@ def run_size(folder: Path) -> dict[str, Any]:
         del moments
         (manifest, _), figures["fuse_s"] = watch.timed(lambda: fuse_features(run, cluster, fitted, "mean", None))
         figures["fuse_per_million"] = watch.steady_seconds_per_million()
-        figures["workers"] = cluster.allocate_workers("auto", 1, 0).workers
+        figures["workers"] = cluster.machines().allocate_workers("auto", 1, 0).workers
     figures["files"] = [round(file.bytes / 2**20) for file in manifest.files]
     figures["worker_mb"] = peaks.worker_mb
     figures["driver_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -269,7 +269,7 @@ def dispatch_nothing(units: int) -> float:
         _, seconds = watch.timed(
             lambda: dispatch(
                 (Work(str(number), number, 1) for number in range(units)),
-                cluster.executor(Nothing, (), cluster.allocate_workers(2, 1, 0), "nothing"),
+                cluster.executor(Nothing, (), cluster.machines().allocate_workers(2, 1, 0), "nothing"),
                 on_done=lambda *_: None,
             )
         )  # fmt: skip

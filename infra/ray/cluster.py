@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.units import Worker
-from barycenter.infra.job.places import Workers
 from barycenter.infra.ray.sizing import Machines
 from barycenter.infra.storage import Storage
 
@@ -22,7 +21,7 @@ class Cluster:
     Attributes:
         many_workers: Workers run beside each other.
         address: For messages.
-        machines: Looks at what it has now, for nodes come and go.
+        machines: Looks at what it has now, for nodes come and go; they say what workers to ask for.
         start_seconds: How long a stage waits for its first worker.
     """
 
@@ -31,28 +30,6 @@ class Cluster:
     address: str
     machines: Callable[[], Machines]
     start_seconds: float = 1800.0
-
-    def allocate_workers(
-        self,
-        workers: Workers = "auto",
-        threads: int | Literal["auto"] = "auto",
-        gpus: float | Literal["auto"] = "auto",
-        rows: int | None = None,
-        *,
-        memory: int = 0,
-        inputs: int = 1,
-    ) -> WorkerAllocation:
-        """What to ask for now; see :meth:`barycenter.infra.ray.sizing.Machines.allocate_workers`."""
-        return self.machines().allocate_workers(workers, threads, gpus, rows, memory=memory, inputs=inputs)
-
-    def allocate_ranks(
-        self,
-        workers: Workers = "auto",
-        threads: int | Literal["auto"] = "auto",
-        gpus: float | Literal["auto"] = "auto",
-    ) -> WorkerAllocation:
-        """As :meth:`allocate_workers`, for workers that must all run at once."""
-        return self.machines().allocate_ranks(workers, threads, gpus)
 
     def executor(
         self, worker: type[Worker], args: tuple[Any, ...], allocation: WorkerAllocation, name: str

@@ -2,15 +2,15 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
-
-import ray
+from typing import Any, TypeVar
 
 log = logging.getLogger(__name__)
 
 _ANSWER_SECONDS = 5
+_T = TypeVar("_T")
 
 
 def silence_worker_output() -> None:
@@ -43,21 +43,7 @@ class Autoscaling:
 
 def autoscaling() -> Autoscaling | None:
     """What the cluster's autoscaler says; None where there is none of version 2, or this Ray does not say."""
-    try:
-        from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
-
-        client = import_module("ray._raylet").GcsClient(ray.get_runtime_context().gcs_address)
-        reply = GetClusterStatusReply()
-        reply.ParseFromString(client.get_cluster_status(timeout_s=_ANSWER_SECONDS))
-        state = reply.autoscaling_state
-        if not state.autoscaler_state_version:
-            return None
-        starting = sum(request.count for request in state.pending_instance_requests) + len(state.pending_instances)
-        impossible = len(state.infeasible_resource_requests) + len(state.infeasible_gang_resource_requests)
-        return Autoscaling(starting, impossible)
-    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
-        log.debug("this Ray does not say what its autoscaler does: %s", error)
-        return None
+    return _answer(_autoscaling, None, "what its autoscaler does")
 
 
 def node_groups() -> list[tuple[dict[str, float], int | None]]:
@@ -65,22 +51,12 @@ def node_groups() -> list[tuple[dict[str, float], int | None]]:
 
     Ray Data and Ray Train read the same; hosted Rays fill it in, KubeRay and ``ray up`` do not yet.
     """
-    try:
-        config = import_module("ray._private.state").state.get_cluster_config()
-        groups = config.node_group_configs if config is not None else []
-        return [(dict(group.resources), None if group.max_count < 0 else group.max_count) for group in groups]
-    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
-        log.debug("this Ray does not name its node groups: %s", error)
-        return []
+    return _answer(_node_groups, [], "its node groups")
 
 
 def draining_nodes() -> frozenset[str]:
     """Ids of the nodes that were given notice and will go; none where this Ray does not say."""
-    try:
-        return frozenset(import_module("ray._private.state").state.get_draining_nodes())
-    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
-        log.debug("this Ray does not say which nodes it drains: %s", error)
-        return frozenset()
+    return _answer(lambda: frozenset(_state().get_draining_nodes()), frozenset(), "which nodes it drains")
 
 
 def dashboard_url() -> str | None:
@@ -88,10 +64,42 @@ def dashboard_url() -> str | None:
 
     Publicly Ray says it only as ``ray.init`` returns.
     """
-    given = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL")
-    try:
-        address = given or import_module("ray._private.worker").get_dashboard_url()
-    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
-        log.debug("this Ray does not say where its dashboard is: %s", error)
-        return None
+    address = os.environ.get("RAY_OVERRIDE_DASHBOARD_URL") or _answer(_dashboard_url, None, "where its dashboard is")
     return (address if "://" in address else f"http://{address}") if address else None
+
+
+def _answer(question: Callable[[], _T], otherwise: _T, what: str) -> _T:
+    try:
+        return question()
+    except Exception as error:  # noqa: BLE001 - whatever another Ray makes of it
+        log.debug("this Ray does not say %s: %s", what, error)
+        return otherwise
+
+
+def _autoscaling() -> Autoscaling | None:
+    from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
+
+    reply = GetClusterStatusReply()
+    client = import_module("ray._private.worker").global_worker.gcs_client
+    reply.ParseFromString(client.get_cluster_status(timeout_s=_ANSWER_SECONDS))
+    state = reply.autoscaling_state
+    if not state.autoscaler_state_version:
+        return None
+    starting = sum(request.count for request in state.pending_instance_requests) + len(state.pending_instances)
+    impossible = len(state.infeasible_resource_requests) + len(state.infeasible_gang_resource_requests)
+    return Autoscaling(starting, impossible)
+
+
+def _node_groups() -> list[tuple[dict[str, float], int | None]]:
+    config = _state().get_cluster_config()
+    groups = config.node_group_configs if config is not None else []
+    return [(dict(group.resources), None if group.max_count < 0 else group.max_count) for group in groups]
+
+
+def _state() -> Any:
+    return import_module("ray._private.state").state
+
+
+def _dashboard_url() -> str | None:
+    url: str | None = import_module("ray._private.worker").get_dashboard_url()
+    return url

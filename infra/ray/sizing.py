@@ -51,6 +51,7 @@ class Machines:
         groups: Those that may be there, where Ray names them.
         grows: An autoscaler watches what is asked for.
         own: A Ray that this process started on its machine: nothing can be added to it.
+        in_process: No Ray: the one worker is the calling process, on the CPU, whatever is asked for.
     """
 
     address: str
@@ -58,6 +59,7 @@ class Machines:
     groups: tuple[NodeGroup, ...] = ()
     grows: bool = False
     own: bool = False
+    in_process: bool = False
 
     @property
     def cpus(self) -> float:
@@ -81,7 +83,8 @@ class Machines:
     ) -> WorkerAllocation:
         """Chooses what the job file left to us.
 
-        Without GPUs few workers of up to four threads; with GPUs one worker a GPU and its share of the CPUs. No more
+        Without GPUs few workers of up to four threads; with GPUs one worker a GPU and its share of the CPUs, less one
+        where other inputs may want it. No more
         workers than the rows are worth (one for 256), for each loads the model. Where nodes may still come, workers are
         asked for by the worth of the work and not by what is there: those without a place wait for one, and that is the
         demand that an autoscaler sees.
@@ -99,6 +102,8 @@ class Machines:
             JobError: No node can hold a worker's GPUs.
             RunError: No node has a CPU, and none will come.
         """
+        if self.in_process:
+            workers, gpus, memory, inputs = 1, 0, 0, 1
         elastic = not self.own and (self.grows or bool(self.groups) or isinstance(workers, WorkerRange))
         share = self._gpu_share(gpus, elastic)
         nodes = [node for node in self.nodes if node.cpus > 0 and node.gpus >= share]
@@ -208,7 +213,8 @@ def _auto_threads(nodes: Sequence[Node], workers: int | None, share: float, inpu
     smallest = min((node.cpus for node in nodes), default=1.0)
     if share:
         each = min((node.cpus / max(1, int(node.gpus / share + 1e-6)) for node in nodes), default=1.0)
-        return int(max(1, min(_MOST_GPU_THREADS, each)))
+        beside = 1 if inputs > 1 else 0
+        return int(max(1, min(_MOST_GPU_THREADS, each - beside)))
     if workers is None:
         side_by_side = 1 if inputs < 2 else 2 * inputs
         return int(max(1, min(_MOST_AUTO_THREADS, smallest // side_by_side)))

@@ -102,7 +102,9 @@ def _train(run: Run, cluster: Cluster, alignment: TrainedAlignment, moments: Fol
 
 def _ranks(run: Run, cluster: Cluster) -> WorkerAllocation:
     """A rank for every GPU; without one a single rank of one thread, so that the same job gives the same bits."""
-    plan = cluster.allocate_ranks(run.job.ray.workers, run.job.ray.threads_per_worker, run.job.ray.gpus_per_worker)
+    plan = cluster.machines().allocate_ranks(
+        run.job.ray.workers, run.job.ray.threads_per_worker, run.job.ray.gpus_per_worker
+    )
     if plan.gpus_per_worker:
         return plan
     return WorkerAllocation(1, 1, cpus_per_worker=min(1.0, plan.cpus))

@@ -76,7 +76,7 @@ def input_workers(run: Run, name: str, cluster: Cluster, rows: int | None, input
 
     def allocated(threads: int | Literal["auto"]) -> WorkerAllocation:
         memory = worker_bytes(spec)
-        return cluster.allocate_workers(ray.workers, threads, gpus, rows, memory=memory, inputs=inputs)
+        return cluster.machines().allocate_workers(ray.workers, threads, gpus, rows, memory=memory, inputs=inputs)
 
     workers = allocated(ray.threads_per_worker)
     fixed = find_execution(run, name, workers, machine_of(spec, device_of(workers))).threads

@@ -44,7 +44,7 @@ def train_neural_head(
     config["chosen"] = chosen
     rows = chosen.parts["train"] * chosen.share
     with nullcontext(cluster) if cluster is not None else open_cluster(ray) as on:
-        allocation = on.allocate_ranks(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
+        allocation = on.machines().allocate_ranks(ray.workers, ray.threads_per_worker, ray.gpus_per_worker)
         allocation = replace(allocation, workers=min(allocation.workers, ceil(rows / _ROWS_WORTH_A_RANK)))
         folder, name = f"{folder}/training", f"{name}-train"
         trained = on.train(head_loop, config, allocation=allocation, storage=sink, folder=folder, name=name)

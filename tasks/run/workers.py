@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from barycenter.fusion.machine_limits import whole_cpus
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.dispatch.executor import Executor, WorkerAllocation
 from barycenter.infra.dispatch.in_process import InProcessExecutor
 from barycenter.infra.dispatch.units import Worker
-from barycenter.infra.job.places import RayJob, WorkerRange, Workers
+from barycenter.infra.job.places import RayJob, WorkerRange
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.ray.sizing import Machines, Node
 from barycenter.infra.storage import Storage
@@ -24,28 +24,6 @@ class ThisProcess(Cluster):
     """A cluster without Ray: one worker, in the calling process."""
 
     many_workers = False
-
-    def allocate_workers(
-        self,
-        workers: Workers = "auto",  # noqa: ARG002 - there is one
-        threads: int | Literal["auto"] = "auto",
-        gpus: float | Literal["auto"] = "auto",  # noqa: ARG002 - on the CPU
-        rows: int | None = None,
-        *,
-        memory: int = 0,  # noqa: ARG002 - nothing is reserved
-        inputs: int = 1,  # noqa: ARG002 - one after another
-    ) -> WorkerAllocation:
-        """One worker on the CPU, by default with as many threads as there are CPUs."""
-        return super().allocate_workers(1, threads, 0, rows)
-
-    def allocate_ranks(
-        self,
-        workers: Workers = "auto",
-        threads: int | Literal["auto"] = "auto",
-        gpus: float | Literal["auto"] = "auto",
-    ) -> WorkerAllocation:
-        """One rank."""
-        return self.allocate_workers(workers, threads, gpus)
 
     def executor(
         self,
@@ -74,7 +52,9 @@ class ThisProcess(Cluster):
             return loop(LocalContext(), config)
 
 
-THIS_PROCESS = ThisProcess("none", lambda: Machines("none", (Node(float(whole_cpus()), 0.0),), own=True))
+THIS_PROCESS = ThisProcess(
+    "none", lambda: Machines("none", (Node(float(whole_cpus()), 0.0),), own=True, in_process=True)
+)
 
 
 @contextmanager
@@ -104,7 +84,7 @@ def unused_ray_keys(ray: RayJob) -> str | None:
 
 def block_workers(cluster: Cluster, ray: RayJob, blocks: int) -> WorkerAllocation:
     """One-threaded workers for blocks of rows: the same bits on any machine, whatever its cores."""
-    return at_most(cluster.allocate_workers(ray.workers, 1, 0), blocks)
+    return at_most(cluster.machines().allocate_workers(ray.workers, 1, 0), blocks)
 
 
 def at_most(allocation: WorkerAllocation, units: int) -> WorkerAllocation:

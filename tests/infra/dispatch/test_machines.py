@@ -60,7 +60,7 @@ class Model:
         return os.getpid(), os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids()
 
 with connect("local", cpus=2, gpus=2) as cluster:
-    workers = cluster.allocate_workers(gpus=0.5)
+    workers = cluster.machines().allocate_workers(gpus=0.5)
     done = []
     dispatch([Work(str(n), None, 1) for n in range(24)], cluster.executor(Model, (sys.argv[1],), workers, "gpu"),
              on_done=lambda work, value: done.append(value))
@@ -104,7 +104,7 @@ def on_done(work, node):
     if second.node_id in where and second in nodes.worker_nodes:
         nodes.remove_node(second, allow_graceful=False)
 with connect(nodes.address) as cluster:
-    workers = cluster.allocate_workers(threads=1)
+    workers = cluster.machines().allocate_workers(threads=1)
     executor = cluster.executor(Slow, (), workers, "nodes")
     quarantined = dispatch([Work(str(n), n, 1) for n in range(20)], executor, on_done=on_done)
     print(json.dumps([workers.workers, sorted(done), len(set(where)), len(quarantined)]))

@@ -45,6 +45,11 @@ class Cloud:
                     )
         return [process for _, process in sorted(found)]
 
+    def raylet(self, node: str) -> int:
+        """That of the node of this id."""
+        named = f"RAY_OVERRIDE_NODE_ID_FOR_TESTING={node}".encode()
+        return next(process for process in self.raylets() if named in Path(f"/proc/{process}/environ").read_bytes())
+
     def raylets(self) -> list[int]:
         """Those of the nodes that were started on demand, oldest first."""
         names = {process: _name(process) for process in self.processes()}

@@ -125,6 +125,12 @@ def test_inputs_side_by_side_get_smaller_workers():
     assert size(machine((64, 0)).allocate_workers(inputs=3))[:2] == (16, 4)
 
 
+@pytest.mark.parametrize(("cpus", "alone", "beside"), [(8, 8, 7), (32, 8, 8), (1, 1, 1)])
+def test_a_worker_with_a_gpu_leaves_a_cpu_to_an_input_beside_it(cpus, alone, beside):
+    assert machine((cpus, 1)).allocate_workers(gpus=1).threads == alone
+    assert machine((cpus, 1)).allocate_workers(gpus=1, inputs=2).threads == beside
+
+
 def test_memory_is_reserved_where_every_node_says_what_it_has():
     two = Machines("local", (Node(8, 0, 3 * GIB), Node(8, 0, 16 * GIB)), own=True)
     got = two.allocate_workers(threads=1, memory=2 * GIB)
