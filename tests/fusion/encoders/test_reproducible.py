@@ -146,20 +146,23 @@ def test_pictures_of_torchvision(architecture, asked, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "config",
+    ("config", "pictures"),
     [
-        hf.ViTConfig(
-            hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32, image_size=75,
-            patch_size=15,
+        (
+            hf.ViTConfig(
+                hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=32, image_size=75,
+                patch_size=15,
+            ),
+            4,
         ),
-        hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+        (hf.ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]), 16),
     ],
 )  # fmt: skip
-def test_pictures_of_transformers(config, tmp_path):
+def test_pictures_of_transformers(config, pictures, tmp_path):
     torch.manual_seed(0)
     hf.AutoModel.from_config(config).eval().save_pretrained(tmp_path)
     encoder = load(EncoderSpec("image", str(tmp_path), preprocessing=SMALL))
-    assert encoder.reproducible
+    assert (encoder.reproducible, encoder.least_rows) == (True, pictures)
     assert_same_bytes(encoder, [encoded(drawn(120, 90, seed)) for seed in range(11)])
 
 
