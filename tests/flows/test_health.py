@@ -38,10 +38,9 @@ SECRET = "admin:a secret"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
+def guarded(prefect_home):
     """The address of a server that wants basic authentication."""
-    home = tmp_path_factory.getbasetemp() / "home"
-    server = TemporaryServer(home, 120, {"PREFECT_SERVER_API_AUTH_STRING": SECRET})
+    server = TemporaryServer(prefect_home, 120, {"PREFECT_SERVER_API_AUTH_STRING": SECRET})
     server.wait()
     yield server.api
     server.stop()

@@ -31,9 +31,9 @@ STOOD_STILL = 60.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(prefect_home):
     """A server of the tests' own; the last of them kills it."""
-    server = TemporaryServer(tmp_path_factory.getbasetemp() / "home", 120, {})
+    server = TemporaryServer(prefect_home, 120, {})
     server.wait()
     with temporary_settings({PREFECT_API_URL: server.api}):
         yield server
