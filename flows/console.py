@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import wraps
 from importlib.metadata import version
 from pathlib import Path
+from traceback import walk_tb
 from types import FrameType
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
@@ -19,6 +20,8 @@ from barycenter.infra.logs import LogFormat, say_last, shown_logs
 from barycenter.infra.userinfo import without_userinfo
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_CLIENT = "prefect.client."
 
 
 class _App(typer.Typer):
@@ -129,10 +132,17 @@ def report_errors(debug: bool) -> Iterator[None]:
     except (typer.Abort, typer.Exit):
         raise
     except Exception as error:  # noqa: BLE001  (the command line's last line of defense; --debug shows all)
-        if type(error).__module__.partition(".")[0] == "httpx":
+        if _is_prefects(error):
             fail(_prefect_is_gone(error), 1, debug)
         detail = without_userinfo(" ".join(str(error).split()))[:300]
         fail(f"unexpected {type(error).__name__}: {detail}; --debug shows the traceback", 1, debug)
+
+
+def _is_prefects(error: Exception) -> bool:
+    """Whether a request of Prefect's client failed; the model hub's, say, fail in the same ways."""
+    frames = walk_tb(error.__traceback__)
+    through = (frame.f_globals.get("__name__", "") for frame, _ in frames)
+    return type(error).__module__.partition(".")[0] == "httpx" and any(name.startswith(_CLIENT) for name in through)
 
 
 def _prefect_is_gone(error: Exception) -> str:

@@ -49,6 +49,12 @@ class Defaults:
     timezone: str | None = None
     tags: tuple[str, ...] = ()
 
+    def check(self) -> None:
+        """Raises JobError on the option that is wrong, before any file is read."""
+        check_tags(self.tags, "--tag")
+        if self.schedule is not None or self.timezone is not None:
+            cron_schedule(self.schedule or "0 0 * * *", self.timezone or "UTC", ("--schedule", "--timezone"))
+
 
 @dataclass(frozen=True)
 class Wanted:
@@ -113,19 +119,29 @@ def read_folder(
 
 def _wanted(file: str, stem: str, job: Job, group: str, defaults: Defaults) -> Wanted:
     said = job.deployment
-    for tag in said.tags:
-        if tag.startswith(_FILE_TAG):
-            raise JobError("deployment.tags", f"{tag!r} begins as the tag that names the job file; choose another")
+    check_tags(said.tags, "deployment.tags")
     cron = said.schedule or defaults.schedule
     schedule = cron_schedule(cron, said.timezone or defaults.timezone or "UTC") if cron is not None else None
     return Wanted(
         file,
-        identifier(job.name if job.explicit("name") else stem),
+        name_for(job, stem),
         job,
         said.work_pool or defaults.work_pool,
         schedule,
         tuple(dict.fromkeys((TAG, *said.tags, *defaults.tags, f"{_FILE_TAG}{group}/{file}"))),
     )
+
+
+def name_for(job: Job, stem: str, given: str | None = None) -> str:
+    """The name of a job's deployment: the one that is given, the job's, else its file's without the ending."""
+    return identifier(given or (job.name if job.explicit("name") else stem))
+
+
+def check_tags(tags: Sequence[str], key: str) -> None:
+    """Refuses tags that would be taken for the one that names a deployment's job file; the JobError is on ``key``."""
+    for tag in tags:
+        if tag.startswith(_FILE_TAG):
+            raise JobError(key, f"{tag!r} begins as the tag that names the job file; choose another")
 
 
 def cron_schedule(
@@ -152,7 +168,6 @@ class Deployments:
 
     def __init__(self, client: SyncPrefectClient, group: str) -> None:
         self._client, self._group = client, group
-        self._flow = client.create_flow_from_name(pipeline.name)
         self._pools: dict[str, WorkPool | None] = {}
         self.there = {each.name: each for each in self._read()}
 
@@ -224,7 +239,8 @@ class Deployments:
         action = self.compare(wanted)
         if action != "unchanged":
             try:
-                self._client.create_deployment(self._flow, enforce_parameter_schema=True, **self._values(wanted))
+                flow = self._client.create_flow_from_name(pipeline.name)
+                self._client.create_deployment(flow, enforce_parameter_schema=True, **self._values(wanted))
             except PrefectHTTPStatusError as error:
                 raise RunError(f"{wanted.file}: the Prefect server refuses the deployment: {_detail(error)}") from error
         return action

@@ -89,26 +89,25 @@ class PrefectServer:
     """
 
     def __init__(self) -> None:
-        self._configured: str | None = None
+        self._lasting: str | None = None
         self._temporary: TemporaryServer | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> "PrefectServer":
         from prefect.settings import PREFECT_API_URL, temporary_settings
 
-        self._configured = PREFECT_API_URL.value() or None
-        if self._configured is None:
-            api = LOCAL_API if answers(LOCAL_API) else self._start().api
-            self._stack.enter_context(temporary_settings({PREFECT_API_URL: api}))
+        self._lasting = PREFECT_API_URL.value() or (LOCAL_API if answers(LOCAL_API) else None)
+        api = self._lasting or self._start().api
+        self._stack.enter_context(temporary_settings({PREFECT_API_URL: api}))
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
     def check(self) -> None:
-        """Raises RunError where a configured server does not answer, or refuses this client."""
-        if self._configured is not None:
-            check_server(self._configured, _PATIENCE_SECONDS)
+        """Raises RunError where a server that is not temporary does not answer, or refuses this client."""
+        if self._lasting is not None:
+            check_server(self._lasting, _PATIENCE_SECONDS)
 
     def wait(self) -> None:
         """Returns once a temporary server answers; raises RunError where it does not."""

@@ -15,6 +15,7 @@ from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.story import chapter
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
+from barycenter.infra.job.fields import Date
 from barycenter.infra.logs import bound
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.stage import fit_alignment
@@ -44,7 +45,11 @@ TASKS = Stages(
 @flow(name="barycenter-embed", flow_run_name=run_name("embed"))
 @reported
 def embed(
-    job: JobParameter = DEMO, recheck: bool = False, retry_bad: bool = False, adopt: bool = False
+    job: JobParameter = DEMO,
+    recheck: bool = False,
+    retry_bad: bool = False,
+    adopt: bool = False,
+    as_of: Date | None = None,
 ) -> dict[str, Any]:
     """Embeds what is missing of every input.
 
@@ -53,22 +58,24 @@ def embed(
         recheck: Embed again what refers to pictures that changed.
         retry_bad: Embed again the shards that held bad inputs.
         adopt: Embed anew, under a new id, where other versions of the libraries give other vectors.
+        as_of: Take the corpus as it was that day: its dated partitions up to it.
     """
-    flags: Flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt}
+    flags: Flags = {"recheck": recheck, "retry_bad": retry_bad, "adopt": adopt, "as_of": as_of}
     with _held(job, **flags) as run, story.workers(run) as cluster:
         return TASKS.embed_inputs(run, cluster)
 
 
 @flow(name="barycenter-align", flow_run_name=run_name("align"))
 @reported
-def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
+def align(job: JobParameter = DEMO, refit: bool = False, as_of: Date | None = None) -> dict[str, Any]:
     """Fits the alignment on finished embeddings.
 
     Args:
         job: The job, the path of a job file, or `demo`.
         refit: Fit the alignment again although a committed one has the same settings.
+        as_of: Take the corpus as it was that day: its dated partitions up to it.
     """
-    with _held(job, refit=refit) as run:
+    with _held(job, refit=refit, as_of=as_of) as run:
         _check_embedded(run)
         with story.workers(run) as cluster:
             fitted, _ = TASKS.align(run, cluster)
@@ -77,13 +84,14 @@ def align(job: JobParameter = DEMO, refit: bool = False) -> dict[str, Any]:
 
 @flow(name="barycenter-fuse", flow_run_name=run_name("fuse"))
 @reported
-def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
+def fuse(job: JobParameter = DEMO, as_of: Date | None = None) -> dict[str, Any]:
     """Writes and commits fused features from finished embeddings, fitting the alignment if it is not fitted.
 
     Args:
         job: The job, the path of a job file, or `demo`.
+        as_of: Take the corpus as it was that day: its dated partitions up to it.
     """
-    with _held(job) as run:
+    with _held(job, as_of=as_of) as run:
         _check_embedded(run)
         with story.workers(run) as cluster:
             _, manifest, _ = TASKS.fuse_inputs(run, cluster)
@@ -93,26 +101,28 @@ def fuse(job: JobParameter = DEMO) -> dict[str, Any]:
 
 @flow(name="barycenter-train", flow_run_name=run_name("train"))
 @reported
-def train(job: JobParameter = DEMO) -> dict[str, Any]:
+def train(job: JobParameter = DEMO, as_of: Date | None = None) -> dict[str, Any]:
     """Trains the head on the newest committed features.
 
     Args:
         job: The job, the path of a job file, or `demo`.
+        as_of: Take the corpus as it was that day: its dated partitions up to it.
     """
-    with _held(job) as run:
+    with _held(job, as_of=as_of) as run:
         metrics, _ = TASKS.train(run, _committed(run))
     return metrics
 
 
 @flow(name="barycenter-report", flow_run_name=run_name("report"))
 @reported
-def report(job: JobParameter = DEMO) -> dict[str, Any]:
+def report(job: JobParameter = DEMO, as_of: Date | None = None) -> dict[str, Any]:
     """Writes the report of the newest committed features again.
 
     Args:
         job: The job, the path of a job file, or `demo`.
+        as_of: Take the corpus as it was that day: its dated partitions up to it.
     """
-    with _held(job) as run:
+    with _held(job, as_of=as_of) as run:
         _check_embedded(run)
         manifest = _committed(run)
         alignment = load_alignment(run.storage, manifest.alignment_id)

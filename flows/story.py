@@ -30,6 +30,7 @@ def begin(run: Run) -> None:
         job.name, job.fingerprint()[:12], job.corpus.path, run.storage.uri(), installed_version("barycenter"),
     )  # fmt: skip
     flags = [name for name in ("recheck", "retry_bad", "refit", "adopt") if getattr(run, name)]
+    flags += [f"the corpus as of {run.as_of}"] if run.as_of is not None else []
     log.info("plan: %s%s", _plan(run), f"; with {', '.join(flags)}" if flags else "")
     target = inspect_target(run).said() if job.train is not None else None
     for line in [*filter(None, [listing_line(run), target]), *notes(run)]:

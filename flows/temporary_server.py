@@ -64,7 +64,8 @@ class TemporaryServer:
             RunError: It does not within its time.
         """
         end, started = time.monotonic() + self._patience, 1
-        while not answers(self.api, _ANSWER_SECONDS):
+        seconds = min(_ANSWER_SECONDS, self._patience)
+        while self._process.poll() is not None or not answers(self.api, seconds):
             if self._process.poll() is not None:
                 if started == _STARTS or time.monotonic() > end:
                     raise self._error(f"it ended with status {self._process.returncode}: {self._last_words()}")

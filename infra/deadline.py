@@ -11,29 +11,32 @@ from barycenter.infra.logs import bound_fields
 
 
 @dataclass(frozen=True)
-class _Deadline:
-    """When, on the clock of this process, and how it was given."""
+class Deadline:
+    """When a run's time is over.
+
+    Attributes:
+        at: On the clock of this process, in seconds.
+        given: How it was asked for, for the message.
+    """
 
     at: float
     given: str
 
 
-_deadline: ContextVar[_Deadline | None] = ContextVar("deadline", default=None)
+def deadline_in(seconds: float | None, given: str) -> Deadline | None:
+    """The deadline so many seconds from now on; None for any time."""
+    return None if seconds is None else Deadline(current_clock().monotonic() + seconds, given)
+
+
+_deadline: ContextVar[Deadline | None] = ContextVar("deadline", default=None)
 
 
 @contextmanager
-def deadline_in(seconds: float | None, given: str) -> Iterator[None]:
-    """What runs in the block has so many seconds; within another such block the sooner end counts.
-
-    Args:
-        seconds: From now on; None for any time.
-        given: How it was asked for, for the message.
-    """
+def until(deadline: Deadline | None) -> Iterator[None]:
+    """What runs in the block has until then; within another such block the sooner end counts."""
     before = _deadline.get()
-    made = before if seconds is None else _Deadline(current_clock().monotonic() + seconds, given)
-    if made is not None and before is not None and before.at <= made.at:
-        made = before
-    token = _deadline.set(made)
+    sooner = min(filter(None, (before, deadline)), key=lambda each: each.at, default=None)
+    token = _deadline.set(sooner)
     try:
         yield
     finally:

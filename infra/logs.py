@@ -95,13 +95,17 @@ class _Shown:
 
     prints: bool = True
     as_json: bool = False
+    options: tuple[str, ...] = ()
+    """As they were given on the command line."""
 
 
 _shown = _Shown()
 
 
 def say(logger: logging.Logger, text: str, fields: Mapping[str, object] | None = None, *, on_page: bool = True) -> None:
-    """Prints a line on stderr, unless JSON lines or quiet are asked for, and logs it at INFO.
+    """Shows a line once on stderr, unless JSON lines or quiet are asked for, and logs it at INFO.
+
+    Prefect's console, or another one, may show what is logged: then nothing is printed beside.
 
     Args:
         logger: Of the module that says it.
@@ -109,14 +113,36 @@ def say(logger: logging.Logger, text: str, fields: Mapping[str, object] | None =
         fields: The record's ``extra``.
         on_page: Whether it goes to the page of the run as well.
     """
-    print_line(text)
+    if not _has_console(logger):
+        print_line(text)
     logger.info("%s", text, extra={**(fields or {}), _ON_STDERR: not _shown.prints, _ON_PAGE: on_page})
+
+
+def _has_console(logger: logging.Logger) -> bool:
+    """Whether a handler of somebody else's shows what is logged at INFO on this process's terminal."""
+    terminal = (sys.stdout, sys.__stdout__, sys.stderr, sys.__stderr__)
+    each: logging.Logger | None = logger if logger.isEnabledFor(logging.INFO) else None
+    while each is not None:
+        for handler in each.handlers:
+            if handler.level <= logging.INFO and not isinstance(handler, _Stderr) and _stream(handler) in terminal:
+                return True
+        each = each.parent if each.propagate else None
+    return False
+
+
+def _stream(handler: logging.Handler) -> object:
+    return getattr(handler, "stream", handler)
 
 
 def print_line(text: str) -> None:
     """Prints a line on stderr, unless JSON lines or quiet are asked for."""
     if _shown.prints:
         print(text, file=sys.stderr, flush=True)
+
+
+def log_options() -> tuple[str, ...]:
+    """The options of the command line that say what is logged and how, for a command that runs elsewhere."""
+    return _shown.options
 
 
 def say_last(text: str) -> None:
@@ -140,7 +166,7 @@ def draws_progress() -> bool:
 def set_up_logs() -> None:
     """Sends the package's records to stderr as JSON lines if the environment asks for it; otherwise does nothing."""
     if os.environ.get(VARIABLE, "").lower() == "json" and not _handlers():
-        _attach("json", logging.INFO)
+        _attach(logging.INFO, _Shown(prints=False, as_json=True))
 
 
 @contextmanager
@@ -161,7 +187,9 @@ def shown_logs(log_format: LogFormat | None = None, verbosity: int = 0) -> Itera
     shown = _shown
     for handler in before[2]:
         logger.removeHandler(handler)
-    _attach(asked, levels[max(-2, min(2, verbosity)) + 2], prints=verbosity >= 0)
+    verbosity = max(-2, min(2, verbosity))
+    options = (*([] if log_format is None else ["--log-format", log_format]), *_verbosity_options(verbosity))
+    _attach(levels[verbosity + 2], _Shown(verbosity >= 0 and asked != "json", asked == "json", options))
     try:
         yield
     finally:
@@ -173,15 +201,19 @@ def shown_logs(log_format: LogFormat | None = None, verbosity: int = 0) -> Itera
         _set_shown(shown)
 
 
-def _attach(log_format: LogFormat, level: int, *, prints: bool = True) -> None:
-    logger, as_json = logging.getLogger(PACKAGE), log_format == "json"
-    _set_shown(_Shown(prints and not as_json, as_json))
+def _verbosity_options(verbosity: int) -> list[str]:
+    return [f"-{('v' if verbosity > 0 else 'q') * abs(verbosity)}"] if verbosity else []
+
+
+def _attach(level: int, shown: _Shown) -> None:
+    logger = logging.getLogger(PACKAGE)
+    _set_shown(shown)
     handler = _Stderr()
     handler.setLevel(level)
-    handler.setFormatter(JsonLines() if as_json else _PlainLines())
+    handler.setFormatter(JsonLines() if shown.as_json else _PlainLines())
     logger.addHandler(handler)
     logger.setLevel(min(level, logging.INFO))
-    if as_json:
+    if shown.as_json:
         logger.propagate = False  # Prefect's console would show each a second time
 
 

@@ -82,12 +82,24 @@ def ray_session() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def prefect_server() -> Iterator[None]:
-    """One Prefect server with a database of its own for the whole test session."""
-    from prefect.testing.utilities import prefect_test_harness
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefect's home for the servers of the session: the first of them makes the tables that the others copy."""
+    return tmp_path_factory.getbasetemp() / "prefect-home"
 
-    with prefect_test_harness(server_startup_timeout=120):
+
+@pytest.fixture(scope="session")
+def prefect_server(prefect_home: Path) -> Iterator[None]:
+    """One Prefect server with a database of its own for the whole test session."""
+    from prefect.settings import PREFECT_API_URL, PREFECT_SERVER_DATABASE_CONNECTION_URL, temporary_settings
+
+    from barycenter.flows.temporary_server import TemporaryServer
+
+    server = TemporaryServer(prefect_home, 120, {})
+    server.wait()
+    database = f"sqlite+aiosqlite:///{server._database}"
+    with temporary_settings({PREFECT_API_URL: server.api, PREFECT_SERVER_DATABASE_CONNECTION_URL: database}):
         yield
+    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import typer
 
 from barycenter.flows.commands.jobs import AsOf, day, load
 from barycenter.flows.console import Debug, JobPath, Overrides, app, report_errors
-from barycenter.flows.server import lasting_server
+from barycenter.infra.logs import log_options
 
 
 @app.command()
@@ -28,7 +28,7 @@ def submit(
 
         job = load(job_path, overrides)
         flags = {"--retry-bad": retry_bad, "--recheck": recheck, "--refit": refit, "--adopt": adopt, "--debug": debug}
-        arguments = [flag for flag, given in flags.items() if given]
+        arguments = [*_log_options(), *(flag for flag, given in flags.items() if given)]
         if (when := day(as_of)) is not None:
             arguments += ["--as-of", str(when)]
         code = submit_job(address, job, arguments, write=_print_log)
@@ -42,34 +42,22 @@ def serve(
     cron: Annotated[
         str | None, typer.Option(help='When to run, e.g. "0 3 * * *"; default: deployment.schedule, else when asked.')
     ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the deployment; default: the job's.")] = None,
     timezone: Annotated[str | None, typer.Option(help="Its time zone; default: deployment.timezone, else UTC.")] = None,
     debug: Debug = False,
 ) -> None:
     """Keeps a deployment of the job on this machine, running it on a schedule; needs a Prefect server."""
     with report_errors(debug):
         job = load(job_path, None)
-        from prefect.schedules import Cron
-        from prefect.types.entrypoint import EntrypointType
+        from barycenter.flows.serving import serve as serve_job
 
-        from barycenter.flows.deployments import cron_schedule
-        from barycenter.infra.names import identifier
+        serve_job(job_path, job, name=name, cron=cron, timezone=timezone)
 
-        said = job.deployment
-        when, zone = cron or said.schedule, timezone or said.timezone or "UTC"
-        if when is not None:
-            keys = ("--cron" if cron else "deployment.schedule", "--timezone" if timezone else "deployment.timezone")
-            cron_schedule(when, zone, keys)
-        with lasting_server():
-            from barycenter.flows.pipeline import pipeline
 
-            flags = said.parameters.model_dump(mode="json", exclude_unset=True)
-            pipeline.serve(
-                name=identifier(job.name),
-                parameters={"job": str(job_path.resolve()), **flags},
-                schedule=Cron(when, timezone=zone) if when is not None else None,
-                tags=list(dict.fromkeys(["barycenter", *said.tags])),
-                entrypoint_type=EntrypointType.MODULE_PATH,
-            )
+def _log_options() -> list[str]:
+    """As they were given here; without one that says how much, the job's log lines are shown."""
+    given = list(log_options())
+    return given if any(option.startswith(("-v", "-q")) for option in given) else ["-v", *given]
 
 
 def _print_log(text: str) -> None:

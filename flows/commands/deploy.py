@@ -40,6 +40,7 @@ def deploy(
         path = folder.resolve()
         named = group or str(path)
         defaults = Defaults(work_pool, schedule, timezone, tuple(tags or ()))
+        defaults.check()
         wanted, problems = read_folder(path, named, overrides or [], defaults)
         with lasting_server():
             from prefect.client.orchestration import get_client

@@ -50,10 +50,7 @@ def predict(
 
         storage = Storage(folder, endpoint_url)
         manifest = read_manifest(storage, version)
-        if head is not None and "/" in head:
-            trained, inside = Storage(head, endpoint_url), ""
-        else:
-            trained, inside = storage, find_head(storage, manifest.version, head)
+        trained, inside = find_head(storage, manifest.version, head)
         if on is not None:
             sink, path = _sink_of_new(on, out_path, "predictions", endpoint_url)
             rows = _new_rows(storage, manifest, on, http, outside_corpus)

@@ -89,34 +89,41 @@ def embed(
     retry_bad: RetryBad = False,
     recheck: Recheck = False,
     adopt: Adopt = False,
+    as_of: AsOf = None,
     debug: Debug = False,
 ) -> None:
     """Embed what is missing of every input."""
-    _stage("embed", job_path, overrides, debug, retry_bad=retry_bad, recheck=recheck, adopt=adopt)
+    _stage("embed", job_path, overrides, debug, as_of, retry_bad=retry_bad, recheck=recheck, adopt=adopt)
 
 
 @app.command()
-def align(job_path: JobPath, overrides: Overrides = None, refit: Refit = False, debug: Debug = False) -> None:
+def align(
+    job_path: JobPath,
+    overrides: Overrides = None,
+    refit: Refit = False,
+    as_of: AsOf = None,
+    debug: Debug = False,
+) -> None:
     """Fit the alignment on finished embeddings."""
-    _stage("align", job_path, overrides, debug, refit=refit)
+    _stage("align", job_path, overrides, debug, as_of, refit=refit)
 
 
 @app.command()
-def fuse(job_path: JobPath, overrides: Overrides = None, debug: Debug = False) -> None:
+def fuse(job_path: JobPath, overrides: Overrides = None, as_of: AsOf = None, debug: Debug = False) -> None:
     """Write and commit the fused features."""
-    _stage("fuse", job_path, overrides, debug)
+    _stage("fuse", job_path, overrides, debug, as_of)
 
 
 @app.command()
-def train(job_path: JobPath, overrides: Overrides = None, debug: Debug = False) -> None:
+def train(job_path: JobPath, overrides: Overrides = None, as_of: AsOf = None, debug: Debug = False) -> None:
     """Train the head on the newest features."""
-    _stage("train", job_path, overrides, debug)
+    _stage("train", job_path, overrides, debug, as_of)
 
 
 @app.command()
-def report(job_path: JobPath, overrides: Overrides = None, debug: Debug = False) -> None:
+def report(job_path: JobPath, overrides: Overrides = None, as_of: AsOf = None, debug: Debug = False) -> None:
     """Write the report of the newest features again."""
-    _stage("report", job_path, overrides, debug)
+    _stage("report", job_path, overrides, debug, as_of)
 
 
 def load(path: Path, overrides: list[str] | None) -> Job:
@@ -167,9 +174,12 @@ def _quiet(debug: bool) -> None:
     os.environ.setdefault("PREFECT_LOGGING_INTERNAL_LEVEL", "ERROR" if debug else "CRITICAL")
 
 
-def _stage(name: str, path: Path, overrides: list[str] | None, debug: bool, **flags: "Unpack[Flags]") -> None:
+def _stage(
+    name: str, path: Path, overrides: list[str] | None, debug: bool, date_text: str | None, **flags: "Unpack[Flags]"
+) -> None:
     with report_errors(debug):
         job = load(path, overrides)
+        flags["as_of"] = day(date_text)
         _quiet(debug)
         with PrefectServer() as server:
             _hand_over(_prepare(job, **flags))

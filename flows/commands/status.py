@@ -9,6 +9,7 @@ from rich.table import Table
 from barycenter.flows.console import Debug, EndpointUrl, Folder, app, out, report_errors
 
 _ALIVE = {True: "is running", False: "is gone: the next run takes over", None: "cannot be seen from here: try --watch"}
+_NO_ROWS = "none has reported rows"
 
 
 @app.command()
@@ -58,14 +59,18 @@ def _holder(lease: dict[str, Any] | None) -> dict[str, str]:
 
 def _progress(progress: dict[str, Any] | None) -> dict[str, str]:
     if progress is None:
-        return {"stage": "none has reported rows"}
-    line = f"{progress['stage']}: {progress['rows']:,}/{progress['total']:,} rows, {progress['rows_per_s']:,.0f} rows/s"
-    if progress["of"] == "holder":
-        left = progress["seconds_left"]
-        return {"stage": line + ("" if left is None else f", about {left:,.0f} s left")}
-    if progress["of"] == "last run":
-        return {"last stage": f"{line}, when it was last written"}
-    return {"stage": "none has reported rows", "an earlier run's": line}
+        return {"stage": _NO_ROWS}
+    name = {"holder": "stage", "last run": "last stage", "earlier run": "an earlier run's"}[progress["of"]]
+    lines = "\n".join(_stage(stage, progress["of"]) for stage in progress["stages"])
+    return ({} if progress["of"] != "earlier run" else {"stage": _NO_ROWS}) | {name: lines}
+
+
+def _stage(stage: dict[str, Any], of: str) -> str:
+    line = f"{stage['stage']}: {stage['rows']:,}/{stage['total']:,} rows, {stage['rows_per_s']:,.0f} rows/s"
+    if of == "holder":
+        left = stage["seconds_left"]
+        return line + ("" if left is None else f", about {left:,.0f} s left")
+    return f"{line}, when it was last written" if of == "last run" else line
 
 
 def _newest(versions: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from barycenter.infra.corpus.hive import fill_from_partition, partition_values
 from barycenter.infra.corpus.listing import Entry
 from barycenter.infra.corpus.types.keys import KEY_TYPES, is_key_type
 from barycenter.infra.corpus.types.values import common_type, null_as_string
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import CorpusJob
 
 _JOB_KEY = "corpus.path"
@@ -307,7 +308,10 @@ def index_sources(
             return f"{entry.relative} cannot be read ({error.strerror or error})"
 
     with ThreadPoolExecutor(min(_THREADS, max(1, len(entries)))) as pool:
-        indexes = list(pool.map(index_source, entries))
+        indexes = []
+        for index in pool.map(index_source, entries):
+            check_deadline()
+            indexes.append(index)
     wrong = [index for index in indexes if isinstance(index, str)]
     if wrong:
         others = f" (and {len(wrong) - 1} more such files)" if len(wrong) > 1 else ""

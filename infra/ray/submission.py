@@ -59,7 +59,7 @@ def submit(address: str, job: Job, flags: Sequence[str] = (), *, write: Any = pr
     passed, shown = _passed_on(), without_userinfo(address)
     with package_folder(job) as folder:
         submission = client.submit_job(
-            entrypoint=" ".join(["python -m barycenter.flows.cli run -v", _JOB_FILE, *flags]),
+            entrypoint=" ".join(["python -m barycenter.flows.cli run", _JOB_FILE, *flags]),
             submission_id=f"{identifier(job.name)}-{current_clock().token(4)}",
             runtime_env={"working_dir": str(folder), "env_vars": {"PYTHONUNBUFFERED": "1", "COLUMNS": "120"} | passed},
             metadata={"barycenter.job": job.name, "barycenter.fingerprint": job.fingerprint()},

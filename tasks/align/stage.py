@@ -14,6 +14,7 @@ from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labe
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.blas import limited_threads
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import Job
 from barycenter.infra.logs import say
 from barycenter.infra.ray.cluster import Cluster
@@ -69,6 +70,7 @@ def fold_moments(run: Run, cluster: Cluster, progress: StageProgress) -> FoldMom
     """Moments of the training rows, one set a fold; saved, so that another ridge, dim or method reads no embedding."""
     folds, target = run.job.alignment.folds, learnable_target(run)
     both = stored_moments(run, cluster, InputMoments(run.widths, folds, target), moments_key(run), progress)
+    check_deadline()  # what follows is one long step
     return labeled_moments(FoldMoments(both[:folds]), FoldMoments(both[folds:]))
 
 

@@ -15,6 +15,7 @@ from barycenter.fusion.dataset.schema import FeatureFile, Manifest, array_to_vec
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
 from barycenter.fusion.splits import split_rows, stable_hash
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
 from barycenter.tasks.data.aligned_vectors import AlignedRows
@@ -248,6 +249,7 @@ def _presence(there: NDArray[np.bool_]) -> Vectors:
 
 def read_file(storage: Storage, manifest: Manifest, file: FeatureFile, columns: list[str]) -> pa.Table:
     """Some columns of one feature file, its partition values put back."""
+    check_deadline()
     inside = [column for column in dict.fromkeys(columns) if column not in manifest.partition_by]
     with storage.open(file.path) as source:
         table = pq.read_table(source, columns=inside) if inside else pa.table({"": pa.nulls(file.rows)})

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import split_rows
 from barycenter.infra.corpus import Corpus, Shard, misfits_by_row
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.embedding_files import embedding_path
 from barycenter.tasks.data.embeddings import read_embeddings
@@ -189,7 +190,11 @@ class RowReader:
 
     def read_all(self, shards: Iterable[Shard]) -> Rows:
         """All rows of some shards, in order; they must fit in memory."""
-        return concatenate([self.read(shard) for shard in shards])
+        parts = []
+        for shard in shards:
+            check_deadline()
+            parts.append(self.read(shard))
+        return concatenate(parts)
 
 
 def read_ahead(

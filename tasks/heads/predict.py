@@ -108,8 +108,17 @@ def _written(parts: Iterable[pa.Table], sink: Storage, path: str) -> dict[str, A
     return {"rows": rows, "path": sink.uri(path)}
 
 
-def find_head(storage: Storage, version: str, wanted: str | None) -> str:
-    """The folder of a version's head; where there are several, of the kind or the folder that is wanted.
+def find_head(storage: Storage, version: str, wanted: str | None) -> tuple[Storage, str]:
+    """The head of a version; where there are several, of the kind that is wanted, or in that folder.
+
+    Args:
+        storage: The output.
+        version: Of the features.
+        wanted: A kind, the name of the head's folder, or with a slash its path in the output, or a path or URI
+            elsewhere; None where there is one head.
+
+    Returns:
+        The storage and the folder in it.
 
     Raises:
         RunError: If there is none.
@@ -120,14 +129,16 @@ def find_head(storage: Storage, version: str, wanted: str | None) -> str:
         if path.endswith(f"/{_HEAD_FILE}"):
             header = json.loads(storage.read(path))
             kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
-    matching = [folder for folder, kind in kinds.items() if wanted in (None, kind, folder)]
+    matching = [folder for folder, kind in kinds.items() if wanted in (None, kind, folder, folder.rpartition("/")[2])]
+    if not matching and wanted is not None and "/" in wanted:
+        return Storage(wanted, storage.endpoint_url), ""
     if not matching:
         missing = f"no {wanted} head" if wanted else "no head"
         raise RunError(f"{missing} is trained on version {version} of {storage.root}; run `barycenter train` first")
     if len(matching) > 1:
-        each = ", ".join(f"{folder} ({kinds[folder]})" for folder in matching)
+        each = ", ".join(f"{folder.rpartition('/')[2]} ({kinds[folder]})" for folder in matching)
         raise JobError("--head", f"there are several, name one: {each}")
-    return matching[0]
+    return storage, matching[0]
 
 
 def default_path(folder: str) -> str:

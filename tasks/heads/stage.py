@@ -11,6 +11,7 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.labels import Reading
 from barycenter.infra.blas import limited_threads
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.job.places import RayJob
 from barycenter.infra.ray.cluster import Cluster
@@ -87,6 +88,7 @@ def fit_head(
         rows = read_labeled(source, manifest, train, chosen)
         progress.advance(len(rows.keys))
         learned = rows.take(~rows.test)
+        check_deadline()
         if train.head == "linear":
             linear = LinearHead(task=chosen.target.task, seed=seed)
             head: Head = linear.fit(learned.fused, learned.target, groups=learned.groups)

@@ -1,7 +1,7 @@
 """What a Prefect server gets of a run while it works, sent by one thread: no work waits for a server."""
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -32,17 +32,19 @@ _MOST_WAITING = 5_000
 _MOST_BYTES = 500_000
 _MOST_AT_ONCE = 200
 _SILENT = "the Prefect server does not answer; the run goes on, and its page as soon as the server does"
+_MOST_REFUSED = 3
 _SIZE = "__payload_size__"
 """Where Prefect's log handler puts the size of a line, in bytes."""
 
 
 @dataclass(frozen=True)
 class _Parcel:
-    """What goes in one request, what to call it, and how to put it back where it waited."""
+    """What goes in one request, what to call it, how to put it back where it waited; its halves, if it has some."""
 
     what: str
     send: Send
     put_back: Callable[[], object]
+    halves: Callable[[], tuple["_Parcel", "_Parcel"]] | None = None
 
 
 class Outbox:
@@ -65,6 +67,7 @@ class Outbox:
         self._silent = self._said = self._closed = self._at_work = False
         self._failures = self._attempts = self._urgent = 0
         self._refused: set[str] = set()
+        self._refused_alone: Counter[str] = Counter()
         self._answered_at = current_clock().monotonic()
         # The thread sees the settings of this context: those of the server that has the run.
         self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="prefect", daemon=True)
@@ -169,14 +172,18 @@ class Outbox:
                 return _Parcel(what, send, partial(self._shown.setdefault, what, send))
             if self._events:
                 events = _taken(self._events, lambda event: int(event.size_bytes))
-                return _Parcel("events", partial(_send_events, events), partial(_put_back, self._events, events))
+                return _batch("some events", _send_events, self._events, events)
             if self._lines:
                 lines = _taken(self._lines, lambda line: int(line[_SIZE]))
-                return _Parcel("log lines", partial(_send_lines, lines), partial(_put_back, self._lines, lines))
+                return _batch("some log lines", _send_lines, self._lines, lines)
             return None
 
     def _sent(self, parcel: _Parcel, client: SyncPrefectClient) -> bool:
-        """Sends one parcel; whether it is done with, be it that the server refuses it for good."""
+        """Sends one parcel; whether it is done with, be it that the server refuses it for good.
+
+        Of a batch that is refused the halves are sent, until what the server does not take is alone; where that is so
+        of one after the other, it takes none.
+        """
         try:
             parcel.send(client)
         except Exception as error:  # noqa: BLE001 - what only shows never hurts a run
@@ -188,9 +195,17 @@ class Outbox:
                 if unanswered and self._failures > 1:
                     self.found_silent()
                 return False
+            if parcel.halves is not None and self._refused_alone[parcel.what] < _MOST_REFUSED:
+                first, second = parcel.halves()
+                with self._changed:
+                    second.put_back()
+                return self._sent(first, client)
+            self._refused_alone[parcel.what] += 1
             if parcel.what not in self._refused:
                 self._say(f"Prefect did not take {parcel.what}: {' '.join(str(error).split())[:200]}")
             self._refused.add(parcel.what)
+        else:
+            self._refused_alone.pop(parcel.what, None)
         self._failures, self._silent = 0, False
         self._answered_at = current_clock().monotonic()
         return True
@@ -204,6 +219,16 @@ def _taken(queue: "deque[Any]", size: Callable[[Any], int]) -> list[Any]:
         taken.append(queue.popleft())
         total += size(taken[-1])
     return taken
+
+
+def _batch(what: str, send: Callable[..., object], queue: "deque[Any]", taken: Sequence[Any]) -> _Parcel:
+    """What was taken from a queue, as one parcel."""
+    middle = len(taken) // 2
+
+    def halves() -> tuple[_Parcel, _Parcel]:
+        return _batch(what, send, queue, taken[:middle]), _batch(what, send, queue, taken[middle:])
+
+    return _Parcel(what, partial(send, taken), partial(_put_back, queue, taken), halves if middle else None)
 
 
 def _put_back(queue: "deque[Any]", taken: Sequence[Any]) -> None:

@@ -1,11 +1,11 @@
 """How far a stage is: a bar on a terminal, plain lines elsewhere; always on stderr."""
 
-import json
 import logging
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -17,6 +17,7 @@ from barycenter.infra.logs import bound, draws_progress, say
 from barycenter.infra.ray.metrics import StageMetrics
 from barycenter.infra.storage import Storage
 from barycenter.tasks.observability.artifacts import ProgressArtifact
+from barycenter.tasks.run.progress_file import enter_stage, leave_stage, note_progress, write_progress
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,9 @@ class StageProgress:
 
     def __enter__(self) -> "StageProgress":
         check_deadline()
+        if self._storage is not None:
+            enter_stage(self._storage, self.stage)
+            self._bound.callback(leave_stage, self._storage, self.stage)
         _, _, of = self.stage.partition(" ")
         self._bound.enter_context(bound(stage=self.stage, **({"input": of} if of else {})))
         log.info("%s: %d rows to do", self.stage, self.total, extra={"rows": self.total, "done": self.skipped})
@@ -95,6 +99,8 @@ class StageProgress:
         if self._bar is not None:
             self._bar.stop_task(self._task)
             _BARS.leave()
+        if self._storage is not None:
+            self._noted(self._storage)
         if kind is None:
             self._artifact.show(self.done, self.total, at_once=True)
             if self._bar is None:
@@ -129,8 +135,7 @@ class StageProgress:
             say(log, self._line(), {"rows": self.done, "total": self.total}, on_page=False)
         if self._storage is not None and now - self._last_file >= _FILE_EVERY:
             self._last_file = now
-            state = {"stage": self.stage, "rows": self.done, "total": self.total, "rows_per_s": round(rate, 2)}
-            self._storage.write("progress.json", json.dumps(state).encode())
+            write_progress(self._storage, self._noted(self._storage))
 
     def count_lost(self, cause: str) -> None:
         """Counts a worker that was lost."""
@@ -152,6 +157,9 @@ class StageProgress:
             "seconds": round(seconds, 4),
             "rows_per_s": round(self.done / seconds, 2) if self.done else 0.0,
         }
+
+    def _noted(self, storage: Storage) -> list[dict[str, Any]]:
+        return note_progress(storage, self.stage, self.done, self.total, self.done / max(self.seconds, 1e-9))
 
     def _line(self, *, final: bool = False) -> str:
         rate = self.done / max(self.seconds, 1e-9)

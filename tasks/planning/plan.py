@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 from barycenter.fusion.errors import JobError
 from barycenter.infra.corpus.formats.detection import counts_in_words
+from barycenter.infra.deadline import until
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.lease import hold
@@ -23,8 +24,8 @@ from barycenter.tasks.fuse.partitions import sample_partitions
 from barycenter.tasks.planning.input_sample import check_inputs
 from barycenter.tasks.planning.memory import check_memory
 from barycenter.tasks.planning.space import space_needed, space_warning
-from barycenter.tasks.run.context import NO_FLAGS, Flags, Run, shows_rate
-from barycenter.tasks.run.progress_file import begin_progress, read_progress
+from barycenter.tasks.run.context import NO_FLAGS, Flags, Run, deadline_of, shows_rate
+from barycenter.tasks.run.progress_file import STAGES, begin_progress, read_progress
 from barycenter.tasks.run.workers import unused_ray_keys
 
 log = logging.getLogger(__name__)
@@ -126,10 +127,11 @@ def held(job: Job, **flags: Unpack[Flags]) -> Iterator[Run]:
     Raises:
         JobError: Naming the key of the job file that is wrong.
         BusyError: Another process holds the output, and ``output.busy`` is not ``wait``.
-        DeadlineError: In the block, where ``limits.deadline`` is over.
+        DeadlineError: ``limits.deadline`` is over; it counts from before anything was read, waiting included.
     """
-    run = prepared(job, **flags)
-    with run.within_deadline(), hold(run.storage, f"run {job.name}", busy=job.output.busy) as lease:
+    with until(deadline_of(job)):
+        run = prepared(job, **flags)
+    with until(run.deadline), hold(run.storage, f"run {job.name}", busy=job.output.busy) as lease:
         if lease.previous != run.prepared_after:
             run = prepare(job, **flags)
         run.lease = lease
@@ -213,7 +215,8 @@ def _measured_rates(run: Run) -> dict[str, float]:
             measured = figures if shows_rate(figures) else figures.get("before", {})
             if measured.get("rows_per_s"):
                 rates[stage] = measured["rows_per_s"]
-    progress = read_progress(run.storage)
-    if progress is not None and progress["rows_per_s"]:
-        rates.setdefault(progress["stage"], progress["rows_per_s"])
+    progress = read_progress(run.storage) or {STAGES: []}
+    for stage in progress[STAGES]:
+        if stage.get("rows_per_s"):
+            rates.setdefault(stage["stage"], stage["rows_per_s"])
     return rates

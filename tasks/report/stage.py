@@ -31,6 +31,7 @@ from barycenter.fusion.metrics import chance_r10, retrieval
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.corpus import Shard
+from barycenter.infra.deadline import check_deadline
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
 from barycenter.tasks.data.targets import learnable_target
@@ -140,6 +141,7 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
 
 def _probe(run: Run, fitted: FittedAlignment, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
     """The probe; of too few rows for it none, and a note that says why."""
+    check_deadline()
     target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
@@ -177,6 +179,7 @@ def _cross_validated(
 
     Method, gamma and weights stay those that were chosen once, on the training rows of the run.
     """
+    check_deadline()
     target = learnable_target(run)
     assert target is not None
     alignment, (average, weights) = fitted.alignment, fitted.average
@@ -185,6 +188,7 @@ def _cross_validated(
     held_out = run.job.alignment.folds if average == "posterior" else 1
 
     def learn(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
+        check_deadline()
         again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, groups=part_groups)
         if for_target and isinstance(again, FeatureAlignment):
             features = again.feature_moments(part, part_groups).total
@@ -220,6 +224,7 @@ def _cross_validated(
 
 def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
     """Correlation of each component on test rows, and what randomly paired inputs reach on them."""
+    check_deadline()
     chosen = _complete_test_rows(rows)
     if len(chosen) < 3 or len(rows.views) < 2:
         return {}
@@ -238,6 +243,7 @@ def _samples(
     run: Run, fitted: FittedAlignment, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]
 ) -> dict[str, Any]:
     """The map and the gallery; adds the dimension curve and the neighbors' agreement to the report."""
+    check_deadline()
     alignment, (average, weights) = fitted.alignment, fitted.average
     stacked = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
     there, complete = stacked.any(axis=0), stacked.all(axis=0)

@@ -16,7 +16,7 @@ from barycenter.infra.corpus import Corpus, Shard, Source
 from barycenter.infra.corpus.files import Files
 from barycenter.infra.corpus.join.buckets import open_joined_corpus
 from barycenter.infra.corpus.join.partition import Join
-from barycenter.infra.deadline import deadline_in
+from barycenter.infra.deadline import Deadline, deadline_in, until
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import load_credentials_block
@@ -70,10 +70,11 @@ class Run:
         after: Number of the newest version before the run, 0 where there is none.
         lease: The lease of the output, while it is held.
         prepared_after: Number of the lease's newest term before anything was read.
+        deadline: When the time that the job allows is over, counted from before anything was read.
     """
 
     def __init__(self, job: Job, **flags: Unpack[Flags]) -> None:
-        self.job = job
+        self.job, self.deadline = job, deadline_of(job)
         if job.storage.credentials_block is not None:
             load_credentials_block(job.storage.credentials_block)
         self.flags = NO_FLAGS | flags
@@ -125,7 +126,7 @@ class Run:
         if self.lease is not None:
             yield self.lease
             return
-        with self.within_deadline(), hold(self.storage, f"run {self.job.name}", busy=self.job.output.busy) as lease:
+        with until(self.deadline), hold(self.storage, f"run {self.job.name}", busy=self.job.output.busy) as lease:
             if lease.previous != self.prepared_after:
                 raise RunError(f"{self.storage.uri()}: another process wrote here after it was prepared; run again")
             self.lease = lease
@@ -135,13 +136,6 @@ class Run:
             finally:
                 self.lease = None
         self.prepared_after = lease.number
-
-    @contextmanager
-    def within_deadline(self) -> Iterator[None]:
-        """Gives what runs in the block the time that the job allows, waiting for its output included."""
-        limits = self.job.limits
-        with deadline_in(limits.deadline_seconds, f"limits.deadline ({limits.deadline})"):
-            yield
 
     def adopt_encoder(self, name: str) -> None:
         """Gives the encoder of an input a new id, for the vectors that it has under other versions of libraries."""
@@ -267,6 +261,11 @@ class Run:
 def _no_vector(column: str, value: object, kind: str) -> str:
     advice = "write the table as Parquet or JSON Lines, where vectors are lists (columns of CSV and TSV are text)"
     return f"`{column}` is {kind} (found {value!r:.40}), and kind: vector reads lists of numbers; {advice}"
+
+
+def deadline_of(job: Job) -> Deadline | None:
+    """When the time that a job allows is over, from now on; None where it allows any."""
+    return deadline_in(job.limits.deadline_seconds, f"limits.deadline ({job.limits.deadline})")
 
 
 def blocks_of(shards: Sequence[Shard], rows: int) -> list[tuple[Shard, ...]]:

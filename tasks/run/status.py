@@ -9,7 +9,7 @@ from barycenter.infra.versions.commit import shown_version
 from barycenter.infra.versions.lease import Term, observe_holder
 from barycenter.infra.versions.manifests import read_manifest, versions
 from barycenter.infra.versions.processes import parse_process
-from barycenter.tasks.run.progress_file import EARLIER, read_progress
+from barycenter.tasks.run.progress_file import EARLIER, STAGES, read_progress
 
 _MARKS = ("plan.json", "manifest.json")
 _REPORT = "report/report.json"
@@ -28,8 +28,8 @@ def describe_status(storage: Storage, *, watch: bool = False) -> dict[str, Any]:
         ``lease``: None where the output was never held, else ``state`` (``held``, ``released``, or ``abandoned`` by a
         process that is gone), ``purpose``, ``who``, ``user``, ``host``, ``pid``, ``since`` (UTC), ``term``,
         ``deletes`` and ``alive`` (None where that is not known).
-        ``progress``: None where there is none, else ``stage``, ``rows``, ``total``, ``rows_per_s``, ``seconds_left``
-        and ``of`` (``holder``, ``last run`` or ``earlier run``).
+        ``progress``: None where none is, else ``of`` (``holder``, ``last run`` or ``earlier run``) and ``stages``:
+        of each ``stage``, ``rows``, ``total``, ``rows_per_s`` and ``seconds_left`` (None unless a holder is at it).
         ``versions``: ``count``, ``newest`` (None, or ``number``, ``version``, ``job``, its hash, ``committed``,
         ``rows``) and ``shown``, the number that readers see.
         ``report``: None where there is none, else ``number`` and ``version`` that it describes, ``name`` of the job,
@@ -81,14 +81,15 @@ def _progress(storage: Storage, term: Term | None, alive: bool | None) -> dict[s
     progress = read_progress(storage)
     if progress is None:
         return None
-    rows, total, rate = progress.get("rows", 0), progress.get("total", 0), progress.get("rows_per_s", 0.0)
     runs = term is not None and not term.released and alive is not False and term.purpose.startswith(_RUN)
     of = "earlier run" if progress.get(EARLIER) else "holder" if runs else "last run"
-    left = round((total - rows) / rate, 1) if of == "holder" and rate else None
-    return {"stage": progress.get("stage"), "rows": rows, "total": total, "rows_per_s": rate} | {
-        "seconds_left": left,
-        "of": of,
-    }
+    return {"of": of, "stages": [_stage(stage, at_work=of == "holder") for stage in progress[STAGES]]}
+
+
+def _stage(stage: dict[str, Any], *, at_work: bool) -> dict[str, Any]:
+    rows, total, rate = stage.get("rows", 0), stage.get("total", 0), stage.get("rows_per_s", 0.0)
+    left = round((total - rows) / rate, 1) if at_work and rate else None
+    return {"stage": stage.get("stage"), "rows": rows, "total": total, "rows_per_s": rate, "seconds_left": left}
 
 
 def _newest(storage: Storage, numbers: list[int]) -> dict[str, Any] | None:

@@ -45,11 +45,15 @@ class ThisProcess(Cluster):
         folder: str,  # noqa: ARG002
         name: str,  # noqa: ARG002
     ) -> "Checkpoint":
-        """Runs a training loop as a single rank in the calling process; no checkpoint is kept."""
-        from barycenter.fusion.training.context import LocalContext  # imports torch
+        """Runs a training loop as a single rank in the calling process; no checkpoint is kept.
 
-        with limited_threads(allocation.threads):
-            return loop(LocalContext(), config)
+        Raises:
+            DeadlineError: The time of the run is over.
+        """
+        from barycenter.tasks.run.local_training import StoppableContext  # imports torch
+
+        with limited_threads(allocation.threads), StoppableContext() as context:
+            return loop(context, config)
 
 
 THIS_PROCESS = ThisProcess(

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -11,9 +11,11 @@ import yaml
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterId
+from prefect.events import Event
 from prefect.events.filters import EventFilter, EventNameFilter, EventResourceFilter
 from prefect.events.schemas.automations import AutomationCore
 from prefect.flow_engine import run_flow
+from prefect.states import Running
 
 from barycenter.flows.pipeline import pipeline
 from barycenter.flows.stages import embed
@@ -33,8 +35,8 @@ def automations():
     return {each["name"]: each for each in content}
 
 
-@pytest.fixture
-def made(prefect_server):
+@contextmanager
+def made_on_server():
     """Makes an automation of the file's, enabled, with ids of this server; takes them away at the end."""
     with get_client(sync_client=True) as client, ExitStack() as stack:
 
@@ -46,6 +48,33 @@ def made(prefect_server):
             return number
 
         yield make
+
+
+@pytest.fixture
+def made(prefect_server):
+    with made_on_server() as make:
+        yield make
+
+
+@pytest.fixture(scope="module", autouse=True)
+def silent_run(prefect_server, automations):
+    """A run of ours that sends one heartbeat before all tests, and no other: its process is gone.
+
+    Its automation waits for 10 seconds, Prefect's least, instead of 200.
+    """
+    with made_on_server() as make, get_client(sync_client=True) as client:
+        run = client.create_flow_run(embed, state=Running())
+        resource = {"prefect.resource.id": f"prefect.flow-run.{run.id}", "prefect.resource.name": run.name}
+        make(
+            automations["barycenter zombies"],
+            within=10,
+            match={"prefect.resource.id": [resource["prefect.resource.id"]]},
+        )
+        flow = {"prefect.resource.id": f"prefect.flow.{run.flow_id}", "prefect.resource.name": embed.name}
+        flow |= {"prefect.resource.role": "flow"}
+        beat = Event(event="prefect.flow-run.heartbeat", resource=resource, related=[flow])
+        client.request("POST", "/events", json=[beat.model_dump(mode="json")])
+        yield run
 
 
 @pytest.fixture
@@ -180,3 +209,13 @@ def test_two_failures_pause_the_schedule(automations, made, deployment, tmp_path
             with pytest.raises(JobError, match="corpus"):
                 run(path)
         assert wait_until(lambda: client.read_deployment(number).paused)
+
+
+def test_a_run_that_is_silent_is_marked_as_crashed(silent_run):
+    with get_client(sync_client=True) as client:
+
+        def state():
+            return client.read_flow_run(silent_run.id).state
+
+        assert wait_until(lambda: state().is_crashed())
+        assert state().message == "No heartbeat for 200 seconds; its process is gone."

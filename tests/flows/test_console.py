@@ -3,11 +3,15 @@
 import json
 import logging
 
+import httpx
 import pytest
+import typer
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
-from barycenter.flows.console import _App, fail
+from barycenter.flows.console import _App, fail, report_errors
 from barycenter.infra.logs import bound, print_line, say
 
 log = logging.getLogger("barycenter.tests")
@@ -81,3 +85,27 @@ def test_every_command_has_them(command):
     result = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
     for option in ("--verbose", "-v", "--quiet", "-q", "--log-format"):
         assert option in result.output
+
+
+NOWHERE = "http://127.0.0.1:1/api"
+
+
+def ask_prefect():
+    with (
+        temporary_settings({PREFECT_API_URL: NOWHERE, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+    ):
+        client.read_flow_runs()
+
+
+@pytest.mark.parametrize(
+    ("ask", "line"),
+    [
+        (ask_prefect, "barycenter: the Prefect server went away (ConnectError); what is done stays done: run again"),
+        (lambda: httpx.get(NOWHERE), "barycenter: unexpected ConnectError: "),
+    ],
+)
+def test_only_what_prefects_client_cannot_reach_is_prefects_server(ask, line, capsys):
+    with pytest.raises(typer.Exit), report_errors(debug=False):
+        ask()
+    assert capsys.readouterr().err.startswith(line)

@@ -1,24 +1,13 @@
-"""A folder of job files as deployments on a real Prefect server: made, made again, pruned, run by a process worker."""
+"""A folder of job files as deployments on a real Prefect server: made, made again, pruned."""
 
-import asyncio
 import json
-import os
-import sys
-import threading
-from contextvars import copy_context
-from importlib.resources import files
 from secrets import token_hex
 
-import boto3
+import httpx
 import pytest
-from prefect.blocks.system import Secret
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import temporary_settings
-from prefect.states import Cancelling
-from prefect.variables import Variable
-from prefect.workers.process import ProcessWorker
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
@@ -26,69 +15,10 @@ from barycenter.flows.parameters import job_of
 from barycenter.flows.pipeline import pipeline
 from barycenter.infra.job.loader import load_job
 from barycenter.infra.job.models import Job
-from barycenter.infra.storage import Storage
-from barycenter.infra.versions.lease import hold
-from barycenter.infra.versions.manifests import versions
-from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, undescribed, write_job, write_lines
-from tests.infra.dispatch.test_api import wait_until
+from tests.flows.corpora import undescribed
+from tests.flows.deploying import deploy, deployment
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-TEMPLATES = json.loads(
-    files("prefect.server.api").joinpath("collections_data/views/aggregate-worker-metadata.json").read_text()
-)
-
-
-@pytest.fixture
-def client():
-    with get_client(sync_client=True) as client:
-        yield client
-
-
-@pytest.fixture
-def pool(client):
-    """Makes a work pool of a type, with that type's own base job template; returns its name."""
-
-    def make(kind="process"):
-        name = f"{kind}-{token_hex(4)}"
-        (template,) = (each[kind] for each in TEMPLATES.values() if kind in each)
-        variables = template["default_base_job_configuration"]
-        client.create_work_pool(WorkPoolCreate(name=name, type=kind, base_job_template=variables))
-        return name
-
-    return make
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """A folder of job files; ``write(file, **sections)`` writes one, whose job has a name of this test's own."""
-    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(40))
-    ours = token_hex(4)
-    (tmp_path / "jobs").mkdir()
-
-    class Folder:
-        path = tmp_path / "jobs"
-
-        @staticmethod
-        def name(file):
-            return f"{file}-{ours}"
-
-        def write(self, file, **sections):
-            job = text_and_vector_job(corpus, tmp_path / f"out-{file}", self.name(file), ray={"address": "none"})
-            job["inputs"] = {"vec": job["inputs"]["vec"], "text": job["inputs"]["text"]}
-            return write_job(self.path / f"{file}.yaml", job | sections)
-
-    return Folder()
-
-
-def deploy(folder, *flags, code=0):
-    """What the command printed: to stdout and to stderr."""
-    result = CliRunner().invoke(app, ["deploy", str(folder.path), *flags])
-    assert result.exit_code == code, result.output
-    return result.stdout.splitlines(), result.stderr.splitlines()
-
-
-def deployment(client, name):
-    return client.read_deployment_by_name(f"barycenter/{name}")
 
 
 def test_five_files_again_and_again_without_doubles(folder, pool, client):
@@ -198,6 +128,38 @@ def test_everything_that_is_wrong_is_named_before_anything_is_deployed(folder, p
     assert any("h.yaml: deployment.tags: 'jobs:mine' begins as" in line for line in deploy(folder, code=2)[1])
 
 
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--schedule", "at night"], "--schedule: 'at night' is no cron line"),
+        (["--timezone", "Mars"], "--timezone: 'Mars' is no time zone such as Europe/Berlin"),
+        (["--tag", "jobs:mine"], "--tag: 'jobs:mine' begins as the tag that names the job file; choose another"),
+    ],
+)
+def test_an_option_that_is_wrong_is_named_once_and_not_by_file(folder, flags, line):
+    folder.write("a")
+    folder.write("b")
+    _, said = deploy(folder, *flags, code=2)
+    assert len(said) == 1
+    assert said[0].startswith(f"barycenter: {line}")
+
+
+def test_a_dry_run_makes_nothing_on_the_server(folder, pool, client, monkeypatch):
+    folder.write("a")
+    machines, asked = pool(), []
+    send = httpx.Client.send
+
+    def note(self, request, **options):
+        asked.append((request.method, request.url.path))
+        return send(self, request, **options)
+
+    monkeypatch.setattr(httpx.Client, "send", note)
+    assert deploy(folder, "--work-pool", machines, "--dry-run")[0][0].startswith("would be created ")
+    assert ("GET", "/api/health") in asked
+    wrote = [(method, path) for method, path in asked if method != "GET" and not path.endswith("/filter")]
+    assert wrote == []
+
+
 def test_folders_that_hold_no_jobs(folder, tmp_path):
     assert deploy(folder, code=2)[1] == [f"barycenter: {folder.path} holds no job file (.yaml, .yml)"]
     for path, line in ((tmp_path / "nowhere", "is not there"), (tmp_path / "rows.jsonl", "is a file; name its folder")):
@@ -234,6 +196,24 @@ def test_serve_takes_what_the_job_file_says(folder, monkeypatch):
         result = CliRunner().invoke(app, ["serve", str(path), *words])
         assert result.exit_code == 2
         assert result.stderr.startswith(f"barycenter: {key}: ")
+
+
+def test_serve_leaves_the_deployments_of_others_alone(folder, pool, client, monkeypatch, tmp_path):
+    monkeypatch.setattr(type(pipeline), "serve", lambda *_, **__: pytest.fail("it was replaced"))
+    path, machines = folder.write("a"), pool()
+    deploy(folder, "--work-pool", machines)
+    name = f"barycenter/{folder.name('a')}"
+    flow = client.create_flow(pipeline)
+    client.create_deployment(flow, folder.name("b"), parameters={"job": "/srv/b.yaml"}, enforce_parameter_schema=False)
+    for words, whose in (
+        ([], f"{name} is run by work pool {machines}, made by `barycenter deploy` of a.yaml"),
+        (["--name", folder.name("b")], f"barycenter/{folder.name('b')} serves /srv/b.yaml"),
+    ):
+        result = CliRunner().invoke(app, ["serve", str(path), *words])
+        assert result.exit_code == 2
+        assert result.stderr.startswith(
+            f"barycenter: --name: the deployment {whose}; give another name, or delete it: "
+        )
 
 
 def test_a_deployment_of_another_folder_is_left_alone(folder, pool, client, tmp_path):
@@ -273,6 +253,10 @@ def test_what_was_paused_stays_paused(folder, pool, client):
     assert deploy(folder, "--work-pool", machines)[0][0].startswith("updated ")
     (plan,) = deployment(client, folder.name("a")).schedules
     assert (plan.schedule.cron, plan.active) == ("0 3 * * *", False)
+    client.pause_deployment(there.id)  # as the automation does
+    folder.write("a", deployment={"schedule": "0 4 * * *"})
+    assert deploy(folder, "--work-pool", machines)[0][0].startswith("updated ")
+    assert deployment(client, folder.name("a")).paused
 
 
 def test_a_pool_that_no_worker_has_given_a_template_takes_any_variable(folder, client):
@@ -310,57 +294,6 @@ def test_container_pools_take_it_by_their_own_templates(folder, pool, client, ki
     assert there.entrypoint == "barycenter.flows.pipeline.pipeline"
     run = client.create_flow_run_from_deployment(there.id, job_variables={"env": {"B": "2"}})
     assert run.work_pool_name == containers
-
-
-def state_of(client, run):
-    return client.read_flow_run(run.id).state
-
-
-@pytest.fixture
-def bucket(s3_server, s3_bucket, monkeypatch):
-    """A bucket whose address only a variable of Prefect knows, and whose keys only a block."""
-    Variable.set("barycenter_test_s3", s3_server, overwrite=True)
-    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-    Secret(value={name: os.environ[name] for name in names}).save("barycenter-test-s3", overwrite=True)
-    with monkeypatch.context() as context:
-        for name in names:
-            context.delenv(name)
-        yield s3_bucket
-
-
-def test_a_process_worker_runs_a_deployment_and_cancels_another_that_waits_for_its_output(
-    folder, pool, client, bucket, tmp_path
-):
-    machines = pool()
-    env = {"AWS_ENDPOINT_URL": "{{ prefect.variables.barycenter_test_s3 }}"}
-    folder.write(
-        "done",
-        output={"path": f"s3://{bucket}/out"},
-        storage={"credentials_block": "secret/barycenter-test-s3"},
-        deployment={"work_pool": machines, "job_variables": {"env": env}},
-    )
-    command = f"{sys.executable} -m prefect.engine"  # without the processes that Prefect starts to find it out
-    folder.write("waits", deployment={"work_pool": machines, "job_variables": {"command": command}})
-    deploy(folder)
-    done, waits = (
-        client.create_flow_run_from_deployment(deployment(client, folder.name(file)).id) for file in ("done", "waits")
-    )
-    work = ProcessWorker(work_pool_name=machines).start
-    with hold(Storage(str(tmp_path / "out-waits")), "test"):
-        worker = threading.Thread(target=copy_context().run, args=(asyncio.run, work(run_once=True)))
-        worker.start()
-        assert wait_until(lambda: state_of(client, waits).is_running())
-        client.set_flow_run_state(waits.id, Cancelling())
-        worker.join(300)
-    assert not worker.is_alive()
-    assert state_of(client, done).is_completed()
-    assert state_of(client, waits).is_cancelled()
-    assert client.read_flow_run(done.id).name == folder.name("done")
-    listed = boto3.client(
-        "s3", endpoint_url=Variable.get("barycenter_test_s3"), aws_access_key_id="a", aws_secret_access_key="b"
-    )
-    assert listed.list_objects_v2(Bucket=bucket, Prefix="out/manifests/1.json")["KeyCount"] == 1
-    assert versions(Storage(str(tmp_path / "out-waits"))) == []
 
 
 def test_a_block_that_the_server_lacks_is_named(folder, pool):

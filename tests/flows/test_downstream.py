@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ def test_the_job_trains_the_head_it_names(trained):
     out, _, report = trained
     assert report["head"]["head"] == "gated"
     assert report["head"]["score"] > 0.8
-    folder = find_head(Storage(str(out)), report["version"], None)
+    _, folder = find_head(Storage(str(out)), report["version"], None)
     files = sorted(path.name for path in (out / folder).rglob("*"))
     assert files == ["head.json", "head.safetensors", "metrics.json", "predictions.parquet"]
 
@@ -103,6 +104,19 @@ def test_what_predict_cannot_find_is_reported(trained, tmp_path):
         assert result.exit_code == code
         assert words in result.stderr
         assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_heads_that_predict_offers_are_found_by_those_names(trained, tmp_path):
+    out = shutil.copytree(trained[0], tmp_path / "out")
+    (folder,) = out.glob("head/*/*")
+    shutil.copytree(folder, folder.with_name("another"))
+    result = CliRunner().invoke(app, ["predict", str(out)])
+    assert result.exit_code == 2
+    offered = result.stderr.strip().partition("name one: ")[2].split(", ")
+    assert sorted(each.partition(" ")[0] for each in offered) == sorted(["another", folder.name])
+    for name in ("another", str(folder.relative_to(out)), str(folder)):
+        result = CliRunner().invoke(app, ["predict", str(out), "--head", name, "--out", str(tmp_path / "made.parquet")])
+        assert result.exit_code == 0, result.stderr
 
 
 def test_another_team_trains_from_the_manifest_alone(trained, prefect_server, tmp_path):

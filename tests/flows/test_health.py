@@ -6,14 +6,16 @@ import socket
 import ssl
 import threading
 from contextlib import ExitStack, suppress
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter, LogFilterFlowRunId
 from prefect.settings import (
     PREFECT_API_AUTH_STRING,
     PREFECT_API_SSL_CERT_FILE,
@@ -36,10 +38,9 @@ SECRET = "admin:a secret"
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory):
+def guarded(prefect_home):
     """The address of a server that wants basic authentication."""
-    home = tmp_path_factory.getbasetemp() / "home"
-    server = TemporaryServer(home, 120, {"PREFECT_SERVER_API_AUTH_STRING": SECRET})
+    server = TemporaryServer(prefect_home, 120, {"PREFECT_SERVER_API_AUTH_STRING": SECRET})
     server.wait()
     yield server.api
     server.stop()
@@ -123,22 +124,28 @@ def test_one_behind_tls_is_believed_by_the_certificate_that_the_settings_name(en
                 check_server(encrypted, 30)
 
 
+def run_to_its_end(tmp_path, name):
+    """Runs a stage, and looks at its page on the server of the settings."""
+    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(20))
+    job = text_and_vector_job(corpus, tmp_path / "out", name, ray={"address": "none"})
+    AttendedRun().run(embed, Job.model_validate(job))
+    with get_client(sync_client=True) as client:
+        (run,) = client.read_flow_runs(flow_run_filter=FlowRunFilter(name=FlowRunFilterName(any_=[f"embed {name}"])))
+        assert run.state.is_completed()
+        lines = client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[run.id])))
+        assert any("embed vec: 20/20 rows" in line.message for line in lines)
+        assert f"{name}-progress" in {artifact.key for artifact in client.read_artifacts()}
+
+
 @pytest.mark.slow
 def test_a_run_reports_to_one_behind_both(encrypted, certificate, tmp_path):
-    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(20))
-    job = text_and_vector_job(corpus, tmp_path / "out", "guarded", ray={"address": "none"})
     settings = {
         PREFECT_API_URL: encrypted,
         PREFECT_API_AUTH_STRING: SECRET,
         PREFECT_API_SSL_CERT_FILE: str(certificate),
     }
     with temporary_settings(settings):
-        AttendedRun().run(embed, Job.model_validate(job))
-        with get_client(sync_client=True) as client:
-            (run,) = client.read_flow_runs()
-            assert run.state.is_completed()
-            assert any("embed vec: 20/20 rows" in line.message for line in client.read_logs())
-            assert {artifact.key for artifact in client.read_artifacts()} == {"guarded-progress"}
+        run_to_its_end(tmp_path, "guarded")
 
 
 class Recorder(BaseHTTPRequestHandler):
@@ -172,6 +179,63 @@ def test_a_proxy_is_used_for_others_and_not_for_this_machine(recorder, monkeypat
     assert recorder.asked.pop()[0] == "http://prefect.example/api/health"
     assert answers(f"http://127.0.0.1:{recorder.server_port}/api", 30)
     assert recorder.asked.pop()[0] == "/api/health"
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Takes a request for whatever host to one server, and keeps for which."""
+
+    def forward(self):
+        self.server.asked.append(urlsplit(self.path).hostname)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        url = urlsplit(self.path)._replace(netloc=self.server.target).geturl()
+        headers = {
+            name: value for name, value in self.headers.items() if name.lower() not in ("host", "accept-encoding")
+        }
+        answer = self.server.client.request(self.command, url, content=body, headers=headers)
+        self.send_response(answer.status_code)
+        self.send_header("Content-Length", str(len(answer.content)))
+        self.send_header("Content-Type", answer.headers.get("Content-Type", "text/plain"))
+        self.end_headers()
+        self.wfile.write(answer.content)
+
+    def do_GET(self):
+        self.forward()
+
+    def do_POST(self):
+        self.forward()
+
+    def do_PATCH(self):
+        self.forward()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def proxy(guarded):
+    with (
+        httpx.Client(trust_env=False, timeout=60) as client,
+        ThreadingHTTPServer(("127.0.0.1", 0), Proxy) as server,
+    ):
+        server.target, server.client, server.asked = urlsplit(guarded).netloc, client, []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_a_run_reports_through_a_proxy_to_another_machine_and_past_it_to_this_one(
+    guarded, proxy, tmp_path, monkeypatch, elsewhere
+):
+    for name in ("no_proxy", "NO_PROXY", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.server_port if elsewhere else 1}")
+    environment._reach_this_machine_directly()
+    api = "http://prefect.example/api" if elsewhere else guarded
+    with temporary_settings({PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: SECRET}):
+        run_to_its_end(tmp_path, "far" if elsewhere else "near")
+    assert set(proxy.asked) == ({"prefect.example"} if elsewhere else set())
 
 
 def test_headers_of_ones_own_are_sent(recorder):

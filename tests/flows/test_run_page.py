@@ -1,5 +1,6 @@
 """What the page of a run in Prefect shows: its log from start to report, and a state that says how it ended."""
 
+import json
 import logging
 import re
 import signal
@@ -9,9 +10,11 @@ import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName, LogFilter, LogFilterFlowRunId
 from prefect.states import Cancelling
+from typer.testing import CliRunner
 
 from barycenter.flows import attended
 from barycenter.flows.attended import AttendedRun
+from barycenter.flows.cli import app
 from barycenter.flows.pipeline import pipeline
 from barycenter.flows.stages import embed
 from barycenter.fusion.errors import BusyError, JobError, RunError
@@ -237,3 +240,18 @@ def test_an_interrupted_run_says_by_what(job, monkeypatch, number, name):
     by = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
     assert (run.state.name, run.state.message.partition(";")[0]) == (name, f"stopped by {by}")
     assert not any("Crash detected" in line for _, line in lines_of(run))
+
+
+def test_a_stage_takes_the_corpus_as_it_was_and_says_so(tmp_path):
+    for day, first in (("2024-01-30", 0), ("2024-01-31", 30)):
+        rows = text_and_vector_rows(30, first=first)
+        write_lines(tmp_path / "rows" / f"date={day}" / "a.jsonl", rows)
+    data = text_and_vector_job(tmp_path / "rows", tmp_path / "out", tmp_path.name, ray={"address": "none"})
+    path = write_job(tmp_path / "job.yaml", data)
+    for stage in ("embed", "fuse"):
+        result = CliRunner().invoke(app, [stage, str(path), "--as-of", "2024-01-30"])
+        assert result.exit_code == 0, result.stderr
+        lines = [line for _, line in lines_of(newest(f"{stage} {tmp_path.name}"))]
+        (plan,) = (line for line in lines if line.startswith("plan: 30 rows"))
+        assert plan.endswith("; with the corpus as of 2024-01-30")
+    assert json.loads(result.stdout)["rows"]["written"] == 30

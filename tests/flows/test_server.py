@@ -13,6 +13,7 @@ from barycenter.flows import server as flow_server
 from barycenter.flows.cli import app
 from barycenter.flows.health import answers
 from barycenter.flows.server import PrefectServer
+from barycenter.fusion.errors import RunError
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 
@@ -23,10 +24,14 @@ def health_server():
     class Health(BaseHTTPRequestHandler):
         status = 200
         delay = 0.0
+        closed = False
+        """Whether it wants authentication, but for its health check."""
 
         def do_GET(self):
             time.sleep(self.delay)
-            self.send_response(self.status if self.path in ("/api/health", "/api/hello") else 404)
+            refused = self.closed and self.path != "/api/health"
+            known = self.path in ("/api/health", "/api/hello")
+            self.send_response(401 if refused else self.status if known else 404)
             self.end_headers()
 
         def log_message(self, *args):
@@ -75,6 +80,18 @@ def test_one_that_answers_on_this_machine_is_taken(health_server, nowhere, monke
             server.wait()
             assert PREFECT_API_URL.value() == address
         assert PREFECT_API_URL.value() is None
+
+
+def test_one_on_this_machine_that_refuses_us_is_an_error(health_server, monkeypatch):
+    address, health = health_server
+    health.closed = True
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        monkeypatch.setattr(flow_server, "LOCAL_API", address)
+        with (
+            PrefectServer() as server,
+            pytest.raises(RunError, match=r"refuses this client \(401\); set PREFECT_API_AUTH_STRING"),
+        ):
+            server.check()
 
 
 def test_one_that_was_asked_for_and_does_not_answer_is_an_error(nowhere, tmp_path, monkeypatch):

@@ -31,9 +31,9 @@ STOOD_STILL = 60.0
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(prefect_home):
     """A server of the tests' own; the last of them kills it."""
-    server = TemporaryServer(tmp_path_factory.getbasetemp() / "home", 120, {})
+    server = TemporaryServer(prefect_home, 120, {})
     server.wait()
     with temporary_settings({PREFECT_API_URL: server.api}):
         yield server
@@ -87,6 +87,25 @@ def test_one_that_is_back_after_a_moment_has_the_whole_run(server, job, monkeypa
         assert wait_until(lambda: not current_outbox().silent)
 
     when("embed text", monkeypatch, lambda: server._process.send_signal(signal.SIGSTOP))
+    when("embed vec", monkeypatch, come_back)
+    AttendedRun().run(embed, job)
+    run = run_of(job)
+    assert run.state.is_completed()
+    assert any("embed text: 100 rows to do" in line for line in page_of(run))
+    assert len(lines_of(capsys)) == 1
+
+
+def test_one_that_was_restarted_has_the_whole_run_too(server, job, monkeypatch, capsys):
+    def end():
+        server._process.kill()
+        server._process.wait()
+
+    def come_back():
+        assert wait_until(lambda: current_outbox().silent)
+        server._process = server._start()
+        assert wait_until(lambda: not current_outbox().silent)
+
+    when("embed text", monkeypatch, end)
     when("embed vec", monkeypatch, come_back)
     AttendedRun().run(embed, job)
     run = run_of(job)

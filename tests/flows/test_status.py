@@ -24,13 +24,14 @@ def shown(folder, *flags):
 def test_a_run_at_work(tmp_path):
     storage = Storage(str(tmp_path))
     with hold(storage, "run emoji"):
-        storage.write("progress.json", json.dumps(AT_WORK).encode())
+        storage.write("progress.json", json.dumps({"stages": [AT_WORK, AT_WORK | {"stage": "embed vec"}]}).encode())
         lines = shown(tmp_path)
         lease = describe_status(storage)["lease"]
     assert lines["held by"] == f"run emoji ({lease['who']})"
     assert lines["since"] == lease["since"]
     assert lines["its process"] == "is running"
     assert lines["stage"] == "embed text: 1,000/4,000 rows, 20 rows/s, about 150 s left"
+    assert lines[""] == "embed vec: 1,000/4,000 rows, 20 rows/s, about 150 s left"
     assert lines["newest version"] == "none is committed yet"
     assert lines["readers see"] == "nothing yet"
     assert lines["report"] == "none is written yet"
@@ -50,7 +51,7 @@ def test_after_runs(tmp_path):
     job = text_and_vector_job(corpus, tmp_path / "out", "emoji")
     first = run_here(job)
     storage = Storage(str(tmp_path / "out"))
-    storage.write("progress.json", json.dumps(AT_WORK).encode())
+    storage.write("progress.json", json.dumps({"stages": [AT_WORK]}).encode())
     lines = shown(tmp_path / "out")
     assert lines["held by"] == "nobody"
     assert lines["last held by"].startswith("run emoji (")

@@ -20,17 +20,11 @@ from barycenter.flows.temporary_server import TemporaryServer
 from barycenter.fusion.errors import RunError
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory):
-    """A home of Prefect's that has the database of no version yet."""
-    return tmp_path_factory.mktemp("home")
-
-
 @pytest.fixture
-def nobody_here(monkeypatch, home):
+def nobody_here(monkeypatch, prefect_home):
     """No server is configured, none runs on this machine."""
     monkeypatch.setattr(flow_server, "LOCAL_API", "http://127.0.0.1:1/api")
-    with temporary_settings({PREFECT_HOME: home}, restore_defaults={PREFECT_API_URL}):
+    with temporary_settings({PREFECT_HOME: prefect_home}, restore_defaults={PREFECT_API_URL}):
         yield
 
 
@@ -40,7 +34,7 @@ def tables_of(database):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("nobody_here")
-def test_it_answers_with_a_database_of_its_own_and_leaves_nothing_but_an_empty_one(home):
+def test_it_answers_with_a_database_of_its_own_and_leaves_nothing_but_an_empty_one(prefect_home):
     folders = []
     for _ in range(2):
         with PrefectServer() as server:
@@ -52,9 +46,9 @@ def test_it_answers_with_a_database_of_its_own_and_leaves_nothing_but_an_empty_o
             assert "flow_run" in tables_of(folders[-1] / "prefect.db")
         assert not answers(api)
         assert not folders[-1].exists()
-    (empty,) = (home / "barycenter").iterdir()
+    (empty,) = (prefect_home / "barycenter").iterdir()
     assert "flow_run" in tables_of(empty)
-    assert not (home / "prefect.db").exists(), "the database of the user's own servers is left alone"
+    assert not (prefect_home / "prefect.db").exists(), "the database of the user's own servers is left alone"
 
 
 def is_alive(pid):
@@ -89,9 +83,9 @@ sys.stdin.read()
 
 
 @pytest.mark.slow
-def test_it_ends_with_a_run_that_is_killed(home):
+def test_it_ends_with_a_run_that_is_killed(prefect_home):
     driver = subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", DRIVER, str(prefect_home)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     pid, folder = driver.stdout.readline().split()
     pid = int(pid)

@@ -3,13 +3,9 @@
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import sysconfig
-import tempfile
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -17,9 +13,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.flows.corpora import read_features, text_and_vector_job, text_and_vector_rows, write_job, write_lines
+from tests.flows.ray_head import ray_head
 from tests.flows.secrets import MARKED, files_with_marks, marks_in
-from tests.flows.test_cancellation import children
-from tests.infra.dispatch.test_api import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_server")]
 
@@ -52,36 +47,12 @@ def installed(tmp_path_factory):
     return environment / "bin"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def cluster():
     """A Ray started by hand, with a token and secrets; its dashboard's address, what lets one in, and its folder."""
-    ports = [free_port() for _ in range(2)]
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef"}
-    words = ["--block", "--head", "--node-ip-address=127.0.0.1", f"--port={ports[0]}", f"--dashboard-port={ports[1]}"]
-    words += ["--num-cpus=2", "--object-store-memory=134217728", "--dashboard-agent-listen-port=0"]
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        log = Path(folder) / "log"
-        with log.open("w") as stream:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "ray.scripts.scripts", "start", *words, f"--temp-dir={folder}"],
-                env={**os.environ, **token, **SECRETS, "PATH": path}, stdout=stream, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        try:
-            assert wait_until(lambda: "Ray runtime started" in log.read_text() or process.poll() is not None)
-            assert process.poll() is None, log.read_text()
-            yield f"http://127.0.0.1:{ports[1]}", token, Path(folder)
-        finally:
-            for pid in [process.pid, *children(process.pid)]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            process.wait(30)
+    with ray_head(token | SECRETS) as (address, folder):
+        yield address, token, folder
 
 
 @pytest.fixture

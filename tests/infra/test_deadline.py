@@ -2,7 +2,7 @@ import pytest
 
 from barycenter.fusion.errors import DeadlineError
 from barycenter.infra.clock import use_clock
-from barycenter.infra.deadline import check_deadline, deadline_in
+from barycenter.infra.deadline import check_deadline, deadline_in, until
 from barycenter.infra.dispatch.api import Work, dispatch
 from barycenter.infra.dispatch.in_process import InProcessExecutor
 from barycenter.infra.logs import bound
@@ -20,7 +20,7 @@ def clock():
 
 def test_it_passes_after_its_time_and_says_where(clock):
     check_deadline()
-    with deadline_in(60, "limits.deadline (1m)"):
+    with until(deadline_in(60, "limits.deadline (1m)")):
         clock.sleep(59)
         check_deadline()
         clock.sleep(1)
@@ -31,11 +31,11 @@ def test_it_passes_after_its_time_and_says_where(clock):
 
 
 def test_of_two_the_sooner_counts(clock):
-    with deadline_in(60, "one"), deadline_in(600, "other"), deadline_in(None, "none"):
+    with until(deadline_in(60, "one")), until(deadline_in(600, "other")), until(deadline_in(None, "none")):
         clock.sleep(61)
         with pytest.raises(DeadlineError, match=r"^one is over"):
             check_deadline()
-    with deadline_in(600, "one"), deadline_in(60, "other"):
+    with until(deadline_in(600, "one")), until(deadline_in(60, "other")):
         clock.sleep(61)
         with pytest.raises(DeadlineError, match=r"^other is over"):
             check_deadline()
@@ -53,7 +53,7 @@ class Hourly:
 def test_units_that_were_done_stay_done():
     done = []
     units = [Work(str(number), number, 1) for number in range(9)]
-    with use_clock(CLOCK), deadline_in(2.5 * 3600, "limits.deadline (150m)"), pytest.raises(DeadlineError):
+    with use_clock(CLOCK), until(deadline_in(2.5 * 3600, "limits.deadline (150m)")), pytest.raises(DeadlineError):
         dispatch(units, InProcessExecutor(Hourly, (), 1), on_done=lambda _, number: done.append(number))
     assert done == [0, 1, 2]
 
@@ -61,6 +61,6 @@ def test_units_that_were_done_stay_done():
 def test_who_waits_for_an_output_stops_waiting(clock, tmp_path):
     storage = Storage(str(tmp_path))
     holder = acquire(storage, "run nightly")
-    with deadline_in(30, "limits.deadline (30s)"), pytest.raises(DeadlineError):
+    with until(deadline_in(30, "limits.deadline (30s)")), pytest.raises(DeadlineError):
         acquire(storage, "run late")
     assert newest_term(storage).number == holder.number

@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from barycenter.infra import logs
-from barycenter.infra.logs import JsonLines, bound, set_up_logs
+from barycenter.infra.logs import JsonLines, bound, log_options, say, set_up_logs, shown_logs
 
 
 @pytest.fixture
@@ -60,3 +60,42 @@ def test_json_only_where_asked_for(monkeypatch):
     set_up_logs()
     (handler,) = logging.getLogger(name).handlers
     assert isinstance(handler.formatter, JsonLines)
+
+
+@pytest.fixture
+def package(monkeypatch):
+    """A package of its own for what is shown, so that no handler of the tests' is in the way."""
+    name = "package_shown_by_test_logs"
+    monkeypatch.setattr(logs, "PACKAGE", name)
+    monkeypatch.setattr(logs, "_shown", logs._Shown())
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    return logger
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.CRITICAL, None])
+def test_a_line_is_shown_once_whether_or_not_another_console_shows_it(package, capsys, level):
+    """As Prefect's console does of whatever a worker runs; the command line sets it to CRITICAL."""
+    console = logging.StreamHandler()
+    console.setLevel(level or logging.NOTSET)
+    if level is not None:
+        package.addHandler(console)
+    say(package, "fit: 40/40 rows")
+    package.removeHandler(console)
+    assert capsys.readouterr().err.splitlines() == ["fit: 40/40 rows"]
+
+
+@pytest.mark.parametrize(
+    ("log_format", "verbosity", "options"),
+    [
+        (None, 0, ()),
+        (None, 1, ("-v",)),
+        (None, 5, ("-vv",)),
+        ("json", -1, ("--log-format", "json", "-q")),
+        ("text", -2, ("--log-format", "text", "-qq")),
+    ],
+)
+def test_the_options_can_be_passed_on(package, log_format, verbosity, options):
+    with shown_logs(log_format, verbosity):
+        assert log_options() == options
+    assert log_options() == ()

@@ -102,7 +102,8 @@ def test_flags_go_with_the_job(job_path, monkeypatch):
     monkeypatch.setattr(submission, "submit", lambda address, job, flags, write: seen.append(flags) or 0)
     words = ["submit", str(job_path), "--address", "http://127.0.0.1:9", "--refit", "--as-of", "2024-01-31"]
     assert CliRunner().invoke(app, words).exit_code == 0
-    assert seen == [["--refit", "--as-of", "2024-01-31"]]
+    assert CliRunner().invoke(app, [*words[:4], "-qq", "--log-format", "json"]).exit_code == 0
+    assert seen == [["-v", "--refit", "--as-of", "2024-01-31"], ["--log-format", "json", "-qq"]]
     assert CliRunner().invoke(app, [*words[:-1], "31 January"]).exit_code == 2
 
 

@@ -160,3 +160,44 @@ def test_a_busy_server_is_asked_three_times(server, box, said, failures, taken):
     assert box.settle(60)
     assert server.got == (["taken"] if taken else [])
     assert [line.startswith("Prefect did not take bar: ") for line in said] == ([] if taken else [True])
+
+
+def refusing(*messages):
+    """Refuses every batch in which one of these lines is, as a server does of a line that is too large."""
+
+    def create_logs(self, lines):
+        if any(line["message"] in messages for line in lines):
+            self.tried += 1
+            raise ValueError("too large")
+        self.take([line["message"] for line in lines], self.lines)
+
+    return create_logs
+
+
+def test_of_lines_of_which_some_are_refused_the_others_arrive_in_their_order(server, box, said, monkeypatch):
+    monkeypatch.setattr(Server, "create_logs", refusing("7", "8", "91"))
+    server.answers.clear()
+    box.show("first", lambda client: client.take("first"))
+    assert server.called.acquire(timeout=60)
+    for number in range(100):
+        box.add_line(line(str(number)))
+    server.answers.set()
+    assert box.settle(60)
+    arrived = [each for lines in server.lines for each in lines]
+    assert arrived == [str(number) for number in range(100) if number not in (7, 8, 91)]
+    assert said == ["Prefect did not take some log lines: too large"]
+    assert server.tried < 60
+
+
+def test_where_every_line_is_refused_few_are_tried(server, box, said, monkeypatch):
+    monkeypatch.setattr(Server, "create_logs", refusing(*map(str, range(1000))))
+    server.answers.clear()
+    box.show("first", lambda client: client.take("first"))
+    assert server.called.acquire(timeout=60)
+    for number in range(1000):
+        box.add_line(line(str(number)))
+    server.answers.set()
+    assert box.settle(60)
+    assert server.lines == []
+    assert len(said) == 1
+    assert server.tried < 40

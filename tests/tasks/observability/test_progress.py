@@ -4,8 +4,12 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from barycenter.infra.clock import use_clock
+from barycenter.infra.storage import Storage
 from barycenter.tasks.observability import progress
 from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.run.progress_file import read_progress
+from tests.infra.simulation import SimulatedClock
 
 
 def test_plain_lines_go_to_stderr(capsys):
@@ -56,3 +60,23 @@ def test_a_stage_without_parts_counts_the_seconds_of_its_work(monkeypatch):
         clock.now = now
         stage.advance(10, parts)
     assert seen == [(10, 90, {"work": 2.0}), (10, 80, {"work": 3.0}), (10, 70, {"model": 0.5})]
+
+
+def test_stages_side_by_side_are_all_in_the_file(tmp_path):
+    storage, clock = Storage(str(tmp_path)), SimulatedClock()
+
+    def advance(stage, rows):
+        clock.sleep(3)
+        stage.advance(rows)
+        return {each["stage"]: each["rows"] for each in read_progress(storage)["stages"]}
+
+    with use_clock(clock):
+        with StageProgress("embed text", 40, storage=storage) as text:
+            with StageProgress("embed vec", 40, storage=storage) as vec:
+                assert advance(text, 10) == {"embed text": 10}
+                assert advance(vec, 20) == {"embed text": 10, "embed vec": 20}
+                assert advance(text, 10) == {"embed text": 20, "embed vec": 20}
+                vec.advance(20)
+            assert advance(text, 10) == {"embed text": 30, "embed vec": 40}
+        with StageProgress("fit", 40, storage=storage) as fit:
+            assert advance(fit, 40) == {"fit": 40}

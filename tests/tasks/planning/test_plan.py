@@ -3,11 +3,15 @@ from datetime import date
 
 import pytest
 
-from barycenter.fusion.errors import JobError
+from barycenter.fusion.errors import DeadlineError, JobError
+from barycenter.infra.clock import use_clock
+from barycenter.infra.corpus.formats.lines import JsonLines
+from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
-from barycenter.tasks.planning.plan import check_output, hand_over, notes, prepare, prepared
+from barycenter.tasks.planning.plan import check_output, hand_over, held, notes, prepare, prepared
 from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_rows, write_lines
+from tests.infra.simulation import SimulatedClock
 
 
 def test_an_output_that_is_a_file_or_below_one_is_refused(tmp_path):
@@ -109,3 +113,30 @@ def test_what_was_prepared_as_of_a_day_is_not_taken_for_another(dated):
     run = prepare(job, as_of=date(2024, 1, 30))
     hand_over(run)
     assert prepared(job, as_of=date(2024, 1, 30)) is run
+
+
+def test_the_time_of_a_run_counts_from_before_its_corpus_is_read(dated):
+    job, clock = Job.model_validate(dated | {"limits": {"deadline": "6h"}}), SimulatedClock()
+    with use_clock(clock):
+        run = prepare(job)
+        hand_over(run)
+        clock.sleep(5 * 3600)
+        with held(job) as taken:
+            assert taken is run
+            check_deadline()
+            clock.sleep(3600)
+            with pytest.raises(DeadlineError, match=r"limits\.deadline \(6h\) is over"):
+                check_deadline()
+
+
+def test_it_may_be_over_before_all_files_are_read(dated, monkeypatch):
+    job, clock = Job.model_validate(dated | {"limits": {"deadline": "6h"}}), SimulatedClock()
+    index = JsonLines.index_source
+
+    def slowly(*args):
+        clock.sleep(4 * 3600)
+        return index(*args)
+
+    monkeypatch.setattr(JsonLines, "index_source", slowly)
+    with use_clock(clock), pytest.raises(DeadlineError), held(job):
+        pytest.fail("it was begun")

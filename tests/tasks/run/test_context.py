@@ -105,7 +105,9 @@ def test_the_plan_says_what_is_left_and_how_long(job, tmp_path):
 
 def test_an_unfinished_run_says_its_rate(job, tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "progress.json").write_text(json.dumps({"stage": "embed vec", "rows": 5, "rows_per_s": 0.5}))
+    (tmp_path / "out" / "progress.json").write_text(
+        json.dumps({"stages": [{"stage": "embed vec", "rows": 5, "rows_per_s": 0.5}]})
+    )
     assert describe_plan(prepare(job))["inputs"]["vec"]["seconds_left"] == 74.0
 
 

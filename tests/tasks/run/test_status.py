@@ -54,20 +54,20 @@ def test_an_output_that_was_never_held(storage):
 def test_a_living_holder_and_its_progress(storage):
     with hold(storage, "run emoji"):
         assert describe_status(storage)["progress"] is None
-        storage.write("progress.json", json.dumps(AT_WORK).encode())
+        storage.write("progress.json", json.dumps({"stages": [AT_WORK]}).encode())
         found = describe_status(storage)
-        assert found["progress"] == AT_WORK | {"seconds_left": 15.0, "of": "holder"}
+        assert found["progress"] == {"of": "holder", "stages": [AT_WORK | {"seconds_left": 15.0}]}
         lease = found["lease"]
         assert (lease["state"], lease["alive"], lease["purpose"]) == ("held", True, "run emoji")
         assert (lease["pid"], lease["host"]) == (os.getpid(), os.uname().nodename)
         assert lease["who"] == f"{lease['user']}@{lease['host']}, process {lease['pid']}"
     found = describe_status(storage)
     assert (found["lease"]["state"], found["lease"]["alive"]) == ("released", None)
-    assert found["progress"] == AT_WORK | {"seconds_left": None, "of": "last run"}
+    assert found["progress"] == {"of": "last run", "stages": [AT_WORK | {"seconds_left": None}]}
 
 
 def test_who_is_no_run_has_no_progress(storage):
-    storage.write("progress.json", json.dumps(AT_WORK).encode())
+    storage.write("progress.json", json.dumps({"stages": [AT_WORK]}).encode())
     with hold(storage, "gc", deletes=True):
         found = describe_status(storage)
     assert found["progress"]["of"] == "last run"
@@ -76,7 +76,7 @@ def test_who_is_no_run_has_no_progress(storage):
 
 def test_a_holder_that_is_gone_has_abandoned_it(storage, monkeypatch):
     acquire(storage, "run emoji")
-    storage.write("progress.json", json.dumps(AT_WORK).encode())
+    storage.write("progress.json", json.dumps({"stages": [AT_WORK]}).encode())
     monkeypatch.setattr(leases, "process_lives", lambda process: False)
     found = describe_status(storage)
     assert (found["lease"]["state"], found["lease"]["alive"]) == ("abandoned", False)
@@ -85,11 +85,11 @@ def test_a_holder_that_is_gone_has_abandoned_it(storage, monkeypatch):
 
 def test_a_run_that_begins_disowns_the_progress_of_the_one_before(job):
     storage = Storage(job["output"]["path"])
-    storage.write("progress.json", json.dumps(AT_WORK).encode())
+    storage.write("progress.json", json.dumps({"stages": [AT_WORK]}).encode())
     with held(Job.model_validate(job)):
         assert describe_status(storage)["progress"]["of"] == "earlier run"
-        assert read_progress(storage) == AT_WORK | {"earlier": True}
-        storage.write("progress.json", json.dumps(AT_WORK).encode())
+        assert read_progress(storage) == {"stages": [AT_WORK], "earlier": True}
+        storage.write("progress.json", json.dumps({"stages": [AT_WORK]}).encode())
         assert describe_status(storage)["progress"]["of"] == "holder"
     with held(Job.model_validate(job)) as run:
         run.lease = None
