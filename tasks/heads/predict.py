@@ -108,6 +108,16 @@ def _written(parts: Iterable[pa.Table], sink: Storage, path: str) -> dict[str, A
     return {"rows": rows, "path": sink.uri(path)}
 
 
+def heads_of(storage: Storage, version: str) -> dict[str, str]:
+    """{folder: kind} of the heads that are trained on a version."""
+    kinds = {}
+    for path in storage.list(f"head/{version}"):
+        if path.endswith(f"/{_HEAD_FILE}"):
+            header = json.loads(storage.read(path))
+            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
+    return kinds
+
+
 def find_head(storage: Storage, version: str, wanted: str | None) -> str:
     """The folder of a version's head; where there are several, of the kind or the folder that is wanted.
 
@@ -115,11 +125,7 @@ def find_head(storage: Storage, version: str, wanted: str | None) -> str:
         RunError: If there is none.
         JobError: If there are several to choose from.
     """
-    kinds = {}
-    for path in storage.list(f"head/{version}"):
-        if path.endswith(f"/{_HEAD_FILE}"):
-            header = json.loads(storage.read(path))
-            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
+    kinds = heads_of(storage, version)
     matching = [folder for folder, kind in kinds.items() if wanted in (None, kind, folder)]
     if not matching:
         missing = f"no {wanted} head" if wanted else "no head"
