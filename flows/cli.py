@@ -12,7 +12,19 @@ from barycenter.flows.console import app
 _LOST_OUTPUT = 120
 """As of a Python that cannot write what it printed."""
 
-__all__ = ["app", "cluster", "compare", "deploy", "heads", "job_files", "jobs", "main", "neighbors", "outputs", "status"]
+__all__ = [
+    "app",
+    "cluster",
+    "compare",
+    "deploy",
+    "heads",
+    "job_files",
+    "jobs",
+    "main",
+    "neighbors",
+    "outputs",
+    "status",
+]
 
 
 def main() -> None:

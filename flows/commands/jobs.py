@@ -241,7 +241,11 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     lines = [
         f"features  {folder}/features/{result['version']}",
         f"manifest  {folder}/{'manifest.json' if seen else manifest_path(number)}",
-        *([f"rejects   {folder}/rejects/{result['version']}: {bad:,} bad inputs, a row each"] if bad else []),
+        *(
+            [f"rejects   {folder}/rejects/{result['version']}: {bad:,} missing or bad inputs, a line each"]
+            if bad
+            else []
+        ),
         *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
         f"report    {folder}/report/report.html",
     ]

@@ -201,7 +201,7 @@ def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:
         "version": f"{manifest.version} (version {manifest.number}, the newest is {newest})",
         "rows": f"{rows['written']:,} written, {rows['rejected']:,} rejected of {rows['read']:,}",
         "missing": ", ".join(f"{name} {count:,}" for name, count in rows["missing"].items()),
-        "bad inputs": _bad_inputs(manifest),
+        "missing or bad": _bad_inputs(manifest),
         "files": f"{len(manifest.files):,}, {sum(file.bytes for file in manifest.files) / 1e6:,.1f} MB",
         "fused": f"{manifest.dim} x {manifest.dtype}",
         "alignment": f"{manifest.alignment['method']} {manifest.alignment_id}",
@@ -219,7 +219,9 @@ def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:
 
 def _bad_inputs(manifest: Manifest) -> str:
     """Bad inputs by reason, and where each is a row."""
-    counts = ", ".join(f"{reason.replace('_', ' ')} {count:,}" for reason, count in manifest.rows.get("bad", {}).items())
+    counts = ", ".join(
+        f"{reason.replace('_', ' ')} {count:,}" for reason, count in manifest.rows.get("bad", {}).items()
+    )
     return f"{counts}; in rejects/{manifest.version}" if counts else "none"
 
 

@@ -61,16 +61,21 @@ def learning_curve(
 ) -> list[dict[str, Any]]:
     """Scores of a linear head that learns from an eighth, a quarter, half and all of the labeled rows.
 
-    The fused vectors stay as they are: what more rows would do to the alignment is not in it. Groups are taken whole, by
-    a hash, and each share holds the smaller ones.
+    The fused vectors stay as they are: what more rows would do to the alignment is not in it. Groups are taken whole,
+    by a hash, and each share holds the smaller ones.
 
     Args:
         fused: (n, dim).
-        labels: As in :func:`dimension_curve`, as are the others.
+        labels: (n,) labels, none empty in the rows named.
+        groups: n values; rows with equal ones are in the same share, share a fold and are resampled together.
+        train: (n,) rows to learn from.
+        test: (n,) rows to score.
+        task: What the labels are; not ``auto``.
+        seed: Of the bootstrap.
 
     Returns:
         ``[{rows, complete, low, high, loss}]``: rows learned from, and the rest as there, the loss against all rows;
-        shares of less than forty rows or of one label alone are left out.
+        shares of fewer than forty rows or of one label alone are left out.
     """
     learn = np.flatnonzero(train)
     drawn = stable_hash([groups[int(row)] for row in learn], _SALT) / 2.0**64

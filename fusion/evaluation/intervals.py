@@ -31,11 +31,11 @@ def evidence(
     Returns:
         ``intervals``: {candidate: {condition: [low, high]}}, 95 %. ``gaps``: {condition: {against, mean, low, high}},
         ``fused`` minus ``concat`` and (``complete, best input``) minus the best input alone on complete rows, and minus
-        the best remaining input alone where one is withheld. ``worth``: {input: {mean, low, high}}, what ``fused`` loses
-        where that input is withheld. ``signal``: {candidate, mean, low, found}: the candidate
-        that stands out most above the constant, with the 97.5 % lower bound that holds for all candidates at once
-        (maximum of the studentized bootstrap), so that the best of many noises is no signal. Empty where scores are
-        not finite (R2 of a target without variance) and where there are fewer than two groups to resample.
+        the best remaining input alone where one is withheld. ``worth``: {input: {mean, low, high}}, what ``fused``
+        loses where that input is withheld. ``signal``: {candidate, mean, low, found}: the candidate that stands out
+        most above the constant, with the 97.5 % lower bound that holds for all candidates at once (maximum of the
+        studentized bootstrap), so that the best of many noises is no signal. Empty where scores are not finite (R2 of
+        a target without variance) and where there are fewer than two groups to resample.
     """
     drawn = list(groups)
     columns = [(name, condition) for name, by in scores.items() for condition in by]

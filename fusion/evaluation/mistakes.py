@@ -47,7 +47,9 @@ class Predictions:
     part: NDArray[Any]
 
     @classmethod
-    def of(cls, head: Head, features: NDArray[np.floating], rows: NDArray[np.int64], labels: NDArray[Any]) -> "Predictions":
+    def of(
+        cls, head: Head, features: NDArray[np.floating], rows: NDArray[np.int64], labels: NDArray[Any]
+    ) -> "Predictions":
         """Of a fitted head, for (m, d) features of its rows."""
         scores = head.raw_scores(features)
         predicted = as_objects([plain(value) for value in head.scores_.decode(scores)])
@@ -115,11 +117,11 @@ def mistakes(predictions: Predictions) -> dict[str, Any]:
     """Figures over all rows; no row is named.
 
     Returns:
-        ``n``, and by task: ``wrong`` with ``classes`` [{label, n, predicted, recall, precision}], ``confusion`` {labels,
-        counts: [[of each label, predicted as each]]} of the twenty most frequent classes, the rest as one class None,
-        and ``pairs`` [{label, predicted, n}], the most frequent confusions; ``wrong`` with ``labels`` [{label, n,
-        predicted, recall, precision, f1}] for label sets; ``mean_absolute``, ``median_absolute``, ``root_mean_square``,
-        ``of_mean`` (the root mean square error of the mean) and ``r2`` for a regression.
+        ``n``, and by task: ``wrong`` with ``classes`` [{label, n, predicted, recall, precision}], ``confusion``
+        {labels, counts: [[of each label, predicted as each]]} of the twenty most frequent classes, the rest as one
+        class None, and ``pairs`` [{label, predicted, n}], the most frequent confusions; ``wrong`` with ``labels``
+        [{label, n, predicted, recall, precision, f1}] for label sets; ``mean_absolute``, ``median_absolute``,
+        ``root_mean_square``, ``of_mean`` (the root mean square error of the mean) and ``r2`` for a regression.
     """
     if predictions.task == "regression":
         return _sizes(predictions)
@@ -152,7 +154,9 @@ def _confused(predictions: Predictions) -> dict[str, Any]:
     counts = np.zeros((len(names), len(names)), dtype=np.int64)
     np.add.at(counts, (true, said), 1)
     order = np.argsort(-counts.sum(axis=1), kind="stable")
-    classes = [_figures(names[at], counts[at, at], counts[at].sum(), counts[:, at].sum()) for at in order[:_MOST_LABELS]]
+    classes = [
+        _figures(names[at], counts[at, at], counts[at].sum(), counts[:, at].sum()) for at in order[:_MOST_LABELS]
+    ]
     off = counts * (1 - np.eye(len(names), dtype=np.int64))
     frequent = [at for at in np.argsort(-off, axis=None, kind="stable")[:_MOST_PAIRS] if off.flat[at]]
     pairs = [

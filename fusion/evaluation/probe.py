@@ -146,7 +146,9 @@ def cross_validated_probe(
     everyone = np.ones(n, dtype=bool)
     variance = _variance(labels[_rows(there, labels, everyone, everyone)[1]], task)
 
-    def scored(held_out: NDArray[np.bool_]) -> tuple[RowNumbers, RowScores, NDArray[np.float64], Predictions | None] | None:
+    def scored(
+        held_out: NDArray[np.bool_],
+    ) -> tuple[RowNumbers, RowScores, NDArray[np.float64], Predictions | None] | None:
         training = np.flatnonzero(~held_out)
         fit_rows, score_rows = _rows(there, labels, ~held_out, held_out)
         if not len(score_rows):

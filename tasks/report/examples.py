@@ -226,6 +226,7 @@ def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None
 
 
 def label_text(label: Any) -> str | None:
+    """A label, a set of labels or a number as people read it; None where it says nothing."""
     if is_empty(label):
         return None
     if isinstance(label, list | tuple | np.ndarray):

@@ -66,7 +66,11 @@ def residual_points(predictions: Predictions) -> dict[str, Any]:
 def _line(predictions: Predictions, keys: Sequence[str | None], at: int) -> dict[str, Any]:
     """One row: what it says, what was predicted, and how sure the model was."""
     label, predicted = predictions.labels[at], predictions.predicted[at]
-    line: dict[str, Any] = {"key": keys[int(predictions.rows[at])], "label": _value(label), "predicted": _value(predicted)}
+    line: dict[str, Any] = {
+        "key": keys[int(predictions.rows[at])],
+        "label": _value(label),
+        "predicted": _value(predicted),
+    }
     if predictions.task == "regression":
         return line | {"residual": _rounded(predictions.residuals[at])}
     line |= {"certainty": _share(predictions.certainty[at]), "probability": _share(predictions.own[at])}

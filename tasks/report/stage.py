@@ -110,9 +110,7 @@ def _split(run: Run, rows: Rows, head: dict[str, Any] | None) -> dict[str, Any]:
     """Which rows are learned from and which are held out: by what, and how many, labeled ones of all where known."""
     train = run.job.train
     counted = (head or {}).get("labelled")
-    parts = counted or Counter(
-        np.where(rows.training, "train", np.where(rows.test, "test", "other")).tolist()
-    )
+    parts = counted or Counter(np.where(rows.training, "train", np.where(rows.test, "test", "other")).tolist())
     return {
         "by": train.split if train is not None and train.split is not None else None,
         "group_by": train.group_by if train is not None else None,

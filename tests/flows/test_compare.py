@@ -47,7 +47,9 @@ def test_two_versions_beside_each_other_as_json(job):
     assert found["moved"]["by"] == "neighbors"
     assert found["moved"]["overlap"] > 3 * found["moved"]["chance"]
     assert found["predictions"]["n"] > 0
-    assert found["notes"] == ["the alignments differ, so vectors cannot be compared one by one; the nearest rows of each are"]
+    assert found["notes"] == [
+        "the alignments differ, so vectors cannot be compared one by one; the nearest rows of each are"
+    ]
 
 
 def test_two_versions_beside_each_other_on_a_terminal(job):

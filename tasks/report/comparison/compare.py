@@ -24,9 +24,9 @@ def compare(before: Side, after: Side, head: str | None = None) -> dict[str, Any
 
     Returns:
         ``before`` and ``after`` {name, number, version, committed, report}; ``job`` {key: [before, after]} of what
-        differs, None where it is not known; ``data`` {rows, missing, bad, sources, keys}; ``encoders`` and ``alignment``
-        {name: [before, after]}; ``figures``, ``moved`` and ``predictions``, None where there is nothing to compare;
-        ``notes``: what could not be compared, and why.
+        differs, None where it is not known; ``data`` {rows, missing, bad, sources, keys}; ``encoders`` and
+        ``alignment`` {name: [before, after]}; ``figures``, ``moved`` and ``predictions``, None where there is nothing
+        to compare; ``notes``: what could not be compared, and why.
 
     Raises:
         JobError: A version has several heads, and none was named.

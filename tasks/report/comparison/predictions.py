@@ -28,8 +28,8 @@ def changed_predictions(before: Side, after: Side, wanted: str | None, notes: li
     Returns:
         ``heads`` [before, after]: their kinds; ``n``: rows held out from both; ``changed``; of labels ``gained`` and
         ``lost``: wrong before and right after, and the other way round, and ``difference`` {mean, low, high,
-        within_noise} of the shares that are right on these rows, whole groups resampled; ``rows`` [{key, target, before,
-        after}], first those that are wrong now.
+        within_noise} of the shares that are right on these rows, whole groups resampled; ``rows`` [{key, target,
+        before, after}], first those that are wrong now.
 
     Raises:
         JobError: A version has several heads, and none was named.
@@ -54,8 +54,8 @@ def changed_predictions(before: Side, after: Side, wanted: str | None, notes: li
         notes.append("no row was held out from both heads, so predictions are not compared")
         return None
     if one["task"] == "regression":
-        return found | _of_numbers(keys, *tables)
-    return found | _of_labels(keys, *tables, _groups(after, other["train"]["group_by"], keys))
+        return found | _of_numbers(keys, tables[0], tables[1])
+    return found | _of_labels(keys, tables[0], tables[1], _groups(after, other["train"]["group_by"], keys))
 
 
 def _heads(before: Side, after: Side, wanted: str | None) -> list[str | None]:

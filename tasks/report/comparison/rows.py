@@ -1,7 +1,7 @@
 """The rows of two versions: keys that came and went, and rows whose fused vectors moved.
 
-Memory is bounded. Keys are compared by 64-bit hashes, some millions at a time: of more, the key columns are read as often
-as there are buckets. Vectors are compared on a sample, the keys in both whose hashes are lowest.
+Memory is bounded. Keys are compared by 64-bit hashes, some millions at a time: of more, the key columns are read as
+often as there are buckets. Vectors are compared on a sample, the keys in both whose hashes are lowest.
 """
 
 import math
@@ -59,7 +59,8 @@ def compare_keys(before: Side, after: Side, sample: int = MOVED_ROWS) -> Keys:
         counts += [len(part) for part in parts]
         most = (sample, _EXAMPLES, _EXAMPLES)
         drawn = [np.sort(np.concatenate(pair))[:few] for few, *pair in zip(most, drawn, parts, strict=True)]
-    return Keys(*counts.tolist(), *drawn)
+    kept, added, removed = (int(count) for count in counts)
+    return Keys(kept, added, removed, *drawn)
 
 
 def key_changes(before: Side, after: Side, keys: Keys) -> dict[str, Any]:
@@ -79,10 +80,12 @@ def moved_rows(before: Side, after: Side, keys: Keys, notes: list[str]) -> dict[
 
     Returns:
         ``by`` (``cosine`` or ``neighbors``), ``sample``, ``of``: rows looked at and rows in both. By cosine: ``mean``,
-        ``unmoved`` (share) and ``rows`` [{key, cosine}]; by neighbors: ``nearest``, ``overlap`` and ``chance`` (shares),
-        ``rows`` [{key, shared}]. The first rows moved most. None where too few rows are in both, with a note.
+        ``unmoved`` (share) and ``rows`` [{key, cosine}]; by neighbors: ``nearest``, ``overlap`` and ``chance``
+        (shares), ``rows`` [{key, shared}]. The first rows moved most. None where too few rows are in both, with a note.
     """
-    one_space = before.manifest.alignment_id == after.manifest.alignment_id and before.manifest.dim == after.manifest.dim
+    one_space = (
+        before.manifest.alignment_id == after.manifest.alignment_id and before.manifest.dim == after.manifest.dim
+    )
     widest = max(before.manifest.dim, after.manifest.dim)
     most = min(MOVED_ROWS if one_space else NEIGHBOR_ROWS, max(1000, SAMPLE_BYTES // (4 * widest)))
     wanted = keys.sample[:most]
@@ -157,7 +160,7 @@ def rows_of(side: Side, wanted: Hashes, columns: tuple[str, ...] = ()) -> Iterat
 
 
 def _vectors(side: Side, wanted: Hashes) -> tuple[list[str], NDArray[np.float32]]:
-    """Keys and (n, dim) fused vectors of some rows, in the order of the hashes; one file's rows in memory beside them."""
+    """Keys and (n, dim) fused vectors of some rows, in the order of the hashes; one file in memory beside them."""
     key, names = side.manifest.key, [""] * len(wanted)
     vectors = np.zeros((len(wanted), side.manifest.dim), np.float32)
     for file in side.manifest.files:

@@ -17,12 +17,15 @@ def compared_figures(before: Side, after: Side, notes: list[str]) -> dict[str, A
     """Scores of every candidate in every condition, and retrieval; a note says what could not be compared, and why.
 
     Returns:
-        ``metric``, ``how`` and ``n`` [before, after]; ``scores``: {candidate: {condition: {before, after: [score, low,
-        high], difference}}}; ``retrieval``: {direction: {before, after: r10, difference}}. None without both reports.
+        ``metric``, ``how`` and ``n`` [before, after]; ``scores``: {candidate: {condition: {before, after: [score,
+        low, high], difference}}}; ``retrieval``: {direction: {before, after: r10, difference}}. None without both
+        reports.
     """
     without = [side.name for side in (before, after) if side.report is None]
     if without:
-        notes.append(f"no report on {' and '.join(without)}, so figures are not compared; `barycenter report JOB.yaml` writes one")
+        notes.append(
+            f"no report on {' and '.join(without)}, so figures are not compared; `barycenter report` writes one"
+        )
         return None
     assert before.report is not None
     assert after.report is not None
@@ -32,8 +35,8 @@ def compared_figures(before: Side, after: Side, notes: list[str]) -> dict[str, A
 def independent_difference(before: tuple[float, float, float], after: tuple[float, float, float]) -> Difference:
     """After minus before of two (score, low, high), as if they were scored on different rows.
 
-    Both were mostly scored on the same rows, which makes the true interval narrower: what is called a difference is one.
-    The limits are those of Zou and Donner (2008), which need no symmetric intervals.
+    Both were mostly scored on the same rows, which makes the true interval narrower: what is called a difference is
+    one. The limits are those of Zou and Donner (2008), which need no symmetric intervals.
 
     >>> independent_difference((0.5, 0.4, 0.6), (0.55, 0.45, 0.65))["within_noise"]
     True
@@ -65,9 +68,16 @@ def _scores(before: Side, after: Side, notes: list[str]) -> dict[str, Any]:
         if pair[0] is not None and pair[1] is not None:
             entry["difference"] = _difference(pair[0], pair[1])
         scores.setdefault(name, {})[condition] = entry
-    sources = [section(report, "probe", "cross_validated") if crossed else section(report, "probe") for report in (one, other)]
+    sources = [
+        section(report, "probe", "cross_validated") if crossed else section(report, "probe") for report in (one, other)
+    ]
     how = "out of fold" if crossed else "held out"
-    return {"metric": first.metric, "how": how, "n": [number(source.get("n_test")) for source in sources], "scores": scores}
+    return {
+        "metric": first.metric,
+        "how": how,
+        "n": [number(source.get("n_test")) for source in sources],
+        "scores": scores,
+    }
 
 
 def _triple(scores: Scores, name: str, condition: str) -> list[float | None] | None:
@@ -87,7 +97,7 @@ def _difference(before: list[float | None], after: list[float | None]) -> Differ
 
 
 def _retrieval(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """Of each direction that both have, the share found among ten, and whether the shares differ by more than chance."""
+    """Of each direction that both have, the share found among ten, and whether they differ by more than chance."""
     one, other = (dict(retrieval_pairs(report)) for report in (before, after))
     rows = [number(section(report, "retrieval").get("n")) for report in (before, after)]
     found = {}

@@ -50,7 +50,8 @@ def _predictions(compared: Mapping[str, Any]) -> Iterator[str]:
     found = compared["predictions"]
     if found is None:
         return
-    line = f"the heads: of {count(found['n'])} rows held out from both, {count(found['changed'])} are predicted differently"
+    n, changed = count(found["n"]), count(found["changed"])
+    line = f"the heads: of {n} rows held out from both, {changed} are predicted differently"
     if "gained" in found:
         change = points("accuracy", found["difference"])
         line += f"; {count(found['gained'])} became right, {count(found['lost'])} wrong: {change}"

@@ -17,7 +17,9 @@ _VALUE, _SOURCES = 60, 10
 
 def comparison_table(compared: Mapping[str, Any]) -> Group:
     """Everything that :func:`barycenter.tasks.report.comparison.compare.compare` found."""
-    names = [f"{side}: {clean(compared[side]['name'], 200)}, {compared[side]['version']}" for side in ("before", "after")]
+    names = [
+        f"{side}: {clean(compared[side]['name'], 200)}, {compared[side]['version']}" for side in ("before", "after")
+    ]
     parts: list[RenderableType] = [Text(name) for name in names]
     parts += [Text(""), *(Text(f"- {line}") for line in sentences(compared)), Text("")]
     parts += [rich_table(sheet) for sheet in _sheets(compared) if sheet.rows]
@@ -73,7 +75,9 @@ def _scores(figures: Mapping[str, Any]) -> Sheet:
     ]
     n = " and ".join(count(each) for each in dict.fromkeys(figures["n"]))
     title = f"Scores on {n} rows, {figures['how']}; differences as if on different rows, so rather wide"
-    return Sheet(title, (f"{scores.metric_name}{scores.unit}", "before", "after", "difference"), rows, frozenset({0, 3}))
+    return Sheet(
+        title, (f"{scores.metric_name}{scores.unit}", "before", "after", "difference"), rows, frozenset({0, 3})
+    )
 
 
 def _with_interval(scores: Scores, triple: Sequence[float | None] | None) -> str:
@@ -86,7 +90,12 @@ def _with_interval(scores: Scores, triple: Sequence[float | None] | None) -> str
 
 def _retrieval(pairs: Mapping[str, Any]) -> Sheet:
     rows = [
-        (arrow(name), f"{100 * entry['before']:.1f}", f"{100 * entry['after']:.1f}", points("accuracy", entry["difference"]))
+        (
+            arrow(name),
+            f"{100 * entry['before']:.1f}",
+            f"{100 * entry['after']:.1f}",
+            points("accuracy", entry["difference"]),
+        )
         for name, entry in pairs.items()
     ]
     return Sheet("Retrieval", ("found among ten, %", "before", "after", "difference"), rows, frozenset({0, 3}))

@@ -11,9 +11,9 @@ there:
 - ``probe.baseline``: score of the most frequent label or of the mean; ``probe.intervals``: {NAME: {condition:
   [low, high]}}; ``probe.gaps``: {condition: {against, mean, low, high}} of fused minus another candidate;
   ``probe.signal.found``: whether anything is above the baseline; ``probe.dimensions``: [{dim, complete, low, high}];
-  ``probe.cross_validated``: the same shapes. The verdict prefers cross-validated scores. ``probe.worth``: {input: {mean,
-  low, high}}, what fused loses without it; ``probe.learning``: [{rows, complete, low, high, loss}]; ``probe.ceiling``:
-  {score, rows}.
+  ``probe.cross_validated``: the same shapes. The verdict prefers cross-validated scores. ``probe.worth``: {input:
+  {mean, low, high}}, what fused loses without it; ``probe.learning``: [{rows, complete, low, high, loss}];
+  ``probe.ceiling``: {score, rows}.
 - ``split``: {by, group_by, rows, train, test, other}.
 - ``mistakes``: what is predicted wrong, as :mod:`barycenter.tasks.report.mistakes` makes it.
 - samples.json: ``map``: {x: [..], y: [..], label: [..]}, points in the plane; ``neighbors``: [{key, text, label,

@@ -1,4 +1,4 @@
-"""The questions that follow a score: is it good, which rows are wrong, what would help. Plain sentences with figures."""
+"""The questions that follow a score: is it good, which rows are wrong, what would help; answered in sentences."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -21,7 +21,7 @@ _MUCH, _OFTEN_MISSING = 0.01, 0.02
 _FIRST_KEYS = 5
 
 Finding = dict[str, Any]
-"""``about``: dimensions, inputs, labels, rows, missing or target; ``sentence``; ``set``: {key of the job file: value}."""
+"""``about``: dimensions, inputs, labels, rows, missing or target; ``sentence``; ``set``: {key of the job: value}."""
 
 
 def answers(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,8 +97,10 @@ def _score_sentence(report: Mapping[str, Any], scores: Scores, found: Mapping[st
         return f"The fused vector gets {scores.score(found['score'], unit=True)} of the {what}{rows} right{within}."
     size = section(report, "mistakes")
     usual, spread = number(size.get("median_absolute")), number(size.get("of_mean"))
-    error = "" if usual is None or spread is None else f" Half of the errors are below {usual:.4g}; the target spreads by {spread:.4g}."
-    return f"The fused vector explains {100 * found['score']:.1f} % of the target's variance on {rows}: R² {scores.score(found['score'])}{within}.{error}"
+    known = usual is not None and spread is not None
+    error = f" Half of the errors are below {usual:.4g}; the target spreads by {spread:.4g}." if known else ""
+    share = f"explains {100 * found['score']:.1f} % of the target's variance on {rows}"
+    return f"The fused vector {share}: R² {scores.score(found['score'])}{within}.{error}"
 
 
 def _guess_sentence(scores: Scores, found: Mapping[str, Any]) -> str:
@@ -140,7 +142,9 @@ def findings(report: Mapping[str, Any]) -> list[Finding]:
     scores = Scores.of(report, cross_validated=crossed)
     if scores is None:
         if "probe" not in report and "head" not in report:
-            sentence = "A target would say how good the vectors are: name a column of labels or numbers in train.target."
+            sentence = (
+                "A target would say how good the vectors are: name a column of labels or numbers in train.target."
+            )
             return [{"about": "target", "sentence": sentence, "set": {}}]
         return []
     found = [*_labels(report)]
@@ -165,11 +169,15 @@ def _inputs(source: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     if len(worth) < 2:
         return
     idle = {name: gap for name, gap in worth.items() if (number(gap.get("low")) or 0.0) <= 0}
-    each = "; ".join(f"without {clean(name, 40)} {_change(scores, _negative(gap))}" for name, gap in (idle or worth).items())
+    each = "; ".join(
+        f"without {clean(name, 40)} {_change(scores, _negative(gap))}" for name, gap in (idle or worth).items()
+    )
     if not idle:
         sentence = f"Every input is needed. What the score becomes: {each}."
     elif len(idle) == 1:
-        sentence = f"The rows do not show that {clean(next(iter(idle)), 40)} helps: {each}. A job without it costs less."
+        sentence = (
+            f"The rows do not show that {clean(next(iter(idle)), 40)} helps: {each}. A job without it costs less."
+        )
     else:
         sentence = f"The rows do not show that all of these are needed, so try without one of them: {each}."
     yield {"about": "inputs", "sentence": sentence, "set": {}, "not_needed": list(idle)}
@@ -182,13 +190,11 @@ def _missing(report: Mapping[str, Any], source: Mapping[str, Any], scores: Score
         gap, absent = section(source, "worth", name), number(missing)
         if not written or not absent or absent < _OFTEN_MISSING * written or (number(gap.get("low")) or 0.0) <= 0:
             continue
-        lost = _change(scores, _negative(gap))
-        yield {
-            "about": "missing",
-            "sentence": f"{clean(name, 40)} is missing in {count(absent)} rows ({100 * absent / written:.1f} %); a row without it has "
-            f"{lost} against one with it. The files in rejects/ say why each is missing.",
-            "set": {},
-        }
+        sentence = (
+            f"{clean(name, 40)} is missing in {count(absent)} rows ({100 * absent / written:.1f} %); a row without it "
+            f"has {_change(scores, _negative(gap))} against one with it. The files in rejects/ say why each is missing."
+        )
+        yield {"about": "missing", "sentence": sentence, "set": {}}
 
 
 def _dimensions(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
@@ -198,23 +204,20 @@ def _dimensions(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     whole, most = points[-1], number(section(report, "alignment").get("most_dim"))
     dim = number(whole.get("dim")) or 0.0
     enough = next(point for point in points if point is whole or _no_loss(section(point, "loss")))
+    half, loss, setting = points[-2], section(points[-2], "loss"), {}
+    rose = f"from {count(half.get('dim'))} to {count(dim)} dimensions the score changed by {_change(scores, loss)}"
     if enough is not whole:
-        fewer = number(enough.get("dim")) or 0.0
-        yield {
-            "about": "dimensions",
-            "sentence": f"{count(fewer)} of {count(dim)} dimensions do as well: "
-            f"{_change(scores, _negative(section(enough, 'loss')))}. With fewer the files are smaller.",
-            "set": {"alignment.dim": int(fewer)},
-        }
-        return
-    half = points[-2]
-    rose = f"from {count(half.get('dim'))} to {count(dim)} dimensions the score rose by {_change(scores, section(half, 'loss'))}"
-    if most is not None and most <= dim:
-        yield {"about": "dimensions", "sentence": f"The {count(dim)} dimensions are all that these inputs allow: {rose}.", "set": {}}
+        fewer, setting = number(enough.get("dim")), {"alignment.dim": enough.get("dim")}
+        change = _change(scores, _negative(section(enough, "loss")))
+        sentence = f"{count(fewer)} of {count(dim)} dimensions do as well: {change}. With fewer the files are smaller."
+    elif most is not None and most <= dim:
+        sentence = f"The {count(dim)} dimensions are all that these inputs allow: {rose}."
+    elif (number(loss.get("low")) or 0.0) <= 0:
+        sentence = f"Whether more dimensions would help, these rows cannot tell: {rose}."
     else:
-        more = int(2 * dim if most is None else min(2 * dim, most))
+        setting = {"alignment.dim": int(2 * dim if most is None else min(2 * dim, most))}
         sentence = f"More dimensions may help: {rose}."
-        yield {"about": "dimensions", "sentence": sentence, "set": {"alignment.dim": more}}
+    yield {"about": "dimensions", "sentence": sentence, "set": setting}
 
 
 def _no_loss(gap: Mapping[str, Any]) -> bool:
@@ -229,8 +232,10 @@ def _labels(report: Mapping[str, Any]) -> Iterator[Finding]:
         return
     regression = section(report, "mistakes").get("task") == "regression"
     below = number(doubtful.get("below"))
-    what = "are more than four usual errors away from their prediction" if regression else (
-        f"have a label that a model of the other rows gives less than {100 * (below or 0):.0f} %"
+    what = (
+        "are more than four usual errors away from their prediction"
+        if regression
+        else (f"have a label that a model of the other rows gives less than {100 * (below or 0):.0f} %")
     )
     if not n:
         sentence = f"No label looks wrong: no rows {what}."
@@ -248,7 +253,9 @@ def _rows(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     half, whole = points[-2:]
     gap = section(half, "loss")
     low, high = (number(gap.get(name)) or 0.0 for name in ("low", "high"))
-    change = f"from {count(half.get('rows'))} to {count(whole.get('rows'))} rows the score changed by {_change(scores, gap)}"
+    change = (
+        f"from {count(half.get('rows'))} to {count(whole.get('rows'))} rows the score changed by {_change(scores, gap)}"
+    )
     if low > 0:
         sentence = f"More labeled rows would probably help: {change}."
     elif high <= 2 * _MUCH:

@@ -172,7 +172,9 @@ def _curve(
 def _residuals(samples: Mapping[str, Any], theme: Theme) -> Figure | None:
     given = (items(section(samples, "residuals"), name) for name in ("predicted", "residual"))
     points = [
-        (x, y) for pair in zip(*given, strict=False) if None not in (x := number(pair[0]), y := number(pair[1]))
+        (x, y)
+        for pair in zip(*given, strict=False)
+        if (x := number(pair[0])) is not None and (y := number(pair[1])) is not None
     ]
     if len(points) < 2:
         return None

@@ -113,9 +113,7 @@ def _all_missing(scores: Scores, known: Mapping[tuple[str, str], Gap]) -> str:
     )
 
 
-def _beside(
-    scores: Scores, condition: str, against: str, known: Mapping[tuple[str, str], Gap], named: str
-) -> str:
+def _beside(scores: Scores, condition: str, against: str, known: Mapping[tuple[str, str], Gap], named: str) -> str:
     """How far fused is from another candidate, as ``named``; with the interval where one is known."""
     gap = scores.values["fused", condition] - scores.values[against, condition]
     size = scores.gap(abs(gap), sign=False)

@@ -37,11 +37,12 @@ def label_sheet(report: Mapping[str, Any]) -> Sheet:
     lines = several or dictionaries(found, "classes")
     rows = [
         (
-            label_text(line.get("label")), count(line.get("n")), count(line.get("predicted")), share(line.get("recall")),
-            share(line.get("precision")), *([share(line.get("f1"))] if several else []),
+            label_text(line.get("label")),
+            *(count(line.get(name)) for name in ("n", "predicted")),
+            *(share(line.get(name)) for name in ("recall", "precision", *(["f1"] if several else []))),
         )
         for line in lines[:_MOST_LABELS]
-    ]  # fmt: skip
+    ]
     header = ("label", "rows", "predicted", "recall, %", "precision, %", *(["F1, %"] if several else []))
     left = len(lines) - len(rows)
     title = "Each label" + (f", the {len(rows)} most frequent" if left else "")
@@ -54,8 +55,9 @@ def pair_sheet(report: Mapping[str, Any]) -> Sheet:
         (label_text(pair.get("label")), label_text(pair.get("predicted")), count(pair.get("n")))
         for pair in dictionaries(section(report, "mistakes"), "pairs")
     ]
-    meaning = "The confusions that occur most often, the largest first."
-    return Sheet("Taken for each other", ("label", "predicted", "rows"), rows, frozenset({0, 1}), meaning=meaning)
+    return Sheet(
+        "Taken for each other", ("label", "predicted", "rows"), rows, frozenset({0, 1}), meaning=MEANINGS["pairs"]
+    )
 
 
 def doubtful_sheet(report: Mapping[str, Any]) -> Sheet:

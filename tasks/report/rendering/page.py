@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from barycenter.tasks.report.rendering.answers import findings, mistakes_sentence, score_answer
 from barycenter.tasks.report.rendering.facts import (
     COMPLETE,
     Gap,
@@ -22,7 +23,6 @@ from barycenter.tasks.report.rendering.facts import (
     number,
     section,
 )
-from barycenter.tasks.report.rendering.answers import findings, mistakes_sentence, score_answer
 from barycenter.tasks.report.rendering.judgment import judge
 from barycenter.tasks.report.rendering.meanings import MEANINGS
 from barycenter.tasks.report.rendering.mistake_tables import confusion, doubtful_sheet, label_sheet, pair_sheet
@@ -111,7 +111,9 @@ def _subtitle(report: Mapping[str, Any]) -> list[str]:
     shown = [f"{key.replace('_', ' ')} {_plain(value)}" for key, value in facts if value not in (None, "", {})]
     split = section(report, "split")
     if "train" in split and "test" in split:
-        shown.append(f"{count(split['train'])} rows to learn from, {count(split['test'])} held out {split_words(split)}")
+        shown.append(
+            f"{count(split['train'])} rows to learn from, {count(split['test'])} held out {split_words(split)}"
+        )
     return shown
 
 
@@ -240,7 +242,9 @@ def _scatter_caption(samples: Mapping[str, Any]) -> str:
     method = clean(section(samples, "map").get("method") or "PCA", 20)
     rows = count(len(items(section(samples, "map"), "x")))
     by = "its number" if items(section(samples, "map"), "value") else "label"
-    colored = f", colored by {by}" if any(label is not None for label in items(section(samples, "map"), "label")) else ""
+    colored = (
+        f", colored by {by}" if any(label is not None for label in items(section(samples, "map"), "label")) else ""
+    )
     return f"{rows} fused vectors in the plane ({method}){colored}"
 
 
@@ -262,9 +266,10 @@ def _agreement(report: Mapping[str, Any]) -> str:
     good, bad = count(found.get("good")), count(found.get("bad"))
     if difference is not None and (spread := number(found.get("spread"))) is not None:
         return (
-            f"Of {count(found.get('n'))} held-out rows, the mean of the five nearest is {difference:.4g} off on average; the "
-            f"target spreads by {spread:.4g}; near-copies are left out. The cases are evenly spaced among the {good} good ones "
-            f"(off by at most a fifth of the spread) and the {bad} bad ones (off by at least four fifths)"
+            f"Of {count(found.get('n'))} held-out rows, the mean of the five nearest is {difference:.4g} off on "
+            f"average; the target spreads by {spread:.4g}; near-copies are left out. The cases are evenly spaced among "
+            f"the {good} good ones (off by at most a fifth of the spread) and the {bad} bad ones (off by at least four "
+            "fifths)"
         )
     if share is None:
         return "Nearest rows by cosine similarity; near-copies of a row are left out"

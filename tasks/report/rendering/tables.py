@@ -1,7 +1,7 @@
 """The report on a terminal and as Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from barycenter.tasks.report.rendering.answers import findings, score_answer
 from barycenter.tasks.report.rendering.facts import (
     Gap,
     Scores,
@@ -24,7 +25,6 @@ from barycenter.tasks.report.rendering.facts import (
     retrieval_pairs,
     section,
 )
-from barycenter.tasks.report.rendering.answers import findings, score_answer
 from barycenter.tasks.report.rendering.judgment import judge
 from barycenter.tasks.report.rendering.meanings import MEANINGS
 from barycenter.tasks.report.rendering.mistake_tables import doubtful_sheet, label_sheet, pair_sheet
@@ -54,7 +54,11 @@ def terminal_table(report: Mapping[str, Any]) -> Group:
     parts += [Text(line) for line in lines if line]
     parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
     if helpful := findings(report)[:_MOST_FINDINGS]:
-        parts += [Text(""), Text("What would help", style="bold"), *(Text(f"- {clean(each['sentence'])}") for each in helpful)]
+        parts += [
+            Text(""),
+            Text("What would help", style="bold"),
+            *(Text(f"- {clean(each['sentence'])}") for each in helpful),
+        ]
     if (score := score_answer(report)) is not None:
         parts += [Text(""), Text(clean(score["sentence"], 1000))]
     return Group(*parts, Text(""), Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]), Text(""))
@@ -68,7 +72,11 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts += [f"> {_escaped(text)}" for text in items(report, "warnings")]
     parts += [f"- {_escaped(found['sentence'])}" for found in findings(report)]
     for sheet in sheets(report):
-        parts += [f"### {_escaped(sheet.title)}", _markdown(sheet), *([_escaped(sheet.meaning)] if sheet.meaning else [])]
+        parts += [
+            f"### {_escaped(sheet.title)}",
+            _markdown(sheet),
+            *([_escaped(sheet.meaning)] if sheet.meaning else []),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -218,7 +226,7 @@ def _rows_line(report: Mapping[str, Any]) -> str:
     missing = [f"{clean(name, 40)} {count(value)}" for name, value in section(known, "missing").items() if value]
     bad = [f"{clean(name, 40).replace('_', ' ')} {count(value)}" for name, value in section(known, "bad").items()]
     parts += [f"without {', '.join(missing)}"] if missing else []
-    parts += [f"bad inputs: {', '.join(bad)}"] if bad else []
+    parts += [f"missing or bad inputs: {', '.join(bad)}"] if bad else []
     return f"rows: {'; '.join(parts)}"
 
 
@@ -227,8 +235,9 @@ def _split_line(report: Mapping[str, Any]) -> str:
     split = section(report, "split")
     if "train" not in split or "test" not in split:
         return ""
+    learned = f"{count(split['train'])} {clean(split.get('rows'), 40)} to learn from"
     other = f", {count(split['other'])} in neither" if split.get("other") else ""
-    return f"split: {count(split['train'])} {clean(split.get('rows'), 40)} to learn from, {count(split['test'])} held out{other}, {split_words(split)}"
+    return f"split: {learned}, {count(split['test'])} held out{other}, {split_words(split)}"
 
 
 def split_words(split: Mapping[str, Any]) -> str:
@@ -239,7 +248,8 @@ def split_words(split: Mapping[str, Any]) -> str:
     """
     if split.get("by"):
         return f"as `{clean(split['by'], 40)}` says"
-    return f"by a hash of {'`' + clean(split['group_by'], 40) + '`' if split.get('group_by') else 'the key'}"
+    column = split.get("group_by")
+    return f"by a hash of {f'`{clean(column, 40)}`' if column else 'the key'}"
 
 
 def _alignment_line(report: Mapping[str, Any]) -> str:

@@ -81,5 +81,7 @@ def test_an_input_is_worth_what_is_lost_without_it():
 
 
 def test_one_input_has_no_worth_beside_others():
-    scores = {name: {"complete": by["complete"]} for name, by in scored({"a": 0.5, "concat": 0.5, "fused": 0.5}).items()}
+    scores = {
+        name: {"complete": by["complete"]} for name, by in scored({"a": 0.5, "concat": 0.5, "fused": 0.5}).items()
+    }
     assert evidence(scores, constant(0.1), ["a"], range(400))["worth"] == {}

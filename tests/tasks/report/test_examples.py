@@ -96,7 +96,9 @@ def test_of_numbers_the_difference_counts_and_no_label_is_shared(run, shown):
     ]
     assert "share" not in figures
     assert figures["spread"] == pytest.approx(np.std([row for row in range(60) if row != 10]))
-    assert all((error <= 0.2 * figures["spread"] + 1e-9) == case["good"] for error, case in zip(off, cases, strict=True))
+    assert all(
+        (error <= 0.2 * figures["spread"] + 1e-9) == case["good"] for error, case in zip(off, cases, strict=True)
+    )
     assert 0 < figures["difference"] < 60
     found = project_to_plane(priced)
     assert found["value"].count(None) == 1

@@ -12,10 +12,11 @@ ROWS = 240
 FLIPPED = range(5, ROWS, 40)
 
 
-def job_of(folder, rows, target, **sections):
+def job_of(folder, rows, target):
     corpus = write_lines(folder / "rows.jsonl", rows)
-    keep = {"corpus": {"keep": [target]}}
-    return text_and_vector_job(corpus, folder / "out", folder.name, train={"target": target}, **keep, **sections)
+    job = text_and_vector_job(corpus, folder / "out", folder.name, train={"target": target})
+    job["corpus"]["keep"] = [target]
+    return job
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,13 @@ def test_the_page_shows_what_report_json_says(flipped):
     assert json.loads(storage.read("report/report.json")) == json.loads(json.dumps(report))
     assert storage.read(report_path(report["version"])) == storage.read("report/report.json")
     page = storage.read("report/report.html").decode()
-    for part in ("Is that good?", "Which rows are wrong?", "What would help?", "confusion", report["mistakes"]["worst"][0]["key"]):
+    for part in (
+        "Is that good?",
+        "Which rows are wrong?",
+        "What would help?",
+        "confusion",
+        report["mistakes"]["worst"][0]["key"],
+    ):
         assert part in page
     samples = json.loads(storage.read("report/samples.json"))
     assert [row["key"] for row in samples["errors"]] == [row["key"] for row in report["mistakes"]["worst"]]

@@ -13,7 +13,11 @@ def source(relative, stamp="1"):
 def test_settings_that_differ_are_named_by_their_path(outputs, keys, vectors):
     job = {"alignment": {"dim": 4, "method": "cca"}, "corpus": {"keep": ["label"]}, "train": None}
     before = outputs.commit(keys, vectors, settings=job)
-    other = {"alignment": {"dim": 8, "method": "cca"}, "corpus": {"keep": ["label", "base"]}, "train": {"target": "label"}}
+    other = {
+        "alignment": {"dim": 8, "method": "cca"},
+        "corpus": {"keep": ["label", "base"]},
+        "train": {"target": "label"},
+    }
     after = outputs.commit(keys, vectors + 1, settings=other)
     assert changed_settings(before, after) == {
         "alignment.dim": [4, 8],
@@ -44,5 +48,8 @@ def test_encoders_and_alignments_that_differ(outputs, keys, vectors):
         "vec": {"kind": "vector", "encoder": None, "encoder_id": "g1", "embedding_id": "g1", "dim": 5},
     }
     after = outputs.commit(keys, vectors + 1, inputs=inputs, alignment="a2")
-    assert changed_encoders(before, after) == {"text": ["e (4), e1", "f (6), f1"], "vec": [None, "ready vectors (5), g1"]}
+    assert changed_encoders(before, after) == {
+        "text": ["e (4), e1", "f (6), f1"],
+        "vec": [None, "ready vectors (5), g1"],
+    }
     assert changed_alignment(before, after) == {"id": ["a1", "a2"]}

@@ -25,7 +25,11 @@ def candidates(text, image, fused, concat):
 
 
 def curve_point(name, size, score, best):
-    loss = {"mean": best - score, "low": best - score - 0.02 * (score < best), "high": best - score + 0.02 * (score < best)}
+    loss = {
+        "mean": best - score,
+        "low": best - score - 0.02 * (score < best),
+        "high": best - score + 0.02 * (score < best),
+    }
     return {name: size, "complete": score, "low": score - 0.02, "high": score + 0.02, "loss": loss}
 
 
@@ -145,8 +149,12 @@ def shown():
         ],
         "errors": [
             {
-                "key": "item-9", "text": "a plate in the snow", "label": "party", "predicted": "winter dots",
-                "certainty": 0.991, "thumbnail": thumbnail("white"),
+                "key": "item-9",
+                "text": "a plate in the snow",
+                "label": "party",
+                "predicted": "winter dots",
+                "certainty": 0.991,
+                "thumbnail": thumbnail("white"),
             },
         ],
         "residuals": {"predicted": rng.normal(size=40).tolist(), "residual": rng.normal(size=40).tolist()},

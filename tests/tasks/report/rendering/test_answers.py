@@ -18,9 +18,10 @@ def gap(mean, reach=0.01):
 def test_the_score_stands_beside_the_guess_the_best_input_and_the_ceiling(report):
     found = score_answer(report)
     assert found["sentence"] == (
-        "The fused vector gets 70.1 % of the 1,815 rows right (95 % interval 68.0 to 72.0). The most frequent label alone "
-        "gets 11.0 %, the best single input (image) 30.7 %. No model can pass 95.0 % here: 52 rows have the inputs of "
-        "another row with another label. So it covers 70 % of the way from that guess to the most that is possible."
+        "The fused vector gets 70.1 % of the 1,815 rows right (95 % interval 68.0 to 72.0). The most frequent label "
+        "alone gets 11.0 %, the best single input (image) 30.7 %. No model can pass 95.0 % here: 52 rows have the "
+        "inputs of another row with another label. So it covers 70 % of the way from that guess to the most that is "
+        "possible."
     )
     assert (found["score"], found["low"], found["high"], found["n"]) == (0.701, 0.68, 0.72, 1815)
     assert (found["constant"], found["ceiling"]) == (0.11, 0.95)
@@ -64,8 +65,8 @@ def test_a_regression_is_explained_variance_and_the_size_of_errors():
 
 def test_the_most_frequent_confusion_is_named(report):
     assert mistakes_sentence(report) == (
-        "Of 1,815 rows, each predicted by a model that never saw it: 543 are wrong (29.9 %). Most often “party” is taken "
-        "for “winter dots” (273 times)."
+        "Of 1,815 rows, each predicted by a model that never saw it: 543 are wrong (29.9 %). Most often “party” is "
+        "taken for “winter dots” (273 times)."
     )
     report["mistakes"] = {"task": "multilabel", "how": "held out", "n": 9, "wrong": 0}
     assert mistakes_sentence(report) == "Of 9 held-out rows: none is wrong."
@@ -74,11 +75,16 @@ def test_the_most_frequent_confusion_is_named(report):
 def test_inputs_that_are_needed_and_one_that_is_not(report):
     needed = about(report)["inputs"]
     assert needed["not_needed"] == []
-    assert "Every input is needed. What the score becomes: without text −39.4 points (−42.0 to −37.0)" in needed["sentence"]
+    assert (
+        "Every input is needed. What the score becomes: without text −39.4 points (−42.0 to −37.0)"
+        in needed["sentence"]
+    )
     report["probe"]["cross_validated"]["worth"]["image"] = gap(0.001)
     idle = about(report)["inputs"]
     assert idle["not_needed"] == ["image"]
-    assert idle["sentence"].startswith("The rows do not show that image helps: without image −0.1 points (−1.1 to +0.9).")
+    assert idle["sentence"].startswith(
+        "The rows do not show that image helps: without image −0.1 points (−1.1 to +0.9)."
+    )
     report["probe"]["cross_validated"]["worth"]["text"] = gap(0.0)
     assert "try without one of them" in about(report)["inputs"]["sentence"]
 
@@ -87,7 +93,7 @@ def test_a_curve_that_still_rises_asks_for_more_dimensions(report):
     found = about(report)["dimensions"]
     assert found["set"] == {"alignment.dim": 512}
     assert found["sentence"] == (
-        "More dimensions may help: from 64 to 256 dimensions the score rose by +4.6 points (+2.6 to +6.6)."
+        "More dimensions may help: from 64 to 256 dimensions the score changed by +4.6 points (+2.6 to +6.6)."
     )
     report["alignment"]["most_dim"] = 256
     found = about(report)["dimensions"]
@@ -117,16 +123,16 @@ def test_the_last_doubling_of_the_rows_says_whether_more_would_help(report, loss
 
 def test_labels_to_look_at_are_named(report):
     assert about(report)["labels"]["sentence"] == (
-        "Look at the labels of 31 row(s): they have a label that a model of the other rows gives less than 5 %. The first: "
-        "item-9. A model can be wrong, too."
+        "Look at the labels of 31 row(s): they have a label that a model of the other rows gives less than 5 %. The "
+        "first: item-9. A model can be wrong, too."
     )
 
 
 def test_an_input_that_is_often_missing_is_named_with_what_it_costs(report):
     text, image = (finding["sentence"] for finding in findings(report) if finding["about"] == "missing")
     assert text == (
-        "text is missing in 81 rows (4.1 %); a row without it has −39.4 points (−42.0 to −37.0) against one with it. The "
-        "files in rejects/ say why each is missing."
+        "text is missing in 81 rows (4.1 %); a row without it has −39.4 points (−42.0 to −37.0) against one with it. "
+        "The files in rejects/ say why each is missing."
     )
     assert image.startswith("image is missing in 112 rows (5.6 %)")
     report["rows"]["missing"] = {"text": 3, "image": 0}

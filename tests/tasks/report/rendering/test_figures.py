@@ -70,13 +70,14 @@ def test_odd_figures_are_drawn_without_a_word(report, samples):
 
 
 def test_a_target_of_numbers_is_a_scale_and_no_legend(samples):
-    by_label = plots({}, samples)["map.png"]
+    del samples["residuals"]
+    samples["map"]["value"] = [float(number) for number in range(58, -1, -1)] + [None]
+    other = plots({}, samples)["map.png"]
     samples["map"]["value"] = [float(number) for number in range(59)] + [None]
     by_value = plots({}, samples)["map.png"]
-    samples["map"]["value"] = [float(number) for number in range(58, -1, -1)] + [None]
-    assert len({by_label, by_value, plots({}, samples)["map.png"]}) == 3
-    samples["map"]["label"] = [f"{number:.4g}" for number in range(60)]
-    assert plots({}, samples)["map.png"] == plots({}, samples | {"map": samples["map"] | {"label": [None] * 60}})["map.png"]
+    assert by_value != other
+    samples["map"]["label"] = [None] * 60
+    assert plots({}, samples)["map.png"] == by_value
 
 
 def test_no_tick_is_above_one_hundred_per_cent():
