@@ -190,9 +190,11 @@ def _missing(report: Mapping[str, Any], source: Mapping[str, Any], scores: Score
         gap, absent = section(source, "worth", name), number(missing)
         if not written or not absent or absent < _OFTEN_MISSING * written or (number(gap.get("low")) or 0.0) <= 0:
             continue
+        lower, least, most = (scores.gap(number(gap.get(part)) or 0.0, sign=False) for part in ("mean", "low", "high"))
         sentence = (
-            f"{clean(name, 40)} is missing in {count(absent)} rows ({100 * absent / written:.1f} %); a row without it "
-            f"has {_change(scores, _negative(gap))} against one with it. The files in rejects/ say why each is missing."
+            f"{clean(name, 40)} is missing in {count(absent)} rows ({100 * absent / written:.1f} %). A row without it "
+            f"scores {lower}{' points' if scores.is_share else ''} less ({least} to {most}). rejects/ says why each is "
+            "missing."
         )
         yield {"about": "missing", "sentence": sentence, "set": {}}
 

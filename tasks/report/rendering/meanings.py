@@ -12,8 +12,11 @@ MEANINGS = {
         "The settings of the alignment that were compared on training rows alone. The one taken scored best there."
     ),
     "retrieval": (
-        "Each held-out row's input looks up its other input among all held-out rows. R@10 is how often it is among "
-        "the ten nearest; MRR is the mean of 1 / rank."
+        "Each held-out row's input looks up its other input among all held-out rows: the longer the bar, the more "
+        "often it is found. The dashed line is chance."
+    ),
+    "retrieval table": (
+        "R@10: how often a row's other input is among the ten nearest of all held-out rows. MRR: the mean of 1 / rank."
     ),
     "rows": (
         "Read are the rows of the corpus. Written are those with at least one good input. In rejects/ is a line for "

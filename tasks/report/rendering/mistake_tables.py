@@ -30,6 +30,18 @@ def share(value: object) -> str:
     return "–" if known is None else f"{100 * known:.1f}"
 
 
+def sure_share(value: object) -> str:
+    """A probability in per cent; none is shown as 0 or 1.
+
+    >>> sure_share(0.97215), sure_share(0.99999), sure_share(0.00001)
+    ('97.2', '> 99.9', '< 0.1')
+    """
+    known = number(value)
+    if known is None:
+        return "–"
+    return "> 99.9" if known >= 0.9995 else "< 0.1" if known < 0.0005 else share(known)
+
+
 def label_sheet(report: Mapping[str, Any]) -> Sheet:
     """Recall and precision of every class, or of every label of a row that has several."""
     found = section(report, "mistakes")
@@ -71,7 +83,7 @@ def doubtful_sheet(report: Mapping[str, Any]) -> Sheet:
             clean(line.get("key"), _LABEL),
             label_text(line.get("label")),
             label_text(line.get("predicted")),
-            label_text(line.get("residual")) if regression else share(line.get("probability")),
+            label_text(line.get("residual")) if regression else sure_share(line.get("probability")),
         )
         for line in lines
     ]

@@ -25,7 +25,13 @@ from barycenter.tasks.report.rendering.facts import (
 )
 from barycenter.tasks.report.rendering.judgment import judge
 from barycenter.tasks.report.rendering.meanings import MEANINGS
-from barycenter.tasks.report.rendering.mistake_tables import confusion, doubtful_sheet, label_sheet, pair_sheet
+from barycenter.tasks.report.rendering.mistake_tables import (
+    confusion,
+    doubtful_sheet,
+    label_sheet,
+    pair_sheet,
+    sure_share,
+)
 from barycenter.tasks.report.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet, split_words
 
 _CAPTIONS = {
@@ -327,7 +333,7 @@ def _sure(row: Mapping[str, Any]) -> str:
         return f"off by {residual:+.4g}".replace("-", "−")
     certainty = number(row.get("certainty"))
     of = f" ({clean(row['part'], _NAME)})" if row.get("part") is not None else ""
-    return "" if certainty is None else f"{100 * certainty:.1f} % sure{of}"
+    return "" if certainty is None else f"{sure_share(certainty)} % sure{of}"
 
 
 def _settings(finding: Mapping[str, Any]) -> str:

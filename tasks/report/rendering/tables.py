@@ -154,7 +154,7 @@ def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
     if rows and chance is not None:
         rows.append(("chance", "", "", shown("r10", chance), ""))
     header = ("", "R@1, %", "R@5, %", "R@10, %", "MRR")
-    return Sheet("Retrieval on held-out rows", header, rows, meaning=MEANINGS["retrieval"])
+    return Sheet("Retrieval on held-out rows", header, rows, meaning=MEANINGS["retrieval table"])
 
 
 def rows_sheet(report: Mapping[str, Any]) -> Sheet:

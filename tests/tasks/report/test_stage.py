@@ -16,6 +16,7 @@ def job_of(folder, rows, target):
     corpus = write_lines(folder / "rows.jsonl", rows)
     job = text_and_vector_job(corpus, folder / "out", folder.name, train={"target": target})
     job["corpus"]["keep"] = [target]
+    job["alignment"] = {"method": "joint", "dim": 8}
     return job
 
 

@@ -131,8 +131,8 @@ def test_labels_to_look_at_are_named(report):
 def test_an_input_that_is_often_missing_is_named_with_what_it_costs(report):
     text, image = (finding["sentence"] for finding in findings(report) if finding["about"] == "missing")
     assert text == (
-        "text is missing in 81 rows (4.1 %); a row without it has −39.4 points (−42.0 to −37.0) against one with it. "
-        "The files in rejects/ say why each is missing."
+        "text is missing in 81 rows (4.1 %). A row without it scores 39.4 points less (37.0 to 42.0). rejects/ says "
+        "why each is missing."
     )
     assert image.startswith("image is missing in 112 rows (5.6 %)")
     report["rows"]["missing"] = {"text": 3, "image": 0}
