@@ -90,13 +90,22 @@ class Predictions:
         """(m,) label minus prediction, of a regression."""
         return np.array([float(label) for label in self.labels]) - self.predicted.astype(np.float64)
 
-    def most_confident_errors(self, most: int) -> list[int]:
-        """Positions of the wrong predictions with the highest certainty; of a regression the largest residuals."""
+    def most_confident_errors(self, most: int, groups: Sequence[object] | None = None) -> list[int]:
+        """Positions of the wrong predictions with the highest certainty; of a regression the largest residuals.
+
+        Args:
+            most: How many at most.
+            groups: A value for each row that ``rows`` numbers; of rows with equal ones, near-copies, one is enough.
+        """
         if self.task == "regression":
             order = np.argsort(-np.abs(self.residuals), kind="stable")
-            return [int(at) for at in order[:most]]
-        wrong = np.flatnonzero(~self.right & ~np.isnan(self.certainty))
-        return [int(at) for at in wrong[np.argsort(-self.certainty[wrong], kind="stable")][:most]]
+        else:
+            wrong = np.flatnonzero(~self.right & ~np.isnan(self.certainty))
+            order = wrong[np.argsort(-self.certainty[wrong], kind="stable")]
+        first: dict[object, int] = {}
+        for at in order:
+            first.setdefault(int(at) if groups is None else groups[int(self.rows[at])], int(at))
+        return list(first.values())[:most]
 
     def doubtful(self) -> list[int]:
         """Positions of rows whose label should be looked at, the least likely first.

@@ -14,8 +14,16 @@ from barycenter.tasks.run.context import Run
 _ERRORS, _DOUBTFUL, _POINTS = 12, 20, 2000
 
 
-def mistakes_section(predictions: Predictions, keys: Sequence[str | None], *, crossed: bool) -> dict[str, Any]:
+def mistakes_section(
+    predictions: Predictions, keys: Sequence[str | None], groups: Sequence[str | None], *, crossed: bool
+) -> dict[str, Any]:
     """The ``mistakes`` of report.json.
+
+    Args:
+        predictions: Of rows that the model did not learn from.
+        keys: Key of each row that the predictions number.
+        groups: Group of each; of near-copies one error is named.
+        crossed: Whether they were made out of fold.
 
     Returns:
         What :func:`barycenter.fusion.evaluation.mistakes.mistakes` counts; ``task``; ``how``, ``out of fold`` or ``held
@@ -28,7 +36,7 @@ def mistakes_section(predictions: Predictions, keys: Sequence[str | None], *, cr
         "task": predictions.task,
         "how": "out of fold" if crossed else "held out",
         **mistakes(predictions),
-        "worst": [_line(predictions, keys, at) for at in predictions.most_confident_errors(_ERRORS)],
+        "worst": [_line(predictions, keys, at) for at in predictions.most_confident_errors(_ERRORS, groups)],
         "doubtful": {
             "n": len(doubtful),
             "below": None if predictions.task == "regression" else DOUBTFUL,
@@ -43,7 +51,7 @@ def error_examples(run: Run, shown: ShownRows, predictions: Predictions) -> list
     Returns:
         ``[{key, text, label, thumbnail, predicted, certainty | residual, part}]``.
     """
-    worst = predictions.most_confident_errors(_ERRORS)
+    worst = predictions.most_confident_errors(_ERRORS, shown.groups)
     contents = row_contents(run, shown, sorted(int(predictions.rows[at]) for at in worst))
     examples = []
     for at in worst:

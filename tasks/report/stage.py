@@ -92,7 +92,7 @@ def write_report(
             report["probe"], predictions = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
         if predictions is not None:
             crossed = "cross_validated" in report["probe"]
-            report["mistakes"] = mistakes_section(predictions, rows.keys, crossed=crossed)
+            report["mistakes"] = mistakes_section(predictions, rows.keys, rows.groups, crossed=crossed)
         if run.job.train is not None:
             report["head"] = head
             report["warnings"] += (head or {}).get("notes", [])

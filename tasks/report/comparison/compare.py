@@ -38,6 +38,8 @@ def compare(before: Side, after: Side, head: str | None = None) -> dict[str, Any
         notes.append(f"the manifest of {unknown} does not hold its job, so settings are not compared key by key")
     predictions = changed_predictions(before, after, head, notes)
     keys = compare_keys(before, after)
+    if not keys.kept:
+        notes.append("no row is in both: the figures are of different data")
     return {
         "before": before.about(),
         "after": after.about(),

@@ -12,7 +12,7 @@ from barycenter.tasks.report.rendering.mistake_tables import label_text
 from barycenter.tasks.report.rendering.sheet import Sheet
 from barycenter.tasks.report.rendering.tables import rich_table
 
-_VALUE, _SOURCES = 60, 10
+_VALUE, _SOURCES = 120, 10
 
 
 def comparison_table(compared: Mapping[str, Any]) -> Group:
@@ -132,4 +132,6 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if value is None:
         return "–"
-    return clean(f"{value:.6g}" if isinstance(value, float) else value, _VALUE)
+    if isinstance(value, Mapping):
+        return clean(", ".join(f"{name} {_value(part)}" for name, part in value.items()), _VALUE)
+    return clean(f"{value:.4g}" if isinstance(value, float) else value, _VALUE)

@@ -233,18 +233,21 @@ def _labels(report: Mapping[str, Any]) -> Iterator[Finding]:
     if n is None:
         return
     regression = section(report, "mistakes").get("task") == "regression"
-    below = number(doubtful.get("below"))
-    what = (
-        "are more than four usual errors away from their prediction"
-        if regression
-        else (f"have a label that a model of the other rows gives less than {100 * (below or 0):.0f} %")
-    )
-    if not n:
-        sentence = f"No label looks wrong: no rows {what}."
-    else:
+    limit = f"{100 * (number(doubtful.get('below')) or 0.0):.0f} %"
+    if n:
         keys = [clean(row.get("key"), 40) for row in dictionaries(doubtful, "rows")[:_FIRST_KEYS]]
         first = f" The first: {', '.join(keys)}." if keys else ""
-        sentence = f"Look at the labels of {count(n)} row(s): they {what}.{first} A model can be wrong, too."
+        rows = "1 row" if n == 1 else f"{count(n)} rows"
+        why = (
+            f"Look at the values of {rows}: more than four usual errors away from the prediction."
+            if regression
+            else f"Look at the labels of {rows}: a model of the other rows gives them less than {limit}."
+        )
+        sentence = f"{why}{first} A model can be wrong, too."
+    elif regression:
+        sentence = "No value looks wrong: none is more than four usual errors away from its prediction."
+    else:
+        sentence = f"No label looks wrong: a model of the other rows gives each at least {limit}."
     yield {"about": "labels", "sentence": sentence, "set": {}}
 
 
@@ -258,7 +261,8 @@ def _rows(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     change = (
         f"from {count(half.get('rows'))} to {count(whole.get('rows'))} rows the score changed by {_change(scores, gap)}"
     )
-    if low > 0:
+    rising = all((number(section(point, "loss").get("mean")) or 0.0) >= 0 for point in points)
+    if low > 0 and rising:
         sentence = f"More labeled rows would probably help: {change}."
     elif high <= 2 * _MUCH:
         sentence = f"More rows like these would hardly help: {change}."

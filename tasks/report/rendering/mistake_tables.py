@@ -77,7 +77,7 @@ def doubtful_sheet(report: Mapping[str, Any]) -> Sheet:
     doubtful = section(report, "mistakes", "doubtful")
     lines = dictionaries(doubtful, "rows")[:_MOST_DOUBTFUL]
     regression = section(report, "mistakes").get("task") == "regression"
-    last = "residual" if regression else "probability of the label, %"
+    last = "residual" if regression else "probability, %"
     rows = [
         (
             clean(line.get("key"), _LABEL),

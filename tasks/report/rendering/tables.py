@@ -287,8 +287,9 @@ def rich_table(sheet: Sheet) -> Table:
         words = column in sheet.words
         style = "dim" if words and column else ""
         table.add_column(
-            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name
-        )
+            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name,
+            overflow="fold" if words else "ellipsis",
+        )  # fmt: skip
     for row, cells in enumerate(sheet.rows):
         styles = ["bold" if (row, column) in sheet.strong else "" for column in range(len(cells))]
         table.add_row(*map(Text, cells, styles))

@@ -12,7 +12,7 @@ def test_equal_inputs_with_different_labels_cannot_all_be_right():
     assert ceiling(VIEWS, as_objects(list("aabab")), ALL, "classification") == {"score": 0.8, "rows": 3}
 
 
-def test_an_input_that_tells_them_apart_lifts_the_ceiling():
+def test_an_input_that_separates_them_lifts_the_ceiling():
     apart = VIEWS | {"image": np.arange(5.0)[:, None]}
     assert ceiling(apart, as_objects(list("aabab")), ALL, "classification") is None
 

@@ -55,6 +55,13 @@ def test_the_most_confident_errors_are_errors_in_order(flipped):
     assert found.certainty[worst].tolist() == sorted(found.certainty[~found.right], reverse=True)[:5]
 
 
+def test_of_near_copies_one_error_is_enough(flipped):
+    found, _ = flipped
+    worst = found.most_confident_errors(400)
+    groups = ["copies" if row - 7 in worst[:3] else row for row in range(407)]
+    assert found.most_confident_errors(400, groups) == [worst[0], *worst[3:]]
+
+
 def test_a_class_that_was_never_seen_is_not_called_doubtful():
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 2)).astype(np.float32)

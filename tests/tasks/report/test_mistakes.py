@@ -40,7 +40,7 @@ def shown(run):
 
 
 def test_wrong_rows_are_named_by_key_the_surest_first(predictions, shown):
-    found = mistakes_section(predictions, shown.keys, crossed=True)
+    found = mistakes_section(predictions, shown.keys, shown.keys, crossed=True)
     assert (found["how"], found["n"], found["wrong"]) == ("out of fold", 4, 2)
     assert [line["key"] for line in found["worst"]] == ["k7", "k50"]
     assert found["worst"][0] == {
@@ -49,7 +49,7 @@ def test_wrong_rows_are_named_by_key_the_surest_first(predictions, shown):
     assert found["doubtful"]["n"] == 1
     assert [line["key"] for line in found["doubtful"]["rows"]] == ["k7"]
     assert json.loads(json.dumps(found)) == found
-    assert mistakes_section(predictions, shown.keys, crossed=False)["how"] == "held out"
+    assert mistakes_section(predictions, shown.keys, shown.keys, crossed=False)["how"] == "held out"
 
 
 def test_errors_are_shown_with_what_their_row_holds(run, predictions, shown):
@@ -62,7 +62,7 @@ def test_errors_are_shown_with_what_their_row_holds(run, predictions, shown):
 
 
 def test_of_numbers_the_largest_residuals_are_shown(run, numbers, shown):
-    found = mistakes_section(numbers, shown.keys, crossed=True)
+    found = mistakes_section(numbers, shown.keys, shown.keys, crossed=True)
     assert found["worst"][0] == {"key": "k20", "label": -7.0, "predicted": 3.0, "residual": -10.0}
     assert found["doubtful"]["below"] is None
     assert [line["key"] for line in found["doubtful"]["rows"]] == ["k20"]
@@ -84,7 +84,7 @@ def test_labels_of_a_set_are_shown_as_one(run, predictions, shown):
         predictions, task="multilabel", labels=as_objects([["x"], ["x", "y"], [], ["y"]]),
         predicted=as_objects([[], ["x"], [], ["y"]]), part=as_objects(["x", "y", "x", "x"]),
     )  # fmt: skip
-    found = mistakes_section(several, shown.keys, crossed=True)
+    found = mistakes_section(several, shown.keys, shown.keys, crossed=True)
     assert found["worst"][0]["label"] == ["x", "y"]
     assert found["worst"][0]["part"] == "y"
     assert [line["label"] for line in found["labels"]] == ["x", "y"]

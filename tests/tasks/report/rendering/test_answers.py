@@ -57,10 +57,15 @@ def test_a_regression_is_explained_variance_and_the_size_of_errors():
     sentence = score_answer(report)["sentence"]
     assert sentence.startswith(
         "The fused vector explains 60.0 % of the target's variance on 200 rows: R² 0.600. Half of the errors are below "
-        "1.75; the target spreads by 13.2. Always saying the mean gets -0.002, the best single input (text) 0.300."
+        "1.75; the target spreads by 13.2. Always saying the mean gets −0.002, the best single input (text) 0.300."
     )
     assert mistakes_sentence(report) == "Of 200 held-out rows: predictions are off by 2.5 on average."
-    assert "No label looks wrong: no rows are more than four usual errors away" in about(report)["labels"]["sentence"]
+    assert about(report)["labels"]["sentence"].startswith("No value looks wrong: none is more than four usual errors")
+    report["mistakes"]["doubtful"] = {"n": 1, "below": None, "rows": [{"key": "k7"}]}
+    assert about(report)["labels"]["sentence"] == (
+        "Look at the values of 1 row: more than four usual errors away from the prediction. The first: k7. A model can "
+        "be wrong, too."
+    )
 
 
 def test_the_most_frequent_confusion_is_named(report):
@@ -121,10 +126,19 @@ def test_the_last_doubling_of_the_rows_says_whether_more_would_help(report, loss
     assert about(report)["rows"]["sentence"].startswith(words)
 
 
+def test_a_curve_that_fell_before_it_rose_cannot_tell(report):
+    report["probe"]["learning"][0]["loss"] = gap(-0.02)
+    assert about(report)["rows"]["sentence"].startswith("Whether more rows would help, these cannot tell")
+
+
 def test_labels_to_look_at_are_named(report):
     assert about(report)["labels"]["sentence"] == (
-        "Look at the labels of 31 row(s): they have a label that a model of the other rows gives less than 5 %. The "
-        "first: item-9. A model can be wrong, too."
+        "Look at the labels of 31 rows: a model of the other rows gives them less than 5 %. The first: item-9. A model "
+        "can be wrong, too."
+    )
+    report["mistakes"]["doubtful"] = {"n": 0, "below": 0.05, "rows": []}
+    assert about(report)["labels"]["sentence"] == (
+        "No label looks wrong: a model of the other rows gives each at least 5 %."
     )
 
 

@@ -62,7 +62,7 @@ def test_every_part_is_on_the_page(report, samples, images):
         "543 are wrong (29.9 %)",
         "party 642 273 915",
         "99.1 % sure party predicted winter dots a plate in the snow item-9",
-        "Look at the labels of 31 row(s)",
+        "Look at the labels of 31 rows",
         "--set alignment.dim=512",
         "item-9 party winter dots 0.4",
         "party winter dots 273",
