@@ -6,13 +6,25 @@ import os
 import sys
 import threading
 
-from barycenter.flows.commands import cluster, deploy, heads, job_files, jobs, neighbors, outputs, status
+from barycenter.flows.commands import cluster, compare, deploy, heads, job_files, jobs, neighbors, outputs, status
 from barycenter.flows.console import app
 
 _LOST_OUTPUT = 120
 """As of a Python that cannot write what it printed."""
 
-__all__ = ["app", "cluster", "deploy", "heads", "job_files", "jobs", "main", "neighbors", "outputs", "status"]
+__all__ = [
+    "app",
+    "cluster",
+    "compare",
+    "deploy",
+    "heads",
+    "job_files",
+    "jobs",
+    "main",
+    "neighbors",
+    "outputs",
+    "status",
+]
 
 
 def main() -> None:

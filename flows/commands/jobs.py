@@ -247,9 +247,15 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     out.print(terminal_table(result))
     folder, number = job.output.path.rstrip("/"), result["lineage"]["number"]
     seen = shown_version(Storage(job.output.path, job.storage.endpoint_url)) == number
+    bad = sum(result.get("rows", {}).get("bad", {}).values())
     lines = [
         f"features  {folder}/features/{result['version']}",
         f"manifest  {folder}/{'manifest.json' if seen else manifest_path(number)}",
+        *(
+            [f"rejects   {folder}/rejects/{result['version']}: {bad:,} missing or bad inputs, a line each"]
+            if bad
+            else []
+        ),
         *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
         f"report    {folder}/report/report.html",
     ]

@@ -1,6 +1,6 @@
 """Commands on what a run left behind: inspect, promote, rollback, pin, gc, erase."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -18,9 +18,6 @@ def inspect(
     folder: Folder,
     verify: Annotated[bool, typer.Option("--verify", help="Check every file against the manifest.")] = False,
     versions: Annotated[bool, typer.Option("--versions", help="List the versions.")] = False,
-    compare: Annotated[
-        tuple[int, int] | None, typer.Option("--compare", metavar="A B", help="What changed from version A to B.")
-    ] = None,
     endpoint_url: EndpointUrl = None,
     debug: Debug = False,
 ) -> None:
@@ -37,9 +34,7 @@ def inspect(
         storage = Storage(folder, endpoint_url)
         if versions:
             _show_versions(folder, kept.history(storage), shown_version(storage), pinned_versions(storage))
-        if compare is not None:
-            _show_comparison(compare, kept.compare(storage, *compare))
-        if (versions or compare is not None) and not verify:
+        if versions and not verify:
             return
         manifest = read_manifest(storage)
         _show_manifest(folder, manifest, all_versions(storage)[-1])
@@ -206,6 +201,7 @@ def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:
         "version": f"{manifest.version} (version {manifest.number}, the newest is {newest})",
         "rows": f"{rows['written']:,} written, {rows['rejected']:,} rejected of {rows['read']:,}",
         "missing": ", ".join(f"{name} {count:,}" for name, count in rows["missing"].items()),
+        "missing or bad": _bad_inputs(manifest),
         "files": f"{len(manifest.files):,}, {sum(file.bytes for file in manifest.files) / 1e6:,.1f} MB",
         "fused": f"{manifest.dim} x {manifest.dtype}",
         "alignment": f"{manifest.alignment['method']} {manifest.alignment_id}",
@@ -219,6 +215,14 @@ def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:
     for name, value in facts.items():
         table.add_row(name, value)
     out.print(table)
+
+
+def _bad_inputs(manifest: Manifest) -> str:
+    """Bad inputs by reason, and where each is a row."""
+    counts = ", ".join(
+        f"{reason.replace('_', ' ')} {count:,}" for reason, count in manifest.rows.get("bad", {}).items()
+    )
+    return f"{counts}; in rejects/{manifest.version}" if counts else "none"
 
 
 def _show_versions(folder: str, manifests: list[Manifest], shown: int | None, pinned: list[int]) -> None:
@@ -238,24 +242,6 @@ def _show_versions(folder: str, manifests: list[Manifest], shown: int | None, pi
             ", ".join(["readers see it"] * (number == shown) + ["pinned"] * (number in pinned)),
         )
     out.print(table)
-
-
-def _show_comparison(numbers: tuple[int, int], comparison: dict[str, Any]) -> None:
-    table = Table(title=f"from version {numbers[0]} to {numbers[1]}")
-    for column in ("", str(numbers[0]), str(numbers[1])):
-        table.add_column(column)
-    for name, (before, after) in {f"rows {name}": pair for name, pair in comparison["rows"].items()}.items():
-        table.add_row(name, f"{before:,}", f"{after:,}")
-    for name, (before, after) in comparison["changed"].items():
-        table.add_row(name, str(before), str(after))
-    out.print(table)
-    for kind, names in comparison["sources"].items():
-        if names:
-            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            out.print(f"sources {kind}: {len(names):,} ({shown})", markup=False, soft_wrap=True)
-    for kind in ("shards", "files"):
-        counts = ", ".join(f"{count:,} {name}" for name, count in comparison[kind].items())
-        out.print(f"{kind}: {counts}", markup=False, soft_wrap=True)
 
 
 def _lineage(manifest: Manifest) -> dict[str, str]:

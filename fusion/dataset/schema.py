@@ -168,6 +168,7 @@ class Manifest:
         version: The version's hash, which names the features folder.
         name: Name of the job.
         job: Hash of the job.
+        settings: The job itself, as its hash sees it.
         key: Name of the key column.
         kept: Kept columns, those the files are partitioned by included.
         partition_by: Names of the columns that the files are partitioned by.
@@ -197,6 +198,7 @@ class Manifest:
     version: str
     name: str = ""
     job: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
     key: str
     kept: tuple[str, ...] = ()
     partition_by: tuple[str, ...] = ()

@@ -31,10 +31,11 @@ def evidence(
     Returns:
         ``intervals``: {candidate: {condition: [low, high]}}, 95 %. ``gaps``: {condition: {against, mean, low, high}},
         ``fused`` minus ``concat`` and (``complete, best input``) minus the best input alone on complete rows, and minus
-        the best remaining input alone where one is withheld. ``signal``: {candidate, mean, low, found}: the candidate
-        that stands out most above the constant, with the 97.5 % lower bound that holds for all candidates at once
-        (maximum of the studentized bootstrap), so that the best of many noises is no signal. Empty where scores are
-        not finite (R2 of a target without variance) and where there are fewer than two groups to resample.
+        the best remaining input alone where one is withheld. ``worth``: {input: {mean, low, high}}, what ``fused``
+        loses where that input is withheld. ``signal``: {candidate, mean, low, found}: the candidate that stands out
+        most above the constant, with the 97.5 % lower bound that holds for all candidates at once (maximum of the
+        studentized bootstrap), so that the best of many noises is no signal. Empty where scores are not finite (R2 of
+        a target without variance) and where there are fewer than two groups to resample.
     """
     drawn = list(groups)
     columns = [(name, condition) for name, by in scores.items() for condition in by]
@@ -49,22 +50,29 @@ def evidence(
     for (name, condition), at in place.items():
         intervals[name][condition] = [float(low[at]), float(high[at])]
 
+    def minus(one: tuple[str, str], other: tuple[str, str]) -> dict[str, float]:
+        return difference(draws[:, place[one]] - draws[:, place[other]], means[place[one]] - means[place[other]])
+
     def gap(condition: str, others: Sequence[str]) -> dict[str, Any]:
         against = max(others, key=lambda name: means[place[name, condition]])
-        one, other = place["fused", condition], place[against, condition]
-        ends = np.percentile(draws[:, one] - draws[:, other], [2.5, 97.5])
-        mean = float(means[one] - means[other])
-        return {"against": against, "mean": mean, "low": float(ends[0]), "high": float(ends[1])}
+        return {"against": against} | minus(("fused", condition), (against, condition))
 
-    gaps = {COMPLETE: gap(COMPLETE, ["concat"])}
+    gaps, worth = {COMPLETE: gap(COMPLETE, ["concat"])}, {}
     if len(inputs) > 1:
         gaps[BEST_INPUT] = gap(COMPLETE, inputs)
         withheld = {name: f"without {name}" for name in inputs}
         gaps |= {where: gap(where, [other for other in inputs if other != name]) for name, where in withheld.items()}
+        worth = {name: minus(("fused", COMPLETE), ("fused", where)) for name, where in withheld.items()}
     complete = [at for (_, condition), at in place.items() if condition == COMPLETE]
     names = [name for name, condition in columns if condition == COMPLETE]
     signal = _signal(names, means[complete] - means[-1], draws[:, complete] - draws[:, -1:])
-    return {"intervals": intervals, "gaps": gaps, "signal": signal}
+    return {"intervals": intervals, "gaps": gaps, "worth": worth, "signal": signal}
+
+
+def difference(draws: NDArray[np.float64], mean: float) -> dict[str, float]:
+    """Mean and 95 % interval of a difference, from its resamples."""
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return {"mean": float(mean), "low": float(low), "high": float(high)}
 
 
 def _signal(names: Sequence[str], above: NDArray[np.float64], draws: NDArray[np.float64]) -> dict[str, Any]:

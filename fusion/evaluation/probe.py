@@ -18,18 +18,22 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.arrays import FloatArray
 from barycenter.fusion.evaluation.baselines import Representation, baseline_representations, presence, take, withhold
-from barycenter.fusion.evaluation.intervals import RowScores, evidence
+from barycenter.fusion.evaluation.intervals import COMPLETE, RowScores, evidence
+from barycenter.fusion.evaluation.mistakes import Predictions
 from barycenter.fusion.heads.linear import LinearHead
+from barycenter.fusion.heads.targets import Task as HeadTask
 from barycenter.fusion.heads.targets import as_objects, infer_task, is_empty
 from barycenter.fusion.metrics import correct
 from barycenter.fusion.moments import FoldMoments
 from barycenter.fusion.splits import fold_of
 from barycenter.fusion.validation import Views, as_matrix, check_views, common_rows
 
-Task = Literal["auto", "classification", "multilabel", "regression"]
+Task = HeadTask | Literal["auto"]
 RowNumbers = NDArray[np.int64]
 Labels = Sequence[Any] | NDArray[Any]
 Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
+Record = Callable[[Predictions], object]
+"""Takes what the fused vectors of the complete rows are predicted as, by a head that did not learn from them."""
 
 
 def probe(
@@ -43,6 +47,7 @@ def probe(
     imputer: Imputer,
     dim: int,
     task: Task = "auto",
+    record: Record | None = None,
 ) -> dict[str, Any]:
     """Scores every candidate on held-out rows; the ``probe`` entry of report.json.
 
@@ -57,6 +62,7 @@ def probe(
         imputer: Fitted on training rows.
         dim: Width of ``pca_mean``, the same as that of the fused vectors.
         task: What the labels are.
+        record: Called once with the predictions from the fused vectors, rows numbered as in ``views``.
 
     Returns:
         ``{metric, task, n_train, n_test, candidates: {name: {condition: score}}, baseline}``: accuracy in 0..1, for
@@ -83,7 +89,9 @@ def probe(
     everyone: Sequence[object] = range(len(labels)) if groups is None else groups
     keys = None if groups is None else [groups[row] for row in fit_rows]
     variance = _variance(labels[score_rows], task)
-    scores, constant = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
+    scores, constant, said = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
+    if record is not None and said is not None:
+        record(said.of_rows(score_rows))
     about = {"n_train": len(fit_rows), "n_test": len(score_rows)}
     return _result(task, about, scores, constant) | evidence(
         scores, constant, list(views), [everyone[row] for row in score_rows]
@@ -103,6 +111,7 @@ def cross_validated_probe(
     imputer: Callable[[dict[str, FloatArray], list[object]], Imputer] | None = None,
     seed: int = 0,
     threads: int = 1,
+    record: Record | None = None,
 ) -> dict[str, Any]:
     """The probe out of fold: everything is fitted again inside each training part.
 
@@ -118,6 +127,7 @@ def cross_validated_probe(
         imputer: Makes an imputer of a training part and its groups; by default its ridge is chosen on held-out rows.
         seed: Of the bootstrap.
         threads: Folds worked on at a time, with no effect on the result; more than one pay where BLAS has one thread.
+        record: Called with the predictions of each fold from its fused vectors, in order.
 
     Returns:
         As :func:`probe`, over every labeled row that has all inputs.
@@ -136,7 +146,9 @@ def cross_validated_probe(
     everyone = np.ones(n, dtype=bool)
     variance = _variance(labels[_rows(there, labels, everyone, everyone)[1]], task)
 
-    def scored(held_out: NDArray[np.bool_]) -> tuple[RowNumbers, RowScores, NDArray[np.float64]] | None:
+    def scored(
+        held_out: NDArray[np.bool_],
+    ) -> tuple[RowNumbers, RowScores, NDArray[np.float64], Predictions | None] | None:
         training = np.flatnonzero(~held_out)
         fit_rows, score_rows = _rows(there, labels, ~held_out, held_out)
         if not len(score_rows):
@@ -156,9 +168,12 @@ def cross_validated_probe(
         parts = [part for part in every if part is not None]
     if not parts:
         raise ValueError("no labeled row has all inputs; there is nothing to score")
+    for numbers, *_, said in parts:
+        if record is not None and said is not None:
+            record(said.of_rows(numbers))
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
     scores = {
-        name: {condition: np.concatenate([part[name][condition] for _, part, _ in parts]) for condition in by}
+        name: {condition: np.concatenate([part[1][name][condition] for part in parts]) for condition in by}
         for name, by in parts[0][1].items()
     }
     about = {"folds": folds, "repeats": repeats, "n_test": len(np.unique(rows))}
@@ -231,9 +246,10 @@ def _scored(
     groups: list[object] | None,
     task: Task,
     variance: float,
-) -> tuple[RowScores, NDArray[np.float64]]:
-    """Score of every test row, by candidate and condition, and that of a constant."""
+) -> tuple[RowScores, NDArray[np.float64], Predictions | None]:
+    """Score of every test row, by candidate and condition, that of a constant, and what fused is predicted as."""
     scores: RowScores = {}
+    said: Predictions | None = None
     constant = _constant(fit_labels, task, len(score_labels))
     fitted: list[tuple[FloatArray, LinearHead | None]] = []
     for name, (training, tested) in vectors.items():
@@ -247,8 +263,10 @@ def _scored(
             rows = np.flatnonzero(~np.isnan(values[:, 0]))
             if head is not None and len(rows):
                 predicted[rows] = head.predict(values[rows])
+                if (name, condition) == ("fused", COMPLETE):
+                    said = Predictions.of(head, values[rows], rows, score_labels[rows])
             scores[name][condition] = row_scores(predicted, score_labels, task, variance)
-    return scores, row_scores(constant, score_labels, task, variance)
+    return scores, row_scores(constant, score_labels, task, variance), said
 
 
 def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | None, task: Task) -> LinearHead | None:

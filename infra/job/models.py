@@ -365,7 +365,10 @@ class Job(Section):
             changes["alignment"] = self.alignment.model_copy(update={"from_": resolve_path(self.alignment.from_, base)})
         return self.model_copy(update=changes)
 
+    def settings(self) -> dict[str, Any]:
+        """Every value except ``NOT_IN_THE_JOB_HASH``, defaults included, as JSON holds it."""
+        return self.model_dump(mode="json", by_alias=True, exclude=NOT_IN_THE_JOB_HASH)
+
     def fingerprint(self) -> str:
-        """Returns the job hash (hexadecimal): of all values except ``NOT_IN_THE_JOB_HASH``, defaults included."""
-        values = self.model_dump(mode="json", by_alias=True, exclude=NOT_IN_THE_JOB_HASH)
-        return hashlib.blake2b(json.dumps(values).encode(), digest_size=12).hexdigest()
+        """Returns the job hash (hexadecimal): of all :meth:`settings`."""
+        return hashlib.blake2b(json.dumps(self.settings()).encode(), digest_size=12).hexdigest()

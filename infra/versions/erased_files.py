@@ -24,7 +24,7 @@ REPORT = "report/report.json"
 
 _SAMPLES = "embeddings/.samples"
 _COPIED_BYTES = 8 << 20
-_FIGURES = ("name", "alignment", "retrieval", "probe", "neighbors", "speed", "listing", "reuse")
+_FIGURES = ("name", "split", "alignment", "retrieval", "probe", "neighbors", "speed", "listing", "reuse")
 """What a report keeps: figures over many rows; neither examples nor notes."""
 
 

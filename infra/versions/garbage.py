@@ -15,10 +15,17 @@ from barycenter.infra.versions.commit import fence, follow_promotions, make_vers
 from barycenter.infra.versions.digest_index import is_index
 from barycenter.infra.versions.embedding_files import embedding_path, is_repair_note, merge_repair_notes, sample_path
 from barycenter.infra.versions.lease import Lease, wait_while_deleting
-from barycenter.infra.versions.manifests import COLLECTED, deleted_versions, manifest_path, read_manifest, versions
+from barycenter.infra.versions.manifests import (
+    COLLECTED,
+    deleted_versions,
+    manifest_path,
+    read_manifest,
+    report_path,
+    versions,
+)
 from barycenter.infra.versions.numbered import numbered_files, numbered_path
 
-_COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/")
+_COLLECTED = ("corpus/", "features/", "rejects/", "alignment/", "head/", "embeddings/", "index/", "report/versions/")
 _PINS = "pins"
 _DAY_SECONDS = 86_400.0
 _LOOK_SECONDS = 15.0
@@ -56,7 +63,7 @@ def find_garbage(storage: Storage, keep: int = 1, keep_days: float | None = None
 
     Kept are the version that readers see, pinned ones, the newest ``keep``, and those committed in the last
     ``keep_days`` days. Garbage are features, rejects, alignments, heads, embeddings, indexes, joined corpora and
-    temporary files; reports and the plan stay.
+    temporary files, and reports on versions that are not kept; the newest report and the plan stay.
 
     Raises:
         RunError: ``keep`` is below one, or nothing is committed here.
@@ -164,6 +171,7 @@ def needed_paths(manifests: list[Manifest]) -> Callable[[str], bool]:
             files.update(embedding_path(name, about["embedding_id"], shard) for shard in manifest.shards)
             files.add(sample_path(about["encoder_id"]))
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
+        files.add(report_path(manifest.version))
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
         folders.add(f"alignment/moments/{manifest.alignment.get('moments')}")  # a refit goes on from them
 

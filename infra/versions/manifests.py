@@ -21,6 +21,15 @@ def manifest_path(number: int) -> str:
     return numbered_path(MANIFESTS, number)
 
 
+def report_path(version: str) -> str:
+    """Where the newest report on a version stays when later versions have theirs.
+
+    >>> report_path("3f9a")
+    'report/versions/3f9a.json'
+    """
+    return f"report/versions/{version}.json"
+
+
 def versions(storage: Storage) -> list[int]:
     """Numbers of all committed versions, ascending; a deleted one is none, whatever comes under its number."""
     deleted = deleted_versions(storage)

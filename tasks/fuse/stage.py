@@ -152,6 +152,7 @@ def _manifest(
         version=setting.version,
         name=job.name,
         job=job.fingerprint(),
+        settings=job.settings(),
         key=setting.key,
         kept=tuple(job.corpus.keep),
         partition_by=setting.partition_by,

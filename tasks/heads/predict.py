@@ -108,6 +108,16 @@ def _written(parts: Iterable[pa.Table], sink: Storage, path: str) -> dict[str, A
     return {"rows": rows, "path": sink.uri(path)}
 
 
+def heads_of(storage: Storage, version: str) -> dict[str, str]:
+    """{folder: kind} of the heads that are trained on a version."""
+    kinds = {}
+    for path in storage.list(f"head/{version}"):
+        if path.endswith(f"/{_HEAD_FILE}"):
+            header = json.loads(storage.read(path))
+            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
+    return kinds
+
+
 def find_head(storage: Storage, version: str, wanted: str | None) -> tuple[Storage, str]:
     """The head of a version; where there are several, of the kind that is wanted, or in that folder.
 
@@ -124,11 +134,7 @@ def find_head(storage: Storage, version: str, wanted: str | None) -> tuple[Stora
         RunError: If there is none.
         JobError: If there are several to choose from.
     """
-    kinds = {}
-    for path in storage.list(f"head/{version}"):
-        if path.endswith(f"/{_HEAD_FILE}"):
-            header = json.loads(storage.read(path))
-            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
+    kinds = heads_of(storage, version)
     matching = [folder for folder, kind in kinds.items() if wanted in (None, kind, folder, folder.rpartition("/")[2])]
     if not matching and wanted is not None and "/" in wanted:
         return Storage(wanted, storage.endpoint_url), ""

@@ -102,7 +102,7 @@ def dataset_committed(run: Run, manifest: Manifest) -> None:
         run.storage.uri(f"features/{manifest.version}"),
     )  # fmt: skip
     if bad := counts_in_words(manifest.rows["bad"]):
-        log.info("bad inputs: %s; each is a row of %s", bad, run.storage.uri(f"rejects/{manifest.version}"))
+        log.info("missing or bad inputs: %s; each is a row of %s", bad, run.storage.uri(f"rejects/{manifest.version}"))
     figures = {name: getattr(manifest, name) for name in ("version", "number", "rows", "dim", "alignment_id")}
     encoders = [entry["encoder"] or name for name, entry in manifest.inputs.items()]
     related = [

@@ -51,12 +51,24 @@ class ShownRows:
     groups: Sequence[str | None]
     queries: NDArray[np.bool_]
 
+    @property
+    def numbers(self) -> bool:
+        """Whether the target is a number rather than a label."""
+        known = [] if self.labels is None else [label for label in self.labels if not is_empty(label)]
+        return bool(known) and all(isinstance(label, float) for label in known)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of a target of numbers."""
+        assert self.labels is not None
+        return float(np.std([label for label in self.labels if not is_empty(label)]))
+
 
 def project_to_plane(shown: ShownRows) -> dict[str, Any]:
     """Evenly spaced rows in the plane, by UMAP where it is installed, else by their principal components.
 
     Returns:
-        ``{x, y, label, method}``; empty with fewer than three rows.
+        ``{x, y, label, method}``, of a target of numbers with ``value``; empty with fewer than three rows.
     """
     there = np.flatnonzero(~np.isnan(shown.fused[:, 0]))
     if len(there) < 3:
@@ -68,9 +80,10 @@ def project_to_plane(shown: ShownRows) -> dict[str, Any]:
         from umap import UMAP
 
         method, points = "UMAP", UMAP(metric="cosine", random_state=0, n_jobs=1).fit_transform(vectors)
-    labels = [None] * len(rows) if shown.labels is None else [_label_text(shown.labels[row]) for row in rows]
+    labels = [None] * len(rows) if shown.labels is None else [shown.labels[row] for row in rows]
     x, y = (np.round(points[:, axis], 4).tolist() for axis in (0, 1))
-    return {"x": x, "y": y, "label": labels, "method": method}
+    found = {"x": x, "y": y, "label": [label_text(label) for label in labels], "method": method}
+    return found | ({"value": [None if is_empty(each) else each for each in labels]} if shown.numbers else {})
 
 
 def _principal_components(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,20 +104,21 @@ def neighbor_examples(run: Run, shown: ShownRows) -> tuple[list[dict[str, Any]],
     Returns:
         ``[{key, text, label, thumbnail, good, neighbors: [{key, text, label, thumbnail, similarity}]}]``, and
         ``{n, share, good, bad}``: rows looked up, how much of their neighbors' labels agree on average, and how many
-        rows were good and bad.
+        rows were good and bad. Of numbers ``share`` is left out, and there are ``difference``, how far the mean of the
+        neighbors is from a row's own number on average, and ``spread``, the standard deviation of all.
     """
     found = _nearest(shown)
     figures: dict[str, Any] = {"n": len(found)}
-    agreement = _agreement(shown.labels, found)
+    agreement = _agreement(shown, found)
     if agreement is not None:
         good = [row for row, value in agreement.items() if value >= _GOOD_AGREEMENT]
         bad = [row for row, value in agreement.items() if value <= _BAD_AGREEMENT]
         if agreement:
-            figures |= {"share": float(np.mean(list(agreement.values()))), "good": len(good), "bad": len(bad)}
+            figures |= _summary(shown, agreement) | {"good": len(good), "bad": len(bad)}
         chosen = [*evenly_spaced(good, _CASES_EACH), *evenly_spaced(bad, _CASES_EACH)]
     else:
         chosen = evenly_spaced(list(found), _CASES_EACH)
-    contents = _contents(run, shown, sorted({row for query in chosen for row in (query, *found[query][0])}))
+    contents = row_contents(run, shown, sorted({row for query in chosen for row in (query, *found[query][0])}))
     cases = []
     for query in chosen:
         nearest = [
@@ -133,29 +147,37 @@ def _nearest(shown: ShownRows) -> dict[int, tuple[list[int], list[float]]]:
     return found
 
 
-def _agreement(labels: Labels | None, found: dict[int, tuple[list[int], list[float]]]) -> dict[int, float] | None:
-    """{row: how much of its neighbors' labels agrees with its own, 0 to 1}; None where there are no labels."""
+def _agreement(shown: ShownRows, found: dict[int, tuple[list[int], list[float]]]) -> dict[int, float] | None:
+    """{row: how much of its neighbors' labels agrees with its own, 0 to 1}; None where there are no labels.
+
+    Of numbers it is one less the difference from the neighbors' mean, in standard deviations.
+    """
+    labels = shown.labels
     if labels is None:
         return None
-    numbers = all(isinstance(label, float) for label in labels if not is_empty(label))
-    spread = float(np.std([label for label in labels if not is_empty(label)])) if numbers else 0.0
+    spread = shown.spread if shown.numbers else 0.0
     result = {}
     for query, (rows, _) in found.items():
         others = [labels[row] for row in rows if not is_empty(labels[row])]
         if is_empty(labels[query]) or not others:
             continue
-        if numbers:
-            result[query] = max(0.0, 1 - abs(float(np.mean(others)) - labels[query]) / max(spread, 1e-12))
+        if shown.numbers:
+            result[query] = 1 - abs(float(np.mean(others)) - labels[query]) / max(spread, 1e-12)
         else:
             result[query] = float(np.mean([_same(labels[query], other) for other in others]))
     return result
+
+
+def _summary(shown: ShownRows, agreement: dict[int, float]) -> dict[str, float]:
+    mean = float(np.mean(list(agreement.values())))
+    return {"difference": (1 - mean) * shown.spread, "spread": shown.spread} if shown.numbers else {"share": mean}
 
 
 def _same(one: Any, other: Any) -> bool:
     return set(one) == set(other) if isinstance(one, list | tuple | np.ndarray) else bool(one == other)
 
 
-def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
+def row_contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict[str, Any]]:
     """Key, label, text and thumbnail of some rows; of several texts or pictures in a row the first."""
     starts = np.cumsum([0, *(shard.rows for shard in shown.shards)])
     by_shard: dict[int, list[int]] = defaultdict(list)
@@ -173,7 +195,7 @@ def _contents(run: Run, shown: ShownRows, rows: Sequence[int]) -> dict[int, dict
         for row, text, picture in zip(mine, texts, pictures, strict=True):
             values = {
                 "key": shown.keys[row],
-                "label": None if shown.labels is None else _label_text(shown.labels[row]),
+                "label": None if shown.labels is None else label_text(shown.labels[row]),
                 "text": str(text)[:_MAX_TEXT] if isinstance(text, str) else None,
                 "thumbnail": thumbnail(picture, run.job.limits),
             }
@@ -203,7 +225,8 @@ def thumbnail(read: Callable[[], bytes] | None, limits: LimitsJob) -> str | None
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _label_text(label: Any) -> str | None:
+def label_text(label: Any) -> str | None:
+    """A label, a set of labels or a number as people read it; None where it says nothing."""
     if is_empty(label):
         return None
     if isinstance(label, list | tuple | np.ndarray):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from typing import Any
@@ -9,50 +10,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.alignment import (
-    CHOICES,
-    Alignment,
-    FeatureAlignment,
-    Joint,
-    LinearAlignment,
-    Sample,
-    best_space,
-    head_fill_ridges,
-    labeled_moments,
-)
-from barycenter.fusion.alignment.imputation import Imputer
+from barycenter.fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space
 from barycenter.fusion.alignment.significance import significance_held_out
 from barycenter.fusion.dataset.schema import Manifest
-from barycenter.fusion.evaluation.dimensions import dimension_curve
-from barycenter.fusion.evaluation.probe import cross_validated_probe, nothing_to_score, probe
+from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve
+from barycenter.fusion.evaluation.mistakes import Predictions
 from barycenter.fusion.heads.targets import as_objects, is_empty
-from barycenter.fusion.machine_limits import whole_cpus
 from barycenter.fusion.metrics import chance_r10, retrieval
-from barycenter.fusion.moments import FoldMoments, Moments
+from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.corpus import Shard
 from barycenter.infra.deadline import check_deadline
+from barycenter.infra.versions.manifests import report_path
+from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
 from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.artifacts import show_results
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
-from barycenter.tasks.report.rendering import html, markdown
+from barycenter.tasks.report.mistakes import error_examples, mistakes_section, residual_points
+from barycenter.tasks.report.probing import probe_rows
+from barycenter.tasks.report.rendering import answers, html, markdown
 from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.identities import report_id
 
 _PROBE_ROWS = 20_000
-_CROSS_VALIDATED_ROWS = 5_000
 _RETRIEVAL_ROWS = 5_000
-_LEARNED_FOLDS = 3
-_FOLDS_AT_ONCE = 4
 
 REPORT, SAMPLES = "report/report.json", "report/samples.json"
 LINEAGE = ("number", "version", "alignment_id", "job", "code")
 """Of the manifest; beside it ``asked``, the hash of this job, and ``report_id``, what the report was computed from."""
-
-Views = dict[str, NDArray[np.float32]]
 
 
 def lost_workers(speed: Mapping[str, Any]) -> list[str]:
@@ -94,23 +82,50 @@ def write_report(
             "name": run.job.name,
             "version": manifest.version,
             "rows": manifest.rows,
+            "split": _split(run, rows, head),
             "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": [*fitted.summary.get("warnings", []), *lost_workers(speed)],
         }
-        if learnable_target(run) is not None:
-            report["probe"] = _probe(run, fitted, rows, folds, report["warnings"])
+        target, labels, predictions = learnable_target(run), None, None
+        if target is not None:
+            labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
+            report["probe"], predictions = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
+        if predictions is not None:
+            crossed = "cross_validated" in report["probe"]
+            report["mistakes"] = mistakes_section(predictions, rows.keys, rows.groups, crossed=crossed)
         if run.job.train is not None:
             report["head"] = head
             report["warnings"] += (head or {}).get("notes", [])
-        report["alignment"] |= _beyond_chance(fitted.alignment, rows)
-        samples = _samples(run, fitted, rows, shards, report)
+        report["alignment"] |= _beyond_chance(fitted.alignment, rows) | _most_dimensions(run, fitted)
+        samples = _samples(run, fitted, rows, shards, labels, predictions, report)
         progress.advance(len(rows.keys))
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
     report |= {"lineage": lineage, "listing": run.listing, "reuse": reuse}
     run.storage.write(SAMPLES, json.dumps(samples).encode())
     _write(run, manifest, report, samples)
     return report
+
+
+def _split(run: Run, rows: Rows, head: dict[str, Any] | None) -> dict[str, Any]:
+    """Which rows are learned from and which are held out: by what, and how many, labeled ones of all where known."""
+    train = run.job.train
+    counted = (head or {}).get("labelled")
+    parts = counted or Counter(np.where(rows.training, "train", np.where(rows.test, "test", "other")).tolist())
+    return {
+        "by": train.split if train is not None and train.split is not None else None,
+        "group_by": train.group_by if train is not None else None,
+        "rows": "labeled rows" if counted else "rows looked at",
+        **{part: int(parts.get(part, 0)) for part in ("train", "test", "other")},
+    }
+
+
+def _most_dimensions(run: Run, fitted: FittedAlignment) -> dict[str, int]:
+    """The dimension that a job may ask for; the fitted one where the data had no more than that."""
+    settings, dim = run.job.alignment, int(fitted.alignment.dim_)
+    if dim < settings.dim and run.job.explicit("alignment.dim"):
+        return {"most_dim": dim}
+    return {"most_dim": max(dim, max_dim(settings.method, run.widths))}
 
 
 def _complete_test_rows(rows: Rows) -> NDArray[np.intp]:
@@ -139,89 +154,6 @@ def _retrieval(alignment: Alignment, rows: Rows, folds: FoldMoments) -> dict[str
     return result
 
 
-def _probe(run: Run, fitted: FittedAlignment, rows: Rows, folds: FoldMoments, notes: list[str]) -> dict[str, Any]:
-    """The probe; of too few rows for it none, and a note that says why."""
-    check_deadline()
-    target = learnable_target(run)
-    assert target is not None
-    alignment, (average, weights) = fitted.alignment, fitted.average
-    labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
-    try:
-        imputer = Imputer.of_folds(folds)
-        result: dict[str, Any] = probe(
-            rows.views,
-            lambda views: alignment.fuse(views, average=average, weights=weights),
-            labels,
-            rows.groups,
-            rows.training,
-            rows.test,
-            imputer=imputer,
-            dim=alignment.dim_,
-            task=target.task,
-        )
-    except ValueError as error:
-        notes.append(f"no probe: {error}")
-        return nothing_to_score(target.task, 0)
-    if len(labels) <= _CROSS_VALIDATED_ROWS:
-        try:
-            result["cross_validated"] = _cross_validated(
-                run, fitted, rows.views, labels, rows.groups, imputer.regularization
-            )
-        except ValueError as error:
-            notes.append(f"no probe out of fold: {error}")
-    return result
-
-
-def _cross_validated(
-    run: Run, fitted: FittedAlignment, views: Views, labels: NDArray[Any], groups: Sequence[str | None], ridge: float
-) -> dict[str, Any]:
-    """The probe out of fold: alignment and imputation fitted again inside each training part.
-
-    Method, gamma and weights stay those that were chosen once, on the training rows of the run.
-    """
-    check_deadline()
-    target = learnable_target(run)
-    assert target is not None
-    alignment, (average, weights) = fitted.alignment, fitted.average
-    settings = alignment.get_params() | {"regularization": alignment.regularization_}
-    for_target = bool(fitted.summary.get("probe_ridge"))
-    held_out = run.job.alignment.folds if average == "posterior" else 1
-
-    def learn(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
-        check_deadline()
-        again = type(alignment)(**settings | {"folds": _LEARNED_FOLDS}).fit(part, groups=part_groups)
-        if for_target and isinstance(again, FeatureAlignment):
-            features = again.feature_moments(part, part_groups).total
-            again.fill_for_target(features, Sample(part, part_groups, part_labels, target.task), weights)
-        return lambda given: again.fuse(given, average=average, weights=weights)
-
-    def fit(part: Views, part_labels: NDArray[Any], part_groups: Sequence[object]) -> Any:
-        labeled = np.array([not is_empty(label) for label in part_labels])
-        halves = [
-            FoldMoments.of({name: view[rows] for name, view in part.items()}, held_out, np.array(part_groups)[rows])
-            for rows in (labeled, ~labeled)
-        ]
-        moments = labeled_moments(*halves)
-        sample = Sample(part, part_groups, part_labels, target.task)
-        ridges = {"fill_ridges": head_fill_ridges(sample)} if settings.get("fill_ridges") and len(part) == 2 else {}
-        again = type(alignment)(**settings | ridges)
-        again.fit_moments(moments, *([sample.target()] if isinstance(again, Joint) else []))
-        if for_target:
-            again.fill_for_target(moments.total, sample, weights)
-        return lambda given: again.fuse(given, average=average, weights=weights)
-
-    learned = isinstance(alignment, FeatureAlignment)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        result: dict[str, Any] = cross_validated_probe(
-            views, labels, groups, run.job.alignment.folds, 1,
-            learn if learned else fit, dim=alignment.dim_, task=target.task,
-            imputer=lambda part, _: Imputer(Moments.of(part), ridge),
-            threads=1 if learned else min(whole_cpus(), _FOLDS_AT_ONCE),
-        )  # fmt: skip
-    return result | {"chosen_inside": False}
-
-
 def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
     """Correlation of each component on test rows, and what randomly paired inputs reach on them."""
     check_deadline()
@@ -240,9 +172,15 @@ def _beyond_chance(alignment: Alignment, rows: Rows) -> dict[str, Any]:
 
 
 def _samples(
-    run: Run, fitted: FittedAlignment, rows: Rows, shards: Sequence[Shard], report: dict[str, Any]
+    run: Run,
+    fitted: FittedAlignment,
+    rows: Rows,
+    shards: Sequence[Shard],
+    labels: NDArray[Any] | None,
+    predictions: Predictions | None,
+    report: dict[str, Any],
 ) -> dict[str, Any]:
-    """The map and the gallery; adds the dimension curve and the neighbors' agreement to the report."""
+    """The map, the gallery and the errors; adds the curves and the neighbors' agreement to the report."""
     check_deadline()
     alignment, (average, weights) = fitted.alignment, fitted.average
     stacked = np.stack([~np.isnan(view[:, 0]) for view in rows.views.values()])
@@ -250,17 +188,20 @@ def _samples(
     fused = np.full((len(rows.keys), alignment.dim_), np.nan, np.float32)
     given = {name: view[there] for name, view in rows.views.items()}
     fused[there] = alignment.fuse(given, average=average, weights=weights)
-    target = learnable_target(run)
-    labels = None if target is None else as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
-    if labels is not None and "probe" in report and report["alignment"]["method"] != "none":
+    if labels is not None and "probe" in report:
         labeled = np.array([not is_empty(label) for label in labels], dtype=bool)
-        report["probe"]["dimensions"] = dimension_curve(
-            fused, labels, rows.groups, labeled & there & rows.training, labeled & complete & rows.test,
-            report["probe"]["task"],
-        )  # fmt: skip
+        learn, score = labeled & there & rows.training, labeled & complete & rows.test
+        judged = fused, labels, rows.groups, learn, score, report["probe"]["task"]
+        if report["alignment"]["method"] != "none":
+            report["probe"]["dimensions"] = dimension_curve(*judged)
+        report["probe"]["learning"] = learning_curve(*judged)
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
     neighbors, report["neighbors"] = neighbor_examples(run, shown)
-    return {"map": project_to_plane(shown), "neighbors": neighbors}
+    samples = {"map": project_to_plane(shown), "neighbors": neighbors}
+    if predictions is not None:
+        samples["errors"] = error_examples(run, shown, predictions)
+        samples["residuals"] = residual_points(predictions)
+    return samples
 
 
 def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any]:
@@ -289,9 +230,12 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
 def _write(run: Run, manifest: Manifest, report: dict[str, Any], samples: dict[str, Any]) -> None:
     from barycenter.tasks.report.rendering.figures import plots  # imports matplotlib, which takes a second
 
-    run.storage.write(REPORT, json.dumps(report, indent=1).encode())
+    report["answers"] = answers(report)
+    content = json.dumps(report, indent=1).encode()
+    run.storage.write(REPORT, content)
+    run.storage.write(report_path(manifest.version), content)
     pictures = plots(report, samples)
-    for name, content in pictures.items():
-        run.storage.write(f"report/{name}", content)
+    for name, picture in pictures.items():
+        run.storage.write(f"report/{name}", picture)
     run.storage.write("report/report.html", html(report, samples, pictures).encode())
     show_results(run, manifest, markdown(report))

@@ -86,6 +86,9 @@ def test_report_json_has_its_evidence_and_stays_small(hostile):
     assert any("thumbnail" in case for case in samples["neighbors"])
     assert all(len(case["text"]) <= 400 for case in samples["neighbors"])
     assert len(samples["map"]["x"]) == ROWS
+    assert [row["key"] for row in samples["errors"]] == [row["key"] for row in report["mistakes"]["worst"]]
+    assert any("thumbnail" in row for row in samples["errors"])
+    assert report["answers"]["verdict"]["tone"] == "none"
 
 
 def _written(out):
@@ -104,12 +107,13 @@ def test_the_report_is_rebuilt_without_computing_anything(hostile, prefect_serve
         raise AssertionError("computed again")
 
     for name in (
-        "probe",
-        "cross_validated_probe",
+        "probe_rows",
         "retrieval",
         "neighbor_examples",
         "project_to_plane",
         "dimension_curve",
+        "learning_curve",
+        "error_examples",
     ):
         monkeypatch.setattr(barycenter.tasks.report.stage, name, refuse)
     result = CliRunner().invoke(app, ["report", str(write_job(tmp_path / "job.yaml", job))])

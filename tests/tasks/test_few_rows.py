@@ -9,9 +9,10 @@ import pytest
 from barycenter.fusion.alignment import AlignmentSearch, Joint, Sample
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.heads.labels import find_reading
+from barycenter.fusion.heads.targets import as_objects
 from barycenter.fusion.moments import FoldMoments
 from barycenter.tasks.align.stage import _fit
-from barycenter.tasks.report.stage import _probe
+from barycenter.tasks.report.probing import probe_rows
 
 
 def make_views(n):
@@ -48,8 +49,10 @@ def test_a_probe_of_too_few_rows_is_left_out_with_a_reason(n_train, task):
         train=SimpleNamespace(target="label", task=task), alignment=SimpleNamespace(folds=5), average=None
     )
     notes: list[str] = []
-    target = find_reading("label", rows.kept.column("label").type, labels, task)
-    found = _probe(SimpleNamespace(job=job, target=target), fitted, rows, FoldMoments.of(train), notes)
+    target = find_reading("label", rows.kept.column("label").type, labels, task).reading
+    found, _ = probe_rows(
+        SimpleNamespace(job=job), fitted, rows, as_objects(labels), target, FoldMoments.of(train), notes
+    )
     assert found["task"] == task
     if n_train < 2:
         assert found["n_test"] == 0
@@ -79,8 +82,9 @@ def test_an_input_that_never_varies_has_a_probe():
         train=SimpleNamespace(target="label", task="classification"), alignment=SimpleNamespace(folds=3)
     )
     notes: list[str] = []
-    target = find_reading("label", pa.string(), labels, "classification")
-    found = _probe(SimpleNamespace(job=job, target=target), fitted, rows, folds, notes)
+    target = find_reading("label", pa.string(), labels, "classification").reading
+    found, predicted = probe_rows(SimpleNamespace(job=job), fitted, rows, as_objects(labels), target, folds, notes)
+    assert len(predicted.rows) == found["cross_validated"]["n_test"] == 60
     assert not notes
     crossed = found["cross_validated"]["candidates"]
     assert crossed["fused"]["complete"] >= crossed["text"]["complete"] - 0.1

@@ -11,14 +11,21 @@ there:
 - ``probe.baseline``: score of the most frequent label or of the mean; ``probe.intervals``: {NAME: {condition:
   [low, high]}}; ``probe.gaps``: {condition: {against, mean, low, high}} of fused minus another candidate;
   ``probe.signal.found``: whether anything is above the baseline; ``probe.dimensions``: [{dim, complete, low, high}];
-  ``probe.cross_validated``: the same shapes. The verdict prefers cross-validated scores.
+  ``probe.cross_validated``: the same shapes. The verdict prefers cross-validated scores. ``probe.worth``: {input:
+  {mean, low, high}}, what fused loses without it; ``probe.learning``: [{rows, complete, low, high, loss}];
+  ``probe.ceiling``: {score, rows}.
+- ``split``: {by, group_by, rows, train, test, other}.
+- ``mistakes``: what is predicted wrong, as :mod:`barycenter.tasks.report.mistakes` makes it.
 - samples.json: ``map``: {x: [..], y: [..], label: [..]}, points in the plane; ``neighbors``: [{key, text, label,
-  thumbnail, good, neighbors: [{key, text, label, thumbnail, similarity}]}], thumbnails JPEG in base64.
+  thumbnail, good, neighbors: [{key, text, label, thumbnail, similarity}]}], thumbnails JPEG in base64; of a target of
+  numbers ``map.value``; ``errors``: [{key, text, label, thumbnail, predicted, certainty or residual}]; ``residuals``:
+  {predicted: [..], residual: [..]}.
 - ``speed.STAGE.limited_by``: a word; ``speed.STAGE.before``: figures of the run that did the work.
 """
 
+from barycenter.tasks.report.rendering.answers import answers
 from barycenter.tasks.report.rendering.judgment import judge, verdict
 from barycenter.tasks.report.rendering.page import html
 from barycenter.tasks.report.rendering.tables import markdown, terminal_table
 
-__all__ = ["html", "judge", "markdown", "terminal_table", "verdict"]
+__all__ = ["answers", "html", "judge", "markdown", "terminal_table", "verdict"]

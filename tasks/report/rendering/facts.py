@@ -193,7 +193,7 @@ class Scores:
         """A score: per cent with one decimal, R2 with three."""
         if value is None:
             return "–"
-        return f"{100 * value:.1f}{' %' if unit else ''}" if self.is_share else f"{value:.3f}"
+        return f"{100 * value:.1f}{' %' if unit else ''}" if self.is_share else f"{value:.3f}".replace("-", "−")
 
     @property
     def unit(self) -> str:

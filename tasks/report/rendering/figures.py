@@ -1,21 +1,15 @@
 """Pictures of a report, for slides and for the page, each on a light and on a dark ground."""
 
-import io
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from barycenter.tasks.report.rendering.drawing import DARK, LIGHT, Theme, blank, finish_bars, finish_curve, png, styled
 from barycenter.tasks.report.rendering.facts import (
     Scores,
     arrow,
@@ -28,27 +22,7 @@ from barycenter.tasks.report.rendering.facts import (
     section,
 )
 
-_WIDTH, _DPI = 4.6, 200
 _CATEGORIES = 10
-
-
-@dataclass(frozen=True)
-class _Theme:
-    ground: str
-    ink: str
-    quiet: str
-    rule: str
-    series: tuple[str, ...]
-
-
-_LIGHT = _Theme(
-    "#ffffff", "#22262b", "#6b7178", "#e3e1da",
-    ("#17696b", "#d08a4e", "#8087b8", "#b35968", "#7c9a4c", "#c7a93f", "#5c95c4", "#9a6fa5", "#6f7d82", "#b98b73"),
-)  # fmt: skip
-_DARK = _Theme(
-    "#1c2024", "#e6e4de", "#9aa0a6", "#33393f",
-    ("#56b8b0", "#e0a36b", "#a3a9da", "#d98795", "#a6c46f", "#e0c65f", "#83b6e0", "#c197cc", "#a3b0b5", "#d6ae98"),
-)  # fmt: skip
 
 
 def plots(report: Mapping[str, Any], samples: Mapping[str, Any] | None = None) -> dict[str, bytes]:
@@ -57,80 +31,25 @@ def plots(report: Mapping[str, Any], samples: Mapping[str, Any] | None = None) -
     Report and samples are as in report.json and samples.json; a figure whose figures are absent is not drawn.
 
     Returns:
-        Any of probe, correlations, retrieval, dimensions and map; each about 920 pixels wide.
+        Any of probe, correlations, retrieval, dimensions, learning, residuals and map; each about 920 pixels wide.
     """
     drawn = {}
     for name, draw in _FIGURES.items():
-        for suffix, theme in (("", _LIGHT), ("-dark", _DARK)):
-            with _styled(theme):
-                figure = draw(samples or {} if name == "map" else report, theme)
+        for suffix, theme in (("", LIGHT), ("-dark", DARK)):
+            with styled(theme):
+                figure = draw(samples or {} if name in _OF_SAMPLES else report, theme)
                 if figure is not None:
-                    drawn[f"{name}{suffix}.png"] = _png(figure)
+                    drawn[f"{name}{suffix}.png"] = png(figure)
     return drawn
 
 
-@contextmanager
-def _styled(theme: _Theme) -> Iterator[None]:
-    style = {
-        "font.size": 9, "text.parse_math": False, "axes.titlesize": 9.5, "axes.titlelocation": "left",
-        "axes.titlepad": 10, "figure.facecolor": theme.ground, "axes.facecolor": theme.ground, "text.color": theme.ink,
-        "axes.labelcolor": theme.quiet, "axes.titlecolor": theme.ink, "xtick.color": theme.quiet,
-        "ytick.color": theme.quiet, "axes.edgecolor": theme.rule, "axes.spines.top": False, "axes.spines.right": False,
-        "axes.grid": False, "grid.color": theme.rule, "grid.linewidth": 0.7, "axes.axisbelow": True,
-        "legend.frameon": False, "legend.fontsize": 8, "xtick.major.size": 0, "ytick.major.size": 0,
-    }  # fmt: skip
-    with mpl.rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        warnings.filterwarnings("ignore", message="Matplotlib currently does not support")
-        yield
-
-
-def _blank(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(_WIDTH, height), dpi=_DPI, layout="constrained")
-    return figure, figure.add_subplot()
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
-
-
-def _finish_bars(axes: Axes, theme: _Theme, names: Sequence[str], label: str) -> None:
-    """Names down the side, the first on top, and what the bars are long in."""
-    axes.set_yticks(range(len(names)), names, color=theme.ink)
-    axes.invert_yaxis()
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(label)
-    axes.grid(axis="x")
-    _legend_above(axes)
-
-
-def _finish_curve(axes: Axes, across: str, up: str) -> None:
-    axes.set_xlabel(across)
-    axes.set_ylabel(up)
-    axes.grid(axis="y")
-    _legend_above(axes)
-
-
-def _legend_above(axes: Axes) -> None:
-    """A legend over the axes, bars before lines."""
-    gaps = {"handlelength": 0.9, "columnspacing": 1.2, "borderaxespad": 0.2, "borderpad": 0.1}
-    handles, labels = axes.get_legend_handles_labels()
-    order = sorted(range(len(handles)), key=lambda at: isinstance(handles[at], Line2D) and len(handles) > 2)
-    axes.legend(
-        [handles[at] for at in order], [labels[at] for at in order], loc="lower left", bbox_to_anchor=(0, 1.0),
-        ncols=2, **gaps,
-    )  # fmt: skip
-
-
-def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
+def _probe(report: Mapping[str, Any], theme: Theme) -> Figure | None:
     scores = Scores.of(report, cross_validated=True) or Scores.of(report)
     if scores is None:
         return None
     scale = 100.0 if scores.is_share else 1.0
     bars = len(scores.conditions)
-    figure, axes = _blank(0.75 + len(scores.candidates) * (0.13 * bars + 0.12))
+    figure, axes = blank(0.75 + len(scores.candidates) * (0.13 * bars + 0.12))
     thickness = 0.8 / bars
     for at, condition in enumerate(scores.conditions):
         known = [(place, name) for place, name in enumerate(scores.candidates) if (name, condition) in scores.values]
@@ -152,7 +71,7 @@ def _probe(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
         )
     axes.set_xlim(min(0, scale * min(scores.values.values())), 1.09 * _reach(scores, scale))
     names = [clean(name, 20) for name in scores.candidates]
-    _finish_bars(axes, theme, names, f"{scores.metric_name}{scores.unit}")
+    finish_bars(axes, theme, names, f"{scores.metric_name}{scores.unit}")
     return figure
 
 
@@ -161,14 +80,14 @@ def _reach(scores: Scores, scale: float) -> float:
     return max(scale * max([*scores.values.values(), *ends]), 0.05 * scale)
 
 
-def _correlations(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
+def _correlations(report: Mapping[str, Any], theme: Theme) -> Figure | None:
     alignment = section(report, "alignment")
     tested = bool(items(alignment, "test_correlations"))
     given = items(alignment, "test_correlations" if tested else "heldout_correlations")
     values = [np.nan if (known := number(value)) is None else known for value in given]
     if not np.isfinite(values).any():
         return None
-    figure, axes = _blank(2.9)
+    figure, axes = blank(2.9)
     order = np.arange(1, len(values) + 1)
     name = "test rows" if tested else "held out"
     if len(values) <= 40:
@@ -185,16 +104,16 @@ def _correlations(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
     axes.set_ylim(min(0.0, 1.1 * float(np.nanmin(values))), max(1.0, float(np.nanmax(values))))
     axes.set_xlim(0.2 if len(values) <= 40 else 1, len(values) + (0.8 if len(values) <= 40 else 0))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish_curve(axes, "component", "correlation")
+    finish_curve(axes, "component", "correlation")
     return figure
 
 
-def _retrieval(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
+def _retrieval(report: Mapping[str, Any], theme: Theme) -> Figure | None:
     names = {"r1": "first", "r5": "in the first 5", "r10": "in the first 10"}
     pairs = [(arrow(name), figures) for name, figures in retrieval_pairs(report) if set(names) & set(figures)]
     if not pairs:
         return None
-    figure, axes = _blank(0.9 + 0.55 * len(pairs))
+    figure, axes = blank(0.9 + 0.55 * len(pairs))
     for at, (key, label) in enumerate(names.items()):
         known = [(place, 100 * figures[key]) for place, (_, figures) in enumerate(pairs) if key in figures]
         where = [place + (at - 1) * 0.26 for place, _ in known]
@@ -205,65 +124,120 @@ def _retrieval(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
         axes.axvline(100 * chance, color=theme.quiet, linestyle=(0, (3, 3)), linewidth=0.9, label="chance in 10")
     axes.set_xlim(0, 109)
     axes.set_xticks(range(0, 101, 20))
-    _finish_bars(axes, theme, [clean(name, 24) for name, _ in pairs], "found, % of held-out rows")
+    finish_bars(axes, theme, [clean(name, 24) for name, _ in pairs], "found, % of held-out rows")
     return figure
 
 
-def _dimensions(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
-    probe = section(report, "probe")
+def _dimensions(report: Mapping[str, Any], theme: Theme) -> Figure | None:
+    scores = Scores.of(report)
+    concat = scores.values.get(("concat", "complete")) if scores else None
+    return _curve(report, theme, ("dimensions", "dim"), "dimension of the fused vector", concat)
+
+
+def _learning(report: Mapping[str, Any], theme: Theme) -> Figure | None:
+    return _curve(report, theme, ("learning", "rows"), "labeled rows learned from", None)
+
+
+def _curve(
+    report: Mapping[str, Any], theme: Theme, of: tuple[str, str], across: str, concat: float | None
+) -> Figure | None:
+    """Scores of the fused vector, with their intervals, over what grows."""
+    name, key = of
     scores = Scores.of(report)
     share = scores is None or scores.is_share
     scale = 100.0 if share else 1.0
     points = sorted(
-        (dim, scale * score, interval([point.get("low"), point.get("high")]))
-        for point in dictionaries(probe, "dimensions")
-        if (dim := number(point.get("dim"))) is not None and (score := number(point.get("complete"))) is not None
+        (at, scale * score, interval([point.get("low"), point.get("high")]))
+        for point in dictionaries(section(report, "probe"), name)
+        if (at := number(point.get(key))) is not None and (score := number(point.get("complete"))) is not None
     )
     if len(points) < 2:
         return None
-    figure, axes = _blank(2.9)
-    dims, values, ends = zip(*points, strict=True)
+    figure, axes = blank(2.9)
+    sizes, values, ends = zip(*points, strict=True)
     if all(ends):
         low, high = (np.array([scale * pair[side] for pair in ends if pair]) for side in (0, 1))
-        axes.fill_between(dims, low, high, color=theme.series[0], alpha=0.15, linewidth=0)
-    axes.plot(dims, values, "o-", color=theme.series[0], linewidth=1.6, markersize=4, label="fused")
-    concat = scores.values.get(("concat", "complete")) if scores else None
+        axes.fill_between(sizes, low, high, color=theme.series[0], alpha=0.15, linewidth=0)
+    axes.plot(sizes, values, "o-", color=theme.series[0], linewidth=1.6, markersize=4, label="fused")
     if concat is not None:
         axes.axhline(scale * concat, color=theme.series[1], linestyle=(0, (4, 3)), linewidth=1.1, label="concatenation")
     axes.set_xscale("log", base=2)
-    axes.set_xticks(dims, [f"{dim:.0f}" for dim in dims])
+    axes.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
     axes.minorticks_off()
-    name = f"{scores.metric_name if scores else 'score'}{', %' if share else ''}"
-    _finish_curve(axes, "dimension of the fused vector", name)
+    metric = f"{scores.metric_name if scores else 'score'}{', %' if share else ''}"
+    finish_curve(axes, across, metric, most=100.0 if share else 1.0)
     return figure
 
 
-def _map(report: Mapping[str, Any], theme: _Theme) -> Figure | None:
-    plane = section(report, "map")
-    xs, ys, labels = (items(plane, key) for key in ("x", "y", "label"))
+def _residuals(samples: Mapping[str, Any], theme: Theme) -> Figure | None:
+    given = (items(section(samples, "residuals"), name) for name in ("predicted", "residual"))
     points = [
-        (x, y, clean(labels[at], 18) if at < len(labels) and labels[at] is not None else "")
+        (x, y)
+        for pair in zip(*given, strict=False)
+        if (x := number(pair[0])) is not None and (y := number(pair[1])) is not None
+    ]
+    if len(points) < 2:
+        return None
+    figure, axes = blank(2.9)
+    axes.axhline(0, color=theme.quiet, linestyle=(0, (3, 3)), linewidth=0.9)
+    _dots(axes, points, float(np.clip(6000 / len(points), 3, 14)), theme.series[0], "")
+    finish_curve(axes, "predicted", "true value − predicted")
+    return figure
+
+
+def _map(samples: Mapping[str, Any], theme: Theme) -> Figure | None:
+    plane = section(samples, "map")
+    xs, ys, labels, values = (items(plane, key) for key in ("x", "y", "label", "value"))
+    points = [
+        (x, y, at)
         for at, pair in enumerate(zip(xs, ys, strict=False))
         if (x := number(pair[0])) is not None and (y := number(pair[1])) is not None
     ]
     if not points:
         return None
-    figure, axes = _blank(4.4)
-    frequent = [label for label, _ in Counter(label for *_, label in points if label).most_common(_CATEGORIES)]
-    rest = [(x, y) for x, y, label in points if label not in frequent]
+    figure, axes = blank(4.4)
     size = float(np.clip(9000 / len(points), 2, 14))
-    for color, group in zip(theme.series, frequent, strict=False):
-        _dots(axes, [(x, y) for x, y, label in points if label == group], size, color, group)
-    if rest:
-        _dots(axes, rest, size, theme.quiet, "other")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
         spine.set_visible(False)
+    if values:
+        numbers = {at: number(value) for at, value in enumerate(values)}
+        _by_value(figure, axes, [(x, y, numbers.get(at)) for x, y, at in points], size, theme)
+    else:
+        texts = {at: clean(label, 18) for at, label in enumerate(labels) if label is not None}
+        _by_label(axes, [(x, y, texts.get(at, "")) for x, y, at in points], size, theme)
+    return figure
+
+
+def _by_label(axes: Axes, points: list[tuple[float, float, str]], size: float, theme: Theme) -> None:
+    """The most frequent labels in a color each."""
+    frequent = [label for label, _ in Counter(label for *_, label in points if label).most_common(_CATEGORIES)]
+    rest = [(x, y) for x, y, label in points if label not in frequent]
+    for color, group in zip(theme.series, frequent, strict=False):
+        _dots(axes, [(x, y) for x, y, label in points if label == group], size, color, group)
+    if rest:
+        _dots(axes, rest, size, theme.quiet, "other")
     if frequent:
         gaps = {"handletextpad": 0.2, "columnspacing": 0.9}
         axes.legend(markerscale=1.8, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, fontsize=7.5, **gaps)
-    return figure
+
+
+def _by_value(
+    figure: Figure, axes: Axes, points: list[tuple[float, float, float | None]], size: float, theme: Theme
+) -> None:
+    """A color scale for numbers, from the fifth to the ninety-fifth of a hundred of them."""
+    unknown = [(x, y) for x, y, value in points if value is None]
+    if unknown:
+        _dots(axes, unknown, size, theme.rule, "")
+    known = [(x, y, value) for x, y, value in points if value is not None]
+    if known:
+        xs, ys, values = (np.array(column, dtype=float) for column in zip(*known, strict=True))
+        low, high = np.percentile(values, [5, 95])
+        shown = axes.scatter(xs, ys, s=size, c=values, cmap="viridis", vmin=low, vmax=high, alpha=0.8, linewidths=0)
+        bar = figure.colorbar(shown, ax=axes, orientation="horizontal", shrink=0.6, aspect=40, pad=0.02)
+        bar.set_label("the target", fontsize=8)
+        bar.outline.set_visible(False)
 
 
 def _dots(axes: Axes, points: list[tuple[float, float]], size: float, color: str, label: str) -> None:
@@ -271,10 +245,13 @@ def _dots(axes: Axes, points: list[tuple[float, float]], size: float, color: str
     axes.scatter(xs, ys, s=size, color=color, alpha=0.7, linewidths=0, label=label)
 
 
-_FIGURES: dict[str, Callable[[Mapping[str, Any], _Theme], Figure | None]] = {
+_FIGURES: dict[str, Callable[[Mapping[str, Any], Theme], Figure | None]] = {
     "probe": _probe,
     "correlations": _correlations,
     "retrieval": _retrieval,
     "dimensions": _dimensions,
+    "learning": _learning,
+    "residuals": _residuals,
     "map": _map,
 }
+_OF_SAMPLES = ("residuals", "map")

@@ -89,14 +89,14 @@ def _compared(scores: Scores, gaps: Sequence[Gap]) -> Verdict:
     gain = known.get((COMPLETE, single))
     tone = "open" if gain is None else gain.tone
     best = f"the best single input ({single}, {scores.score(scores.values[single, COMPLETE], unit=True)})"
-    parts = [f"{_HEADLINES[tone]}: {has}, {_difference(scores, COMPLETE, single, known)} {best}"]
+    parts = [f"{_HEADLINES[tone]}: {has}, {_beside(scores, COMPLETE, single, known, best)}"]
     if ("concat", COMPLETE) in scores.values:
-        parts.append(f"{_difference(scores, COMPLETE, 'concat', known)} concatenation")
+        parts.append(_beside(scores, COMPLETE, "concat", known, "concatenation"))
     missing = []
     for condition in scores.conditions[1:]:
         left = scores.best_input(condition)
         if left is not None and ("fused", condition) in scores.values:
-            missing.append(f"{condition} it is {_difference(scores, condition, left, known)} {left} alone")
+            missing.append(f"{condition} it is {_beside(scores, condition, left, known, f'{left} alone')}")
     if len(missing) > _MOST:
         missing = [_all_missing(scores, known)]
     return Verdict(tone, _HEADLINES[tone], "; ".join([" and ".join(parts), *missing]) + ".")
@@ -113,17 +113,20 @@ def _all_missing(scores: Scores, known: Mapping[tuple[str, str], Gap]) -> str:
     )
 
 
-def _difference(scores: Scores, condition: str, against: str, known: Mapping[tuple[str, str], Gap]) -> str:
-    """How far fused is from another candidate, with the interval where one is known."""
+def _beside(scores: Scores, condition: str, against: str, known: Mapping[tuple[str, str], Gap], named: str) -> str:
+    """How far fused is from another candidate, as ``named``; with the interval where one is known."""
     gap = scores.values["fused", condition] - scores.values[against, condition]
     size = scores.gap(abs(gap), sign=False)
     unit = (" point" if size == "1.0" else " points") if scores.is_share else ""
-    words = "level with" if float(size) == 0 else f"{size}{unit} {'above' if gap > 0 else 'below'}"
-    sure = known.get((condition, against))
-    if sure is None or sure.low is None or sure.high is None or float(size) == 0:
-        return words
+    if float(size) == 0:
+        return f"level with {named}"
+    side, sure = "above" if gap > 0 else "below", known.get((condition, against))
+    if sure is None or sure.low is None or sure.high is None:
+        return f"{size}{unit} {side} {named}"
     ends = f"{scores.gap(sure.low)} to {scores.gap(sure.high)}"
-    return f"{size}{unit} ({ends}) {'above' if gap > 0 else 'below'}"
+    if sure.tone == "even":
+        return f"level with {named} within noise ({scores.gap(gap)}{unit}, {ends})"
+    return f"{size}{unit} ({ends}) {side} {named}"
 
 
 def _without_target(report: Mapping[str, Any]) -> Verdict:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from barycenter.tasks.report.rendering.answers import findings, mistakes_sentence, score_answer
 from barycenter.tasks.report.rendering.facts import (
     COMPLETE,
     Gap,
@@ -23,14 +24,24 @@ from barycenter.tasks.report.rendering.facts import (
     section,
 )
 from barycenter.tasks.report.rendering.judgment import judge
-from barycenter.tasks.report.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet
+from barycenter.tasks.report.rendering.meanings import MEANINGS
+from barycenter.tasks.report.rendering.mistake_tables import (
+    confusion,
+    doubtful_sheet,
+    label_sheet,
+    pair_sheet,
+    sure_share,
+)
+from barycenter.tasks.report.rendering.tables import gap_sheet, retrieval_sheet, rows_sheet, speed_sheet, split_words
 
 _CAPTIONS = {
     "correlations": "Correlation of the aligned inputs, component by component, on rows held out of the fit",
     "retrieval": "How often a held-out row's other input is found by its aligned vector",
     "dimensions": "What the dimension of the fused vector costs",
+    "learning": "What more labeled rows would bring",
+    "residuals": "How far off the predictions are",
 }
-_NAME, _TEXT, _GALLERY, _THUMBNAIL_BYTES = 60, 280, 60, 200_000
+_NAME, _TEXT, _GALLERY, _ERRORS, _THUMBNAIL_BYTES = 60, 280, 60, 24, 200_000
 _JPEG = b"\xff\xd8\xff"
 
 
@@ -76,6 +87,11 @@ def _content(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapp
         "verdict": judge(report),
         "warnings": [clean(text) for text in items(report, "warnings")],
         "tiles": _tiles(report, shown),
+        "score": score_answer(report),
+        "findings": [finding | {"settings": _settings(finding)} for finding in findings(report)],
+        "mistakes": _mistakes(report, samples),
+        "meanings": MEANINGS,
+        "several_inputs": _several_inputs(report, shown),
         "scores": scores,
         "gaps": _gap_table(judged, shown) if shown else None,
         "tried": _tried(report),
@@ -98,7 +114,13 @@ def _subtitle(report: Mapping[str, Any]) -> list[str]:
     alignment = section(report, "alignment")
     facts = [("version", report.get("version")), ("alignment", alignment.get("method"))]
     facts += [(key, alignment.get(key)) for key in ("dim", "regularization", "average", "chosen_by")]
-    return [f"{key.replace('_', ' ')} {_plain(value)}" for key, value in facts if value not in (None, "", {})]
+    shown = [f"{key.replace('_', ' ')} {_plain(value)}" for key, value in facts if value not in (None, "", {})]
+    split = section(report, "split")
+    if "train" in split and "test" in split:
+        shown.append(
+            f"{count(split['train'])} rows to learn from, {count(split['test'])} held out {split_words(split)}"
+        )
+    return shown
 
 
 def _plain(value: object) -> str:
@@ -212,6 +234,7 @@ def _figures(
                 "light": _data_uri(content, "png"),
                 "dark": _data_uri(dark, "png") if dark else None,
                 "caption": captions.get(stem, clean(stem, _NAME)),
+                "meaning": MEANINGS.get(stem, ""),
             }
     return figures
 
@@ -224,7 +247,11 @@ def _scatter_caption(samples: Mapping[str, Any]) -> str:
     """How many fused vectors the scatter plot shows, and what brought them into the plane."""
     method = clean(section(samples, "map").get("method") or "PCA", 20)
     rows = count(len(items(section(samples, "map"), "x")))
-    return f"{rows} fused vectors in the plane ({method}), colored by label where there is a target"
+    by = "its number" if items(section(samples, "map"), "value") else "label"
+    colored = (
+        f", colored by {by}" if any(label is not None for label in items(section(samples, "map"), "label")) else ""
+    )
+    return f"{rows} fused vectors in the plane ({method}){colored}"
 
 
 def _correlation_caption(report: Mapping[str, Any]) -> str:
@@ -241,10 +268,17 @@ def _correlation_caption(report: Mapping[str, Any]) -> str:
 def _agreement(report: Mapping[str, Any]) -> str:
     """How often nearest neighbors share the label."""
     found = section(report, "neighbors")
-    share = number(found.get("share"))
+    share, difference = number(found.get("share")), number(found.get("difference"))
+    good, bad = count(found.get("good")), count(found.get("bad"))
+    if difference is not None and (spread := number(found.get("spread"))) is not None:
+        return (
+            f"Of {count(found.get('n'))} held-out rows, the mean of the five nearest is {difference:.4g} off on "
+            f"average; the target spreads by {spread:.4g}; near-copies are left out. The cases are evenly spaced among "
+            f"the {good} good ones (off by at most a fifth of the spread) and the {bad} bad ones (off by at least four "
+            "fifths)"
+        )
     if share is None:
         return "Nearest rows by cosine similarity; near-copies of a row are left out"
-    good, bad = count(found.get("good")), count(found.get("bad"))
     return (
         f"Of {count(found.get('n'))} held-out rows, {100 * share:.0f} % of the five nearest share the label; "
         f"near-copies are left out. The cases are evenly spaced among the {good} good ones (at least 4 of 5 agree) "
@@ -269,10 +303,48 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         content = b""
     if not content.startswith(_JPEG) or len(content) > _THUMBNAIL_BYTES:
         content = b""
-    known = {key: row[key] for key in ("key", "text", "label") if row.get(key) is not None}
+    known = {key: row[key] for key in ("key", "text", "label", "predicted") if row.get(key) is not None}
     if (similarity := number(row.get("similarity"))) is not None:
         known["similarity"] = f"{similarity:.2f}"
     return known | ({"picture": _data_uri(content, "jpeg")} if content else {})
+
+
+def _mistakes(report: Mapping[str, Any], samples: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The part of the page on rows that are wrong; None where none was predicted."""
+    sentence, regression = mistakes_sentence(report), section(report, "mistakes").get("task") == "regression"
+    if sentence is None:
+        return None
+    errors = [_shown(row) | {"sure": _sure(row)} for row in dictionaries(samples, "errors")[:_ERRORS]]
+    return {
+        "sentence": sentence,
+        "confusion": confusion(report),
+        "sheets": [sheet for sheet in (pair_sheet(report), label_sheet(report)) if sheet.rows],
+        "errors": errors,
+        "errors_title": "The largest residuals" if regression else "The most confident errors",
+        "errors_meaning": MEANINGS["largest residuals" if regression else "errors"],
+        "doubtful": doubtful_sheet(report),
+        "pictured": any("picture" in row for row in errors),
+    }
+
+
+def _sure(row: Mapping[str, Any]) -> str:
+    """How sure the model was of a wrong prediction, or how far off it is."""
+    if (residual := number(row.get("residual"))) is not None:
+        return f"off by {residual:+.4g}".replace("-", "−")
+    certainty = number(row.get("certainty"))
+    of = f" ({clean(row['part'], _NAME)})" if row.get("part") is not None else ""
+    return "" if certainty is None else f"{sure_share(certainty)} % sure{of}"
+
+
+def _settings(finding: Mapping[str, Any]) -> str:
+    """The keys of the job file that a finding would change, as `--set` takes them."""
+    return " ".join(f"--set {key}={value}" for key, value in section(finding, "set").items())
+
+
+def _several_inputs(report: Mapping[str, Any], scores: Scores | None) -> bool:
+    """Whether there is anything to be shared; where the report does not say how many inputs there are, yes."""
+    named = section(report, "reuse") or (dict.fromkeys(scores.inputs) if scores is not None else {})
+    return len(named) != 1
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -1,8 +1,7 @@
 """The report on a terminal and as Markdown."""
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 from rich import box
@@ -10,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from barycenter.tasks.report.rendering.answers import findings, score_answer
 from barycenter.tasks.report.rendering.facts import (
     Gap,
     Scores,
@@ -26,30 +26,14 @@ from barycenter.tasks.report.rendering.facts import (
     section,
 )
 from barycenter.tasks.report.rendering.judgment import judge
+from barycenter.tasks.report.rendering.meanings import MEANINGS
+from barycenter.tasks.report.rendering.mistake_tables import doubtful_sheet, label_sheet, pair_sheet
+from barycenter.tasks.report.rendering.sheet import Sheet
 
 _STYLES = {"good": "bold green", "even": "bold", "bad": "bold red", "none": "bold yellow", "open": "bold"}
-_FEW, _WIDE, _MOST_PAIRS = 3, 6, 7
+_FEW, _WIDE, _MOST_PAIRS, _MOST_FINDINGS = 3, 6, 7, 3
 _REUSE = {"kept": "kept", "copied": "copied", "duplicate": "equal to another", "encoded": "encoded", "gone": "gone"}
 """Parts of ``reuse`` and their names for people."""
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """One table as plain strings.
-
-    Attributes:
-        title: What it shows.
-        header: Column names; the first column is words, the others are numbers unless in ``words``.
-        rows: Cells.
-        words: Further columns that hold words.
-        strong: Cells (row, column) to stand out.
-    """
-
-    title: str
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
-    words: frozenset[int] = frozenset({0})
-    strong: frozenset[tuple[int, int]] = frozenset()
 
 
 def terminal_table(report: Mapping[str, Any]) -> Group:
@@ -61,23 +45,38 @@ def terminal_table(report: Mapping[str, Any]) -> Group:
     pairs = retrieval_sheet(report)
     many = len(pairs.rows) > _MOST_PAIRS
     shown += [speed_sheet(report)] if many else [pairs, speed_sheet(report)]
-    parts: list[RenderableType] = [_rich(_narrow(scores, _title(report, source, crossed)))] if scores else []
-    parts += [_rich(sheet) for sheet in shown if sheet.rows]
-    parts += [
-        Text(line)
-        for line in (_slowest(report), _rows_line(report), _reuse_line(report), _pairs_line(report) if many else "")
-        if line
-    ]
+    parts: list[RenderableType] = [rich_table(_narrow(scores, _title(report, source, crossed)))] if scores else []
+    parts += [rich_table(sheet) for sheet in shown if sheet.rows]
+    lines = [
+        _slowest(report), _rows_line(report), _split_line(report), _alignment_line(report), _reuse_line(report),
+        _pairs_line(report) if many else "",
+    ]  # fmt: skip
+    parts += [Text(line) for line in lines if line]
     parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
+    if helpful := findings(report)[:_MOST_FINDINGS]:
+        parts += [
+            Text(""),
+            Text("What would help", style="bold"),
+            *(Text(f"- {clean(each['sentence'])}") for each in helpful),
+        ]
+    if (score := score_answer(report)) is not None:
+        parts += [Text(""), Text(clean(score["sentence"], 1000))]
     return Group(*parts, Text(""), Text(clean(judged.sentence, 1000), style=_STYLES[judged.tone]), Text(""))
 
 
 def markdown(report: Mapping[str, Any]) -> str:
     """The report as Markdown with tables, safe whatever the texts hold."""
     parts = [f"## {_escaped(report.get('name', 'Report'))}", f"**{_escaped(judge(report).sentence, 1000)}**"]
+    score = score_answer(report)
+    parts += [_escaped(score["sentence"], 1000)] if score is not None else []
     parts += [f"> {_escaped(text)}" for text in items(report, "warnings")]
+    parts += [f"- {_escaped(found['sentence'])}" for found in findings(report)]
     for sheet in sheets(report):
-        parts += [f"### {_escaped(sheet.title)}", _markdown(sheet)]
+        parts += [
+            f"### {_escaped(sheet.title)}",
+            _markdown(sheet),
+            *([_escaped(sheet.meaning)] if sheet.meaning else []),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -88,6 +87,7 @@ def sheets(report: Mapping[str, Any]) -> list[Sheet]:
     found = [_scores(scores, _title(report, source, crossed)), gap_sheet(source, scores)] if scores else []
     if crossed and (single := Scores.of(report)):
         found.append(_scores(single, _title(report, section(report, "probe"), False)))
+    found += [pair_sheet(report), label_sheet(report), doubtful_sheet(report)]
     found += [retrieval_sheet(report), rows_sheet(report), speed_sheet(report)]
     return [sheet for sheet in found if sheet.rows]
 
@@ -104,7 +104,7 @@ def _scores(scores: Scores, title: str) -> Sheet:
         for name in scores.candidates
     ]
     header = (f"{scores.metric_name}{scores.unit}", *scores.conditions, "")
-    return Sheet(title, header, rows, frozenset({0, len(header) - 1}), _best_cells(scores))
+    return Sheet(title, header, rows, frozenset({0, len(header) - 1}), _best_cells(scores), MEANINGS["scores"])
 
 
 def _narrow(scores: Scores, title: str) -> Sheet:
@@ -139,7 +139,7 @@ def gap_sheet(source: Mapping[str, Any], scores: Scores) -> Sheet:
         for gap in Gap.all_of(source)
     ]
     header = ("points" if scores.is_share else "difference", "mean", "95 % interval")
-    return Sheet("Differences, by bootstrap over groups", header, rows)
+    return Sheet("Differences, by bootstrap over groups", header, rows, meaning=MEANINGS["gaps"])
 
 
 def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -153,7 +153,8 @@ def retrieval_sheet(report: Mapping[str, Any]) -> Sheet:
     chance = number(section(report, "retrieval").get("chance_r10"))
     if rows and chance is not None:
         rows.append(("chance", "", "", shown("r10", chance), ""))
-    return Sheet("Retrieval on held-out rows", ("", "R@1, %", "R@5, %", "R@10, %", "MRR"), rows)
+    header = ("", "R@1, %", "R@5, %", "R@10, %", "MRR")
+    return Sheet("Retrieval on held-out rows", header, rows, meaning=MEANINGS["retrieval table"])
 
 
 def rows_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -170,7 +171,7 @@ def rows_sheet(report: Mapping[str, Any]) -> Sheet:
         for part, what in _REUSE.items()
         if known.get(part)
     ]
-    return Sheet("Rows", ("rows", ""), rows)
+    return Sheet("Rows", ("rows", ""), rows, meaning=MEANINGS["rows"])
 
 
 def speed_sheet(report: Mapping[str, Any]) -> Sheet:
@@ -188,7 +189,8 @@ def speed_sheet(report: Mapping[str, Any]) -> Sheet:
             remark = "nothing to do"
         shown = (count(figures.get("rows")), duration(figures.get("seconds")), rate(figures.get("rows_per_s")))
         rows.append((clean(stage, 40), *shown, remark))
-    return Sheet("Speed", ("stage", "rows", "time", "rows/s", "limited by"), rows, frozenset({0, 4}))
+    header = ("stage", "rows", "time", "rows/s", "limited by")
+    return Sheet("Speed", header, rows, frozenset({0, 4}), meaning=MEANINGS["speed"])
 
 
 def _slowest(report: Mapping[str, Any]) -> str:
@@ -224,8 +226,40 @@ def _rows_line(report: Mapping[str, Any]) -> str:
     missing = [f"{clean(name, 40)} {count(value)}" for name, value in section(known, "missing").items() if value]
     bad = [f"{clean(name, 40).replace('_', ' ')} {count(value)}" for name, value in section(known, "bad").items()]
     parts += [f"without {', '.join(missing)}"] if missing else []
-    parts += [f"bad inputs: {', '.join(bad)}"] if bad else []
+    parts += [f"missing or bad inputs: {', '.join(bad)}"] if bad else []
     return f"rows: {'; '.join(parts)}"
+
+
+def _split_line(report: Mapping[str, Any]) -> str:
+    """What is learned from and what is held out."""
+    split = section(report, "split")
+    if "train" not in split or "test" not in split:
+        return ""
+    learned = f"{count(split['train'])} {clean(split.get('rows'), 40)} to learn from"
+    other = f", {count(split['other'])} in neither" if split.get("other") else ""
+    return f"split: {learned}, {count(split['test'])} held out{other}, {split_words(split)}"
+
+
+def split_words(split: Mapping[str, Any]) -> str:
+    """By what rows are held out.
+
+    >>> split_words({"by": None, "group_by": "design"}), split_words({"by": "fold"})
+    ('by a hash of `design`', 'as `fold` says')
+    """
+    if split.get("by"):
+        return f"as `{clean(split['by'], 40)}` says"
+    column = split.get("group_by")
+    return f"by a hash of {f'`{clean(column, 40)}`' if column else 'the key'}"
+
+
+def _alignment_line(report: Mapping[str, Any]) -> str:
+    """Which alignment was taken, and by what."""
+    alignment = section(report, "alignment")
+    if not alignment.get("method"):
+        return ""
+    average = f", average {clean(alignment['average'], 40)}" if alignment.get("average") else ""
+    by = f", chosen by: {clean(alignment['chosen_by'], 80)}" if alignment.get("chosen_by") else ""
+    return f"alignment: {clean(alignment['method'], 40)}, {count(alignment.get('dim'))} dimensions{average}{by}"
 
 
 def _reuse_line(report: Mapping[str, Any]) -> str:
@@ -239,7 +273,8 @@ def _reuse_line(report: Mapping[str, Any]) -> str:
     return f"embeddings: {'; '.join(inputs)}" if inputs else ""
 
 
-def _rich(sheet: Sheet) -> Table:
+def rich_table(sheet: Sheet) -> Table:
+    """A table for a terminal."""
     table = Table(
         title=Text(sheet.title),
         title_justify="left",
@@ -252,8 +287,9 @@ def _rich(sheet: Sheet) -> Table:
         words = column in sheet.words
         style = "dim" if words and column else ""
         table.add_column(
-            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name
-        )
+            Text(name), justify="left" if words else "right", style=style, no_wrap=not words and "\n" not in name,
+            overflow="fold" if words else "ellipsis",
+        )  # fmt: skip
     for row, cells in enumerate(sheet.rows):
         styles = ["bold" if (row, column) in sheet.strong else "" for column in range(len(cells))]
         table.add_row(*map(Text, cells, styles))

@@ -1,4 +1,5 @@
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -297,3 +298,14 @@ def test_a_lead_over_few_groups_is_less_sure():
     assert search._mean(gap)[1] == pytest.approx(each.std(ddof=1) / np.sqrt(len(each)), rel=1e-6)
     search.groups = np.zeros(len(gap), dtype=int)
     assert search._mean(gap)[1] == np.inf
+
+
+def test_no_warning_names_an_input_that_the_user_does_not_have():
+    rng = np.random.default_rng(0)
+    a, c = rng.normal(size=(400, 3)), rng.normal(size=(400, 2))
+    views = {"a": a, "b": np.hstack([a[:, :1], rng.normal(size=(400, 1))]), "c": c}
+    labels = ["yes" if value > 0 else "no" for value in a[:, 0]]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        AlignmentSearch(dim=2).fit(views, labels)
+    assert [str(each.message) for each in caught if "others" in str(each.message)] == []

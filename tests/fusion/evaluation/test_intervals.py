@@ -68,3 +68,20 @@ def test_a_single_group_is_no_evidence():
     scores = scored({"text": 0.3, "image": 0.5, "concat": 0.8, "fused": 0.8})
     assert evidence(scores, constant(0.1), INPUTS, ["same"] * 400) == {}
     assert evidence(scores, constant(0.1), INPUTS, ["one", *["other"] * 399])["intervals"]
+
+
+def test_an_input_is_worth_what_is_lost_without_it():
+    scores = scored({"text": 0.3, "image": 0.5, "concat": 0.8, "fused": 0.8})
+    scores["fused"]["without text"] = scores["fused"]["complete"]
+    scores["fused"]["without image"] = scores["image"]["complete"] * 0
+    worth = evidence(scores, constant(0.1), INPUTS, range(400))["worth"]
+    assert worth["text"] == {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert worth["image"]["mean"] == pytest.approx(scores["fused"]["complete"].mean())
+    assert 0 < worth["image"]["low"] < worth["image"]["mean"] < worth["image"]["high"]
+
+
+def test_one_input_has_no_worth_beside_others():
+    scores = {
+        name: {"complete": by["complete"]} for name, by in scored({"a": 0.5, "concat": 0.5, "fused": 0.5}).items()
+    }
+    assert evidence(scores, constant(0.1), ["a"], range(400))["worth"] == {}

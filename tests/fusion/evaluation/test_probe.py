@@ -197,6 +197,21 @@ def test_cross_validation_fits_everything_inside_the_training_part():
     assert json.loads(json.dumps(result)) == result
 
 
+def test_what_is_recorded_is_what_was_scored(first):
+    views, labels, train = first
+    held_out, out_of_fold = [], []
+    result = run(views, labels, train, record=held_out.append)
+    (found,) = held_out
+    assert found.rows.tolist() == np.flatnonzero(~train).tolist()
+    assert found.labels.tolist() == labels[~train].tolist()
+    assert found.right.mean() == pytest.approx(result["candidates"]["fused"]["complete"])
+    crossed = cross_validated_probe(views, labels, None, 4, 1, fit_stacking, dim=5, record=out_of_fold.append)
+    assert len(out_of_fold) == 4
+    assert sorted(row for part in out_of_fold for row in part.rows) == list(range(600))
+    right = np.concatenate([part.right for part in out_of_fold])
+    assert right.mean() == pytest.approx(crossed["candidates"]["fused"]["complete"])
+
+
 def test_folds_on_threads_change_nothing():
     views, labels = paired(n=300)
     with threadpool_limits(1):

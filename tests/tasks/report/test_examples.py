@@ -5,34 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from barycenter.infra.job.models import Job
-from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
-from tests.flows.corpora import write_lines
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """Sixty rows in two shards: a text, a picture (some broken), two classes, pairs of near-copies."""
-    folder = tmp_path_factory.mktemp("shown")
-    (folder / "images").mkdir()
-    rows = []
-    for number in range(60):
-        picture = Image.new("RGBA", (400, 200), (4 * number, 0, 0, 255))
-        picture.save(folder / "images" / f"{number}.png")
-        rows.append({"id": f"k{number}", "text": f"row {number}", "image": f"images/{number}.png", "label": number % 2})
-    (folder / "images" / "7.png").write_bytes(b"\x89PNG\r\n broken")
-    job = {
-        "name": "shown",
-        "corpus": {"path": str(write_lines(folder / "m.jsonl", rows)), "key": "id", "rows_per_shard": 40},
-        "inputs": {
-            "text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"},
-            "image": {"kind": "image", "column": "image", "encoder": "builtin/descriptor"},
-        },
-        "output": {"path": str(folder / "out")},
-        "limits": {"max_pixels": 100_000},
-    }
-    return prepare(Job.model_validate(job))
 
 
 @pytest.fixture
@@ -110,3 +83,24 @@ def test_one_dimension_and_two_rows_are_drawn_or_left_out(run, shown):
     empty = ShownRows(shown.shards, shown.keys, few, shown.labels, shown.groups, shown.queries)
     assert project_to_plane(empty) == {}
     assert neighbor_examples(run, empty) == ([], {"n": 0})
+
+
+def test_of_numbers_the_difference_counts_and_no_label_is_shared(run, shown):
+    numbers = np.array([float(row) for row in range(60)], dtype=object)
+    numbers[10] = None
+    priced = ShownRows(run.shards, shown.keys, shown.fused, numbers, shown.groups, shown.queries)
+    cases, figures = neighbor_examples(run, priced)
+    off = [
+        abs(int(case["key"][1:]) - np.mean([float(near["label"]) for near in case["neighbors"] if "label" in near]))
+        for case in cases
+    ]
+    assert "share" not in figures
+    assert figures["spread"] == pytest.approx(np.std([row for row in range(60) if row != 10]))
+    assert all(
+        (error <= 0.2 * figures["spread"] + 1e-9) == case["good"] for error, case in zip(off, cases, strict=True)
+    )
+    assert 0 < figures["difference"] < 60
+    found = project_to_plane(priced)
+    assert found["value"].count(None) == 1
+    assert sorted(value for value in found["value"] if value is not None)[:2] == [0.0, 1.0]
+    assert "value" not in project_to_plane(shown)

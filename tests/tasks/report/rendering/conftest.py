@@ -24,6 +24,15 @@ def candidates(text, image, fused, concat):
     }
 
 
+def curve_point(name, size, score, best):
+    loss = {
+        "mean": best - score,
+        "low": best - score - 0.02 * (score < best),
+        "high": best - score + 0.02 * (score < best),
+    }
+    return {name: size, "complete": score, "low": score - 0.02, "high": score + 0.02, "loss": loss}
+
+
 def whole():
     """A report with every part."""
     scores = candidates(0.24, 0.307, 0.701, 0.711)
@@ -37,9 +46,11 @@ def whole():
             "missing": {"text": 81, "image": 112},
             "bad": {"null": 181, "not_an_image": 3},
         },
+        "split": {"by": None, "group_by": "design", "rows": "labeled rows", "train": 1452, "test": 363, "other": 0},
         "alignment": {
             "method": "joint",
             "dim": 256,
+            "most_dim": 512,
             "regularization": 0.01,
             "heldout_correlations": [0.96, 0.9, 0.5, 0.1, None],
             "test_correlations": [0.95, 0.88, 0.4, 0.1, 0.0],
@@ -60,9 +71,12 @@ def whole():
             "baseline": 0.108,
             "candidates": scores,
             "signal": {"candidate": "concat", "mean": 0.6, "low": 0.5, "found": True},
+            "ceiling": {"score": 0.95, "rows": 52},
             "dimensions": [
-                {"dim": dim, "complete": score, "low": score - 0.02, "high": score + 0.02}
-                for dim, score in ((16, 0.45), (64, 0.675), (256, 0.701))
+                curve_point("dim", dim, score, 0.701) for dim, score in ((16, 0.45), (64, 0.655), (256, 0.701))
+            ],
+            "learning": [
+                curve_point("rows", rows, score, 0.701) for rows, score in ((363, 0.5), (726, 0.65), (1452, 0.701))
             ],
             "cross_validated": {
                 "metric": "accuracy",
@@ -75,6 +89,29 @@ def whole():
                     "complete, best input": {"against": "image", "mean": 0.394, "low": 0.37, "high": 0.42},
                     "without text": {"against": "image", "mean": 0.0, "low": -0.008, "high": 0.01},
                 },
+                "baseline": 0.11,
+                "worth": {
+                    "text": {"mean": 0.394, "low": 0.37, "high": 0.42},
+                    "image": {"mean": 0.461, "low": 0.43, "high": 0.49},
+                },
+            },
+        },
+        "mistakes": {
+            "task": "classification",
+            "how": "out of fold",
+            "n": 1815,
+            "wrong": 543,
+            "classes": [
+                {"label": "winter dots", "n": 900, "predicted": 850, "recall": 0.7, "precision": 0.741},
+                {"label": "party", "n": 915, "predicted": 965, "recall": None, "precision": 0.66},
+            ],
+            "confusion": {"labels": ["party", "winter dots"], "counts": [[642, 273], [270, 630]]},
+            "pairs": [{"label": "party", "predicted": "winter dots", "n": 273}],
+            "worst": [{"key": "item-9", "label": "party", "predicted": "winter dots", "certainty": 0.991}],
+            "doubtful": {
+                "n": 31,
+                "below": 0.05,
+                "rows": [{"key": "item-9", "label": "party", "predicted": "winter dots", "probability": 0.004}],
             },
         },
         "neighbors": {"n": 300, "share": 0.62, "good": 150, "bad": 20},
@@ -110,6 +147,17 @@ def shown():
             },
             {"key": "item-3", "text": None, "good": False, "neighbors": [{"key": "item-4", "text": "a kite"}]},
         ],
+        "errors": [
+            {
+                "key": "item-9",
+                "text": "a plate in the snow",
+                "label": "party",
+                "predicted": "winter dots",
+                "certainty": 0.991,
+                "thumbnail": thumbnail("white"),
+            },
+        ],
+        "residuals": {"predicted": rng.normal(size=40).tolist(), "residual": rng.normal(size=40).tolist()},
     }
 
 

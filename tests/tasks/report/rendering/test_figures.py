@@ -7,7 +7,7 @@ from PIL import Image
 
 from barycenter.tasks.report.rendering.figures import plots
 
-NAMES = ("probe", "correlations", "retrieval", "dimensions", "map")
+NAMES = ("probe", "correlations", "retrieval", "dimensions", "learning", "residuals", "map")
 
 
 def opened(content):
@@ -36,6 +36,7 @@ def test_same_report_same_bytes(report, samples, images):
         (("alignment", "test_correlations"), "correlations"),
         (("retrieval", "text->image"), "retrieval"),
         (("probe", "dimensions"), "dimensions"),
+        (("probe", "learning"), "learning"),
     ],
 )
 def test_what_is_absent_is_not_drawn(report, path, figure):
@@ -54,8 +55,8 @@ def test_what_is_absent_is_not_drawn(report, path, figure):
 
 
 def test_without_points_there_is_no_map(samples):
-    assert set(plots({}, samples)) == {"map.png", "map-dark.png"}
-    assert plots({}, {"map": {"x": [], "y": []}}) == plots({}) == {}
+    assert set(plots({}, samples)) == {"map.png", "map-dark.png", "residuals.png", "residuals-dark.png"}
+    assert plots({}, {"map": {"x": [], "y": []}, "residuals": {"predicted": [], "residual": []}}) == plots({}) == {}
 
 
 def test_odd_figures_are_drawn_without_a_word(report, samples):
@@ -65,4 +66,29 @@ def test_odd_figures_are_drawn_without_a_word(report, samples):
     samples["map"]["label"] = ["$\\frac{", "👩‍👩‍👧 \u202eمرحبا\ud800", "x" * 10_000] * 20
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(plots(report, samples)) == 10
+        assert len(plots(report, samples)) == 14
+
+
+def test_a_target_of_numbers_is_a_scale_and_no_legend(samples):
+    del samples["residuals"]
+    samples["map"]["value"] = [float(number) for number in range(58, -1, -1)] + [None]
+    other = plots({}, samples)["map.png"]
+    samples["map"]["value"] = [float(number) for number in range(59)] + [None]
+    by_value = plots({}, samples)["map.png"]
+    assert by_value != other
+    samples["map"]["label"] = [None] * 60
+    assert plots({}, samples)["map.png"] == by_value
+
+
+def test_no_tick_is_above_one_hundred_per_cent():
+    from barycenter.tasks.report.rendering.drawing import LIGHT
+    from barycenter.tasks.report.rendering.figures import _FIGURES
+
+    points = [{"dim": dim, "complete": score, "low": score - 0.01, "high": 1.0} for dim, score in ((4, 0.97), (8, 1.0))]
+    candidates = {"fused": {"complete": 1.0}, "concat": {"complete": 0.99}}
+    report = {"probe": {"metric": "accuracy", "candidates": candidates, "dimensions": points}}
+    for name, axis in (("dimensions", "get_yticks"), ("probe", "get_xticks")):
+        (axes,) = _FIGURES[name](report, LIGHT).axes
+        low, high = axes.get_ylim() if axis == "get_yticks" else axes.get_xlim()
+        shown = [tick for tick in getattr(axes, axis)() if low <= tick <= high]
+        assert max(shown) == 100

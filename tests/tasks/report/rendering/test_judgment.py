@@ -19,8 +19,8 @@ def probed(text, image, fused, concat, gain=None, found=True, **more):
 def test_everything_is_reported_in_one_sentence(report):
     assert verdict(report) == (
         "Averaging helped: the fused vector has 70.1 % accuracy, 39.4 points (+37.0 to +42.0) above the best single "
-        "input (image, 30.7 %) and 1.0 point (−1.8 to +0.2) below concatenation; without text it is level with image "
-        "alone; without image it is level with text alone."
+        "input (image, 30.7 %) and level with concatenation within noise (−1.0 point, −1.8 to +0.2); without text it "
+        "is level with image alone; without image it is level with text alone."
     )
 
 
@@ -32,6 +32,11 @@ def test_tone_follows_what_the_rows_can_show(fused, gain, tone):
     judged = judge(probed(0.5, 0.4, fused, 0.6, gain))
     assert judged.tone == tone
     assert judged.sentence.startswith(judged.headline + ":")
+
+
+def test_what_an_interval_cannot_tell_is_called_noise():
+    sentence = verdict(probed(0.5, 0.4, 0.51, 0.6, 0.05))
+    assert "level with the best single input (text, 50.0 %) within noise (+1.0 point, −4.0 to +6.0)" in sentence
 
 
 def test_without_an_interval_nothing_is_claimed():

@@ -28,8 +28,12 @@ def test_terminal_shows_scores_gaps_retrieval_and_speed(report):
         "embed text 2,000 1.90 s 1,053 tokenizing",
         "fit 2,000 1 min 35 s 21 done before",
         "time: 1.90 s in all stages, most of it embed text (1.90 s, limited by:",
-        "rows: 2,000 read, 1,999 written, 1 rejected; without text 81, image 112; bad",
-        "inputs: null 181, not an image 3",
+        "rows: 2,000 read, 1,999 written, 1 rejected; without text 81, image 112; missing",
+        "or bad inputs: null 181, not an image 3",
+        "split: 1,452 labeled rows to learn from, 363 held out, by a hash of `design`",
+        "alignment: joint, 256 dimensions, chosen by: held-out retrieval",
+        "What would help",
+        "- Every input is needed. What the score becomes: without text −39.4 points",
         "warning: alignment.dim 300 was clipped to 256, the rank of the data",
     ):
         assert line in shown
