@@ -225,6 +225,12 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     out.print(f"time left: about {total:,.0f} s by the rates last measured here{cost}")
 
 
+def _rejects(folder: str, result: dict[str, Any]) -> list[str]:
+    """A line that says where the bad inputs are; none without any."""
+    bad = result.get("rows", {}).get("bad", {})
+    return [f"rejects   {folder}/rejects/{result['version']} ({sum(bad.values()):,} bad inputs)"] if bad else []
+
+
 def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     """The report of a run; nothing of one that was skipped."""
     if result is None:
@@ -235,12 +241,19 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     from barycenter.tasks.report.rendering import terminal_table
 
     out.print(terminal_table(result))
+    if alignment := result.get("alignment"):
+        out.print(
+            f"alignment {alignment['method']} to {alignment['dim']} values, average {alignment['average']}; "
+            f"chosen by: {alignment['chosen_by']}",
+            markup=False, highlight=False, soft_wrap=True,
+        )  # fmt: skip
     folder, number = job.output.path.rstrip("/"), result["lineage"]["number"]
     seen = shown_version(Storage(job.output.path, job.storage.endpoint_url)) == number
     lines = [
         f"features  {folder}/features/{result['version']}",
         f"manifest  {folder}/{'manifest.json' if seen else manifest_path(number)}",
         *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
+        *_rejects(folder, result),
         f"report    {folder}/report/report.html",
     ]
     for line in lines:

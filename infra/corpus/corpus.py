@@ -115,7 +115,7 @@ class Corpus:
             raw: What ``raw_rows`` returned.
 
         Returns:
-            32 hexadecimal digits; None where rows are named by the place at which they stand.
+            32 hexadecimal digits; None where rows are named by their place in the file.
         """
         if self.key_column is None:
             return None

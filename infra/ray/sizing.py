@@ -191,8 +191,8 @@ class Machines:
 
 def _no_node(address: str) -> str:
     return (
-        f"the Ray cluster at {address} has no node with a CPU to work on, and no autoscaler of Ray's version 2 that "
-        "could add one; add a node, or, if nodes come later, say how many workers by ray.workers: {max: N}"
+        f"the Ray cluster at {address} has no node with a CPU, and no autoscaler of version 2 that could add one; add "
+        "a node, or set ray.workers: {max: N} if nodes come later"
     )
 
 

@@ -147,7 +147,7 @@ def while_held(lease: Lease, paths: Iterable[str]) -> Iterator[str]:
     """The paths one by one, as long as the output is held; a process may have stood still between two of them."""
     looked = -math.inf
     for path in paths:
-        # Not the monotonic clock, which stands still while a machine sleeps.
+        # Not the monotonic clock, which stops while a machine sleeps.
         if abs(current_clock().time() - looked) >= _LOOK_SECONDS:
             lease.check()
             looked = current_clock().time()

@@ -34,7 +34,9 @@ def deleted_versions(storage: Storage) -> set[int]:
     except MissingFileError:
         return set()
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{storage.uri(COLLECTED)}: no list of deleted versions ({error}); restore it") from error
+        raise RunError(
+            f"{storage.uri(COLLECTED)} is no list of deleted versions ({error}); restore it from a copy"
+        ) from error
 
 
 def numbers_taken(storage: Storage) -> dict[int, int]:

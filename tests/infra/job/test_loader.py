@@ -170,10 +170,10 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
             "corpus.keep=[label, ID]",
             "corpus.keep: 'id' and 'ID' differ only by case, and DuckDB renames one; rename it in the corpus",
         ),
-        ("train.target=lable", "train.target: 'lable' is not among corpus.keep; add it"),
-        ("train.split=split", "train.split: 'split' is not among corpus.keep; add it"),
-        ("train.group_by=base", "train.group_by: 'base' is not among corpus.keep; add it"),
-        ("output.partition_by=[lang]", "output.partition_by: 'lang' is not among corpus.keep; add it"),
+        (
+            "train.group_by=fused",
+            "train.group_by: 'fused' is a column of the output; rename it in the corpus",
+        ),
         (
             "output.partition_by=[id]",
             "output.partition_by: 'id' is the key: every row would be a folder of its own; remove it",
