@@ -11,7 +11,16 @@ from functools import cache
 from itertools import product
 
 from tests.messages.placeholders import is_transparent, placeholder
-from tests.messages.source import Function, Module, find_constant, find_functions, local_values, modules, results
+from tests.messages.source import (
+    Function,
+    Module,
+    find_constant,
+    find_functions,
+    local_values,
+    modules,
+    parameters,
+    results,
+)
 
 _ROOT_CLASSES = {"BarycenterError", "UnreadableError", "TargetError"}
 """What ends a command, and two that are turned into it where they are caught, with their own words."""
@@ -198,6 +207,8 @@ class _Scope:
     def _named(self, name: str) -> list[str]:
         if not self._depth:
             return []
+        if self._function is not None and name in parameters(self._function):
+            return []
         if self._function is not None and (values := local_values(self._function, name)):
             inner = _Scope(self._module, self._function, self._depth - 1)
             return list(dict.fromkeys(text for value in values for text in inner.variants(value)))
@@ -207,7 +218,7 @@ class _Scope:
 
     def _called(self, node: ast.Call) -> list[str]:
         own = isinstance(node.func, ast.Attribute) and getattr(node.func.value, "id", "") in ("self", "cls")
-        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if own else ""  # type: ignore[union-attr]
+        name = node.func.id if isinstance(node.func, ast.Name) else node.func.attr if own else ""
         if not self._depth or is_transparent(name):
             return []
         found = [

@@ -87,6 +87,13 @@ def _elements(value: ast.expr, position: int) -> Iterator[ast.expr]:
         yield from _elements(value.orelse, position)
 
 
+@cache
+def parameters(function: Function) -> set[str]:
+    """Names of a function's parameters, whose values come from its callers."""
+    given = function.args
+    return {each.arg for each in [*given.posonlyargs, *given.args, *given.kwonlyargs]}
+
+
 def local_values(function: Function, name: str) -> list[ast.expr]:
     """Everything that a function assigns to a name."""
     return _assigned(function).get(name, [])
