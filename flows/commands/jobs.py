@@ -241,12 +241,7 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     from barycenter.tasks.report.rendering import terminal_table
 
     out.print(terminal_table(result))
-    if alignment := result.get("alignment"):
-        out.print(
-            f"alignment {alignment['method']} to {alignment['dim']} values, average {alignment['average']}; "
-            f"chosen by: {alignment['chosen_by']}",
-            markup=False, highlight=False, soft_wrap=True,
-        )  # fmt: skip
+
     folder, number = job.output.path.rstrip("/"), result["lineage"]["number"]
     seen = shown_version(Storage(job.output.path, job.storage.endpoint_url)) == number
     lines = [

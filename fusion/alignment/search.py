@@ -1,6 +1,5 @@
 """The alignment that held-out rows prefer, in the manner of scikit-learn's searches."""
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Literal, Self
@@ -230,12 +229,10 @@ def _significance(folds: FoldMoments, sample: Sample, one: str | None = None) ->
     dim = min(_TESTED["dim"], CCA.dim_limit([values.shape[1] for values in views.values()]))
     test = CCA(dim, folds=len(folds), regularization=1.0)
     level = {} if one is None else _STRICT
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of views that only this test has
-        try:
-            return significance(test, views, list(islice(rows.groups, kept)), **level)
-        except ValueError:
-            return None
+    try:
+        return significance(test, views, list(islice(rows.groups, kept)), **level)
+    except ValueError:
+        return None
 
 
 def labeled_moments(labeled: FoldMoments, others: FoldMoments) -> FoldMoments:

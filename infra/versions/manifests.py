@@ -82,7 +82,7 @@ def _why_missing(storage: Storage, version: int | None) -> str:
             f"version {version} was deleted by `barycenter gc` (there are: {listed}); "
             "`barycenter pin` keeps a version that is in use"
         )
-    return f"there is no version {version} (there are: {listed})"
+    return f"there is no version {version} (there are: {listed}){'; choose one of them' if there else ''}"
 
 
 def verify(storage: Storage, manifest: Manifest) -> list[str]:

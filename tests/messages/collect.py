@@ -32,6 +32,7 @@ _RESULTS = {
     "barycenter.infra.job.models": dict.fromkeys(("_name_problems", "_column_problems", "_method_problems"), "{}"),
     "barycenter.infra.job.column_names": dict.fromkeys(("column_name_problems", "_case_conflicts"), "{}"),
     "barycenter.infra.job.loader": {"_key_problems": "{}"},
+    "barycenter.infra.versions.manifests": {"_why_missing": "<path>: {}"},
     "barycenter.infra.corpus.corpus": {"index_source": "corpus.path: {}"},
     "barycenter.tasks.fuse.folders": dict.fromkeys(
         ("column_problem", "value_problem", "empty_problem", "spelling_problem"), "output.partition_by: {}"
@@ -86,6 +87,17 @@ def collect() -> tuple[Message, ...]:
     return tuple(sorted(each for each in found if has_words(each.text)))
 
 
+def passed_on() -> set[str]:
+    """Functions that raise an error without words of their own: its message comes from elsewhere."""
+    return {
+        f"{module.name.removeprefix('barycenter.')}.{function.name}"
+        for module in modules().values()
+        for function, call in _calls(module)
+        if function is not None and (_name(call) in _error_classes() or _name(call) in _BUILDERS)
+        if not any(has_words(text) for text in _texts(module, function, call))
+    }
+
+
 def has_words(text: str) -> bool:
     """Whether a template says anything by itself."""
     return any(word.isalpha() and len(word) > 1 for word in _without_placeholders(text).split())
@@ -96,6 +108,7 @@ def _without_placeholders(text: str) -> str:
     return parts[0] + "".join(part.partition(">")[2] for part in parts[1:])
 
 
+@cache
 def _error_classes() -> set[str]:
     bases = {name: above for module in modules().values() for name, above in module.bases.items()}
     classes, before = set(_ROOT_CLASSES), 0

@@ -5,10 +5,22 @@ from pathlib import Path
 import pytest
 
 from tests.language.sentences import long_sentences
-from tests.messages.collect import collect
+from tests.messages.collect import collect, passed_on
 from tests.messages.page import Advice, page
 
 PAGE = Path(__file__).parents[2] / "docs" / "troubleshooting.md"
+PASSED_ON = """
+flows.commands.heads._sink_of_new flows.commands.neighbors._export flows.console.report_errors
+flows.deployments._variable_problems flows.downstream.downstream
+tasks.align.trained.fit_feature_alignment tasks.data.labeled_rows._reading tasks.data.new_rows.__init__
+tasks.data.targets.inspect_target tasks.embed.worker._loaded tasks.fuse.partitions._refuse tasks.heads.stage.load_head
+tasks.planning.proposal.proposal.propose tasks.run.input_tables._open_own
+infra.corpus.corpus.check_columns infra.corpus.corpus.read infra.corpus.files.list infra.dispatch.executor.error
+infra.job.loader._parse_yaml infra.job.loader.parse_job infra.storage.errors._line
+infra.versions.manifests.read_manifest
+fusion.dataset.reader._read fusion.dataset.schema.read fusion.encoders.hub.encoder_errors fusion.errors.under
+"""
+"""Functions that raise errors whose words come from another message of the page, or from a library."""
 REMEDY = "`python -m tests.messages > docs/troubleshooting.md` writes the page"
 
 
@@ -28,6 +40,10 @@ def test_messages_are_found_wherever_they_are_put_together(messages):
     assert "inputs: at least one input is needed; add one" in texts  # yielded, raised elsewhere
     assert "interrupted; run again to go on where this stopped" in texts  # printed by the command line itself
     assert any("is not one of <choices>; did you mean <near>?" in text for text in texts)  # from two functions
+
+
+def test_only_those_that_pass_a_message_on_raise_one_without_words():
+    assert passed_on() == set(PASSED_ON.split())
 
 
 def test_every_message_is_explained_once(messages, advice):
