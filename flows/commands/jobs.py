@@ -241,7 +241,6 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     from barycenter.tasks.report.rendering import terminal_table
 
     out.print(terminal_table(result))
-
     folder, number = job.output.path.rstrip("/"), result["lineage"]["number"]
     seen = shown_version(Storage(job.output.path, job.storage.endpoint_url)) == number
     lines = [
