@@ -304,7 +304,7 @@ def index_sources(
         except UnreadableError as error:
             return f"{entry.relative} {error}"
         except OSError as error:
-            return f"{entry.relative} cannot be read ({error.strerror or error})"
+            return f"{entry.relative} cannot be read ({error.strerror or error}); check who may read it"
 
     with ThreadPoolExecutor(min(_THREADS, max(1, len(entries)))) as pool:
         indexes = list(pool.map(index_source, entries))

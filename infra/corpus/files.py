@@ -195,4 +195,4 @@ def _error_message(error: Exception, path: str) -> str:
         return f"{path}: a symbolic link that leads in circles; remove it"
     if is_transient(error):
         return f"{path}: the storage server does not answer ({type(error).__name__}); check storage.endpoint_url"
-    return f"{path}: cannot be read ({first_line(error)})"
+    return f"{path}: cannot be read ({first_line(error)}); check the path and who may read it"

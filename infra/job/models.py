@@ -306,7 +306,7 @@ class Job(Section):
         if method != "weighted" and differ:
             yield "average.weights", f"{method} ignores them; set average.method to weighted, or remove them"
         if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
-            yield "average.weights", "weighted needs at least one weight above 0"
+            yield "average.weights", "weighted needs at least one weight above 0; raise one"
 
     @property
     def input_weights(self) -> dict[str, float]:

@@ -78,7 +78,7 @@ def _check(address: str) -> None:
     if "://" in address:
         raise JobError("ray.address", f"{address}: the driver runs inside the cluster; use host:port, auto or submit")
     if not host or not port.isdecimal():
-        raise JobError("ray.address", f"{address!r} is neither local, auto nor host:port")
+        raise JobError("ray.address", f"{address!r} is neither local, auto nor host:port; write one of them")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:

@@ -179,7 +179,10 @@ class Machines:
         if gpus == "auto":
             return 1.0 if most >= 1 else 0.0
         if gpus > 1 and gpus != int(gpus):
-            raise JobError("ray.gpus_per_worker", f"{gpus:g} is neither a whole number nor a fraction of one GPU")
+            raise JobError(
+                "ray.gpus_per_worker",
+                f"{gpus:g} is neither a whole number nor a fraction of one GPU; write 2 or 0.5, say",
+            )
         if gpus > most and (not elastic or self.groups):
             later = (
                 "" if self.own or self.groups else "; if nodes with GPUs come later, say so by ray.workers: {max: N}"

@@ -194,7 +194,7 @@ def _line(error: Exception, uri: str, handled: BaseException | None) -> RunError
     if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error, handled)):
         return RunError(f"{uri}: access denied; check the credentials in the environment and what they may do")
     if isinstance(error, FileNotFoundError) or number == errno.ENOTDIR:
-        return MissingFileError(f"{uri}: no such file")
+        return MissingFileError(f"{uri}: no such file; restore it, or run the job again")
     if number in _FULL:
         return RunError(f"no space left on {uri}; free some and run again")
     if isinstance(error, PermissionError):

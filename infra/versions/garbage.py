@@ -46,7 +46,7 @@ class Garbage:
 def check_collectable(storage: Storage, keep: int = 1) -> None:
     """Raises ``RunError`` where ``keep`` is below one, or nothing is committed."""
     if keep < 1:
-        raise RunError(f"keep {keep}: at least one version is kept")
+        raise RunError(f"keep {keep}: at least one version is kept; give 1 or more")
     if not versions(storage):
         raise RunError(f"{storage.uri()}: nothing has been committed here, so nothing is garbage; finish a run first")
 

@@ -28,11 +28,13 @@ _PREFIXES = {"UnreadableError": "corpus.path: <file> ", "TargetError": "train.ta
 """What those two are preceded by where they are caught."""
 _BUILDERS = ("invalid", "encoder_errors", "fail")
 """Functions that make an error of their arguments, or print its line."""
+_RUN = "1:"
+"""Begins what is put around messages of exit code 1 in the next two; the others are of exit code 2."""
 _RESULTS = {
     "barycenter.infra.job.models": dict.fromkeys(("_name_problems", "_column_problems", "_method_problems"), "{}"),
     "barycenter.infra.job.column_names": dict.fromkeys(("column_name_problems", "_case_conflicts"), "{}"),
     "barycenter.infra.job.loader": {"_key_problems": "{}"},
-    "barycenter.infra.versions.manifests": {"_why_missing": "<path>: {}"},
+    "barycenter.infra.versions.manifests": {"_why_missing": f"{_RUN}<path>: {{}}"},
     "barycenter.infra.corpus.corpus": {"index_source": "corpus.path: {}"},
     "barycenter.tasks.fuse.folders": dict.fromkeys(
         ("column_problem", "value_problem", "empty_problem", "spelling_problem"), "output.partition_by: {}"
@@ -45,7 +47,11 @@ _RESULTS = {
 """Functions whose results are messages that another place raises, with what it puts around them."""
 _VARIABLES = {
     ("barycenter.infra.corpus.corpus", "_unify_types", "conflict"): "<key>: {}",
-    ("barycenter.tasks.fuse.partitions", "check_folders", "problem"): "output.partition_by: {}; nothing was committed",
+    (
+        "barycenter.tasks.fuse.partitions",
+        "check_folders",
+        "problem",
+    ): f"{_RUN}output.partition_by: {{}}; nothing was committed",
 }
 """Variables of functions that hold messages, likewise."""
 PYTHON = 0
@@ -76,15 +82,20 @@ def collect() -> tuple[Message, ...]:
         for name, around in _RESULTS.get(module.name, {}).items():
             for function in module.functions[name]:
                 texts = filter(has_words, _results(module, function))
-                found |= {Message(around.replace("{}", text), module.name, 2) for text in texts}
+                found |= {_around(around, text, module.name) for text in texts}
     for (name, of, variable), around in _VARIABLES.items():
         module = modules()[name]
         for function in module.functions[of]:
             texts = (
                 text for value in local_values(function, variable) for text in _Scope(module, function).variants(value)
             )
-            found |= {Message(around.replace("{}", text), name, 2) for text in filter(has_words, texts)}
+            found |= {_around(around, text, name) for text in filter(has_words, texts)}
     return tuple(sorted(each for each in found if has_words(each.text)))
+
+
+def _around(around: str, text: str, module: str) -> Message:
+    code = 1 if around.startswith(_RUN) else 2
+    return Message(around.removeprefix(_RUN).replace("{}", text), module, code)
 
 
 def passed_on() -> set[str]:
