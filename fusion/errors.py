@@ -5,7 +5,7 @@ from typing import Self
 
 
 class BarycenterError(Exception):
-    """An error whose message is one line for the user; no traceback is owed."""
+    """An error whose message is one line for the user and needs no traceback."""
 
 
 class JobError(BarycenterError):

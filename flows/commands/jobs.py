@@ -235,6 +235,12 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     out.print(f"time left: about {total:,.0f} s by the rates last measured here{cost}")
 
 
+def _rejects(folder: str, result: dict[str, Any]) -> list[str]:
+    """A line that says where the bad inputs are; none without any."""
+    bad = result.get("rows", {}).get("bad", {})
+    return [f"rejects   {folder}/rejects/{result['version']} ({sum(bad.values()):,} bad inputs)"] if bad else []
+
+
 def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     """The report of a run; nothing of one that was skipped."""
     if result is None:
@@ -257,6 +263,7 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
             else []
         ),
         *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
+        *_rejects(folder, result),
         f"report    {folder}/report/report.html",
     ]
     for line in lines:

@@ -72,7 +72,7 @@ def _encoded(
         try:
             values[_only_input(manifest, "image", of_input)] = [image.read_bytes()]
         except OSError as error:
-            raise JobError("--image", f"{image} cannot be read: {error.strerror}") from error
+            raise JobError("--image", f"{image} cannot be read ({error.strerror}); give a picture") from error
     from barycenter.tasks.data.new_rows import load_fuser
 
     vector: NDArray[np.floating] = load_fuser(storage, manifest).encode(values)[0]

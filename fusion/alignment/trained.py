@@ -94,7 +94,7 @@ class TrainedAlignment(FeatureAlignment):
 
     @abstractmethod
     def _network(self, heads: "list[Projection]", weights: Weights, moments: Moments) -> "AlignmentNetwork":
-        """The network around heads that stand at the linear start."""
+        """The network around heads that are at the linear start."""
 
     def _start_weights(self, start: LinearAlignment) -> Weights:
         return start.weights_

@@ -126,9 +126,8 @@ class FeatureReader:
     def _file_missing(self, path: str) -> RunError:
         number = self.manifest.number
         return RunError(
-            f"{path}: a file of version {number} is not there; `barycenter gc` deletes versions that are neither the "
-            f"newest, nor seen by readers, nor pinned (`barycenter pin {self._root} {number}` before a long training); "
-            "open another version, or restore the file"
+            f"{path}: a file of version {number} is not there; `barycenter gc` may have deleted it; open another "
+            f"version, or restore the file; `barycenter pin {self._root} {number}` keeps a version for a long training"
         )
 
     def _schema(self) -> pa.Schema:

@@ -57,14 +57,14 @@ def _check(spec: EncoderSpec) -> str:
     if spec.dtype not in _DTYPES:
         raise JobError("dtype", f"{spec.dtype!r} is not one of {', '.join(_DTYPES)}")
     if spec.preprocessing is not None and spec.kind != "image":
-        raise JobError("preprocessing", f"only image inputs have preprocessing, this one is {spec.kind}")
+        raise JobError("preprocessing", f"only image inputs have preprocessing, this one is {spec.kind}; remove it")
     family = spec.encoder.partition("/")[0]
     if family == "torchvision" and spec.kind != "image":
-        raise JobError("encoder", f"{spec.encoder} encodes pictures, but the input's kind is {spec.kind}")
+        raise JobError("encoder", f"{spec.encoder} encodes pictures, not a {spec.kind} input; take another encoder")
     if spec.weights is not None and family != "torchvision":
         raise JobError("weights", "only for torchvision/<architecture>; a transformers encoder is a folder or hub id")
     if spec.preprocessing is not None and family == "builtin":
-        raise JobError("preprocessing", f"{spec.encoder} has its own and takes no other")
+        raise JobError("preprocessing", f"{spec.encoder} has its own and takes no other; remove it")
     return family if family in ("torchvision", "builtin") else spec.kind
 
 

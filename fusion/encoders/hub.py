@@ -40,7 +40,7 @@ def model_folder(spec: EncoderSpec) -> Path:
     if folder.is_dir():
         return _check_model_folder(folder)
     if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1:
-        raise JobError("encoder", f"no such folder: {name}")
+        raise JobError("encoder", f"no such folder: {name}; correct the path, or give a hub id")
     code = ["*.py"] if spec.trust_remote_code else []
     try:
         fetched = snapshot_download(
@@ -61,7 +61,7 @@ def model_folder(spec: EncoderSpec) -> Path:
             f"{name!r} is neither a local folder nor a model that the hub shows you; a private one needs HF_TOKEN",
         ) from None
     except HFValidationError:
-        raise JobError("encoder", f"{name!r} is neither a local folder nor a hub id") from None
+        raise JobError("encoder", f"{name!r} is neither a local folder nor a hub id; correct it") from None
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise JobError(
             "encoder",
@@ -73,7 +73,7 @@ def model_folder(spec: EncoderSpec) -> Path:
 
 def _check_model_folder(folder: Path) -> Path:
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
-        raise JobError("encoder", f"{folder} holds neither config.json nor modules.json: not a model folder")
+        raise JobError("encoder", f"{folder} is no folder of a model: it holds neither config.json nor modules.json")
     return folder
 
 
@@ -220,7 +220,9 @@ def load_model(
     wrong = sorted(str(key) for key in report.get("mismatched_keys", ()))
     if needed or wrong:
         raise JobError(
-            "encoder", f"{spec.encoder} lacks weights its config.json asks for: {', '.join((needed + wrong)[:3])}"
+            "encoder",
+            f"{spec.encoder} lacks weights its config.json asks for: {', '.join((needed + wrong)[:3])}; download the "
+            "model again",
         )
     _set_output_options(model.config)
     return model.eval().requires_grad_(False), missing

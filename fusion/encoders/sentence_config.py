@@ -119,7 +119,10 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
     length = config.get("max_seq_length") if length is None else length
     for key, value in {"max_seq_length": length, "truncate_dim": whole.get("truncate_dim")}.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not value):
-            raise JobError("encoder", f"{folder.name} has {key} {value!r}, which is no number of tokens or of columns")
+            raise JobError(
+                "encoder",
+                f"{folder.name} has {key} {value!r}, which is no number of tokens or of columns; correct its settings",
+            )
     return SentenceConfig(
         transformer,
         length,
@@ -138,7 +141,9 @@ def read_sentence_config(folder: Path) -> SentenceConfig:
 def _module_folder(folder: Path, path: str) -> Path:
     """A module's folder; one outside the model's is none of the files that its vectors are known by."""
     if Path(path).is_absolute() or ".." in Path(path).parts:
-        raise JobError("encoder", f"{folder.name} has a module outside its folder ({path!r} in modules.json)")
+        raise JobError(
+            "encoder", f"{folder.name} has a module outside its folder ({path!r} in modules.json); move it inside"
+        )
     return folder / path
 
 
@@ -147,7 +152,10 @@ def _prompt(folder: Path, whole: Mapping[str, Any]) -> str:
     prompts, name = whole.get("prompts") or {}, whole.get("default_prompt_name")
     if name is not None and name not in prompts:
         known = ", ".join(map(repr, prompts)) or "none"
-        raise JobError("encoder", f"{folder.name} has default_prompt_name {name!r}, but its prompts are {known}")
+        raise JobError(
+            "encoder",
+            f"{folder.name} has default_prompt_name {name!r}, but its prompts are {known}; correct its settings",
+        )
     return str(prompts.get(name) or "")
 
 
@@ -213,9 +221,11 @@ def read_pooling(path: Path) -> tuple[tuple[str, ...], bool]:
     """
     config = read_json(path / "config.json")
     if not config:
-        raise JobError("encoder", f"the Pooling module in {path.name} has no config.json")
+        raise JobError("encoder", f"the Pooling module in {path.name} has no config.json; download the model again")
     if other := sorted(key for key in config if key.startswith("pooling_mode_") and key not in _LEGACY_MODES):
-        raise JobError("encoder", f"the Pooling module in {path.name} has an unknown setting {other[0]!r}")
+        raise JobError(
+            "encoder", f"the Pooling module in {path.name} has an unknown setting {other[0]!r}; take another encoder"
+        )
     pooling_modes = config.get("pooling_mode")
     if pooling_modes is None:
         pooling_modes = [mode for key, mode in _LEGACY_MODES.items() if config.get(key)] or ["mean"]

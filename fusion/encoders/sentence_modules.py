@@ -160,7 +160,9 @@ class _LayerNorm(_NamedModule):
 def _activation(path: str) -> nn.Module:
     found = getattr(nn, path.rpartition(".")[2], None)
     if not path.startswith("torch.nn.") or not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise JobError("encoder", f"activation {path!r} of a Dense module is not one of torch.nn's")
+        raise JobError(
+            "encoder", f"activation {path!r} of a Dense module is not one of torch.nn's; take another encoder"
+        )
     activation: nn.Module = found()
     return activation
 
@@ -227,4 +229,4 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
     if (path / "pytorch_model.bin").is_file():
         loaded: dict[str, torch.Tensor] = torch.load(path / "pytorch_model.bin", map_location="cpu", weights_only=True)
         return loaded
-    raise JobError("encoder", f"{path.name} has no model.safetensors")
+    raise JobError("encoder", f"{path.name} has no model.safetensors; download the model again")

@@ -253,8 +253,9 @@ def _task_of(form: Form, values: Sequence[Any]) -> tuple[Task, str]:
 
 def _check(column: str, form: Form, task: Task, values: Sequence[Any]) -> None:
     if (task == "multilabel") != (form == "sets"):
-        holds, needs = ("lists", "single values") if form == "sets" else ("single values", "lists of labels")
-        raise TargetError(f"`{column}` holds {holds}, and {task} needs {needs}")
+        if form == "sets":
+            raise TargetError(f"`{column}` holds lists, and {task} needs single values; set train.task to multilabel")
+        raise TargetError(f"`{column}` holds single values, and {task} needs lists of labels; change train.task")
     if task == "regression" and form == "date":
         raise TargetError(
             f"`{column}` holds dates, which are learned as classes; for a regression make numbers of them"

@@ -116,7 +116,7 @@ class Corpus:
             raw: What ``raw_rows`` returned.
 
         Returns:
-            32 hexadecimal digits; None where rows are named by the place at which they stand.
+            32 hexadecimal digits; None where rows are named by their place in the file.
         """
         if self.key_column is None:
             return None
@@ -305,7 +305,7 @@ def index_sources(
         except UnreadableError as error:
             return f"{entry.relative} {error}"
         except OSError as error:
-            return f"{entry.relative} cannot be read ({error.strerror or error})"
+            return f"{entry.relative} cannot be read ({error.strerror or error}); check who may read it"
 
     with ThreadPoolExecutor(min(_THREADS, max(1, len(entries)))) as pool:
         indexes = []

@@ -165,7 +165,7 @@ class Files:
         root = glob_root(path) if pattern else path.rstrip("/")
         found = self._request("glob" if pattern else "find", uri, detail=True)
         if not found:
-            raise JobError(_KEY, f"{uri}: there is no such file or folder")
+            raise JobError(_KEY, f"{uri}: there is no such file or folder; correct the path")
         names = {name: name[len(root) :].strip("/") for name, info in found.items() if info["type"] == "file"}
         entries = [
             Entry(filesystem.unstrip_protocol(name), relative, *_size_and_stamp(found[name]))
@@ -188,11 +188,11 @@ def _size_and_stamp(info: Mapping[str, Any]) -> tuple[int, str]:
 
 def _error_message(error: Exception, path: str) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"{path}: there is no such file or folder"
+        return f"{path}: there is no such file or folder; correct the path"
     if isinstance(error, PermissionError):
-        return f"{error.filename or path}: no permission to read it"
+        return f"{error.filename or path}: no permission to read it; change its owner or mode"
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
-        return f"{path}: a symbolic link that leads in circles"
+        return f"{path}: a symbolic link that leads in circles; remove it"
     if is_transient(error):
         return f"{path}: the storage server does not answer ({type(error).__name__}); check storage.endpoint_url"
-    return f"{path}: cannot be read ({first_line(error)})"
+    return f"{path}: cannot be read ({first_line(error)}); check the path and who may read it"

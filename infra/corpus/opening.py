@@ -87,7 +87,7 @@ def _open(
     if whole:
         _check_table_names_pictures(corpus, chosen, job.path)
     if not any(source.rows for source in corpus.sources):
-        raise JobError(_JOB_KEY, f"{job.path} holds no rows")
+        raise JobError(_JOB_KEY, f"{job.path} holds no rows; give a file or folder that has some")
     return corpus, whole
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from barycenter.fusion.errors import RunError
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.clock import current_clock
 from barycenter.infra.dispatch.executor import Outcome, StartedWorker, outcome_of
@@ -54,7 +53,7 @@ class InProcessExecutor:
     def outcome(self, call: _Call) -> Outcome:
         """What became of a call that has ended."""
         if call.outcome is None:
-            raise RunError("a call's outcome was asked for before it had ended")
+            raise RuntimeError("a call's outcome was asked for before it had ended")
         return call.outcome
 
     def kill(self, worker: StartedWorker) -> None:

@@ -66,7 +66,10 @@ class RetryPolicy:
         """
         self._losses += 1
         if self._losses >= self._most_losses:
-            raise RunError(f"workers died {self._losses} times in a row without finishing anything; last: {why}")
+            raise RunError(
+                f"workers died {self._losses} times in a row without finishing anything; last: {why}; remove the cause "
+                "and run again"
+            )
 
     def again(self, unit: Attempts, failure: Failure | None) -> bool:
         """Charges a failure (None if the worker died or took too long) to a unit; whether it is to be tried again.

@@ -1,6 +1,7 @@
 """Column names that a corpus may not have, because the output, its readers or tables while reading use them."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 _RESERVED_WHILE_READING = {"__bad__", "__keys__", "__misfits__"}
 _RESERVED_BY_ARROW = {"__fragment_index", "__batch_index", "__last_in_fragment", "__filename"}
@@ -8,6 +9,26 @@ _RESERVED_BY_BATCHES = {"key", "has", "aligned"}
 
 Problem = tuple[str, str]
 """A job key and its problem."""
+
+
+def with_named_columns_kept(values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Returns a job's values with every column that ``train`` and ``output.partition_by`` name in ``corpus.keep``.
+
+    Values of other types are left for the validation to refuse.
+
+    >>> with_named_columns_kept({"corpus": {"keep": ["a"]}, "train": {"target": "b", "split": "a"}})["corpus"]
+    {'keep': ['a', 'b']}
+    """
+    corpus = values.get("corpus")
+    keep = corpus.get("keep", []) if isinstance(corpus, Mapping) else None
+    if not isinstance(corpus, Mapping) or not isinstance(keep, list | tuple):
+        return values
+    train, output = values.get("train"), values.get("output")
+    named = [train.get(key) for key in ("target", "split", "group_by")] if isinstance(train, Mapping) else []
+    folders = output.get("partition_by") if isinstance(output, Mapping) else None
+    named += folders if isinstance(folders, list | tuple) else []
+    further = [name for name in named if isinstance(name, str) and name not in keep and name != corpus.get("key")]
+    return {**values, "corpus": {**corpus, "keep": [*keep, *dict.fromkeys(further)]}} if further else values
 
 
 def column_name_problems(
@@ -24,7 +45,7 @@ def column_name_problems(
     taken = {"fused", *({"key"} if key is None else ())}
     taken |= {f"{prefix}_{name}".lower() for name in inputs for prefix in ("has", "aligned", "count")}
     for column in [*keep, *filter(None, [key])]:
-        where = "corpus.key" if column == key else "corpus.keep"
+        where = next((job_key for job_key, columns in read.items() if column in columns), "corpus.keep")
         if column.lower() in taken:
             yield where, f"{column!r} is a column of the output; rename it in the corpus"
         elif column in _RESERVED_BY_ARROW or (column != key and column in _RESERVED_BY_BATCHES):

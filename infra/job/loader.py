@@ -91,13 +91,13 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise JobError("", f"no such job file: {path}") from None
+        raise JobError("", f"no such job file: {path}; correct the path, or write one with `barycenter init`") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise JobError("", f"cannot read the job file {path}: {reason}") from None
     data = _parse_yaml(text, path.name)
     if data is None:
-        raise JobError("", f"the job file {path} is empty")
+        raise JobError("", f"the job file {path} is empty; `barycenter init` writes one")
     if not isinstance(data, dict):
         raise JobError("", f"{path.name} must hold key: value lines, not {quote_value(data)}")
     return data

@@ -5,14 +5,14 @@ The models are the parameters of the Prefect flows as well, so their description
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from barycenter.infra.job.column_names import column_name_problems
+from barycenter.infra.job.column_names import column_name_problems, with_named_columns_kept
 from barycenter.infra.job.deployment import DeploymentJob
 from barycenter.infra.job.fields import (
     AutoCount,
@@ -60,7 +60,9 @@ class CorpusJob(Section):
     on_duplicate: Literal["first", "last", "fail"] = Field(
         "first", description="Of rows with one key the first counts, or the last; fail: the run stops."
     )
-    keep: Names = Field([], description="Columns carried to the output.")
+    keep: Names = Field(
+        [], description="Columns carried to the output, beside those that train and output.partition_by name."
+    )
     rows_per_shard: Count = Field(4096, description="Rows in one unit of work.")
 
     @field_validator("keep")
@@ -178,7 +180,7 @@ class OutputJob(Section):
     """What is written where."""
 
     path: Text = Field(description="Folder or URI of the run's results.")
-    partition_by: Names = Field([], description="Kept columns that become folders.")
+    partition_by: Names = Field([], description="Columns that become folders; they are kept.")
     dtype: Literal["float32", "float16"] = Field("float32", description="Number format of the vectors.")
     keep_aligned: Flag = Field(False, description="Also write aligned_<input> columns.")
     reuse: Names = Field(
@@ -229,11 +231,11 @@ class LimitsJob(Section):
 class TrainJob(Section):
     """The head trained on the fused vectors."""
 
-    target: Text = Field(description="Kept column to predict.")
+    target: Text = Field(description="Column to predict; it is kept.")
     task: Literal["auto", "classification", "multilabel", "regression"] = Field("auto", description="Kind of target.")
     head: Literal["linear", "mlp", "gated", "attention"] = Field("linear", description="Which head.")
-    split: Text | None = Field(None, description="Kept column naming train/test; else a hash of the key or group_by.")
-    group_by: Text | None = Field(None, description="Kept column whose equal values never cross a split or fold.")
+    split: Text | None = Field(None, description="Column naming train/test; without it a hash of the key or group_by.")
+    group_by: Text | None = Field(None, description="Column whose equal values never cross a split or fold.")
 
 
 class Job(Section):
@@ -254,6 +256,12 @@ class Job(Section):
     train: TrainJob | None = Field(None, description="The head, where there is a target.")
     ray: RayJob = Field(RayJob(), description="The workers.")
     deployment: DeploymentJob = Field(DeploymentJob(), description="When and where Prefect runs the job.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_columns_of_other_sections(cls, values: Any) -> Any:
+        """Adds the columns that ``train`` and ``output.partition_by`` name to ``corpus.keep``."""
+        return with_named_columns_kept(values) if isinstance(values, Mapping) else values
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> Self:
@@ -280,16 +288,11 @@ class Job(Section):
         yield from column_name_problems(self.corpus.key, self.corpus.keep, self.inputs, read)
 
     def _column_problems(self) -> Iterator[tuple[str, str]]:
-        known = {*self.corpus.keep, self.corpus.key}
-        for key in ("target", "split", "group_by"):
-            column = getattr(self.train, key, None)
-            if column is not None and column not in known:
-                yield f"train.{key}", f"{column!r} is not among corpus.keep; add it"
-        for column in self.output.partition_by:
-            if column == self.corpus.key:
-                yield "output.partition_by", f"{column!r} is the key: every row would be a folder of its own; remove it"
-            elif column not in known:
-                yield "output.partition_by", f"{column!r} is not among corpus.keep; add it"
+        if self.corpus.key in self.output.partition_by:
+            yield (
+                "output.partition_by",
+                f"{self.corpus.key!r} is the key: every row would be a folder of its own; remove it",
+            )
 
     def _method_problems(self) -> Iterator[tuple[str, str]]:
         if len(self.inputs) == 1 and self.alignment.method in _MULTI_INPUT_METHODS:
@@ -303,7 +306,7 @@ class Job(Section):
         if method != "weighted" and differ:
             yield "average.weights", f"{method} ignores them; set average.method to weighted, or remove them"
         if self.average.method == "weighted" and not sum(self.input_weights.values()) > 0:
-            yield "average.weights", "weighted needs at least one weight above 0"
+            yield "average.weights", "weighted needs at least one weight above 0; raise one"
 
     @property
     def input_weights(self) -> dict[str, float]:
@@ -313,6 +316,11 @@ class Job(Section):
     def required_columns(self) -> dict[str, list[str]]:
         """Returns the columns of ``corpus.path`` that this job reads, by the job key that names them."""
         columns = {"corpus.key": [self.corpus.key]} if self.corpus.key is not None else {}
+        for key in ("target", "split", "group_by"):
+            if (column := getattr(self.train, key, None)) is not None:
+                columns[f"train.{key}"] = [column]
+        if self.output.partition_by:
+            columns["output.partition_by"] = list(self.output.partition_by)
         columns["corpus.keep"] = list(self.corpus.keep)
         for name, part in self.inputs.items():
             if part.corpus is None:

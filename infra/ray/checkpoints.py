@@ -64,4 +64,6 @@ class CheckpointStore:
             header = json.loads(content[8 : 8 + size])["__metadata__"]
             return Checkpoint(int(header["step"]), safetensors.torch.load(content), json.loads(header["state"]))
         except (ValueError, KeyError, SafetensorError) as error:
-            raise RunError(f"{self._storage.uri(path)}: not a checkpoint of ours ({error}); delete it") from error
+            raise RunError(
+                f"{self._storage.uri(path)} is no checkpoint of a training ({error}); delete it and run again"
+            ) from error

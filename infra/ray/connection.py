@@ -78,7 +78,7 @@ def _check(address: str) -> None:
     if "://" in address:
         raise JobError("ray.address", f"{address}: the driver runs inside the cluster; use host:port, auto or submit")
     if not host or not port.isdecimal():
-        raise JobError("ray.address", f"{address!r} is neither local, auto nor host:port")
+        raise JobError("ray.address", f"{address!r} is neither local, auto nor host:port; write one of them")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
     except (OSError, OverflowError) as error:
@@ -87,7 +87,7 @@ def _check(address: str) -> None:
 
 def _start(address: str, cpus: int | None, gpus: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray's workers are nice by 15: of two threads that wait for each other, one would stand behind every other process.
+    # Ray's workers are nice by 15: of two threads that wait for each other, one would wait for every other process.
     os.environ.setdefault("RAY_worker_niceness", "0")
     silence_worker_output()
     on_term = signal.getsignal(signal.SIGTERM)
@@ -107,9 +107,9 @@ def _start(address: str, cpus: int | None, gpus: int | None) -> None:
                 f"Ray did not start on this machine: {reason}; see {_ray_folder()}/ray/session_latest/logs; run again "
                 "when the machine is less busy, with fewer ray.workers or with RAY_TMPDIR set to another folder"
             ) from error
-        if isinstance(error, ConnectionError) and address == "auto":
-            reason = "no Ray runs on this machine"
-        raise RunError(f"cannot join the Ray cluster {address}: {reason}; start it or correct ray.address") from error
+        none_runs = isinstance(error, ConnectionError) and address == "auto"
+        why = "no Ray runs on this machine" if none_runs else reason
+        raise RunError(f"cannot join the Ray cluster {address}: {why}; start it or correct ray.address") from error
     finally:
         _restore_handler(on_term)
 

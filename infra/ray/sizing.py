@@ -179,7 +179,10 @@ class Machines:
         if gpus == "auto":
             return 1.0 if most >= 1 else 0.0
         if gpus > 1 and gpus != int(gpus):
-            raise JobError("ray.gpus_per_worker", f"{gpus:g} is neither a whole number nor a fraction of one GPU")
+            raise JobError(
+                "ray.gpus_per_worker",
+                f"{gpus:g} is neither a whole number nor a fraction of one GPU; write 2 or 0.5, say",
+            )
         if gpus > most and (not elastic or self.groups):
             later = (
                 "" if self.own or self.groups else "; if nodes with GPUs come later, say so by ray.workers: {max: N}"
@@ -191,8 +194,8 @@ class Machines:
 
 def _no_node(address: str) -> str:
     return (
-        f"the Ray cluster at {address} has no node with a CPU to work on, and no autoscaler of Ray's version 2 that "
-        "could add one; add a node, or, if nodes come later, say how many workers by ray.workers: {max: N}"
+        f"the Ray cluster at {address} has no node with a CPU, and no autoscaler of version 2 that could add one; add "
+        "a node, or set ray.workers: {max: N} if nodes come later"
     )
 
 

@@ -150,7 +150,7 @@ def _client(address: str) -> Any:
     except Exception as error:
         text, shown = without_userinfo(" ".join(str(error).split())), without_userinfo(address)
         if re.search(r"uthenticat|nauthorized|orbidden", text):
-            raise RunError(f"{shown} refuses us: {text[:300]}; check RAY_AUTH_MODE and RAY_AUTH_TOKEN") from error
+            raise RunError(f"{shown} refuses access: {text[:300]}; check RAY_AUTH_MODE and RAY_AUTH_TOKEN") from error
         raise RunError(f"no Ray dashboard answers at {shown}: {text[:300]}; start it or correct --address") from error
 
 

@@ -209,7 +209,7 @@ def _read_block(name: str) -> None:
         raise JobError(_JOB_KEY, f"{name!r} cannot be loaded ({reason}); check PREFECT_API_URL and the name") from None
     found = _values(block.get() if isinstance(block, Secret) else block)
     if not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} <= found.keys():
-        raise JobError(_JOB_KEY, f"{name!r} holds no AWS_ACCESS_KEY_ID with an AWS_SECRET_ACCESS_KEY")
+        raise JobError(_JOB_KEY, f"{name!r} holds no AWS_ACCESS_KEY_ID with an AWS_SECRET_ACCESS_KEY; add both")
     _set_environment(found)
 
 

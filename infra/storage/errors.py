@@ -194,7 +194,7 @@ def _line(error: Exception, uri: str, handled: BaseException | None) -> RunError
     if code in _DENIED_CODES or any("NoCredentials" in type(link).__name__ for link in _chain(error, handled)):
         return RunError(f"{uri}: access denied; check the credentials in the environment and what they may do")
     if isinstance(error, FileNotFoundError) or number == errno.ENOTDIR:
-        return MissingFileError(f"{uri}: no such file")
+        return MissingFileError(f"{uri}: no such file; restore it, or run the job again")
     if number in _FULL:
         return RunError(f"no space left on {uri}; free some and run again")
     if isinstance(error, PermissionError):
@@ -222,8 +222,10 @@ def credentials_error(error: Exception, uri: str, handled: BaseException | None 
     if code in _UNKNOWN_CODES:
         return RunError(f"{uri}: the storage server does not accept the credentials of {name} ({code}); correct them")
     if code == "400":
-        what = "refused the request without a reason (400), as where credentials have ended or the region is another"
-        return RunError(f"{uri}: the storage server {what}; the credentials are of {name}; {remedy} and run again")
+        return RunError(
+            f"{uri}: the storage server refused the request without a reason (400), as where credentials have ended or "
+            f"the region is another; the credentials are of {name}; {remedy} and run again"
+        )
     source = _source_error(error, handled)
     if source is not None:
         reason = without_userinfo(first_line(source))

@@ -225,5 +225,5 @@ class Storage:
 
 def _checked(path: str) -> str:
     if path.startswith("/") or (".." in path and ".." in path.split("/")) or "\0" in path:
-        raise RunError(f"{path!r} would leave the storage root")
+        raise RunError(f"{path!r} is outside the folder of the output; give a path below it")
     return path.strip("/")

@@ -98,14 +98,16 @@ def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:
     there = storage.sizes("features")
     if gone := [file.path for file in wanted.files if file.path not in there]:
         raise RunError(
-            f"{storage.uri()}: version {number} cannot be shown: {len(gone)} of its files are gone, such as {gone[0]}"
+            f"{storage.uri()}: version {number} cannot be shown: {len(gone)} of its files are gone, such as {gone[0]}; "
+            "choose another version, or restore them"
         )
     body = {"version": number, "after": after, "term": lease.number}
     lease.check()
     made = storage.create(numbered_path(_PROMOTIONS, max(promotions, default=0) + 1), json.dumps(body).encode())
     if not made or follow_promotions(storage) != number:
         raise RunError(
-            f"{storage.uri()}: another process wrote here meanwhile; look at `inspect --versions`, try again"
+            f"{storage.uri()}: another process wrote here meanwhile; look at `barycenter inspect DIR --versions` and "
+            "try again"
         )
     return wanted
 

@@ -121,7 +121,9 @@ class IndexFile:
             self._reader = pa.ipc.open_file(storage.mapped(path))
             about = json.loads(self._reader.schema.metadata[_ABOUT])
         except (pa.ArrowException, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{storage.uri(path)}: no whole index of digests ({error}); delete it") from error
+            raise RunError(
+                f"{storage.uri(path)} is no whole index of digests ({error}); delete it, the next run makes it again"
+            ) from error
         self.files = [IndexedFile(**each) for each in about["files"]]
         self.replaces: list[str] = about["replaces"]
         self.groups: int = self._reader.num_record_batches

@@ -53,7 +53,7 @@ class Garbage:
 def check_collectable(storage: Storage, keep: int = 1) -> None:
     """Raises ``RunError`` where ``keep`` is below one, or nothing is committed."""
     if keep < 1:
-        raise RunError(f"keep {keep}: at least one version is kept")
+        raise RunError(f"keep {keep}: at least one version is kept; give 1 or more")
     if not versions(storage):
         raise RunError(f"{storage.uri()}: nothing has been committed here, so nothing is garbage; finish a run first")
 
@@ -154,7 +154,7 @@ def while_held(lease: Lease, paths: Iterable[str]) -> Iterator[str]:
     """The paths one by one, as long as the output is held; a process may have stood still between two of them."""
     looked = -math.inf
     for path in paths:
-        # Not the monotonic clock, which stands still while a machine sleeps.
+        # Not the monotonic clock, which stops while a machine sleeps.
         if abs(current_clock().time() - looked) >= _LOOK_SECONDS:
             lease.check()
             looked = current_clock().time()

@@ -14,7 +14,7 @@ def history(storage: Storage) -> list[Manifest]:
     """
     numbers = versions(storage)
     if not numbers:
-        raise RunError(f"{storage.uri()}: nothing has been committed here yet")
+        raise RunError(f"{storage.uri()}: nothing has been committed here yet; finish a run first")
     return [read_manifest(storage, number) for number in numbers]
 
 

@@ -43,7 +43,9 @@ def deleted_versions(storage: Storage) -> set[int]:
     except MissingFileError:
         return set()
     except (ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{storage.uri(COLLECTED)}: no list of deleted versions ({error}); restore it") from error
+        raise RunError(
+            f"{storage.uri(COLLECTED)} is no list of deleted versions ({error}); restore it from a copy"
+        ) from error
 
 
 def numbers_taken(storage: Storage) -> dict[int, int]:
@@ -89,7 +91,7 @@ def _why_missing(storage: Storage, version: int | None) -> str:
             f"version {version} was deleted by `barycenter gc` (there are: {listed}); "
             "`barycenter pin` keeps a version that is in use"
         )
-    return f"there is no version {version} (there are: {listed})"
+    return f"there is no version {version} (there are: {listed}){'; choose one of them' if there else ''}"
 
 
 def verify(storage: Storage, manifest: Manifest) -> list[str]:

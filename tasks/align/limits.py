@@ -32,7 +32,9 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
         raise JobError("alignment.regularization", "must be above 0 for `kernel-cca`; use auto")
     if job.explicit("alignment.dim") and dim > max_dim(method, widths):
         raise JobError(
-            "alignment.dim", f"{dim} is above the {max_dim(method, widths)} that `{method}` allows ({described_widths})"
+            "alignment.dim",
+            f"{dim} is above the {max_dim(method, widths)} that `{method}` allows ({described_widths}); lower it, or "
+            "leave it out",
         )
 
 

@@ -19,7 +19,7 @@ def shard_marks(
     left_out: Mapping[str, Sequence[int]] | None = None,
     shards: Sequence[Shard] | None = None,
 ) -> list[str]:
-    """A mark for each shard, in order: shards of equal marks have equal moments, whichever files their rows stand in.
+    """A mark for each shard, in order: shards of equal marks have equal moments, whichever files their rows are in.
 
     It is made of what the footers of the shard's embedding files say: digests of vectors and keys, and of the values
     that decide labels, sides and groups; and of the rows that are left out. A file that does not say it (it was written

@@ -61,7 +61,7 @@ def repeated_keys(
     if on_duplicate == "fail" and named:
         raise RunError(
             f"{_described(reader, shards, named)}; corpus.on_duplicate is fail: give each row a key of its own, or set "
-            "it to first or last, whichever row counts; nothing was committed"
+            "it to first or last; nothing was committed"
         )
     return named
 

@@ -53,7 +53,10 @@ class Neighborhood:
             RunError: If the vector has another width than those of the index.
         """
         if vector.shape[-1] != self.index.dim:
-            raise RunError(f"the vector has {vector.shape[-1]} numbers, those of the index {self.index.dim}")
+            raise RunError(
+                f"the vector has {vector.shape[-1]} numbers, those of the index {self.index.dim}; give a fused "
+                "vector of this data set"
+            )
         similarity, numbers = self.index.search(vector.reshape(1, -1), top)
         return self.rows.take(pa.array(numbers[0])).add_column(1, SIMILARITY, pa.array(similarity[0]))
 

@@ -37,7 +37,9 @@ def inspect_target(run: Run) -> Found:
         train, corpus = run.job.train, run.tables[0].corpus
         assert train is not None
         if train.target == run.job.corpus.key:
-            raise JobError("train.target", f"`{train.target}` is the key, of which no two rows have the same")
+            raise JobError(
+                "train.target", f"`{train.target}` is the key, of which no two rows have the same; name another column"
+            )
         values = [value for part in _sample(run, train.target) for value in part.to_pylist()]
         kind, whole = corpus.columns[train.target], len(values) == _rows(corpus)
         try:

@@ -99,7 +99,7 @@ def _embed_input(run: Run, name: str, cluster: Cluster, share: Share | None, inp
         share.begin(device_of(workers), room, min(workers.workers, len(shards)), rows)
     stage = _Stage(run, name, cluster, at_most(workers, len(shards)), mended, share)
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
-        # What is new stands at the end more often than not: its worker loads the model while others take over the rest.
+        # What is new is at the end more often than not: its worker loads the model while others take over the rest.
         stage.work(shards[::-1] if index.rows else shards, progress)
         progress.note(stage.limited_by())
         if taken := stage.rows["copied"] + stage.rows["duplicate"]:

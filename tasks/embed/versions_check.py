@@ -108,7 +108,7 @@ class VersionsCheck:
         sample = read_sample(self._storage, self._known.encoder_id)
         if sample is None:
             if self._known.has_files and accepted:
-                raise self._error("cannot be compared with what is there, for no sample of its vectors was kept")
+                raise self._error("cannot be compared with the vectors that are there: no sample of them was kept")
             return 0
         if self.here in (accepted := (*accepted, sample.versions)):
             return 0

@@ -181,7 +181,7 @@ class EmbedWorker:
             if problem is not None
         }
         if refused:
-            raw = None  # rows that cannot be read are named by the place at which they stand
+            raw = None  # rows that cannot be read are named by the place in the file
         for row, problems in misfits_by_row(table).items():
             misfit = next(((name, problems[name]) for name in self._columns() if name in problems), None)
             if misfit is not None and misfit[0] != setting.corpus.key:

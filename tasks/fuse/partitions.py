@@ -93,8 +93,8 @@ def check_folders(storage: Storage, files: Sequence[FeatureFile], types: dict[st
         if problem is None and (name in inside) != (file_type(pa.type_for_alias(kind), texts) is not None):
             read_as = "numbers" if name in inside else "text"
             problem = (
-                f"readers take the folders of {name!r} that were written for {read_as}, "
-                "and a sample of the corpus for the other; keep it as a column, or put a letter before its values"
+                f"readers take the folders of {name!r} that were written for {read_as}, and a sample for the other; "
+                "keep it as a column, or put a letter before its values"
             )
         if problem is not None:
             raise RunError(f"{_KEY}: {problem}; nothing was committed")

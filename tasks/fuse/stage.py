@@ -146,7 +146,10 @@ def _manifest(
         bad.update(record["bad"])
     counts = {name: sum(record[name] for record in records) for name in ("read", "written", "rejected")}
     if counts["read"] != counts["written"] + counts["rejected"] or counts["read"] != run.rows:
-        raise RunError(f"rows do not add up: {counts}, corpus {run.rows}; nothing was committed")
+        raise RunError(
+            f"the rows written and rejected do not add up to those of the corpus ({counts}, corpus {run.rows}); "
+            "nothing was committed; run again"
+        )
     job = run.job
     return Manifest(
         version=setting.version,
@@ -190,13 +193,14 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
     allowed = run.job.limits.max_bad_fraction
     if not rows["written"]:
         raise BadInputsError(
-            "no row has a usable input; nothing was committed (see embeddings/<input> for the reasons)"
+            f"no row of {run.job.corpus.path} has an input that can be used; nothing was committed; see the column "
+            f"reason of the files in {run.storage.uri('embeddings')}, correct the inputs and run again with --retry-bad"
         )
     worst = max(run.inputs, key=lambda name: rows["missing"][name])
     share = (rows["missing"][worst] + rows["rejected"]) / rows["read"]
     if share > allowed:
         reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(rows["bad"]).most_common(3))
         raise BadInputsError(
-            f"{share:.0%} of the rows lack a good `{worst}` (limits.max_bad_fraction is {allowed:g}): {reasons}; "
-            "nothing was committed"
+            f"{share:.0%} of the rows have no good input {worst}, and limits.max_bad_fraction is {allowed:g}: "
+            f"{reasons}; nothing was committed; correct them and run again with --retry-bad, or raise the limit"
         )

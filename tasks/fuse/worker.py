@@ -81,8 +81,8 @@ class FuseWorker:
                 if len(bad) and setting.on_bad_input == "fail":
                     first = {name: values[0] for name, values in bad.slice(0, 1).to_pydict().items()}
                     raise RunError(
-                        f"row {first['key']}: input {first['input']}: {first['reason']} ({first['detail']}); "
-                        "on_bad_input is fail"
+                        f"row {first['key']}: input {first['input']}: {first['reason']} ({first['detail']}), and "
+                        "on_bad_input is fail; correct the row, or set on_bad_input to keep or drop"
                     )
                 kept = rows.kept if written.all() else rows.kept.filter(pa.array(written))
                 writers.write(self.table(rows, kept, written), kept)

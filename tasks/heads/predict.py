@@ -92,7 +92,9 @@ def _scores(model: Head, fused: NDArray[np.float32], aligned: dict[str, NDArray[
     try:
         return model.raw_scores(fused, aligned)
     except ValueError as error:
-        raise RunError(f"the head does not fit these features: {error}") from error
+        raise RunError(
+            f"the head does not fit these features: {error}; name another by --head, or train one"
+        ) from error
 
 
 def _written(parts: Iterable[pa.Table], sink: Storage, path: str) -> dict[str, Any]:

@@ -113,8 +113,8 @@ def _strangers(join: Join, table: JoinTable) -> str:
     return (
         f"inputs.{table.input}.corpus: no row of this table has a key of the corpus: "
         f"column {table.corpus.key_column!r} begins with {own!r}, "
-        f"{join.tables[0].corpus.key_column!r} of the corpus with {base!r}; name the column that "
-        "holds the corpus key (inputs.<name>.corpus.key), or spell the keys alike in both"
+        f"{join.tables[0].corpus.key_column!r} of the corpus with {base!r}; spell them alike, or name another "
+        f"column (inputs.{table.input}.corpus.key)"
     )
 
 

@@ -27,7 +27,7 @@ def check_memory(run: Run) -> None:
         if weights and needed > allowed and (run.unjoined or pending_shards(run, name)):
             raise JobError(
                 f"inputs.{name}.encoder",
-                f"its weights take {weights / _GIB:.1f} GiB in {spec.dtype}, and a run with it some "
-                f"{needed / _GIB:.1f} GiB of memory; this machine, or its container, allows {allowed / _GIB:.1f} GiB: "
-                "take a smaller encoder, a dtype of half the size, or a machine with more memory",
+                f"its weights take {weights / _GIB:.1f} GiB in {spec.dtype} and a run some {needed / _GIB:.1f} GiB; "
+                f"this machine, or its container, allows {allowed / _GIB:.1f} GiB; take a smaller encoder, dtype: "
+                "bfloat16 or a larger machine",
             )

@@ -255,7 +255,7 @@ class Run:
                     return len(vector)
                 if vector is not None and not isinstance(vector, list):
                     raise JobError(f"inputs.{name}.column", _no_vector(column, vector, str(declared)))
-        raise JobError(f"inputs.{name}.column", f"`{column}` holds no vector")
+        raise JobError(f"inputs.{name}.column", f"`{column}` holds no vector; name another column")
 
 
 def _no_vector(column: str, value: object, kind: str) -> str:

@@ -1,4 +1,4 @@
-"""What a row of an input is known by: a digest of exactly what is encoded, whatever file it stands in."""
+"""What a row of an input is known by: a digest of exactly what is encoded, whatever file it is in."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

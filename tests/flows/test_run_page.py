@@ -145,7 +145,7 @@ def test_a_wrong_job_file_is_the_state_of_its_run(tmp_path):
 
 
 def test_so_are_too_many_bad_rows(job):
-    with pytest.raises(RunError, match="nothing was committed; mend it and run again") as caught:
+    with pytest.raises(RunError, match="nothing was committed; correct them and run again") as caught:
         embed(with_limits(job, max_bad_fraction=0.01))
     failed(f"embed {job.name}", caught.value)
 

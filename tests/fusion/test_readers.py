@@ -1,4 +1,4 @@
-"""The lines of README that read the features, run as they stand there, and the loader that saves its place."""
+"""The lines of README that read the features, run as they are, and the loader that saves its place."""
 
 import re
 from pathlib import Path

@@ -122,7 +122,7 @@ def check_refusal(case: Case, folder: Path, error: Exception, tally: Tally) -> N
     """What is refused is refused by one of our errors, which names a column; nothing is committed."""
     assert isinstance(error, JobError | RunError | ValidationError), error
     assert not Storage(str(folder / "out")).exists("manifest.json")
-    if "no row has a usable input" in str(error):
+    if "has an input that can be used" in str(error):
         assert rows_refused(case) or case.family == "files", error
         tally.ends["without a row"] += 1
         return

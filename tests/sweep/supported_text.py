@@ -18,9 +18,9 @@ from tests.sweep.architectures import Found
 PAGE = Path(__file__).parents[2] / "docs" / "supported-text.md"
 _TOP = """# Text encoders that are supported
 
-Written by `python -m tests.sweep.supported_text`, which builds a small model with random weights of every architecture
-of transformers' `AutoModel` that takes texts, with a tokenizer of a few words, and compares ours with the vectors of
-sentence-transformers (of transformers, for the text towers): of each text by itself, and of all in batches of several
+Written by `python -m tests.sweep.supported_text`. It builds a small model with random weights of every architecture of
+transformers' `AutoModel` that takes texts, with a tokenizer of a few words. It compares our vectors with those of
+sentence-transformers (of transformers, for the text towers), of each text by itself and of all in batches of several
 sizes. `equal` is within 1e-4 of a vector's length. How texts of a batch are run: `padded` together with a mask;
 `equal lengths`, where the model does not mask padding, so that the library's own vectors depend on the batch; `alone`.
 """

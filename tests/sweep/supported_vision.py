@@ -14,10 +14,10 @@ from tests.sweep.vision import DIFFERS, EQUAL, NOT_BUILT, REFUSED, Row
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "supported-vision.md"
 _HEAD = """# Picture encoders that are supported
 
-Written by `python -m tests.sweep.supported_vision`, which builds a small model with random weights of every picture
-architecture of transformers and torchvision and compares ours with the library's own pooled features of what its own
-image processor makes of the pictures: of each by itself, and of all in one batch. `equal` is within 1e-4 of a vector's
-length.
+Written by `python -m tests.sweep.supported_vision`. It builds a small model with random weights of every picture
+architecture of transformers and torchvision. It compares our vectors with the library's own pooled features of what its
+own image processor makes of the pictures, of each by itself and of all in one batch. `equal` is within 1e-4 of a
+vector's length.
 """
 
 

@@ -101,7 +101,7 @@ def _patches(processor: Any, spec: EncoderSpec) -> Transform:
         made = processor(images=_sample_pictures()[0], return_tensors="np")
         shapes = np.asarray(made["spatial_shapes"]).shape
         if np.ndim(made["pixel_values"]) != 3 or shapes != (1, 2):
-            raise JobError("encoder", f"{name} cuts a picture into several, which is not supported")
+            raise JobError("encoder", f"{name} cuts a picture into several; take another encoder")
         return PatchTransform.of_sample(processor, _sample_pictures()[0])
 
 
@@ -110,7 +110,7 @@ def _processed(processor: Any, picture: Image.Image) -> NDArray[np.float32]:
     values: NDArray[Any] = np.asarray(processor(images=picture, return_tensors="np")["pixel_values"])
     if values.ndim != 4 or values.shape[:2] != (1, 3):
         name, shape = type(processor).__name__, "x".join(map(str, values.shape))
-        raise JobError("preprocessing", f"{name} makes {shape} values of a picture instead of three colors")
+        raise JobError("preprocessing", f"{name} makes {shape} values of a picture, not three colors; {_ADVICE}")
     return np.asarray(values[0], np.float32)
 
 

@@ -101,7 +101,9 @@ def find_classifier(architecture: str, size: tuple[int, int]) -> ClassifierLayer
     classifier = [name for name in executed if name in layers][-1]
     layer = layers[classifier]
     if classes not in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None)):
-        raise JobError("encoder", f"torchvision/{architecture} does not end in a classifier that can be cut off")
+        raise JobError(
+            "encoder", f"torchvision/{architecture} does not end in a classifier that can be cut off; take another"
+        )
     ran = {name.partition(".")[0] for name in executed}
     unused = tuple(child for child, _ in model.named_children() if child not in ran)
     model.set_submodule(classifier, nn.Identity())
@@ -132,13 +134,15 @@ def _resolve(spec: EncoderSpec) -> _Resolved:
         preset = library["IMAGENET1K_V1"] if "IMAGENET1K_V1" in library.__members__ else library.DEFAULT
         file = Path(spec.weights).expanduser()
         if not file.is_file():
-            raise JobError("weights", f"no such file: {spec.weights}")
+            raise JobError("weights", f"no such file: {spec.weights}; correct the path")
     transform = _from_preset(preset.transforms()).with_overrides(spec.preprocessing)
     try:
         return _Resolved(architecture, file, transform, find_classifier(architecture, transform.crop))
     except (RuntimeError, AssertionError, ValueError) as error:
         size = "x".join(map(str, transform.crop))
-        raise JobError("preprocessing", f"{spec.encoder} cannot read {size} pictures: {_first_line(error)}") from None
+        raise JobError(
+            "preprocessing", f"{spec.encoder} cannot read {size} pictures ({_first_line(error)}); choose another crop"
+        ) from None
 
 
 def _first_line(error: Exception) -> str:
@@ -178,13 +182,15 @@ def _read(file: Path, *, shapes_only: bool) -> dict[str, torch.Tensor]:
             with safe_open(file, framework="pt") as opened:
                 return {key: torch.empty(opened.get_slice(key).get_shape(), device="meta") for key in opened.keys()}  # noqa: SIM118
         if file.suffix not in (".pth", ".pt"):
-            raise JobError("weights", f"{file.name} is neither .safetensors nor .pth/.pt")
+            raise JobError("weights", f"{file.name} is neither .safetensors nor .pth/.pt; give such a file")
         where = "meta" if shapes_only else "cpu"
         return _unwrapped(torch.load(file, map_location=where, weights_only=True), file)
     except JobError:
         raise
     except Exception as error:  # noqa: BLE001 - torch.load raises whatever its zip and pickle readers raise
-        raise JobError("weights", f"{file.name} cannot be read as weights: {_first_line(error)}") from None
+        raise JobError(
+            "weights", f"{file.name} cannot be read as weights ({_first_line(error)}); download it again"
+        ) from None
 
 
 def _unwrapped(loaded: Any, file: Path) -> dict[str, torch.Tensor]:
@@ -194,7 +200,7 @@ def _unwrapped(loaded: Any, file: Path) -> dict[str, torch.Tensor]:
             loaded = loaded[key]
             break
     if not isinstance(loaded, Mapping) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
-        raise JobError("weights", f"{file.name} holds no state dict")
+        raise JobError("weights", f"{file.name} holds no state dict; save the model's state_dict() and give that file")
     return {key.removeprefix(_PARALLEL_PREFIX): value for key, value in loaded.items()}
 
 
@@ -219,7 +225,8 @@ def _match_weights(resolved: _Resolved, state: dict[str, torch.Tensor]) -> tuple
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
         raise JobError(
             "weights",
-            f"{resolved.file.name} does not fit torchvision/{resolved.architecture}: {', '.join(problems[:3])}{more}",
+            f"{resolved.file.name} does not fit torchvision/{resolved.architecture}: {', '.join(problems[:3])}{more}; "
+            "give weights of that architecture",
         )
     return model, kept
 

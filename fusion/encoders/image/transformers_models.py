@@ -73,7 +73,10 @@ def _dry_run(
     model = hub.model_without_weights(auto, config, spec, **layer)
     if reads_patches(model) != isinstance(transform, PatchTransform):
         reads = "patches" if reads_patches(model) else "whole pictures"
-        raise JobError("encoder", f"{spec.encoder} reads {reads}, and its image processor gives something else")
+        raise JobError(
+            "encoder",
+            f"{spec.encoder} reads {reads}, and its image processor gives something else; take another encoder",
+        )
     trusted = _pooler_is_stored(model, folder)
     try:
         return _output_width(model, trusted, torch.empty(1, 3, *size, device="meta"), settings)
@@ -132,12 +135,18 @@ def _read_sentence_config(whole: Path, spec: EncoderSpec) -> SentenceConfig:
         config = next((c for c in map(read_json, sorted(settings.transformer.glob("sentence_*_config.json"))) if c), {})
     modalities = config.get("modality_config", {"image": {}})
     if "image" not in modalities:
-        raise JobError("encoder", f"{spec.encoder} reads no pictures: its modality_config has {', '.join(modalities)}")
+        raise JobError(
+            "encoder",
+            f"{spec.encoder} reads no pictures, only {', '.join(modalities)} (modality_config); take another encoder",
+        )
     entry = modalities["image"]
     asked = (entry.get("method", "get_image_features"), entry.get("method_output_name") or "pooler_output")
     known = ("forward", "last_hidden_state") if settings.pooling_modes else ("get_image_features", "pooler_output")
     if asked not in (known, ("get_image_features", "pooler_output")):
-        raise JobError("encoder", f"{spec.encoder} takes {asked[1]} of {asked[0]} for pictures, which is not supported")
+        raise JobError(
+            "encoder",
+            f"{spec.encoder} takes {asked[1]} of {asked[0]} for pictures, which is not supported; take another encoder",
+        )
     return settings
 
 
@@ -182,4 +191,7 @@ def _refuse_missing(features: VisionModel, missing: set[str], size: tuple[int, i
     for key, value in drawn.items():
         value.copy_(kept[key])
     if not bool(torch.isfinite(vector).all()):
-        raise JobError("encoder", f"{spec.encoder} lacks weights its config.json asks for: {sorted(drawn)[0]}")
+        raise JobError(
+            "encoder",
+            f"{spec.encoder} lacks weights its config.json asks for: {sorted(drawn)[0]}; download the model again",
+        )

@@ -51,7 +51,10 @@ class VisionModel(nn.Module):
         output = self._run(pictures)
         states = output.pooler_output if self.tower else output.last_hidden_state
         if not isinstance(states, torch.Tensor) or states.ndim != 3:
-            raise JobError("encoder", f"its Pooling module needs tokens and {type(self.model).__name__} gives none")
+            raise JobError(
+                "encoder",
+                f"its Pooling module needs tokens and {type(self.model).__name__} gives none; take another encoder",
+            )
         self.used_output = "tokens"
         return states
 
@@ -78,7 +81,10 @@ class VisionModel(nn.Module):
         if states is None and getattr(output, "feature_maps", None):
             return "mean of the last map"
         if not isinstance(states, torch.Tensor):
-            raise JobError("encoder", f"{type(self.model).__name__} returns neither pooled nor last states")
+            raise JobError(
+                "encoder",
+                f"{type(self.model).__name__} returns neither pooled nor last states; take another encoder",
+            )
         if states.ndim != 3 or not self.class_token:
             return "mean"
         return "mean without class token" if self.mean_pooling else "class token"
@@ -139,7 +145,10 @@ def _has_class_token(model: nn.Module) -> bool:
 def _to_one_vector(values: torch.Tensor) -> torch.Tensor:
     """(n, dim) as it is, the mean over tokens of (n, t, dim), the mean over the map of (n, dim, h, w)."""
     if not isinstance(values, torch.Tensor) or values.ndim not in (2, 3, 4):
-        raise JobError("encoder", "the model gives neither one vector a picture nor states that have a mean")
+        raise JobError(
+            "encoder",
+            "the model gives neither one vector a picture nor states that have a mean; take another encoder",
+        )
     if values.ndim == 3:
         return values.mean(dim=1)
     return values.mean(dim=(2, 3)) if values.ndim == 4 else values

@@ -83,7 +83,10 @@ class TextModel:
     def __init__(self, model: nn.Module, model_output: ModelOutput) -> None:
         method = getattr(model, model_output.method, None)
         if method is None:
-            raise JobError("encoder", f"{type(model).__name__} has no {model_output.method}, which its folder asks for")
+            raise JobError(
+                "encoder",
+                f"{type(model).__name__} has no {model_output.method}, which its folder asks for; take another encoder",
+            )
         self._model, self._output = model, model_output
         self._half = next(model.parameters()).dtype != torch.float32
         parameters = signature(method).parameters
@@ -125,5 +128,5 @@ class TextModel:
         if self._first_token_only and isinstance(output, torch.Tensor) and output.ndim == 3:
             output = output[:, 0]
         if not isinstance(output, torch.Tensor) or output.ndim != (2 if self.pooled else 3):
-            raise JobError("encoder", f"{type(self._model).__name__} gives no text embedding")
+            raise JobError("encoder", f"{type(self._model).__name__} gives no text embedding; take another encoder")
         return output

@@ -100,7 +100,10 @@ def describe(spec: EncoderSpec) -> Description:
         pooled, batching = encoder.pooled, encoder.batching
         width, max_length = encoder.dim, encoder.tokenizer.max_length
     elif spec.reproducible:
-        raise JobError("reproducible", f"{spec.encoder} does not fit this machine's memory, so that it cannot be tried")
+        raise JobError(
+            "reproducible",
+            f"{spec.encoder} does not fit this machine's memory, so that it cannot be tried; leave the key out",
+        )
     else:
         log.warning("%s: does not fit this machine's memory: not checked whether its vectors depend on the batch",
                     spec.encoder)  # fmt: skip

@@ -118,7 +118,9 @@ class Tokenizer:
             JobError: The tokenizer does not tell where its tokens stand.
         """
         if self._fast is None:
-            raise JobError("long_text", "window-mean needs a fast tokenizer (tokenizer.json), which this model lacks")
+            raise JobError(
+                "long_text", "window-mean needs a fast tokenizer (tokenizer.json), which this model lacks; use truncate"
+            )
         whole = self._fast.encode(text)
         if not whole.overflowing:
             return [text]

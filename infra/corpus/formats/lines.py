@@ -111,13 +111,15 @@ class Delimited(_Text):
             raise UnreadableError("has lines that end in CR alone; save it with LF or CRLF line ends")
         names, problem = self._split_fields(record)
         if problem is not None:
-            raise UnreadableError(f"the header row cannot be read ({problem})")
+            raise UnreadableError(
+                f"has a header row that cannot be read ({problem}); save it as UTF-8 with whole quotes"
+            )
         names = [name.strip() for name in names]
         if b"\0" in record:
             raise UnreadableError("holds zero bytes as UTF-16 text does; save it as UTF-8")
         for name in names:
             if names.count(name) > 1:
-                raise UnreadableError(f"the header names the column {name!r} twice; rename one")
+                raise UnreadableError(f"has a header with two columns {name!r}; rename one")
         return names
 
     def _parse_row(self, record: bytes, header: Sequence[str]) -> ParsedRecord:
@@ -255,7 +257,7 @@ def _read_chunks(files: Files, uri: str, size: int = _CHUNK_BYTES) -> Iterator[b
             while chunk := stream.read(size):
                 yield chunk
         except OSError as error:
-            raise UnreadableError(f"cannot be decompressed ({error})") from error
+            raise UnreadableError(f"cannot be decompressed ({error}); compress it again") from error
 
 
 def _open_decompressed(files: Files, uri: str) -> pa.NativeFile:
@@ -292,6 +294,6 @@ def _shard_bytes(files: Files, shard: Shard) -> bytes:
         content: bytes = stream.read(shard.length)
     except OSError as error:
         _last_read.key = None
-        raise RunError(f"{shard.uri}: cannot be decompressed ({error})") from error
+        raise RunError(f"{shard.uri} cannot be decompressed ({error}); compress it again and run again") from error
     _last_read.position += len(content)
     return content

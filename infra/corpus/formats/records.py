@@ -108,7 +108,9 @@ def cut_stream(
         yield offset, rest, begins, ends
         offset, rest = offset + used, rest[used:]
         if len(rest) > MAX_RECORD_BYTES:
-            raise UnreadableError(f"has a line of more than {MAX_RECORD_BYTES >> 20} MB")
+            raise UnreadableError(
+                f"has a line of more than {MAX_RECORD_BYTES >> 20} MB; put each row on a line of its own"
+            )
     if rest:
         begins, ends, _ = split(rest, True)
         yield offset, rest, begins, ends

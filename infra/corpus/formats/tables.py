@@ -43,7 +43,7 @@ class Parquet(Format):
         except (pa.ArrowException, OSError) as error:
             if _is_storage_failure(error):
                 raise
-            raise UnreadableError(f"is not a whole Parquet file ({first_line(error)})") from error
+            raise UnreadableError(f"is not a whole Parquet file ({first_line(error)}); write it again") from error
 
     def read(self, files: Files, shard: Shard, columns: Types, key: str | None = None) -> tuple[pa.Table, Problems]:
         """Reads the shard's rows; continues the open reader where the shard before was the last one read."""
@@ -85,7 +85,9 @@ def _read_rows(files: Files, shard: Shard, columns: tuple[str, ...]) -> pa.Table
 def _check_row_counts(metadata: pq.FileMetaData) -> None:
     rows = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     if rows != metadata.num_rows:
-        raise UnreadableError(f"is damaged: its footer states {metadata.num_rows} rows, its row groups {rows}")
+        raise UnreadableError(
+            f"is damaged: its footer states {metadata.num_rows} rows, its row groups {rows}; write it again"
+        )
 
 
 def _is_storage_failure(error: BaseException) -> bool:

@@ -189,11 +189,11 @@ def _tar_members(stream: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[
                     yield member, partial(_read_member, tar, member)
         except (tarfile.TarError, ValueError, OverflowError, MemoryError) as error:
             if begin and end == begin:
-                raise UnreadableError(f"is damaged: no member begins at byte {begin}") from error
-            raise UnreadableError(f"is not a whole tar file ({error})") from error
+                raise UnreadableError(f"is damaged: no member begins at byte {begin}; write it again") from error
+            raise UnreadableError(f"is not a whole tar file ({error}); write it again") from error
         following = _next_nonzero_block(stream, end)
         if following == end:
-            raise UnreadableError(f"is damaged: no member begins at byte {end}")
+            raise UnreadableError(f"is damaged: no member begins at byte {end}; write it again")
         begin = following
 
 

@@ -128,8 +128,11 @@ class TestListing:
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         missing = tmp_path / "no.jsonl"
-        assert refusal(missing) == f"corpus.path: {missing}: there is no such file or folder"
-        assert refusal(tmp_path / "a/b.jsonl") == f"corpus.path: {tmp_path}/a/b.jsonl: there is no such file or folder"
+        assert refusal(missing) == f"corpus.path: {missing}: there is no such file or folder; correct the path"
+        assert (
+            refusal(tmp_path / "a/b.jsonl")
+            == f"corpus.path: {tmp_path}/a/b.jsonl: there is no such file or folder; correct the path"
+        )
         assert refusal(f"{tmp_path}/*.jsonl") == f"corpus.path: no file matches {tmp_path}/*.jsonl; check the pattern"
         assert refusal(tmp_path) == (
             f"corpus.path: {tmp_path}: no corpus file in this folder; known formats are {SUFFIXES}"
@@ -146,7 +149,7 @@ class TestListing:
 
             monkeypatch.setattr("barycenter.infra.corpus.files.os.scandir", denied)
         try:
-            assert refusal(closed) == f"corpus.path: {closed}: no permission to read it"
+            assert refusal(closed) == f"corpus.path: {closed}: no permission to read it; change its owner or mode"
         finally:
             closed.chmod(0o700)
 
@@ -166,9 +169,15 @@ class TestListing:
 
     def test_no_rows(self, tmp_path: Path) -> None:
         (tmp_path / "a.jsonl").touch()
-        assert refusal(tmp_path / "a.jsonl") == f"corpus.path: {tmp_path}/a.jsonl holds no rows"
+        assert (
+            refusal(tmp_path / "a.jsonl")
+            == f"corpus.path: {tmp_path}/a.jsonl holds no rows; give a file or folder that has some"
+        )
         (tmp_path / "a.csv").write_text("id,text\n")
-        assert refusal(tmp_path / "a.csv") == f"corpus.path: {tmp_path}/a.csv holds no rows"
+        assert (
+            refusal(tmp_path / "a.csv")
+            == f"corpus.path: {tmp_path}/a.csv holds no rows; give a file or folder that has some"
+        )
 
     def test_no_file_but_a_pipe(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.jsonl")
@@ -217,4 +226,4 @@ class TestRemote:
         for uri in (f"s3://{s3_bucket}/no.jsonl", "s3://no-such-bucket/a.jsonl"):
             with pytest.raises(JobError) as caught:
                 opened(uri, endpoint_url=s3_server)
-            assert str(caught.value) == f"corpus.path: {uri}: there is no such file or folder"
+            assert str(caught.value) == f"corpus.path: {uri}: there is no such file or folder; correct the path"

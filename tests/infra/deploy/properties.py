@@ -85,7 +85,7 @@ def no_data_on_volumes(documents: list[Document]) -> None:
 
 
 def secrets_optional(documents: list[Document]) -> None:
-    """No Secret must exist, and none stands in a manifest."""
+    """No Secret must exist, and none is in a manifest."""
     for name, pod in pods_of(documents).items():
         for container in containers_of(pod):
             for source in container.get("envFrom", []):

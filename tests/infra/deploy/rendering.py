@@ -55,7 +55,7 @@ def groups_of(documents: list[Document]) -> list[Document]:
 def pods_of(documents: list[Document]) -> dict[str, Document]:
     """Every pod's template, with the containers that KubeRay adds, by a name for messages.
 
-    The autoscaler stands beside the head with what ``autoscalerOptions`` says; before every worker an init container
+    The autoscaler is beside the head with what ``autoscalerOptions`` says; before every worker an init container
     waits with the security context, the variables and the volume mounts of the worker, but without its ``envFrom``.
     """
     cluster = copy.deepcopy(cluster_of(documents))

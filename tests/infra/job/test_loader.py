@@ -170,10 +170,10 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
             "corpus.keep=[label, ID]",
             "corpus.keep: 'id' and 'ID' differ only by case, and DuckDB renames one; rename it in the corpus",
         ),
-        ("train.target=lable", "train.target: 'lable' is not among corpus.keep; add it"),
-        ("train.split=split", "train.split: 'split' is not among corpus.keep; add it"),
-        ("train.group_by=base", "train.group_by: 'base' is not among corpus.keep; add it"),
-        ("output.partition_by=[lang]", "output.partition_by: 'lang' is not among corpus.keep; add it"),
+        (
+            "train.group_by=fused",
+            "train.group_by: 'fused' is a column of the output; rename it in the corpus",
+        ),
         (
             "output.partition_by=[id]",
             "output.partition_by: 'id' is the key: every row would be a folder of its own; remove it",
@@ -218,7 +218,7 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
         ("average.weights={text: -1}", "average.weights.text: must be a number from 0 up, not -1.0"),
         (
             "average={method: weighted, weights: {text: 0, image: 0}}",
-            "average.weights: weighted needs at least one weight above 0",
+            "average.weights: weighted needs at least one weight above 0; raise one",
         ),
         ("on_bad_input=drp", "on_bad_input: 'drp' is not one of keep, drop, fail; did you mean drop?"),
         ("limits.formats=[EPS]", f"limits.formats: 'EPS' is not one of {FORMATS}"),
@@ -321,8 +321,8 @@ def test_missing_empty_and_binary_files(tmp_path: Path) -> None:
     absent, empty, binary = tmp_path / "no.yaml", tmp_path / "empty.yaml", tmp_path / "binary.yaml"
     empty.write_text("# nothing\n")
     binary.write_bytes(b"\xff\xfe\x00")
-    assert refusal(absent) == f"no such job file: {absent}"
-    assert refusal(empty) == f"the job file {empty} is empty"
+    assert refusal(absent) == f"no such job file: {absent}; correct the path, or write one with `barycenter init`"
+    assert refusal(empty) == f"the job file {empty} is empty; `barycenter init` writes one"
     assert refusal(binary) == f"cannot read the job file {binary}: it is not UTF-8 text"
     assert refusal(tmp_path) == f"cannot read the job file {tmp_path}: Is a directory"
 

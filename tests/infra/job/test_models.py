@@ -83,6 +83,16 @@ def test_weights_of_inputs_left_out_are_one() -> None:
     assert job.input_weights == {"text": 1.0, "image": 0.5}
 
 
+def test_columns_that_other_sections_name_are_kept_after_those_of_corpus_keep() -> None:
+    corpus = {"path": "a.csv", "key": "id", "keep": ["b"]}
+    train = {"target": "label", "split": "b", "group_by": "id"}
+    output = {"path": "out", "partition_by": ["day", "label"]}
+    job = Job.model_validate(contents(corpus=corpus, train=train, output=output))
+    assert job.corpus.keep == ["b", "label", "day"]
+    named = contents(corpus=corpus | {"keep": ["b", "label", "day"]}, train=train, output=output)
+    assert Job.model_validate(named).fingerprint() == job.fingerprint()
+
+
 def test_required_columns_stand_by_their_key() -> None:
     job = Job.model_validate(contents())
     assert job.required_columns() == {

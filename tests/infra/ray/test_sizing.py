@@ -147,7 +147,7 @@ def test_a_share_of_gpus_that_never_comes_names_the_key(groups):
 
 
 def test_a_cluster_without_cpus_that_does_not_grow_says_what_to_do():
-    with pytest.raises(RunError, match=r"no node with a CPU .* ray\.workers: \{max: N\}"):
+    with pytest.raises(RunError, match=r"no node with a CPU, .* ray\.workers: \{max: N\}"):
         joined(*EMPTY).allocate_workers()
 
 

@@ -150,5 +150,5 @@ def test_checkpoints_on_s3(s3_server, s3_bucket):
 
 def test_a_damaged_checkpoint_is_reported(tmp_path):
     Storage(str(tmp_path)).write("a/checkpoint-0000000003.safetensors", b"not a checkpoint")
-    with pytest.raises(RunError, match=r"checkpoint-0000000003.safetensors: not a checkpoint of ours"):
+    with pytest.raises(RunError, match=r"checkpoint-0000000003.safetensors is no checkpoint of a training"):
         CheckpointStore(Storage(str(tmp_path)), "a").newest()

@@ -282,7 +282,10 @@ def test_a_fault_is_one_line_that_says_where_and_what_to_do(error, line):
 
 @pytest.mark.parametrize("error", [FileNotFoundError(), NotADirectoryError(errno.ENOTDIR, "a file on the way")])
 def test_a_file_that_is_not_there_is_an_error_of_its_own(error):
-    with pytest.raises(MissingFileError, match=f"^{URI}: no such file$"), storage_errors(URI):
+    with (
+        pytest.raises(MissingFileError, match=f"^{URI}: no such file; restore it, or run"),
+        storage_errors(URI),
+    ):
         raise error
 
 

@@ -122,7 +122,7 @@ def test_it_travels_by_pickle(storage):
 
 @pytest.mark.parametrize("path", ["../up", "a/../../up", "/etc/passwd", "nul\0"])
 def test_no_path_leaves_the_root(storage, path):
-    with pytest.raises(RunError, match="leave the storage root"):
+    with pytest.raises(RunError, match="outside the folder of the output"):
         storage.write(path, b"")
 
 

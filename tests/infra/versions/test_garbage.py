@@ -244,7 +244,7 @@ def test_versions_that_do_not_say_when_they_were_committed_are_kept(storage, lea
 def test_a_damaged_list_of_deleted_versions_is_one_line(storage, lease):
     committed(storage, lease, 1)
     storage.write(COLLECTED, b"{}")
-    with pytest.raises(RunError, match=r"/collected\.json: no list of deleted versions"):
+    with pytest.raises(RunError, match=r"/collected\.json is no list of deleted versions"):
         versions(storage)
 
 

@@ -72,7 +72,7 @@ def test_fail_names_the_keys_and_their_rows():
     assert str(raised.value) == (
         "8 row(s) have a key that an earlier row has, such as 'k1' (0.jsonl#10, 1.jsonl#11, 2.jsonl#16, 2.jsonl#17, "
         "...); 'k4' (1.jsonl#10, 1.jsonl#12); 'k5' (2.jsonl#10, 2.jsonl#13); corpus.on_duplicate is fail: give each "
-        "row a key of its own, or set it to first or last, whichever row counts; nothing was committed"
+        "row a key of its own, or set it to first or last; nothing was committed"
     )
 
 

@@ -1,4 +1,4 @@
-"""plan.json: the engine is chosen once, kinds of machine and writers stand beside each other."""
+"""plan.json: the engine is chosen once, kinds of machine and writers are side by side."""
 
 import json
 

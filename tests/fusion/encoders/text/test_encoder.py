@@ -184,7 +184,7 @@ def refused(folder: Path, **options) -> JobError:
 
 def test_unusable_folders(tmp_path, tiny_bert):
     assert "no such folder" in refused(tmp_path / "absent").problem
-    assert "not a model folder" in refused(tmp_path).problem
+    assert "is no folder of a model" in refused(tmp_path).problem
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
     assert refused(tmp_path).key == "encoder"
     folder = save(tmp_path / "m", tiny_bert)

@@ -179,8 +179,12 @@ def test_files_with_other_columns_give_nulls(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "line"),
     [
-        ("a.csv", b"id,x,id\n1,2,3\n", "a.csv the header names the column 'id' twice; rename one"),
-        ("a.csv", b"id,\xff\n1,2\n", "a.csv the header row cannot be read (not UTF-8 text (byte 3))"),
+        ("a.csv", b"id,x,id\n1,2,3\n", "a.csv has a header with two columns 'id'; rename one"),
+        (
+            "a.csv",
+            b"id,\xff\n1,2\n",
+            "a.csv has a header row that cannot be read (not UTF-8 text (byte 3)); save it as UTF-8 with whole quotes",
+        ),
         ("a.csv", b"\xff\xfei\0d\0", "a.csv is UTF-16 text; save it as UTF-8"),
         ("a.csv", b"id,text\r1,a\r", "a.csv has lines that end in CR alone; save it with LF or CRLF line ends"),
         (

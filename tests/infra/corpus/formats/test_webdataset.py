@@ -106,7 +106,7 @@ def test_damaged_tars(tmp_path: Path) -> None:
     path = tar(tmp_path / "a.tar", samples(3))
     whole = path.read_bytes()
     path.write_bytes(whole[:4000])
-    assert refusal(path) == "corpus.path: a.tar is not a whole tar file (unexpected end of data)"
+    assert refusal(path) == "corpus.path: a.tar is not a whole tar file (unexpected end of data); write it again"
     at = whole.index(b"caption 1") // 512 * 512 + 512
     path.write_bytes(whole[:at] + b"garbage!" * 64 + whole[at + 512 :])
     assert refusal(path).startswith("corpus.path: a.tar is ")
