@@ -102,7 +102,7 @@ def with_peers(*requirements: str, optional: Sequence[str] = ()) -> None:
 
     Args:
         requirements: Peers that the benchmark must have.
-        optional: Peers that are installed one by one; those that do not go with our versions are left out.
+        optional: What pip is asked for, one after the other; peers that do not go with our versions are left out.
     """
     python = _BENCH / "bin" / "python"
     if Path(sys.prefix).resolve() == _BENCH:
@@ -119,7 +119,7 @@ def with_peers(*requirements: str, optional: Sequence[str] = ()) -> None:
     if requirements and subprocess.run([*asked, *requirements], stdout=sys.stderr, check=False).returncode:
         missing(f"cannot install {', '.join(requirements)}")
     for peer in optional:
-        if subprocess.run([*asked, peer], stdout=sys.stderr, check=False).returncode:
+        if subprocess.run([*asked, *peer.split()], stdout=sys.stderr, check=False).returncode:
             note("going on without", peer)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
