@@ -50,7 +50,7 @@ test-fusion:
 	$(PYTEST) tests/fusion barycenter/fusion
 
 test-rest:
-	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/language tests/messages
+	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/language tests/messages tests/test_project.py tests/benchmarks
 
 # They need a Prefect server, whose start is the dearest of all: one part has it, and the chaos tests beside them.
 WITH_PREFECT := tests/infra/storage/test_credentials.py tests/tasks/test_pipeline.py

@@ -231,6 +231,9 @@ def main() -> None:
         {
             "moments_vs_gemm": round(share, 3),
             "fit_vs_cca_zoo": round(faster, 2),
+            "fit_vs_cca_zoo_float32": round(
+                figures["seconds"]["cca-zoo, float32"] / figures["seconds"]["barycenter, float32"], 2
+            ),
             "cv_vs_refit_max_error": error,
             "mnist_dev": split_mnist(),
             "peak_mb": {str(rows): round(peak) for rows, peak in memory.items()},

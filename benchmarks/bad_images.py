@@ -48,6 +48,7 @@ def main() -> None:
         note(f"{count:5} {reason}")
     figures = {
         "files": len(rows),
+        "copies": sum(row["id"].startswith("again") for row in rows),
         "embedded": len(embedded),
         "rejected": len(reasons),
         "accounted": len(embedded | reasons.keys()) == len(rows) == manifest["rows"]["read"],

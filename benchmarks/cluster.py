@@ -20,7 +20,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import yaml
-from harness import ROOT, finish, minilm, missing, note, shared, versions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import ROOT, finish, minilm, missing, note, shared, versions
 
 ROWS = 768
 _BRIDGE, _NET = "bary0", "10.213.7"

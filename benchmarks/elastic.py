@@ -33,7 +33,7 @@ from barycenter.tasks.pipeline import PLAIN, Figures, Stages, run_job
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.run.context import Run
 from benchmarks.cluster import digest
-from benchmarks.harness import finish, in_new_process, median, minilm, note, shared, table, versions
+from benchmarks.harness import finish, in_new_process, median, minilm, note, sample, shared, table, versions
 from tests.infra.ray.autoscaling import Cloud, cloud
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
@@ -227,6 +227,10 @@ def makespans(folder: Path) -> dict[str, Any]:
             ideal = done["ideal"]
             note(f"imagined work on four nodes, {order}: {done['seconds']:.1f} s (ideal {ideal:.1f})")
     medians = {"two cores": emoji, "four nodes": sleeping}
+    for where, each in medians.items():
+        for order, values in each.items():
+            for value in values:
+                sample(f"{where}, {order}", round(value, 2))
     found = {where: {order: median(values) for order, values in each.items()} for where, each in medians.items()}
     for each in found.values():
         each["ratio"] = each["side by side"] / each["one after another"]

@@ -2,7 +2,9 @@
 
 The same rows, interleaved rounds, medians: the bare model at its best batch on rows already tokenized or decoded, a
 batch by all cores or a batch a core, whichever is faster (the ceiling), the whole embed stage over Ray with its files
-written, sentence-transformers, Ray Data's map_batches recipe, torch's DataLoader, and Daft's embed_text where it works.
+written, sentence-transformers, ONNX Runtime, OpenVINO and fastembed where they install, Ray Data's map_batches
+recipe, torch's DataLoader, and Daft's embed_text where it works. Every peer runs as it is fastest: batches, actors and
+loader's workers are found by a trial, as ours are; Daft, which offers no batch, runs at its defaults.
 Start-up and model load are not in the rates (but for Daft, about a second); the stage shows its own. The ceiling of
 pictures is 1 / (1 / model + 1 / (cores x decode)).
 """
@@ -24,10 +26,9 @@ from benchmarks import harness
 # isort: split
 
 if __name__ == "__main__":
-    try:
-        harness.with_peers("daft")
-    except SystemExit:
-        harness.note("going on without Daft")
+    # fastembed asks for an older huggingface-hub, but runs beside ours.
+    peers = ("daft", "onnxruntime onnxscript", "openvino", "--no-deps fastembed mmh3 loguru py-rust-stemmers")
+    harness.with_peers(optional=peers)
     if find_spec("sentence_transformers") is None:
         harness.missing("sentence-transformers is not installed; run `make install`")
 
@@ -60,6 +61,7 @@ def measured(contenders: Mapping[str, Callable[[], float]]) -> dict[str, float]:
                 harness.note(f"{name} does not run here: {type(error).__name__}: {str(error).splitlines()[0][:160]}")
                 del rates[name]
                 continue
+            harness.sample(name, round(rates[name][-1], 2))
             harness.note(f"round {number + 1}/{ROUNDS} {name}: {rates[name][-1]:.1f} rows/s")
     return {name: harness.median(values) for name, values in rates.items()}
 
@@ -87,6 +89,7 @@ def texts(folder: Path) -> dict[str, Any]:
         "vs_daft": ours / rates["daft"] if "daft" in rates else None,
         "largest_difference": bench.largest_difference(),
         "rates": rates,
+        "settings": bench.settings,
         "rows": bench.rows,
         "plan": bench.stage.plan(),
     }
@@ -109,6 +112,7 @@ def pictures(folder: Path) -> dict[str, Any]:
         "vs_own_ceiling": ours / own,
         "compile_seconds": bench.compile_seconds,
         "rates": rates,
+        "settings": bench.settings,
         "rows": bench.rows,
         "plan": bench.stage.plan(),
         "jpeg_12mp": bench.large_jpegs(),

@@ -20,12 +20,13 @@ from barycenter.fusion.encoders import EncoderSpec, load
 from barycenter.fusion.encoders.image.decoding import decode
 from benchmarks import harness
 from benchmarks.embed_bare import Run, a_core_each, batching
-from benchmarks.embed_ray_data import embed_files
+from benchmarks.embed_ray_data import best_way, embed_files, picture_ways
 from benchmarks.embed_stage import Stage
 
 ROWS = 480
 BATCHES = (1, 2, 4, 8, 16, 32)
 COMPILED_BATCHES = (8, 16)
+LOADER_BATCHES = (4, 16, 32)
 _OWN_BATCH = 16
 _SECONDS = 6.0
 _TRIAL_SECONDS = 1.0
@@ -72,6 +73,19 @@ class Pictures:
         self._compiled, self._compiled_batch = self._compile()
         self._encoded = [Path(path).read_bytes() for path in self._paths[:64]]
         self._own = [self._encoder.prepare(data) for data in self._encoded]
+        self._loader = self._best_loader()
+        some = self._paths[::4]
+        self._way = best_way("ray data", picture_ways(cores), lambda way: embed_files(some, self._weights, cores, way))
+        self.settings = {
+            "barycenter": "batch by its trial, decoding",
+            "bare model, eager": f"batches of {self._eager_batch}, all cores together",
+            "bare model, a batch a core": f"batches of {self._core_batch}",
+            "bare model, compiled": f"batches of {self._compiled_batch}",
+            "own model": f"the stage's model, batches of {_OWN_BATCH}, a batch a core",
+            "decode, one core": "no model",
+            "dataloader": f"batches of {self._loader[0]}, {self._loader[1]} workers, decoding",
+            "ray data": f"{self._way}, decoding in tasks",
+        }
 
     def contenders(self) -> dict[str, Callable[[], float]]:
         """Rows a second of each."""
@@ -86,8 +100,8 @@ class Pictures:
             "own model": self._own_model,
             "decode, one core": lambda: _decode_rate(self._encoder.prepare, self._encoded, _SECONDS / 2),
             "barycenter": self.stage.rate,
-            "dataloader": self._dataloader,
-            "ray data": lambda: embed_files(self._paths, self._weights, self._cores),
+            "dataloader": lambda: self._dataloader(self._paths, *self._loader),
+            "ray data": lambda: embed_files(self._paths, self._weights, self._cores, self._way),
         }
 
     def large_jpegs(self) -> dict[str, float]:
@@ -125,9 +139,17 @@ class Pictures:
         batch = self._own[:_OWN_BATCH]
         return _repeated(lambda: self._encoder.encode(batch), len(batch), _SECONDS, self._own_core)
 
+    def _best_loader(self) -> tuple[int, int]:
+        """Pictures a batch and workers at which the DataLoader feeds the model fastest."""
+        ways = [(batch, workers) for batch in LOADER_BATCHES for workers in sorted({1, self._cores})]
+        rates = {way: self._dataloader(self._paths[::4], *way) for way in ways}
+        best = max(rates, key=lambda way: rates[way])
+        harness.note(f"dataloader, (batch, workers): { ({way: round(r) for way, r in rates.items()}) }; {best} taken")
+        return best
+
     @torch.inference_mode()
-    def _dataloader(self) -> float:
-        loader = DataLoader(Photographs(self._paths), batch_size=self._eager_batch, num_workers=self._cores)
+    def _dataloader(self, paths: list[str], batch: int, workers: int) -> float:
+        loader = DataLoader(Photographs(paths), batch_size=batch, num_workers=workers)
         rows, begun = 0, 0.0
         for pictures in loader:
             self._model(pictures.to(memory_format=torch.channels_last))

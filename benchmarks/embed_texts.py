@@ -10,17 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
-from benchmarks import harness
+from benchmarks import embed_peers, harness
 from benchmarks.embed_bare import a_core_each, batching
-from benchmarks.embed_ray_data import embed_column
+from benchmarks.embed_ray_data import Way, best_way, embed_column, text_ways
 from benchmarks.embed_stage import Stage
 
 SHORT = 1_000
 BUDGETS = (512, 1024, 2048, 4096)
-OPTIONAL = ("daft",)
+OPTIONAL = ("daft", embed_peers.ONNX, embed_peers.OPENVINO, embed_peers.FASTEMBED)
 
 
 def mixed_texts() -> list[str]:
@@ -53,18 +52,29 @@ class Texts:
         tokenizer = AutoTokenizer.from_pretrained(self._model_folder)
         ids = tokenizer(self._texts, truncation=True, max_length=256)["input_ids"]
         self._sorted = sorted(ids, key=len, reverse=True)
-        self._peer = SentenceTransformer(str(self._model_folder), device="cpu")
+        self._peers = embed_peers.encoders(self._model_folder, folder)
         self._expected: Any = None
         self._ways = {"bare model": batching, "bare model, a batch a core": a_core_each(cores)}
         self._budgets = {name: self._best_budget(name) for name in self._ways}
+        some = self._texts[::4]
+        self._batches = {name: embed_peers.best_batch(name, peer, some) for name, peer in self._peers.items()}
+        self._way = best_way("ray data", text_ways(cores), lambda way: self._ray_data(some, way))
+        self.settings = {
+            "barycenter": "batch by its trial",
+            "bare model": f"batches of {self._budgets['bare model']} tokens, all cores together",
+            "bare model, a batch a core": f"batches of {self._budgets['bare model, a batch a core']} tokens",
+            **{name: f"batches of {batch}" for name, batch in self._batches.items()},
+            "ray data": str(self._way),
+            "daft": "its defaults",
+        }
 
     def contenders(self) -> dict[str, Callable[[], float]]:
         """Rows a second of each."""
         return {
             **{name: lambda n=name: self._bare_rate(self._sorted, self._budgets[n], n) for name in self._ways},
             "barycenter": self.stage.rate,
-            "sentence-transformers": self._sentence_transformers,
-            "ray data": lambda: embed_column(self._texts, str(self._model_folder), self._cores),
+            **{name: lambda n=name: self._peer_rate(n) for name in self._peers},
+            "ray data": lambda: self._ray_data(self._texts, self._way),
             "daft": self._daft,
         }
 
@@ -97,10 +107,16 @@ class Texts:
         weights = mask.unsqueeze(-1).float()
         return torch.nn.functional.normalize((states * weights).sum(1) / weights.sum(1), dim=-1)
 
-    def _sentence_transformers(self) -> float:
+    def _peer_rate(self, name: str) -> float:
         begun = time.perf_counter()
-        self._expected = self._peer.encode(self._texts, show_progress_bar=False)
-        return self.rows / (time.perf_counter() - begun)
+        vectors = self._peers[name](self._texts, self._batches[name])
+        seconds = time.perf_counter() - begun
+        if name == embed_peers.PYTORCH:
+            self._expected = vectors
+        return self.rows / seconds
+
+    def _ray_data(self, texts: list[str], way: Way) -> float:
+        return embed_column(texts, str(self._model_folder), self._cores, way)
 
     def _daft(self) -> float:
         import daft

@@ -1,7 +1,9 @@
 """What every benchmark shares: peers in an environment of their own, interleaved rounds, one line of JSON.
 
-A benchmark takes no arguments. Notes go to stderr; the last line of stdout is one JSON object. It finds shared data by
-``$BARYCENTER_SHARED`` (default ``../shared`` beside the repository), and exits 1 when a required peer is missing.
+A benchmark takes no arguments. Notes go to stderr; the last line of stdout is one JSON object. The same figures, with
+what was noted, each round's, the commit, the machine and the versions, go to a file (``benchmarks/result_files.py``).
+It finds shared data by ``$BARYCENTER_SHARED`` (default ``../shared`` beside the repository), and exits 1 when a
+required peer is missing.
 """
 
 import importlib.metadata
@@ -17,18 +19,54 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import result_files
+
+ROOT = result_files.ROOT
 SHARED = Path(os.environ.get("BARYCENTER_SHARED", ROOT.parent / "shared"))
 _BENCH = (ROOT / ".venv-bench").resolve()
+
+_COMMIT, _MACHINE = result_files.commit(), result_files.machine()
+_samples: dict[str, list[float]] = {}
+_versions: dict[str, str] = {}
+_output: list[str] = []
 
 
 def note(*words: object) -> None:
     """Prints something on stderr."""
     print(*words, file=sys.stderr, flush=True)
+    _output.extend(" ".join(map(str, words)).splitlines())
 
 
-def finish(figures: Mapping[str, Any]) -> None:
-    """Prints the figures as the last line of stdout."""
+def sample(contender: str, value: float) -> None:
+    """Keeps what a contender took or reached in one round."""
+    _samples.setdefault(contender, []).append(value)
+
+
+def finish(figures: Mapping[str, Any], name: str | None = None) -> None:
+    """Writes the result to its file and prints the figures as the last line of stdout.
+
+    Args:
+        figures: What was found.
+        name: Of the file; None is the script's.
+    """
+    commit, dirty = _COMMIT
+    kept = result_files.Result(
+        command=result_files.command(),
+        date=result_files.today(),
+        commit=commit,
+        kept_in=None,
+        dirty=dirty,
+        machine=_MACHINE,
+        versions=_versions or versions(),
+        note="",
+        rounds=max(map(len, _samples.values()), default=None),
+        samples=_samples,
+        figures=figures,
+        output=_output,
+    )
+    note("written to", result_files.keep(name or Path(sys.argv[0]).stem, kept))
     print(json.dumps(figures), flush=True)
 
 
@@ -57,10 +95,14 @@ def minilm() -> Path:
     return folder
 
 
-def with_peers(*requirements: str) -> None:
+def with_peers(*requirements: str, optional: Sequence[str] = ()) -> None:
     """Goes on in ``.venv-bench``, where the peers are installed beside what ``.venv`` has.
 
     Call it first: it replaces the process unless it runs there already.
+
+    Args:
+        requirements: Peers that the benchmark must have.
+        optional: What pip is asked for, one after the other; peers that do not go with our versions are left out.
     """
     python = _BENCH / "bin" / "python"
     if Path(sys.prefix).resolve() == _BENCH:
@@ -73,9 +115,12 @@ def with_peers(*requirements: str) -> None:
     if ours is None:
         missing("no .venv; run `make install` first")
     (theirs / "barycenter.pth").write_text(f"import site; site.addsitedir({str(ours)!r})\n")
-    asked = [python, "-m", "pip", "install", "--quiet", *requirements]
-    if subprocess.run(asked, stdout=sys.stderr, check=False).returncode:
+    asked = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "infra" / "constraints.txt"]
+    if requirements and subprocess.run([*asked, *requirements], stdout=sys.stderr, check=False).returncode:
         missing(f"cannot install {', '.join(requirements)}")
+    for peer in optional:
+        if subprocess.run([*asked, *peer.split()], stdout=sys.stderr, check=False).returncode:
+            note("going on without", peer)
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(paths)
     os.execv(python, [str(python), *sys.argv])
@@ -98,7 +143,9 @@ def in_new_process(module: str, call: str, *args: object) -> Any:
 
 def versions(*names: str) -> dict[str, str]:
     """Versions of packages, and of Python."""
-    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    found = {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in names}
+    _versions.update(found)
+    return found
 
 
 def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
@@ -111,6 +158,7 @@ def interleaved(contenders: Mapping[str, Callable[[], object]], rounds: int) -> 
             start = time.perf_counter()
             contenders[name]()
             seconds[name].append(time.perf_counter() - start)
+            sample(name, round(seconds[name][-1], 4))
             note(f"round {number + 1}/{rounds} {name}: {seconds[name][-1]:.3f} s")
     return seconds
 

@@ -30,7 +30,7 @@ from barycenter.fusion.heads import LinearHead, NeuralHead
 from barycenter.fusion.splits import stable_hash
 from barycenter.infra.demo import write_demo_corpus
 from benchmarks.emojitwo import emojitwo
-from benchmarks.harness import ROOT, finish, note, shared, table, versions
+from benchmarks.harness import ROOT, finish, note, sample, shared, table, versions
 
 SEEDS = 5
 DIM = 256
@@ -53,6 +53,9 @@ def main() -> None:
             (f"{name}, noise vectors", noise_vectors(corpus[0]["image"])),
         ):
             scores = [one_seed(corpus, seed, lies) for seed in range(SEEDS)]
+            for score in scores:
+                for head, accuracy in score.items():
+                    sample(f"{called}, {head}", round(accuracy, 4))
             mean = {head: statistics.fmean(score[head] for score in scores) for head in scores[0]}
             spread = {head: statistics.stdev(score[head] - score["linear"] for score in scores) for head in KINDS}
             rows.append({"corpus": called, **mean})

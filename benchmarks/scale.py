@@ -5,9 +5,9 @@ and 4,000,000 rows, on a real Ray, without Prefect; fewer where disk or time do 
 
 - ``seconds_per_million``: fit (the pass over the data) and fuse together, once every worker has done its first unit;
 - ``peak_rss_mb``: the largest of the driver and its workers;
-- ``fuse_vs_copy``: rows per second of fuse over those of a process that only reads the same embedding files and writes
-  the same feature bytes with pyarrow as it comes, in the same run, at a million rows; ``fuse_vs_copy_per_core`` over
-  those of as many one-threaded copying processes as fuse has workers;
+- ``fuse_vs_copy_per_core``: rows per second of fuse over those of as many one-threaded processes as fuse has workers,
+  which only read the same embedding files and write the same feature bytes with pyarrow, in the same run, at a million
+  rows: a core against a core; ``fuse_vs_copy`` over those of one such process with pyarrow's threads;
 - ``plan_million_s``, with its peak memory on stderr: a million shards planned;
 - ``dispatch_ms_per_shard``: the dispatch loop over 20,000 units of a worker that does nothing.
 """
@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.harness import finish, in_new_process, median, note, table, versions
+from benchmarks.harness import finish, in_new_process, median, note, sample, table, versions
 
 SIZES = (250_000, 1_000_000, 4_000_000)
 WIDTHS = {"a": 384, "b": 512}
@@ -286,6 +286,8 @@ def measure(folder: Path, rows: int) -> dict[str, Any]:
     if rows == COPIED:
         for name, processes in (("copy_rows_per_s", 1), ("copy_rows_per_s_all_cores", figures["workers"])):
             rates = [copy_rate(folder, processes) for _ in range(2)]
+            for rate in rates:
+                sample(f"bare copies, {processes} process(es), rows/s", round(rate))
             figures[name] = median(rates)
             note(f"bare copies, {processes} process(es): {', '.join(f'{rate:,.0f}' for rate in rates)} rows/s")
     return figures
@@ -356,6 +358,7 @@ def report(results: list[dict[str, Any]], planned: dict[str, float], dispatched:
             "fuse_seconds_per_million": {str(each["rows"]): round(each["fuse_per_million"], 2) for each in results},
             "fuse_vs_copy_per_core": copied and vs_copy(copied, "copy_rows_per_s_all_cores"),
             "plan_million_mb": round(planned["mb"]),
+            "sizes": results,
         }
     )
 

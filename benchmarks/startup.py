@@ -17,7 +17,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import yaml
-from harness import ROOT, finish, median, minilm, missing, note, shared, table, versions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.harness import ROOT, finish, median, minilm, missing, note, sample, shared, table, versions
 
 ROUNDS, WITHOUT_SERVER_ROUNDS = 4, 2
 ROWS_PER_SHARD = 32
@@ -62,11 +65,13 @@ def main() -> None:
                      ("server", lambda: run(folder, corpus, model, with_server(environment)))]  # fmt: skip
             for name, measure in turns[:: 1 if number % 2 else -1]:
                 seconds[name].append(measure())
+                sample(name, round(seconds[name][-1], 2))
                 note(f"round {number + 1}/{ROUNDS} {name}: {seconds[name][-1]:.2f} s")
         server.terminate()
         server.wait()
         for _ in range(WITHOUT_SERVER_ROUNDS):
             seconds["no server"].append(run(folder, corpus, model, environment))
+            sample("no server", round(seconds["no server"][-1], 2))
             note(f"no server: {seconds['no server'][-1]:.2f} s")
     medians = {name: median(each) for name, each in seconds.items()}
     bare_seconds = medians["bare"]
