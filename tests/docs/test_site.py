@@ -1,0 +1,1 @@
+"""`make docs`: the site builds without a warning, its links hold, nothing in it asks another host."""

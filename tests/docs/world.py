@@ -1,0 +1,82 @@
+"""A folder in which the commands and the Python of the pages run: a corpus, a finished output, small files."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+from PIL import Image
+
+from tests.flows.corpora import run_here, text_and_vector_rows, write_job, write_lines
+
+ROWS = 60
+COLORS = {"class 0": (200, 30, 30), "class 1": (30, 200, 30), "class 2": (30, 30, 200)}
+_FILLED = {"PATH": "data/shop.csv", "KEY...": "1f601", "KEY": "1f601", "K": "1f601", "T": "a red plate", "FILE": "new.csv", "N": "3"}
+"""What the pages' placeholders are here."""
+
+
+def make_world(folder: Path) -> None:
+    """Writes corpus, pictures, job file and an output of five versions, of which the newest has a head."""
+    rows = [row_of(number, row, folder) for number, row in enumerate(text_and_vector_rows(ROWS))]
+    write_lines(folder / "data" / "rows.jsonl", rows)
+    pacsv.write_csv(pa.Table.from_pylist(rows).drop_columns("vec"), folder / "data" / "shop.csv")
+    pacsv.write_csv(pa.Table.from_pylist(rows[:3]).select(["id", "text"]), folder / "new.csv")
+    for name in ("crab.png", "boat.jpg", "cat.png"):
+        Image.new("RGB", (24, 24), (200, 60, 40)).save(folder / name)
+    job = job_of(folder)
+    for dim in range(4, 9):
+        run_here(job | {"alignment": job["alignment"] | {"dim": dim}})
+    write_job(folder / "job.yaml", job)
+
+
+def row_of(number: int, row: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """A row with a picture of its class's color, a group and a split."""
+    name = f"images/{number:03d}.png"
+    path = folder / "data" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(number).integers(-20, 20, (12, 12, 3))
+    Image.fromarray(np.clip(COLORS[row["label"]] + noise, 0, 255).astype(np.uint8)).save(path)
+    more = {"id": f"{0x1F600 + number:x}", "image": name, "base": f"b{number // 2}", "price": 10 + number / 4}
+    return row | more
+
+
+def job_of(folder: Path) -> dict[str, Any]:
+    """The job of the output, its paths absolute."""
+    return {
+        "name": "emoji",
+        "corpus": {"path": str(folder / "data/rows.jsonl"), "key": "id", "keep": ["label", "base"]},
+        "inputs": {
+            "text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"},
+            "image": {"kind": "image", "column": "image", "encoder": "builtin/descriptor"},
+        },
+        "alignment": {"method": "joint", "dim": 8, "regularization": 1.0, "folds": 2},
+        "output": {"path": str(folder / "out/emoji")},
+        "train": {"target": "label", "group_by": "base"},
+        "ray": {"address": "none"},
+    }
+
+
+def enter(world: Path, folder: Path) -> None:
+    """Fills a block's own folder: the world's files as links, its output as a copy, which commands may change."""
+    for path in world.iterdir():
+        if path.name != "out":
+            (folder / path.name).symlink_to(path)
+    shutil.copytree(world / "out", folder / "out")
+
+
+def filled(words: Sequence[str]) -> list[str]:
+    """The words of a command with the world's names for placeholders, job files and outputs that are not there."""
+    return [_filled(word) for word in words]
+
+
+def _filled(word: str) -> str:
+    if word in _FILLED:
+        return _FILLED[word]
+    path = Path(word)
+    if word == "DIR" or ("out" in path.parts and not path.suffix and not path.exists()):
+        return "out/emoji"
+    return "job.yaml" if path.suffix == ".yaml" and not path.exists() else word
