@@ -1,4 +1,4 @@
-"""Builds the site of these pages: ``python docs/build.py [FOLDER]``, ``make docs``.
+"""Builds the site of these pages: ``python docs/build.py``, ``make docs``.
 
 Pages and what they link to are gathered in one folder, because README.md, CHANGELOG.md, the examples and the results
 lie outside docs/. Zensical makes the site of them; every warning is an error. Then all links and anchors of the
@@ -10,30 +10,39 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
-SETTINGS = ROOT / "zensical.toml"
+WORK, SITE = ROOT / "out" / "site", ROOT / "site"
 _LINK = re.compile(r"(!?\[[^\]]*\]\()([\w./-]+)((?:#[\w-]+)?\))")
 _FENCE = re.compile(r"^\s*```")
 
 
-def main(site: Path) -> int:
-    """Builds the site in ``site``; returns the exit code."""
-    settings = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))["project"]
-    gather(ROOT / settings["docs_dir"])
-    command = [sys.executable, "-m", "zensical", "build", "--clean", "--strict", "--config-file", str(SETTINGS)]
-    done = subprocess.run(command, cwd=ROOT, check=False)
-    if done.returncode:
-        return done.returncode
-    broken = broken_links(ROOT / settings["site_dir"])
+def main() -> int:
+    """Builds the site and puts it in site/; returns the exit code."""
+    code = build(WORK)
+    if code == 0:
+        shutil.rmtree(SITE, ignore_errors=True)
+        (WORK / "site").rename(SITE)
+        print(f"the site is in {SITE}")
+    return code
+
+
+def build(folder: Path) -> int:
+    """Gathers the pages in ``folder``, makes ``folder / "site"`` of them and checks it; returns the exit code."""
+    shutil.rmtree(folder, ignore_errors=True)
+    gather(folder / "pages")
+    shutil.copyfile(ROOT / "docs" / "zensical.toml", folder / "zensical.toml")
+    command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(folder / "zensical.toml")]
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, check=False)
+    broken = broken_links(folder / "site") if done.returncode == 0 else []
     for line in broken:
         print(line, file=sys.stderr)
-    return int(bool(broken))
+    return done.returncode or int(bool(broken))
 
 
 def pages() -> dict[Path, Path]:
@@ -50,7 +59,6 @@ def pages() -> dict[Path, Path]:
 
 def gather(folder: Path) -> None:
     """Writes all pages to ``folder``, with the files that they link to."""
-    shutil.rmtree(folder, ignore_errors=True)
     there = pages()
     for source, target in there.items():
         text = (ROOT / source).read_text(encoding="utf-8")

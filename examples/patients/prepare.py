@@ -15,7 +15,12 @@ HERE = Path(__file__).parent
 STEPS = {
     "age": ((35, "young"), (50, "middle-aged"), (60, "older"), (200, "old")),
     "bmi": ((21, "thin"), (25, "normal weight"), (28, "somewhat heavy"), (32, "overweight"), (99, "very overweight")),
-    "bp": ((80, "low blood pressure"), (95, "usual blood pressure"), (110, "raised blood pressure"), (999, "high blood pressure")),
+    "bp": (
+        (80, "low blood pressure"),
+        (95, "usual blood pressure"),
+        (110, "raised blood pressure"),
+        (999, "high blood pressure"),
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""Draws a small shop: a folder of pictures and a CSV file, in which every second product has no description.
+"""Draws a small shop: a folder of pictures and a CSV file, in which every third product has no description.
 
 The category of a product is an occasion and a pattern. Only the description names the occasion, only the picture shows
 the pattern. A few pictures are broken, as in any folder that people have filled.
@@ -33,11 +33,11 @@ def main(folder: Path = HERE, rows: int = ROWS) -> None:
 
 
 def product(number: int, row: dict[str, str | None]) -> dict[str, str]:
-    """One line of the table; every second description is empty."""
+    """One line of the table; every third description is empty."""
     return {
         "sku": str(row["id"]),
         "picture": "" if row["image"] is None else row["image"].replace("images/", "pictures/"),
-        "description": "" if number % 2 else row["text"] or "",
+        "description": "" if number % 3 == 2 else row["text"] or "",
         "category": str(row["label"]),
         "design": str(row["design"]),
     }

@@ -136,10 +136,12 @@ def redirected(words):
 
 def parse(group, words):
     """Parses as the command line does; a wrong option raises."""
-    with group.make_context("barycenter", list(words)) as context:
-        if context.protected_args or context.args:
-            name, command, rest = group.resolve_command(context, [*context.protected_args, *context.args])
-            command.make_context(name, rest, parent=context).close()
+    root = group.make_context("barycenter", [], resilient_parsing=True)
+    name, *rest = words
+    if name in group.commands:
+        group.commands[name].make_context(name, rest, parent=root).close()
+    else:
+        group.make_context("barycenter", list(words), resilient_parsing=True).close()
 
 
 def check_python(line, arguments):
@@ -150,7 +152,11 @@ def check_python(line, arguments):
 
 
 def parse_prefect(arguments):
-    raise NotImplementedError
+    """By Prefect's own parser, which raises on an option that it does not know."""
+    from prefect.cli._app import _app
+
+    words = [word for word in arguments if word not in ("--prompt", "--no-prompt")]
+    _app.parse_args(words, exit_on_error=False, print_error=False)
 
 
 def parse_ray(arguments):
@@ -185,11 +191,15 @@ def test_yaml_is_a_job_file(block):
 
 def completed(part):
     """A whole job of a part of one; what a section leaves out that is needed is added."""
+    train = part.get("train") or {}
+    columns = [train[key] for key in ("target", "group_by", "split") if key in train]
     whole = {
-        "corpus": {"path": "a"},
+        "corpus": {"path": "a", "keep": columns},
         "inputs": {"vec": {"kind": "vector", "column": "vec"}},
         "output": {"path": "b"},
         "train": None,
     }
     needed = {"corpus": {"path": "a"}, "output": {"path": "b"}, "train": {"target": "label"}}
-    return whole | {name: needed.get(name, {}) | value if isinstance(value, dict) else value for name, value in part.items()}
+    return whole | {
+        name: needed.get(name, {}) | value if isinstance(value, dict) else value for name, value in part.items()
+    }

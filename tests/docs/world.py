@@ -1,5 +1,7 @@
 """A folder in which the commands and the Python of the pages run: a corpus, a finished output, small files."""
 
+import itertools
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,35 +10,47 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
-import pyarrow.parquet as pq
 from PIL import Image
 
+from barycenter.infra.job.models import Job
+from barycenter.tasks.pipeline import PLAIN
+from barycenter.tasks.planning.plan import prepare
+from barycenter.tasks.run.workers import THIS_PROCESS
 from tests.flows.corpora import run_here, text_and_vector_rows, write_job, write_lines
 
 ROWS = 60
 COLORS = {"class 0": (200, 30, 30), "class 1": (30, 200, 30), "class 2": (30, 30, 200)}
-_FILLED = {"PATH": "data/shop.csv", "KEY...": "1f601", "KEY": "1f601", "K": "1f601", "T": "a red plate", "FILE": "new.csv", "N": "3"}
-"""What the pages' placeholders are here."""
+_KEYS = itertools.cycle(f"{0x1F600 + number:x}" for number in range(20, ROWS))
+_DATE = "data/days/date=2024-01-31"
 
 
 def make_world(folder: Path) -> None:
     """Writes corpus, pictures, job file and an output of five versions, of which the newest has a head."""
     rows = [row_of(number, row, folder) for number, row in enumerate(text_and_vector_rows(ROWS))]
-    write_lines(folder / "data" / "rows.jsonl", rows)
+    write_lines(folder / _DATE / "rows.jsonl", rows)
     pacsv.write_csv(pa.Table.from_pylist(rows).drop_columns("vec"), folder / "data" / "shop.csv")
     pacsv.write_csv(pa.Table.from_pylist(rows[:3]).select(["id", "text"]), folder / "new.csv")
     for name in ("crab.png", "boat.jpg", "cat.png"):
         Image.new("RGB", (24, 24), (200, 60, 40)).save(folder / name)
     job = job_of(folder)
-    for dim in range(4, 9):
-        run_here(job | {"alignment": job["alignment"] | {"dim": dim}})
-    write_job(folder / "job.yaml", job)
+    for dim in range(4, 8):
+        commit(job | {"alignment": job["alignment"] | {"dim": dim}, "train": None})
+    run_here(job)
+    write_job(folder / "JOB.yaml", job)
+
+
+def commit(job: dict[str, Any]) -> None:
+    """A version without a head and a report."""
+    run = prepare(Job.model_validate(job))
+    with run.held():
+        PLAIN.embed_inputs(run, THIS_PROCESS)
+        PLAIN.fuse_inputs(run, THIS_PROCESS)
 
 
 def row_of(number: int, row: dict[str, Any], folder: Path) -> dict[str, Any]:
     """A row with a picture of its class's color, a group and a split."""
     name = f"images/{number:03d}.png"
-    path = folder / "data" / name
+    path = folder / _DATE / name
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(number).integers(-20, 20, (12, 12, 3))
     Image.fromarray(np.clip(COLORS[row["label"]] + noise, 0, 255).astype(np.uint8)).save(path)
@@ -48,12 +62,12 @@ def job_of(folder: Path) -> dict[str, Any]:
     """The job of the output, its paths absolute."""
     return {
         "name": "emoji",
-        "corpus": {"path": str(folder / "data/rows.jsonl"), "key": "id", "keep": ["label", "base"]},
+        "corpus": {"path": str(folder / "data/days"), "key": "id", "keep": ["label", "base"]},
         "inputs": {
             "text": {"kind": "text", "column": "text", "encoder": "builtin/hashing"},
             "image": {"kind": "image", "column": "image", "encoder": "builtin/descriptor"},
         },
-        "alignment": {"method": "joint", "dim": 8, "regularization": 1.0, "folds": 2},
+        "alignment": {"method": "pca", "dim": 8, "regularization": 1.0, "folds": 2},
         "output": {"path": str(folder / "out/emoji")},
         "train": {"target": "label", "group_by": "base"},
         "ray": {"address": "none"},
@@ -65,18 +79,27 @@ def enter(world: Path, folder: Path) -> None:
     for path in world.iterdir():
         if path.name != "out":
             (folder / path.name).symlink_to(path)
-    shutil.copytree(world / "out", folder / "out")
+    shutil.copytree(world / "out", folder / "out", copy_function=os.link)
 
 
 def filled(words: Sequence[str]) -> list[str]:
-    """The words of a command with the world's names for placeholders, job files and outputs that are not there."""
-    return [_filled(word) for word in words]
+    """The words of a command with the world's names for placeholders, and for files and rows that are not there."""
+    before = ["", *words]
+    return [_filled(word, before[at]) for at, word in enumerate(words)]
 
 
-def _filled(word: str) -> str:
-    if word in _FILLED:
-        return _FILLED[word]
+def _filled(word: str, before: str) -> str:
     path = Path(word)
+    if before in ("--out", "--export"):
+        return word
+    if word == "KEY...":
+        return next(_KEYS)
+    if before == "--key":
+        return "1f600"
+    if before == "--head" and "head" in path.parts:
+        return str(next(Path("out/emoji/head").glob("*/*/head.json")).parent)
     if word == "DIR" or ("out" in path.parts and not path.suffix and not path.exists()):
         return "out/emoji"
-    return "job.yaml" if path.suffix == ".yaml" and not path.exists() else word
+    if path.suffix == ".yaml" and not path.exists():
+        return "JOB.yaml"
+    return {"PATH": "data/shop.csv", "FILE": "new.csv"}.get(word, word)

@@ -1,5 +1,6 @@
 """Prints docs/commands.md, every command with its options: `python -m tests.flows.reference > docs/commands.md`."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,7 @@ Made of the commands themselves; `barycenter COMMAND --help` prints the same. `J
 | --- | --- |
 | 0 | done |
 | 1 | the run failed |
-| 2 | the job file or an option is wrong; nothing was started |
+| 2 | the job file or an option is wrong |
 
 Every command also takes these:
 
@@ -24,56 +25,61 @@ Every command also takes these:
 | --- | --- |
 """
 _COMMON = ("verbose", "quiet", "log_format", "debug", "help")
+_KINDS = {"<str>": "TEXT", "<int>": "N", "<int range>": "N", "<float range>": "NUMBER", "<float>": "NUMBER"}
 
 
 def reference() -> str:
     """Returns the page."""
-    group: Any = typer.main.get_command(app)
-    first = next(iter(group.commands.values()))
-    options = {each.name: each for each in [*first.params, *first.get_help_option_names_and_option(first)]}
-    return "".join(_lines(group, options))
+    return "".join(_lines(typer.main.get_command(app)))
 
 
-def _lines(group: Any, common: dict[str, Any]) -> Iterator[str]:
+def _lines(group: Any) -> Iterator[str]:
+    root = group.make_context("barycenter", [], resilient_parsing=True)
+    commands = {
+        name: (command, command.make_context(name, [], parent=root, resilient_parsing=True))
+        for name, command in group.commands.items()
+    }
+    first, context = next(iter(commands.values()))
+    common = {each.name: each for each in first.get_params(context)}
     yield _HEAD
-    yield from (_row(common[name], default=False) for name in _COMMON)
+    for name in _COMMON:
+        option, said, _ = _record(common[name], context)
+        yield f"| `{option}` | {said} |\n"
     yield "\n`barycenter` itself takes these:\n\n| option | |\n| --- | --- |\n"
-    yield from (_row(each, default=False) for each in group.params)
-    for name, command in group.commands.items():
-        yield from _command(name, command)
+    for option, said, _ in (_record(each, root) for each in group.get_params(root)):
+        yield f"| `{option}` | {said} |\n"
+    for name, (command, context) in commands.items():
+        yield from _command(name, command, context)
 
 
-def _command(name: str, command: Any) -> Iterator[str]:
-    arguments = [each for each in command.params if each.param_type_name == "argument"]
-    options = [each for each in command.params if each.param_type_name == "option" and each.name not in _COMMON]
-    usage = " ".join(["barycenter", name, *(_metavar(each) for each in arguments)])
-    yield f"\n## `{usage}`\n\n{command.help}\n"
-    if arguments or options:
-        yield "\n| argument or option | | default |\n| --- | --- | --- |\n"
-        yield from (_row(each) for each in [*arguments, *options])
+def _command(name: str, command: Any, context: Any) -> Iterator[str]:
+    parameters = [each for each in command.get_params(context) if each.name not in _COMMON]
+    arguments = [each for each in parameters if each.param_type_name == "argument"]
+    usage = " ".join(["barycenter", name, *(_record(each, context)[0] for each in arguments)])
+    yield f"\n## {name}\n\n`{usage}`\n\n{command.help}\n"
+    if parameters:
+        yield "\n| | | default |\n| --- | --- | --- |\n"
+    for option, said, default in (_record(each, context) for each in parameters):
+        yield f"| `{option}` | {said} | {default} |\n"
 
 
-def _row(parameter: Any, default: bool = True) -> str:
-    said = (parameter.help or "").replace("|", "\\|").replace("<", "&lt;")
-    shown = f"| `{_name(parameter)}` | {said} |"
-    return f"{shown} {_default(parameter)} |\n" if default else f"{shown}\n"
-
-
-def _name(parameter: Any) -> str:
+def _record(parameter: Any, context: Any) -> tuple[str, str, str]:
+    """What to write for a parameter, what it means, and its default."""
+    shown, said = parameter.get_help_record(context)
     if parameter.param_type_name == "argument":
-        return _metavar(parameter)
-    names = ", ".join(sorted(parameter.opts, key=len, reverse=True))
-    return names if parameter.is_flag or parameter.count else f"{names} {_metavar(parameter)}"
+        names, value = parameter.metavar, ""
+    else:
+        names = ", ".join(sorted(parameter.opts, key=len, reverse=True))
+        value = shown.split(", ")[-1].partition(" ")[2]
+        value = _KINDS.get(value, value.strip("<>"))
+    said, _, limits = said.partition("  [")
+    default = re.search(r"default: ([^;\]]*)", limits)
+    needed = "needed" if "required" in limits else f"`{default[1]}`" if default else ""
+    return f"{names} {value}".strip().replace("|", "\\|"), _escaped(said), needed
 
 
-def _metavar(parameter: Any) -> str:
-    ...
-
-
-def _default(parameter: Any) -> str:
-    if parameter.required:
-        return "needed"
-    return "" if parameter.default in (None, False, [], ()) else f"`{parameter.default}`"
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 if __name__ == "__main__":
