@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK, SITE = ROOT / "out" / "site", ROOT / "site"
-_LINK = re.compile(r"(!?\[[^\]]*\]\()([\w./-]+)((?:#[\w-]+)?\))")
+_LINK = re.compile(r"(\]\()([\w./-]+)((?:#[\w-]+)?\))")
 _FENCE = re.compile(r"^\s*```")
 
 
@@ -35,7 +35,7 @@ def build(folder: Path) -> int:
     """Gathers the pages in ``folder``, makes ``folder / "site"`` of them and checks it; returns the exit code."""
     shutil.rmtree(folder, ignore_errors=True)
     gather(folder / "pages")
-    shutil.copyfile(ROOT / "docs" / "zensical.toml", folder / "zensical.toml")
+    write(folder / "zensical.toml", "".join(settings(folder / "pages")))
     command = [sys.executable, "-m", "zensical", "build", "--strict", "--config-file", str(folder / "zensical.toml")]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     done = subprocess.run(command, cwd=folder, env=os.environ | {"PYTHONPATH": path}, check=False)
@@ -43,6 +43,14 @@ def build(folder: Path) -> int:
     for line in broken:
         print(line, file=sys.stderr)
     return done.returncode or int(bool(broken))
+
+
+def settings(gathered: Path) -> Iterator[str]:
+    """The lines of zensical.toml, without the places of pages that are not there."""
+    for line in (ROOT / "docs" / "zensical.toml").read_text(encoding="utf-8").splitlines(keepends=True):
+        page = re.search(r'"([\w/-]+\.md)"', line)
+        if page is None or (gathered / page[1]).is_file():
+            yield line
 
 
 def pages() -> dict[Path, Path]:
@@ -124,7 +132,7 @@ class _Page(HTMLParser):
         self.links: set[str] = set()
         self.anchors: set[str] = {"", "__skip"}
 
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         values = dict(attrs)
         self.anchors |= {values[name] or "" for name in ("id", "name") if name in values}
         self.links |= {values[name] or "" for name in ("href", "src") if name in values}

@@ -31,7 +31,6 @@ def word(measure: str, value: float) -> str:
 
 def note(age: float, sex: float, bmi: float, pressure: float) -> str:
     """What a doctor might write."""
-
     return f"{word('age', age)}, sex {'one' if sex == 1 else 'two'}, {word('bmi', bmi)}, {word('bp', pressure)}"
 
 

@@ -1,6 +1,5 @@
 """The examples run from a clone: each makes its data without the network, and its job plans on it."""
 
-import importlib.util
 import shutil
 
 import pytest
@@ -9,32 +8,7 @@ from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
 from tests.docs.blocks import ROOT
-
-EXAMPLES = sorted(path.parent.name for path in ROOT.glob("examples/*/job.yaml"))
-FEWER = {"products": {"rows": 60}, "questions": {"pictures": 20}}
-"""What makes an example smaller here."""
-
-
-def prepare(name, folder, **fewer):
-    """Runs the example's prepare.py into a folder."""
-    spec = importlib.util.spec_from_file_location(f"prepare_{name}", ROOT / "examples" / name / "prepare.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    module.main(folder, **fewer)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory):
-    """The folder of an example with its data, made when it is first asked for."""
-    made = {}
-
-    def folder_of(name):
-        if name not in made:
-            made[name] = tmp_path_factory.mktemp(name)
-            prepare(name, made[name], **FEWER.get(name, {}))
-        return made[name]
-
-    return folder_of
+from tests.docs.world import EXAMPLES
 
 
 def plan(path, *arguments):
@@ -44,16 +18,15 @@ def plan(path, *arguments):
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_plans_on_the_data_that_it_makes(name, prepared):
-    job = shutil.copy(ROOT / "examples" / name / "job.yaml", prepared(name))
+def test_an_example_plans_on_the_data_that_it_makes(name, world):
+    job = world / "examples" / name / "job.yaml"
     output = plan(job)
-    assert all(name in output for name in yaml.safe_load((ROOT / "examples" / name / "job.yaml").read_text())["inputs"])
+    assert all(name in output for name in yaml.safe_load(job.read_text())["inputs"])
 
 
-def test_the_emoji_job_plans_on_data_of_its_form(prepared, tmp_path):
+def test_the_emoji_job_plans_on_data_of_its_form(world, tmp_path):
     job = shutil.copy(ROOT / "examples" / "emoji.yaml", tmp_path)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "emojitwo").symlink_to(prepared("symbols") / "data")
+    shutil.copytree(world / "examples" / "symbols" / "data", tmp_path / "data" / "emojitwo")
     settings = {"text.encoder": "builtin/hashing", "image.encoder": "builtin/descriptor", "image.weights": "null"}
     plan(job, *(part for key, value in settings.items() for part in ("--set", f"inputs.{key}={value}")))
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import runpy
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,16 +17,20 @@ from barycenter.infra.job.models import Job
 from barycenter.tasks.pipeline import PLAIN
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.run.workers import THIS_PROCESS
+from tests.docs.blocks import ROOT
 from tests.flows.corpora import run_here, text_and_vector_rows, write_job, write_lines
 
 ROWS = 60
 COLORS = {"class 0": (200, 30, 30), "class 1": (30, 200, 30), "class 2": (30, 30, 200)}
+EXAMPLES = sorted(path.parent.name for path in ROOT.glob("examples/*/job.yaml"))
+_FEWER = {"products": {"rows": 60}, "questions": {"pictures": 20}}
+"""What makes an example smaller here."""
 _KEYS = itertools.cycle(f"{0x1F600 + number:x}" for number in range(20, ROWS))
 _DATE = "data/days/date=2024-01-31"
 
 
 def make_world(folder: Path) -> None:
-    """Writes corpus, pictures, job file and an output of five versions, of which the newest has a head."""
+    """Writes corpus, pictures, job file, an output of five versions, the newest with a head, and the examples' data."""
     rows = [row_of(number, row, folder) for number, row in enumerate(text_and_vector_rows(ROWS))]
     write_lines(folder / _DATE / "rows.jsonl", rows)
     pacsv.write_csv(pa.Table.from_pylist(rows).drop_columns("vec"), folder / "data" / "shop.csv")
@@ -37,6 +42,15 @@ def make_world(folder: Path) -> None:
         commit(job | {"alignment": job["alignment"] | {"dim": dim}, "train": None})
     run_here(job)
     write_job(folder / "JOB.yaml", job)
+    for name in EXAMPLES:
+        prepare_example(name, folder / "examples" / name)
+
+
+def prepare_example(name: str, folder: Path) -> None:
+    """Runs an example's prepare.py into a folder, and puts its job file there."""
+    script = runpy.run_path(str(ROOT / "examples" / name / "prepare.py"))
+    script["main"](folder, **_FEWER.get(name, {}))
+    shutil.copy(ROOT / "examples" / name / "job.yaml", folder)
 
 
 def commit(job: dict[str, Any]) -> None:
