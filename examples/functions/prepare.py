@@ -7,7 +7,7 @@ its documentation. The label is the part of SciPy that a function is from.
 import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -24,9 +24,9 @@ PARTS = ("fft", "integrate", "interpolate", "linalg", "ndimage", "optimize", "si
 WIDTH = 64
 
 
-def functions() -> Iterator[tuple[str, str, str, str]]:
+def functions(parts: Sequence[str]) -> Iterator[tuple[str, str, str, str]]:
     """Name, part, first paragraphs of the documentation, and source of every public function and class."""
-    for part in PARTS:
+    for part in parts:
         module = import_module(f"scipy.{part}")
         for name in sorted(module.__all__):
             value = getattr(module, name)
@@ -44,16 +44,16 @@ def without_documentation(source: str) -> str:
     return re.sub(r'r?"""(?s:.)*?"""', "", source)
 
 
-def main(folder: Path = HERE) -> None:
+def main(folder: Path = HERE, parts: Sequence[str] = PARTS) -> None:
     """Writes data/documents.jsonl and data/vectors.parquet in ``folder``."""
-    names, parts, texts, sources = zip(*functions(), strict=True)
+    names, labels, texts, sources = zip(*functions(parts), strict=True)
     words = TfidfVectorizer(token_pattern=r"[A-Za-z]{2,}", sublinear_tf=True, min_df=2).fit_transform(sources)
     vectors = TruncatedSVD(WIDTH, random_state=0).fit_transform(words)
     data = folder / "data"
     data.mkdir(parents=True, exist_ok=True)
     rows = range(len(names))
     documents = [
-        {"name": names[row], "part": parts[row], "text": texts[row] if row % 10 != 3 else None} for row in rows
+        {"name": names[row], "part": labels[row], "text": texts[row] if row % 10 != 3 else None} for row in rows
     ]
     (data / "documents.jsonl").write_text("".join(json.dumps(document) + "\n" for document in documents))
     there = [row for row in np.random.default_rng(0).permutation(len(names)).tolist() if row % 10 != 7]

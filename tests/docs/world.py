@@ -23,7 +23,11 @@ from tests.flows.corpora import run_here, text_and_vector_rows, write_job, write
 ROWS = 60
 COLORS = {"class 0": (200, 30, 30), "class 1": (30, 200, 30), "class 2": (30, 30, 200)}
 EXAMPLES = sorted(path.parent.name for path in ROOT.glob("examples/*/job.yaml"))
-_FEWER = {"products": {"rows": 60}, "questions": {"pictures": 20}}
+_FEWER: dict[str, dict[str, Any]] = {
+    "functions": {"parts": ("fft", "linalg")},
+    "products": {"rows": 60},
+    "questions": {"pictures": 20},
+}
 """What makes an example smaller here."""
 _KEYS = itertools.cycle(f"{0x1F600 + number:x}" for number in range(20, ROWS))
 _DATE = "data/days/date=2024-01-31"

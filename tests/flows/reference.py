@@ -44,10 +44,10 @@ def _lines(group: Any) -> Iterator[str]:
     yield _HEAD
     for name in _COMMON:
         option, said, _ = _record(common[name], context)
-        yield f"| `{option}` | {said} |\n"
+        yield f"| {option} | {said} |\n"
     yield "\n`barycenter` itself takes these:\n\n| option | |\n| --- | --- |\n"
     for option, said, _ in (_record(each, root) for each in group.get_params(root)):
-        yield f"| `{option}` | {said} |\n"
+        yield f"| {option} | {said} |\n"
     for name, (command, context) in commands.items():
         yield from _command(name, command, context)
 
@@ -55,12 +55,12 @@ def _lines(group: Any) -> Iterator[str]:
 def _command(name: str, command: Any, context: Any) -> Iterator[str]:
     parameters = [each for each in command.get_params(context) if each.name not in _COMMON]
     arguments = [each for each in parameters if each.param_type_name == "argument"]
-    usage = " ".join(["barycenter", name, *(_record(each, context)[0] for each in arguments)])
+    usage = " ".join(["barycenter", name, *(each.metavar for each in arguments)])
     yield f"\n## {name}\n\n`{usage}`\n\n{command.help}\n"
     if parameters:
         yield "\n| | | default |\n| --- | --- | --- |\n"
     for option, said, default in (_record(each, context) for each in parameters):
-        yield f"| `{option}` | {said} | {default} |\n"
+        yield f"| {option} | {said} | {default} |\n"
 
 
 def _record(parameter: Any, context: Any) -> tuple[str, str, str]:
@@ -75,7 +75,12 @@ def _record(parameter: Any, context: Any) -> tuple[str, str, str]:
     said, _, limits = said.partition("  [")
     default = re.search(r"default: ([^;\]]*)", limits)
     needed = "needed" if "required" in limits else f"`{default[1]}`" if default else ""
-    return f"{names} {value}".strip().replace("|", "\\|"), _escaped(said), needed
+    return _code(f"{names} {value}".strip()), _escaped(said), needed
+
+
+def _code(text: str) -> str:
+    """In the type of code; a bar would end the cell of a table, and cannot be escaped in backticks everywhere."""
+    return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def _escaped(text: str) -> str:
