@@ -42,9 +42,9 @@ def main(folder: Path = HERE) -> None:
     lines = [
         json.dumps(
             {
-                "patient": f"p{number:03d}",
+                "id": f"p{number:03d}",
                 "note": note(*measures[:4]),
-                "blood": np.round(values, 4).tolist(),
+                "blood_vector": np.round(values, 4).tolist(),
                 "progression": progression,
             }
         )

@@ -7,7 +7,7 @@ import yaml
 from typer.testing import CliRunner
 
 from barycenter.flows.cli import app
-from tests.docs.blocks import ROOT
+from tests.docs.blocks import ROOT, blocks_of
 from tests.docs.world import EXAMPLES
 
 
@@ -36,3 +36,11 @@ def test_every_example_has_a_page_that_says_how_to_run_it():
         page = (ROOT / "examples" / name / "README.md").read_text()
         assert f"python examples/{name}/prepare.py" in page
         assert f"barycenter run examples/{name}/job.yaml" in page
+
+
+@pytest.mark.parametrize("name", ["patients", "functions"])
+def test_a_tutorial_shows_the_job_file_of_its_example(name):
+    job = yaml.safe_load((ROOT / "examples" / name / "job.yaml").read_text())
+    pages = ROOT.glob("docs/tutorial-*.md")
+    shown = [yaml.safe_load(block.text) for page in pages for block in blocks_of(page) if block.info == "yaml"]
+    assert job in shown
