@@ -10,7 +10,7 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export RAY_USAGE_STATS_ENABLED = 0
 
-.PHONY: install demo test coverage lint fast sweep versions fuzz chaos mutants clean test-fusion test-stages test-flows test-simulation test-rest fast-data fast-mathematics simulation
+.PHONY: install docs demo test coverage lint fast sweep versions fuzz chaos mutants clean test-fusion test-stages test-flows test-simulation test-rest fast-data fast-mathematics simulation
 
 install: $(VENV)/.installed
 
@@ -23,6 +23,10 @@ $(VENV)/.installed: pyproject.toml infra/constraints.txt
 
 demo: install
 	$(BIN)/barycenter demo
+
+# The site of docs/, in site/; a warning, a broken link or an anchor that is not there fails it.
+docs: install
+	$(BIN)/python docs/build.py
 
 lint: install
 	$(BIN)/ruff check .
@@ -50,7 +54,7 @@ test-fusion:
 	$(PYTEST) tests/fusion barycenter/fusion
 
 test-rest:
-	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/language tests/messages tests/test_project.py tests/benchmarks
+	$(PYTEST) -m "not slow" tests/sweep tests/mutants tests/test_fuzz.py tests/test_docs.py tests/docs tests/language tests/messages tests/test_project.py tests/benchmarks
 
 # They need a Prefect server, whose start is the dearest of all: one part has it, and the chaos tests beside them.
 WITH_PREFECT := tests/infra/storage/test_credentials.py tests/tasks/test_pipeline.py

@@ -1,43 +1,46 @@
-"""Writes a corpus of groceries: photographs, of which every second one has its product's description.
+"""Draws a small shop: a folder of pictures and a CSV file, in which every third product has no description.
 
-The Grocery Store Dataset has one description a fine class, so a description alone gives the label; half of them are
-left out here, as in a shop whose articles are not all described. At most sixteen photographs a class are taken for
-training and eight for the test of the original split.
+The category of a product is an occasion and a pattern. Only the description names the occasion, only the picture shows
+the pattern. A few pictures are broken, as in any folder that people have filled.
 """
 
+import csv
 import json
-import os
-import shutil
-import subprocess
-from collections import Counter
+import tempfile
 from pathlib import Path
 
+from barycenter.infra.demo import write_demo_corpus
+
 HERE = Path(__file__).parent
-SHARED = Path(os.environ.get("BARYCENTER_SHARED", HERE.parents[2] / "shared"))
-PER_CLASS = {"train": 16, "test": 8}
+ROWS = 1200
 
 
-def main() -> None:
-    """Writes data/metadata.jsonl, data/images/ and the encoders' weights beside this script."""
-    source, data = SHARED / "data" / "grocery", HERE / "data"
-    (data / "images").mkdir(parents=True, exist_ok=True)
-    taken: Counter[tuple[str, str]] = Counter()
-    lines = []
-    for line in (source / "metadata.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        row["split"] = "test" if row["split"] == "test" else "train"
-        kind = (row["split"], row["label"])
-        taken[kind] += 1
-        if taken[kind] > PER_CLASS[row["split"]]:
-            continue
-        if len(lines) % 2:
-            row["text"] = None
-        shutil.copyfile(source / "images" / row["image"], data / "images" / row["image"])
-        lines.append(json.dumps(row))
-    (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    subprocess.run([SHARED / "get-minilm", HERE / "models" / "all-MiniLM-L6-v2"], check=True)
-    shutil.copyfile(SHARED / "weights/mobilenet_v2/mobilenet_v2.safetensors", HERE / "models/mobilenet_v2.safetensors")
-    print(f"{len(lines)} rows in {data}")
+def main(folder: Path = HERE, rows: int = ROWS) -> None:
+    """Writes data/products.csv and data/pictures/ in ``folder``."""
+    data = folder / "data"
+    data.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=data) as drawn:
+        lines = write_demo_corpus(Path(drawn), rows=rows, seed=1).read_text().splitlines()
+        for old in (data / "pictures").glob("*"):
+            old.unlink()
+        (Path(drawn) / "images").rename(data / "pictures")
+    products = [product(number, json.loads(line)) for number, line in enumerate(lines)]
+    with (data / "products.csv").open("w", newline="", encoding="utf-8") as stream:
+        table = csv.DictWriter(stream, list(products[0]))
+        table.writeheader()
+        table.writerows(products)
+    print(f"{len(products)} products in {data}")
+
+
+def product(number: int, row: dict[str, str | None]) -> dict[str, str]:
+    """One line of the table; every third description is empty."""
+    return {
+        "sku": str(row["id"]),
+        "picture": "" if row["image"] is None else row["image"].replace("images/", "pictures/"),
+        "description": "" if number % 3 == 2 else row["text"] or "",
+        "category": str(row["label"]),
+        "design": str(row["design"]),
+    }
 
 
 if __name__ == "__main__":

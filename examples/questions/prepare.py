@@ -1,81 +1,59 @@
-"""Writes a corpus of questions on pictures: several questions a picture, the answer needs both.
+"""Draws pictures of one shape each and asks three questions on every one: the answer needs question and picture.
 
-It replaces questions on medical pictures, of which there are no free ones here: the pictures are EmojiTwo's, the
-questions are made from templates and the answers from the pictures' categories and pixels. What it shares with such
-corpora is their shape: many rows share one picture, so all rows of a picture (and of its skin-tone variants, `base`)
-must stay on one side of every split, and the question alone says which kind of answer is wanted, not which one.
+Corpora of questions on medical pictures have this form: many rows share a picture, so all rows of a picture must stay
+on one side of every split; the question alone says which kind of answer is wanted, not which one.
 """
 
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 HERE = Path(__file__).parent
-SHARED = Path(os.environ.get("BARYCENTER_SHARED", HERE.parents[2] / "shared"))
 PICTURES = 400
+SIDE = 64
+COLORS = {"red": (200, 45, 45), "blue": (45, 85, 190), "green": (50, 150, 75), "yellow": (225, 185, 40)}
+SHAPES = {"circle": 0, "triangle": 3, "square": 4, "hexagon": 6}
+SIZES = {"small": 12, "medium": 19, "large": 27}
 QUESTIONS = {
-    "category": (
-        "What kind of thing does this picture show?",
-        "Which category does the picture belong to?",
-        "Name the class of what can be seen here.",
-        "What is this a picture of, in general?",
-    ),
-    "colour": (
-        "What is the main colour?",
-        "Which colour covers most of the drawing?",
-        "Name the dominant colour of the picture.",
-        "In what colour is most of it painted?",
-    ),
-    "filling": (
-        "How much of the square does the drawing fill?",
-        "Is the drawing large or small within the picture?",
-        "How big is what is shown, compared with the picture?",
-        "Does the object fill the frame?",
-    ),
+    "shape": ("What shape does this picture show?", "Name the shape.", "Which figure is drawn here?"),
+    "color": ("What is the main color?", "Name the color of the figure.", "In what color is it painted?"),
+    "size": ("How large is the figure?", "Is it small or large?", "Which size has what is drawn?"),
 }
 
 
-def color(picture: Image.Image) -> str:
-    """Name of the most frequent hue of the opaque pixels."""
-    pixels = np.asarray(picture.convert("RGBA"))
-    opaque = Image.fromarray(pixels[pixels[..., 3] > 128][None, :, :3]).convert("HSV")
-    hue, saturation, value = np.asarray(opaque)[0].astype(int).T
-    gray = np.where(value > 200, "white", np.where(value < 80, "black", "grey"))
-    names = np.array(["red", "yellow", "green", "blue", "purple", "red"])
-    hues = names[np.digitize(hue, [15, 45, 115, 180, 225])]
-    found, counts = np.unique(np.where(saturation < 60, gray, hues), return_counts=True)
-    return str(found[counts.argmax()])
+def draw(shape: str, color: str, size: str, rng: np.random.Generator) -> Image.Image:
+    """One figure, turned and moved a little, on a gray ground with noise."""
+    picture = Image.new("RGB", (SIDE, SIDE), (215, 215, 210))
+    x, y = SIDE / 2 + rng.uniform(-5, 5, 2)
+    radius = SIZES[size] + rng.uniform(-1.5, 1.5)
+    pen = ImageDraw.Draw(picture)
+    if shape == "circle":
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLORS[color])
+    else:
+        pen.regular_polygon((x, y, radius), SHAPES[shape], rotation=rng.uniform(0, 360), fill=COLORS[color])
+    noisy = np.asarray(picture) + rng.normal(0, 8, (SIDE, SIDE, 3))
+    return Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8))
 
 
-def filling(picture: Image.Image) -> str:
-    """How much of the picture is opaque, in three steps."""
-    share = float((np.asarray(picture.convert("RGBA"))[..., 3] > 128).mean())
-    return "most of it" if share > 0.6 else "about half" if share > 0.35 else "a small part"
-
-
-def main() -> None:
-    """Writes data/metadata.jsonl and data/images/ beside this script."""
-    source, data = SHARED / "data" / "emojitwo", HERE / "data"
+def main(folder: Path = HERE, pictures: int = PICTURES) -> None:
+    """Writes data/questions.jsonl and data/images/ in ``folder``."""
+    data = folder / "data"
     (data / "images").mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
-    rows = [json.loads(line) for line in (source / "metadata.jsonl").read_text().splitlines()]
-    labeled = [row for row in rows if row["label"]]
     lines = []
-    for at in np.sort(rng.permutation(len(labeled))[:PICTURES]):
-        row = labeled[at]
-        shutil.copyfile(source / "images" / row["image"], data / "images" / row["image"])
-        picture = Image.open(source / "images" / row["image"])
-        answers = {"category": row["label"], "colour": color(picture), "filling": filling(picture)}
+    for number in range(pictures):
+        answers = {kind: str(rng.choice(list(values))) for kind, values in (("shape", SHAPES), ("color", COLORS))}
+        answers["size"] = str(rng.choice(list(SIZES)))
+        name = f"images/{number:04d}.png"
+        draw(answers["shape"], answers["color"], answers["size"], rng).save(data / name)
         for kind, answer in answers.items():
             question = str(rng.choice(QUESTIONS[kind]))
-            line = {"id": f"{row['id']}-{kind}", "question": question, "picture": row["image"]}
-            lines.append(json.dumps(line | {"answer": answer, "base": row["base"]}))
-    (data / "metadata.jsonl").write_text("\n".join(lines) + "\n")
-    print(f"{len(lines)} questions on {PICTURES} pictures in {data}")
+            row = {"id": f"{number:04d}-{kind}", "question": question, "picture": name}
+            lines.append(json.dumps(row | {"answer": answer, "base": f"{number:04d}"}))
+    (data / "questions.jsonl").write_text("\n".join(lines) + "\n")
+    print(f"{len(lines)} questions on {pictures} pictures in {data}")
 
 
 if __name__ == "__main__":

@@ -34,11 +34,12 @@ class Autoencoder(TrainedAlignment):
     Args:
         input_dropout: Probability with which an input of a row is withheld, never all.
 
-    >>> rng = np.random.default_rng(0)
-    >>> z = rng.normal(size=(300, 2))
-    >>> a = Autoencoder(dim=2, width=8, epochs=2).fit({"x": z @ rng.normal(size=(2, 3)), "y": z + 1})
-    >>> a.fuse({"y": z[:5] + 1}).shape, a.history_[-1] < 0.1
-    ((5, 2), True)
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(300, 2))
+        >>> a = Autoencoder(dim=2, width=8, epochs=2).fit({"x": z @ rng.normal(size=(2, 3)), "y": z + 1})
+        >>> a.fuse({"y": z[:5] + 1}).shape, a.history_[-1] < 0.1
+        ((5, 2), True)
     """
 
     method = "autoencoder"

@@ -31,11 +31,12 @@ class Contrastive(TrainedAlignment):
     Args:
         temperature: At first; it is learned.
 
-    >>> rng = np.random.default_rng(0)
-    >>> z = rng.normal(size=(300, 2))
-    >>> a = Contrastive(dim=2, width=8, epochs=2).fit({"x": z @ rng.normal(size=(2, 3)), "y": z + 1})
-    >>> a.transform({"y": z[:5] + 1})["y"].shape, a.fuse({"y": z[:5] + 1}).shape
-    ((5, 2), (5, 2))
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(300, 2))
+        >>> a = Contrastive(dim=2, width=8, epochs=2).fit({"x": z @ rng.normal(size=(2, 3)), "y": z + 1})
+        >>> a.transform({"y": z[:5] + 1})["y"].shape, a.fuse({"y": z[:5] + 1}).shape
+        ((5, 2), (5, 2))
     """
 
     method = "contrastive"

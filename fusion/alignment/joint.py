@@ -42,6 +42,14 @@ class Joint(LinearAlignment):
         gamma_: The gamma in use.
         block_weights_: The inertia in use, mean one.
         average_weights_: :math:`w_m \propto \sqrt{\omega_m}`, summing to one.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(200, 2))
+        >>> views = {"x": z @ rng.normal(size=(2, 4)), "y": z @ rng.normal(size=(2, 3))}
+        >>> a = Joint(dim=2).fit(views)
+        >>> a.fuse(views).shape, bool(np.allclose(a.fuse({"x": views["x"]}), a.fuse(views), atol=0.1))
+        ((200, 2), True)
     """
 
     method = "joint"

@@ -46,10 +46,11 @@ class KernelCCA(Canonical, FeatureAlignment):
         bandwidth: In units of the median distance.
         seed: Of frequencies and sample.
 
-    >>> x = np.random.default_rng(0).normal(size=(600, 1))
-    >>> a = KernelCCA(dim=1, n_features=40).fit({"x": x, "y": x**2})
-    >>> bool(a.heldout_correlations_[0] > 0.95)
-    True
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(600, 1))
+        >>> a = KernelCCA(dim=1, n_features=40).fit({"x": x, "y": x**2})
+        >>> bool(a.heldout_correlations_[0] > 0.95)
+        True
     """
 
     method = "kernel-cca"

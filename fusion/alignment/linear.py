@@ -14,7 +14,13 @@ from barycenter.fusion.moments import FoldMoments, Moments
 
 
 class Identity(LinearAlignment):
-    """No alignment (``none``): aligned vectors are the raw ones, uncentered; all inputs must be equally wide."""
+    """No alignment (``none``): aligned vectors are the raw ones, uncentered; all inputs must be equally wide.
+
+    Examples:
+        >>> views = {"x": [[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], "y": [[0.0, 2.0], [2.0, 0.0], [0.0, 0.0]]}
+        >>> Identity().fit(views).fuse(views).tolist()
+        [[0.5, 1.0], [1.0, 0.5], [0.5, 0.5]]
+    """
 
     method = "none"
     raw = True
@@ -36,7 +42,14 @@ class Identity(LinearAlignment):
 
 
 class PCA(LinearAlignment):
-    """Every input's own principal components, uncoordinated: a baseline, and the way to shrink a single input."""
+    """Every input's own principal components, uncoordinated: a baseline, and the way to shrink a single input.
+
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(60, 5)) * [9.0, 1.0, 1.0, 1.0, 1.0]
+        >>> aligned = PCA(dim=2).fit({"x": x}).transform({"x": x})
+        >>> aligned["x"].shape, bool(abs(np.corrcoef(aligned["x"][:, 0], x[:, 0])[0, 1]) > 0.99)
+        ((60, 2), True)
+    """
 
     method = "pca"
 
@@ -45,7 +58,14 @@ class PCA(LinearAlignment):
 
 
 class Procrustes(LinearAlignment):
-    """Principal components of every input, scaled and rotated onto a consensus (Schoenemann 1966, Gower 1975)."""
+    """Principal components of every input, scaled and rotated onto a consensus (Schoenemann 1966, Gower 1975).
+
+    Examples:
+        >>> x = np.random.default_rng(0).normal(size=(60, 2))
+        >>> aligned = Procrustes(dim=2).fit_transform({"x": x, "y": x @ [[0.0, -3.0], [3.0, 0.0]]})
+        >>> bool(np.allclose(aligned["x"], aligned["y"], atol=1e-3))
+        True
+    """
 
     method = "procrustes"
     min_inputs = 2
@@ -78,11 +98,12 @@ class CCA(Canonical):
     Weights satisfy W_m'(C_m + ridge) W_m = I for two inputs. ``auto`` takes the ridge with the largest sum of held-out
     correlations.
 
-    >>> rng = np.random.default_rng(0)
-    >>> z = rng.normal(size=(400, 2))
-    >>> a = CCA(dim=2, regularization=0.0).fit({"x": z, "y": z @ [[1.0, 2.0], [0.0, 1.0]]})
-    >>> a.correlations_.round(4).tolist(), a.fuse({"y": z[:5]}).shape
-    ([1.0, 1.0], (5, 2))
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> z = rng.normal(size=(400, 2))
+        >>> a = CCA(dim=2, regularization=0.0).fit({"x": z, "y": z @ [[1.0, 2.0], [0.0, 1.0]]})
+        >>> a.correlations_.round(4).tolist(), a.fuse({"y": z[:5]}).shape
+        ([1.0, 1.0], (5, 2))
     """
 
     method = "cca"

@@ -64,13 +64,14 @@ class AlignmentSearch(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         significance_: How many correlations between inputs are more than chance; None where that cannot be tested.
         probe_ridge_: Of the probe that missing inputs are filled in for; 0 without a target.
 
-    >>> rng = np.random.default_rng(1)
-    >>> z = rng.normal(size=(400, 3))
-    >>> views = {m: z @ rng.normal(size=(3, 5)) + 0.1 * rng.normal(size=(400, 5)) for m in ("text", "image")}
-    >>> views["noise"] = rng.normal(size=(400, 40))
-    >>> search = AlignmentSearch(dim=4).fit(views, z[:, 0] > 0)
-    >>> search.best_params_["method"], search.average_weights_["noise"] < 0.1, search.best_score_ > 0.8
-    ('joint', True, True)
+    Examples:
+        >>> rng = np.random.default_rng(1)
+        >>> z = rng.normal(size=(400, 3))
+        >>> views = {m: z @ rng.normal(size=(3, 5)) + 0.1 * rng.normal(size=(400, 5)) for m in ("text", "image")}
+        >>> views["noise"] = rng.normal(size=(400, 40))
+        >>> search = AlignmentSearch(dim=4).fit(views, z[:, 0] > 0)
+        >>> search.best_params_["method"], search.average_weights_["noise"] < 0.1, search.best_score_ > 0.8
+        ('joint', True, True)
     """
 
     best_estimator_: LinearAlignment

@@ -45,12 +45,13 @@ class LinearHead(Head):
         coef_: (d, k) coefficients.
         intercept_: (k,) intercepts.
 
-    >>> rng = np.random.default_rng(0)
-    >>> y = np.array(["cat", "dog"] * 50)
-    >>> X = rng.normal(size=(100, 3)) + (y == "dog")[:, None] * 3
-    >>> head = LinearHead().fit(X, y)
-    >>> head.score(X, y) > 0.9, head.predict(X[:2]).tolist()
-    (True, ['cat', 'dog'])
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.array(["cat", "dog"] * 50)
+        >>> X = rng.normal(size=(100, 3)) + (y == "dog")[:, None] * 3
+        >>> head = LinearHead().fit(X, y)
+        >>> head.score(X, y) > 0.9, head.predict(X[:2]).tolist()
+        (True, ['cat', 'dog'])
     """
 
     FORMAT = "barycenter-linear-head"

@@ -55,6 +55,14 @@ class NeuralHead(Head):
     Attributes:
         steps_: Steps that were best.
         heldout_score_: :meth:`score` of the held-out rows; NaN where there were none.
+
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> y = np.array(["in", "out"] * 100)
+        >>> X = rng.normal(size=(200, 2)) * np.where(y == "in", 0.5, 3.0)[:, None]
+        >>> head = NeuralHead("mlp", hidden=16, epochs=10).fit(X, y)
+        >>> head.predict(X[:2]).shape, head.score(X, y) > 0.7
+        ((2,), True)
     """
 
     FORMAT = "barycenter-neural-head"

@@ -24,9 +24,10 @@ class FoldMoments(Sequence[Moments]):
     Args:
         parts: The folds' moments, all of the same inputs.
 
-    >>> folds = FoldMoments.of({"a": np.random.default_rng(0).normal(size=(50, 2))}, folds=5)
-    >>> len(folds), folds.total.n, sum(part.n for part in folds)
-    (5, 50, 50)
+    Examples:
+        >>> folds = FoldMoments.of({"a": np.random.default_rng(0).normal(size=(50, 2))}, folds=5)
+        >>> len(folds), folds.total.n, sum(part.n for part in folds)
+        (5, 50, 50)
     """
 
     def __init__(self, parts: Iterable[Moments]) -> None:

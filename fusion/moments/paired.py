@@ -35,12 +35,13 @@ class Moments:
         dims: Width of each input; the order is kept.
         precision: Type in which blocks are multiplied; the state is always float64.
 
-    >>> rng = np.random.default_rng(0)
-    >>> views = {"text": rng.normal(size=(100, 3)), "image": rng.normal(size=(100, 2))}
-    >>> whole = Moments.of(views, precision="float64")
-    >>> parts = [Moments.of({k: v[i::3] for k, v in views.items()}, precision="float64") for i in range(3)]
-    >>> bool(np.allclose(merge_all(parts).cov, whole.cov, atol=1e-12)), whole.n, whole.cov.shape
-    (True, 100, (5, 5))
+    Examples:
+        >>> rng = np.random.default_rng(0)
+        >>> views = {"text": rng.normal(size=(100, 3)), "image": rng.normal(size=(100, 2))}
+        >>> whole = Moments.of(views, precision="float64")
+        >>> parts = [Moments.of({k: v[i::3] for k, v in views.items()}, precision="float64") for i in range(3)]
+        >>> bool(np.allclose(merge_all(parts).cov, whole.cov, atol=1e-12)), whole.n, whole.cov.shape
+        (True, 100, (5, 5))
     """
 
     def __init__(self, dims: Mapping[str, int], precision: Precision = "float32") -> None:
