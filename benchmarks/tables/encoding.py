@@ -1,6 +1,6 @@
 """Tables of the embed stage beside other ways to embed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.result_files import Result, load
@@ -37,8 +37,23 @@ def large_jpegs() -> str:
 def same_bytes() -> str:
     """Which encoders give the same bytes alone and among others, and the price."""
     run = last("invariance")
-    rows = [[row["encoder"], row["same bytes"], row["greatest difference"], row["price"]] for row in run.figures]
+    rows = [[row["encoder"], _same(row), _gap(row), _price(row)] for row in run.figures["encoders"]]
     return with_source(table(["encoder", "same bytes", "greatest difference", "price"], rows), run)
+
+
+def _same(row: Mapping[str, Any]) -> str:
+    if row.get("equal", True):
+        return "yes"
+    return "with `reproducible: true`" if row["asked for"] == "equal" else "no"
+
+
+def _gap(row: Mapping[str, Any]) -> str:
+    gap = row.get("greatest difference", 0.0)
+    return f"{gap:.0e}" if gap else "0"
+
+
+def _price(row: Mapping[str, Any]) -> str:
+    return "not measured" if row["price"] is None else f"{row['price']:.2f}"
 
 
 def _contenders(kind: str, runs: Sequence[Result]) -> str:
