@@ -32,6 +32,8 @@ def test_sentences_are_short_with_every_interval():
     scores = {name: dict.fromkeys(conditions, 0.5 - 0.01 * place) for place, name in enumerate(names)}
     against = {"complete, best input": "a", "complete": "concat", "without a": "b", "without b": "a", "without c": "a"}
     gaps = {title: {"against": name, "mean": 0.1, "low": -0.05, "high": 0.2} for title, name in against.items()}
+    for name in names:
+        scores[name][f"without {name}"] = 0.1
     scores |= {"fused": dict.fromkeys(conditions, 0.6), "concat": dict.fromkeys(conditions, 0.45)}
     sentence = verdict({"probe": {"metric": "accuracy", "gaps": gaps, "candidates": scores}})
     assert sentence.count("within noise") == 5
