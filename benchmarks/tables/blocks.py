@@ -36,8 +36,8 @@ def source(result: Result) -> str:
     """Command, date, commit, machine, rounds and what else is known of a run."""
     parts = [f"`{result.command}`", result.date, commit(result), machine(result)]
     parts += [f"{result.rounds} rounds"] if result.rounds else []
-    parts += [result.note] if result.note else []
-    return f"*From {'; '.join(parts)}.*"
+    note = f" {result.note[0].upper()}{result.note[1:]}." if result.note else ""
+    return f"*From {'; '.join(parts)}.{note}*"
 
 
 def commit(result: Result) -> str:

@@ -68,7 +68,7 @@ def here(world, tmp_path, monkeypatch):
 
 
 def test_every_block_is_of_a_known_language():
-    known = ("shell", "python", "yaml", "csv")
+    known = ("shell", "python", "yaml", "csv", "dockerfile")
     unknown = [
         f"{block}: {block.text[:60]!r}"
         for block in BLOCKS

@@ -43,7 +43,7 @@ class Verdict:
 
 
 def verdict(report: Mapping[str, Any]) -> str:
-    """One sentence: fused against the best single input and against concatenation, complete and each input missing.
+    """Fused against the best single input and against concatenation, complete and each input missing, in sentences.
 
     >>> gain = {"against": "text", "mean": 0.2, "low": 0.1, "high": 0.3}
     >>> verdict({"probe": {"metric": "accuracy", "gaps": {"complete, best input": gain},
@@ -91,7 +91,7 @@ def _compared(scores: Scores, gaps: Sequence[Gap]) -> Verdict:
     best = f"the best single input ({single}, {scores.score(scores.values[single, COMPLETE], unit=True)})"
     parts = [f"{_HEADLINES[tone]}: {has}, {_beside(scores, COMPLETE, single, known, best)}"]
     if ("concat", COMPLETE) in scores.values:
-        parts.append(_beside(scores, COMPLETE, "concat", known, "concatenation"))
+        parts.append(f"it is {_beside(scores, COMPLETE, 'concat', known, 'concatenation')}")
     missing = []
     for condition in scores.conditions[1:]:
         left = scores.best_input(condition)
@@ -99,7 +99,8 @@ def _compared(scores: Scores, gaps: Sequence[Gap]) -> Verdict:
             missing.append(f"{condition} it is {_beside(scores, condition, left, known, f'{left} alone')}")
     if len(missing) > _MOST:
         missing = [_all_missing(scores, known)]
-    return Verdict(tone, _HEADLINES[tone], "; ".join([" and ".join(parts), *missing]) + ".")
+    sentences = [f"{each[0].upper()}{each[1:]}" for each in (*parts, *missing)]
+    return Verdict(tone, _HEADLINES[tone], f"{'. '.join(sentences)}.")
 
 
 def _all_missing(scores: Scores, known: Mapping[tuple[str, str], Gap]) -> str:

@@ -1,6 +1,7 @@
 import pytest
 
 from barycenter.tasks.report.rendering import judge, verdict
+from tests.language.sentences import long_sentences
 
 from .conftest import candidates
 
@@ -16,12 +17,27 @@ def probed(text, image, fused, concat, gain=None, found=True, **more):
     return {"probe": probe | more}
 
 
-def test_everything_is_reported_in_one_sentence(report):
+def test_everything_is_reported_in_short_sentences(report):
     assert verdict(report) == (
         "Averaging helped: the fused vector has 70.1 % accuracy, 39.4 points (+37.0 to +42.0) above the best single "
-        "input (image, 30.7 %) and level with concatenation within noise (−1.0 point, −1.8 to +0.2); without text it "
-        "is level with image alone; without image it is level with text alone."
+        "input (image, 30.7 %). It is level with concatenation within noise (−1.0 point, −1.8 to +0.2). "
+        "Without text it is level with image alone. Without image it is level with text alone."
     )
+    assert not long_sentences(verdict(report))
+
+
+def test_sentences_are_short_with_every_interval():
+    names = ("a", "b", "c")
+    conditions = ["complete", *(f"without {name}" for name in names)]
+    scores = {name: dict.fromkeys(conditions, 0.5 - 0.01 * place) for place, name in enumerate(names)}
+    against = {"complete, best input": "a", "complete": "concat", "without a": "b", "without b": "a", "without c": "a"}
+    gaps = {title: {"against": name, "mean": 0.1, "low": -0.05, "high": 0.2} for title, name in against.items()}
+    for name in names:
+        scores[name][f"without {name}"] = 0.1
+    scores |= {"fused": dict.fromkeys(conditions, 0.6), "concat": dict.fromkeys(conditions, 0.45)}
+    sentence = verdict({"probe": {"metric": "accuracy", "gaps": gaps, "candidates": scores}})
+    assert sentence.count("within noise") == 5
+    assert not long_sentences(sentence)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +86,7 @@ def test_regression_on_noise_is_no_win():
 
 def test_regression_says_r2_without_per_cent():
     sentence = verdict(probed(0.2, 0.3, 0.6, 0.6, 0.1, metric="r2"))
-    assert "0.600 R², 0.300 (+0.200 to +0.400) above the best single input (image, 0.300) and level with" in sentence
+    assert "0.600 R², 0.300 (+0.200 to +0.400) above the best single input (image, 0.300). It is level with" in sentence
     assert "%" not in sentence
 
 
@@ -83,7 +99,7 @@ def test_many_inputs_withheld_are_reported_in_one_clause():
     gaps["without b"] = {"against": "a", "mean": -0.1, "low": -0.2, "high": -0.05}
     sentence = verdict({"probe": {"metric": "accuracy", "candidates": scores, "gaps": gaps}})
     assert sentence.endswith(
-        "with one of the 4 inputs withheld it keeps at least 40.0 %, above the best input left in 3 of 4 cases "
+        "With one of the 4 inputs withheld it keeps at least 40.0 %, above the best input left in 3 of 4 cases "
         "and below it in 1."
     )
 

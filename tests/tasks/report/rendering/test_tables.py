@@ -40,7 +40,7 @@ def test_terminal_shows_scores_gaps_retrieval_and_speed(report):
 
 
 def test_terminal_ends_with_the_verdict(report):
-    assert " ".join(printed(report).split()).endswith("without image it is level with text alone.")
+    assert " ".join(printed(report).split()).endswith("Without image it is level with text alone.")
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
