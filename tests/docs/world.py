@@ -108,6 +108,9 @@ def filled(words: Sequence[str]) -> list[str]:
 
 def _filled(word: str, before: str) -> str:
     path = Path(word)
+    folder, _, number = word.rpartition("@")
+    if folder and number.isdigit():
+        return f"{_filled(folder, before)}@{number}"
     if before in ("--out", "--export"):
         return word
     if word == "KEY...":

@@ -70,7 +70,7 @@ def _heads(before: Side, after: Side, wanted: str | None) -> list[str | None]:
     for side, heads in zip((before, after), there, strict=True):
         if len(heads) > 1:
             kinds = ", ".join(f"{folder} ({kind})" for folder, kind in heads.items())
-            raise JobError("--head", f"{side.name} has several heads, name the kind: {kinds}")
+            raise JobError("--head", f"{side.name}: there are several, name one by its kind: {kinds}")
     return [next(iter(heads), None) for heads in there]
 
 

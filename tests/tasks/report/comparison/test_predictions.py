@@ -66,7 +66,7 @@ def test_the_head_of_the_same_settings_is_taken(outputs, sides, keys):
     assert changed_predictions(before, after, None, [])["changed"] == 1
     outputs.train(before, rows(keys[:2], "aa", "ab"), name="h3")
     outputs.train(after, rows(keys[:2], "aa", "bb"), name="h3", kind="mlp")
-    with pytest.raises(JobError, match="several heads, name the kind"):
+    with pytest.raises(JobError, match="there are several, name one by its kind"):
         changed_predictions(before, after, None, [])
 
 
