@@ -55,7 +55,9 @@ def main(folder: Path) -> None:
         look(page, folder / "progress.png", f"runs/flow-run/{run['id']}", 3.0, tab="Artifacts")
         final = until(lambda: finished(run["id"]), "its end")
         print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
+        page.set_viewport_size({"width": 1280, "height": 2000})
         look(page, folder / "prefect-run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Logs")
+        page.set_viewport_size({"width": 1280, "height": 860})
         look(page, folder / "tasks.png", f"runs/flow-run/{run['id']}", 3.0, tab="Task Runs")
         look(page, folder / "prefect-artifacts.png", "artifacts", 3.0)
         look(page, folder / "prefect-report.png", newest("demo-report"), 3.0)
@@ -65,7 +67,7 @@ def main(folder: Path) -> None:
             command("deployment", "run", "barycenter/whole", "--param", f"job={job}")
             failed = until(lambda number=number: newest_failed(number), name, home / "worker")
             print(name, "failed:", failed["state"]["message"], flush=True)
-            look(page, folder / f"prefect-{name}.png", f"runs/flow-run/{failed['id']}", 4.0, tab="Logs")
+            look(page, folder / f"prefect-{name}.png", f"runs/flow-run/{failed['id']}", 4.0, tab="Details")
         browser.close()
         if final["state"]["type"] != "COMPLETED":
             print((home / "worker").read_text()[-3000:])
