@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,15 +52,22 @@ def main(folder: Path) -> None:
         print("a scheduled run fired:", run["name"], run["id"], flush=True)
         if not command("--no-prompt", "deployment", "schedule", "pause", "--all"):
             raise SystemExit("the schedule cannot be paused")
-        page.set_viewport_size({"width": 1280, "height": 1160})
         look(page, folder / "progress.png", f"runs/flow-run/{run['id']}", 3.0, tab="Artifacts")
         final = until(lambda: finished(run["id"]), "its end")
         print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
-        look(page, folder / "run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Task Runs")
-        look(page, folder / "artifacts.png", "artifacts", 3.0)
-        look(page, folder / "report.png", newest("demo-report"), 3.0)
+        page.set_viewport_size({"width": 1280, "height": 2000})
+        look(page, folder / "prefect-run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Logs")
+        page.set_viewport_size({"width": 1280, "height": 860})
+        look(page, folder / "tasks.png", f"runs/flow-run/{run['id']}", 3.0, tab="Task Runs")
+        look(page, folder / "prefect-artifacts.png", "artifacts", 3.0)
+        look(page, folder / "prefect-report.png", newest("demo-report"), 3.0)
         look(page, folder / "rejects.png", newest("demo-rejects"), 3.0)
         look(page, folder / "deployments.png", "deployments", 3.0)
+        for number, (name, job) in enumerate(wrong_jobs(home).items()):
+            command("deployment", "run", "barycenter/whole", "--param", f"job={job}")
+            failed = until(lambda number=number: newest_failed(number), name, home / "worker")
+            print(name, "failed:", failed["state"]["message"], flush=True)
+            look(page, folder / f"prefect-{name}.png", f"runs/flow-run/{failed['id']}", 4.0, tab="Details")
         browser.close()
         if final["state"]["type"] != "COMPLETED":
             print((home / "worker").read_text()[-3000:])
@@ -113,6 +121,23 @@ def running() -> dict[str, Any] | None:
     return runs[0] if artifacts else None
 
 
+def wrong_jobs(home: Path) -> dict[str, Path]:
+    """Job files that fail: of too many bad rows, of a key that does not exist; by the name of their picture."""
+    from barycenter.infra.demo import demo_job
+
+    demo = demo_job(ROOT / "out/demo/corpus", ROOT / "out/demo/strict")
+    jobs = {"failed": demo | {"limits": {"max_bad_fraction": 0.001}}, "wrong": demo | {"alignments": {"dim": 8}}}
+    for name, job in jobs.items():
+        (home / f"{name}.yaml").write_text(json.dumps(job))
+    return {name: home / f"{name}.yaml" for name in jobs}
+
+
+def newest_failed(before: int) -> dict[str, Any] | None:
+    """The run that failed last, once there are more than so many."""
+    runs = api("flow_runs/filter", {"sort": "START_TIME_DESC", "flow_runs": {"state": {"type": {"any_": ["FAILED"]}}}})
+    return runs[0] if len(runs) > before else None
+
+
 def newest(key: str) -> str:
     """Where the UI shows the newest artifact of a key."""
     found = api("artifacts/latest/filter", {"artifacts": {"key": {"any_": [key]}}})
@@ -143,6 +168,7 @@ def look(page: Page, path: Path, where: str, settle: float, tab: str | None = No
         page.get_by_role("tab", name=tab).or_(page.get_by_text(tab, exact=True)).first.click()
     page.wait_for_timeout(settle * 1000)
     page.screenshot(path=path)
+    Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)  # a third of the bytes
     print(path, flush=True)
 
 

@@ -193,7 +193,7 @@ def _stage(
 
 def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     from barycenter.infra.job.loader import dump_job
-    from barycenter.tasks.planning.plan import describe_plan, listing_line
+    from barycenter.tasks.planning.plan import deadline_line, describe_plan, listing_line
     from barycenter.tasks.planning.space import space_line
 
     out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
@@ -233,6 +233,8 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
         return
     cost = "" if hourly_price is None else f", about {total / 3600 * hourly_price:,.2f} at {hourly_price:,.2f} an hour"
     out.print(f"time left: about {total:,.0f} s by the rates last measured here{cost}")
+    if (line := deadline_line(job, total)) is not None:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _rejects(folder: str, result: dict[str, Any]) -> list[str]:

@@ -202,6 +202,17 @@ def describe_plan(run: Run) -> dict[str, Any]:
     }
 
 
+def deadline_line(job: Job, seconds_left: float) -> str | None:
+    """Says whether the rest of a job fits into its ``limits.deadline``; None where it has none."""
+    allowed = job.limits.deadline_seconds
+    if allowed is None:
+        return None
+    given = f"limits.deadline ({job.limits.deadline})"
+    if seconds_left <= allowed:
+        return f"{given}: there is time for all of it"
+    return f"{given}: too short by about {seconds_left - allowed:,.0f} s; the run stops there, and the next goes on"
+
+
 def _sum(seconds: Sequence[float | None]) -> float | None:
     known = [each for each in seconds if each is not None]
     return round(sum(known), 1) if len(known) == len(seconds) else None

@@ -1,16 +1,19 @@
+import json
 import os
 from datetime import date
 
 import pytest
+from typer.testing import CliRunner
 
+from barycenter.flows.cli import app
 from barycenter.fusion.errors import DeadlineError, JobError
 from barycenter.infra.clock import use_clock
 from barycenter.infra.corpus.formats.lines import JsonLines
 from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
-from barycenter.tasks.planning.plan import check_output, hand_over, held, notes, prepare, prepared
-from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_rows, write_lines
+from barycenter.tasks.planning.plan import check_output, deadline_line, hand_over, held, notes, prepare, prepared
+from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_rows, write_job, write_lines
 from tests.infra.simulation import SimulatedClock
 
 
@@ -140,3 +143,25 @@ def test_it_may_be_over_before_all_files_are_read(dated, monkeypatch):
     monkeypatch.setattr(JsonLines, "index_source", slowly)
     with use_clock(clock), pytest.raises(DeadlineError), held(job):
         pytest.fail("it was begun")
+
+
+@pytest.mark.parametrize(
+    ("deadline", "line"),
+    [
+        ("6h", "limits.deadline (6h): there is time for all of it"),
+        ("1m", "limits.deadline (1m): too short by about 20 s; the run stops there, and the next goes on"),
+    ],
+)
+def test_the_plan_says_whether_the_rest_fits_into_the_deadline(dated, tmp_path, deadline, line):
+    stages = ("embed text", "embed vec", "align", "fuse", "report")
+    speed = {stage: {"rows": 40, "seconds": 16.0, "rows_per_s": 2.5} for stage in stages}
+    (tmp_path / "out" / "report").mkdir(parents=True)
+    (tmp_path / "out" / "report" / "report.json").write_text(json.dumps({"speed": speed}))
+    path = write_job(tmp_path / "job.yaml", dated | {"limits": {"deadline": deadline}})
+    result = CliRunner().invoke(app, ["run", str(path), "--plan"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-2:] == ["time left: about 80 s by the rates last measured here", line]
+
+
+def test_a_job_without_a_deadline_has_no_such_line(dated):
+    assert deadline_line(Job.model_validate(dated), 1e9) is None
