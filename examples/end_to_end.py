@@ -1,7 +1,7 @@
 """The alignment inside a model of one's own, trained end to end: does it beat the frozen features?
 
-    barycenter run examples/emoji.yaml
-    python examples/end_to_end.py out/emoji
+    barycenter run examples/symbols/job.yaml
+    python examples/end_to_end.py examples/symbols/out
 
 The model takes the encoders' own vectors, projects, fills in and averages them as the job did, and classifies; at the
 start it says what the linear head on the written features says. All of it is then trained on the training rows, and
@@ -134,4 +134,4 @@ def take(views: dict[str, Tensor], index: Any) -> dict[str, Tensor]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "out/emoji")
+    main(sys.argv[1] if len(sys.argv) > 1 else "examples/symbols/out")

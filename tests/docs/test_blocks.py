@@ -2,10 +2,13 @@
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 import yaml
 from typer.testing import CliRunner
@@ -163,8 +166,17 @@ def parse_ray(arguments):
     command.make_context(name, rest).close()
 
 
+@pytest.fixture
+def one_thread():
+    """Threads of a small model wait for each other where the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("block", of("python"), ids=str)
-def test_python_runs(block, here):
+def test_python_runs(block, here, one_thread):
     code = compile(block.text, str(block), "exec")
     if block.text.startswith(tuple(COMPILED)):
         return
@@ -182,6 +194,13 @@ def test_yaml_is_a_job_file(block):
         assert (ROOT / deployment["entrypoint"].partition(":")[0]).is_file()
         return
     Job.model_validate(completed(read))
+
+
+@pytest.mark.parametrize("block", of("dockerfile"), ids=str)
+def test_hadolint_finds_nothing_in_dockerfiles(block):
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([hadolint, "--no-color", "-"], input=block.text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
 
 
 def completed(part):
