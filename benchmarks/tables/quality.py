@@ -85,7 +85,7 @@ def heads() -> str:
     rows = []
     for corpus, found in run.figures.items():
         mean, gain, deviation = found["linear"], found["gain"], found["sd of gain"]
-        cells = [f"{mean + gain[kind]:.1f} ({gain[kind]:+.1f} ± {deviation[kind]:.1f})" for kind in gain]
+        cells = [f"{mean + gain[kind]:.1f} ({points(gain[kind] / 100)} ± {deviation[kind]:.1f})" for kind in gain]
         rows.append([corpus, f"{found['text alone']:.1f}", f"{mean:.1f}", *cells])
     kinds = [f"{kind} (less linear, its deviation)" for kind in next(iter(run.figures.values()))["gain"]]
     return with_source(table(["accuracy, %", "text alone", "linear on the average", *kinds], rows), run)

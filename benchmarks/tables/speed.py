@@ -64,7 +64,6 @@ def cca() -> str:
     text += (
         f"\n\nIn float64 the correlations of the rows that were fitted differ by {found['correlation_difference']:.0e},"
         f" those of held-out rows by up to {found['correlation_difference_dev']:.0e}."
-        " By held-out correlations cca-zoo is a little ahead in both."
     )
     return with_source(text, run)
 
