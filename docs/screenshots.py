@@ -55,7 +55,7 @@ def main(folder: Path) -> None:
         look(page, folder / "progress.png", f"runs/flow-run/{run['id']}", 3.0, tab="Artifacts")
         final = until(lambda: finished(run["id"]), "its end")
         print("it ended:", final["state"]["type"], f"{final['total_run_time']:.0f} s", flush=True)
-        page.set_viewport_size({"width": 1280, "height": 2000})
+        page.set_viewport_size({"width": 1280, "height": 2900})
         look(page, folder / "prefect-run.png", f"runs/flow-run/{run['id']}", 6.0, tab="Logs")
         page.set_viewport_size({"width": 1280, "height": 860})
         look(page, folder / "tasks.png", f"runs/flow-run/{run['id']}", 3.0, tab="Task Runs")
@@ -63,6 +63,7 @@ def main(folder: Path) -> None:
         look(page, folder / "prefect-report.png", newest("demo-report"), 3.0)
         look(page, folder / "rejects.png", newest("demo-rejects"), 3.0)
         look(page, folder / "deployments.png", "deployments", 3.0)
+        page.set_viewport_size({"width": 1280, "height": 1300})
         for number, (name, job) in enumerate(wrong_jobs(home).items()):
             command("deployment", "run", "barycenter/whole", "--param", f"job={job}")
             failed = until(lambda number=number: newest_failed(number), name, home / "worker")
