@@ -112,7 +112,9 @@ def pin(
 @app.command()
 def gc(
     folder: Folder,
-    keep: Annotated[int, typer.Option(min=1, help="How many of the newest versions to keep; of one alone there is no way back.")] = 1,
+    keep: Annotated[
+        int, typer.Option(min=1, help="How many of the newest versions to keep; from one there is no way back.")
+    ] = 1,
     keep_days: Annotated[float | None, typer.Option(min=0, help="Keep the versions of so many last days, too.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,
     busy: Busy = "wait",
