@@ -39,7 +39,7 @@ from tests.infra.ray.autoscaling import Cloud, cloud
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 GROUPS = {"cpu": ({"CPU": 1}, 3), "gpu": ({"CPU": 1, "GPU": 1}, 1)}
 UNIT_SECONDS = 0.5
-LOSS_EVERY = 15.0
+LOSS_EVERY = float(os.environ.get("LOSS_EVERY", "30"))
 
 
 class OneAfterAnother(Stages):
@@ -186,7 +186,7 @@ def losing(running: Cloud, every: float) -> Iterator[list[int]]:
 
 def here(kind: str, folder: Path, name: str, address: str, order: str = "side by side") -> dict[str, Any]:
     done: dict[str, Any] = in_new_process("elastic", "run_one(*sys.argv[1:])", kind, folder, name, address, order)
-    note(f"{kind}, {name}: {done['seconds']:.1f} s, embedding {done['embed']:.1f} s; nodes {done['nodes']}")
+    note(f"{kind}, {name}: {done['seconds']:.1f} s, embedding {done['embed']:.1f} s; features {done['digest'][:12]}; nodes {done['nodes']}")
     return done
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = ROOT / "benchmarks" / "results"
-_SETTINGS = ("ROWS", "MANY", "PARTS", "ROUNDS", "LOCAL", "REMOTE", "FAULT_EVERY", "JOB")
+_SETTINGS = ("LOSS_EVERY", "ROWS", "MANY", "PARTS", "ROUNDS", "LOCAL", "REMOTE", "FAULT_EVERY", "JOB")
 """Variables that some benchmark reads."""
 
 
