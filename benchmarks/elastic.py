@@ -186,7 +186,8 @@ def losing(running: Cloud, every: float) -> Iterator[list[int]]:
 
 def here(kind: str, folder: Path, name: str, address: str, order: str = "side by side") -> dict[str, Any]:
     done: dict[str, Any] = in_new_process("elastic", "run_one(*sys.argv[1:])", kind, folder, name, address, order)
-    note(f"{kind}, {name}: {done['seconds']:.1f} s, embedding {done['embed']:.1f} s; features {done['digest'][:12]}; nodes {done['nodes']}")
+    seconds = f"{done['seconds']:.1f} s, embedding {done['embed']:.1f} s"
+    note(f"{kind}, {name}: {seconds}; features {done['digest'][:12]}; nodes {done['nodes']}")
     return done
 
 
