@@ -11,7 +11,7 @@ from barycenter.flows.console import Debug, EndpointUrl, app, out, report_errors
 from barycenter.fusion.errors import JobError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from barycenter.tasks.planning.proposal.proposal import Proposal
 
@@ -87,14 +87,25 @@ def _asked(proposal: "Proposal") -> "Proposal":
     """The proposal after the questions that have more than one answer; an empty answer takes what is proposed."""
     if len(proposal.inputs) > 1:
         names = [each.name for each in proposal.inputs]
+        _show(f"{each.name}: {each.kind}, {', '.join(each.columns)}: {each.why}" for each in proposal.inputs)
         proposal = proposal.with_inputs(_ask_several("inputs", names))
     keys = [option.name for option in proposal.keys]
     if keys:
+        _show(f"{option.name}: {option.why}" for option in proposal.keys)
         proposal = proposal.with_key(_ask_one("key column", keys, proposal.key))
     targets = [option.name for option in proposal.targets if option.name != proposal.key]
     if targets:
+        _show(f"{name}: {proposal.why(proposal.targets, name)}" for name in targets)
         proposal = proposal.with_target(_ask_one("column to predict", targets, proposal.target))
     return proposal
+
+
+def _show(lines: "Iterable[str]") -> None:
+    """What there is to choose from, before the question."""
+    from barycenter.tasks.planning.proposal.job_file import one_line
+
+    for line in lines:
+        print(f"  {one_line(line)}", file=sys.stderr)
 
 
 def _ask_one(what: str, names: list[str], proposed: str | None) -> str | None:
@@ -111,7 +122,7 @@ def _ask_several(what: str, names: list[str]) -> list[str]:
         parts = [part.strip() for part in text.split(",") if part.strip()]
         return parts if set(parts) <= set(names) else []
 
-    return _ask(f"{what} (of {', '.join(names)})", ", ".join(names), chosen)
+    return _ask(f"{what}, separated by commas (of {', '.join(names)})", ", ".join(names), chosen)
 
 
 def _ask(question: str, proposed: str, chosen: "Callable[[str], list[str]]") -> list[str]:

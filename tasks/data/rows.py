@@ -105,6 +105,15 @@ class Rows:
         parts[list(self.left_out)] = ""
         return parts
 
+    def counted(self) -> "Rows":
+        """The same rows; those whose key another row counts for have no input."""
+        if not self.left_out:
+            return self
+        views = {name: view.copy() for name, view in self.views.items()}
+        for view in views.values():
+            view[list(self.left_out)] = np.nan
+        return replace(self, views=views)
+
     @property
     def train(self) -> dict[str, NDArray[np.float32]]:
         """The views of the training rows."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, feature_schema
 from barycenter.fusion.encoders.fingerprint import installed_version
-from barycenter.fusion.errors import BadInputsError, RunError
+from barycenter.fusion.errors import BadInputsError, Reason, RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.commit import commit_manifest, show_newest
@@ -198,9 +198,16 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
         )
     worst = max(run.inputs, key=lambda name: rows["missing"][name])
     share = (rows["missing"][worst] + rows["rejected"]) / rows["read"]
-    if share > allowed:
-        reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(rows["bad"]).most_common(3))
+    if share <= allowed:
+        return
+    repeated, bad = Counter(rows["bad"])[Reason.DUPLICATE_KEY], Counter(rows["bad"]).total()
+    if 2 * repeated > bad:
         raise BadInputsError(
-            f"{share:.0%} of the rows have no good input {worst}, and limits.max_bad_fraction is {allowed:g}: "
-            f"{reasons}; nothing was committed; correct them and run again with --retry-bad, or raise the limit"
+            f"{repeated:,} of {rows['read']:,} rows repeat the key of another, and limits.max_bad_fraction is "
+            f"{allowed:g}; nothing was committed; set corpus.key to a column without repeats, or raise the limit"
         )
+    reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(rows["bad"]).most_common(3))
+    raise BadInputsError(
+        f"{share:.0%} of the rows have no good input {worst}, and limits.max_bad_fraction is {allowed:g}: "
+        f"{reasons}; nothing was committed; correct them and run again with --retry-bad, or raise the limit"
+    )

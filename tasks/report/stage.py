@@ -24,7 +24,8 @@ from barycenter.infra.deadline import check_deadline
 from barycenter.infra.versions.manifests import report_path
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.data.alignment_files import FittedAlignment
-from barycenter.tasks.data.rows import RowReader, Rows, sample_shards
+from barycenter.tasks.data.duplicates import counted_reader
+from barycenter.tasks.data.rows import Rows, sample_shards
 from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.artifacts import show_results
 from barycenter.tasks.observability.progress import StageProgress
@@ -76,7 +77,7 @@ def write_report(
             return report
     with StageProgress("report", run.rows, storage=run.storage) as progress, limited_threads(1):
         shards = sample_shards(run.shards, _PROBE_ROWS)
-        rows = RowReader.of(run).read_all(shards)
+        rows = counted_reader(run).read_all(shards).counted()
         folds = FoldMoments.of(rows.train, run.job.alignment.folds, groups=rows.train_groups)
         report = {
             "name": run.job.name,
@@ -90,6 +91,7 @@ def write_report(
         target, labels, predictions = learnable_target(run), None, None
         if target is not None:
             labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
+            labels[list(rows.left_out)] = None
             report["probe"], predictions = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
         if predictions is not None:
             crossed = "cross_validated" in report["probe"]

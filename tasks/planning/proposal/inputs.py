@@ -20,7 +20,7 @@ from barycenter.tasks.planning.proposal.sample import Column, Sample
 _TEXT_NAMES = re.compile(
     r"(.*[_\-. ])?(text|caption|captions|title|description|desc|body|content|sentence|sentence1|sentence2"
     r"|review|summary|abstract|question|answer|answers|query|prompt|comment|message|headline|tweet|document|passage"
-    r"|instruction|response|premise|hypothesis)",
+    r"|instruction|response|premise|hypothesis|note|notes|remark|remarks)",
     re.IGNORECASE,
 )
 _PICTURE_NAMES = re.compile(
@@ -33,7 +33,7 @@ _NUMBER = r"[-+]?\d*\.?\d+(e[-+]?\d+)?"
 _WRITTEN_VECTOR = re.compile(rf"[\[(]?\s*{_NUMBER}([,;\s]+{_NUMBER}){{3,}}\s*[\])]?", re.IGNORECASE)
 _WRITTEN_PICTURES = ("data:image", "{", "/9j/", "iVBOR")
 _ASCII = 128
-_WORDS, _WORDS_BY_NAME, _CHARACTERS = 3.0, 1.5, 8
+_WORDS, _WORDS_BY_NAME, _SENTENCE, _CHARACTERS = 3.0, 1.5, 6.0, 8
 _SHARE_OF_LETTERS = 0.6
 _LEAST_WIDTH = 8
 _TRIED_PICTURES = 8
@@ -90,7 +90,7 @@ def _is_prose(column: Column, texts: list[str], words: float) -> bool:
     foreign = sum(ord(letter) >= _ASCII for letter in written) * 2 > len(written)
     enough = words >= (_WORDS_BY_NAME if named else _WORDS)
     enough |= foreign and len(written) >= (_CHARACTERS if not named else 2) * len(texts)
-    return enough and (named or len(set(texts)) * 4 >= len(texts))
+    return enough and (named or words >= _SENTENCE or len(set(texts)) * 4 >= len(texts))
 
 
 def find_vectors(sample: Sample, taken: Collection[str]) -> list[FoundInput]:

@@ -19,6 +19,8 @@ from barycenter.tasks.report.rendering.judgment import judge
 
 _MUCH, _OFTEN_MISSING = 0.01, 0.02
 _FIRST_KEYS = 5
+_FEWEST = 100
+"""Held-out rows below which a curve over them says nothing."""
 
 Finding = dict[str, Any]
 """``about``: dimensions, inputs, labels, rows, missing or target; ``sentence``; ``set``: {key of the job: value}."""
@@ -149,8 +151,20 @@ def findings(report: Mapping[str, Any]) -> list[Finding]:
         return []
     found = [*_labels(report)]
     if has_signal(report):
-        found = [*_inputs(source, scores), *_missing(report, source, scores), *_dimensions(report, scores), *found]
-    return [*found, *_rows(report, scores)]
+        found = [*_inputs(report, source, scores), *_missing(report, source, scores), *_curves(report, scores), *found]
+    return found
+
+
+def _curves(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
+    """What the curves over held-out rows say of dimensions and of more rows; of few such rows, that it is nothing."""
+    held_out = number(section(report, "probe").get("n_test"))
+    if held_out is None or held_out >= _FEWEST:
+        yield from _dimensions(report, scores)
+        yield from _rows(report, scores)
+    elif section(report, "probe").get("dimensions") or section(report, "probe").get("learning"):
+        rows = f"{count(held_out)} held-out rows"
+        sentence = f"Whether other dimensions or more rows would help, {rows} are too few to say."
+        yield {"about": "rows", "sentence": sentence, "set": {}}
 
 
 def _change(scores: Scores, gap: Mapping[str, Any]) -> str:
@@ -164,7 +178,7 @@ def _negative(gap: Mapping[str, Any]) -> dict[str, float]:
     return {"mean": -mean, "low": -high, "high": -low}
 
 
-def _inputs(source: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
+def _inputs(report: Mapping[str, Any], source: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     worth = {name: gap for name, gap in section(source, "worth").items() if isinstance(gap, Mapping)}
     if len(worth) < 2:
         return
@@ -175,12 +189,22 @@ def _inputs(source: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     if not idle:
         sentence = f"Every input is needed. What the score becomes: {each}."
     elif len(idle) == 1:
-        sentence = (
-            f"The rows do not show that {clean(next(iter(idle)), 40)} helps: {each}. A job without it costs less."
-        )
+        name = next(iter(idle))
+        sentence = f"Complete rows do not show that {clean(name, 40)} helps: {each}. {_without(report, name)}"
     else:
         sentence = f"The rows do not show that all of these are needed, so try without one of them: {each}."
     yield {"about": "inputs", "sentence": sentence, "set": {}, "not_needed": list(idle)}
+
+
+def _without(report: Mapping[str, Any], name: str) -> str:
+    """What a job without an input would save, or lose where rows lack another one."""
+    missing = section(report, "rows", "missing")
+    lacking = [
+        f"{count(rows)} rows lack {clean(other, 40)}" for other, rows in missing.items() if other != name and rows
+    ]
+    if not lacking:
+        return "A job without it costs less."
+    return f"Without it rows would have less to go by: {', '.join(lacking)}."
 
 
 def _missing(report: Mapping[str, Any], source: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from barycenter.fusion.errors import RunError
 from barycenter.infra.versions.manifests import report_path
 from tests.flows.corpora import output, run_here, text_and_vector_job, text_and_vector_rows, write_lines
 
@@ -127,3 +128,18 @@ def test_labels_by_lot_are_no_signal_and_no_advice_on_inputs(tmp_path):
     assert answers["verdict"]["tone"] == "none"
     assert answers["score"]["sentence"].endswith("That is no better than the guess.")
     assert {finding["about"] for finding in answers["help"]} <= {"labels", "rows"}
+
+
+def test_rows_whose_key_another_row_counts_for_are_in_no_figure(tmp_path):
+    rows = text_and_vector_rows(ROWS)
+    again = [row | {"label": "of no row", "text": "another text"} for row in rows[::4]]
+    report = run_here(job_of(tmp_path, rows + again, "label") | {"limits": {"max_bad_fraction": 0.5}})
+    assert report["rows"]["rejected"] == len(again)
+    assert report["probe"]["cross_validated"]["n_test"] == report["mistakes"]["n"] == ROWS
+    assert "of no row" not in report["mistakes"]["confusion"]["labels"]
+
+
+def test_too_many_repeated_keys_are_said_to_be_that(tmp_path):
+    rows = text_and_vector_rows(30)
+    with pytest.raises(RunError, match=r"^30 of 60 rows repeat the key of another.*corpus\.key"):
+        run_here(job_of(tmp_path, rows + rows, "label") | {"limits": {"max_bad_fraction": 0.1}})

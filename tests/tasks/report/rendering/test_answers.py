@@ -42,7 +42,7 @@ def test_no_signal_is_no_better_than_the_guess(report):
     found = score_answer(report)
     assert found["share_of_the_way"] is None
     assert found["sentence"].endswith("That is no better than the guess.")
-    assert set(about(report)) == {"labels", "rows"}
+    assert set(about(report)) == {"labels"}, "more rows are no promise either"
 
 
 def test_a_regression_is_explained_variance_and_the_size_of_errors():
@@ -88,10 +88,26 @@ def test_inputs_that_are_needed_and_one_that_is_not(report):
     idle = about(report)["inputs"]
     assert idle["not_needed"] == ["image"]
     assert idle["sentence"].startswith(
-        "The rows do not show that image helps: without image −0.1 points (−1.1 to +0.9)."
+        "Complete rows do not show that image helps: without image −0.1 points (−1.1 to +0.9). Without it rows would "
+        "have less to go by: "
     )
+    report["rows"]["missing"]["text"] = 0
+    assert about(report)["inputs"]["sentence"].endswith("A job without it costs less.")
     report["probe"]["cross_validated"]["worth"]["text"] = gap(0.0)
     assert "try without one of them" in about(report)["inputs"]["sentence"]
+
+
+def test_few_held_out_rows_say_nothing_of_dimensions_and_rows(report):
+    report["probe"]["n_test"] = 19
+    found = about(report)
+    assert "dimensions" not in found
+    assert found["rows"] == {
+        "about": "rows",
+        "sentence": "Whether other dimensions or more rows would help, 19 held-out rows are too few to say.",
+        "set": {},
+    }
+    report["probe"]["n_test"] = 100
+    assert "dimensions" in about(report)
 
 
 def test_a_curve_that_still_rises_asks_for_more_dimensions(report):
