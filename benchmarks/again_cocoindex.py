@@ -21,7 +21,7 @@ DATABASE = coco.ContextKey[sqlite.ManagedConnection]("database")
 TABLES = ("vectors", "more_vectors")
 
 
-@coco.fn.as_async(batching=True, max_batch_size=64)
+@coco.fn.as_async(batching=True, runner=coco.GPU, max_batch_size=64)
 def encode_batch(texts: list[str]) -> list[bytes]:
     return [vector.astype("float32").tobytes() for vector in encode(texts)]
 
