@@ -3,10 +3,13 @@
 The same rows, the same all-MiniLM-L6-v2, whose own code writes down each row that it is run on (``again.py``). Each run
 is a process of its own, as a nightly one is: seconds of the clock and of the processor from its start until it is done,
 imports included. Every change begins from the state after the first run. Afterwards the ids and texts in the output are
-compared with the corpus'. CocoIndex runs as its guide does (a component a file) and with a component a row;
-Pixeltable gets the whole file again, or the difference that its user found by hand. Barycenter embeds the texts beside
-an input of vectors, aligns, and writes fused vectors, which neither peer does; it runs from the command line without Ray.
-Pixeltable's PostgreSQL is left running between its runs; what the server takes of the processor is not counted.
+compared with the corpus'.
+
+CocoIndex runs as its guide does (a component a file) and with a component a row. Pixeltable gets the whole file again,
+or the difference that its user found by hand. Barycenter embeds the texts beside an input of vectors, aligns, and writes
+fused vectors, which neither peer does; it runs from the command line without Ray. Pixeltable's PostgreSQL is left
+running between its runs; what the server takes of the processor is not counted. Where we are root, it runs as a user
+``pgserver``, whom Pixeltable makes.
 """
 
 import contextlib
@@ -22,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +141,10 @@ CHANGES: dict[str, Callable[[World], None]] = {
 }  # fmt: skip
 
 
+Run = Callable[[World, str], dict[str, Any]]
+"""What a contender does with a corpus after a change; the first run's change is empty."""
+
+
 class Barycenter:
     """``barycenter run`` over the folder; another output reuses the first one's embeddings."""
 
@@ -216,10 +224,10 @@ def in_process(module: str, call: str, world: World, *args: object) -> dict[str,
     return {"seconds": found["until"] - began, "processor": found["processor"], "as the corpus": right}
 
 
-def measured(world: World, log: ModelLog, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def measured(world: World, log: ModelLog, run: Run, change: str) -> dict[str, Any]:
     """A run with the rows that the model was run on."""
     log.clear()
-    found = run()
+    found = run(world, change)
     return {"rows to the model": log.rows(list(world.texts().values()))} | found
 
 
@@ -240,18 +248,18 @@ def compared(scratch: Path) -> dict[str, Any]:
     rows = generated()
     base = World(scratch / "world" / "corpus", rows)
     base.write()
-    pixeltable = Pixeltable("whole")
-    contenders: dict[str, Callable[[World, str], dict[str, Any]]] = {
+    row_by_row = CocoIndex(scratch, "by_row")
+    contenders: dict[str, Run] = {
         "Barycenter": Barycenter(scratch, model).run,
         "CocoIndex, a component a file": CocoIndex(scratch, "by_file").run,
-        "CocoIndex, a component a row": (row_by_row := CocoIndex(scratch, "by_row")).run,
-        "Pixeltable, all rows again": pixeltable.run,
+        "CocoIndex, a component a row": row_by_row.run,
+        "Pixeltable, all rows again": Pixeltable("whole").run,
         "Pixeltable, difference by hand": Pixeltable("difference").run,
     }
     first = {}
     for name, run in contenders.items():
         if name != "Pixeltable, difference by hand":  # it is the same table
-            first[name] = measured(base, log, lambda run=run: run(base, ""))
+            first[name] = measured(base, log, run, "")
             harness.note("first", name, first[name])
     figures = []
     for change, made in CHANGES.items():
@@ -261,13 +269,13 @@ def compared(scratch: Path) -> dict[str, Any]:
         world.write()
         found = {}
         for name, run in contenders.items():
-            found[name] = measured(world, log, lambda run=run: run(world, change))
+            found[name] = measured(world, log, run, change)
             harness.sample(f"{name}, {change}", round(found[name]["seconds"], 2))
             harness.note(change, name, found[name])
         figures.append({"change": change, "rows": len(world.rows), "found": found})
         shutil.rmtree(world.folder)
     base.write()
-    other_app = measured(base, log, lambda: row_by_row.run(base, OTHER, app="other"))
+    other_app = measured(base, log, partial(row_by_row.run, app="other"), OTHER)
     harness.note("another app of CocoIndex", other_app)
     return {"rows": ROWS, "first": first, "changes": figures, "another app of CocoIndex": other_app}
 
