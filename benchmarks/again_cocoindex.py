@@ -1,8 +1,8 @@
 """CocoIndex over a folder of files of rows, into a table of SQLite, in two ways.
 
-``by_file`` is its guide's way: a memoised component a file, the embedding of a text memoised within it. ``by_row`` reads
-all files in the app's main function and mounts a memoised component a row, named by the row's id. The folder is a
-``ContextKey``, so that its place is no part of what is remembered. State (LMDB) and table lie in one folder.
+``by_file`` is its guide's way: a memoised component a file, the embedding of a text memoised within it. ``by_row``
+reads all files in the app's main function and mounts a memoised component a row, named by the row's id. The folder is
+a ``ContextKey``, so that its place is no part of what is remembered. State (LMDB) and table lie in one folder.
 """
 
 import sqlite3

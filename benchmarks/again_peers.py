@@ -6,10 +6,10 @@ imports included. Every change begins from the state after the first run. Afterw
 compared with the corpus'.
 
 CocoIndex runs as its guide does (a component a file) and with a component a row. Pixeltable gets the whole file again,
-or the difference that its user found by hand. Barycenter embeds the texts beside an input of vectors, aligns, and writes
-fused vectors, which neither peer does; it runs from the command line without Ray. Pixeltable's PostgreSQL is left
-running between its runs; what the server takes of the processor is not counted. Where we are root, it runs as a user
-``pgserver``, whom Pixeltable makes.
+or the difference that its user found by hand. Barycenter embeds the texts beside an input of vectors, aligns, and
+writes fused vectors, which neither peer does; it runs from the command line without Ray. Pixeltable's PostgreSQL is
+left running between its runs; what the server takes of the processor is not counted. Where we are root, it runs as a
+user ``pgserver``, whom Pixeltable makes.
 """
 
 import contextlib

@@ -1,8 +1,9 @@
 """Pixeltable over the same rows: a table with a primary key and a computed column, which its own PostgreSQL keeps.
 
-A table of Pixeltable is not bound to a file: what a changed file means for it, its user must say. ``whole`` gives it all
-rows of the files again (``batch_update``, ``if_not_exists="insert"``). ``difference`` does by hand what makes the least
-work: it compares the rows with the table's and inserts, updates and deletes. ``other`` copies vectors into another table.
+A table of Pixeltable is not bound to a file: what a changed file means for it, its user must say. ``whole`` gives it
+all rows of the files again (``batch_update``, ``if_not_exists="insert"``). ``difference`` does by hand what makes the
+least work: it compares the rows with the table's and inserts, updates and deletes. ``other`` copies vectors into
+another table.
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """What again_peers.py and its peers share: the rows of a folder, whatever its files are, and one encoder.
 
-The encoder is the folder that ``$AGAIN_MODEL`` names, loaded when the first text comes, as both peers' own embedders do.
+The encoder is the folder that ``$AGAIN_MODEL`` names, loaded with the first text, as in both peers' own embedders.
 """
 
 import functools

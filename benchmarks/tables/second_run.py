@@ -43,4 +43,4 @@ def _rows(found: dict[str, Any]) -> str:
 
 
 def _seconds(found: dict[str, Any] | None) -> str:
-    return f"{found['processor']:.1f} ({found['seconds']:.0f})" if found else "the same"
+    return f"{found['processor']:.1f} ({found['seconds']:.1f})" if found else "the same table"
