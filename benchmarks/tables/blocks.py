@@ -35,7 +35,7 @@ def with_source(text: str, *results: Result) -> str:
 def source(result: Result) -> str:
     """Command, date, commit, machine, rounds and what else is known of a run."""
     parts = [f"`{result.command}`", result.date, commit(result), machine(result)]
-    parts += [f"{result.rounds} rounds"] if result.rounds else []
+    parts += [f"{result.rounds} rounds"] if (result.rounds or 0) > 1 else []
     note = f" {result.note[0].upper()}{result.note[1:]}." if result.note else ""
     return f"*From {'; '.join(parts)}.{note}*"
 
