@@ -132,8 +132,8 @@ def test_a_default_dim_above_the_widths_is_no_mistake(command, started):
     assert command("--plan", change=change).exit_code == 0
 
 
-def test_a_target_that_is_not_kept(command):
-    refused(command(change=lambda job: job.update(train={"target": "group"})), "train.target: ", "group", "corpus.keep")
+def test_a_target_that_is_no_column(command):
+    refused(command(change=lambda job: job.update(train={"target": "nope"})), "train.target: ", "nope")
 
 
 @pytest.mark.parametrize("encoder", ["builtin/nope", "./models/nope"])

@@ -5,6 +5,7 @@ import logging
 import re
 import signal
 import threading
+from functools import partial
 
 import pytest
 from prefect.client.orchestration import get_client
@@ -232,7 +233,11 @@ def test_a_cancelled_run_is_cancelled_and_no_crash(job, monkeypatch):
 
 
 @pytest.mark.parametrize(("number", "name"), [(signal.SIGINT, "Cancelled"), (signal.SIGTERM, "Crashed")])
-def test_an_interrupted_run_says_by_what(job, monkeypatch, number, name):
+def test_an_interrupted_run_says_by_what(job, monkeypatch, request, number, name):
+    # Ctrl-C is ignored in what a shell starts in its background.
+    request.addfinalizer(
+        partial(signal.signal, signal.SIGINT, signal.signal(signal.SIGINT, signal.default_int_handler))
+    )
     when("embed vec", monkeypatch, lambda: signal.raise_signal(number))
     with pytest.raises(KeyboardInterrupt):
         AttendedRun().run(embed, job)
