@@ -10,7 +10,7 @@ import pytest
 from tests.infra.ray.autoscaling import cloud
 
 FROM_ZERO = """
-import json, os, signal, sys, time
+import json, os, sys, time
 import ray
 from ray._raylet import GcsClient
 from barycenter.infra.dispatch.api import Work, dispatch
@@ -53,7 +53,7 @@ with connect(cloud.address) as cluster:
     def kill(node):
         if not killed:
             killed.append(node)
-            os.kill(cloud.raylet(node), signal.SIGKILL)
+            cloud.lose(node)
     run(cluster, "killed", 40, 3, 0, kill)
     run(cluster, "gpu", 8, "auto", 1)
     while len([node for node in ray.nodes() if node["Alive"]]) > 1:
@@ -76,6 +76,6 @@ def test_nodes_come_when_they_are_asked_for_and_go_when_they_are_not(tmp_path):
     assert found["cpu"]["asked"] == 8
     assert 1 < found["cpu"]["nodes"] <= 4, "as many as can come"
     assert found["drained"]["lost"] in ([], ["node"])
-    assert found["killed"]["lost"] == ["node"]
+    assert found["killed"]["lost"], "the worker that it held"
     assert found["gpu"]["gpus"] == ["0"]
     assert found["given back"]
