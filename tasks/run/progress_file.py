@@ -35,10 +35,10 @@ def enter_stage(storage: Storage, stage: str) -> None:
 def leave_stage(storage: Storage, stage: str) -> None:
     """A stage has come to its end; what it reported is shown until the last of those beside it ends."""
     with _lock:
-        at_work = _outputs[storage.uri()]
+        at_work = _outputs.get(storage.uri(), _AtWork())
         at_work.names.discard(stage)
         if not at_work.names:
-            del _outputs[storage.uri()]
+            _outputs.pop(storage.uri(), None)
 
 
 def note_progress(storage: Storage, stage: str, rows: int, total: int, rows_per_s: float) -> list[dict[str, Any]]:
