@@ -36,6 +36,12 @@ def test_without_a_known_ceiling_the_way_ends_at_no_mistake(report):
     assert sentence.endswith("So it covers 66 % of the way from that guess to no mistake at all.")
 
 
+def test_a_score_without_a_mistake_has_no_interval(report):
+    report["probe"]["cross_validated"]["candidates"]["fused"]["complete"] = 1.0
+    report["probe"]["cross_validated"]["intervals"]["fused"]["complete"] = [1.0, 1.0]
+    assert "(no interval: drawn again, these rows give the same)" in score_answer(report)["sentence"]
+
+
 def test_no_signal_is_no_better_than_the_guess(report):
     for probe in (report["probe"], report["probe"]["cross_validated"]):
         probe["signal"]["found"] = False
