@@ -10,6 +10,7 @@ says the majority class (regression: the mean) where it is withheld. Splits, pro
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any, Literal
 
 import numpy as np
@@ -164,8 +165,9 @@ def cross_validated_probe(
 
     divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
     with ThreadPoolExecutor(threads) as pool:
-        every = pool.map(scored, [fold == number for fold in divisions for number in range(folds)])
-        parts = [part for part in every if part is not None]
+        held_out = [fold == number for fold in divisions for number in range(folds)]
+        every = [pool.submit(copy_context().run, scored, rows) for rows in held_out]
+        parts = [part for each in every if (part := each.result()) is not None]
     if not parts:
         raise ValueError("no labeled row has all inputs; there is nothing to score")
     for numbers, *_, said in parts:

@@ -91,7 +91,7 @@ def write_report(
         target, labels, predictions = learnable_target(run), None, None
         if target is not None:
             labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
-            labels[list(rows.left_out)] = None
+            labels[~(rows.training | rows.test)] = None  # in neither part: neither learned from nor scored
             report["probe"], predictions = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
         if predictions is not None:
             crossed = "cross_validated" in report["probe"]

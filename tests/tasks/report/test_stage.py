@@ -143,3 +143,15 @@ def test_too_many_repeated_keys_are_said_to_be_that(tmp_path):
     rows = text_and_vector_rows(30)
     with pytest.raises(RunError, match=r"^30 of 60 rows repeat the key of another.*corpus\.key"):
         run_here(job_of(tmp_path, rows + rows, "label") | {"limits": {"max_bad_fraction": 0.1}})
+
+
+def test_rows_in_neither_part_of_the_split_are_not_scored(tmp_path):
+    rows = [
+        row | {"part": ("train", "test", "validation")[at % 3]} for at, row in enumerate(text_and_vector_rows(ROWS))
+    ]
+    wrong = [row | {"label": "of validation"} if row["part"] == "validation" else row for row in rows]
+    job = job_of(tmp_path, wrong, "label")
+    job["train"]["split"] = "part"
+    report = run_here(job)
+    assert report["mistakes"]["n"] == report["probe"]["cross_validated"]["n_test"] == ROWS * 2 // 3
+    assert "of validation" not in report["mistakes"]["confusion"]["labels"]
