@@ -153,4 +153,9 @@ def _committed(run: Run) -> Manifest:
     newest = newest_manifest(run.storage)
     if newest is None:
         raise RunError(f"{run.job.output.path} holds no committed features; run `barycenter fuse` first")
+    if run.as_of is not None and set(newest.shards) != {shard.id for shard in run.shards}:
+        which = f"version {newest.version} of {run.job.output.path}"
+        raise RunError(
+            f"{which} holds other rows than the corpus as of {run.as_of}; run `barycenter fuse` as of it first"
+        )
     return newest

@@ -260,3 +260,7 @@ def test_a_stage_takes_the_corpus_as_it_was_and_says_so(tmp_path):
         (plan,) = (line for line in lines if line.startswith("plan: 30 rows"))
         assert plan.endswith("; with the corpus as of 2024-01-30")
     assert json.loads(result.stdout)["rows"]["written"] == 30
+    assert CliRunner().invoke(app, ["embed", str(path)]).exit_code == 0
+    late = CliRunner().invoke(app, ["report", str(path), "--as-of", "2024-01-31"])
+    assert late.exit_code == 1
+    assert "holds other rows than the corpus as of 2024-01-31; run `barycenter fuse` as of it first" in late.stderr
