@@ -8,6 +8,7 @@ at least one input, a missing one borne the candidate's own way; an input alone 
 says the majority class (regression: the mean) where it is withheld. Splits, probe and its tuning are the same for all.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -174,6 +175,8 @@ def cross_validated_probe(
         if record is not None and said is not None:
             record(said.of_rows(numbers))
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
+    if task == "classification":
+        constant = _best_constant(labels[rows], constant)
     scores = {
         name: {condition: np.concatenate([part[1][name][condition] for part in parts]) for condition in by}
         for name, by in parts[0][1].items()
@@ -278,6 +281,17 @@ def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | Non
         return None
     keys = None if groups is None else [groups[row] for row in known]
     return LinearHead(task=task).fit(training[known], labels[known], groups=keys)
+
+
+def _best_constant(labels: NDArray[Any], out_of_fold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scores of the better constant: each fold's own, or the most frequent label of all.
+
+    Of labels that are equally frequent, the one that is the most frequent of a training part is rarer in the part
+    that is held out: out of fold a constant scores less than it would.
+    """
+    common = Counter(labels.tolist()).most_common(1)[0][0]
+    of_all = np.array([label == common for label in labels], dtype=np.float64)
+    return of_all if of_all.mean() > out_of_fold.mean() else out_of_fold
 
 
 def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:

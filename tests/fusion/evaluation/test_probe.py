@@ -221,6 +221,13 @@ def test_folds_on_threads_change_nothing():
     assert one == three
 
 
+def test_a_constant_out_of_fold_scores_what_the_most_frequent_label_does():
+    views, _ = paired(n=90)
+    labels = np.array([f"class {row % 3}" for row in range(90)], dtype=object)
+    result = cross_validated_probe(views, labels, None, 5, 1, fit_stacking, dim=5)
+    assert result["baseline"] == pytest.approx(1 / 3)
+
+
 def test_cross_validated_gap_of_a_useless_fusion_is_reported():
     views, labels = paired(n=300)
     result = cross_validated_probe(views, labels, None, 3, 1, lambda *_: lambda v: v["text"][:, :1] * 0, dim=5)
