@@ -239,8 +239,8 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
 
 def _rejects(folder: str, result: dict[str, Any]) -> list[str]:
     """A line that says where the bad inputs are; none without any."""
-    bad = result.get("rows", {}).get("bad", {})
-    return [f"rejects   {folder}/rejects/{result['version']} ({sum(bad.values()):,} bad inputs)"] if bad else []
+    bad = sum(result.get("rows", {}).get("bad", {}).values())
+    return [f"rejects   {folder}/rejects/{result['version']}: {bad:,} missing or bad inputs, a row each"] if bad else []
 
 
 def _show_report(job: Job, result: dict[str, Any] | None) -> None:
@@ -255,15 +255,9 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     out.print(terminal_table(result))
     folder, number = job.output.path.rstrip("/"), result["lineage"]["number"]
     seen = shown_version(Storage(job.output.path, job.storage.endpoint_url)) == number
-    bad = sum(result.get("rows", {}).get("bad", {}).values())
     lines = [
         f"features  {folder}/features/{result['version']}",
         f"manifest  {folder}/{'manifest.json' if seen else manifest_path(number)}",
-        *(
-            [f"rejects   {folder}/rejects/{result['version']}: {bad:,} missing or bad inputs, a line each"]
-            if bad
-            else []
-        ),
         *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
         *_rejects(folder, result),
         f"report    {folder}/report/report.html",

@@ -204,7 +204,6 @@ def _show_manifest(folder: str, manifest: Manifest, newest: int) -> None:
         "rows": f"{rows['written']:,} written, {rows['rejected']:,} rejected of {rows['read']:,}",
         "missing": ", ".join(f"{name} {count:,}" for name, count in rows["missing"].items()),
         "missing or bad": _bad_inputs(manifest),
-        **({"rejects": f"{folder.rstrip('/')}/rejects/{manifest.version}"} if manifest.rejects else {}),
         "files": f"{len(manifest.files):,}, {sum(file.bytes for file in manifest.files) / 1e6:,.1f} MB",
         "fused": f"{manifest.dim} x {manifest.dtype}",
         "alignment": f"{manifest.alignment['method']} {manifest.alignment_id}",

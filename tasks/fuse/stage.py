@@ -200,13 +200,13 @@ def _check_loss(run: Run, rows: dict[str, Any]) -> None:
     share = (rows["missing"][worst] + rows["rejected"]) / rows["read"]
     if share <= allowed:
         return
-    repeated, bad = Counter(rows["bad"])[Reason.DUPLICATE_KEY], Counter(rows["bad"]).total()
-    if 2 * repeated > bad:
+    bad = Counter(rows["bad"])
+    if 2 * (repeated := bad[Reason.DUPLICATE_KEY]) > bad.total():
         raise BadInputsError(
             f"{repeated:,} of {rows['read']:,} rows repeat the key of another, and limits.max_bad_fraction is "
             f"{allowed:g}; nothing was committed; set corpus.key to a column without repeats, or raise the limit"
         )
-    reasons = ", ".join(f"{reason} {count}" for reason, count in Counter(rows["bad"]).most_common(3))
+    reasons = ", ".join(f"{reason} {count}" for reason, count in bad.most_common(3))
     raise BadInputsError(
         f"{share:.0%} of the rows have no good input {worst}, and limits.max_bad_fraction is {allowed:g}: "
         f"{reasons}; nothing was committed; correct them and run again with --retry-bad, or raise the limit"
