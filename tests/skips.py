@@ -11,6 +11,7 @@ ACCEPTED = (
     "no Chromium on this machine",  # a package of the system
     "no kubectl or kustomize on this machine",  # binaries that no Python package brings
     "a file system of its own cannot be mounted here",  # needs root
+    "a control group cannot be made here",  # needs root, and a kernel that lets it
     "root may read every folder",
     "not a git checkout",
     "SCIPY_ARRAY_API is not set",  # of scikit-learn's checks: for estimators that compute on a GPU

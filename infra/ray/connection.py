@@ -19,7 +19,14 @@ import ray
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.machine_limits import whole_cpus
 from barycenter.infra.ray.cluster import Cluster
-from barycenter.infra.ray.private import autoscaling, draining_nodes, node_groups, silence_worker_output
+from barycenter.infra.ray.guard import guarded
+from barycenter.infra.ray.private import (
+    autoscaling,
+    draining_nodes,
+    node_groups,
+    session_folder,
+    silence_worker_output,
+)
 from barycenter.infra.ray.sizing import Machines, Node, NodeGroup
 from barycenter.infra.storage.errors import first_line
 
@@ -55,11 +62,12 @@ def connect(
         yield Cluster(where, partial(_machines, where), start_seconds)
         return
     _start(where, cpus, gpus)
-    try:
-        yield Cluster(where, partial(_machines, where), start_seconds)
-    finally:
-        with contextlib.suppress(Exception):
-            ray.shutdown()
+    with guarded(session_folder() if where == "local" else None):
+        try:
+            yield Cluster(where, partial(_machines, where), start_seconds)
+        finally:
+            with contextlib.suppress(Exception):
+                ray.shutdown()
 
 
 def in_submitted_job() -> bool:

@@ -20,7 +20,7 @@ def silence_worker_output() -> None:
     the workers' own lines. Without the private function such lines are printed.
     """
     try:
-        worker: Any = import_module("ray._private.worker")
+        worker = _worker()
         worker.print_to_stdstream  # noqa: B018 - is it there?
     except (ImportError, AttributeError):
         log.debug("this Ray prints about its workers itself")
@@ -59,6 +59,11 @@ def draining_nodes() -> frozenset[str]:
     return _answer(lambda: frozenset(_state().get_draining_nodes()), frozenset(), "which nodes it drains")
 
 
+def session_folder() -> str | None:
+    """The folder of the Ray session on this machine; None where this Ray does not say."""
+    return _answer(lambda: str(_worker().global_worker.node.get_session_dir_path()), None, "its session's folder")
+
+
 def dashboard_url() -> str | None:
     """Where the cluster's dashboard is, by ``RAY_OVERRIDE_DASHBOARD_URL`` or as Ray says; None where there is none.
 
@@ -80,7 +85,7 @@ def _autoscaling() -> Autoscaling | None:
     from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 
     reply = GetClusterStatusReply()
-    client = import_module("ray._private.worker").global_worker.gcs_client
+    client = _worker().global_worker.gcs_client
     reply.ParseFromString(client.get_cluster_status(timeout_s=_ANSWER_SECONDS))
     state = reply.autoscaling_state
     if not state.autoscaler_state_version:
@@ -101,5 +106,9 @@ def _state() -> Any:
 
 
 def _dashboard_url() -> str | None:
-    url: str | None = import_module("ray._private.worker").get_dashboard_url()
+    url: str | None = _worker().get_dashboard_url()
     return url
+
+
+def _worker() -> Any:
+    return import_module("ray._private.worker")
