@@ -71,7 +71,7 @@ test-flows:
 	$(PYTEST) tests/flows barycenter/flows $(WITH_PREFECT) tests/chaos
 
 # The core: what needs no model, no server and no long fit; two parts of about the same length.
-FAST_MATHEMATICS := $(addprefix tests/fusion/,moments heads $(addprefix alignment/test_,$(addsuffix .py,base linear eigenproblems imputation joint target_fill)))
+FAST_MATHEMATICS := $(addprefix tests/fusion/,moments heads $(addprefix alignment/test_,$(addsuffix .py,base linear linear_limits eigenproblems spectrum imputation joint target_fill)))
 FAST_DATA := tests/fusion/dataset $(wildcard tests/fusion/test_*.py) $(addprefix tests/infra/,dispatch job storage versions corpus/types test_names.py test_logs.py) $(addprefix tests/tasks/,data fuse observability)
 
 fast: install

@@ -17,3 +17,16 @@ def lease(storage):
     from barycenter.infra.versions.lease import acquire
 
     return acquire(storage, "test")
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Simulated time, in which nobody can ask the machine which processes live."""
+    from barycenter.infra.clock import use_clock
+    from barycenter.infra.versions import lease as leases
+    from tests.infra.simulation import SimulatedClock
+
+    monkeypatch.setattr(leases, "process_lives", lambda process: None)
+    clock = SimulatedClock()
+    with use_clock(clock):
+        yield clock
