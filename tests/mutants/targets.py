@@ -37,7 +37,9 @@ TARGETS = (
         (
             "tests/fusion/test_ridge.py",
             "tests/fusion/alignment/test_eigenproblems.py",
+            "tests/fusion/alignment/test_spectrum.py",
             "tests/fusion/alignment/test_linear.py",
+            "tests/fusion/alignment/test_linear_limits.py",
             "tests/fusion/alignment/test_imputation.py",
             "tests/fusion/alignment/test_invariance.py",
             "tests/fusion/alignment/test_constant.py",
