@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from barycenter.fusion.dataset.schema import Manifest
+from barycenter.infra.memory import give_back_memory
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.data.alignment_files import FittedAlignment
@@ -48,6 +49,7 @@ class Stages:
             The alignment, the manifest, and figures by stage.
         """
         fitted, aligning = self.align(run, cluster)
+        give_back_memory()
         manifest, fusing = self.fuse(run, cluster, fitted, *fitted.average)
         return fitted, manifest, {"align": aligning, "fuse": fusing}
 
@@ -72,5 +74,6 @@ def run_job(run: Run, cluster: Cluster, stages: Stages = PLAIN) -> dict[str, Any
         lease.check()
         if run.job.train is not None:
             head, figures["train"] = stages.train(run, manifest, cluster)
+            give_back_memory()
         lease.check()
         return stages.report(run, fitted, manifest, figures, head)

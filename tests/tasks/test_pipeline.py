@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,14 +15,16 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.job.loader import load_job
 from barycenter.infra.job.models import Job
 from barycenter.infra.ray.connection import connect
-from barycenter.tasks.pipeline import run_job
+from barycenter.tasks import pipeline
+from barycenter.tasks.pipeline import Stages, run_job
 from barycenter.tasks.planning.plan import hand_over, held, notes, prepare
 from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 _PLAIN = """
 import sys
 from barycenter.infra.job.loader import load_job
-from barycenter.tasks.pipeline import run_job
+from barycenter.tasks import pipeline
+from barycenter.tasks.pipeline import Stages, run_job
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.run.workers import THIS_PROCESS
 
@@ -129,3 +132,14 @@ def test_a_run_that_was_prepared_before_another_wrote_is_prepared_again_or_refus
             assert lease is run.lease
     with run.held():
         pass
+
+
+def test_what_the_fit_freed_is_given_back_before_anything_else(monkeypatch):
+    order = []
+    monkeypatch.setattr(pipeline, "give_back_memory", lambda: order.append("given back"))
+    stages = Stages(
+        align=lambda *_: (order.append("align") or SimpleNamespace(average=()), {}),
+        fuse=lambda *_: (order.append("fuse"), {}),
+    )
+    stages.fuse_inputs(None, None)
+    assert order == ["align", "given back", "fuse"]
