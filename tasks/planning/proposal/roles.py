@@ -119,11 +119,26 @@ def _target_rank(name: str) -> int | None:
 def _learnable(column: Column) -> tuple[str, str] | None:
     """The task that a column would be, and why; None where it cannot be learned or nothing differs."""
     try:
-        found = find_reading(column.name, column.kind, column.values)
+        return _reading(column)
     except (TargetError, TypeError, ValueError):
         return None
+
+
+def judge_target(column: Column) -> Option | str:
+    """A column as the target, whatever its name; or why it cannot be one."""
+    try:
+        return Option(column.name, _reading(column)[1])
+    except TargetError as error:
+        return str(error)
+    except (TypeError, ValueError):
+        return f"`{column.name}` is {column.kind}, which no head learns"
+
+
+def _reading(column: Column) -> tuple[str, str]:
+    found = find_reading(column.name, column.kind, column.values)
     if found.distinct < 2:
-        return None
+        what = "one value" if found.distinct else "no value"
+        raise TargetError(f"`{column.name}` has {what} in {column.rows:,} rows read, so there is nothing to learn")
     several = "" if found.reading.task == "regression" else f", {found.distinct:,} different"
     return found.reading.task, f"{found.reading.task}: {found.by}{several} in {found.labeled:,} rows read"
 
