@@ -47,8 +47,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     """
     if run.job.alignment.from_ is not None:
         return _borrowed(run), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    record = f"alignment/fits/{fit_key(run)}.json"
-    summary = _found(run, record)
+    summary = found_fit(run)
     if summary is not None:
         if summary["kept"]:
             say(log, f"align: {KEPT.format(summary['alignment_id'])}")
@@ -62,7 +61,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     record_fitted_shards(run, alignment_id)
     summary |= {"alignment_id": alignment_id, "settings_key": alignment_settings(run)}
     summary |= {"fitted_on": embeddings_key(run), "moments": moments_key(run), "kept": False}
-    run.storage.write(record, json.dumps(summary, indent=1).encode())
+    run.storage.write(_record(run), json.dumps(summary, indent=1).encode())
     return FittedAlignment(alignment, alignment_id, summary), figures
 
 
@@ -165,14 +164,19 @@ def _borrowed(run: Run) -> FittedAlignment:
     return FittedAlignment(alignment, alignment_id, check_drift(run, alignment, summary, source))
 
 
-def _found(run: Run, record: str) -> dict[str, Any] | None:
+def _record(run: Run) -> str:
+    """Where the summary of a fit is kept."""
+    return f"alignment/fits/{fit_key(run)}.json"
+
+
+def found_fit(run: Run) -> dict[str, Any] | None:
     """The fit of exactly these embeddings, or the committed one of the same settings unless a refit is asked for.
 
     Of a corpus as it was on a day, the committed one may have been fitted on later rows: it is not kept.
     """
     if run.refit:
         return None
-    if run.storage.exists(record):
+    if run.storage.exists(record := _record(run)):
         summary: dict[str, Any] = json.loads(run.storage.read(record))
         return summary
     newest = newest_manifest(run.storage)
