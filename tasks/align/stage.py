@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 import barycenter.fusion.alignment as alignments
-from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labeled_moments
+from barycenter.fusion.alignment import Alignment, ClippedDimWarning, LinearAlignment, Sample, labeled_moments
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.blas import limited_threads
@@ -92,6 +92,9 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
             raise RunError(
                 f"alignment.method {settings.method}: {error}; rows held out for testing do not count"
             ) from error
+    said = [str(w.message) for w in caught if issubclass(w.category, UserWarning) and not _is_of_dim(w)]
+    if run.job.explicit("alignment.dim") and alignment.dim_ < settings.dim:
+        said.append(f"alignment.dim {settings.dim} was clipped to {alignment.dim_}, the rank of the data")
     summary = {
         "method": alignment.method,
         "dim": int(alignment.dim_),
@@ -99,9 +102,14 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
         "heldout_correlations": [round(float(value), 6) for value in alignment.heldout_correlations_],
         **summary,
         "rows": alignment.n_,
-        "warnings": list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))),
+        "warnings": list(dict.fromkeys(said)),
     }
     return alignment, summary
+
+
+def _is_of_dim(warning: warnings.WarningMessage) -> bool:
+    """Of a default nobody need hear, and methods that were only tried have other ranks than the chosen one."""
+    return issubclass(warning.category, ClippedDimWarning)
 
 
 def given_average(job: Job) -> tuple[str, dict[str, float] | None]:

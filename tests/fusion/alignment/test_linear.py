@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 
-from barycenter.fusion.alignment import CCA, PCA, Identity, Joint, Procrustes, load
+from barycenter.fusion.alignment import CCA, PCA, ClippedDimWarning, Identity, Joint, Procrustes, load
 from barycenter.fusion.alignment._projection import Projection
 from barycenter.fusion.moments import FoldMoments, Moments
 from barycenter.fusion.splits import fold_of
@@ -172,7 +172,7 @@ def test_degenerate_inputs_go_through_the_rank_cut(method, columns):
 
 def test_dim_above_the_rank_is_clipped_with_a_warning():
     views = make_views()
-    with pytest.warns(UserWarning, match="dim 50 clipped to 6"):
+    with pytest.warns(ClippedDimWarning, match="dim 50 clipped to 6"):
         alignment = CCA(dim=50).fit(views)
     assert alignment.dim_ == 6
     assert alignment.dim == 50
