@@ -112,9 +112,9 @@ def is_reported(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> boo
     report = _computed(run, lineage["report_id"])
     if report is None or _drawn(run, report) is None:
         return False
-    told = {"lineage": lineage, "name": run.job.name, "listing": run.listing}
+    of_job = {"lineage": lineage, "name": run.job.name, "listing": run.listing}
     pages = (PAGE, report_path(manifest.version))
-    return all(report.get(key) == value for key, value in told.items()) and all(map(run.storage.exists, pages))
+    return all(report.get(key) == value for key, value in of_job.items()) and all(map(run.storage.exists, pages))
 
 
 def _lineage(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> dict[str, Any]:

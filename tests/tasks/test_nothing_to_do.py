@@ -140,7 +140,7 @@ def test_what_is_gone_or_changed_is_made_again(folder, change):
     assert left_of(folder).nothing
 
 
-def test_what_another_listing_saw_is_told(folder):
+def test_what_another_listing_saw_is_reported(folder):
     (folder / "out" / "report" / "report.json").write_text(
         (folder / "out" / "report" / "report.json").read_text().replace('"taken": 1', '"taken": 2')
     )
