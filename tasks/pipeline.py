@@ -118,8 +118,8 @@ def look_at(run: Run) -> Left:
     A borrowed alignment and tables that are not joined yet are not looked at: the stages find what is there.
     """
     job, newest = run.job, newest_manifest(run.storage)
-    asked_anew = run.unjoined or run.refit or job.alignment.from_ is not None
-    if newest is None or asked_anew or newest.shards != tuple(shard.id for shard in run.shards):
+    unseen = run.unjoined or job.alignment.from_ is not None
+    if newest is None or unseen or newest.shards != tuple(shard.id for shard in run.shards):
         return Left(None)
     fit = found_fit(run)
     if fit is None or version_id(run, fit["alignment_id"], fit["average"], fit["weights"]) != newest.version:
