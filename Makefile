@@ -15,9 +15,12 @@ export RAY_USAGE_STATS_ENABLED = 0
 install: $(VENV)/.installed
 
 $(VENV)/.installed: pyproject.toml infra/constraints.txt
+	@echo "installing into $(VENV): about two minutes on a fast line, 3 GB on the disk (more with CUDA's libraries)"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	@echo "1 of 2: torch and torchvision, the largest part"
 	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt torch torchvision
+	@echo "2 of 2: Ray, Prefect, transformers and the rest, at the versions of infra/constraints.txt"
 	$(BIN)/python -m pip install --quiet --constraint infra/constraints.txt --editable '.[dev]'
 	touch $@
 

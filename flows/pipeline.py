@@ -12,7 +12,7 @@ from barycenter.flows.parameters import DEMO, JobParameter, job_of, run_name
 from barycenter.flows.stages import TASKS
 from barycenter.infra.job.fields import Date
 from barycenter.infra.logs import bound
-from barycenter.tasks.pipeline import run_job
+from barycenter.tasks.pipeline import look_at, run_job
 from barycenter.tasks.planning.plan import held
 
 
@@ -47,7 +47,7 @@ def pipeline(
         held(asked, recheck=recheck, retry_bad=retry_bad, refit=refit, adopt=adopt, as_of=as_of) as run,
     ):
         story.begin(run)
-        with story.workers(run) as cluster:
+        with story.workers_for(run, look_at(run)) as cluster:
             report = run_job(run, cluster, TASKS)
         story.end(run, report)
     return report

@@ -104,6 +104,11 @@ class PrefectServer:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    @property
+    def is_temporary(self) -> bool:
+        """Whether nothing of it is left after the run."""
+        return self._temporary is not None
+
     def check(self) -> None:
         """Raises RunError where a server that is not temporary does not answer, or refuses this client."""
         if self._lasting is not None:

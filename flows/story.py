@@ -7,13 +7,15 @@ from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
 from barycenter.fusion.encoders.fingerprint import installed_version
+from barycenter.infra.logs import say
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.artifacts import show_dashboard
 from barycenter.tasks.observability.events import nothing_new, run_started, stage_done
+from barycenter.tasks.pipeline import Left
 from barycenter.tasks.planning.plan import listing_line, notes
 from barycenter.tasks.run.context import Run
-from barycenter.tasks.run.workers import open_cluster
+from barycenter.tasks.run.workers import THIS_PROCESS, open_cluster
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +37,18 @@ def begin(run: Run) -> None:
     target = inspect_target(run).said() if job.train is not None else None
     for line in [*filter(None, [listing_line(run), target]), *notes(run)]:
         log.info("%s", line)
+
+
+@contextmanager
+def workers_for(run: Run, left: Left) -> Iterator[Cluster]:
+    """The workers for what a run has left, for the length of the block: this process where that is work for none."""
+    if line := left.said():
+        say(log, line)
+    if left.needs_workers(run):
+        with workers(run) as cluster:
+            yield cluster
+    else:
+        yield THIS_PROCESS
 
 
 @contextmanager

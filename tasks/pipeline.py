@@ -12,15 +12,17 @@ from typing import Any
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.memory import give_back_memory
 from barycenter.infra.ray.cluster import Cluster
-from barycenter.tasks.align.stage import fit_alignment
+from barycenter.infra.versions.manifests import newest_manifest
+from barycenter.tasks.align.stage import fit_alignment, found_fit
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.side_by_side import side_by_side
-from barycenter.tasks.embed.stage import embed_input
-from barycenter.tasks.fuse.stage import fuse_features
-from barycenter.tasks.heads.stage import train_head
+from barycenter.tasks.embed.stage import embed_input, pending_shards
+from barycenter.tasks.fuse.stage import fuse_features, is_whole
+from barycenter.tasks.heads.stage import is_trained, train_head
 from barycenter.tasks.join.stage import join_tables
-from barycenter.tasks.report.stage import write_report
+from barycenter.tasks.report.stage import is_reported, write_report
 from barycenter.tasks.run.context import Run
+from barycenter.tasks.run.identities import head_folder, version_id
 
 Figures = dict[str, Any]
 """Rows, seconds and rates of a stage, as report.json has them."""
@@ -77,3 +79,56 @@ def run_job(run: Run, cluster: Cluster, stages: Stages = PLAIN) -> dict[str, Any
             give_back_memory()
         lease.check()
         return stages.report(run, fitted, manifest, figures, head)
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a run has yet to do, looked at before any worker is started.
+
+    Attributes:
+        version: The newest version, if its features are those that the run would write; else None.
+        stages: Those of ``train`` and ``report`` that are left of it.
+    """
+
+    version: Manifest | None
+    stages: tuple[str, ...] = ()
+
+    @property
+    def nothing(self) -> bool:
+        """Whether the newest version has all that the run would make."""
+        return self.version is not None and not self.stages
+
+    def needs_workers(self, run: Run) -> bool:
+        """Whether what is left is work for a cluster: a linear head and the report are made in this process."""
+        network = run.job.train is not None and run.job.train.head != "linear"
+        return self.version is None or ("train" in self.stages and network)
+
+    def said(self) -> str | None:
+        """A line for whoever waits; None where the features are yet to be made."""
+        if self.version is None:
+            return None
+        named = f"version {self.version.number} of {self.version.committed}"
+        return (
+            f"{named} has the features; left: {', '.join(self.stages)}"
+            if self.stages
+            else (f"nothing to do: {named} has it all")
+        )
+
+
+def look_at(run: Run) -> Left:
+    """Compares what a run would make with the newest version of its output, by their identities; writes nothing.
+
+    A borrowed alignment and tables that are not joined yet are not looked at: the stages find what is there.
+    """
+    job, newest = run.job, newest_manifest(run.storage)
+    unseen = run.unjoined or job.alignment.from_ is not None
+    if newest is None or unseen or newest.shards != tuple(shard.id for shard in run.shards):
+        return Left(None)
+    fit = found_fit(run)
+    if fit is None or version_id(run, fit["alignment_id"], fit["average"], fit["weights"]) != newest.version:
+        return Left(None)
+    if any(pending_shards(run, name) for name in run.inputs) or not is_whole(run.storage, newest):
+        return Left(None)
+    trained = job.train is None or is_trained(run.storage, head_folder(newest.version, job.train, job.seed))
+    reported = trained and is_reported(run, newest, newest.alignment)
+    return Left(newest, (*([] if trained else ["train"]), *([] if reported else ["report"])))

@@ -1,6 +1,11 @@
 """What the project says of itself in several files is the same in all of them."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
+import sysconfig
 import tomllib
 from importlib.metadata import version
 from pathlib import Path
@@ -74,3 +79,23 @@ def test_hooks_are_tools_of_the_project():
     names = {"lint-imports": "import-linter"}
     called = {hook["entry"].split()[0] for hook in hooks} - {"python"}
     assert {names.get(tool, tool) for tool in called} <= tools
+
+
+def test_a_folder_called_barycenter_does_not_hide_the_editable_install(tmp_path):
+    """As in the folder above a checkout: Python takes it for a package, unless it finds a real one."""
+    for name in ("barycenter", "flows", "tasks", "infra", "fusion"):
+        shutil.copytree(ROOT / name, tmp_path / "barycenter" / name, symlinks=True)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path / "barycenter" / name)
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    (site,) = environment.glob("lib/*/site-packages")
+    (site / "shared.pth").write_text(sysconfig.get_path("purelib"))
+    python = environment / "bin" / "python"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--python", python, "install"]
+    options = ["--no-deps", "--no-build-isolation", "--no-index", "--force-reinstall", "--editable"]
+    subprocess.run([*pip, *options, "./barycenter"], check=True, capture_output=True, cwd=tmp_path)
+    script = "from barycenter import CCA; print(CCA.__module__)"
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([python, "-c", script], capture_output=True, text=True, cwd=tmp_path, env=plain, check=False)
+    assert done.stdout == "barycenter.fusion.alignment.linear\n", done.stderr

@@ -89,15 +89,11 @@ def _asked(proposal: "Proposal") -> "Proposal":
         names = [each.name for each in proposal.inputs]
         _show(f"{each.name}: {each.kind}, {', '.join(each.columns)}: {each.why}" for each in proposal.inputs)
         proposal = proposal.with_inputs(_ask_several("inputs", names))
-    keys = [option.name for option in proposal.keys]
+    keys = [*proposal.keys, *proposal.repeated]
     if keys:
-        _show(f"{option.name}: {option.why}" for option in proposal.keys)
-        proposal = proposal.with_key(_ask_one("key column", keys, proposal.key))
-    targets = [option.name for option in proposal.targets if option.name != proposal.key]
-    if targets:
-        _show(f"{name}: {proposal.why(proposal.targets, name)}" for name in targets)
-        proposal = proposal.with_target(_ask_one("column to predict", targets, proposal.target))
-    return proposal
+        _show(f"{option.name}: {option.why}" for option in keys)
+        proposal = proposal.with_key(_ask_key([option.name for option in keys], proposal.key))
+    return proposal.with_target(_ask_target(proposal))
 
 
 def _show(lines: "Iterable[str]") -> None:
@@ -108,30 +104,49 @@ def _show(lines: "Iterable[str]") -> None:
         print(f"  {one_line(line)}", file=sys.stderr)
 
 
-def _ask_one(what: str, names: list[str], proposed: str | None) -> str | None:
+def _ask_key(names: list[str], proposed: str | None) -> str | None:
     """One of the names or none."""
     choices = [*names, _NONE]
-    [answer] = _ask(f"{what} ({', '.join(choices)})", proposed or _NONE, lambda text: [text] if text in choices else [])
+    answer = _ask(f"key column ({', '.join(choices)})", proposed or _NONE, lambda text: _unknown([text], choices))
+    return None if answer == _NONE else answer
+
+
+def _ask_target(proposal: "Proposal") -> str | None:
+    """Any column that a head can learn, whether or not it is proposed, or none."""
+    proposed = [option.name for option in proposal.targets if proposal.target_problem(option.name) is None]
+    _show(f"{name}: {proposal.why(proposal.targets, name)}" for name in proposed)
+    default = proposal.target if proposal.target in proposed else None
+
+    def problem(text: str) -> str | None:
+        return None if text == _NONE else proposal.target_problem(text)
+
+    question = f"column to predict ({', '.join([*proposed, _NONE])}, or any other column)"
+    answer = _ask(question, default or _NONE, problem)
     return None if answer == _NONE else answer
 
 
 def _ask_several(what: str, names: list[str]) -> list[str]:
     """Some of the names."""
-
-    def chosen(text: str) -> list[str]:
-        parts = [part.strip() for part in text.split(",") if part.strip()]
-        return parts if set(parts) <= set(names) else []
-
-    return _ask(f"{what}, separated by commas (of {', '.join(names)})", ", ".join(names), chosen)
+    question = f"{what}, separated by commas (of {', '.join(names)})"
+    return _parts(_ask(question, ", ".join(names), lambda text: _unknown(_parts(text), names)))
 
 
-def _ask(question: str, proposed: str, chosen: "Callable[[str], list[str]]") -> list[str]:
-    """Asks on stderr until the answer names something."""
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _unknown(answers: list[str], names: list[str]) -> str | None:
+    strange = [answer for answer in answers if answer not in names]
+    return None if answers and not strange else f"{', '.join(strange) or 'that'} is none of these: {', '.join(names)}"
+
+
+def _ask(question: str, proposed: str, problem: "Callable[[str], str | None]") -> str:
+    """Asks on stderr until nothing is wrong with the answer."""
     while True:
         answer: str = typer.prompt(question, default=proposed, err=True)
-        if found := chosen(answer.strip()):
-            return found
-        print(f"{answer!r} is none of these", file=sys.stderr)
+        if (wrong := problem(answer.strip())) is None:
+            return answer.strip()
+        print(wrong, file=sys.stderr)
 
 
 def _choices(proposal: "Proposal") -> "Iterator[str]":

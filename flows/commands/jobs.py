@@ -17,6 +17,7 @@ from barycenter.infra.job.models import Job
 from barycenter.infra.logs import print_line
 
 if TYPE_CHECKING:
+    from barycenter.tasks.pipeline import Left
     from barycenter.tasks.run.context import Flags, Run
 
 AsOf = Annotated[
@@ -59,7 +60,11 @@ def run(
             prepared = _prepare(job, **flags)
             _note(prepared)
             _hand_over(prepared)
-            result = run_flow("barycenter.flows.pipeline", "pipeline", job, server, **flags)
+            left = _left(prepared)
+            workers = left is None or left.needs_workers(prepared)
+            result = _finished(job, flags) if left is not None and left.nothing and server.is_temporary else None
+            if result is None:
+                result = run_flow("barycenter.flows.pipeline", "pipeline", job, server, workers=workers, **flags)
         _show_report(job, result)
 
 
@@ -158,6 +163,34 @@ def _hand_over(run: "Run") -> None:
     hand_over(run)
 
 
+def _left(prepared: "Run") -> "Left | None":
+    """What a run has yet to do; None where nothing is committed, so that nothing more is imported before Ray starts."""
+    if not prepared.after:
+        return None
+    from barycenter.tasks.pipeline import look_at
+
+    return look_at(prepared)
+
+
+def _finished(job: Job, flags: "Flags") -> dict[str, Any] | None:
+    """The report of a run with nothing to do, which no server that outlasts it shows; None where there is work."""
+    from barycenter.flows import story
+    from barycenter.fusion.errors import BusyError
+    from barycenter.tasks.pipeline import look_at, run_job
+    from barycenter.tasks.planning.plan import hand_over, held
+
+    try:
+        with held(job, **flags) as run:
+            left = look_at(run)
+            if left.nothing:
+                with story.workers_for(run, left) as cluster:
+                    return run_job(run, cluster)
+    except BusyError:
+        return None  # the flow says so, and ends as the job asks
+    hand_over(run)
+    return None
+
+
 def _note(prepared: "Run") -> None:
     """Says before the work what the target was taken for, what is left out of it, and which keys are not used."""
     from barycenter.tasks.data.targets import inspect_target
@@ -227,6 +260,8 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
     for line in [*filter(None, [listing_line(prepared), plan["target"]]), *plan["notes"]]:
         out.print(line, markup=False, highlight=False, soft_wrap=True)
     out.print(space_line(plan["space"]), markup=False, highlight=False, soft_wrap=True)
+    if (left := _left(prepared)) is not None and (line := left.said()) is not None:
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
     total = plan["seconds_left"]
     if total is None:
         out.print("time left: not measured yet; an interrupted or finished run measures its rates")

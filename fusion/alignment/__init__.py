@@ -41,7 +41,7 @@ from barycenter.fusion.alignment.features import FeatureAlignment
 from barycenter.fusion.alignment.joint import Joint
 from barycenter.fusion.alignment.kernel import KernelCCA
 from barycenter.fusion.alignment.linear import CCA, PCA, Identity, Procrustes
-from barycenter.fusion.alignment.linear_base import LinearAlignment
+from barycenter.fusion.alignment.linear_base import ClippedDimWarning, LinearAlignment
 from barycenter.fusion.alignment.retrieval import RetrievalSpace, best_space
 from barycenter.fusion.alignment.sample import Sample
 from barycenter.fusion.alignment.search import AlignmentSearch, labeled_moments
@@ -57,6 +57,7 @@ __all__ = [
     "Alignment",
     "AlignmentSearch",
     "Autoencoder",
+    "ClippedDimWarning",
     "Contrastive",
     "FeatureAlignment",
     "Identity",

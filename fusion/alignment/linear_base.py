@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 _FALLBACK_RIDGE = 0.1
 
 
+class ClippedDimWarning(UserWarning):
+    """The data have a lower rank than the dimension that was asked for."""
+
+
 class LinearAlignment(Alignment):
     """Base of the alignments that need no more than moments.
 
@@ -164,7 +168,8 @@ class LinearAlignment(Alignment):
                 f"nothing to align: {', '.join(self.rank_)} never vary in the {self.n_} rows that have every input"
             )
         if self.dim is not None and self.dim > limit:
-            warnings.warn(f"dim {self.dim} clipped to {limit}, all that the data's rank allows", stacklevel=4)
+            said = f"dim {self.dim} clipped to {limit}, all that the data's rank allows"
+            warnings.warn(said, ClippedDimWarning, stacklevel=4)
         return limit if self.dim is None else min(self.dim, limit)
 
     def _choose(self, folds: FoldMoments) -> None:

@@ -201,7 +201,7 @@ class LimitsJob(Section):
         None, description="Stop cleanly after this time, e.g. 6h; the next run goes on with what is done."
     )
     max_bad_fraction: Annotated[float, Field(ge=0, le=1), number_validator(float, 0, "a number from 0 to 1")] = Field(
-        0.5, description="More bad inputs than this stop the run before the commit."
+        0.5, description="More bad inputs than this, null and empty ones among them, stop the run before the commit."
     )
     max_pixels: Count = Field(50_000_000, description="Larger pictures are rejected undecoded.")
     formats: Names = Field(FORMATS, description="Picture formats that may be decoded, by Pillow's names.")

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 import barycenter.fusion.alignment as alignments
-from barycenter.fusion.alignment import Alignment, LinearAlignment, Sample, labeled_moments
+from barycenter.fusion.alignment import Alignment, ClippedDimWarning, LinearAlignment, Sample, labeled_moments
 from barycenter.fusion.errors import RunError
 from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.blas import limited_threads
@@ -47,8 +47,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     """
     if run.job.alignment.from_ is not None:
         return _borrowed(run), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    record = f"alignment/fits/{fit_key(run)}.json"
-    summary = _found(run, record)
+    summary = found_fit(run)
     if summary is not None:
         if summary["kept"]:
             say(log, f"align: {KEPT.format(summary['alignment_id'])}")
@@ -62,7 +61,7 @@ def fit_alignment(run: Run, cluster: Cluster) -> tuple[FittedAlignment, dict[str
     record_fitted_shards(run, alignment_id)
     summary |= {"alignment_id": alignment_id, "settings_key": alignment_settings(run)}
     summary |= {"fitted_on": embeddings_key(run), "moments": moments_key(run), "kept": False}
-    run.storage.write(record, json.dumps(summary, indent=1).encode())
+    run.storage.write(_record(run), json.dumps(summary, indent=1).encode())
     return FittedAlignment(alignment, alignment_id, summary), figures
 
 
@@ -93,6 +92,9 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
             raise RunError(
                 f"alignment.method {settings.method}: {error}; rows held out for testing do not count"
             ) from error
+    said = [str(w.message) for w in caught if issubclass(w.category, UserWarning) and not _is_of_dim(w)]
+    if run.job.explicit("alignment.dim") and alignment.dim_ < settings.dim:
+        said.append(f"alignment.dim {settings.dim} was clipped to {alignment.dim_}, the rank of the data")
     summary = {
         "method": alignment.method,
         "dim": int(alignment.dim_),
@@ -100,9 +102,14 @@ def _fit(run: Run, cluster: Cluster, moments: Callable[[], FoldMoments]) -> tupl
         "heldout_correlations": [round(float(value), 6) for value in alignment.heldout_correlations_],
         **summary,
         "rows": alignment.n_,
-        "warnings": list(dict.fromkeys(str(w.message) for w in caught if issubclass(w.category, UserWarning))),
+        "warnings": list(dict.fromkeys(said)),
     }
     return alignment, summary
+
+
+def _is_of_dim(warning: warnings.WarningMessage) -> bool:
+    """Of a default nobody need hear, and methods that were only tried have other ranks than the chosen one."""
+    return issubclass(warning.category, ClippedDimWarning)
 
 
 def given_average(job: Job) -> tuple[str, dict[str, float] | None]:
@@ -165,14 +172,19 @@ def _borrowed(run: Run) -> FittedAlignment:
     return FittedAlignment(alignment, alignment_id, check_drift(run, alignment, summary, source))
 
 
-def _found(run: Run, record: str) -> dict[str, Any] | None:
+def _record(run: Run) -> str:
+    """Where the summary of a fit is kept."""
+    return f"alignment/fits/{fit_key(run)}.json"
+
+
+def found_fit(run: Run) -> dict[str, Any] | None:
     """The fit of exactly these embeddings, or the committed one of the same settings unless a refit is asked for.
 
     Of a corpus as it was on a day, the committed one may have been fitted on later rows: it is not kept.
     """
     if run.refit:
         return None
-    if run.storage.exists(record):
+    if run.storage.exists(record := _record(run)):
         summary: dict[str, Any] = json.loads(run.storage.read(record))
         return summary
     newest = newest_manifest(run.storage)

@@ -38,7 +38,8 @@ def check_bad_fraction(run: Run, name: str, known: Counter[str] | None = None, j
     share = f"{bad:,} of {run.rows:,} rows ({bad / run.rows:.0%})"
     raise BadInputsError(
         f"input {name}: {share} cannot be used, and limits.max_bad_fraction is {allowed:g}: "
-        f"{describe_reasons(counts, examples)}; nothing was committed; correct them and run again with --retry-bad"
+        f"{describe_reasons(counts, examples)}; nothing was committed; correct them and run again with --retry-bad, "
+        "or raise the limit"
     )
 
 

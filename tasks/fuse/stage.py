@@ -14,6 +14,7 @@ from barycenter.fusion.encoders.fingerprint import installed_version
 from barycenter.fusion.errors import BadInputsError, Reason, RunError
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.storage import Storage
 from barycenter.infra.versions.commit import commit_manifest, show_newest
 from barycenter.infra.versions.history import find_version
 from barycenter.infra.versions.manifests import newest_manifest
@@ -46,12 +47,12 @@ def fuse_features(
     setting = _setting(run, fitted, average, weights, partitions)
     newest = newest_manifest(run.storage)
     parent = newest.number if newest is not None else None
-    if newest is not None and newest.version == setting.version:
+    if newest is not None and newest.version == setting.version and is_whole(run.storage, newest):
         with run.held() as lease:
             show_newest(run.storage, newest, lease, run.job.output.promote)
         remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    if (known := find_version(run.storage, setting.version)) is not None:
+    if (known := find_version(run.storage, setting.version)) is not None and is_whole(run.storage, known):
         record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         manifest = _manifest(run, setting, partitions, fitted, [record], parent)
         return _commit(run, manifest, partitions), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
@@ -75,6 +76,13 @@ def fuse_features(
     _check_embeddings(run, fitted, setting)
     in_order = [records[index] for index in range(len(blocks))]
     return _commit(run, _manifest(run, setting, partitions, fitted, in_order, parent), partitions), figures
+
+
+def is_whole(storage: Storage, manifest: Manifest) -> bool:
+    """Whether every file of a version is there, in its size."""
+    there = storage.sizes(f"features/{manifest.version}")
+    rejects = set(storage.walk(f"rejects/{manifest.version}")) if manifest.rejects else set()
+    return all(there.get(file.path) == file.bytes for file in manifest.files) and rejects >= set(manifest.rejects)
 
 
 def _check_embeddings(run: Run, fitted: FittedAlignment, setting: FuseSetting) -> None:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from barycenter.fusion.heads import Head
 
 
+_HEAD_FILES = ("head.json", "head.safetensors")
+
+
 def train_head(run: Run, manifest: Manifest, cluster: Cluster | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Fits the job's head on the features that the manifest lists and saves it with its metrics and predictions.
 
@@ -75,7 +78,7 @@ def fit_head(
         metrics.json as a dict, and figures. Where there is nothing to learn, no head is written and the metrics only
         say so in ``notes``.
     """
-    if sink.exists(f"{folder}/metrics.json"):
+    if is_trained(sink, folder):
         metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
         return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     _check_columns(manifest, train)
@@ -114,6 +117,11 @@ def fit_head(
     return metrics, figures
 
 
+def is_trained(storage: Storage, folder: str) -> bool:
+    """Whether a folder holds a head with its metrics; of one that lost a file, the head is trained again."""
+    return set(storage.list(folder)) >= {f"{folder}/{name}" for name in (*_HEAD_FILES, "metrics.json")}
+
+
 def load_head(storage: Storage, folder: str) -> "Head":
     """The head that lies in a folder of the storage.
 
@@ -121,7 +129,7 @@ def load_head(storage: Storage, folder: str) -> "Head":
         RunError: If there is none.
     """
     with tempfile.TemporaryDirectory() as local:
-        for name in ("head.json", "head.safetensors"):
+        for name in _HEAD_FILES:
             path = f"{folder}/{name}" if folder else name
             if not storage.exists(path):
                 raise RunError(f"{storage.uri(folder)} holds no trained head; run `barycenter train` first")

@@ -39,7 +39,7 @@ from barycenter.tasks.run.identities import report_id
 _PROBE_ROWS = 20_000
 _RETRIEVAL_ROWS = 5_000
 
-REPORT, SAMPLES = "report/report.json", "report/samples.json"
+REPORT, SAMPLES, PAGE = "report/report.json", "report/samples.json", "report/report.html"
 LINEAGE = ("number", "version", "alignment_id", "job", "code")
 """Of the manifest; beside it ``asked``, the hash of this job, and ``report_id``, what the report was computed from."""
 
@@ -60,21 +60,18 @@ def write_report(
 ) -> dict[str, Any]:
     """Writes report/report.json, report.html and the pictures, and shows the report as a Prefect artifact.
 
-    What a report of the same identity holds is rendered again, not computed again.
+    What a report of the same identity holds is rendered again, not computed or drawn again.
 
     Returns:
         The report.
     """
     reuse = _reuse(run, manifest, speed)
-    lineage = {name: getattr(manifest, name) for name in LINEAGE}
-    lineage |= {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, fitted.summary)}
-    if run.storage.exists(REPORT) and run.storage.exists(SAMPLES):
-        report: dict[str, Any] = json.loads(run.storage.read(REPORT))
-        if report.get("lineage", {}).get("report_id") == lineage["report_id"]:
-            report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing, "reuse": reuse}
-            report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
-            _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)))
-            return report
+    lineage = _lineage(run, manifest, fitted.summary)
+    if (report := _computed(run, lineage["report_id"])) is not None:
+        report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing, "reuse": reuse}
+        report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
+        _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)), _drawn(run, report))
+        return report
     with StageProgress("report", run.rows, storage=run.storage) as progress, limited_threads(1):
         shards = sample_shards(run.shards, _PROBE_ROWS)
         rows = counted_reader(run).read_all(shards).counted()
@@ -107,6 +104,39 @@ def write_report(
     run.storage.write(SAMPLES, json.dumps(samples).encode())
     _write(run, manifest, report, samples)
     return report
+
+
+def is_reported(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> bool:
+    """Whether the report of a version is there, with all its files and what this job says of it."""
+    lineage = _lineage(run, manifest, summary)
+    report = _computed(run, lineage["report_id"])
+    if report is None or _drawn(run, report) is None:
+        return False
+    of_job = {"lineage": lineage, "name": run.job.name, "listing": run.listing}
+    pages = (PAGE, report_path(manifest.version))
+    return all(report.get(key) == value for key, value in of_job.items()) and all(map(run.storage.exists, pages))
+
+
+def _lineage(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report is of."""
+    lineage = {name: getattr(manifest, name) for name in LINEAGE}
+    return lineage | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, summary)}
+
+
+def _computed(run: Run, identity: str) -> dict[str, Any] | None:
+    """The report that is there, if it is of this identity."""
+    if not (run.storage.exists(REPORT) and run.storage.exists(SAMPLES)):
+        return None
+    report: dict[str, Any] = json.loads(run.storage.read(REPORT))
+    return report if report.get("lineage", {}).get("report_id") == identity else None
+
+
+def _drawn(run: Run, report: Mapping[str, Any]) -> dict[str, bytes] | None:
+    """The pictures of a report that is there; None where one is gone."""
+    paths = {name: f"report/{name}" for name in report.get("pictures", ())}
+    if "pictures" not in report or not all(map(run.storage.exists, paths.values())):
+        return None
+    return {name: run.storage.read(path) for name, path in paths.items()}
 
 
 def _split(run: Run, rows: Rows, head: dict[str, Any] | None) -> dict[str, Any]:
@@ -229,15 +259,24 @@ def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     return speed
 
 
-def _write(run: Run, manifest: Manifest, report: dict[str, Any], samples: dict[str, Any]) -> None:
-    from barycenter.tasks.report.rendering.figures import plots  # imports matplotlib, which takes a second
-
+def _write(
+    run: Run,
+    manifest: Manifest,
+    report: dict[str, Any],
+    samples: dict[str, Any],
+    pictures: dict[str, bytes] | None = None,
+) -> None:
+    """Writes the report; ``pictures``: those that are there, else they are drawn."""
     report["answers"] = answers(report)
+    if pictures is None:
+        from barycenter.tasks.report.rendering.figures import plots  # imports matplotlib, which takes a second
+
+        pictures = plots(report, samples)
+        for name, picture in pictures.items():
+            run.storage.write(f"report/{name}", picture)
+    report["pictures"] = sorted(pictures)
     content = json.dumps(report, indent=1).encode()
     run.storage.write(REPORT, content)
     run.storage.write(report_path(manifest.version), content)
-    pictures = plots(report, samples)
-    for name, picture in pictures.items():
-        run.storage.write(f"report/{name}", picture)
-    run.storage.write("report/report.html", html(report, samples, pictures).encode())
+    run.storage.write(PAGE, html(report, samples, pictures).encode())
     show_results(run, manifest, markdown(report))

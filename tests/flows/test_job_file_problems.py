@@ -151,7 +151,10 @@ class TestQuestions:
     def asked(self, tmp_path, init, monkeypatch):
         """Calls the command as on a terminal, with answers."""
         monkeypatch.setattr("barycenter.flows.commands.job_files._is_terminal", lambda: True)
-        rows = [row | {"code": f"c{n}", "mood": f"m{n % 2}"} for n, row in enumerate(text_and_vector_rows(ROWS))]
+        rows = [
+            row | {"code": f"c{n}", "mood": f"m{n % 2}", "weight": n + 0.25, "always": 1}
+            for n, row in enumerate(text_and_vector_rows(ROWS))
+        ]
         write_lines(tmp_path / "pairs.jsonl", rows)
 
         def call(answers, *arguments):
@@ -173,6 +176,38 @@ class TestQuestions:
     def test_none_is_an_answer(self, asked):
         _, job = asked("vec\nnone\nnone\n")
         assert summary(job) == (None, {"vec": ("vector", "vec")}, None)
+
+    def test_a_target_that_is_not_proposed_is_an_answer(self, asked):
+        result, job = asked("\n\nweight\n")
+        assert "column to predict (label, mood, none, or any other column) [label]:" in result.stderr
+        assert job.train.target == "weight"
+        assert "weight" in job.corpus.keep
+
+    def test_a_column_that_cannot_be_the_target_is_refused_with_the_reason(self, asked):
+        result, job = asked("text\n\nwait\nid\ntext\nalways\nvec\nweight\n")
+        assert job.train.target == "weight"
+        lines = result.stderr.splitlines()
+        for line in (
+            "`wait` is no column; there are id, text, vec, label, code, mood, weight, always",
+            "`id` is the key",
+            "`text` is read by the input text; leave that input out to predict it",
+            f"`always` has one value in {ROWS} rows read, so there is nothing to learn",
+            "`vec` is list<item: double>; lists of labels are lists of text or of whole numbers",
+        ):
+            assert any(line in each for each in lines), (line, lines)
+
+    def test_a_key_that_repeats_is_asked_for_and_explained(self, tmp_path, init, monkeypatch):
+        monkeypatch.setattr("barycenter.flows.commands.job_files._is_terminal", lambda: True)
+        rows = [row | {"id": f"r{n // 2}"} for n, row in enumerate(text_and_vector_rows(ROWS))]
+        write_lines(tmp_path / "pairs.jsonl", rows)
+        result = CliRunner().invoke(app, ["init", "pairs.jsonl"], input="\n\n\n")
+        assert f"  id: values repeat: {ROWS // 2} different ones in {ROWS} rows read" in result.stderr
+        assert "key column (id, none) [none]:" in result.stderr
+        assert "rows are named by file and number; id: values repeat" in result.stdout
+        assert checked(tmp_path / "barycenter.yaml").corpus.key is None
+        result = CliRunner().invoke(app, ["init", "pairs.jsonl", "--out", "keyed.yaml"], input="\nid\n\n")
+        assert checked(tmp_path / "keyed.yaml").corpus.key == "id"
+        assert "of rows with one key the first counts" in (tmp_path / "keyed.yaml").read_text()
 
     def test_nothing_is_asked_with_yes(self, asked):
         result, _ = asked("", "--yes")

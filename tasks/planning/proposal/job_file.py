@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from barycenter.tasks.planning.proposal.encoders import BUILT_IN, FROM_THE_HUB
-from barycenter.tasks.planning.proposal.proposal import Proposal, ProposedInput
+from barycenter.tasks.planning.proposal.proposal import FIRST_COUNTS, Proposal, ProposedInput
 
 _FEW_ROWS = 20_000
 _SHOWN = 12
@@ -53,7 +53,7 @@ def _corpus(proposal: Proposal) -> Iterator[str]:
             yield _line("key", option.name, option.why, 1, taken=False)
         if not proposal.keys:
             for option in proposal.repeated[:1]:
-                yield _line("key", option.name, f"{option.why}; of rows with one key the first counts", 1, taken=False)
+                yield _line("key", option.name, f"{option.why}; {FIRST_COUNTS}", 1, taken=False)
     if proposal.keep:
         yield _line("keep", proposal.keep, "columns that the features carry", 1)
     if proposal.others:

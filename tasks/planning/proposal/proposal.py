@@ -35,11 +35,13 @@ from barycenter.tasks.planning.proposal.roles import (
     find_targets,
     has_key_name,
     is_scored,
+    judge_target,
 )
 from barycenter.tasks.planning.proposal.sample import Sample, read_sample
 
 _GENERIC_NAMES = frozenset({"metadata", "data", "train", "rows", "part", "index", "labels"})
 _MOST_TEXTS, _MOST_KEPT = 4, 16
+FIRST_COUNTS = "of rows with one key the first counts"
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Proposal:
         inputs: The inputs.
         target: The target, or None.
         targets: Columns that could be the target.
+        judged: Every column as the target: what it would be, or why it cannot be one.
         split: The split column, or None.
         groups: Columns that could be ``train.group_by``.
         limits: Keys of ``limits`` that must be true, with the reason.
@@ -93,6 +96,7 @@ class Proposal:
     inputs: list[ProposedInput]
     target: str | None
     targets: list[Option]
+    judged: dict[str, Option | str]
     split: Option | None
     groups: list[Option]
     limits: dict[str, str]
@@ -112,12 +116,32 @@ class Proposal:
 
     def with_key(self, name: str | None) -> "Proposal":
         """The proposal with another key column."""
-        why = self.why(self.keys, name) if name is not None else "rows are named by file and number"
+        if name == self.key:
+            return self
+        if name is None:
+            why = "rows are named by file and number"
+        else:
+            repeats = any(option.name == name for option in self.repeated)
+            why = self.why([*self.keys, *self.repeated], name) + (f"; {FIRST_COUNTS}" if repeats else "")
         return replace(self, key=name, key_why=why)
+
+    def target_problem(self, name: str) -> str | None:
+        """Why a column cannot be the target, or None."""
+        if name == self.key:
+            return f"`{name}` is the key"
+        if (reader := next((each.name for each in self.inputs if name in each.columns), None)) is not None:
+            return f"`{name}` is read by the input {reader}; leave that input out to predict it"
+        judged = self.judged.get(name, f"`{name}` is no column; there are {', '.join(self.judged)}")
+        return judged if isinstance(judged, str) else None
 
     def with_target(self, name: str | None) -> "Proposal":
         """The proposal with another target, or none."""
-        return replace(self, target=name)
+        judged = self.judged.get(name) if name is not None else None
+        if not isinstance(judged, Option) or name in self.keep:
+            return replace(self, target=name)
+        keep = [column for column in self.judged if column in (*self.keep, name)]
+        others = [column for column in self.others if column != name]
+        return replace(self, target=name, targets=[*self.targets, judged], keep=keep, others=others)
 
     def with_inputs(self, names: Iterable[str]) -> "Proposal":
         """The proposal with some of its inputs."""
@@ -145,7 +169,7 @@ def propose(path: str, job_file: Path, endpoint_url: str | None = None) -> Propo
         raise JobError("PATH", error.problem) from None
     split = find_split(sample, ())
     keys, repeated = find_keys(sample)
-    key, key_why = _chosen_key(sample, keys)
+    key, key_why = _chosen_key(sample, keys, repeated)
     taken = {*filter(None, [key, split.name if split else None])}
     targets, others = find_targets(sample, taken)
     groups = find_groups(sample, taken | {option.name for option in targets}, repeated)
@@ -185,6 +209,7 @@ def propose(path: str, job_file: Path, endpoint_url: str | None = None) -> Propo
         inputs=inputs,
         target=targets[0].name if targets else None,
         targets=[*targets, *others],
+        judged=_judged(sample, key, [each.name for each in inputs]),
         split=split if split and split.name in keep else None,
         groups=groups,
         limits=limits,
@@ -210,16 +235,24 @@ def _opened(path: str, options: dict[str, Any]) -> tuple[Sample, dict[str, str]]
     return read_sample(CorpusJob(path=path), LimitsJob(**dict.fromkeys(needs, True)), options), needs
 
 
-def _chosen_key(sample: Sample, keys: list[Option]) -> tuple[str | None, str]:
+def _judged(sample: Sample, key: str | None, inputs: list[str]) -> dict[str, Option | str]:
+    """Each column as the target, or why it cannot be one: a head learns it from the features, which keep it."""
+    judged: dict[str, Option | str] = {}
+    for name, column in sample.columns.items():
+        problems = [kept_problem(column.kind), *(said for _, said in column_name_problems(key, [name], inputs, {}))]
+        problem = next(filter(None, problems), None)
+        judged[name] = judge_target(column) if problem is None else f"`{name}` cannot be kept: {problem}"
+    return judged
+
+
+def _chosen_key(sample: Sample, keys: list[Option], repeated: list[Option]) -> tuple[str | None, str]:
     default = sample.corpus.key_column
     if default is not None:
         return None, f"{default} is the key of such a corpus unless another is named"
     if keys and has_key_name(keys[0].name) and not list(column_name_problems(keys[0].name, [], [], {})):
         return keys[0].name, keys[0].why
-    return (
-        None,
-        "no column is called like a key and different in every row; rows are named by file and number",
-    )
+    none = "no column is called like a key and different in every row; rows are named by file and number"
+    return None, "; ".join([none, *(f"{option.name}: {option.why}" for option in repeated)])
 
 
 def _arranged(found: list[FoundInput]) -> list[ProposedInput]:

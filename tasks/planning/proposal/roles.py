@@ -116,14 +116,29 @@ def _target_rank(name: str) -> int | None:
     return next((_TARGET_NAMES.index(word) for word in words if word in _TARGET_NAMES), None)
 
 
+def judge_target(column: Column) -> Option | str:
+    """A column as the target, whatever its name; or why it cannot be one."""
+    reading = _reading(column)
+    return reading if isinstance(reading, str) else Option(column.name, reading[1])
+
+
 def _learnable(column: Column) -> tuple[str, str] | None:
     """The task that a column would be, and why; None where it cannot be learned or nothing differs."""
+    reading = _reading(column)
+    return None if isinstance(reading, str) else reading
+
+
+def _reading(column: Column) -> tuple[str, str] | str:
+    """The task that a column would be, and why; or why it can be none."""
     try:
         found = find_reading(column.name, column.kind, column.values)
-    except (TargetError, TypeError, ValueError):
-        return None
+    except TargetError as error:
+        return str(error)
+    except (TypeError, ValueError):
+        return f"`{column.name}` is {column.kind}, which no head learns"
     if found.distinct < 2:
-        return None
+        what = "one value" if found.distinct else "no value"
+        return f"`{column.name}` has {what} in {column.rows:,} rows read, so there is nothing to learn"
     several = "" if found.reading.task == "regression" else f", {found.distinct:,} different"
     return found.reading.task, f"{found.reading.task}: {found.by}{several} in {found.labeled:,} rows read"
 

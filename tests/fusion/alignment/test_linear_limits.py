@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from barycenter.fusion.alignment import CCA, PCA, Joint, Procrustes
+from barycenter.fusion.alignment import CCA, PCA, ClippedDimWarning, Joint, Procrustes
 from barycenter.fusion.moments import Moments
 from tests.fusion.alignment.test_linear import METHODS, every_method, make_views, quiet, quiet_moments
 
@@ -32,7 +32,7 @@ def test_degenerate_inputs_go_through_the_rank_cut(method, columns):
 
 def test_dim_above_the_rank_is_clipped_with_a_warning():
     views = make_views()
-    with pytest.warns(UserWarning, match="dim 50 clipped to 6"):
+    with pytest.warns(ClippedDimWarning, match="dim 50 clipped to 6"):
         alignment = CCA(dim=50).fit(views)
     assert alignment.dim_ == 6
     assert alignment.dim == 50

@@ -50,7 +50,7 @@ def test_reasons_are_counted_with_a_row_of_each_and_what_to_do(tmp_path):
         "input text: 58 of 60 rows (97%) cannot be used, and limits.max_bad_fraction is 0.5: "
         "null 38 (row r1; the column is null there), empty 20 (row r0; the value or the file is empty there); "
     )
-    assert line.endswith("run again with --retry-bad")
+    assert line.endswith("run again with --retry-bad, or raise the limit")
 
 
 def test_what_an_earlier_run_embedded_counts(tmp_path):
