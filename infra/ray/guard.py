@@ -45,18 +45,23 @@ def guarded(session_folder: str | None) -> Iterator[None]:
 
 
 def processes_of(session_folder: str) -> list[int]:
-    """The processes that call themselves Ray's and have a file below the folder open; ``tail`` of a log does not."""
+    """The processes of a Ray session.
+
+    An option of their command line names the folder, or they call themselves Ray's and have a file below it open. Both
+    are so of Ray's agents, by its version; neither is of the ``tail`` of a log.
+    """
     return [int(each.name) for each in _PROCESSES.iterdir() if each.name.isdecimal() and _is_of(each, session_folder)]
 
 
 def _is_of(process: Path, session_folder: str) -> bool:
     try:
-        if not (process / "cmdline").read_bytes().startswith(b"ray::"):
-            return False
-        opened = [each.readlink() for each in (process / "fd").iterdir()]
+        words = (process / "cmdline").read_bytes().split(b"\0")
+        if any(word.startswith(b"--") and session_folder.encode() in word for word in words):
+            return True
+        opened = (each.readlink() for each in (process / "fd").iterdir())
+        return words[0].startswith(b"ray::") and any(Path(session_folder) in each.parents for each in opened)
     except OSError:  # it is gone, or another user's
         return False
-    return any(Path(session_folder) in each.parents for each in opened)
 
 
 def _wait_and_end(session_folder: str) -> None:

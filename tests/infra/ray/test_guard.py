@@ -49,18 +49,22 @@ def test_a_ray_that_does_not_say_its_folder_is_not_guarded(monkeypatch):
 def test_only_processes_of_the_session_are_ended(tmp_path):
     session = tmp_path / "session_1"
 
-    def waiting(title, file):
+    def waiting(title, file, *options):
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("w") as log:
-            words = [title, "-c", "import sys; sys.stdin.read()"]
+            words = [title, "-c", "import sys; sys.stdin.read()", *options]
             return subprocess.Popen(words, executable=sys.executable, stdin=subprocess.PIPE, stderr=log)
 
     agent = waiting("ray::DashboardAgent", session / "logs/agent.err")
-    others = waiting("ray::DashboardAgent", tmp_path / "session_12/logs/agent.err"), waiting("tail", session / "log")
-    assert processes_of(str(session)) == [agent.pid]
+    older_agent = waiting("python", tmp_path / "none", f"--log-dir={session}/logs")
+    others = (
+        waiting("ray::DashboardAgent", tmp_path / "session_12/logs/agent.err"),
+        waiting("tail", session / "log", f"{session}/log"),
+    )
+    assert sorted(processes_of(str(session))) == sorted([agent.pid, older_agent.pid])
     guard = subprocess.Popen([sys.executable, "-m", "barycenter.infra.ray.guard", session], stdin=subprocess.PIPE)
     guard.communicate()
-    assert agent.wait() == -signal.SIGKILL
+    assert (agent.wait(), older_agent.wait()) == (-signal.SIGKILL, -signal.SIGKILL)
     for other in others:
         assert other.poll() is None
         other.communicate()
