@@ -164,7 +164,7 @@ def cross_validated_probe(
         fit_keys = [keys[row] for row in fit_rows]
         return score_rows, *_scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
 
-    divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
+    divisions = [folds_of(keys, folds, repeat) for repeat in range(repeats)]
     with ThreadPoolExecutor(threads) as pool:
         held_out = [fold == number for fold in divisions for number in range(folds)]
         every = [pool.submit(copy_context().run, scored, rows) for rows in held_out]
@@ -184,6 +184,11 @@ def cross_validated_probe(
     about = {"folds": folds, "repeats": repeats, "n_test": len(np.unique(rows))}
     groups = [keys[row] for row in rows]
     return _result(task, about, scores, constant) | evidence(scores, constant, list(views), groups, seed)
+
+
+def folds_of(groups: Sequence[object], folds: int, repeat: int = 0) -> NDArray[np.int64]:
+    """(n,) the fold in which :func:`cross_validated_probe` holds out each row."""
+    return fold_of((f"{repeat}:{group}" for group in groups), folds)
 
 
 def _check_rows(n: int, **given: Sequence[Any] | NDArray[Any] | None) -> None:

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import FeatureAlignment, Joint, Sample, head_fill_ridges, labeled_moments
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.evaluation.ceiling import ceiling
+from barycenter.fusion.evaluation.copies import copies
 from barycenter.fusion.evaluation.mistakes import Predictions
-from barycenter.fusion.evaluation.probe import cross_validated_probe, nothing_to_score, probe
+from barycenter.fusion.evaluation.probe import cross_validated_probe, folds_of, nothing_to_score, probe
 from barycenter.fusion.heads.labels import Reading
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.machine_limits import whole_cpus
@@ -76,7 +77,16 @@ def probe_rows(
         return result, None
     predictions = Predictions.joined(found)
     result["ceiling"] = ceiling(rows.views, labels, predictions.rows, target.task)
+    result["copies"] = _copies(run, rows, labels, predictions, crossed=bool(out_of_fold))
     return result, predictions
+
+
+def _copies(run: Run, rows: Rows, labels: NDArray[Any], predictions: Predictions, *, crossed: bool) -> dict[str, Any]:
+    """Scored rows whose inputs are those of a row on the side that is learned from."""
+    learn = np.array([not is_empty(label) for label in labels], dtype=bool)
+    if crossed:
+        return copies(rows.views, learn, folds_of(rows.groups, run.job.alignment.folds), predictions)
+    return copies(rows.views, learn & rows.training, rows.test, predictions)
 
 
 def _cross_validated(

@@ -23,7 +23,7 @@ _FEWEST = 100
 """Held-out rows below which a curve over them says nothing."""
 
 Finding = dict[str, Any]
-"""``about``: dimensions, inputs, labels, rows, missing or target; ``sentence``; ``set``: {key of the job: value}."""
+"""``about``: copies, dimensions, inputs, labels, rows, missing, target; ``sentence``; ``set``: {key: value}."""
 
 
 def answers(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +77,7 @@ def score_answer(report: Mapping[str, Any]) -> dict[str, Any] | None:
             f"No model can pass {scores.score(top, unit=True)} here: {rows} rows have the inputs of another row with "
             "another label."
         )
+    parts.append(_copies_sentence(report, scores))
     if not has_signal(report):
         parts.append("That is no better than the guess.")
     elif found["share_of_the_way"] is not None:
@@ -119,6 +120,33 @@ def _guess_sentence(scores: Scores, found: Mapping[str, Any]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
+def _copies_sentence(report: Mapping[str, Any], scores: Scores) -> str:
+    """How many of the scored rows give themselves away, and what is reached without them."""
+    copied = section(report, "probe", "copies")
+    n, left = number(copied.get("rows")), number(copied.get("score"))
+    if not n:
+        return ""
+    have, them = ("has", "it") if n == 1 else ("have", "them")
+    without = "" if left is None else f"; without {them} the score is {scores.score(left, unit=True)}"
+    return f"{count(n)} of these rows {have} the inputs of a row that was learned from{without}."
+
+
+def _copies(report: Mapping[str, Any], *, crossed: bool) -> Iterator[Finding]:
+    """What keeps equal rows on one side, where some are on both."""
+    if not number(section(report, "probe", "copies").get("rows")):
+        return
+    split, together = section(report, "split"), "name a column that they share in train.group_by"
+    if split.get("group_by"):
+        together += f" (`{clean(split['group_by'], 40)}` is none)"
+    elif split.get("by") and not crossed:
+        together += f", or give them one value of `{clean(split['by'], 40)}`"
+    sentence = (
+        "Equal rows are learned from and scored, so the score is too good for new rows. To keep them on one side, "
+        f"{together}."
+    )
+    yield {"about": "copies", "sentence": sentence, "set": {}}
+
+
 def mistakes_sentence(report: Mapping[str, Any]) -> str | None:
     """How many rows are wrong, and in which way most often."""
     found = section(report, "mistakes")
@@ -154,7 +182,7 @@ def findings(report: Mapping[str, Any]) -> list[Finding]:
     found = [*_labels(report)]
     if has_signal(report):
         found = [*_inputs(report, source, scores), *_missing(report, source, scores), *_curves(report, scores), *found]
-    return found
+    return [*_copies(report, crossed=crossed), *found]
 
 
 def _curves(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:

@@ -139,6 +139,36 @@ def test_rows_whose_key_another_row_counts_for_are_in_no_figure(tmp_path):
     assert "of no row" not in report["mistakes"]["confusion"]["labels"]
 
 
+def answers_on(report):
+    return {finding["about"]: finding["sentence"] for finding in report["answers"]["help"]}
+
+
+def test_copies_on_both_sides_are_counted_and_groups_keep_them_together(tmp_path):
+    rows = [row | {"label": f"class {at % 5}", "design": f"d{at}"} for at, row in enumerate(text_and_vector_rows(120))]
+    for at, row in enumerate(rows):
+        row["text"] = f"{row['text']} {at}"
+    again = [row | {"id": f"again {row['id']}"} for row in rows[::2]]
+    job = job_of(tmp_path, rows + again, "label")
+    report = run_here(job)
+    copied = report["probe"]["copies"]
+    assert copied["of"] == 180
+    assert 60 <= copied["rows"] <= 120
+    assert copied["rows"] % 2 == 0
+    assert copied["score"] < report["answers"]["score"]["score"]
+    assert (
+        f" {copied['rows']} of these rows have the inputs of a row that was learned from; without them the score is "
+        in (report["answers"]["score"]["sentence"])
+    )
+    assert next(iter(answers_on(report))) == "copies"
+    assert "name a column that they share in train.group_by." in answers_on(report)["copies"]
+
+    job["train"]["group_by"] = "design"
+    together = run_here(job)
+    assert together["probe"]["copies"] == {"rows": 0, "of": 180, "score": None}
+    assert "copies" not in answers_on(together)
+    assert together["answers"]["score"]["score"] < report["answers"]["score"]["score"]
+
+
 def test_too_many_repeated_keys_are_said_to_be_that(tmp_path):
     rows = text_and_vector_rows(30)
     with pytest.raises(RunError, match=r"^30 of 60 rows repeat the key of another.*corpus\.key"):

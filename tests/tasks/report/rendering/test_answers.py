@@ -36,6 +36,28 @@ def test_without_a_known_ceiling_the_way_ends_at_no_mistake(report):
     assert sentence.endswith("So it covers 66 % of the way from that guess to no mistake at all.")
 
 
+def test_copies_that_were_learned_from_are_said_beside_the_score(report):
+    assert "copies" not in about(report)
+    report["probe"]["copies"] = {"rows": 120, "of": 1815, "score": 0.655}
+    assert (
+        "120 of these rows have the inputs of a row that was learned from; without them the score is 65.5 %."
+        in (score_answer(report)["sentence"])
+    )
+    start = "Equal rows are learned from and scored, so the score is too good for new rows. To keep them on one side, "
+    assert (
+        findings(report)[0]["sentence"] == f"{start}name a column that they share in train.group_by (`design` is none)."
+    )
+    report["split"] = {"by": "fold"}
+    assert findings(report)[0]["sentence"] == f"{start}name a column that they share in train.group_by."
+    del report["probe"]["cross_validated"]
+    assert findings(report)[0]["sentence"].endswith("train.group_by, or give them one value of `fold`.")
+    report["probe"]["copies"] = {"rows": 1, "of": 363, "score": None}
+    assert " 1 of these rows has the inputs of a row that was learned from." in score_answer(report)["sentence"]
+    report["probe"]["copies"] = {"rows": 0, "of": 363, "score": None}
+    assert "copies" not in about(report)
+    assert "learned from" not in score_answer(report)["sentence"]
+
+
 def test_a_score_without_a_mistake_has_no_interval(report):
     report["probe"]["cross_validated"]["candidates"]["fused"]["complete"] = 1.0
     report["probe"]["cross_validated"]["intervals"]["fused"]["complete"] = [1.0, 1.0]
