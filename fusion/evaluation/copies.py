@@ -18,7 +18,7 @@ def content(views: Views, row: int) -> bytes:
     """A digest of all inputs of a row; rows with equal inputs have equal ones."""
     digest = hashlib.blake2b(digest_size=16)
     for values in views.values():
-        digest.update(np.ascontiguousarray(values[row]))
+        digest.update(np.ascontiguousarray(values[row]).tobytes())
     return digest.digest()
 
 

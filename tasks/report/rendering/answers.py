@@ -11,7 +11,6 @@ from barycenter.tasks.report.rendering.facts import (
     count,
     dictionaries,
     evidence,
-    items,
     number,
     section,
 )
@@ -286,22 +285,30 @@ def _labels(report: Mapping[str, Any]) -> Iterator[Finding]:
     n = number(doubtful.get("n"))
     if n is None:
         return
-    regression = section(report, "mistakes").get("task") == "regression"
-    limit = f"{100 * (number(doubtful.get('below')) or 0.0):.0f} %"
+    found = section(report, "mistakes")
+    regression = found.get("task") == "regression"
     if n:
         keys = [clean(row.get("key"), 40) for row in dictionaries(doubtful, "rows")[:_FIRST_KEYS]]
         first = f" The first: {', '.join(keys)}." if keys else ""
-        rows = "1 row" if n == 1 else f"{count(n)} rows"
+        rows, theirs = ("1 row", "its own") if n == 1 else (f"{count(n)} rows", "theirs")
+        of = number(found.get("n"))
+        rows += f" ({100 * n / of:.1f} %)" if of else ""
         why = (
             f"Look at the values of {rows}: more than four usual errors away from the prediction."
             if regression
-            else f"Look at the labels of {rows}: a model of the other rows gives them less than {limit}."
+            else f"Look at the labels of {rows}: the model is as sure of another label as it is where that one is "
+            f"given, and gives {theirs} at most a tenth of that."
         )
         sentence = f"{why}{first} A model can be wrong, too."
+    elif not has_signal(report):
+        return
     elif regression:
         sentence = "No value looks wrong: none is more than four usual errors away from its prediction."
     else:
-        sentence = f"No label looks wrong: a model of the other rows gives each at least {limit}."
+        sentence = (
+            "No label looks wrong: in no row is the model as sure of another label as it is where that one is given, "
+            "and of the row's own a tenth of that."
+        )
     yield {"about": "labels", "sentence": sentence, "set": {}}
 
 
@@ -323,9 +330,3 @@ def _rows(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     else:
         sentence = f"Whether more rows would help, these cannot tell: {change}."
     yield {"about": "rows", "sentence": sentence, "set": {}}
-
-
-def keys_to_look_at(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rows whose label looks wrong, as far as the report names them."""
-    doubtful = section(report, "mistakes", "doubtful")
-    return [row for row in items(doubtful, "rows") if isinstance(row, Mapping)]

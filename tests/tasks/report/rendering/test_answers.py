@@ -71,6 +71,8 @@ def test_no_signal_is_no_better_than_the_guess(report):
     assert found["share_of_the_way"] is None
     assert found["sentence"].endswith("That is no better than the guess.")
     assert set(about(report)) == {"labels"}, "more rows are no promise either"
+    report["mistakes"]["doubtful"] = {"n": 0, "rows": []}
+    assert about(report) == {}, "a model that knows nothing finds no label right either"
 
 
 def test_a_regression_is_explained_variance_and_the_size_of_errors():
@@ -79,7 +81,7 @@ def test_a_regression_is_explained_variance_and_the_size_of_errors():
         "probe": {"metric": "r2", "task": "regression", "n_test": 200, "baseline": -0.002, "candidates": scores},
         "mistakes": {
             "task": "regression", "how": "held out", "n": 200, "mean_absolute": 2.5, "median_absolute": 1.75,
-            "of_mean": 13.2, "doubtful": {"n": 0, "below": None, "rows": []},
+            "of_mean": 13.2, "doubtful": {"n": 0, "rows": []},
         },
     }  # fmt: skip
     sentence = score_answer(report)["sentence"]
@@ -89,10 +91,10 @@ def test_a_regression_is_explained_variance_and_the_size_of_errors():
     )
     assert mistakes_sentence(report) == "Of 200 held-out rows: predictions are off by 2.5 on average."
     assert about(report)["labels"]["sentence"].startswith("No value looks wrong: none is more than four usual errors")
-    report["mistakes"]["doubtful"] = {"n": 1, "below": None, "rows": [{"key": "k7"}]}
+    report["mistakes"]["doubtful"] = {"n": 1, "rows": [{"key": "k7"}]}
     assert about(report)["labels"]["sentence"] == (
-        "Look at the values of 1 row: more than four usual errors away from the prediction. The first: k7. A model can "
-        "be wrong, too."
+        "Look at the values of 1 row (0.5 %): more than four usual errors away from the prediction. The first: k7. A "
+        "model can be wrong, too."
     )
 
 
@@ -177,12 +179,13 @@ def test_a_curve_that_fell_before_it_rose_cannot_tell(report):
 
 def test_labels_to_look_at_are_named(report):
     assert about(report)["labels"]["sentence"] == (
-        "Look at the labels of 31 rows: a model of the other rows gives them less than 5 %. The first: item-9. A model "
-        "can be wrong, too."
+        "Look at the labels of 31 rows (1.7 %): the model is as sure of another label as it is where that one is "
+        "given, and gives theirs at most a tenth of that. The first: item-9. A model can be wrong, too."
     )
-    report["mistakes"]["doubtful"] = {"n": 0, "below": 0.05, "rows": []}
+    report["mistakes"]["doubtful"] = {"n": 0, "rows": []}
     assert about(report)["labels"]["sentence"] == (
-        "No label looks wrong: a model of the other rows gives each at least 5 %."
+        "No label looks wrong: in no row is the model as sure of another label as it is where that one is given, and "
+        "of the row's own a tenth of that."
     )
 
 
