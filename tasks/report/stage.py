@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space
 from barycenter.fusion.alignment.significance import significance_held_out
 from barycenter.fusion.dataset.schema import Manifest
-from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve
+from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve, variance_kept
 from barycenter.fusion.evaluation.mistakes import Predictions
 from barycenter.fusion.heads.targets import as_objects, is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
@@ -197,6 +197,7 @@ def _samples(
         if report["alignment"]["method"] != "none":
             report["probe"]["dimensions"] = dimension_curve(*judged)
         report["probe"]["learning"] = learning_curve(*judged)
+    report["alignment"] |= _kept_variance(given, fused[there])
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
     neighbors, report["neighbors"] = neighbor_examples(run, shown)
     samples = {"map": project_to_plane(shown), "neighbors": neighbors}
@@ -204,6 +205,14 @@ def _samples(
         samples["errors"] = error_examples(run, shown, predictions)
         samples["residuals"] = residual_points(predictions)
     return samples
+
+
+def _kept_variance(views: Mapping[str, NDArray[np.float32]], fused: NDArray[np.float32]) -> dict[str, Any]:
+    """What a smaller dimension keeps of a single input."""
+    (name, view), *others = views.items()
+    if others or not len(view) or fused.shape[1] >= view.shape[1]:
+        return {}
+    return {"variance_kept": {"input": name, "of": view.shape[1], "share": variance_kept(view, fused)}}
 
 
 def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any]:

@@ -93,8 +93,6 @@ def _share_of_the_way(score: float, floor: float | None, top: float | None) -> f
 def _score_sentence(report: Mapping[str, Any], scores: Scores, found: Mapping[str, Any]) -> str:
     low, high = found["low"], found["high"]
     within = "" if low is None else f" (95 % interval {scores.score(low)} to {scores.score(high)})"
-    if low is not None and low == high:
-        within = " (no interval: drawn again, these rows give the same)"
     rows = f"{count(found['n'])} rows" if found["n"] is not None else "the rows"
     if scores.is_share:
         what = "whole label sets of " if section(report, "probe").get("task") == "multilabel" else ""

@@ -112,6 +112,18 @@ def test_numbers_have_residuals_and_an_outlier_is_named(tmp_path):
     assert "explains" in report["answers"]["score"]["sentence"]
 
 
+def test_of_one_input_the_report_says_what_fewer_dimensions_keep(tmp_path):
+    job = job_of(tmp_path, text_and_vector_rows(90), "label")
+    del job["inputs"]["text"]
+    job["alignment"] = {"method": "pca", "dim": 2}
+    report = run_here(job)
+    kept = report["alignment"]["variance_kept"]
+    assert (kept["input"], kept["of"]) == ("vec", 6)
+    assert 0.7 < kept["share"] < 1
+    words = f"Its 2 dimensions keep {100 * kept['share']:.1f} % of the variance of vec's 6; the score is "
+    assert words in report["answers"]["verdict"]["sentence"]
+
+
 def test_one_label_for_all_is_a_plain_answer(tmp_path):
     rows = [row | {"label": "same"} for row in text_and_vector_rows(60)]
     report = run_here(job_of(tmp_path, rows, "label"))

@@ -58,12 +58,6 @@ def test_copies_that_were_learned_from_are_said_beside_the_score(report):
     assert "learned from" not in score_answer(report)["sentence"]
 
 
-def test_a_score_without_a_mistake_has_no_interval(report):
-    report["probe"]["cross_validated"]["candidates"]["fused"]["complete"] = 1.0
-    report["probe"]["cross_validated"]["intervals"]["fused"]["complete"] = [1.0, 1.0]
-    assert "(no interval: drawn again, these rows give the same)" in score_answer(report)["sentence"]
-
-
 def test_no_signal_is_no_better_than_the_guess(report):
     for probe in (report["probe"], report["probe"]["cross_validated"]):
         probe["signal"]["found"] = False
