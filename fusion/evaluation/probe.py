@@ -36,6 +36,8 @@ Labels = Sequence[Any] | NDArray[Any]
 Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
 Record = Callable[[Predictions], object]
 """Takes what the fused vectors of the complete rows are predicted as, by a head that did not learn from them."""
+RecordScores = Callable[[RowNumbers, RowScores], object]
+"""Takes the numbers of the scored rows, and their scores."""
 
 
 def probe(
@@ -50,6 +52,7 @@ def probe(
     dim: int,
     task: Task = "auto",
     record: Record | None = None,
+    record_scores: RecordScores | None = None,
 ) -> dict[str, Any]:
     """Scores every candidate on held-out rows; the ``probe`` entry of report.json.
 
@@ -65,6 +68,7 @@ def probe(
         dim: Width of ``pca_mean``, the same as that of the fused vectors.
         task: What the labels are.
         record: Called once with the predictions from the fused vectors, rows numbered as in ``views``.
+        record_scores: Called once with the scores of every row, candidate and condition.
 
     Returns:
         ``{metric, task, n_train, n_test, candidates: {name: {condition: score}}, baseline}``: accuracy in 0..1, for
@@ -94,6 +98,8 @@ def probe(
     scores, constant, said = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
     if record is not None and said is not None:
         record(said.of_rows(score_rows))
+    if record_scores is not None:
+        record_scores(score_rows, scores)
     about = {"n_train": len(fit_rows), "n_test": len(score_rows)}
     return _result(task, about, scores, constant) | evidence(
         scores, constant, list(views), [everyone[row] for row in score_rows]
@@ -114,6 +120,7 @@ def cross_validated_probe(
     seed: int = 0,
     threads: int = 1,
     record: Record | None = None,
+    record_scores: RecordScores | None = None,
 ) -> dict[str, Any]:
     """The probe out of fold: everything is fitted again inside each training part.
 
@@ -130,6 +137,7 @@ def cross_validated_probe(
         seed: Of the bootstrap.
         threads: Folds worked on at a time, with no effect on the result; more than one pay where BLAS has one thread.
         record: Called with the predictions of each fold from its fused vectors, in order.
+        record_scores: Called once with the scores of every row, candidate and condition.
 
     Returns:
         As :func:`probe`, over every labeled row that has all inputs.
@@ -181,6 +189,8 @@ def cross_validated_probe(
         name: {condition: np.concatenate([part[1][name][condition] for part in parts]) for condition in by}
         for name, by in parts[0][1].items()
     }
+    if record_scores is not None:
+        record_scores(rows, scores)
     about = {"folds": folds, "repeats": repeats, "n_test": len(np.unique(rows))}
     groups = [keys[row] for row in rows]
     return _result(task, about, scores, constant) | evidence(scores, constant, list(views), groups, seed)

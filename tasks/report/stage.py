@@ -33,6 +33,7 @@ from barycenter.tasks.report.examples import ShownRows, neighbor_examples, proje
 from barycenter.tasks.report.mistakes import error_examples, mistakes_section, residual_points
 from barycenter.tasks.report.probing import probe_rows
 from barycenter.tasks.report.rendering import answers, html, markdown
+from barycenter.tasks.report.scored_rows import write_scored_rows
 from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.identities import report_id
 
@@ -88,11 +89,13 @@ def write_report(
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": [*fitted.summary.get("warnings", []), *lost_workers(speed)],
         }
-        target, labels, predictions = learnable_target(run), None, None
+        target, labels, probed = learnable_target(run), None, None
         if target is not None:
             labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
             labels[~(rows.training | rows.test)] = None  # in neither part: neither learned from nor scored
-            report["probe"], predictions = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
+            probed = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
+            report["probe"] = probed.figures
+        predictions = None if probed is None else probed.predictions
         if predictions is not None:
             crossed = "cross_validated" in report["probe"]
             report["mistakes"] = mistakes_section(predictions, rows.keys, rows.groups, crossed=crossed)
@@ -105,6 +108,7 @@ def write_report(
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
     report |= {"lineage": lineage, "listing": run.listing, "reuse": reuse}
     run.storage.write(SAMPLES, json.dumps(samples).encode())
+    write_scored_rows(run.storage, manifest.version, report, probed, rows.keys, rows.groups)
     _write(run, manifest, report, samples)
     return report
 
