@@ -135,6 +135,8 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Mapping):
         return clean(", ".join(f"{name} {_value(part)}" for name, part in value.items()), _VALUE)
     return clean(f"{value:.4g}" if isinstance(value, float) else value, _VALUE)

@@ -157,11 +157,12 @@ def mistakes_sentence(report: Mapping[str, Any]) -> str | None:
     wrong = number(found.get("wrong")) or 0
     if not wrong:
         return f"Of {rows}: none is wrong."
-    sentence = f"Of {rows}: {count(wrong)} are wrong ({100 * wrong / n:.1f} %)."
+    sentence = f"Of {rows}: {count(wrong)} {'is' if wrong == 1 else 'are'} wrong ({100 * wrong / n:.1f} %)."
     pair = next(iter(dictionaries(found, "pairs")), None)
     if pair is not None:
         said, label = (clean(pair.get(name), 40) for name in ("predicted", "label"))
-        sentence += f" Most often “{label}” is taken for “{said}” ({count(pair.get('n'))} times)."
+        often = "once" if pair.get("n") == 1 else f"{count(pair.get('n'))} times"
+        sentence += f" Most often “{label}” is taken for “{said}” ({often})."
     return sentence
 
 

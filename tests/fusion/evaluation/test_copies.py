@@ -44,7 +44,7 @@ def test_one_input_that_differs_makes_another_row():
     assert copies(given, everyone, np.arange(N) % 2, predictions(range(N), everyone))["rows"] == 0
 
 
-def test_a_copy_that_nothing_learns_from_gives_nothing_away():
+def test_a_copy_that_nothing_learns_from_is_no_copy():
     given = np.arange(N)
     given[1] = given[0]
     learn = np.ones(N, dtype=bool)
@@ -52,7 +52,7 @@ def test_a_copy_that_nothing_learns_from_gives_nothing_away():
     assert found(given, learn=learn)["rows"] == 1  # row 1 is scored by a model of row 0
 
 
-def test_the_score_of_the_others_is_told_where_they_are_enough():
+def test_the_score_of_the_others_is_given_where_they_are_enough():
     given, right = np.arange(N), np.zeros(N, dtype=bool)
     given[1:20] = given[0]
     right[:20] = True

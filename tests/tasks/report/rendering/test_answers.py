@@ -97,6 +97,11 @@ def test_the_most_frequent_confusion_is_named(report):
         "Of 1,815 rows, each predicted by a model that never saw it: 543 are wrong (29.9 %). Most often “party” is "
         "taken for “winter dots” (273 times)."
     )
+    pair = {"label": "party", "predicted": "winter dots", "n": 1}
+    report["mistakes"] = {"task": "classification", "how": "held out", "n": 9, "wrong": 1, "pairs": [pair]}
+    assert mistakes_sentence(report) == (
+        "Of 9 held-out rows: 1 is wrong (11.1 %). Most often “party” is taken for “winter dots” (once)."
+    )
     report["mistakes"] = {"task": "multilabel", "how": "held out", "n": 9, "wrong": 0}
     assert mistakes_sentence(report) == "Of 9 held-out rows: none is wrong."
 
