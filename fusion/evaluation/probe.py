@@ -183,8 +183,8 @@ def cross_validated_probe(
         if record is not None and said is not None:
             record(said.of_rows(numbers))
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
-    if task == "classification":
-        constant = _best_constant(labels[rows], constant)
+    if task != "regression":
+        constant = _best_constant(labels[rows], constant, task)
     scores = {
         name: {condition: np.concatenate([part[1][name][condition] for part in parts]) for condition in by}
         for name, by in parts[0][1].items()
@@ -298,14 +298,15 @@ def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | Non
     return LinearHead(task=task).fit(training[known], labels[known], groups=keys)
 
 
-def _best_constant(labels: NDArray[Any], out_of_fold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores of the better constant: each fold's own, or the most frequent label of all.
+def _best_constant(labels: NDArray[Any], out_of_fold: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """Scores of the better constant: each fold's own, or the most frequent label, or label set, of all.
 
     Of labels that are equally frequent, the one that is the most frequent of a training part is rarer in the part
     that is held out: out of fold a constant scores less than it would.
     """
-    common = Counter(labels.tolist()).most_common(1)[0][0]
-    of_all = np.array([label == common for label in labels], dtype=np.float64)
+    given = _comparable(labels, task)
+    common = Counter(given).most_common(1)[0][0]
+    of_all = np.array([label == common for label in given], dtype=np.float64)
     return of_all if of_all.mean() > out_of_fold.mean() else out_of_fold
 
 
@@ -313,11 +314,15 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
     """The majority class, the most frequent label set, or the mean, n times."""
     if task == "regression":
         return np.full(n, np.mean([float(label) for label in labels]))
-    plain = [tuple(sorted(map(str, label))) if task == "multilabel" else label for label in labels]
     counts: dict[Any, list[int]] = {}
-    for row, label in enumerate(plain):
+    for row, label in enumerate(_comparable(labels, task)):
         counts.setdefault(label, []).append(row)
     return as_objects([labels[max(counts.values(), key=len)[0]]] * n)
+
+
+def _comparable(labels: NDArray[Any], task: Task) -> list[Any]:
+    """Labels that can be counted; a label set whatever its order."""
+    return [tuple(sorted(map(str, label))) if task == "multilabel" else label for label in labels]
 
 
 def _variance(labels: NDArray[Any], task: Task) -> float:
