@@ -43,16 +43,15 @@ def until(deadline: Deadline | None) -> Iterator[None]:
         _deadline.reset(token)
 
 
-def check_deadline() -> None:
-    """Looks whether the time of the run is over.
+def check_deadline(where: str | None = None) -> None:
+    """Looks whether the time of the run is over; ``where`` it is, by default in the stage that log lines name.
 
     Raises:
         DeadlineError: It is.
     """
     deadline = _deadline.get()
     if deadline is not None and current_clock().monotonic() >= deadline.at:
-        stage = bound_fields().get("stage")
-        where = f" in stage {stage}" if stage else ""
+        where = where or f"in stage {bound_fields().get('stage', 'plan')}"
         raise DeadlineError(
-            f"{deadline.given} is over: stopped{where}; what is done stays done: run again to go on where this stopped"
+            f"{deadline.given} is over: stopped {where}; what is done stays done: run again to go on where this stopped"
         )

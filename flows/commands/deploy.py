@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +10,7 @@ import typer
 
 from barycenter.flows.console import Debug, Overrides, app, out, report_errors
 from barycenter.flows.server import lasting_server
-from barycenter.fusion.errors import JobError
+from barycenter.fusion.errors import JobError, RunError
 
 if TYPE_CHECKING:
     from barycenter.flows.deployments import Deployments, Problem, Wanted
@@ -42,7 +43,12 @@ def deploy(
         defaults = Defaults(work_pool, schedule, timezone, tuple(tags or ()))
         defaults.check()
         wanted, problems = read_folder(path, named, overrides or [], defaults)
-        with lasting_server():
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(lasting_server())
+            except RunError:
+                _name_problems(problems)  # what is wrong with a file is known without a server
+                raise
             from prefect.client.orchestration import get_client
 
             with get_client(sync_client=True) as client:
@@ -61,12 +67,16 @@ def _refuse(wanted: Sequence["Wanted"], problems: Sequence["Problem"], deploymen
     Raises:
         JobError: Something is.
     """
-    found = [*problems, *((each.file, error) for each in wanted for error in deployments.check(each))]
+    _name_problems([*problems, *((each.file, error) for each in wanted for error in deployments.check(each))])
+
+
+def _name_problems(found: Sequence["Problem"]) -> None:
     for file, error in sorted(found, key=lambda each: each[0]):
         print(f"barycenter: {file}: {error}", file=sys.stderr)
     if found:
         files = len({file for file, _ in found})
-        raise JobError("", f"{files} job file(s) are wrong; nothing was deployed")
+        wrong = "1 job file is" if files == 1 else f"{files} job files are"
+        raise JobError("", f"{wrong} wrong; nothing was deployed")
 
 
 def _deploy(wanted: "Wanted", deployments: "Deployments", dry_run: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from barycenter.fusion.evaluation.copies import content
 from barycenter.fusion.heads.targets import Task, plain
 from barycenter.fusion.validation import Views
 
@@ -25,8 +26,7 @@ def ceiling(views: Views, labels: NDArray[Any], rows: NDArray[np.integer], task:
     """
     alike: dict[bytes, list[Any]] = {}
     for row in rows:
-        content = b"".join(np.ascontiguousarray(values[row]).tobytes() for values in views.values())
-        alike.setdefault(content, []).append(_comparable(labels[row], task))
+        alike.setdefault(content(views, int(row)), []).append(_comparable(labels[row], task))
     mixed = [group for group in alike.values() if len(set(group)) > 1]
     if not mixed:
         return None

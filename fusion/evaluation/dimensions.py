@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from barycenter.fusion.evaluation.intervals import difference
+from barycenter.fusion.evaluation.intervals import difference, ends
 from barycenter.fusion.evaluation.probe import Task, row_scores
 from barycenter.fusion.heads.linear import LinearHead
 from barycenter.fusion.metrics import bootstrap_means
@@ -108,10 +108,22 @@ def _curve(
     table = np.stack(scores, axis=1)
     if not np.isfinite(table).all():
         return []
-    draws = bootstrap_means(table, [groups[int(row)] for row in score], seed=seed)
-    ends, means = np.percentile(draws, [2.5, 97.5], axis=0), table.mean(axis=0)
-    return [
-        {"complete": float(mean), "low": float(ends[0, at]), "high": float(ends[1, at])}
-        | {"loss": difference(draws[:, -1] - draws[:, at], means[-1] - mean)}
-        for at, mean in enumerate(means)
-    ]
+    resampled = [groups[int(row)] for row in score]
+    draws, means = bootstrap_means(table, resampled, seed=seed), table.mean(axis=0)
+    drawn, points = len(set(resampled)), []
+    for at, mean in enumerate(means):
+        low, high = ends(draws[:, at], drawn)
+        loss = difference(draws[:, -1], draws[:, at], means[-1] - mean, drawn)
+        points.append({"complete": float(mean), "low": low, "high": high, "loss": loss})
+    return points
+
+
+def variance_kept(view: NDArray[np.floating], fused: NDArray[np.floating]) -> float | None:
+    """Share of a view's variance that is linear in the fused vectors of the same rows; None without variance."""
+    centered = [values - values.mean(axis=0, dtype=np.float64) for values in (view, fused)]
+    x, f = (values.astype(np.float64) for values in centered)
+    total = float((x**2).sum())
+    if not total > 0:
+        return None
+    cross = f.T @ x
+    return float(np.sum(cross * (np.linalg.pinv(f.T @ f, hermitian=True) @ cross)) / total)

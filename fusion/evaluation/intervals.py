@@ -14,6 +14,7 @@ RowScores = dict[str, dict[str, NDArray[np.float64]]]
 COMPLETE = "complete"
 BEST_INPUT = "complete, best input"
 _RESAMPLES = 2000
+_Z = 1.959964
 
 
 def evidence(
@@ -45,13 +46,14 @@ def evidence(
         return {}
     means = table.mean(axis=0)
     draws = bootstrap_means(table, drawn, _RESAMPLES, seed)
-    low, high = np.percentile(draws, [2.5, 97.5], axis=0)
+    groups_drawn = len(set(drawn))
     intervals: dict[str, dict[str, list[float]]] = {name: {} for name in scores}
     for (name, condition), at in place.items():
-        intervals[name][condition] = [float(low[at]), float(high[at])]
+        intervals[name][condition] = ends(draws[:, at], groups_drawn)
 
     def minus(one: tuple[str, str], other: tuple[str, str]) -> dict[str, float]:
-        return difference(draws[:, place[one]] - draws[:, place[other]], means[place[one]] - means[place[other]])
+        mean = means[place[one]] - means[place[other]]
+        return difference(draws[:, place[one]], draws[:, place[other]], mean, groups_drawn)
 
     def gap(condition: str, others: Sequence[str]) -> dict[str, Any]:
         against = max(others, key=lambda name: means[place[name, condition]])
@@ -69,10 +71,33 @@ def evidence(
     return {"intervals": intervals, "gaps": gaps, "worth": worth, "signal": signal}
 
 
-def difference(draws: NDArray[np.float64], mean: float) -> dict[str, float]:
-    """Mean and 95 % interval of a difference, from its resamples."""
+def ends(draws: NDArray[np.float64], groups: int) -> list[float]:
+    """The 95 % interval of a score from its resamples.
+
+    Where no row is wrong, or none is right, resamples are all alike: then Wilson's interval of so many groups.
+    """
+    if np.ptp(draws) == 0 and draws[0] in (0.0, 1.0):
+        reach = _reach(groups)
+        return [1 - reach, 1.0] if draws[0] else [0.0, reach]
     low, high = np.percentile(draws, [2.5, 97.5])
+    return [float(low), float(high)]
+
+
+def difference(one: NDArray[np.float64], other: NDArray[np.float64], mean: float, groups: int) -> dict[str, float]:
+    """Mean and 95 % interval of the difference of two scores, from their resamples.
+
+    Where each score is 0 or 1 in all resamples, the interval is that of Newcombe (1998), method 10.
+    """
+    if np.ptp(one) == 0 == np.ptp(other) and {one[0], other[0]} <= {0.0, 1.0}:
+        reach = _reach(groups) * (1 if one[0] == other[0] else 2**0.5)
+        return {"mean": float(mean), "low": max(-1.0, mean - reach), "high": min(1.0, mean + reach)}
+    low, high = np.percentile(one - other, [2.5, 97.5])
     return {"mean": float(mean), "low": float(low), "high": float(high)}
+
+
+def _reach(groups: int) -> float:
+    """How far Wilson's interval goes where all are alike."""
+    return _Z**2 / (groups + _Z**2)
 
 
 def _signal(names: Sequence[str], above: NDArray[np.float64], draws: NDArray[np.float64]) -> dict[str, Any]:

@@ -3,8 +3,8 @@
 Everything is counted from :class:`Predictions`, which the probe records of rows that its head never saw.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,8 @@ from barycenter.fusion.heads.base import Head
 from barycenter.fusion.heads.targets import Task, as_objects, plain
 from barycenter.fusion.metrics import correct, r2
 
-DOUBTFUL = 0.05
-"""A label that a model of the other rows gives less than this is worth a look."""
+_LESS_LIKELY = 0.1
+"""A label is looked at only if it has at most this share of the probability of another."""
 
 _MOST_CLASSES, _MOST_LABELS, _MOST_PAIRS = 20, 100, 10
 _OUTLIER = 4.0
@@ -36,6 +36,8 @@ class Predictions:
         own: (m,) probability of the label that the row has; for label sets that of the least likely part of it. NaN for
             a regression and for a class that the head has not seen.
         part: (m,) for label sets the label which that part is about, else None.
+        usual: For label sets, by label and whether a row has it: the sum over such rows of the probability that the
+            head gives to that, and their number.
     """
 
     task: Task
@@ -45,6 +47,7 @@ class Predictions:
     certainty: NDArray[np.float64]
     own: NDArray[np.float64]
     part: NDArray[Any]
+    usual: Mapping[tuple[Any, bool], tuple[float, int]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -63,16 +66,27 @@ class Predictions:
         as_given = np.where(encoded > 0, probabilities, 1 - probabilities)
         if not as_given.shape[1]:
             return cls(head.task_, rows, labels, predicted, unknown, unknown, nothing)
+        usual = {
+            (label, there): (float(as_given[having, column].sum()), int(having.sum()))
+            for column, label in enumerate(head.scores_.targets.classes)
+            for there in (True, False)
+            if (having := (encoded[:, column] > 0) == there).any()
+        }
         least = as_given.argmin(axis=1)
         own = as_given[np.arange(len(rows)), least]
         part = as_objects([head.scores_.targets.classes[column] for column in least])
-        return cls(head.task_, rows, labels, predicted, 1 - own, own, part)
+        return cls(head.task_, rows, labels, predicted, 1 - own, own, part, usual)
 
     @classmethod
     def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
         """Those of several heads, one after the other."""
         names = ("rows", "labels", "predicted", "certainty", "own", "part")
-        return cls(parts[0].task, *(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+        usual: dict[tuple[Any, bool], tuple[float, int]] = {}
+        for key, (total, n) in (item for part in parts for item in part.usual.items()):
+            before = usual.get(key, (0.0, 0))
+            usual[key] = (before[0] + total, before[1] + n)
+        joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+        return cls(parts[0].task, usual=usual, **joined)
 
     def of_rows(self, numbers: NDArray[np.int64]) -> "Predictions":
         """The same, where ``rows`` are places in ``numbers``."""
@@ -110,7 +124,10 @@ class Predictions:
     def doubtful(self) -> list[int]:
         """Positions of rows whose label should be looked at, the least likely first.
 
-        Those are labels that get less than :data:`DOUBTFUL`; of a regression, residuals of more than four standard
+        The rule is that of confident learning (Northcutt et al. 2021). The threshold of a class is the mean probability
+        of its own rows. A label is looked at where the predicted class reaches its threshold and the given one does
+        not; beside that it must be ten times less likely, for a weak model is as sure of every class. Of label sets
+        each label is two classes, there and not there. Of a regression it is residuals of more than four standard
         deviations, the deviation taken from the median so that outliers do not hide themselves.
         """
         if self.task == "regression":
@@ -118,8 +135,26 @@ class Predictions:
             spread = _MAD_TO_SD * float(np.median(size)) if len(size) else 0.0
             far = np.flatnonzero(size > _OUTLIER * spread) if spread > 0 else np.empty(0, np.int64)
             return [int(at) for at in far[np.argsort(-size[far], kind="stable")]]
-        low = np.flatnonzero(self.own < DOUBTFUL)
+        given, other = self._thresholds()
+        doubtful = (self.own < given) & (self.certainty >= other) & (self.own <= _LESS_LIKELY * self.certainty)
+        low = np.flatnonzero(doubtful & ~self.right)
         return [int(at) for at in low[np.argsort(self.own[low], kind="stable")]]
+
+    def _thresholds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(m,) thresholds of the given class and of the predicted one; NaN of a class without rows."""
+        if self.task == "multilabel":
+            has = [part in set(map(plain, label)) for part, label in zip(self.part, self.labels, strict=True)]
+            given = list(zip(self.part, has, strict=True))
+            other = [(part, not there) for part, there in given]
+            usual = dict(self.usual)
+        else:
+            given, other = ([(plain(value), True) for value in values] for values in (self.labels, self.predicted))
+            usual = {}
+            for at in np.flatnonzero(~np.isnan(self.own)).tolist():
+                total, n = usual.get(given[at], (0.0, 0))
+                usual[given[at]] = (total + float(self.own[at]), n + 1)
+        means = {key: total / n for key, (total, n) in usual.items()}
+        return np.array([means.get(key, np.nan) for key in given]), np.array([means.get(key, np.nan) for key in other])
 
 
 def mistakes(predictions: Predictions) -> dict[str, Any]:

@@ -36,6 +36,8 @@ Labels = Sequence[Any] | NDArray[Any]
 Fit = Callable[[dict[str, FloatArray], NDArray[Any], list[object]], Representation]
 Record = Callable[[Predictions], object]
 """Takes what the fused vectors of the complete rows are predicted as, by a head that did not learn from them."""
+RecordScores = Callable[[RowNumbers, RowScores], object]
+"""Takes the numbers of the scored rows, and their scores."""
 
 
 def probe(
@@ -50,6 +52,7 @@ def probe(
     dim: int,
     task: Task = "auto",
     record: Record | None = None,
+    record_scores: RecordScores | None = None,
 ) -> dict[str, Any]:
     """Scores every candidate on held-out rows; the ``probe`` entry of report.json.
 
@@ -65,6 +68,7 @@ def probe(
         dim: Width of ``pca_mean``, the same as that of the fused vectors.
         task: What the labels are.
         record: Called once with the predictions from the fused vectors, rows numbered as in ``views``.
+        record_scores: Called once with the scores of every row, candidate and condition.
 
     Returns:
         ``{metric, task, n_train, n_test, candidates: {name: {condition: score}}, baseline}``: accuracy in 0..1, for
@@ -94,6 +98,8 @@ def probe(
     scores, constant, said = _scored(vectors, labels[fit_rows], labels[score_rows], keys, task, variance)
     if record is not None and said is not None:
         record(said.of_rows(score_rows))
+    if record_scores is not None:
+        record_scores(score_rows, scores)
     about = {"n_train": len(fit_rows), "n_test": len(score_rows)}
     return _result(task, about, scores, constant) | evidence(
         scores, constant, list(views), [everyone[row] for row in score_rows]
@@ -114,6 +120,7 @@ def cross_validated_probe(
     seed: int = 0,
     threads: int = 1,
     record: Record | None = None,
+    record_scores: RecordScores | None = None,
 ) -> dict[str, Any]:
     """The probe out of fold: everything is fitted again inside each training part.
 
@@ -130,6 +137,7 @@ def cross_validated_probe(
         seed: Of the bootstrap.
         threads: Folds worked on at a time, with no effect on the result; more than one pay where BLAS has one thread.
         record: Called with the predictions of each fold from its fused vectors, in order.
+        record_scores: Called once with the scores of every row, candidate and condition.
 
     Returns:
         As :func:`probe`, over every labeled row that has all inputs.
@@ -164,7 +172,7 @@ def cross_validated_probe(
         fit_keys = [keys[row] for row in fit_rows]
         return score_rows, *_scored(vectors, labels[fit_rows], labels[score_rows], fit_keys, task, variance)
 
-    divisions = [fold_of((f"{repeat}:{key}" for key in keys), folds) for repeat in range(repeats)]
+    divisions = [folds_of(keys, folds, repeat) for repeat in range(repeats)]
     with ThreadPoolExecutor(threads) as pool:
         held_out = [fold == number for fold in divisions for number in range(folds)]
         every = [pool.submit(copy_context().run, scored, rows) for rows in held_out]
@@ -175,15 +183,22 @@ def cross_validated_probe(
         if record is not None and said is not None:
             record(said.of_rows(numbers))
     rows, constant = (np.concatenate([part[at] for part in parts]) for at in (0, 2))
-    if task == "classification":
-        constant = _best_constant(labels[rows], constant)
+    if task != "regression":
+        constant = _best_constant(labels[rows], constant, task)
     scores = {
         name: {condition: np.concatenate([part[1][name][condition] for part in parts]) for condition in by}
         for name, by in parts[0][1].items()
     }
+    if record_scores is not None:
+        record_scores(rows, scores)
     about = {"folds": folds, "repeats": repeats, "n_test": len(np.unique(rows))}
     groups = [keys[row] for row in rows]
     return _result(task, about, scores, constant) | evidence(scores, constant, list(views), groups, seed)
+
+
+def folds_of(groups: Sequence[object], folds: int, repeat: int = 0) -> NDArray[np.int64]:
+    """(n,) the fold in which :func:`cross_validated_probe` holds out each row."""
+    return fold_of((f"{repeat}:{group}" for group in groups), folds)
 
 
 def _check_rows(n: int, **given: Sequence[Any] | NDArray[Any] | None) -> None:
@@ -283,14 +298,15 @@ def _head(training: FloatArray, labels: NDArray[Any], groups: list[object] | Non
     return LinearHead(task=task).fit(training[known], labels[known], groups=keys)
 
 
-def _best_constant(labels: NDArray[Any], out_of_fold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scores of the better constant: each fold's own, or the most frequent label of all.
+def _best_constant(labels: NDArray[Any], out_of_fold: NDArray[np.float64], task: Task) -> NDArray[np.float64]:
+    """Scores of the better constant: each fold's own, or the most frequent label, or label set, of all.
 
     Of labels that are equally frequent, the one that is the most frequent of a training part is rarer in the part
     that is held out: out of fold a constant scores less than it would.
     """
-    common = Counter(labels.tolist()).most_common(1)[0][0]
-    of_all = np.array([label == common for label in labels], dtype=np.float64)
+    given = _comparable(labels, task)
+    common = Counter(given).most_common(1)[0][0]
+    of_all = np.array([label == common for label in given], dtype=np.float64)
     return of_all if of_all.mean() > out_of_fold.mean() else out_of_fold
 
 
@@ -298,11 +314,15 @@ def _constant(labels: NDArray[Any], task: Task, n: int) -> NDArray[Any]:
     """The majority class, the most frequent label set, or the mean, n times."""
     if task == "regression":
         return np.full(n, np.mean([float(label) for label in labels]))
-    plain = [tuple(sorted(map(str, label))) if task == "multilabel" else label for label in labels]
     counts: dict[Any, list[int]] = {}
-    for row, label in enumerate(plain):
+    for row, label in enumerate(_comparable(labels, task)):
         counts.setdefault(label, []).append(row)
     return as_objects([labels[max(counts.values(), key=len)[0]]] * n)
+
+
+def _comparable(labels: NDArray[Any], task: Task) -> list[Any]:
+    """Labels that can be counted; a label set whatever its order."""
+    return [tuple(sorted(map(str, label))) if task == "multilabel" else label for label in labels]
 
 
 def _variance(labels: NDArray[Any], task: Task) -> float:

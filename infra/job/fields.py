@@ -18,8 +18,8 @@ NO_SECRET = (
 
 
 def quote_value(value: object) -> str:
-    """Quotes a value for an error message: its repr, at most 60 characters."""
-    text = without_userinfo(repr(value))
+    """Quotes a value for an error message: its repr, true and false as in a job file, at most 60 characters."""
+    text = without_userinfo(str(value).lower() if isinstance(value, bool) else repr(value))
     return text if len(text) <= 60 else text[:57] + "..."
 
 

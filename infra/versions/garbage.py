@@ -21,6 +21,7 @@ from barycenter.infra.versions.manifests import (
     manifest_path,
     read_manifest,
     report_path,
+    scored_rows_path,
     versions,
 )
 from barycenter.infra.versions.numbered import numbered_files, numbered_path
@@ -171,7 +172,7 @@ def needed_paths(manifests: list[Manifest]) -> Callable[[str], bool]:
             files.update(embedding_path(name, about["embedding_id"], shard) for shard in manifest.shards)
             files.add(sample_path(about["encoder_id"]))
         files.update(f"index/{manifest.version}{end}" for end in (".faiss", ".keys.parquet"))
-        files.add(report_path(manifest.version))
+        files.update([report_path(manifest.version), scored_rows_path(manifest.version)])
         folders.update([f"head/{manifest.version}", f"alignment/{manifest.alignment_id}", f"corpus/{manifest.join}"])
         folders.add(f"alignment/moments/{manifest.alignment.get('moments')}")  # a refit goes on from them
 

@@ -297,7 +297,7 @@ class _Watch:
             log.warning("waiting for %s, which is held by %s", self._uri, newest.described())
             self._said_at = clock.monotonic()
         clock.sleep(_POLL_SECONDS)
-        check_deadline()
+        check_deadline("while waiting for the output")
 
 
 def _check_create_only(storage: Storage, term: Term) -> None:

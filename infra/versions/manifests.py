@@ -30,6 +30,15 @@ def report_path(version: str) -> str:
     return f"report/versions/{version}.json"
 
 
+def scored_rows_path(version: str) -> str:
+    """Where the scores of single rows behind that report lie.
+
+    >>> scored_rows_path("3f9a")
+    'report/versions/3f9a.rows.parquet'
+    """
+    return f"report/versions/{version}.rows.parquet"
+
+
 def versions(storage: Storage) -> list[int]:
     """Numbers of all committed versions, ascending; a deleted one is none, whatever comes under its number."""
     deleted = deleted_versions(storage)
@@ -84,14 +93,16 @@ def _why_missing(storage: Storage, version: int | None) -> str:
     listed = ", ".join(map(str, there)) or "none"
     if version is None and there:
         return f"no version is shown to readers yet (there are: {listed}); choose one with `barycenter promote`"
+    empty = not there and next(storage.walk(), None) is None
+    hint = ": there is no such folder, or it is empty; check the path" if empty else ""
     if version is None:
-        return "nothing has been committed here yet"
+        return f"nothing has been committed here yet{hint}"
     if there and 0 < version < there[-1]:
         return (
             f"version {version} was deleted by `barycenter gc` (there are: {listed}); "
             "`barycenter pin` keeps a version that is in use"
         )
-    return f"there is no version {version} (there are: {listed}){'; choose one of them' if there else ''}"
+    return f"there is no version {version} (there are: {listed}){'; choose one of them' if there else hint}"
 
 
 def verify(storage: Storage, manifest: Manifest) -> list[str]:

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.labels import Found, Reading, TargetError, counted, find_reading
+from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import split_of
 from barycenter.infra.corpus import Corpus
 from barycenter.tasks.data.rows import sample_shards
@@ -16,15 +17,17 @@ _SAMPLE_ROWS = 100_000
 
 
 def check_target(run: Run) -> None:
-    """Refuses a target that no head can learn, and a split that leaves nothing to learn from.
+    """Refuses a target that no head can learn, and a split or groups that leave nothing to learn from or to score.
 
     Raises:
-        JobError: Naming ``train.target`` or ``train.split``.
+        JobError: Naming ``train.target``, ``train.split`` or ``train.group_by``.
     """
     if run.job.train is not None:
         inspect_target(run)
         if run.job.train.split is not None:
             _check_split(run, run.job.train.split)
+        if run.job.train.group_by is not None:
+            _check_groups(run, run.job.train.group_by)
 
 
 def inspect_target(run: Run) -> Found:
@@ -89,6 +92,23 @@ def _check_split(run: Run, split: str) -> None:
     if whole and "train" not in map(split_of, names):
         why = "so there is nothing to learn from"
         raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {counted(names)}")
+
+
+def _check_groups(run: Run, column: str) -> None:
+    """Refuses groups that are one: no row could be held out. A row without a value is a group of its own."""
+    rows, values = 0, set[object]()
+    for part in _sample(run, column):
+        rows += len(part)
+        values.update(part.unique().to_pylist())
+        if len(values) > 1 or any(map(is_empty, values)):
+            return
+    if rows > 1 and rows == _rows(run.tables[0].corpus):
+        (only,) = values
+        raise JobError(
+            "train.group_by",
+            f"all {rows:,} rows have the same `{column}` ({only!r:.40}), so none can be held out from the others; name "
+            "a column with more values, or leave it out",
+        )
 
 
 def _split_names(run: Run, split: str) -> dict[str, int]:

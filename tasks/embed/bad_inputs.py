@@ -24,17 +24,23 @@ def check_bad_fraction(run: Run, name: str, known: Counter[str] | None = None, j
     but for those of the newest version, which went through this check.
 
     Raises:
-        BadInputsError: More than ``limits.max_bad_fraction`` of the rows are bad; with the reasons, a row of each, and
-            what to do.
+        BadInputsError: All rows are bad, or more than ``limits.max_bad_fraction`` of them; with the reasons, a row of
+            each, and what to do.
     """
     allowed, embedding_id = run.job.limits.max_bad_fraction, embedding_ids(run)[name]
     passed = set(just_done) | _committed(run, name)
     others = [embedding_path(name, embedding_id, shard.id) for shard in run.shards if shard.id not in passed]
     with ThreadPoolExecutor(_THREADS) as pool:
         bad = (known or Counter()).total() + sum(pool.map(lambda path: bad_rows(run.storage, path), others))
-    if bad <= allowed * run.rows:
+    if bad <= allowed * run.rows and (bad < run.rows or not bad):
         return
     counts, examples = _reasons(run, name)
+    if bad == run.rows:
+        raise BadInputsError(
+            f"input {name}: none of {run.rows:,} rows can be used, so there is nothing to align: "
+            f"{describe_reasons(counts, examples)}. Nothing was committed; correct them and run again with "
+            f"--retry-bad, or take {name} out of inputs"
+        )
     share = f"{bad:,} of {run.rows:,} rows ({bad / run.rows:.0%})"
     raise BadInputsError(
         f"input {name}: {share} cannot be used, and limits.max_bad_fraction is {allowed:g}: "

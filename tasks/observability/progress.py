@@ -80,7 +80,8 @@ class StageProgress:
         self._bound = ExitStack()
 
     def __enter__(self) -> "StageProgress":
-        check_deadline()
+        with bound(stage=self.stage):
+            check_deadline()
         if self._storage is not None:
             enter_stage(self._storage, self.stage)
             self._bound.callback(leave_stage, self._storage, self.stage)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from barycenter.fusion.evaluation.mistakes import DOUBTFUL, Predictions, mistakes
+from barycenter.fusion.evaluation.mistakes import Predictions, mistakes
 from barycenter.fusion.heads.targets import plain
 from barycenter.tasks.data.rows import evenly_spaced
 from barycenter.tasks.report.examples import ShownRows, label_text, row_contents
@@ -28,7 +28,7 @@ def mistakes_section(
     Returns:
         What :func:`barycenter.fusion.evaluation.mistakes.mistakes` counts; ``task``; ``how``, ``out of fold`` or ``held
         out``; ``worst``: [{key, label, predicted, certainty}], the most confident errors, of a regression the largest
-        residuals with ``residual``; ``doubtful`` {n, below, rows: [{key, label, probability, predicted}]}, labels that
+        residuals with ``residual``; ``doubtful`` {n, rows: [{key, label, probability, predicted}]}, labels that
         should be looked at.
     """
     doubtful = predictions.doubtful()
@@ -39,7 +39,6 @@ def mistakes_section(
         "worst": [_line(predictions, keys, at) for at in predictions.most_confident_errors(_ERRORS, groups)],
         "doubtful": {
             "n": len(doubtful),
-            "below": None if predictions.task == "regression" else DOUBTFUL,
             "rows": [_line(predictions, keys, at) for at in doubtful[:_DOUBTFUL]],
         },
     }

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,16 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import FeatureAlignment, Joint, Sample, head_fill_ridges, labeled_moments
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.evaluation.ceiling import ceiling
+from barycenter.fusion.evaluation.copies import copies
+from barycenter.fusion.evaluation.intervals import RowScores
 from barycenter.fusion.evaluation.mistakes import Predictions
-from barycenter.fusion.evaluation.probe import cross_validated_probe, nothing_to_score, probe
+from barycenter.fusion.evaluation.probe import (
+    RecordScores,
+    cross_validated_probe,
+    folds_of,
+    nothing_to_score,
+    probe,
+)
 from barycenter.fusion.heads.labels import Reading
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.machine_limits import whole_cpus
@@ -28,6 +37,24 @@ _FOLDS_AT_ONCE = 4
 Views = dict[str, NDArray[np.float32]]
 
 
+@dataclass(frozen=True)
+class Probed:
+    """What the probe of a run found.
+
+    Attributes:
+        figures: The ``probe`` of report.json.
+        predictions: Those behind the score of ``fused`` that the report goes by: out of fold where there are any, else
+            those of the held-out rows. None of too few rows.
+        rows: Numbers of the rows behind that score.
+        scores: Their scores, by candidate and condition.
+    """
+
+    figures: dict[str, Any]
+    predictions: Predictions | None = None
+    rows: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    scores: RowScores = field(default_factory=dict)
+
+
 def probe_rows(
     run: Run,
     fitted: FittedAlignment,
@@ -36,15 +63,12 @@ def probe_rows(
     target: Reading,
     folds: FoldMoments,
     notes: list[str],
-) -> tuple[dict[str, Any], Predictions | None]:
-    """The ``probe`` of report.json, and the predictions behind the scores of ``fused`` that the report goes by.
-
-    Those are the ones out of fold where there are any, else those of the held-out rows. Of too few rows there are
-    neither, and a note that says why.
-    """
+) -> Probed:
+    """The probe; of too few rows there is none, and a note that says why."""
     check_deadline()
     alignment, (average, weights) = fitted.alignment, fitted.average
     held_out: list[Predictions] = []
+    scored: list[tuple[NDArray[np.int64], RowScores]] = []
     try:
         imputer = Imputer.of_folds(folds)
         result: dict[str, Any] = probe(
@@ -58,25 +82,36 @@ def probe_rows(
             dim=alignment.dim_,
             task=target.task,
             record=held_out.append,
+            record_scores=lambda *part: scored.append(part),
         )
     except ValueError as error:
         notes.append(f"no probe: {error}")
-        return nothing_to_score(target.task, 0), None
+        return Probed(nothing_to_score(target.task, 0))
     out_of_fold: list[Predictions] = []
     if len(labels) <= _CROSS_VALIDATED_ROWS:
         try:
             result["cross_validated"] = _cross_validated(
-                run, fitted, rows, labels, target, imputer.regularization, out_of_fold
-            )
+                run, fitted, rows, labels, target, imputer.regularization, out_of_fold,
+                lambda *part: scored.append(part),
+            )  # fmt: skip
         except ValueError as error:
             out_of_fold.clear()
             notes.append(f"no probe out of fold: {error}")
     found = out_of_fold or held_out
     if not found:
-        return result, None
+        return Probed(result)
     predictions = Predictions.joined(found)
     result["ceiling"] = ceiling(rows.views, labels, predictions.rows, target.task)
-    return result, predictions
+    result["copies"] = _copies(run, rows, labels, predictions, crossed=bool(out_of_fold))
+    return Probed(result, predictions, *scored[-1])
+
+
+def _copies(run: Run, rows: Rows, labels: NDArray[Any], predictions: Predictions, *, crossed: bool) -> dict[str, Any]:
+    """Scored rows whose inputs are those of a row on the side that is learned from."""
+    learn = np.array([not is_empty(label) for label in labels], dtype=bool)
+    if crossed:
+        return copies(rows.views, learn, folds_of(rows.groups, run.job.alignment.folds), predictions)
+    return copies(rows.views, learn & rows.training, rows.test, predictions)
 
 
 def _cross_validated(
@@ -87,6 +122,7 @@ def _cross_validated(
     target: Reading,
     ridge: float,
     predictions: list[Predictions],
+    record_scores: RecordScores,
 ) -> dict[str, Any]:
     """The probe out of fold: alignment and imputation fitted again inside each training part.
 
@@ -130,5 +166,6 @@ def _cross_validated(
             imputer=lambda part, _: Imputer(Moments.of(part), ridge),
             threads=1 if learned else min(whole_cpus(), _FOLDS_AT_ONCE),
             record=predictions.append,
+            record_scores=record_scores,
         )  # fmt: skip
     return result | {"chosen_inside": False}

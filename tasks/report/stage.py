@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import CHOICES, Alignment, LinearAlignment, Sample, best_space
 from barycenter.fusion.alignment.significance import significance_held_out
 from barycenter.fusion.dataset.schema import Manifest
-from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve
+from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve, variance_kept
 from barycenter.fusion.evaluation.mistakes import Predictions
 from barycenter.fusion.heads.targets import as_objects, is_empty
 from barycenter.fusion.metrics import chance_r10, retrieval
@@ -33,6 +33,7 @@ from barycenter.tasks.report.examples import ShownRows, neighbor_examples, proje
 from barycenter.tasks.report.mistakes import error_examples, mistakes_section, residual_points
 from barycenter.tasks.report.probing import probe_rows
 from barycenter.tasks.report.rendering import answers, html, markdown
+from barycenter.tasks.report.scored_rows import write_scored_rows
 from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.identities import report_id
 
@@ -85,11 +86,13 @@ def write_report(
             "retrieval": _retrieval(fitted.alignment, rows, folds),
             "warnings": [*fitted.summary.get("warnings", []), *lost_workers(speed)],
         }
-        target, labels, predictions = learnable_target(run), None, None
+        target, labels, probed = learnable_target(run), None, None
         if target is not None:
             labels = as_objects(target.labels(rows.kept.column(target.column).to_pylist()))
             labels[~(rows.training | rows.test)] = None  # in neither part: neither learned from nor scored
-            report["probe"], predictions = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
+            probed = probe_rows(run, fitted, rows, labels, target, folds, report["warnings"])
+            report["probe"] = probed.figures
+        predictions = None if probed is None else probed.predictions
         if predictions is not None:
             crossed = "cross_validated" in report["probe"]
             report["mistakes"] = mistakes_section(predictions, rows.keys, rows.groups, crossed=crossed)
@@ -102,6 +105,7 @@ def write_report(
     report["speed"] = _kept_speed(run, speed) | {"report": progress.figures()}
     report |= {"lineage": lineage, "listing": run.listing, "reuse": reuse}
     run.storage.write(SAMPLES, json.dumps(samples).encode())
+    write_scored_rows(run.storage, manifest.version, report, probed, rows.keys, rows.groups)
     _write(run, manifest, report, samples)
     return report
 
@@ -227,6 +231,7 @@ def _samples(
         if report["alignment"]["method"] != "none":
             report["probe"]["dimensions"] = dimension_curve(*judged)
         report["probe"]["learning"] = learning_curve(*judged)
+    report["alignment"] |= _kept_variance(given, fused[there])
     shown = ShownRows(shards, rows.keys, fused, labels, rows.groups, rows.test & complete)
     neighbors, report["neighbors"] = neighbor_examples(run, shown)
     samples = {"map": project_to_plane(shown), "neighbors": neighbors}
@@ -234,6 +239,14 @@ def _samples(
         samples["errors"] = error_examples(run, shown, predictions)
         samples["residuals"] = residual_points(predictions)
     return samples
+
+
+def _kept_variance(views: Mapping[str, NDArray[np.float32]], fused: NDArray[np.float32]) -> dict[str, Any]:
+    """What a smaller dimension keeps of a single input."""
+    (name, view), *others = views.items()
+    if others or not len(view) or fused.shape[1] >= view.shape[1]:
+        return {}
+    return {"variance_kept": {"input": name, "of": view.shape[1], "share": variance_kept(view, fused)}}
 
 
 def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from barycenter.infra.versions.embedding_files import embedding_path, repairs
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.digest import digest
 
-LAYOUTS = {"embeddings": 1, "moments": 2, "alignment": 3, "features": 1, "head": 2, "report": 2}
+LAYOUTS = {"embeddings": 1, "moments": 2, "alignment": 3, "features": 1, "head": 2, "report": 3}
 """Raised by one where the code would write other bytes from the same parts (vectors: ``IMPLEMENTATION_VERSION``)."""
 
 REJECTING_LIMITS = ("max_pixels", "formats", "outside_corpus", "http", "max_picture_bytes")

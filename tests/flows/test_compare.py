@@ -44,6 +44,7 @@ def test_two_versions_beside_each_other_as_json(job):
     assert found["alignment"]["dim"] == [8, 6]
     fused = found["figures"]["scores"]["fused"]["complete"]
     assert fused["difference"]["within_noise"] is True
+    assert found["figures"]["paired"] == 90
     assert found["moved"]["by"] == "neighbors"
     assert found["moved"]["overlap"] > 3 * found["moved"]["chance"]
     assert found["predictions"]["n"] > 0
@@ -58,7 +59,8 @@ def test_two_versions_beside_each_other_on_a_terminal(job):
     for line in (
         "the jobs differ in 1 key(s): alignment.dim",
         "rows: 90 are in both, 20 came, 10 went",
-        ", within noise",
+        ", within noise, paired over 90 rows",
+        "differences paired over 90 rows",
         "alignment.dim 8 6",
         "sources changed: 1 (rows.jsonl)",
         "note: the alignments differ",

@@ -106,7 +106,7 @@ def test_everything_that_is_wrong_is_named_before_anything_is_deployed(folder, p
     (folder.path / "i.yml").write_text("a: [")
     lines, said = deploy(folder, "--work-pool", machines, code=2)
     assert lines == []
-    assert said[-1] == "barycenter: 8 job file(s) are wrong; nothing was deployed"
+    assert said[-1] == "barycenter: 8 job files are wrong; nothing was deployed"
     starts = [
         "b.yaml: seed: must be a whole number",
         "c.yaml: deployment.schedule: 'at night' is no cron line",
@@ -158,6 +158,18 @@ def test_a_dry_run_makes_nothing_on_the_server(folder, pool, client, monkeypatch
     assert ("GET", "/api/health") in asked
     wrote = [(method, path) for method, path in asked if method != "GET" and not path.endswith("/filter")]
     assert wrote == []
+
+
+def test_without_a_server_the_files_are_checked_all_the_same(folder, monkeypatch):
+    monkeypatch.setattr("barycenter.flows.server.answers", lambda *_: False)
+    folder.write("a", alignment={"dim": 0})
+    _, said = deploy(folder, "--dry-run", code=2)
+    assert said[0].startswith("barycenter: a.yaml: alignment.dim: ")
+    assert said[1:] == ["barycenter: 1 job file is wrong; nothing was deployed"]
+    folder.write("a")
+    _, said = deploy(folder, "--dry-run", code=1)
+    assert len(said) == 1
+    assert said[0].startswith("barycenter: no Prefect server answers at ")
 
 
 def test_folders_that_hold_no_jobs(folder, tmp_path):

@@ -55,6 +55,16 @@ def test_json_lines(tmp_path, init):
     assert (report["rows"]["written"], report["head"]["task"]) == (ROWS, "classification")
 
 
+def test_a_corpus_of_one_row_is_said_to_be_too_few(tmp_path, init):
+    write_lines(tmp_path / "one.jsonl", [{"id": "a", "text": caption(1)}])
+    result = init("one.jsonl")
+    assert "the corpus has one row; an alignment needs at least two" in " ".join(result.stderr.split())
+    written = (tmp_path / "barycenter.yaml").read_text()
+    assert "1 row is soon done in one process" in written
+    assert "no value is empty or repeats in 1 row\n" in written
+    assert "1 rows" not in written + result.stdout
+
+
 def test_csv_of_a_shop(tmp_path, init):
     rows = [
         {

@@ -5,9 +5,10 @@ from barycenter.infra.clock import use_clock
 from barycenter.infra.deadline import check_deadline, deadline_in, until
 from barycenter.infra.dispatch.api import Work, dispatch
 from barycenter.infra.dispatch.in_process import InProcessExecutor
-from barycenter.infra.logs import bound
+from barycenter.infra.logs import bound, bound_fields
 from barycenter.infra.storage import Storage
 from barycenter.infra.versions.lease import acquire, newest_term
+from barycenter.tasks.observability.progress import StageProgress
 from tests.infra.simulation import SimulatedClock
 
 
@@ -28,6 +29,21 @@ def test_it_passes_after_its_time_and_says_where(clock):
             check_deadline()
     assert str(caught.value).startswith("limits.deadline (1m) is over: stopped in stage fit; what is done stays done")
     check_deadline()
+
+
+def test_it_says_that_it_passed_before_the_first_stage_while_waiting_or_as_a_stage_begins(clock):
+    with until(deadline_in(60, "limits.deadline (1m)")):
+        clock.sleep(61)
+        with pytest.raises(DeadlineError, match="is over: stopped in stage plan;"):
+            check_deadline()
+        with pytest.raises(DeadlineError, match="is over: stopped while waiting for the output;"):
+            check_deadline("while waiting for the output")
+        with (
+            pytest.raises(DeadlineError, match="is over: stopped in stage embed text;"),
+            StageProgress("embed text", 1),
+        ):
+            pass
+    assert bound_fields() == {}
 
 
 def test_of_two_the_sooner_counts(clock):

@@ -50,9 +50,9 @@ def test_a_probe_of_too_few_rows_is_left_out_with_a_reason(n_train, task):
     )
     notes: list[str] = []
     target = find_reading("label", rows.kept.column("label").type, labels, task).reading
-    found, _ = probe_rows(
+    found = probe_rows(
         SimpleNamespace(job=job), fitted, rows, as_objects(labels), target, FoldMoments.of(train), notes
-    )
+    ).figures
     assert found["task"] == task
     if n_train < 2:
         assert found["n_test"] == 0
@@ -83,8 +83,12 @@ def test_an_input_that_never_varies_has_a_probe():
     )
     notes: list[str] = []
     target = find_reading("label", pa.string(), labels, "classification").reading
-    found, predicted = probe_rows(SimpleNamespace(job=job), fitted, rows, as_objects(labels), target, folds, notes)
-    assert len(predicted.rows) == found["cross_validated"]["n_test"] == 60
+    probed = probe_rows(SimpleNamespace(job=job), fitted, rows, as_objects(labels), target, folds, notes)
+    found = probed.figures
+    assert len(probed.predictions.rows) == found["cross_validated"]["n_test"] == 60
+    assert sorted(probed.rows) == list(range(60))
+    for name, by in probed.scores.items():
+        assert by["complete"].mean() == pytest.approx(found["cross_validated"]["candidates"][name]["complete"])
     assert not notes
     crossed = found["cross_validated"]["candidates"]
     assert crossed["fused"]["complete"] >= crossed["text"]["complete"] - 0.1

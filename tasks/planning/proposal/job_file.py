@@ -38,7 +38,8 @@ def job_file(proposal: Proposal, schema: str, name: str) -> str:
         *_access(proposal),
     ]
     if proposal.rows is not None and proposal.rows <= _FEW_ROWS:
-        lines.append(f"#ray: {{address: none}}  # without Ray: {proposal.rows:,} rows are soon done in one process")
+        rows = "1 row is" if proposal.rows == 1 else f"{proposal.rows:,} rows are"
+        lines.append(f"#ray: {{address: none}}  # without Ray: {rows} soon done in one process")
     return "\n".join(lines) + "\n"
 
 

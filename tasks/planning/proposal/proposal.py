@@ -313,7 +313,11 @@ def _notes(sample: Sample, inputs: list[ProposedInput], split: Option | None) ->
         f"`{name}` holds vectors written as text; write the table as Parquet or JSON Lines to have them as an input"
         for name in written_vectors(sample)
     ]
-    if len(inputs) == 1:
+    if sample.whole and sample.rows < 2:
+        notes.append(
+            "the corpus has one row; an alignment needs at least two, so name more files, or alignment.method: none"
+        )
+    elif len(inputs) == 1:
         notes.append(
             f"there is one input only ({inputs[0].name}); an alignment brings two or more together, so the vectors are "
             "those of this input, in fewer dimensions"

@@ -29,7 +29,7 @@ def compare(before: Side, after: Side, head: str | None = None) -> dict[str, Any
         to compare; ``notes``: what could not be compared, and why.
 
     Raises:
-        JobError: A version has several heads, and none was named.
+        JobError: A version has several heads and none was named, or it has none of the kind that was.
     """
     notes: list[str] = []
     job = changed_settings(before, after)

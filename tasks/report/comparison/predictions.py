@@ -32,7 +32,7 @@ def changed_predictions(before: Side, after: Side, wanted: str | None, notes: li
         before, after}], first those that are wrong now.
 
     Raises:
-        JobError: A version has several heads, and none was named.
+        JobError: A version has several heads and none was named, or it has none of the kind that was.
     """
     folders = _heads(before, after, wanted)
     metrics = [_metrics(side, folder) for side, folder in zip((before, after), folders, strict=True)]
@@ -61,6 +61,11 @@ def changed_predictions(before: Side, after: Side, wanted: str | None, notes: li
 def _heads(before: Side, after: Side, wanted: str | None) -> list[str | None]:
     """A folder each: of the same settings where both have such a head."""
     there = [heads_of(side.storage, side.manifest.version) for side in (before, after)]
+    for side, heads in zip((before, after), there, strict=True):
+        if wanted is not None and wanted not in heads.values():
+            kinds = ", ".join(sorted(set(heads.values())))
+            known = f"its heads are of kind {kinds}" if kinds else "it has no head; `barycenter train` makes one"
+            raise JobError("--head", f"{side.name} has no head of kind {wanted!r}; {known}")
     there = [{folder: kind for folder, kind in heads.items() if wanted in (None, kind)} for heads in there]
     ids = [{folder.rpartition("/")[2]: folder for folder in heads} for heads in there]
     both = ids[0].keys() & ids[1].keys()

@@ -2,12 +2,19 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from barycenter.fusion.metrics import bootstrap_gap
 from barycenter.tasks.report.comparison.sides import Side
 from barycenter.tasks.report.rendering.facts import Scores, evidence, number, retrieval_pairs, section
+from barycenter.tasks.report.scored_rows import ScoredRows, read_scored_rows
 
 _Z = 1.959964
+_RESAMPLES = 1000
 
 Difference = dict[str, Any]
 """``mean``, ``low``, ``high`` of after minus before, and ``within_noise``: whether the interval holds zero."""
@@ -17,7 +24,8 @@ def compared_figures(before: Side, after: Side, notes: list[str]) -> dict[str, A
     """Scores of every candidate in every condition, and retrieval; a note says what could not be compared, and why.
 
     Returns:
-        ``metric``, ``how`` and ``n`` [before, after]; ``scores``: {candidate: {condition: {before, after: [score,
+        ``metric``, ``how``, ``n`` [before, after] and ``paired``: number of the rows over which differences are paired,
+        None where they are as if on different rows; ``scores``: {candidate: {condition: {before, after: [score,
         low, high], difference}}}; ``retrieval``: {direction: {before, after: r10, difference}}. None without both
         reports.
     """
@@ -35,8 +43,8 @@ def compared_figures(before: Side, after: Side, notes: list[str]) -> dict[str, A
 def independent_difference(before: tuple[float, float, float], after: tuple[float, float, float]) -> Difference:
     """After minus before of two (score, low, high), as if they were scored on different rows.
 
-    Both were mostly scored on the same rows, which makes the true interval narrower: what is called a difference is
-    one. The limits are those of Zou and Donner (2008), which need no symmetric intervals.
+    On the same rows the true interval is narrower, so what is called a difference is one. The limits are those of Zou
+    and Donner (2008), which need no symmetric intervals.
 
     >>> independent_difference((0.5, 0.4, 0.6), (0.55, 0.45, 0.65))["within_noise"]
     True
@@ -61,23 +69,75 @@ def _scores(before: Side, after: Side, notes: list[str]) -> dict[str, Any]:
     if first.metric != second.metric:
         notes.append(f"the metrics are {first.metric} and {second.metric}, so scores are not compared")
         return {}
+    how = "out of fold" if crossed else "held out"
+    pairs = _Pairs.of(before, after, how, notes)
     scores: dict[str, dict[str, Any]] = {}
     for name, condition in dict.fromkeys([*first.values, *second.values]):
         pair = [_triple(each, name, condition) for each in (first, second)]
         entry: dict[str, Any] = {"before": pair[0], "after": pair[1], "difference": None}
         if pair[0] is not None and pair[1] is not None:
-            entry["difference"] = _difference(pair[0], pair[1])
+            paired = None if pairs is None else pairs.difference(name, condition)
+            entry["difference"] = paired or _difference(pair[0], pair[1])
         scores.setdefault(name, {})[condition] = entry
     sources = [
         section(report, "probe", "cross_validated") if crossed else section(report, "probe") for report in (one, other)
     ]
-    how = "out of fold" if crossed else "held out"
     return {
         "metric": first.metric,
         "how": how,
+        "paired": None if pairs is None else len(pairs.groups),
         "n": [number(source.get("n_test")) for source in sources],
         "scores": scores,
     }
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The rows that both reports scored.
+
+    Attributes:
+        sides: What each scored.
+        rows: Where the shared rows are in each.
+        groups: Hashes of their groups: near-copies are no independent evidence.
+    """
+
+    sides: tuple[ScoredRows, ScoredRows]
+    rows: tuple[NDArray[np.intp], NDArray[np.intp]]
+    groups: list[int]
+
+    @classmethod
+    def of(cls, before: Side, after: Side, how: str, notes: list[str]) -> Self | None:
+        """None, with a note, where most rows of one side were not scored on the other."""
+        found = [read_scored_rows(side.storage, side.report or {}) for side in (before, after)]
+        without = [
+            side.name for side, rows in zip((before, after), found, strict=True) if rows is None or rows.how != how
+        ]
+        one, other = found
+        if without or one is None or other is None:
+            notes.append(
+                f"differences of scores are not paired: scores of single rows, {how}, are not kept on "
+                f"{' and '.join(without)}; `barycenter report` writes them"
+            )
+            return None
+        shared, here, there = np.intersect1d(one.keys, other.keys, return_indices=True)
+        if 2 * len(shared) < max(len(one.keys), len(other.keys)) or not len(shared):
+            notes.append(
+                f"differences of scores are not paired: of {len(one.keys):,} and {len(other.keys):,} scored rows only "
+                f"{len(shared):,} are the same"
+            )
+            return None
+        return cls((one, other), (here, there), other.groups[there].tolist())
+
+    def difference(self, candidate: str, condition: str) -> Difference | None:
+        """After minus before on the shared rows, whole groups resampled; None where one side lacks the candidate."""
+        scores = [side.scores(candidate, condition) for side in self.sides]
+        if scores[0] is None or scores[1] is None:
+            return None
+        one, other = (values[rows] for values, rows in zip(scores, self.rows, strict=True) if values is not None)
+        mean, low, high = bootstrap_gap(other, one, self.groups, n=_RESAMPLES)
+        if not math.isfinite(mean):
+            return None
+        return {"mean": mean, "low": low, "high": high, "within_noise": low <= 0 <= high}
 
 
 def _triple(scores: Scores, name: str, condition: str) -> list[float | None] | None:

@@ -58,9 +58,10 @@ class Side:
 def split_version(given: str) -> tuple[str, int | None]:
     """An output and the number of a version in it, if one is named.
 
-    >>> split_version("out/emoji@3"), split_version("s3://bucket/out")
+    >>> split_version("out/emoji@3/"), split_version("s3://bucket/out/")
     (('out/emoji', 3), ('s3://bucket/out', None))
     """
+    given = given.rstrip("/") or given
     numbered = _NUMBERED.fullmatch(given)
     return (given, None) if numbered is None else (numbered["folder"], int(numbered["number"]))
 

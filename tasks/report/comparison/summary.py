@@ -43,7 +43,8 @@ def _score(compared: Mapping[str, Any]) -> Iterator[str]:
     scores = Scores(figures["metric"], (), (), {})
     before, after = (scores.score(entry[side][0], unit=True) for side in ("before", "after"))
     change = points(figures["metric"], entry["difference"])
-    yield f"the fused vector: {before}, then {after} {scores.metric_name} {figures['how']}: {change}"
+    paired = f", paired over {count(figures['paired'])} rows" if figures.get("paired") else ""
+    yield f"the fused vector: {before}, then {after} {scores.metric_name} {figures['how']}: {change}{paired}"
 
 
 def _predictions(compared: Mapping[str, Any]) -> Iterator[str]:

@@ -74,7 +74,9 @@ def _scores(figures: Mapping[str, Any]) -> Sheet:
         if condition == COMPLETE or name == "fused"
     ]
     n = " and ".join(count(each) for each in dict.fromkeys(figures["n"]))
-    title = f"Scores on {n} rows, {figures['how']}; differences as if on different rows, so rather wide"
+    paired = figures.get("paired")
+    pairs = f"paired over {count(paired)} rows" if paired else "as if on different rows, so rather wide"
+    title = f"Scores on {n} rows, {figures['how']}; differences {pairs}"
     return Sheet(
         title, (f"{scores.metric_name}{scores.unit}", "before", "after", "difference"), rows, frozenset({0, 3})
     )
@@ -98,7 +100,8 @@ def _retrieval(pairs: Mapping[str, Any]) -> Sheet:
         )
         for name, entry in pairs.items()
     ]
-    return Sheet("Retrieval", ("found among ten, %", "before", "after", "difference"), rows, frozenset({0, 3}))
+    title = "Retrieval; differences as if on different rows, so rather wide"
+    return Sheet(title, ("found among ten, %", "before", "after", "difference"), rows, frozenset({0, 3}))
 
 
 def _predictions(found: Mapping[str, Any]) -> Sheet:
@@ -132,6 +135,8 @@ def _sources(sources: Mapping[str, Any]) -> Iterator[str]:
 def _value(value: Any) -> str:
     if value is None:
         return "–"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, Mapping):
         return clean(", ".join(f"{name} {_value(part)}" for name, part in value.items()), _VALUE)
     return clean(f"{value:.4g}" if isinstance(value, float) else value, _VALUE)

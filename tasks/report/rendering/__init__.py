@@ -13,7 +13,7 @@ there:
   ``probe.signal.found``: whether anything is above the baseline; ``probe.dimensions``: [{dim, complete, low, high}];
   ``probe.cross_validated``: the same shapes. The verdict prefers cross-validated scores. ``probe.worth``: {input:
   {mean, low, high}}, what fused loses without it; ``probe.learning``: [{rows, complete, low, high, loss}];
-  ``probe.ceiling``: {score, rows}.
+  ``probe.ceiling``: {score, rows}; ``probe.copies``: {rows, of, score}, scored rows with a copy that is learned from.
 - ``split``: {by, group_by, rows, train, test, other}.
 - ``mistakes``: what is predicted wrong, as :mod:`barycenter.tasks.report.mistakes` makes it.
 - samples.json: ``map``: {x: [..], y: [..], label: [..]}, points in the plane; ``neighbors``: [{key, text, label,

@@ -11,7 +11,6 @@ from barycenter.tasks.report.rendering.facts import (
     count,
     dictionaries,
     evidence,
-    items,
     number,
     section,
 )
@@ -23,7 +22,7 @@ _FEWEST = 100
 """Held-out rows below which a curve over them says nothing."""
 
 Finding = dict[str, Any]
-"""``about``: dimensions, inputs, labels, rows, missing or target; ``sentence``; ``set``: {key of the job: value}."""
+"""``about``: copies, dimensions, inputs, labels, rows, missing, target; ``sentence``; ``set``: {key: value}."""
 
 
 def answers(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +76,7 @@ def score_answer(report: Mapping[str, Any]) -> dict[str, Any] | None:
             f"No model can pass {scores.score(top, unit=True)} here: {rows} rows have the inputs of another row with "
             "another label."
         )
+    parts.append(_copies_sentence(report, scores))
     if not has_signal(report):
         parts.append("That is no better than the guess.")
     elif found["share_of_the_way"] is not None:
@@ -93,8 +93,6 @@ def _share_of_the_way(score: float, floor: float | None, top: float | None) -> f
 def _score_sentence(report: Mapping[str, Any], scores: Scores, found: Mapping[str, Any]) -> str:
     low, high = found["low"], found["high"]
     within = "" if low is None else f" (95 % interval {scores.score(low)} to {scores.score(high)})"
-    if low is not None and low == high:
-        within = " (no interval: drawn again, these rows give the same)"
     rows = f"{count(found['n'])} rows" if found["n"] is not None else "the rows"
     if scores.is_share:
         what = "whole label sets of " if section(report, "probe").get("task") == "multilabel" else ""
@@ -119,6 +117,33 @@ def _guess_sentence(scores: Scores, found: Mapping[str, Any]) -> str:
     return f"{sentence[0].upper()}{sentence[1:]}." if sentence else ""
 
 
+def _copies_sentence(report: Mapping[str, Any], scores: Scores) -> str:
+    """How many of the scored rows give themselves away, and what is reached without them."""
+    copied = section(report, "probe", "copies")
+    n, left = number(copied.get("rows")), number(copied.get("score"))
+    if not n:
+        return ""
+    have, them = ("has", "it") if n == 1 else ("have", "them")
+    without = "" if left is None else f"; without {them} the score is {scores.score(left, unit=True)}"
+    return f"{count(n)} of these rows {have} the inputs of a row that was learned from{without}."
+
+
+def _copies(report: Mapping[str, Any], *, crossed: bool) -> Iterator[Finding]:
+    """What keeps equal rows on one side, where some are on both."""
+    if not number(section(report, "probe", "copies").get("rows")):
+        return
+    split, together = section(report, "split"), "name a column that they share in train.group_by"
+    if split.get("group_by"):
+        together += f" (`{clean(split['group_by'], 40)}` is none)"
+    elif split.get("by") and not crossed:
+        together += f", or give them one value of `{clean(split['by'], 40)}`"
+    sentence = (
+        "Equal rows are learned from and scored, so the score is too good for new rows. To keep them on one side, "
+        f"{together}."
+    )
+    yield {"about": "copies", "sentence": sentence, "set": {}}
+
+
 def mistakes_sentence(report: Mapping[str, Any]) -> str | None:
     """How many rows are wrong, and in which way most often."""
     found = section(report, "mistakes")
@@ -132,11 +157,12 @@ def mistakes_sentence(report: Mapping[str, Any]) -> str | None:
     wrong = number(found.get("wrong")) or 0
     if not wrong:
         return f"Of {rows}: none is wrong."
-    sentence = f"Of {rows}: {count(wrong)} are wrong ({100 * wrong / n:.1f} %)."
+    sentence = f"Of {rows}: {count(wrong)} {'is' if wrong == 1 else 'are'} wrong ({100 * wrong / n:.1f} %)."
     pair = next(iter(dictionaries(found, "pairs")), None)
     if pair is not None:
         said, label = (clean(pair.get(name), 40) for name in ("predicted", "label"))
-        sentence += f" Most often “{label}” is taken for “{said}” ({count(pair.get('n'))} times)."
+        often = "once" if pair.get("n") == 1 else f"{count(pair.get('n'))} times"
+        sentence += f" Most often “{label}” is taken for “{said}” ({often})."
     return sentence
 
 
@@ -154,7 +180,7 @@ def findings(report: Mapping[str, Any]) -> list[Finding]:
     found = [*_labels(report)]
     if has_signal(report):
         found = [*_inputs(report, source, scores), *_missing(report, source, scores), *_curves(report, scores), *found]
-    return found
+    return [*_copies(report, crossed=crossed), *found]
 
 
 def _curves(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
@@ -258,22 +284,30 @@ def _labels(report: Mapping[str, Any]) -> Iterator[Finding]:
     n = number(doubtful.get("n"))
     if n is None:
         return
-    regression = section(report, "mistakes").get("task") == "regression"
-    limit = f"{100 * (number(doubtful.get('below')) or 0.0):.0f} %"
+    found = section(report, "mistakes")
+    regression = found.get("task") == "regression"
     if n:
         keys = [clean(row.get("key"), 40) for row in dictionaries(doubtful, "rows")[:_FIRST_KEYS]]
         first = f" The first: {', '.join(keys)}." if keys else ""
-        rows = "1 row" if n == 1 else f"{count(n)} rows"
+        rows, theirs = ("1 row", "its own") if n == 1 else (f"{count(n)} rows", "theirs")
+        of = number(found.get("n"))
+        rows += f" ({100 * n / of:.1f} %)" if of else ""
         why = (
             f"Look at the values of {rows}: more than four usual errors away from the prediction."
             if regression
-            else f"Look at the labels of {rows}: a model of the other rows gives them less than {limit}."
+            else f"Look at the labels of {rows}: the model is as sure of another label as it is where that one is "
+            f"given, and gives {theirs} at most a tenth of that."
         )
         sentence = f"{why}{first} A model can be wrong, too."
+    elif not has_signal(report):
+        return
     elif regression:
         sentence = "No value looks wrong: none is more than four usual errors away from its prediction."
     else:
-        sentence = f"No label looks wrong: a model of the other rows gives each at least {limit}."
+        sentence = (
+            "No label looks wrong: in no row is the model as sure of another label as it is where that one is given, "
+            "and of the row's own a tenth of that."
+        )
     yield {"about": "labels", "sentence": sentence, "set": {}}
 
 
@@ -295,9 +329,3 @@ def _rows(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
     else:
         sentence = f"Whether more rows would help, these cannot tell: {change}."
     yield {"about": "rows", "sentence": sentence, "set": {}}
-
-
-def keys_to_look_at(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The rows whose label looks wrong, as far as the report names them."""
-    doubtful = section(report, "mistakes", "doubtful")
-    return [row for row in items(doubtful, "rows") if isinstance(row, Mapping)]

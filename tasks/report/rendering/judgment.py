@@ -10,6 +10,8 @@ from barycenter.tasks.report.rendering.facts import (
     Gap,
     Scores,
     arrow,
+    clean,
+    count,
     evidence,
     number,
     retrieval_pairs,
@@ -62,7 +64,7 @@ def judge(report: Mapping[str, Any]) -> Verdict:
         return _without_target(report)
     if section(source, "signal").get("found") is False:
         return _no_signal(scores, number(source.get("baseline")))
-    return _compared(scores, Gap.all_of(source))
+    return _compared(report, scores, Gap.all_of(source))
 
 
 def _no_signal(scores: Scores, baseline: float | None) -> Verdict:
@@ -77,15 +79,28 @@ def _no_signal(scores: Scores, baseline: float | None) -> Verdict:
     return Verdict("none", "No signal", sentence)
 
 
-def _compared(scores: Scores, gaps: Sequence[Gap]) -> Verdict:
+def _reduced(report: Mapping[str, Any], scores: Scores | None, known: Mapping[tuple[str, str], Gap]) -> str:
+    """What the dimension of a single input's vector costs; empty where it is not smaller than the input."""
+    kept = section(report, "alignment", "variance_kept")
+    share, dim = number(kept.get("share")), count(section(report, "alignment").get("dim"))
+    if share is None:
+        return ""
+    name = clean(kept.get("input"), 40)
+    sentence = f" Its {dim} dimensions keep {100 * share:.1f} % of the variance of {name}'s {count(kept.get('of'))}"
+    if scores is None or ("concat", COMPLETE) not in scores.values:
+        return f"{sentence}."
+    return f"{sentence}; the score is {_beside(scores, COMPLETE, 'concat', known, f'that of the whole {name} vector')}."
+
+
+def _compared(report: Mapping[str, Any], scores: Scores, gaps: Sequence[Gap]) -> Verdict:
     fused = scores.values["fused", COMPLETE]
-    single = scores.best_input()
+    single, known = scores.best_input(), {(gap.condition, gap.against): gap for gap in gaps}
     has = f"the fused vector has {scores.score(fused, unit=True)} {scores.metric_name}"
     if single is None:
         return Verdict("open", "Nothing to compare", f"Nothing to compare with: {has}.")
     if len(scores.inputs) == 1:
-        return Verdict("open", "One input", f"There is one input, so nothing was averaged: {has}.")
-    known = {(gap.condition, gap.against): gap for gap in gaps}
+        cost = _reduced(report, scores, known)
+        return Verdict("open", "One input", f"There is one input, so nothing was averaged: {has}.{cost}")
     gain = known.get((COMPLETE, single))
     tone = "open" if gain is None else gain.tone
     best = f"the best single input ({single}, {scores.score(scores.values[single, COMPLETE], unit=True)})"
@@ -136,7 +151,8 @@ def _without_target(report: Mapping[str, Any]) -> Verdict:
     pairs = [(name, figures["r10"]) for name, figures in retrieval_pairs(report) if "r10" in figures]
     if not pairs:
         why = f"{without.lower()}, and there is no retrieval"
-        return Verdict("open", "Nothing to judge by", f"Nothing to judge by: {why}.")
+        kept = _reduced(report, None, {}).replace(" Its", " The fused vector's", 1)
+        return Verdict("open", "Nothing to judge by", f"Nothing to judge by: {why}.{kept}")
     chance = number(section(report, "retrieval").get("chance_r10"))
     found = " and ".join(f"{100 * value:.1f} % of the time {arrow(name)}" for name, value in pairs)
     lowest = min(value for _, value in pairs)

@@ -50,7 +50,8 @@ MEANINGS = {
     ),
     "largest residuals": "The rows whose true value is furthest from its prediction.",
     "doubtful": (
-        "The labels that a model of the other rows finds least likely. Look at these: a model can be wrong, too."
+        "Rows where a model of the others is as sure of another label as it is of rows that have it. Their own label "
+        "gets a tenth of that or less. Look at these: a model can be wrong, too."
     ),
     "doubtful values": "The values furthest from their prediction. Look at these: a model can be wrong, too.",
 }

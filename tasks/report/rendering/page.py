@@ -124,6 +124,8 @@ def _subtitle(report: Mapping[str, Any]) -> list[str]:
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, Mapping):

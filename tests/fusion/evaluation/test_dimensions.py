@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve
+from barycenter.fusion.evaluation.dimensions import dimension_curve, learning_curve, variance_kept
 from barycenter.fusion.heads.targets import as_objects
 
 N = 1200
@@ -66,3 +66,23 @@ def test_without_rows_or_variance_there_is_no_curve(rows):
     assert dimension_curve(fused, labels, groups, train, nothing, "classification") == []
     constant = as_objects([1.5] * N)
     assert learning_curve(fused, constant, groups, train, ~train, "regression") == []
+
+
+def test_variance_that_is_kept_is_what_the_fused_vectors_tell_of_the_input():
+    rng = np.random.default_rng(0)
+    view = rng.normal(size=(4000, 4)) * np.sqrt([5, 3, 1, 1]) + 7
+    assert variance_kept(view, view @ rng.normal(size=(4, 4)) - 3) == pytest.approx(1)
+    assert variance_kept(view, 100 * view[:, :2] + 1) == pytest.approx(0.8, abs=0.02)
+    assert variance_kept(view, np.zeros((4000, 2))) == pytest.approx(0)
+    assert variance_kept(np.ones((5, 3)), np.ones((5, 2))) is None
+
+
+def test_a_score_without_a_mistake_has_an_interval(rows):
+    _, labels, groups, train, test = rows
+    features = np.array([[float(label[1])] * 8 for label in labels], np.float32)
+    features = (features == np.arange(8)).astype(np.float32) + np.arange(8) * features / 9
+    point = dimension_curve(features, labels, groups, train, test, "classification")[0]
+    assert (point["complete"], point["high"]) == (1.0, 1.0)
+    assert 0.98 < point["low"] < 0.9999
+    assert point["loss"]["low"] == pytest.approx(point["low"] - 1)
+    assert point["loss"]["high"] == pytest.approx(1 - point["low"])

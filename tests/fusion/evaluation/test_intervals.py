@@ -2,6 +2,7 @@ import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from barycenter.fusion.evaluation.intervals import evidence
 
@@ -85,3 +86,24 @@ def test_one_input_has_no_worth_beside_others():
         name: {"complete": by["complete"]} for name, by in scored({"a": 0.5, "concat": 0.5, "fused": 0.5}).items()
     }
     assert evidence(scores, constant(0.1), ["a"], range(400))["worth"] == {}
+
+
+@pytest.mark.parametrize("groups", [5, 100])
+def test_without_a_mistake_the_interval_is_that_of_wilson(groups):
+    right, wrong = {"complete": np.ones(200)}, {"complete": np.zeros(200)}
+    scores = {"a": right, "concat": wrong, "fused": right}
+    result = evidence(scores, np.zeros(200), ["a"], np.arange(200) % groups)
+    reach = stats.binomtest(0, groups).proportion_ci(method="wilson").high
+    assert result["intervals"]["fused"]["complete"] == pytest.approx([1 - reach, 1.0])
+    assert result["intervals"]["concat"]["complete"] == pytest.approx([0.0, reach])
+    gap = result["gaps"]["complete"]
+    assert (gap["mean"], gap["high"]) == (1.0, 1.0)
+    assert gap["low"] == pytest.approx(max(-1, 1 - 2**0.5 * reach))
+    assert result["signal"]["found"]
+
+
+def test_the_difference_of_two_scores_without_a_mistake_has_a_width():
+    right = {condition: np.ones(50) for condition in CONDITIONS}
+    result = evidence(dict.fromkeys(["text", "image", "concat", "fused"], right), constant(0.5, 50), INPUTS, range(50))
+    reach = stats.binomtest(0, 50).proportion_ci(method="wilson").high
+    assert result["worth"]["text"] == pytest.approx({"mean": 0.0, "low": -reach, "high": reach})

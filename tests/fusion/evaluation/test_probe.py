@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from barycenter.fusion.alignment.imputation import Imputer
 from barycenter.fusion.evaluation.probe import cross_validated_probe, probe
+from barycenter.fusion.heads.targets import as_objects
 from barycenter.fusion.moments import FoldMoments, Moments
 
 SHARED = Path(os.environ.get("BARYCENTER_SHARED", Path(__file__).parents[3] / "shared"))
@@ -221,9 +222,12 @@ def test_folds_on_threads_change_nothing():
     assert one == three
 
 
-def test_a_constant_out_of_fold_scores_what_the_most_frequent_label_does():
+@pytest.mark.parametrize(
+    "label", [lambda row: f"class {row % 3}", lambda row: [[], ["x", "y"][:: 1 - 2 * (row % 2)], ["x"]][row % 3]]
+)
+def test_a_constant_out_of_fold_scores_what_the_most_frequent_label_does(label):
     views, _ = paired(n=90)
-    labels = np.array([f"class {row % 3}" for row in range(90)], dtype=object)
+    labels = as_objects([label(row) for row in range(90)])
     result = cross_validated_probe(views, labels, None, 5, 1, fit_stacking, dim=5)
     assert result["baseline"] == pytest.approx(1 / 3)
 

@@ -117,7 +117,7 @@ def test_the_dump_reads_back_as_the_same_job(file: Path) -> None:
         ("train.zzz=1", "train.zzz: unknown key; nearest is target (known: target, task, head, split, group_by)"),
         ("alignment.from_=x", "alignment.from_: unknown key; did you mean from?"),
         ("alignment.dim=0", "alignment.dim: must be a whole number from 1 up, not 0"),
-        ("alignment.dim=true", "alignment.dim: must be a whole number from 1 up, not True"),
+        ("alignment.dim=true", "alignment.dim: must be a whole number from 1 up, not true"),
         ("alignment.dim=1.5", "alignment.dim: must be a whole number from 1 up, not 1.5"),
         ("alignment.folds=1", "alignment.folds: must be a whole number from 2 up, not 1"),
         (

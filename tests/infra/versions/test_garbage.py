@@ -16,7 +16,16 @@ from barycenter.infra.versions.garbage import (
     unpin_version,
 )
 from barycenter.infra.versions.lease import RENEWALS, TERM_SECONDS, acquire
-from barycenter.infra.versions.manifests import COLLECTED, POINTER, manifest_path, read_manifest, verify, versions
+from barycenter.infra.versions.manifests import (
+    COLLECTED,
+    POINTER,
+    manifest_path,
+    read_manifest,
+    report_path,
+    scored_rows_path,
+    verify,
+    versions,
+)
 from tests.infra.simulation import SimulatedClock
 from tests.infra.versions.outputs import on_a_disk, output
 from tests.infra.versions.test_commit import taken_over
@@ -33,7 +42,8 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
     storage.write("features/v2/label=1/part-9.parquet", b"stray")
     storage.write("corpus/of-nobody/bucket-0.parquet", b"joined once")
     storage.write("index/v1.faiss", b"of a version that goes")
-    storage.write("report/versions/v1.json", b"on a version that goes")
+    for path in (report_path("v1"), scored_rows_path("v1")):
+        storage.write(path, b"on a version that goes")
     storage.write("features/v2/label=1/.part-0.parquet.00.tmp", b"half")
     expected = [
         "alignment/al-v1/alignment.json",
@@ -49,6 +59,7 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
         "manifests/1.json",
         "rejects/v1/part-0.parquet",
         "report/versions/v1.json",
+        "report/versions/v1.rows.parquet",
     ]
     before = storage.list()
     assert find_garbage(storage).paths == expected
@@ -63,7 +74,7 @@ def test_garbage_is_what_no_kept_version_refers_to(storage, lease):
 def test_kept_versions_keep_everything_they_need(storage, lease):
     commit_manifest(storage, output(storage, "v1", shards=("s1", "s2")), lease)
     commit_manifest(storage, output(storage, "v2", parent=1, shards=("s2", "s3")), lease)
-    for name in ("index/v2.faiss", "index/v2.keys.parquet", "report/versions/v1.json"):
+    for name in ("index/v2.faiss", "index/v2.keys.parquet", report_path("v1"), scored_rows_path("v1")):
         storage.write(name, b"of a kept version")
     assert collect_garbage(storage, lease, keep=2) == []
     assert verify(storage, read_manifest(storage, 1)) == []

@@ -63,9 +63,18 @@ def test_what_an_earlier_run_embedded_counts(tmp_path):
     assert bad_rows(run.storage, embedding_path("text", identity, last.id)) == 0
 
 
+def test_an_input_without_a_good_row_is_refused_whatever_is_allowed(tmp_path):
+    run, bad = embedded(tmp_path, [None] * ROWS, max_bad_fraction=1.0)
+    with pytest.raises(RunError) as stopped:
+        check_bad_fraction(run, "text", bad, {shard.id for shard in run.shards})
+    line = str(stopped.value)
+    assert line.startswith("input text: none of 60 rows can be used, so there is nothing to align: null 60 (row r0; ")
+    assert line.endswith("run again with --retry-bad, or take text out of inputs")
+
+
 @pytest.mark.parametrize("allowed", [0.5, 1.0])
 def test_as_many_as_are_allowed_pass(tmp_path, allowed):
-    bad_texts = int(ROWS * allowed)
+    bad_texts = int(ROWS * allowed) - (allowed == 1)
     run, bad = embedded(tmp_path, [None] * bad_texts + ["good"] * (ROWS - bad_texts), max_bad_fraction=allowed)
     check_bad_fraction(run, "text", bad, {shard.id for shard in run.shards})
     check_bad_fraction(run, "text")

@@ -44,7 +44,9 @@ def test_an_alignment_that_cannot_be_borrowed_is_refused_before_the_work(tmp_pat
         assert caught.value.key == "alignment.from"
         return caught.value.problem
 
-    assert "lent/manifest.json: nothing has been committed here yet; name the output of a finished run" in refusal()
+    refused = refusal()
+    assert "lent/manifest.json: nothing has been committed here yet: there is no such folder, or it is empty" in refused
+    assert refused.endswith("; name the output of a finished run")
     lent["output"]["promote"] = "manual"
     run_here(lent)
     assert "no version is shown to readers yet (there are: 1); choose one with `barycenter promote`" in refusal()

@@ -35,7 +35,7 @@ def test_labels_that_were_made_wrong_are_those_to_look_at(flipped):
     _, report = flipped
     wrong = {f"r{at:04d}" for at in FLIPPED}
     assert {row["key"] for row in report["mistakes"]["doubtful"]["rows"]} >= wrong
-    assert report["mistakes"]["doubtful"]["n"] <= len(wrong) + 6
+    assert report["mistakes"]["doubtful"]["n"] <= len(wrong) + 2
     assert {row["key"] for row in report["mistakes"]["worst"]} & wrong
     (sentence,) = (each["sentence"] for each in report["answers"]["help"] if each["about"] == "labels")
     assert sentence.startswith("Look at the labels of")
@@ -112,6 +112,18 @@ def test_numbers_have_residuals_and_an_outlier_is_named(tmp_path):
     assert "explains" in report["answers"]["score"]["sentence"]
 
 
+def test_of_one_input_the_report_says_what_fewer_dimensions_keep(tmp_path):
+    job = job_of(tmp_path, text_and_vector_rows(90), "label")
+    del job["inputs"]["text"]
+    job["alignment"] = {"method": "pca", "dim": 2}
+    report = run_here(job)
+    kept = report["alignment"]["variance_kept"]
+    assert (kept["input"], kept["of"]) == ("vec", 6)
+    assert 0.7 < kept["share"] < 1
+    words = f"Its 2 dimensions keep {100 * kept['share']:.1f} % of the variance of vec's 6; the score is "
+    assert words in report["answers"]["verdict"]["sentence"]
+
+
 def test_one_label_for_all_is_a_plain_answer(tmp_path):
     rows = [row | {"label": "same"} for row in text_and_vector_rows(60)]
     report = run_here(job_of(tmp_path, rows, "label"))
@@ -137,6 +149,36 @@ def test_rows_whose_key_another_row_counts_for_are_in_no_figure(tmp_path):
     assert report["rows"]["rejected"] == len(again)
     assert report["probe"]["cross_validated"]["n_test"] == report["mistakes"]["n"] == ROWS
     assert "of no row" not in report["mistakes"]["confusion"]["labels"]
+
+
+def answers_on(report):
+    return {finding["about"]: finding["sentence"] for finding in report["answers"]["help"]}
+
+
+def test_copies_on_both_sides_are_counted_and_groups_keep_them_together(tmp_path):
+    rows = [row | {"label": f"class {at % 5}", "design": f"d{at}"} for at, row in enumerate(text_and_vector_rows(120))]
+    for at, row in enumerate(rows):
+        row["text"] = f"{row['text']} {at}"
+    again = [row | {"id": f"again {row['id']}"} for row in rows[::2]]
+    job = job_of(tmp_path, rows + again, "label")
+    report = run_here(job)
+    copied = report["probe"]["copies"]
+    assert copied["of"] == 180
+    assert 60 <= copied["rows"] <= 120
+    assert copied["rows"] % 2 == 0
+    assert copied["score"] < report["answers"]["score"]["score"]
+    assert (
+        f" {copied['rows']} of these rows have the inputs of a row that was learned from; without them the score is "
+        in (report["answers"]["score"]["sentence"])
+    )
+    assert next(iter(answers_on(report))) == "copies"
+    assert "name a column that they share in train.group_by." in answers_on(report)["copies"]
+
+    job["train"]["group_by"] = "design"
+    together = run_here(job)
+    assert together["probe"]["copies"] == {"rows": 0, "of": 180, "score": None}
+    assert "copies" not in answers_on(together)
+    assert together["answers"]["score"]["score"] < report["answers"]["score"]["score"]
 
 
 def test_too_many_repeated_keys_are_said_to_be_that(tmp_path):

@@ -84,3 +84,15 @@ def test_what_is_not_there_is_said(outputs, sides, keys):
     outputs.train(after, rows(keys[:2], "aa", "ab"), target="other")
     assert changed_predictions(before, after, None, notes := []) is None
     assert "different targets" in notes[0]
+
+
+def test_a_kind_of_head_that_is_not_there_is_an_error(outputs, sides, keys):
+    before, after = sides
+    with pytest.raises(
+        JobError, match=r"out@1 has no head of kind 'mlp'; it has no head; `barycenter train` makes one"
+    ):
+        changed_predictions(before, after, "mlp", [])
+    outputs.train(before, rows(keys[:2], "aa", "ab"), kind="mlp")
+    outputs.train(after, rows(keys[:2], "aa", "bb"))
+    with pytest.raises(JobError, match=r"--head: .*out@2 has no head of kind 'mlp'; its heads are of kind linear"):
+        changed_predictions(before, after, "mlp", [])

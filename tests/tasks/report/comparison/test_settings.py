@@ -1,13 +1,29 @@
+import io
+
+from rich.console import Console
+
+from barycenter.tasks.report.comparison.compare import compare
 from barycenter.tasks.report.comparison.settings import (
     changed_alignment,
     changed_data,
     changed_encoders,
     changed_settings,
 )
+from barycenter.tasks.report.comparison.terminal import comparison_table
 
 
 def source(relative, stamp="1"):
     return {"relative": relative, "size": 10, "stamp": stamp, "rows": 3}
+
+
+def test_switches_are_shown_as_in_a_job_file(outputs, keys, vectors):
+    before, after = outputs.commit(keys, vectors), outputs.commit(keys, vectors + 1)
+    before.manifest.settings["limits"] = {"strict": True}
+    after.manifest.settings["limits"] = {"strict": False}
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(comparison_table(compare(before, after)))
+    lines = [line.split() for line in console.export_text().splitlines() if "limits.strict" in line]
+    assert ["limits.strict", "true", "false"] in lines
 
 
 def test_settings_that_differ_are_named_by_their_path(outputs, keys, vectors):

@@ -110,7 +110,6 @@ def whole():
             "worst": [{"key": "item-9", "label": "party", "predicted": "winter dots", "certainty": 0.991}],
             "doubtful": {
                 "n": 31,
-                "below": 0.05,
                 "rows": [{"key": "item-9", "label": "party", "predicted": "winter dots", "probability": 0.004}],
             },
         },

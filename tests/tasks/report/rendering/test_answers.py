@@ -36,10 +36,26 @@ def test_without_a_known_ceiling_the_way_ends_at_no_mistake(report):
     assert sentence.endswith("So it covers 66 % of the way from that guess to no mistake at all.")
 
 
-def test_a_score_without_a_mistake_has_no_interval(report):
-    report["probe"]["cross_validated"]["candidates"]["fused"]["complete"] = 1.0
-    report["probe"]["cross_validated"]["intervals"]["fused"]["complete"] = [1.0, 1.0]
-    assert "(no interval: drawn again, these rows give the same)" in score_answer(report)["sentence"]
+def test_copies_that_were_learned_from_are_said_beside_the_score(report):
+    assert "copies" not in about(report)
+    report["probe"]["copies"] = {"rows": 120, "of": 1815, "score": 0.655}
+    assert (
+        "120 of these rows have the inputs of a row that was learned from; without them the score is 65.5 %."
+        in (score_answer(report)["sentence"])
+    )
+    start = "Equal rows are learned from and scored, so the score is too good for new rows. To keep them on one side, "
+    assert (
+        findings(report)[0]["sentence"] == f"{start}name a column that they share in train.group_by (`design` is none)."
+    )
+    report["split"] = {"by": "fold"}
+    assert findings(report)[0]["sentence"] == f"{start}name a column that they share in train.group_by."
+    del report["probe"]["cross_validated"]
+    assert findings(report)[0]["sentence"].endswith("train.group_by, or give them one value of `fold`.")
+    report["probe"]["copies"] = {"rows": 1, "of": 363, "score": None}
+    assert " 1 of these rows has the inputs of a row that was learned from." in score_answer(report)["sentence"]
+    report["probe"]["copies"] = {"rows": 0, "of": 363, "score": None}
+    assert "copies" not in about(report)
+    assert "learned from" not in score_answer(report)["sentence"]
 
 
 def test_no_signal_is_no_better_than_the_guess(report):
@@ -49,6 +65,8 @@ def test_no_signal_is_no_better_than_the_guess(report):
     assert found["share_of_the_way"] is None
     assert found["sentence"].endswith("That is no better than the guess.")
     assert set(about(report)) == {"labels"}, "more rows are no promise either"
+    report["mistakes"]["doubtful"] = {"n": 0, "rows": []}
+    assert about(report) == {}, "a model that knows nothing finds no label right either"
 
 
 def test_a_regression_is_explained_variance_and_the_size_of_errors():
@@ -57,7 +75,7 @@ def test_a_regression_is_explained_variance_and_the_size_of_errors():
         "probe": {"metric": "r2", "task": "regression", "n_test": 200, "baseline": -0.002, "candidates": scores},
         "mistakes": {
             "task": "regression", "how": "held out", "n": 200, "mean_absolute": 2.5, "median_absolute": 1.75,
-            "of_mean": 13.2, "doubtful": {"n": 0, "below": None, "rows": []},
+            "of_mean": 13.2, "doubtful": {"n": 0, "rows": []},
         },
     }  # fmt: skip
     sentence = score_answer(report)["sentence"]
@@ -67,10 +85,10 @@ def test_a_regression_is_explained_variance_and_the_size_of_errors():
     )
     assert mistakes_sentence(report) == "Of 200 held-out rows: predictions are off by 2.5 on average."
     assert about(report)["labels"]["sentence"].startswith("No value looks wrong: none is more than four usual errors")
-    report["mistakes"]["doubtful"] = {"n": 1, "below": None, "rows": [{"key": "k7"}]}
+    report["mistakes"]["doubtful"] = {"n": 1, "rows": [{"key": "k7"}]}
     assert about(report)["labels"]["sentence"] == (
-        "Look at the values of 1 row: more than four usual errors away from the prediction. The first: k7. A model can "
-        "be wrong, too."
+        "Look at the values of 1 row (0.5 %): more than four usual errors away from the prediction. The first: k7. A "
+        "model can be wrong, too."
     )
 
 
@@ -78,6 +96,11 @@ def test_the_most_frequent_confusion_is_named(report):
     assert mistakes_sentence(report) == (
         "Of 1,815 rows, each predicted by a model that never saw it: 543 are wrong (29.9 %). Most often “party” is "
         "taken for “winter dots” (273 times)."
+    )
+    pair = {"label": "party", "predicted": "winter dots", "n": 1}
+    report["mistakes"] = {"task": "classification", "how": "held out", "n": 9, "wrong": 1, "pairs": [pair]}
+    assert mistakes_sentence(report) == (
+        "Of 9 held-out rows: 1 is wrong (11.1 %). Most often “party” is taken for “winter dots” (once)."
     )
     report["mistakes"] = {"task": "multilabel", "how": "held out", "n": 9, "wrong": 0}
     assert mistakes_sentence(report) == "Of 9 held-out rows: none is wrong."
@@ -155,12 +178,13 @@ def test_a_curve_that_fell_before_it_rose_cannot_tell(report):
 
 def test_labels_to_look_at_are_named(report):
     assert about(report)["labels"]["sentence"] == (
-        "Look at the labels of 31 rows: a model of the other rows gives them less than 5 %. The first: item-9. A model "
-        "can be wrong, too."
+        "Look at the labels of 31 rows (1.7 %): the model is as sure of another label as it is where that one is "
+        "given, and gives theirs at most a tenth of that. The first: item-9. A model can be wrong, too."
     )
-    report["mistakes"]["doubtful"] = {"n": 0, "below": 0.05, "rows": []}
+    report["mistakes"]["doubtful"] = {"n": 0, "rows": []}
     assert about(report)["labels"]["sentence"] == (
-        "No label looks wrong: a model of the other rows gives each at least 5 %."
+        "No label looks wrong: in no row is the model as sure of another label as it is where that one is given, and "
+        "of the row's own a tenth of that."
     )
 
 

@@ -116,6 +116,26 @@ def test_one_input_is_not_called_an_average():
     assert verdict(report) == "There is one input, so nothing was averaged: the fused vector has 100.0 % accuracy."
 
 
+def test_of_one_input_it_is_said_what_a_smaller_dimension_costs():
+    scores = {"text": {"complete": 0.72}, "concat": {"complete": 0.72}, "fused": {"complete": 0.7}}
+    report = {
+        "probe": {
+            "metric": "accuracy", "n_test": 900, "candidates": scores,
+            "gaps": {"complete": {"against": "concat", "mean": -0.02, "low": -0.03, "high": -0.01}},
+        },
+        "alignment": {"dim": 16, "variance_kept": {"input": "text", "of": 64, "share": 0.931}},
+    }  # fmt: skip
+    kept = "16 dimensions keep 93.1 % of the variance of text's 64"
+    assert verdict(report) == (
+        "There is one input, so nothing was averaged: the fused vector has 70.0 % accuracy. "
+        f"Its {kept}; the score is 2.0 points (−3.0 to −1.0) below that of the whole text vector."
+    )
+    del report["probe"]
+    assert verdict(report) == (
+        f"Nothing to judge by: no target was given, and there is no retrieval. The fused vector's {kept}."
+    )
+
+
 def test_without_target_retrieval_is_reported(report):
     del report["probe"]
     judged = judge(report)

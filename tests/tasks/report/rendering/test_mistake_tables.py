@@ -48,7 +48,7 @@ def test_pairs_and_doubtful_rows(report):
 
 def test_of_numbers_the_residual_is_shown(report):
     row = {"key": "k", "label": 12.5, "predicted": 40.123456, "residual": -27.623456}
-    report["mistakes"] = {"task": "regression", "doubtful": {"n": 1, "below": None, "rows": [row]}}
+    report["mistakes"] = {"task": "regression", "doubtful": {"n": 1, "rows": [row]}}
     sheet = doubtful_sheet(report)
     assert sheet.header[-1] == "residual"
     assert sheet.rows == [("k", "12.5", "40.12", "-27.62")]

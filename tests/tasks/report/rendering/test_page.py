@@ -116,6 +116,13 @@ def test_one_input_shares_nothing(report, samples):
     assert "The alignment" in text
 
 
+def test_what_is_so_is_written_as_in_a_job_file(report):
+    report["lineage"] = {"dirty": True}
+    cells = " ".join(re.sub(r"<[^>]*>", " ", html(report, {}, {})).split())
+    assert "dirty true" in cells
+    assert "dirty True" not in cells
+
+
 @pytest.mark.parametrize("absent", ["name", "rows", "alignment", "retrieval", "probe", "speed", "neighbors", "lineage"])
 def test_any_part_may_be_absent(report, samples, absent):
     without = copy.deepcopy(report)
