@@ -30,7 +30,10 @@ def environment(package: str, version: str) -> Path:
     theirs = next((folder / "lib").glob("python*/site-packages"))
     extra = "ray[default]" if package == "ray" else package
     (theirs / "barycenter.pth").write_text(f"import site; site.addsitedir({str(ours)!r})\n")
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", f"{extra}=={version}"], check=True)
+    subprocess.run(
+        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", f"{extra}=={version}"],
+        check=True,
+    )
     return python
 
 
