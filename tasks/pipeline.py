@@ -12,13 +12,14 @@ from typing import Any
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.memory import give_back_memory
 from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.versions.commit import awaits_promotion, shown_version
 from barycenter.infra.versions.manifests import newest_manifest
 from barycenter.tasks.align.stage import fit_alignment, found_fit
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.side_by_side import side_by_side
 from barycenter.tasks.embed.stage import embed_input, pending_shards
 from barycenter.tasks.fuse.stage import fuse_features, is_whole
-from barycenter.tasks.heads.stage import is_trained, train_head
+from barycenter.tasks.heads.stage import train_head, trained
 from barycenter.tasks.join.stage import join_tables
 from barycenter.tasks.report.stage import is_reported, write_report
 from barycenter.tasks.run.context import Run
@@ -87,11 +88,13 @@ class Left:
 
     Attributes:
         version: The newest version, if its features are those that the run would write; else None.
-        stages: Those of ``train`` and ``report`` that are left of it.
+        stages: Those of ``train`` and ``report`` that are left of it, and ``promotion``.
+        shown: The number of the version that readers see; None where they see none.
     """
 
     version: Manifest | None
     stages: tuple[str, ...] = ()
+    shown: int | None = None
 
     @property
     def nothing(self) -> bool:
@@ -108,11 +111,13 @@ class Left:
         if self.version is None:
             return None
         named = f"version {self.version.number} of {self.version.committed}"
-        return (
-            f"{named} has the features; left: {', '.join(self.stages)}"
-            if self.stages
-            else (f"nothing to do: {named} has it all")
-        )
+        if self.stages:
+            return f"{named} has the features; left: {', '.join(self.stages)}"
+        line = f"nothing to do: {named} has it all"
+        if self.shown == self.version.number:
+            return line
+        others = "no version" if self.shown is None else f"version {self.shown}"
+        return f"{line}; readers see {others}, `barycenter promote` changes that"
 
 
 def look_at(run: Run) -> Left:
@@ -129,6 +134,12 @@ def look_at(run: Run) -> Left:
         return Left(None)
     if any(pending_shards(run, name) for name in run.inputs) or not is_whole(run.storage, newest):
         return Left(None)
-    trained = job.train is None or is_trained(run.storage, head_folder(newest.version, job.train, job.seed))
-    reported = trained and is_reported(run, newest, newest.alignment)
-    return Left(newest, (*([] if trained else ["train"]), *([] if reported else ["report"])))
+    head = None if job.train is None else head_folder(newest.version, job.train, job.seed)
+    is_trained = head is None or trained(run.storage, head) is not None
+    done = {
+        "promotion": not awaits_promotion(run.storage, newest, job.output.promote),
+        "train": is_trained,
+        "report": is_trained and is_reported(run, newest, newest.alignment),
+    }
+    left = tuple(stage for stage, is_done in done.items() if not is_done)
+    return Left(newest, left, shown_version(run.storage))

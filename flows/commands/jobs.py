@@ -275,7 +275,8 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
 def _rejects(folder: str, result: dict[str, Any]) -> list[str]:
     """A line that says where the bad inputs are; none without any."""
     bad = sum(result.get("rows", {}).get("bad", {}).values())
-    return [f"rejects   {folder}/rejects/{result['version']}: {bad:,} missing or bad inputs, a row each"] if bad else []
+    what = "1 missing or bad input" if bad == 1 else f"{bad:,} missing or bad inputs, a row each"
+    return [f"rejects   {folder}/rejects/{result['version']}: {what}"] if bad else []
 
 
 def _show_report(job: Job, result: dict[str, Any] | None) -> None:

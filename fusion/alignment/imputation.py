@@ -69,7 +69,8 @@ class Imputer:
 
     def __init__(self, moments: Moments, regularization: float = 0.1) -> None:
         if moments.n < 2:
-            raise ValueError(f"{moments.n} rows have every input; an imputer needs at least 2")
+            have = "1 row has" if moments.n == 1 else f"{moments.n} rows have"
+            raise ValueError(f"{have} every input; an imputer needs at least 2")
         check_number("regularization", regularization)
         self.moments = moments
         self.regularization = regularization

@@ -155,7 +155,8 @@ class LinearAlignment(Alignment):
             raise ValueError(f"{self.method} needs at least {self.min_inputs} inputs, got {', '.join(total.names)}")
         if total.n < 2:
             own = ", ".join(f"{name} {total.count(name)}" for name in total.names)
-            raise ValueError(f"{total.n} rows have every input ({own}); {self.method} needs at least 2")
+            have = "1 row has" if total.n == 1 else f"{total.n} rows have"
+            raise ValueError(f"{have} every input ({own}); {self.method} needs at least 2")
 
     def _clipped_dim(self, total: Moments) -> int:
         for name, rank in self.rank_.items():

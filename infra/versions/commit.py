@@ -75,12 +75,17 @@ def show_newest(storage: Storage, newest: Manifest, lease: Lease, promote: Liter
     """Shows readers the newest version if it waits for a promotion that a job makes by itself; mends the pointer."""
     make_versions_last(storage)
     _make_alignment_last(storage, newest)
-    promoted = _newest_promotion(storage)
-    chosen = promoted is not None and promoted["after"] >= newest.number
-    if promote == "auto" and newest.promote == "manual" and not chosen:
+    if awaits_promotion(storage, newest, promote):
         promote_version(storage, newest.number, lease)
     else:
         follow_promotions(storage)
+
+
+def awaits_promotion(storage: Storage, newest: Manifest, promote: Literal["auto", "manual"]) -> bool:
+    """Whether the newest version waits for a promotion that a job makes by itself."""
+    promoted = _newest_promotion(storage)
+    chosen = promoted is not None and promoted["after"] >= newest.number
+    return promote == "auto" and newest.promote == "manual" and not chosen
 
 
 def promote_version(storage: Storage, number: int, lease: Lease) -> Manifest:

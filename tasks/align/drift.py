@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.alignment import Alignment
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_if_whole
 from barycenter.infra.versions.embedding_files import done_shards, embedding_path
 from barycenter.infra.versions.manifests import read_manifest
 from barycenter.tasks.align.marks import shard_marks
+from barycenter.tasks.data.alignment_files import FITTED
 from barycenter.tasks.data.embeddings import read_embeddings
 from barycenter.tasks.data.rows import evenly_spaced
 from barycenter.tasks.observability.events import dataset_drifted
@@ -27,7 +29,6 @@ _SHIFT = 0.2
 _LOSS = 0.2
 _SIGMAS = 4.0
 _ROUNDING = 1e-6
-_FITTED = "alignment/{}/fitted.json"
 
 Views = dict[str, NDArray[np.float32]]
 
@@ -35,7 +36,7 @@ Views = dict[str, NDArray[np.float32]]
 def record_fitted_shards(run: Run, alignment_id: str) -> None:
     """Writes, beside an alignment, the shards it was fitted on: {id: mark of its rows, whichever file they are in}."""
     marks = dict(zip([shard.id for shard in run.shards], shard_marks(run), strict=True))
-    run.storage.write(_FITTED.format(alignment_id), json.dumps(marks).encode())
+    run.storage.write(f"alignment/{alignment_id}/{FITTED}", json.dumps(marks).encode())
 
 
 def check_drift(
@@ -55,8 +56,7 @@ def check_drift(
     kept = {name: value for name, value in summary.items() if name != "drift"}
     ours = theirs = embedding_ids(run)
     if fitted_on is None:
-        path = _FITTED.format(summary["alignment_id"])
-        marks = json.loads(run.storage.read(path)) if run.storage.exists(path) else {}
+        marks = read_if_whole(run.storage, f"alignment/{summary['alignment_id']}/{FITTED}") or {}
         fitted = list(marks)
         new = _new_shards(run, marks) if marks else []
     else:

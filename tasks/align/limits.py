@@ -8,8 +8,8 @@ FEATURES = 4000
 """Random features of all inputs together: the moments of a fold take 8 bytes for each pair of them."""
 
 
-def check_alignment(job: Job, widths: dict[str, int]) -> None:
-    """Refuses, before anything starts, what the widths of the inputs do not allow.
+def check_alignment(job: Job, widths: dict[str, int], rows: int = 2) -> None:
+    """Refuses, before anything starts, what the widths of the inputs or the number of rows do not allow.
 
     Raises:
         JobError: Naming the key and the widths.
@@ -28,6 +28,10 @@ def check_alignment(job: Job, widths: dict[str, int]) -> None:
                 f"`none` keeps the inputs' width ({described_widths}), so dim cannot be {dim}; leave it out",
             )
         return
+    if rows == 1 and job.alignment.from_ is None:
+        raise JobError(
+            "alignment.method", f"`{method}` needs at least two rows, the corpus has one; add rows, or take `none`"
+        )
     if method == "kernel-cca" and job.alignment.regularization == 0:
         raise JobError("alignment.regularization", "must be above 0 for `kernel-cca`; use auto")
     if job.explicit("alignment.dim") and dim > max_dim(method, widths):

@@ -10,6 +10,9 @@ from barycenter.fusion.alignment import Alignment
 from barycenter.infra.storage import Storage
 from barycenter.tasks.run.digest import digest
 
+FITTED = "fitted.json"
+"""Beside an alignment: on which rows it was fitted."""
+
 
 @dataclass(frozen=True, slots=True)
 class FittedAlignment:
@@ -36,10 +39,23 @@ def save_alignment(storage: Storage, alignment: Alignment) -> str:
     with tempfile.TemporaryDirectory() as folder:
         alignment.save(folder)
         files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    alignment_id = digest([(name, digest(content.hex())) for name, content in files.items()])
+    alignment_id = _id_of(files)
     for name, content in files.items():
         storage.write(f"alignment/{alignment_id}/{name}", content)
     return alignment_id
+
+
+def _id_of(files: dict[str, bytes]) -> str:
+    return digest([(name, digest(content.hex())) for name, content in files.items()])
+
+
+def is_whole(storage: Storage, alignment_id: str) -> bool:
+    """Whether an alignment is there as it was saved, with the record of the rows that it was fitted on."""
+    paths = storage.list(f"alignment/{alignment_id}")
+    files = {path.rsplit("/", 1)[1]: path for path in sorted(paths)}
+    return files.pop(FITTED, None) is not None and alignment_id == _id_of(
+        {name: storage.read(path) for name, path in files.items()}
+    )
 
 
 def load_alignment(storage: Storage, alignment_id: str) -> Alignment:

@@ -16,6 +16,7 @@ from barycenter.infra.job.models import TrainJob
 from barycenter.infra.job.places import RayJob
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_if_whole
 from barycenter.tasks.data.labeled_rows import read_labeled, survey
 from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.heads.predictions import predictions
@@ -78,14 +79,18 @@ def fit_head(
         metrics.json as a dict, and figures. Where there is nothing to learn, no head is written and the metrics only
         say so in ``notes``.
     """
-    if is_trained(sink, folder):
-        metrics: dict[str, Any] = json.loads(sink.read(f"{folder}/metrics.json"))
-        return metrics, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
+    if (known := trained(sink, folder)) is not None:
+        return known, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
     _check_columns(manifest, train)
     with StageProgress("train", manifest.rows["written"], storage=sink) as progress, limited_threads(1):
         chosen = survey(source, manifest, train, target)
-        metrics = {"head": train.head, "version": manifest.version, "train": train.model_dump(mode="json")}
-        metrics |= {"form": chosen.target.form, **chosen.facts()}
+        metrics: dict[str, Any] = {
+            "head": train.head,
+            "version": manifest.version,
+            "train": train.model_dump(mode="json"),
+            "form": chosen.target.form,
+            **chosen.facts(),
+        }
         if not chosen.learnable:
             return metrics, progress.figures()
         rows = read_labeled(source, manifest, train, chosen)
@@ -117,9 +122,12 @@ def fit_head(
     return metrics, figures
 
 
-def is_trained(storage: Storage, folder: str) -> bool:
-    """Whether a folder holds a head with its metrics; of one that lost a file, the head is trained again."""
-    return set(storage.list(folder)) >= {f"{folder}/{name}" for name in (*_HEAD_FILES, "metrics.json")}
+def trained(storage: Storage, folder: str) -> dict[str, Any] | None:
+    """The metrics of the head that lies in a folder; None where it lost a file, so that it is trained again."""
+    metrics = read_if_whole(storage, f"{folder}/metrics.json")
+    scored = ("predictions.parquet",) if metrics and metrics.get("score") is not None else ()
+    wanted = {f"{folder}/{name}" for name in (*_HEAD_FILES, *scored)}
+    return metrics if set(storage.list(folder)) >= wanted else None
 
 
 def load_head(storage: Storage, folder: str) -> "Head":

@@ -1,6 +1,5 @@
 """What a run would do: the job checked against its corpus and encoders, and how much of it is already there."""
 
-import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from barycenter.infra.corpus.formats.detection import counts_in_words
 from barycenter.infra.deadline import until
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_if_whole
 from barycenter.infra.versions.lease import hold
 from barycenter.tasks.align.lender import lender
 from barycenter.tasks.align.limits import check_alignment
@@ -42,7 +42,7 @@ def prepare(job: Job, **flags: Unpack[Flags]) -> Run:
         JobError: Naming the key of the job file that is wrong.
     """
     run = Run(job, **flags)
-    check_alignment(job, run.widths)
+    check_alignment(job, run.widths, run.rows)
     if job.alignment.from_ is not None:
         lender(run)
     if job.average.method in ("spherical", "posterior") and job.alignment.method == "none":
@@ -221,11 +221,11 @@ def _sum(seconds: Sequence[float | None]) -> float | None:
 def _measured_rates(run: Run) -> dict[str, float]:
     """Rows a second of each stage: of the last report, and of the stage that an unfinished run is or was at."""
     rates: dict[str, float] = {}
-    if run.storage.exists("report/report.json"):
-        for stage, figures in json.loads(run.storage.read("report/report.json")).get("speed", {}).items():
-            measured = figures if shows_rate(figures) else figures.get("before", {})
-            if measured.get("rows_per_s"):
-                rates[stage] = measured["rows_per_s"]
+    report = read_if_whole(run.storage, "report/report.json") or {}
+    for stage, figures in report.get("speed", {}).items():
+        measured = figures if shows_rate(figures) else figures.get("before", {})
+        if measured.get("rows_per_s"):
+            rates[stage] = measured["rows_per_s"]
     progress = read_progress(run.storage) or {STAGES: []}
     for stage in progress[STAGES]:
         if stage.get("rows_per_s"):

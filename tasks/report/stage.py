@@ -21,6 +21,7 @@ from barycenter.fusion.moments import FoldMoments
 from barycenter.infra.blas import limited_threads
 from barycenter.infra.corpus import Shard
 from barycenter.infra.deadline import check_deadline
+from barycenter.infra.storage.json_files import read_if_whole
 from barycenter.infra.versions.manifests import report_path
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.data.alignment_files import FittedAlignment
@@ -68,10 +69,11 @@ def write_report(
     """
     reuse = _reuse(run, manifest, speed)
     lineage = _lineage(run, manifest, fitted.summary)
-    if (report := _computed(run, lineage["report_id"])) is not None:
+    if (computed := _computed(run, lineage["report_id"])) is not None:
+        report, samples = computed
         report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing, "reuse": reuse}
         report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
-        _write(run, manifest, report, json.loads(run.storage.read(SAMPLES)), _drawn(run, report))
+        _write(run, manifest, report, samples, _drawn(run, report))
         return report
     with StageProgress("report", run.rows, storage=run.storage) as progress, limited_threads(1):
         shards = sample_shards(run.shards, _PROBE_ROWS)
@@ -113,9 +115,10 @@ def write_report(
 def is_reported(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> bool:
     """Whether the report of a version is there, with all its files and what this job says of it."""
     lineage = _lineage(run, manifest, summary)
-    report = _computed(run, lineage["report_id"])
-    if report is None or _drawn(run, report) is None:
+    computed = _computed(run, lineage["report_id"])
+    if computed is None or _drawn(run, computed[0]) is None:
         return False
+    report = computed[0]
     of_job = {"lineage": lineage, "name": run.job.name, "listing": run.listing}
     pages = (PAGE, report_path(manifest.version))
     return all(report.get(key) == value for key, value in of_job.items()) and all(map(run.storage.exists, pages))
@@ -127,12 +130,12 @@ def _lineage(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> dict[s
     return lineage | {"asked": run.job.fingerprint(), "report_id": report_id(run, manifest, summary)}
 
 
-def _computed(run: Run, identity: str) -> dict[str, Any] | None:
-    """The report that is there, if it is of this identity."""
-    if not (run.storage.exists(REPORT) and run.storage.exists(SAMPLES)):
+def _computed(run: Run, identity: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The report that is there and its samples, if both are whole and of this identity."""
+    report, samples = read_if_whole(run.storage, REPORT), read_if_whole(run.storage, SAMPLES)
+    if report is None or samples is None or report.get("lineage", {}).get("report_id") != identity:
         return None
-    report: dict[str, Any] = json.loads(run.storage.read(REPORT))
-    return report if report.get("lineage", {}).get("report_id") == identity else None
+    return report, samples
 
 
 def _drawn(run: Run, report: Mapping[str, Any]) -> dict[str, bytes] | None:
@@ -252,17 +255,15 @@ def _kept_variance(views: Mapping[str, NDArray[np.float32]], fused: NDArray[np.f
 def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any]:
     """What became of each input's rows; where this run embedded nothing, what the report of the version says."""
     reuse = {name: speed.get(f"embed {name}", {}).pop("reuse", None) for name in run.inputs}
-    if None not in reuse.values() or not run.storage.exists(REPORT):
+    before = read_if_whole(run.storage, REPORT)
+    if None not in reuse.values() or before is None:
         return reuse
-    before: dict[str, Any] = json.loads(run.storage.read(REPORT))
     return before.get("reuse", reuse) if before.get("version") == manifest.version else reuse
 
 
 def _kept_speed(run: Run, speed: dict[str, Any]) -> dict[str, Any]:
     """Figures of this run's stages; one that had little to do shows those of the run that did it under `before`."""
-    if not run.storage.exists(REPORT):
-        return speed
-    before = json.loads(run.storage.read(REPORT)).get("speed", {})
+    before = (read_if_whole(run.storage, REPORT) or {}).get("speed", {})
     for stage, figures in before.items():
         now = speed.get(stage)
         if now is None:

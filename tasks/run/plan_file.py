@@ -15,6 +15,7 @@ from typing import Any
 from barycenter.fusion.encoders import Description
 from barycenter.fusion.errors import JobError, RunError
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import decoded
 from barycenter.infra.storage.storage import MissingFileError
 
 PLAN = "plan.json"
@@ -28,7 +29,7 @@ Plan = dict[str, Any]
 
 def read_plan(storage: Storage) -> Plan:
     """The content of an output's plan.json, empty where there is none."""
-    return _decoded(_content(storage))
+    return _decoded(storage, _content(storage))
 
 
 def update_plan(storage: Storage, change: Callable[[Plan], None]) -> Plan:
@@ -39,7 +40,7 @@ def update_plan(storage: Storage, change: Callable[[Plan], None]) -> Plan:
     """
     for _ in range(_ATTEMPTS):
         before = _content(storage)
-        plan = _decoded(before)
+        plan = _decoded(storage, before)
         change(plan)
         data = json.dumps(plan, indent=1, sort_keys=True).encode()
         if data == before:
@@ -127,6 +128,6 @@ def _content(storage: Storage) -> bytes | None:
         return None
 
 
-def _decoded(content: bytes | None) -> Plan:
-    plan: Plan = json.loads(content) if content is not None else {}
+def _decoded(storage: Storage, content: bytes | None) -> Plan:
+    plan: Plan = decoded(storage, PLAN, content) if content is not None else {}
     return plan

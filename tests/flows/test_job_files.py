@@ -152,7 +152,7 @@ def test_webdataset(tmp_path, init):
     job = checked(tmp_path / "barycenter.yaml")
     assert summary(job) == (None, {"text": ("text", "text"), "image": ("image", "image")}, ("cls", None))
     text = (tmp_path / "barycenter.yaml").read_text()
-    assert "# no key: __key__ is the key of such a corpus unless another is named" in text
+    assert "# no key: such a corpus brings a key of its own, __key__, unless another is named" in text
     assert "#group_by: author" in text
     assert job.corpus.path == str(path)
     assert ran(tmp_path / "barycenter.yaml", *QUICK)["rows"]["written"] == ROWS

@@ -28,7 +28,8 @@ def test_a_fit_on_too_few_rows_says_how_many_there_are(n):
     def moments():
         return Joint(2).fit_moments(FoldMoments.of(views))
 
-    with pytest.raises(RunError, match=rf"cca: {n} rows have every input \(text {n}, image {n}\); .* needs at least 2"):
+    have = "1 row has" if n == 1 else "0 rows have"
+    with pytest.raises(RunError, match=rf"cca: {have} every input \(text {n}, image {n}\); .* needs at least 2"):
         _fit(SimpleNamespace(job=job), None, moments)
 
 

@@ -11,7 +11,11 @@ from typer.testing import CliRunner
 
 from barycenter.flows import server as flow_server
 from barycenter.flows.cli import app
+from barycenter.fusion.errors import RunError
 from barycenter.infra.job.loader import load_job
+from barycenter.infra.storage import Storage
+from barycenter.infra.versions.commit import promote_version, shown_version
+from barycenter.infra.versions.lease import hold
 from barycenter.tasks.pipeline import Left, look_at, run_job
 from barycenter.tasks.planning.plan import prepare
 from barycenter.tasks.run.workers import THIS_PROCESS
@@ -109,6 +113,10 @@ CHANGES = {
     "a feature file": ("features/**/*.parquet", None),
     "a file of rejects": ("rejects/**/*.parquet", None),
     "the manifest": ("manifests/*.json", None),
+    "the alignment": ("alignment/*/alignment.safetensors", None),
+    "its settings": ("alignment/*/alignment.json", None),
+    "the rows that it was fitted on": ("alignment/*/fitted.json", None),
+    "the predictions": ("head/**/predictions.parquet", ("train", "report")),
     "the head": ("head/**/head.safetensors", ("train", "report")),
     "its metrics": ("head/**/metrics.json", ("train", "report")),
     "the report": ("report/report.json", ("report",)),
@@ -138,6 +146,61 @@ def test_what_is_gone_or_changed_is_made_again(folder, change):
     run_job(run, THIS_PROCESS)
     assert gone is None or gone.exists()
     assert left_of(folder).nothing
+
+
+CUT = {
+    "alignment/*/alignment.safetensors": None,
+    "alignment/*/alignment.json": None,
+    "alignment/fits/*.json": None,
+    "features/**/*.parquet": None,
+    "head/**/metrics.json": ("train", "report"),
+    "report/report.json": ("report",),
+    "report/samples.json": ("report",),
+}
+
+
+@pytest.mark.parametrize("pattern", CUT)
+def test_what_is_damaged_is_made_again(folder, pattern):
+    """As by a fault of a disk: a file is cut to half."""
+    path = one(folder, pattern)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    if "fits" in pattern:
+        assert left_of(folder).nothing, "the manifest of the version says the same"
+        return
+    run = prepare(load_job(folder / "job.yaml"))
+    left = look_at(run)
+    assert (left.version is None, left.stages) == (CUT[pattern] is None, CUT[pattern] or ())
+    run_job(run, THIS_PROCESS)
+    assert left_of(folder).nothing
+    if not pattern.startswith("report"):
+        assert path.read_bytes() == whole
+
+
+def test_a_plan_that_is_damaged_is_named(folder):
+    path = one(folder, "plan.json")
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(RunError, match=r"plan\.json is damaged .*; restore it from a copy, or delete it and run again"):
+        left_of(folder)
+
+
+def test_the_line_says_what_readers_see(folder):
+    storage = Storage(str(folder / "out"))
+    grow(folder)
+    manual = "output.promote=manual"
+    run_job(prepare(load_job(folder / "job.yaml", [manual])), THIS_PROCESS)
+    left = left_of(folder, manual)
+    assert left.nothing
+    assert left.said().endswith("has it all; readers see version 1, `barycenter promote` changes that")
+    left = left_of(folder)
+    assert (left.nothing, left.stages) == (False, ("promotion",)), "this job shows its newest version by itself"
+    assert "left: promotion" in left.said()
+    run_job(prepare(load_job(folder / "job.yaml")), THIS_PROCESS)
+    assert shown_version(storage) == 2
+    assert left_of(folder).said().endswith("has it all")
+    with hold(storage, "rollback") as lease:
+        promote_version(storage, 1, lease)
+    assert left_of(folder).said().endswith("readers see version 1, `barycenter promote` changes that")
 
 
 def test_what_another_listing_saw_is_reported(folder):

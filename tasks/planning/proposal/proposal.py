@@ -248,7 +248,7 @@ def _judged(sample: Sample, key: str | None, inputs: list[str]) -> dict[str, Opt
 def _chosen_key(sample: Sample, keys: list[Option], repeated: list[Option]) -> tuple[str | None, str]:
     default = sample.corpus.key_column
     if default is not None:
-        return None, f"{default} is the key of such a corpus unless another is named"
+        return None, f"such a corpus brings a key of its own, {default}, unless another is named"
     if keys and has_key_name(keys[0].name) and not list(column_name_problems(keys[0].name, [], [], {})):
         return keys[0].name, keys[0].why
     none = "no column is called like a key and different in every row; rows are named by file and number"

@@ -139,7 +139,7 @@ def test_the_ridge_grows_with_noise():
 def test_complaints():
     with pytest.raises(ValueError, match="at least 2"):
         Imputer(Moments({"a": 2}))
-    with pytest.raises(ValueError, match="1 rows have every input"):
+    with pytest.raises(ValueError, match="1 row has every input"):
         Imputer(Moments.of({"a": np.ones((1, 2))}))
     with pytest.raises(ValueError, match=r"^regularization"):
         Imputer(Moments.of(make_views()), -1.0)

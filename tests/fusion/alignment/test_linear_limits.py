@@ -84,7 +84,7 @@ def test_no_complete_rows_is_an_error():
 def test_two_rows_are_enough_and_one_is_not():
     views = make_views(2)
     assert quiet(PCA(), views).dim_ == 1
-    with pytest.raises(ValueError, match="1 rows have every input"):
+    with pytest.raises(ValueError, match="1 row has every input"):
         quiet(PCA(), {m: v[:1] for m, v in views.items()})
 
 

@@ -70,3 +70,10 @@ def test_only_columns_that_the_output_really_has_are_reserved(key, keep, refused
         return
     with pytest.raises(ValueError, match=r"is a column of the output|is reserved by readers"):
         Job.model_validate(data)
+
+
+@pytest.mark.parametrize("method", ["auto", "pca", "joint"])
+def test_one_row_is_too_few_for_any_alignment_but_none(method):
+    with pytest.raises(JobError, match=rf"^alignment\.method: `{method}` needs at least two rows, the corpus has one"):
+        check_alignment(job(method=method), WIDTHS, 1)
+    check_alignment(job(method="none"), dict.fromkeys(WIDTHS, 5), 1)
