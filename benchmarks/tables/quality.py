@@ -136,3 +136,16 @@ def _of(run: Result, condition: str, against: str) -> Any:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
+
+
+@block
+def noise() -> str:
+    """How often the report finds a signal in noise."""
+    run = last("noise")
+    rows = []
+    for how in ("out of fold", "held out"):
+        for size in sorted({case["rows"] for case in run.figures["cases"]}):
+            cases = [case for case in run.figures["cases"] if (case["how"], case["rows"]) == (how, size)]
+            drawn, signals = (sum(case[name] for case in cases) for name in ("drawn", "signals"))
+            rows.append([how, f"{size:,}", str(drawn), f"{signals} ({100 * signals / drawn:.1f} %)"])
+    return with_source(table(["scored", "rows", "data sets of noise", "called a signal"], rows), run)

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from benchmarks.result_files import load
 from benchmarks.tables.blocks import block, last, table, with_source
 
 
@@ -80,6 +81,23 @@ def soak() -> str:
     ]
     faults = ", ".join(f"{what} {count} times" for what, count in run.figures["faults"].items())
     text = table(["of one run", "mean", "growth an hour"], rows) + f"\n\nFaults: {faults}."
+    return with_source(text, run)
+
+
+@block
+def growing_cluster() -> str:
+    """Jobs on a cluster that has nothing when they begin."""
+    run = next(run for run in reversed(load("elastic")) if "timeline" in run.figures)
+    equal = run.figures["equal bytes"]
+    parts = {"demo": "demo", "emoji": "emoji", "losing": "emoji, losing nodes"}
+    rows = [
+        [kind, str(max(count for _, count in run.figures["timeline"][part])), f"{run.figures['timeline'][part][-1][1]}",
+         _equal(equal[kind])]
+        for part, kind in parts.items()
+    ]  # fmt: skip
+    rows.append(["demo, two jobs at once", "", "", _equal(equal["two-a"] and equal["two-b"])])
+    head = ["from no node", "nodes at most", "at the end", "features, beside a run on this machine"]
+    text = f"{table(head, rows)}\n\nNodes lost while it embedded: {run.figures['nodes lost']}."
     return with_source(text, run)
 
 
