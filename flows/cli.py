@@ -27,8 +27,16 @@ __all__ = [
 ]
 
 
+_WIDE = "200"
+
+
 def main() -> None:
-    """Entry point of the command; names of files that are no text print as what they are made of."""
+    """Entry point of the command; names of files that are no text print as what they are made of.
+
+    Tables that go into a file or a pipe are not cut to the width of a terminal that is not there.
+    """
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", _WIDE)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

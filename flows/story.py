@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from barycenter.fusion.encoders.fingerprint import installed_version
 from barycenter.infra.logs import say
 from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.words import counted
 from barycenter.tasks.data.targets import inspect_target
 from barycenter.tasks.observability.artifacts import show_dashboard
 from barycenter.tasks.observability.events import nothing_new, run_started, stage_done
@@ -102,8 +103,9 @@ def chapter(name: str, function: Callable[P, R]) -> Callable[P, R]:
 def _plan(run: Run) -> str:
     job = run.job
     encoders = {name: spec.encoder or "ready vectors" for name, spec in job.inputs.items()}
+    files = counted(len(run.corpus.sources), "file")
     parts = [
-        f"{run.rows:,} rows in {len(run.shards):,} shards of {len(run.corpus.sources):,} file(s)",
+        f"{counted(run.rows, 'row')} in {counted(len(run.shards), 'shard')} of {files}",
         ", ".join(f"{name} by {encoders[name]} ({width} values)" for name, width in run.widths.items()),
         f"alignment {job.alignment.method} to {job.alignment.dim}, average {job.average.method}",
         *([f"head {job.train.head} on {job.train.target}"] if job.train is not None else []),

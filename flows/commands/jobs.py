@@ -15,6 +15,7 @@ from barycenter.fusion.errors import JobError
 from barycenter.infra.job.fields import parse_date
 from barycenter.infra.job.models import Job
 from barycenter.infra.logs import print_line
+from barycenter.infra.words import counted
 
 if TYPE_CHECKING:
     from barycenter.tasks.pipeline import Left
@@ -231,7 +232,7 @@ def _show_plan(job: Job, prepared: "Run", hourly_price: float | None) -> None:
 
     out.print(dump_job(job), markup=False, highlight=False, soft_wrap=True)
     plan = describe_plan(prepared)
-    title = f"{plan['rows']:,} rows in {plan['shards']:,} shards of {plan['files']:,} file(s)"
+    title = f"{counted(plan['rows'], 'row')} in {counted(plan['shards'], 'shard')} of {counted(plan['files'], 'file')}"
     table = Table(title=title + ("; the inputs' own tables are yet to be joined to them" if plan["unjoined"] else ""))
     for column in (
         "input",

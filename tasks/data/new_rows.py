@@ -22,7 +22,7 @@ from barycenter.tasks.run.input_values import Columns, InputValues, is_multi_val
 
 _ROWS = 2048
 _ON = "--on"
-_FLAGS = {"limits.outside_corpus": "--outside-corpus"}
+_FLAGS = {"limits.outside_corpus": "--outside-corpus", "limits.http": "--http"}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Tally:
         """What a user should know: which inputs rows lack, and why."""
         for name, count in self.missing.items():
             reasons = [
-                f"{reason} {number:,} ({self.examples[name, reason]})"
+                f"{reason} {number:,} ({_with_flags(self.examples[name, reason])})"
                 for reason, number in self.bad[name].most_common()
             ]
             if count:
@@ -178,6 +178,13 @@ class NewRows:
             http_concurrency=limits.http_concurrency,
             storage_options=self._options,
         )
+
+
+def _with_flags(detail: str) -> str:
+    """What is wrong with a value, with the option of a command where it names the key of a job file."""
+    for key, flag in _FLAGS.items():
+        detail = detail.replace(f"{key}: true", flag)
+    return detail
 
 
 def load_fuser(storage: Storage, manifest: Manifest) -> Fuser:

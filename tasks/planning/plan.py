@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.corpus.formats.detection import counts_in_words
+from barycenter.infra.corpus.formats.detection import passed_over_in_words
 from barycenter.infra.deadline import until
 from barycenter.infra.job.models import Job
 from barycenter.infra.storage import Storage
@@ -146,7 +146,7 @@ def held(job: Job, **flags: Unpack[Flags]) -> Iterator[Run]:
 def listing_line(run: Run) -> str | None:
     """What was seen of the corpus and not taken, as a line for the terminal; None where all was taken."""
     files, members = run.listing["files"], run.listing.get("members", {"passed_over": 0})["passed_over"]
-    lines = [f"passed over: {counts_in_words(files['passed_over'])}"] if files["passed_over"] else []
+    lines = [counted] if (counted := passed_over_in_words(files["passed_over"])) else []
     lines += [f"{members:,} members of tars without a name and an ending"] if members else []
     return f"files: {files['taken']:,} taken, {', '.join(lines)}" if lines else None
 

@@ -83,6 +83,7 @@ def write_report(
             "name": run.job.name,
             "version": manifest.version,
             "rows": manifest.rows,
+            "encoders": {name: spec.encoder for name, spec in run.specs.items() if spec.encoder},
             "split": _split(run, rows, head),
             "alignment": {key: value for key, value in fitted.summary.items() if key != "warnings"},
             "retrieval": _retrieval(fitted.alignment, rows, folds),

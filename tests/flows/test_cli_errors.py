@@ -190,7 +190,7 @@ def test_a_vector_column_that_holds_text(command):
 def test_a_plan_shows_rows_and_shards_and_leaves_nothing(command, started, tmp_path):
     result = command("--plan")
     assert result.exit_code == 0, result.output
-    assert "50 rows in 3 shards of 1 file(s)" in result.stdout
+    assert "50 rows in 3 shards of 1 file" in result.stdout
     assert "rows_per_shard: 20" in result.stdout
     assert "max_bad_fraction: 0.5" in result.stdout
     assert "measured" in result.stdout

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -13,6 +16,7 @@ from typer.testing import CliRunner
 from barycenter.flows.cli import app
 from barycenter.flows.console import _App, fail, report_errors
 from barycenter.infra.logs import bound, print_line, say
+from tests.flows.corpora import text_and_vector_job, text_and_vector_rows, write_job, write_lines
 
 log = logging.getLogger("barycenter.tests")
 
@@ -109,3 +113,13 @@ def test_only_what_prefects_client_cannot_reach_is_prefects_server(ask, line, ca
     with pytest.raises(typer.Exit), report_errors(debug=False):
         ask()
     assert capsys.readouterr().err.startswith(line)
+
+
+def test_a_table_in_a_pipe_is_not_cut(tmp_path):
+    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(4))
+    path = write_job(tmp_path / "job.yaml", text_and_vector_job(corpus, tmp_path / "out", "wide"))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    words = [sys.executable, "-m", "barycenter.flows.cli", "run", str(path), "--plan"]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+    assert "estimated time" in done.stdout
+    assert "…" not in done.stdout

@@ -132,9 +132,10 @@ def test_folder_of_pictures_with_a_csv_beside(tmp_path, init):
     result = init("zoo")
     job = checked(tmp_path / "barycenter.yaml")
     inputs = {"text": ("text", "caption"), "image": ("image", "file")}
-    assert summary(job) == (None, inputs, ("species", None))
-    assert "  #key: file  # no value is empty or repeats in 40 rows" in (tmp_path / "barycenter.yaml").read_text()
-    assert "files passed over: 40 picture_beside_table" in result.stderr
+    assert summary(job) == ("file", inputs, ("species", None))
+    why = "no value is empty or repeats in 40 rows; each is the name of a picture"
+    assert f"key: file  # {why}" in (tmp_path / "barycenter.yaml").read_text()
+    assert "files beside the table, read where a row names them: 40" in result.stderr
 
 
 def test_webdataset(tmp_path, init):

@@ -184,6 +184,8 @@ def test_pictures_outside_and_of_the_web_need_a_flag(call, tmp_path, monkeypatch
     line = call("encode", "--on", "rows/new.parquet").stderr
     assert "2 of 2 rows lack `image`: outside_corpus 1 (a: " in line
     assert "http_not_allowed 1 (b: " in line
+    assert "--outside-corpus allows it" in line
+    assert "limits." not in line
     line = call("encode", "--on", "rows/new.parquet", "--outside-corpus", "--http").stderr
     assert "1 of 2 rows lack `image`: not_an_image 1 (b: " in line
 

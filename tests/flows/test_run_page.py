@@ -95,7 +95,7 @@ def test_the_log_has_the_story_from_start_to_report(job, monkeypatch, tmp_path):
     in_order(
         [line for _, line in lines],
         f"run {job.name} (job ",
-        "plan: 40 rows in 2 shards of 1 file(s); text by builtin/hashing (512 values), vec by ready vectors (6 values)",
+        "plan: 40 rows in 2 shards of 1 file; text by builtin/hashing (512 values), vec by ready vectors (6 values)",
         "embed text: 40 rows to do",
         "embed text: 40/40 rows, ",
         "a thread without a run",

@@ -104,6 +104,19 @@ def counts_in_words(passed_over: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in sorted(passed_over.items(), key=lambda each: -each[1]))
 
 
+def passed_over_in_words(counts: dict[str, int]) -> str:
+    """What became of files that are not read as rows; pictures beside a table are read where a row names them.
+
+    >>> passed_over_in_words({"hidden": 2, "picture_beside_table": 1200})
+    'passed over: 2 hidden; beside the table, read where a row names them: 1,200'
+    """
+    others = {reason: count for reason, count in counts.items() if reason != BESIDE_TABLE}
+    parts = [f"passed over: {counts_in_words(others)}"] if others else []
+    if beside := counts.get(BESIDE_TABLE):
+        parts.append(f"beside the table, read where a row names them: {beside:,}")
+    return "; ".join(parts)
+
+
 def is_metadata_table(relative: str) -> bool:
     """Whether a path is that of a Hugging Face picture folder's table, ``metadata.csv`` or the like."""
     return relative.rpartition("/")[2].startswith("metadata.")

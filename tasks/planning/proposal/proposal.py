@@ -3,13 +3,13 @@
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from barycenter.fusion.errors import JobError
-from barycenter.infra.corpus.formats.detection import counts_in_words
+from barycenter.infra.corpus.formats.detection import passed_over_in_words
 from barycenter.infra.corpus.listing import glob_root
 from barycenter.infra.corpus.overlap import check_output_outside_corpus
 from barycenter.infra.job.column_names import column_name_problems
@@ -176,6 +176,8 @@ def propose(path: str, job_file: Path, endpoint_url: str | None = None) -> Propo
     others = [option for option in others if option.name not in {group.name for group in groups}]
     texts = find_texts(sample, taken | {option.name for option in targets})
     pictures, missed = find_pictures(sample, taken - {key}, options)
+    if key is None and sample.corpus.key_column is None:
+        key, key_why = next(_picture_keys(keys, pictures), (key, key_why))
     notes = [explain(each, sample.corpus.root) for each in missed]
     places = [folder, *([] if is_uri(absolute) else [Path(sample.corpus.root)])]
     inputs_read = {column for each in [*texts, *pictures] for column in each.columns}
@@ -255,6 +257,13 @@ def _chosen_key(sample: Sample, keys: list[Option], repeated: list[Option]) -> t
     return None, "; ".join([none, *(f"{option.name}: {option.why}" for option in repeated)])
 
 
+def _picture_keys(keys: list[Option], pictures: list[FoundInput]) -> Iterator[tuple[str, str]]:
+    """Columns that name a picture of its own in every row, and so the row."""
+    for option in keys:
+        if any(option.name in each.columns for each in pictures):
+            yield option.name, f"{option.why}; each is the name of a picture"
+
+
 def _arranged(found: list[FoundInput]) -> list[ProposedInput]:
     """The inputs: several columns of texts are one input beside pictures or vectors, else one each."""
     single = [each for each in found if each.kind == "text" and not each.is_list][:_MOST_TEXTS]
@@ -325,7 +334,7 @@ def _notes(sample: Sample, inputs: list[ProposedInput], split: Option | None) ->
     if split is not None and not is_scored(split):
         notes.append(f"no row read has a `{split.name}` of 'test' (but {split.why}); a head would not be scored by it")
     if passed_over := sample.corpus.listing["files"]["passed_over"]:
-        notes.append(f"files passed over: {counts_in_words(passed_over)}")
+        notes.append(f"files {passed_over_in_words(passed_over)}")
     return notes
 
 

@@ -11,6 +11,7 @@ from barycenter.fusion.errors import JobError
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.infra.corpus import BAD, Corpus, Shard, open_sample
 from barycenter.infra.job.models import CorpusJob, LimitsJob
+from barycenter.infra.words import counted
 from barycenter.tasks.data.rows import evenly_spaced
 
 _SHARD_ROWS = 64
@@ -94,11 +95,11 @@ class Sample:
         files = self.corpus.listing["files"]["taken"]
         opened = f"{files:,} file{'s' if files > 1 else ''}"
         if self.whole:
-            return f"{opened}, {in_words(self.rows)}" + (
+            return f"{opened}, {counted(self.rows, 'row')}" + (
                 f", {self.read:,} of them read" if self.read < self.rows else ""
             )
         sources = len(self.corpus.sources)
-        return f"{opened}, {in_words(self.read)} of {f'{sources:,} of them' if files > 1 else 'it'} read"
+        return f"{opened}, {counted(self.read, 'row')} of {f'{sources:,} of them' if files > 1 else 'it'} read"
 
     def is_unique(self, name: str) -> tuple[bool, str]:
         """Whether a column could be the key as far as was seen, and why.
@@ -111,7 +112,7 @@ class Sample:
         if column.distinct < column.rows:
             return False, f"values repeat: {column.distinct:,} different ones in {column.rows:,} rows read"
         if not self.whole or self.rows > _KEY_ROWS:
-            return True, f"no value is empty or repeats in {in_words(column.rows)} read"
+            return True, f"no value is empty or repeats in {counted(column.rows, 'row')} read"
         seen: set[str] = set()
         for shard in self.corpus.shards(_SHARD_ROWS):
             for value in self.corpus.read(shard, [name]).column(name).to_pylist():
@@ -120,16 +121,7 @@ class Sample:
                 if repr(value) in seen:
                     return False, f"values repeat, such as {value!r:.40}"
                 seen.add(repr(value))
-        return True, f"no value is empty or repeats in {in_words(self.rows)}"
-
-
-def in_words(rows: int) -> str:
-    """How many rows.
-
-    >>> in_words(1), in_words(2000)
-    ('1 row', '2,000 rows')
-    """
-    return f"{rows:,} row{'' if rows == 1 else 's'}"
+        return True, f"no value is empty or repeats in {counted(self.rows, 'row')}"
 
 
 def read_sample(job: CorpusJob, limits: LimitsJob, storage_options: dict[str, Any]) -> Sample:

@@ -22,7 +22,8 @@ _FEWEST = 100
 """Held-out rows below which a curve over them says nothing."""
 
 Finding = dict[str, Any]
-"""``about``: copies, dimensions, inputs, labels, rows, missing, target; ``sentence``; ``set``: {key: value}."""
+"""``about``: copies, encoders, dimensions, inputs, labels, rows, missing, target; ``sentence``; ``set``: {key: value}.
+"""
 
 
 def answers(report: Mapping[str, Any]) -> dict[str, Any]:
@@ -180,7 +181,22 @@ def findings(report: Mapping[str, Any]) -> list[Finding]:
     found = [*_labels(report)]
     if has_signal(report):
         found = [*_inputs(report, source, scores), *_missing(report, source, scores), *_curves(report, scores), *found]
-    return [*_copies(report, crossed=crossed), *found]
+    return [*_copies(report, crossed=crossed), *_encoders(report), *found]
+
+
+def _encoders(report: Mapping[str, Any]) -> Iterator[Finding]:
+    """That a pretrained encoder is worth a try where an input has a built-in one."""
+    built_in = {
+        clean(name, 40): clean(encoder, 40)
+        for name, encoder in section(report, "encoders").items()
+        if str(encoder).startswith("builtin/")
+    }
+    if not built_in:
+        return
+    have = ", ".join(f"{name} by {encoder}" for name, encoder in built_in.items())
+    keys = " and ".join(f"inputs.{name}.encoder" for name in built_in)
+    sentence = f"Embedded without a pretrained model: {have}. One would probably help: name it in {keys}."
+    yield {"about": "encoders", "sentence": sentence, "set": {}}
 
 
 def _curves(report: Mapping[str, Any], scores: Scores) -> Iterator[Finding]:
@@ -210,18 +226,21 @@ def _inputs(report: Mapping[str, Any], source: Mapping[str, Any], scores: Scores
     worth = {name: gap for name, gap in section(source, "worth").items() if isinstance(gap, Mapping)}
     if len(worth) < 2:
         return
-    idle = {name: gap for name, gap in worth.items() if (number(gap.get("low")) or 0.0) <= 0}
+    open_ = {name: gap for name, gap in worth.items() if (number(gap.get("low")) or 0.0) <= 0}
+    idle = [name for name, gap in open_.items() if (number(gap.get("high")) or 0.0) <= 2 * _MUCH]
     each = "; ".join(
-        f"without {clean(name, 40)} {_change(scores, _negative(gap))}" for name, gap in (idle or worth).items()
+        f"without {clean(name, 40)} {_change(scores, _negative(gap))}" for name, gap in (open_ or worth).items()
     )
-    if not idle:
+    if not open_:
         sentence = f"Every input is needed. What the score becomes: {each}."
-    elif len(idle) == 1:
-        name = next(iter(idle))
-        sentence = f"Complete rows do not show that {clean(name, 40)} helps: {each}. {_without(report, name)}"
+    elif idle == list(open_) and len(idle) == 1:
+        sentence = f"{clean(idle[0], 40)} hardly helps complete rows: {each}. {_without(report, idle[0])}"
+    elif idle == list(open_):
+        sentence = f"Not all of these are needed, so try without one of them: {each}."
     else:
-        sentence = f"The rows do not show that all of these are needed, so try without one of them: {each}."
-    yield {"about": "inputs", "sentence": sentence, "set": {}, "not_needed": list(idle)}
+        helps = f"{clean(next(iter(open_)), 40)} helps" if len(open_) == 1 else "each of these helps"
+        sentence = f"Whether {helps}, these rows cannot tell: {each}."
+    yield {"about": "inputs", "sentence": sentence, "set": {}, "not_needed": idle}
 
 
 def _without(report: Mapping[str, Any], name: str) -> str:

@@ -33,7 +33,7 @@ class Verdict:
     """The answer and its tone.
 
     Attributes:
-        tone: ``good`` averaging helped, ``even`` no difference that these rows could show, ``bad`` it hurt,
+        tone: ``good`` averaging helped, ``even`` no difference that these rows could show, ``bad`` it hurt or lost,
             ``none`` there is no signal, ``open`` nothing to judge by.
         headline: A few words.
         sentence: The whole of it.
@@ -104,7 +104,11 @@ def _compared(report: Mapping[str, Any], scores: Scores, gaps: Sequence[Gap]) ->
     gain = known.get((COMPLETE, single))
     tone = "open" if gain is None else gain.tone
     best = f"the best single input ({single}, {scores.score(scores.values[single, COMPLETE], unit=True)})"
-    parts = [f"{_HEADLINES[tone]}: {has}, {_beside(scores, COMPLETE, single, known, best)}"]
+    concatenation = known.get((COMPLETE, "concat"))
+    headline = _HEADLINES[tone]
+    if tone == "even" and concatenation is not None and concatenation.tone == "bad":
+        tone, headline = "bad", "Averaging lost against concatenation"
+    parts = [f"{headline}: {has}, {_beside(scores, COMPLETE, single, known, best)}"]
     if ("concat", COMPLETE) in scores.values:
         parts.append(f"it is {_beside(scores, COMPLETE, 'concat', known, 'concatenation')}")
     missing = []
@@ -115,7 +119,7 @@ def _compared(report: Mapping[str, Any], scores: Scores, gaps: Sequence[Gap]) ->
     if len(missing) > _MOST:
         missing = [_all_missing(scores, known)]
     sentences = [f"{each[0].upper()}{each[1:]}" for each in (*parts, *missing)]
-    return Verdict(tone, _HEADLINES[tone], f"{'. '.join(sentences)}.")
+    return Verdict(tone, headline, f"{'. '.join(sentences)}.")
 
 
 def _all_missing(scores: Scores, known: Mapping[tuple[str, str], Gap]) -> str:

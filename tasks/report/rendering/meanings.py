@@ -9,7 +9,8 @@ MEANINGS = {
         "Above zero the fused vector is better. Where an interval holds zero, these rows cannot tell which is better."
     ),
     "tried": (
-        "The settings of the alignment that were compared on training rows alone. The one taken scored best there."
+        "The settings of the alignment that were compared on training rows alone. Most of them replace a simpler one "
+        "only if they are ahead by more than a standard error, so the one taken need not be the first."
     ),
     "retrieval": (
         "Each held-out row's input looks up its other input among all held-out rows: the longer the bar, the more "

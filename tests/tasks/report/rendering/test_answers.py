@@ -113,17 +113,37 @@ def test_inputs_that_are_needed_and_one_that_is_not(report):
         "Every input is needed. What the score becomes: without text −39.4 points (−42.0 to −37.0)"
         in needed["sentence"]
     )
+    report["probe"]["cross_validated"]["worth"]["image"] = gap(0.02, reach=0.03)
+    unknown = about(report)["inputs"]
+    assert unknown["not_needed"] == []
+    assert unknown["sentence"] == (
+        "Whether image helps, these rows cannot tell: without image −2.0 points (−5.0 to +1.0)."
+    )
     report["probe"]["cross_validated"]["worth"]["image"] = gap(0.001)
     idle = about(report)["inputs"]
     assert idle["not_needed"] == ["image"]
     assert idle["sentence"].startswith(
-        "Complete rows do not show that image helps: without image −0.1 points (−1.1 to +0.9). Without it rows would "
-        "have less to go by: "
+        "image hardly helps complete rows: without image −0.1 points (−1.1 to +0.9). Without it rows would have less "
+        "to go by: "
     )
     report["rows"]["missing"]["text"] = 0
     assert about(report)["inputs"]["sentence"].endswith("A job without it costs less.")
     report["probe"]["cross_validated"]["worth"]["text"] = gap(0.0)
     assert "try without one of them" in about(report)["inputs"]["sentence"]
+    report["probe"]["cross_validated"]["worth"]["text"] = gap(0.0, reach=0.1)
+    both = about(report)["inputs"]
+    assert both["sentence"].startswith("Whether each of these helps, these rows cannot tell: without ")
+    assert both["not_needed"] == ["image"]
+
+
+def test_an_encoder_that_learned_from_nothing_is_named(report):
+    report["encoders"] = {"text": "builtin/hashing", "image": "torchvision/resnet18"}
+    assert about(report)["encoders"]["sentence"] == (
+        "Embedded without a pretrained model: text by builtin/hashing. One would probably help: name it in "
+        "inputs.text.encoder."
+    )
+    report["encoders"] = {"image": "torchvision/resnet18"}
+    assert "encoders" not in about(report)
 
 
 def test_few_held_out_rows_say_nothing_of_dimensions_and_rows(report):

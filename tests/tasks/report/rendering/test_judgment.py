@@ -50,6 +50,19 @@ def test_tone_follows_what_the_rows_can_show(fused, gain, tone):
     assert judged.sentence.startswith(judged.headline + ":")
 
 
+@pytest.mark.parametrize(
+    ("gap", "tone", "headline"),
+    [((-0.15, -0.02), "bad", "Averaging lost against concatenation"),
+     ((-0.15, 0.02), "even", "Averaging made no measurable difference")],
+)  # fmt: skip
+def test_what_is_level_with_an_input_and_below_concatenation_lost(gap, tone, headline):
+    report = probed(0.5, 0.4, 0.51, 0.6, 0.05)
+    low, high = gap
+    report["probe"]["gaps"]["complete"] = {"against": "concat", "mean": (low + high) / 2, "low": low, "high": high}
+    judged = judge(report)
+    assert (judged.tone, judged.headline) == (tone, headline)
+
+
 def test_what_an_interval_cannot_tell_is_called_noise():
     sentence = verdict(probed(0.5, 0.4, 0.51, 0.6, 0.05))
     assert "level with the best single input (text, 50.0 %) within noise (+1.0 point, −4.0 to +6.0)" in sentence
