@@ -139,7 +139,7 @@ def test_labels_by_lot_are_no_signal_and_no_advice_on_inputs(tmp_path):
     answers = run_here(job_of(tmp_path, rows, "label"))["answers"]
     assert answers["verdict"]["tone"] == "none"
     assert answers["score"]["sentence"].endswith("That is no better than the guess.")
-    assert {finding["about"] for finding in answers["help"]} <= {"labels", "rows"}
+    assert {finding["about"] for finding in answers["help"]} <= {"labels", "rows", "encoders"}
 
 
 def test_rows_whose_key_another_row_counts_for_are_in_no_figure(tmp_path):
