@@ -12,6 +12,9 @@ from barycenter.flows.console import app
 _LOST_OUTPUT = 120
 """As of a Python that cannot write what it printed."""
 
+_WIDE = "200"
+"""Columns of a table that goes into a file or a pipe."""
+
 __all__ = [
     "app",
     "cluster",
@@ -25,9 +28,6 @@ __all__ = [
     "outputs",
     "status",
 ]
-
-
-_WIDE = "200"
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def is_reported(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> boo
     """Whether the report of a version is there, with all its files and what this job says of it."""
     lineage = _lineage(run, manifest, summary)
     computed = _computed(run, lineage["report_id"])
-    if computed is None or _drawn(run, computed[0]) is None:
+    if computed is None or _picture_paths(run, computed[0]) is None:
         return False
     report = computed[0]
     of_job = {"lineage": lineage, "name": run.job.name, "listing": run.listing}
@@ -139,12 +139,16 @@ def _computed(run: Run, identity: str) -> tuple[dict[str, Any], dict[str, Any]] 
     return report, samples
 
 
+def _picture_paths(run: Run, report: Mapping[str, Any]) -> dict[str, str] | None:
+    """Where the pictures of a report that is there lie, by name; None where one is gone."""
+    paths = {name: f"report/{name}" for name in report.get("pictures", ())}
+    return paths if "pictures" in report and all(map(run.storage.exists, paths.values())) else None
+
+
 def _drawn(run: Run, report: Mapping[str, Any]) -> dict[str, bytes] | None:
     """The pictures of a report that is there; None where one is gone."""
-    paths = {name: f"report/{name}" for name in report.get("pictures", ())}
-    if "pictures" not in report or not all(map(run.storage.exists, paths.values())):
-        return None
-    return {name: run.storage.read(path) for name, path in paths.items()}
+    paths = _picture_paths(run, report)
+    return None if paths is None else {name: run.storage.read(path) for name, path in paths.items()}
 
 
 def _split(run: Run, rows: Rows, head: dict[str, Any] | None) -> dict[str, Any]:
@@ -256,8 +260,7 @@ def _kept_variance(views: Mapping[str, NDArray[np.float32]], fused: NDArray[np.f
 def _reuse(run: Run, manifest: Manifest, speed: dict[str, Any]) -> dict[str, Any]:
     """What became of each input's rows; where this run embedded nothing, what the report of the version says."""
     reuse = {name: speed.get(f"embed {name}", {}).pop("reuse", None) for name in run.inputs}
-    before = read_if_whole(run.storage, REPORT)
-    if None not in reuse.values() or before is None:
+    if None not in reuse.values() or (before := read_if_whole(run.storage, REPORT)) is None:
         return reuse
     return before.get("reuse", reuse) if before.get("version") == manifest.version else reuse
 

@@ -5,7 +5,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from barycenter.infra.storage.storage import MissingFileError, Storage
+from barycenter.infra.storage.json_files import read_if_whole
+from barycenter.infra.storage.storage import Storage
 
 PROGRESS = "progress.json"
 STAGES = "stages"
@@ -60,11 +61,8 @@ def read_progress(storage: Storage) -> dict[str, Any] | None:
     Returns:
         ``stages``: of each ``stage``, ``rows``, ``total`` and ``rows_per_s``. ``earlier``: as :data:`EARLIER`.
     """
-    try:
-        progress = json.loads(storage.read(PROGRESS))
-    except (MissingFileError, ValueError):
-        return None
-    return progress if isinstance(progress, dict) and isinstance(progress.get(STAGES), list) else None
+    progress = read_if_whole(storage, PROGRESS)
+    return progress if progress is not None and isinstance(progress.get(STAGES), list) else None
 
 
 def begin_progress(storage: Storage) -> None:

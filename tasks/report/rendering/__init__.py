@@ -14,6 +14,7 @@ there:
   ``probe.cross_validated``: the same shapes. The verdict prefers cross-validated scores. ``probe.worth``: {input:
   {mean, low, high}}, what fused loses without it; ``probe.learning``: [{rows, complete, low, high, loss}];
   ``probe.ceiling``: {score, rows}; ``probe.copies``: {rows, of, score}, scored rows with a copy that is learned from.
+- ``encoders``: {input: encoder}, without ready vectors.
 - ``split``: {by, group_by, rows, train, test, other}.
 - ``mistakes``: what is predicted wrong, as :mod:`barycenter.tasks.report.mistakes` makes it.
 - samples.json: ``map``: {x: [..], y: [..], label: [..]}, points in the plane; ``neighbors``: [{key, text, label,
