@@ -67,8 +67,8 @@ test-stages:
 
 test-simulation:
 	$(PYTEST) -m "not slow" tests/simulation
-	$(BIN)/python -m tests.simulation N=2000 WORKERS=$(WORKERS)
-	$(BIN)/python -m tests.simulation.whole N=100 WORKERS=$(WORKERS)
+	$(BIN)/python -m tests.simulation N=1000 WORKERS=$(WORKERS)
+	$(BIN)/python -m tests.simulation.whole N=30 WORKERS=$(WORKERS)
 
 test-flows:
 	$(PYTEST) tests/flows barycenter/flows $(WITH_PREFECT) tests/chaos

@@ -18,6 +18,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.job.fields import Date
 from barycenter.infra.logs import bound
 from barycenter.infra.versions.manifests import newest_manifest
+from barycenter.infra.words import counted
 from barycenter.tasks.align.stage import fit_alignment
 from barycenter.tasks.data.alignment_files import FittedAlignment, load_alignment
 from barycenter.tasks.embed.stage import embed_input, pending_shards
@@ -146,7 +147,7 @@ def _check_embedded(run: Run) -> None:
         raise RunError("the inputs' own tables are not joined to the corpus; run `barycenter embed` first")
     for name in run.inputs:
         if left := len(pending_shards(run, name)):
-            raise RunError(f"{left} shard(s) of input {name} are not embedded; run `barycenter embed` first")
+            raise RunError(f"{counted(left, 'shard')} of input {name} left to embed; run `barycenter embed` first")
 
 
 def _committed(run: Run) -> Manifest:

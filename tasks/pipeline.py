@@ -18,7 +18,7 @@ from barycenter.tasks.align.stage import fit_alignment, found_fit
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.embed.side_by_side import side_by_side
 from barycenter.tasks.embed.stage import embed_input, pending_shards
-from barycenter.tasks.fuse.stage import fuse_features, is_whole
+from barycenter.tasks.fuse.stage import fuse_features, version_is_whole
 from barycenter.tasks.heads.stage import train_head, trained
 from barycenter.tasks.join.stage import join_tables
 from barycenter.tasks.report.stage import is_reported, write_report
@@ -132,7 +132,7 @@ def look_at(run: Run) -> Left:
     fit = found_fit(run)
     if fit is None or version_id(run, fit["alignment_id"], fit["average"], fit["weights"]) != newest.version:
         return Left(None)
-    if any(pending_shards(run, name) for name in run.inputs) or not is_whole(run.storage, newest):
+    if any(pending_shards(run, name) for name in run.inputs) or not version_is_whole(run.storage, newest):
         return Left(None)
     head = None if job.train is None else head_folder(newest.version, job.train, job.seed)
     is_trained = head is None or trained(run.storage, head) is not None

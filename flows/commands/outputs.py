@@ -8,6 +8,7 @@ from rich.table import Table
 from barycenter.flows.console import Busy, Debug, EndpointUrl, Folder, app, out, report_errors
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.fusion.errors import RunError
+from barycenter.infra.words import counted
 
 if TYPE_CHECKING:
     from barycenter.infra.versions.erasure import Traces
@@ -43,8 +44,10 @@ def inspect(
             for problem in problems:
                 out.print(problem, markup=False, soft_wrap=True)
             if problems:
-                raise RunError(f"{len(problems)} file(s) differ from the manifest; run the job again to repair them")
-            out.print(f"{len(manifest.files)} file(s) match the manifest")
+                raise RunError(
+                    f"{counted(len(problems), 'file')} not as in the manifest; run the job again to repair them"
+                )
+            out.print(f"{counted(len(manifest.files), 'file')} as in the manifest")
 
 
 @app.command()
@@ -136,7 +139,7 @@ def gc(
                 removed = collect_garbage(storage, lease, keep, keep_days)
         for path in removed:
             out.print(path, markup=False, soft_wrap=True)
-        out.print(f"{len(removed)} file(s) {'would be deleted' if dry_run else 'deleted'}")
+        out.print(f"{counted(len(removed), 'file')} {'would be deleted' if dry_run else 'deleted'}")
 
 
 @app.command()
@@ -168,7 +171,9 @@ def erase(
         if erased.committed is not None:
             manifest = erased.committed
             out.print(f"version {manifest.number} is without them: {manifest.version}", markup=False)
-        out.print(f"{len(erased.deleted)} file(s) deleted; the next run trains the head and writes the report anew")
+        out.print(
+            f"{counted(len(erased.deleted), 'file')} deleted; the next run trains the head and writes the report anew"
+        )
         _show_what_stays(erased.traces, storage.is_local)
 
 
@@ -176,7 +181,8 @@ def _show_traces(traces: "Traces") -> None:
     """Where the rows are, or were."""
     held = ", ".join(map(str, traces.versions)) or "none"
     rows = sum(map(len, traces.embeddings.values()))
-    out.print(f"{rows} vector(s) in {len(traces.embeddings)} embedding file(s); in the versions: {held}", markup=False)
+    vectors, files = counted(rows, "vector"), counted(len(traces.embeddings), "embedding file")
+    out.print(f"{vectors} in {files}; in the versions: {held}", markup=False)
     for path in sorted(traces.embeddings):
         out.print(path, markup=False, soft_wrap=True)
 
@@ -250,9 +256,10 @@ def _lineage(manifest: Manifest) -> dict[str, str]:
     """What the version was made from, and by what."""
     sources = manifest.sources
     named = ", ".join(source["relative"] for source in sources[:5]) + (", ..." if len(sources) > 5 else "")
-    read = sum(source["rows"] for source in sources)
+    rows = counted(sum(source["rows"] for source in sources), "row")
+    shards = counted(len(manifest.shards), "shard")
     return {
-        "sources": f"{len(sources):,} file(s), {read:,} rows in {len(manifest.shards):,} shard(s): {named}",
+        "sources": f"{counted(len(sources), 'file')}, {rows} in {shards}: {named}",
         "built on": f"version {manifest.parent}" if manifest.parent else "nothing before",
         "made by": f"job {manifest.job}, barycenter {manifest.code}",
     }

@@ -16,6 +16,7 @@ from barycenter.infra.corpus.formats.detection import ChosenFormat, choose_forma
 from barycenter.infra.corpus.formats.folder import is_picture
 from barycenter.infra.corpus.listing import Listing
 from barycenter.infra.job.models import CorpusJob, LimitsJob
+from barycenter.infra.words import counted
 
 _JOB_KEY = "corpus.path"
 _HEAD_ROWS = 20
@@ -126,11 +127,11 @@ def _check_table_names_pictures(corpus: Corpus, chosen: ChosenFormat, path: str)
         if shard is not None and _names_a_picture(corpus, shard, names):
             return
     table = corpus.sources[0].relative
+    pictures, tables = counted(len(chosen.pictures), "picture"), counted(len(corpus.sources), "table")
     raise JobError(
         _JOB_KEY,
-        f"{path}: holds {len(chosen.pictures):,} pictures and {len(corpus.sources):,} table(s) ({table}) whose first "
-        f"rows name none of them; to embed the table give its path ({path.rstrip('/')}/{table}), to embed the pictures "
-        "move it out of the folder",
+        f"{path}: holds {pictures} and {tables} ({table}) whose first rows name none of the pictures; to embed the "
+        f"table give its path ({path.rstrip('/')}/{table}), to embed the pictures move it out of the folder",
     )
 
 

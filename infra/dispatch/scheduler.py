@@ -13,6 +13,7 @@ from barycenter.infra.dispatch.pool import Finished, LostWorker, WorkerPool
 from barycenter.infra.dispatch.retry import Limits, RetryPolicy
 from barycenter.infra.dispatch.shares import Share
 from barycenter.infra.dispatch.units import Attempts, Quarantined, Work, WorkSource
+from barycenter.infra.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ class Scheduler:
         if fewer < 1 and not self._waits_for_others():
             return False
         self._most = max(1, fewer)
-        log.warning("memory ran out: from now on %d worker(s) side by side", self._most)
+        log.warning("memory ran out: from now on %s side by side", counted(self._most, "worker"))
         return True
 
     def _is_blameless(self, worker: LostWorker) -> bool:

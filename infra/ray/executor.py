@@ -31,6 +31,7 @@ from barycenter.infra.ray.environment import DriverEnvironment, MissingCertifica
 from barycenter.infra.ray.private import autoscaling, draining_nodes
 from barycenter.infra.ray.renewal import GROUP, Edition, Receiver, Renewal
 from barycenter.infra.ray.worker_lines import WithLines, WorkerLines, log_again
+from barycenter.infra.words import counted
 
 log = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ def _what_may_come() -> list[str]:
     scaling = autoscaling()
     if scaling is None:
         return []
-    said = [f"its autoscaler starts {scaling.starting} node(s)"]
+    said = [f"its autoscaler starts {counted(scaling.starting, 'node')}"]
     if scaling.impossible:
         said.append(f"for {scaling.impossible} of what is asked for it has no node type, or all its nodes run")
     return said

@@ -21,6 +21,16 @@ def decoded(storage: Storage, path: str, content: bytes) -> Any:
         ) from error
 
 
+def read_json(storage: Storage, path: str) -> Any:
+    """What the file at a path holds.
+
+    Raises:
+        MissingFileError: There is none.
+        RunError: It is no JSON.
+    """
+    return decoded(storage, path, storage.read(path))
+
+
 def read_if_whole(storage: Storage, path: str) -> dict[str, Any] | None:
     """What a file holds that the run makes again; None where it is not there, or damaged."""
     try:

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from barycenter.infra.clock import current_clock
+from barycenter.infra.storage.json_files import read_json
 from barycenter.infra.storage.storage import MissingFileError, Storage
 
 _NOTES = "embeddings/.repairs"
@@ -146,7 +147,7 @@ def _notes(storage: Storage) -> dict[str, dict[str, tuple[str, str | None]]]:
         if storage.is_temporary(path):
             continue
         with suppress(MissingFileError):
-            listed = json.loads(storage.read(path))
+            listed = read_json(storage, path)
             notes[path] = {name: (first, now) for name, (first, now) in listed.items()}
     return notes
 

@@ -8,7 +8,7 @@ FEATURES = 4000
 """Random features of all inputs together: the moments of a fold take 8 bytes for each pair of them."""
 
 
-def check_alignment(job: Job, widths: dict[str, int], rows: int = 2) -> None:
+def check_alignment(job: Job, widths: dict[str, int], rows: int) -> None:
     """Refuses, before anything starts, what the widths of the inputs or the number of rows do not allow.
 
     Raises:

@@ -25,7 +25,7 @@ from barycenter.tasks.align.lender import lender
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.align.moments import stored_moments
 from barycenter.tasks.align.worker import InputMoments
-from barycenter.tasks.data.alignment_files import FittedAlignment, is_whole, load_alignment, save_alignment
+from barycenter.tasks.data.alignment_files import FittedAlignment, alignment_is_whole, load_alignment, save_alignment
 from barycenter.tasks.data.duplicates import counted_reader
 from barycenter.tasks.data.rows import sample_shards
 from barycenter.tasks.data.targets import learnable_target
@@ -186,12 +186,13 @@ def found_fit(run: Run) -> dict[str, Any] | None:
     if run.refit:
         return None
     if (summary := read_if_whole(run.storage, _record(run))) is not None:
-        return summary if is_whole(run.storage, summary["alignment_id"]) else None
+        return summary if alignment_is_whole(run.storage, summary["alignment_id"]) else None
     newest = newest_manifest(run.storage)
     if newest is None:
         return None
     committed = newest.alignment
-    if committed.get("settings_key") != alignment_settings(run) or not is_whole(run.storage, newest.alignment_id):
+    asked = committed.get("settings_key") == alignment_settings(run)
+    if not asked or not alignment_is_whole(run.storage, newest.alignment_id):
         return None
     kept = committed.get("fitted_on") != embeddings_key(run)
     return None if kept and run.as_of is not None else committed | {"kept": kept}

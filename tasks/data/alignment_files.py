@@ -49,7 +49,7 @@ def _id_of(files: dict[str, bytes]) -> str:
     return digest([(name, digest(content.hex())) for name, content in files.items()])
 
 
-def is_whole(storage: Storage, alignment_id: str) -> bool:
+def alignment_is_whole(storage: Storage, alignment_id: str) -> bool:
     """Whether an alignment is there as it was saved, with the record of the rows that it was fitted on."""
     paths = storage.list(f"alignment/{alignment_id}")
     files = {path.rsplit("/", 1)[1]: path for path in sorted(paths)}

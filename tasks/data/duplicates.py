@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus import Shard
+from barycenter.infra.words import counted
 from barycenter.tasks.data.rows import RowReader, read_ahead
 from barycenter.tasks.run.context import Run
 from barycenter.tasks.run.input_values import hash_keys
@@ -94,7 +95,7 @@ def _described(reader: RowReader, shards: Sequence[Shard], again: Mapping[str, S
     for repeated, rows_of_key in places.items():
         shown = [*rows_of_key[:_ROWS_NAMED], *["..."] * (len(rows_of_key) > _ROWS_NAMED)]
         lines.append(f"{names[repeated]!r} ({', '.join(shown)})")
-    return f"{sum(map(len, again.values()))} row(s) have a key that an earlier row has, such as {'; '.join(lines)}"
+    return f"{counted(sum(map(len, again.values())), 'row')} with the key of an earlier row, such as {'; '.join(lines)}"
 
 
 def _parted(reader: RowReader, shards: Sequence[Shard], parts: int) -> Iterator[Entries]:

@@ -17,6 +17,7 @@ from barycenter.infra.dispatch.pool import LostWorker
 from barycenter.infra.dispatch.shares import Share
 from barycenter.infra.ray.cluster import Cluster
 from barycenter.infra.versions.embedding_files import Repairs, done_shards, embedding_path
+from barycenter.infra.words import counted
 from barycenter.tasks.embed.bad_inputs import check_bad_fraction
 from barycenter.tasks.embed.execution import Execution
 from barycenter.tasks.embed.index import current_index, reuse_of
@@ -194,7 +195,7 @@ class _Stage:
         )
         if failed:
             raise RunError(
-                f"{len(failed)} shard(s) of input {self._name} failed {failed[0].attempts} times; "
+                f"{counted(len(failed), 'shard')} of input {self._name} failed {failed[0].attempts} times; "
                 f"first {failed[0].id}: {failed[0].detail}; run again to retry them, the other shards are kept"
             )
 

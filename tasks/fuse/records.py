@@ -1,11 +1,11 @@
 """The record of each fused block, until its version is committed: what a run that was cut short need not do again."""
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 from barycenter.fusion.dataset.schema import FeatureFile
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_if_whole
 
 
 def record_path(version: str, index: int) -> str:
@@ -21,7 +21,8 @@ def done_blocks(storage: Storage, version: str) -> dict[int, dict[str, Any]]:
     paths = [path for path in storage.list(_folder(version)) if path.endswith(".json")]
     if not paths:
         return {}
-    records = {int(path.rsplit("/", 1)[1].removesuffix(".json")): json.loads(storage.read(path)) for path in paths}
+    read = {int(path.rsplit("/", 1)[1].removesuffix(".json")): read_if_whole(storage, path) for path in paths}
+    records = {index: record for index, record in read.items() if record is not None}
     there = storage.sizes(f"features/{version}") | storage.sizes(f"rejects/{version}")
     return {
         index: record

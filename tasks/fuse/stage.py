@@ -47,12 +47,12 @@ def fuse_features(
     setting = _setting(run, fitted, average, weights, partitions)
     newest = newest_manifest(run.storage)
     parent = newest.number if newest is not None else None
-    if newest is not None and newest.version == setting.version and is_whole(run.storage, newest):
+    if newest is not None and newest.version == setting.version and version_is_whole(run.storage, newest):
         with run.held() as lease:
             show_newest(run.storage, newest, lease, run.job.output.promote)
         remove_records(run.storage, setting.version)
         return newest, {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
-    if (known := find_version(run.storage, setting.version)) is not None and is_whole(run.storage, known):
+    if (known := find_version(run.storage, setting.version)) is not None and version_is_whole(run.storage, known):
         record = known.rows | {"files": [asdict(file) for file in known.files], "rejects": known.rejects}
         manifest = _manifest(run, setting, partitions, fitted, [record], parent)
         return _commit(run, manifest, partitions), {"rows": 0, "seconds": 0.0, "rows_per_s": 0.0}
@@ -78,7 +78,7 @@ def fuse_features(
     return _commit(run, _manifest(run, setting, partitions, fitted, in_order, parent), partitions), figures
 
 
-def is_whole(storage: Storage, manifest: Manifest) -> bool:
+def version_is_whole(storage: Storage, manifest: Manifest) -> bool:
     """Whether every file of a version is there, in its size."""
     there = storage.sizes(f"features/{manifest.version}")
     rejects = set(storage.walk(f"rejects/{manifest.version}")) if manifest.rejects else set()

@@ -1,6 +1,5 @@
 """A trained head over every row of a fused data set, or over new rows; predictions to one Parquet file."""
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from barycenter.fusion.errors import JobError, RunError
 from barycenter.fusion.heads import LinearHead
 from barycenter.fusion.heads.base import Head
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_json
 from barycenter.tasks.data.labeled_rows import HeadInputs, aligned_for, read_file
 from barycenter.tasks.data.new_rows import NewRows
 from barycenter.tasks.heads.predictions import Labeling, predictions
@@ -28,8 +28,8 @@ def predict(
 ) -> dict[str, Any]:
     """Predicts every row, in the order of the features; one file's rows in memory.
 
-    Beside key, prediction and probability the file has the true value, where the features keep the target, and the part
-    of the split, where it is known.
+    Beside key, prediction and probability the file has the true value, where the features keep the target, the part of
+    the split, where it is known, and which inputs the row has.
 
     Returns:
         ``{rows, path, head, task}``.
@@ -41,10 +41,11 @@ def predict(
     inputs = HeadInputs(storage, manifest, _kind(model))
     known = [*manifest.kept, manifest.key]
     more = [] if labeling is None else [column for column in labeling.columns if column in known]
+    has = {name: f"has_{name}" for name in manifest.inputs}
 
     def parts() -> Iterator[pa.Table]:
         for file in manifest.files:
-            table = read_file(storage, manifest, file, [manifest.key, "fused", *inputs.columns, *more])
+            table = read_file(storage, manifest, file, [manifest.key, "fused", *inputs.columns, *more, *has.values()])
             fused = np.asarray(array_to_vectors(table.column("fused")), dtype=np.float32)
             scores = _scores(model, fused, inputs.of(table))
             yield predictions(
@@ -54,6 +55,7 @@ def predict(
                 scores,
                 labels=None if labeling is None else labeling.labels(table),
                 split=None if labeling is None else labeling.split(table, manifest),
+                has={name: table.column(column).to_numpy() for name, column in has.items()},
             )
 
     return _written(parts(), sink, path) | {"head": _kind(model), "task": model.task_}
@@ -79,6 +81,7 @@ def predict_new(
                 labels=None if labeling is None else labeling.labels(part.table),
                 split=None if labeling is None else labeling.split(part.table),
                 scored=there,
+                has={name: ~np.isnan(view[:, 0]) for name, view in part.views.items()},
             )
 
     return _written(parts(), sink, path) | {"head": _kind(model), "task": model.task_}
@@ -115,7 +118,7 @@ def heads_of(storage: Storage, version: str) -> dict[str, str]:
     kinds = {}
     for path in storage.list(f"head/{version}"):
         if path.endswith(f"/{_HEAD_FILE}"):
-            header = json.loads(storage.read(path))
+            header = read_json(storage, path)
             kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
     return kinds
 

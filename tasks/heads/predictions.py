@@ -1,7 +1,6 @@
 """Predictions as a table: the key under its own name, the true value, the prediction, the part of the split."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +14,7 @@ from barycenter.fusion.heads.labels import Form, Reading
 from barycenter.fusion.splits import split_of
 from barycenter.infra.job.models import TrainJob
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_json
 from barycenter.tasks.data.labeled_rows import part_of_split
 
 COLUMNS = ("target", "prediction", "probability", "split")
@@ -41,7 +41,7 @@ class Labeling:
         path = f"{folder}/metrics.json" if folder else "metrics.json"
         if not storage.exists(path):
             return None
-        metrics = json.loads(storage.read(path))
+        metrics = read_json(storage, path)
         if "train" not in metrics:
             return None
         train = TrainJob(**metrics["train"])
@@ -74,12 +74,12 @@ class Labeling:
 
 
 def key_name(key: str) -> str:
-    """The name of the key column: its own, but ``key`` where that is the name of another column.
+    """The name of the key column: its own, but ``key`` where that is, or may be, the name of another column.
 
-    >>> key_name("sku"), key_name("target")
-    ('sku', 'key')
+    >>> key_name("sku"), key_name("target"), key_name("has_text")
+    ('sku', 'key', 'key')
     """
-    return "key" if key in COLUMNS else key
+    return "key" if key in COLUMNS or key.startswith("has_") else key
 
 
 def predictions(
@@ -91,6 +91,7 @@ def predictions(
     labels: Sequence[Any] | None = None,
     split: Sequence[str] | None = None,
     scored: NDArray[np.bool_] | None = None,
+    has: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> pa.Table:
     """Predictions of some rows, of classes and labels with the probability: of the predicted class, or of every label.
 
@@ -104,6 +105,7 @@ def predictions(
         labels: n true values; None where there are none.
         split: n parts of the split, likewise.
         scored: (n,) which rows have scores, the others are null; by default all n = m.
+        has: ``{input: (n,)}`` which rows have it; a column ``has_<input>`` each.
     """
     kind = _prediction_type(head)
     decoded = [label.tolist() if isinstance(label, np.ndarray) else label for label in head.scores_.decode(scores)]
@@ -121,6 +123,7 @@ def predictions(
     made |= columns
     if split is not None:
         made["split"] = pa.array(split, pa.string())
+    made |= {f"has_{name}": pa.array(present, pa.bool_()) for name, present in (has or {}).items()}
     return pa.table(made)
 
 

@@ -13,6 +13,7 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.corpus.join.partition import Join, JoinTable, check_bucket_sizes, spill_path
 from barycenter.infra.dispatch.api import Work, run_all
 from barycenter.infra.ray.cluster import Cluster
+from barycenter.infra.storage.json_files import read_json
 from barycenter.tasks.join.worker import BucketWorker, SpillWorker
 from barycenter.tasks.observability.progress import StageProgress
 from barycenter.tasks.run.context import Run
@@ -100,7 +101,7 @@ def _added(join: Join, written: Sequence[dict[str, Any]]) -> dict[str, dict[str,
 
 
 def _matches(run: Run, join: Join) -> dict[str, Any]:
-    matches: dict[str, Any] = json.loads(run.storage.read(join.record))["matches"]
+    matches: dict[str, Any] = read_json(run.storage, join.record)["matches"]
     for table in join.tables[1:]:
         if not matches[str(table.input)]["both"]:
             raise RunError(_strangers(join, table))

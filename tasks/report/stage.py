@@ -23,6 +23,7 @@ from barycenter.infra.corpus import Shard
 from barycenter.infra.deadline import check_deadline
 from barycenter.infra.storage.json_files import read_if_whole
 from barycenter.infra.versions.manifests import report_path
+from barycenter.infra.words import counted
 from barycenter.tasks.align.limits import max_dim
 from barycenter.tasks.data.alignment_files import FittedAlignment
 from barycenter.tasks.data.duplicates import counted_reader
@@ -30,6 +31,7 @@ from barycenter.tasks.data.rows import Rows, sample_shards
 from barycenter.tasks.data.targets import learnable_target
 from barycenter.tasks.observability.artifacts import show_results
 from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.report.comparison.decline import decline
 from barycenter.tasks.report.examples import ShownRows, neighbor_examples, project_to_plane
 from barycenter.tasks.report.mistakes import error_examples, mistakes_section, residual_points
 from barycenter.tasks.report.probing import probe_rows
@@ -50,11 +52,11 @@ def lost_workers(speed: Mapping[str, Any]) -> list[str]:
     """A sentence for each stage that lost workers because memory ran out.
 
     >>> lost_workers({"embed text": {"workers_lost": {"memory": 2, "node": 1}}})
-    ['embed text: memory ran out and 2 worker(s) were killed; fewer worked side by side after that (ray.workers)']
+    ['embed text: memory ran out and killed 2 workers; fewer worked side by side after that (ray.workers)']
     """
     lost = {stage: dict(about.get("workers_lost", {})).get("memory", 0) for stage, about in speed.items()}
-    words = "memory ran out and {} worker(s) were killed; fewer worked side by side after that (ray.workers)"
-    return [f"{stage}: {words.format(count)}" for stage, count in lost.items() if count]
+    words = "memory ran out and killed {}; fewer worked side by side after that (ray.workers)"
+    return [f"{stage}: {words.format(counted(count, 'worker'))}" for stage, count in lost.items() if count]
 
 
 def write_report(
@@ -73,6 +75,7 @@ def write_report(
         report, samples = computed
         report |= {"lineage": lineage, "name": run.job.name, "listing": run.listing, "reuse": reuse}
         report["speed"] = _kept_speed(run, speed) | {"report": report["speed"]["report"]}
+        report["history"] = _history(run, manifest, report)
         _write(run, manifest, report, samples, _drawn(run, report))
         return report
     with StageProgress("report", run.rows, storage=run.storage) as progress, limited_threads(1):
@@ -109,6 +112,7 @@ def write_report(
     report |= {"lineage": lineage, "listing": run.listing, "reuse": reuse}
     run.storage.write(SAMPLES, json.dumps(samples).encode())
     write_scored_rows(run.storage, manifest.version, report, probed, rows.keys, rows.groups)
+    report["history"] = _history(run, manifest, report)
     _write(run, manifest, report, samples)
     return report
 
@@ -123,6 +127,11 @@ def is_reported(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> boo
     of_job = {"lineage": lineage, "name": run.job.name, "listing": run.listing}
     pages = (PAGE, report_path(manifest.version))
     return all(report.get(key) == value for key, value in of_job.items()) and all(map(run.storage.exists, pages))
+
+
+def _history(run: Run, manifest: Manifest, report: dict[str, Any]) -> dict[str, Any]:
+    """What depends on the versions before this one; all else in a report is that of a run in an empty output."""
+    return {"warnings": decline(run.storage, manifest, report)}
 
 
 def _lineage(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> dict[str, Any]:

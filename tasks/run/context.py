@@ -1,6 +1,5 @@
 """What every stage knows about one run of a job: where rows come from, how they are encoded, where results go."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from barycenter.infra.deadline import Deadline, deadline_in, until
 from barycenter.infra.job.models import InputJob, Job
 from barycenter.infra.storage import Storage
 from barycenter.infra.storage.credentials import load_credentials_block
+from barycenter.infra.storage.json_files import read_json
 from barycenter.infra.versions.lease import Lease, hold, newest_term
 from barycenter.infra.versions.manifests import versions
 from barycenter.tasks.run.encoder_cache import cached_description
@@ -145,7 +145,7 @@ class Run:
     def open_joined(self) -> None:
         """Takes the joined corpus for the corpus, if it is there."""
         if self.join is not None and self.storage.exists(self.join.record):
-            record = json.loads(self.storage.read(self.join.record))
+            record = read_json(self.storage, self.join.record)
             files = Files(storage_options(self.job))
             self.corpus = open_joined_corpus(self.join, record, self.storage, self.job.corpus, files)
             self.shards = tuple(self.corpus.shards(self.job.corpus.rows_per_shard))

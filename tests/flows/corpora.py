@@ -83,13 +83,14 @@ def undescribed(schema: dict[str, Any]) -> list[str]:
 def run_here(data: dict[str, Any], *, drawn: bool = False, **flags: Any) -> dict[str, Any]:
     """The report of the whole job, run in this process: for what neither Ray nor Prefect has a part in.
 
-    Its figures and its page are made only if they are to be ``drawn``.
+    Its figures and its page are made only if they are to be ``drawn``; memory is not given back, a few rows need none.
     """
     from barycenter.tasks.pipeline import run_job
     from barycenter.tasks.planning.plan import prepare
     from barycenter.tasks.run.workers import THIS_PROCESS
 
     with ExitStack() as stack:
+        stack.enter_context(mock.patch("barycenter.tasks.pipeline.give_back_memory"))
         if not drawn:
             stack.enter_context(mock.patch("barycenter.tasks.report.rendering.figures.plots", return_value={}))
             stack.enter_context(mock.patch("barycenter.tasks.report.stage.html", return_value=""))

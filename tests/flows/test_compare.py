@@ -57,7 +57,7 @@ def test_two_versions_beside_each_other_on_a_terminal(job):
     out = job["output"]["path"]
     text = " ".join(invoke(f"{out}@1", out).stdout.split())
     for line in (
-        "the jobs differ in 1 key(s): alignment.dim",
+        "the jobs differ in 1 key: alignment.dim",
         "rows: 90 are in both, 20 came, 10 went",
         ", within noise, paired over 90 rows",
         "differences paired over 90 rows",
@@ -91,6 +91,22 @@ def test_a_version_without_report_and_head_is_compared_all_the_same(job):
     assert "note: no report on" in text
     assert "note: no head is trained on" in text
     assert "90 are in both" in text
+
+
+@pytest.mark.parametrize("name", ["report.json", "metrics.json", "head.json"])
+def test_a_damaged_file_is_one_line(job, name):
+    storage, out = output(job), job["output"]["path"]
+    version = json.loads(storage.read("manifests/1.json"))["version"]
+    paths = [report_path(version), *storage.list(f"head/{version}")]
+    path = next(path for path in paths if path.endswith(name) or name == "report.json")
+    content = storage.read(path)
+    storage.write(path, content[: len(content) // 2])
+    try:
+        result = invoke(f"{out}@1", out)
+    finally:
+        storage.write(path, content)
+    assert result.exit_code == 1
+    assert f"{storage.uri(path)} is damaged" in "".join(result.stderr.split("\n"))
 
 
 def test_what_is_not_there_is_one_line(job, tmp_path):

@@ -21,6 +21,6 @@ def test_fused_beats_each_input_alone(tmp_path):
         assert line in result.stdout
     again = CliRunner().invoke(app, ["inspect", str(tmp_path / "features"), "--verify"])
     assert again.exit_code == 0, again.output
-    assert "match the manifest" in again.stdout
+    assert " as in the manifest" in again.stdout
     for line in ("sources", "built on", "made by", "builtin/hashing"):
         assert line in again.stdout

@@ -121,8 +121,10 @@ def test_predictions_of_new_rows(done, call, tmp_path):
     assert result.stdout.splitlines()[:2] == ["rows         60", "head         linear, classification"]
     assert "1 of 60 rows lack `image`: not_an_image 1 (r0502: " in result.stderr
     made = pq.read_table(tmp_path / "new.predictions.parquet")
-    assert made.column_names == ["id", "target", "prediction", "probability"]
+    assert made.column_names == ["id", "target", "prediction", "probability", "has_text", "has_image", "has_vec"]
     rows = made.to_pylist()
+    assert [row["id"] for row in rows if not row["has_image"]] == ["r0502"]
+    assert all(row["has_text"] and row["has_vec"] for row in rows)
     assert [row["id"] for row in rows] == new.column("id").to_pylist()
     assert [row["target"] for row in rows] == [None, *labels[1:]]
     assert np.mean([row["target"] == row["prediction"] for row in rows]) > 0.8
@@ -135,7 +137,7 @@ def test_predictions_name_the_part_of_the_split(done, call, tmp_path):
     call("predict", "--on", folder / "rows.parquet", "--out", "new.parquet")
     call("predict", "--out", "all.parquet")
     new, rows = pq.read_table("new.parquet"), pq.read_table("all.parquet")
-    assert new.column_names == ["id", "target", "prediction", "probability", "split"]
+    assert new.column_names[:5] == ["id", "target", "prediction", "probability", "split"]
     expected = [part if part != "validation" else "other" for part in table.column("split").to_pylist()]
     assert new.column("split").to_pylist() == rows.column("split").to_pylist() == expected
     assert new.drop_columns("probability").equals(rows.drop_columns("probability"))
@@ -146,7 +148,8 @@ def test_a_row_without_inputs_has_no_prediction(call, tmp_path):
     pq.write_table(pa.table({"id": ["a", "b"], "text": ["red kite", None]}), tmp_path / "new.parquet")
     call("predict", "--on", "new.parquet")
     first, second = pq.read_table(tmp_path / "new.predictions.parquet").to_pylist()
-    assert (first["prediction"] in COLORS, second) == (True, {"id": "b", "prediction": None, "probability": None})
+    nothing, inputs = {"id": "b", "prediction": None, "probability": None}, ("has_text", "has_image", "has_vec")
+    assert (first["prediction"] in COLORS, second) == (True, nothing | dict.fromkeys(inputs, False))
 
 
 def test_a_folder_of_pictures(done, call, tmp_path):

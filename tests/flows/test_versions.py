@@ -39,7 +39,7 @@ def test_versions_are_promoted_pinned_and_collected(storage):
     shown = invoke(storage, "inspect", "--versions").stdout
     assert "pinned" in shown
     assert "readers" in shown
-    assert invoke(storage, "gc", "--dry-run").stdout == "0 file(s) would be deleted\n"
+    assert invoke(storage, "gc", "--dry-run").stdout == "0 files would be deleted\n"
     assert invoke(storage, "pin", "1", "--remove").exit_code == 0
     assert "manifests/1.json" in invoke(storage, "gc").stdout.splitlines()
     assert versions(storage) == [2, 3]

@@ -209,6 +209,8 @@ class _Scope:
                 return list(dict.fromkeys(text for each in node.values for text in self._variants(each)))
             case ast.Name(id=name):
                 return self._named(name) or [placeholder(node)]
+            case ast.Call(func=ast.Name(id="counted"), args=[_, ast.Constant()]):
+                return [placeholder(node)]
             case ast.Call():
                 return self._called(node) or [placeholder(node)]
         return [placeholder(node)]

@@ -20,7 +20,12 @@ def placeholder(node: ast.expr) -> str:
 
     >>> placeholder(ast.parse("', '.join(map(repr, self.known_names))", mode="eval").body)
     '<known names>'
+    >>> placeholder(ast.parse("counted(len(files), 'file')", mode="eval").body)
+    '<number> files'
     """
+    match node:
+        case ast.Call(func=ast.Name(id="counted"), args=[_, ast.Constant(value=what)]):
+            return f"<number> {what}s"
     return f"<{_noun(node)}>"
 
 

@@ -222,7 +222,7 @@ def test_keys_that_are_nowhere_and_pins_change_nothing(small):
     assert pinned.exit_code == 1
     assert "version 1 holds the row and is pinned" in pinned.stderr
     dry = CliRunner().invoke(app, ["erase", small.uri(), "r0003", "--pinned", "--dry-run"])
-    assert "2 vector(s) in 2 embedding file(s); in the versions: 1, 2" in dry.stdout
+    assert "2 vectors in 2 embedding files; in the versions: 1, 2" in dry.stdout
     assert content() == before
     done = CliRunner().invoke(app, ["erase", small.uri(), "r0003", "--pinned"])
     assert done.exit_code == 0

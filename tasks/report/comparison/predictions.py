@@ -1,12 +1,12 @@
 """Held-out rows that two heads predict differently."""
 
-import json
 from typing import Any
 
 import numpy as np
 
 from barycenter.fusion.errors import JobError
 from barycenter.fusion.metrics import bootstrap_gap, correct
+from barycenter.infra.storage.json_files import read_json
 from barycenter.tasks.data.labeled_rows import read_file
 from barycenter.tasks.data.rows import group_labels
 from barycenter.tasks.heads.predict import heads_of
@@ -82,7 +82,7 @@ def _heads(before: Side, after: Side, wanted: str | None) -> list[str | None]:
 def _metrics(side: Side, folder: str | None) -> dict[str, Any] | None:
     if folder is None or not side.storage.exists(f"{folder}/predictions.parquet"):
         return None
-    metrics: dict[str, Any] = json.loads(side.storage.read(f"{folder}/metrics.json"))
+    metrics: dict[str, Any] = read_json(side.storage, f"{folder}/metrics.json")
     return metrics
 
 

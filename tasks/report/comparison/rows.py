@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.dataset.schema import array_to_vectors
 from barycenter.fusion.metrics import unit_rows
 from barycenter.fusion.splits import stable_hash
+from barycenter.infra.words import counted
 from barycenter.tasks.data.labeled_rows import read_file
 from barycenter.tasks.report.comparison.sides import Side
 
@@ -90,7 +91,7 @@ def moved_rows(before: Side, after: Side, keys: Keys, notes: list[str]) -> dict[
     most = min(MOVED_ROWS if one_space else NEIGHBOR_ROWS, max(1000, SAMPLE_BYTES // (4 * widest)))
     wanted = keys.sample[:most]
     if len(wanted) < (1 if one_space else 3):
-        notes.append(f"{len(wanted)} row(s) are in both, too few to say which moved")
+        notes.append(f"{counted(len(wanted), 'row')} in both, too few to say which moved")
         return None
     names, one = _vectors(before, wanted)
     _, other = _vectors(after, wanted)

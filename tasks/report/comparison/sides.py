@@ -1,12 +1,12 @@
 """One side of a comparison: a version of an output, its report and its heads, as far as they are there."""
 
-import json
 import re
 from dataclasses import dataclass
 from typing import Any
 
 from barycenter.fusion.dataset.schema import Manifest
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.json_files import read_json
 from barycenter.infra.versions.manifests import POINTER, read_manifest, report_path
 
 _NEWEST_REPORT = "report/report.json"
@@ -40,8 +40,12 @@ class Side:
         if number is not None and Storage(given, endpoint_url).exists(POINTER):
             folder, number = given, None  # a folder of that very name
         storage = Storage(folder, endpoint_url)
-        manifest = read_manifest(storage, number)
-        return cls(f"{folder}@{manifest.number}", storage, manifest, _report(storage, manifest))
+        return cls.of(storage, read_manifest(storage, number), folder)
+
+    @classmethod
+    def of(cls, storage: Storage, manifest: Manifest, folder: str | None = None) -> "Side":
+        """Of a version in a storage, named by the folder as it was given."""
+        return cls(f"{folder or storage.root}@{manifest.number}", storage, manifest, _report(storage, manifest))
 
     @property
     def job(self) -> dict[str, Any]:
@@ -85,7 +89,7 @@ def _report(storage: Storage, manifest: Manifest) -> dict[str, Any] | None:
     """The newest report on a version; that of an output with one version may be the only one there."""
     for path in (report_path(manifest.version), _NEWEST_REPORT):
         if storage.exists(path):
-            report: dict[str, Any] = json.loads(storage.read(path))
+            report: dict[str, Any] = read_json(storage, path)
             if report.get("version") == manifest.version:
                 return report
     return None

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from barycenter.infra.words import counted
 from barycenter.tasks.report.rendering.facts import COMPLETE, Scores, clean, count, section
 
 
@@ -27,7 +28,7 @@ def _settings(compared: Mapping[str, Any]) -> Iterator[str]:
     if job is not None:
         names = [clean(name, 60) for name in job]
         shown = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
-        yield f"the jobs differ in {len(job)} key(s): {shown}" if job else "the jobs do not differ"
+        yield f"the jobs differ in {counted(len(job), 'key')}: {shown}" if job else "the jobs do not differ"
 
 
 def _rows(compared: Mapping[str, Any]) -> Iterator[str]:

@@ -31,6 +31,11 @@ def section(report: Mapping[str, Any], *path: str) -> Mapping[str, Any]:
     return node if isinstance(node, Mapping) else {}
 
 
+def warnings_of(report: Mapping[str, Any]) -> list[Any]:
+    """What a user should heed: of the version itself, and beside the one before it."""
+    return [*items(report, "warnings"), *items(section(report, "history"), "warnings")]
+
+
 def items(node: Mapping[str, Any], key: str) -> list[Any]:
     """The list under ``key``, empty where there is none."""
     value = node.get(key)

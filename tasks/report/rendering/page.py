@@ -22,6 +22,7 @@ from barycenter.tasks.report.rendering.facts import (
     note,
     number,
     section,
+    warnings_of,
 )
 from barycenter.tasks.report.rendering.judgment import judge
 from barycenter.tasks.report.rendering.meanings import MEANINGS
@@ -85,7 +86,7 @@ def _content(report: Mapping[str, Any], samples: Mapping[str, Any], images: Mapp
         "subtitle": _subtitle(report),
         "style": Markup((Path(__file__).parent / "report.css.jinja").read_text()),
         "verdict": judge(report),
-        "warnings": [clean(text) for text in items(report, "warnings")],
+        "warnings": [clean(text) for text in warnings_of(report)],
         "tiles": _tiles(report, shown),
         "score": score_answer(report),
         "findings": [finding | {"settings": _settings(finding)} for finding in findings(report)],

@@ -18,12 +18,12 @@ from barycenter.tasks.report.rendering.facts import (
     count,
     duration,
     evidence,
-    items,
     note,
     number,
     rate,
     retrieval_pairs,
     section,
+    warnings_of,
 )
 from barycenter.tasks.report.rendering.judgment import judge
 from barycenter.tasks.report.rendering.meanings import MEANINGS
@@ -52,7 +52,7 @@ def terminal_table(report: Mapping[str, Any]) -> Group:
         _pairs_line(report) if many else "",
     ]  # fmt: skip
     parts += [Text(line) for line in lines if line]
-    parts += [Text(f"warning: {clean(text)}", style="yellow") for text in items(report, "warnings")]
+    parts += [Text(f"warning: {clean(text)}", style="yellow") for text in warnings_of(report)]
     if helpful := findings(report)[:_MOST_FINDINGS]:
         parts += [
             Text(""),
@@ -69,7 +69,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     parts = [f"## {_escaped(report.get('name', 'Report'))}", f"**{_escaped(judge(report).sentence, 1000)}**"]
     score = score_answer(report)
     parts += [_escaped(score["sentence"], 1000)] if score is not None else []
-    parts += [f"> {_escaped(text)}" for text in items(report, "warnings")]
+    parts += [f"> {_escaped(text)}" for text in warnings_of(report)]
     parts += [f"- {_escaped(found['sentence'])}" for found in findings(report)]
     for sheet in sheets(report):
         parts += [

@@ -135,7 +135,7 @@ def test_a_table_that_strayed_among_pictures_does_not_take_their_place(tmp_path:
     _write(tmp_path, [f"{number}.png" for number in range(20)])
     _write_rows(tmp_path / "backup.jsonl", 5)
     said = refusal(tmp_path)
-    assert "20 pictures and 1 table(s) (backup.jsonl)" in said
+    assert "20 pictures and 1 table (backup.jsonl)" in said
     assert "move it out" in said
     (tmp_path / "backup.jsonl").write_text(jsonl([{"photo": {"path": "x/3.png"}}]))
     assert opened(tmp_path).listing == {"files": {"taken": 1, "passed_over": {"picture_beside_table": 20}}}

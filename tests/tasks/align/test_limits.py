@@ -21,24 +21,24 @@ def job(**alignment):
 @pytest.mark.parametrize(("method", "dim"), [("pca", 4), ("procrustes", 4), ("cca", 10), ("joint", 19), ("auto", 19)])
 def test_the_widest_dim_is_allowed_and_one_more_is_not(method, dim):
     assert max_dim(method, WIDTHS) == dim
-    check_alignment(job(method=method, dim=dim), WIDTHS)
+    check_alignment(job(method=method, dim=dim), WIDTHS, 2)
     with pytest.raises(JobError, match=rf"alignment\.dim: {dim + 1} .* {dim} .*text 6, image 9, sound 4"):
-        check_alignment(job(method=method, dim=dim + 1), WIDTHS)
+        check_alignment(job(method=method, dim=dim + 1), WIDTHS, 2)
 
 
 @pytest.mark.parametrize("method", ["pca", "joint", "cca"])
 def test_the_default_dim_is_never_wrong(method):
-    check_alignment(job(method=method), WIDTHS)
+    check_alignment(job(method=method), WIDTHS, 2)
 
 
 def test_none_wants_equal_widths_and_their_dim():
     equal = dict.fromkeys(WIDTHS, 5)
-    check_alignment(job(method="none"), equal)
-    check_alignment(job(method="none", dim=5), equal)
+    check_alignment(job(method="none"), equal, 2)
+    check_alignment(job(method="none", dim=5), equal, 2)
     with pytest.raises(JobError, match=r"alignment\.dim"):
-        check_alignment(job(method="none", dim=4), equal)
+        check_alignment(job(method="none", dim=4), equal, 2)
     with pytest.raises(JobError, match=r"alignment\.method: .*text 6, image 9, sound 4"):
-        check_alignment(job(method="none"), WIDTHS)
+        check_alignment(job(method="none"), WIDTHS, 2)
 
 
 def test_weights_that_no_average_heeds_are_refused():

@@ -66,7 +66,7 @@ def job_of(folder, rows, **sections):
     data = text_and_vector_job(folder / "rows.jsonl", folder / "out", "moments")
     write_lines(folder / "rows.jsonl", rows)
     data["corpus"]["rows_per_shard"] = SHARD
-    data["alignment"] = {"method": "cca", "dim": 4, "regularization": 0.1}
+    data["alignment"] = {"method": "cca", "dim": 4, "regularization": 0.1, "folds": 2}
     for name, section in sections.items():
         data[name] = data.get(name, {}) | section
     return data

@@ -129,6 +129,6 @@ def test_a_rank_without_rows_of_its_own_takes_all(embedded):
 
 def test_what_a_learned_method_cannot_do_is_reported_before_it_starts(tmp_path):
     with pytest.raises(JobError, match=r"alignment\.regularization: must be above 0"):
-        check_alignment(job_of(tmp_path, "kernel-cca", regularization=0), WIDTHS)
+        check_alignment(job_of(tmp_path, "kernel-cca", regularization=0), WIDTHS, 2)
     with pytest.raises(JobError, match=r"alignment\.dim: 4 is above the 3"):
-        check_alignment(job_of(tmp_path, "contrastive", dim=4), WIDTHS)
+        check_alignment(job_of(tmp_path, "contrastive", dim=4), WIDTHS, 2)

@@ -70,7 +70,7 @@ def test_fail_names_the_keys_and_their_rows():
     with pytest.raises(RunError) as raised:
         repeated_keys(Keys(parts), shards_of(parts), "fail")
     assert str(raised.value) == (
-        "8 row(s) have a key that an earlier row has, such as 'k1' (0.jsonl#10, 1.jsonl#11, 2.jsonl#16, 2.jsonl#17, "
+        "8 rows with the key of an earlier row, such as 'k1' (0.jsonl#10, 1.jsonl#11, 2.jsonl#16, 2.jsonl#17, "
         "...); 'k4' (1.jsonl#10, 1.jsonl#12); 'k5' (2.jsonl#10, 2.jsonl#13); corpus.on_duplicate is fail: give each "
         "row a key of its own, or set it to first or last; nothing was committed"
     )

@@ -35,7 +35,11 @@ def data_set(folder, kind=None, partition_by=(), **columns):
         numbers = range(file * ROWS, (file + 1) * ROWS)
         fused = rng.normal(size=(ROWS, 3)).astype(np.float32)
         fused[:, 0] += [2 * (n % 2) for n in numbers]
-        table = {"id": pa.array([f"k{n}" for n in numbers]), "fused": vectors_to_array(fused)}
+        table = {
+            "id": pa.array([f"k{n}" for n in numbers]),
+            "fused": vectors_to_array(fused),
+            "has_text": pa.array([True] * ROWS),
+        }
         partition = {name: columns[name](numbers[0]) for name in partition_by}
         for name, value in columns.items():
             if name not in partition_by:
@@ -164,7 +168,7 @@ def test_predictions_where_the_first_file_has_none(tmp_path):
         far = np.zeros((ROWS, 3), np.float32)
         storage.write_table(
             manifest.files[0].path,
-            pa.table({"id": [f"k{n}" for n in range(ROWS)], "fused": vectors_to_array(far)}),
+            pa.table({"id": [f"k{n}" for n in range(ROWS)], "fused": vectors_to_array(far), "has_text": [True] * ROWS}),
         )
         predict(storage, manifest, (Storage(str(tmp_path / "head")), ""), storage, "all.parquet")
         found = pq.read_table(tmp_path / "all.parquet").column("prediction").to_pylist()

@@ -33,6 +33,12 @@ def test_a_record_without_its_files_is_no_block_done(storage):
     assert done_blocks(storage, "v") == {}
 
 
+def test_a_damaged_record_is_no_block_done(storage):
+    for index, content in enumerate((b'{"files": [], "rejects": []}', b'{"files": [], "rej', b"[]")):
+        storage.write(record_path("v", index), content)
+    assert list(done_blocks(storage, "v")) == [0]
+
+
 def test_records_stay_until_the_version_is_committed(storage):
     for path in ("features/v/p=a/part-0.parquet", "features/v/p=a/part-9.parquet", record_path("v", 0)):
         storage.write(path, b"{}")

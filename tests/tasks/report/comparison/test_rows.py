@@ -87,7 +87,7 @@ def test_of_many_rows_a_sample_is_looked_at(outputs, keys, vectors, monkeypatch)
 def test_no_row_in_both_is_said(outputs, keys, vectors):
     before, after = outputs.commit(keys[:30], vectors[:30]), outputs.commit(keys[30:], vectors[30:])
     assert moved_rows(before, after, compare_keys(before, after), notes := []) is None
-    assert notes == ["0 row(s) are in both, too few to say which moved"]
+    assert notes == ["0 rows in both, too few to say which moved"]
 
 
 def test_three_rows_still_have_neighbors(outputs, keys, vectors):
