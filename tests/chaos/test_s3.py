@@ -46,7 +46,7 @@ def test_a_run_on_s3_equals_a_local_one_through_faults_and_absence(demo, s3_serv
         if path.is_file():
             client.upload_file(str(path), s3_bucket, f"corpus/{path.relative_to(corpus.parent)}")
     application = DomainDispatcherApplication(create_backend_app)
-    flaky = Flaky(application, share=0.2, seed=3)
+    flaky = Flaky(application, share=0.1, seed=3)
     servers = [serve(flaky)]
     port = servers[0][0].server_port
     remote = job(f"s3://{s3_bucket}/corpus/{corpus.name}", f"s3://{s3_bucket}/out", servers[0][1])

@@ -1,6 +1,6 @@
 """A vector is a function of its input alone: the same bytes alone, in twos, shuffled, in any batch, on any threads."""
 
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +132,10 @@ def test_layers_after_pooling(tmp_path, folders):
     assert_same_bytes(encoder, TEXTS)
 
 
-@pytest.mark.parametrize("architecture", ["mobilenet_v2", "resnet18", "shufflenet_v2_x0_5", "efficientnet_b0"])
-@pytest.mark.parametrize("asked", [None, True])
+@pytest.mark.parametrize(
+    ("architecture", "asked"),
+    [("mobilenet_v2", None), *product(("resnet18", "shufflenet_v2_x0_5", "efficientnet_b0"), (None, True))],
+)
 def test_pictures_of_torchvision(architecture, asked, tmp_path):
     torch.manual_seed(0)
     file = tmp_path / "weights.safetensors"

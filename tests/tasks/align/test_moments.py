@@ -86,7 +86,7 @@ def kept(run, shards, key, folds=3):
     return content(found), progress.done
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     histories=st.lists(
         st.tuples(st.integers(1, ROWS // SHARD), st.sets(st.integers(0, ROWS // SHARD - 1), max_size=1)),

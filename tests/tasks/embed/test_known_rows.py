@@ -225,7 +225,7 @@ def test_what_is_lost_is_made_again(corpus, sent, loss):
 
 
 @given(st.lists(st.sampled_from([*CHANGES, "lose", "kill"]), max_size=5), st.integers(0, 2**20))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_any_sequence_of_changes_gives_the_vectors_of_a_fresh_run(tmp_path_factory, changes, seed):
     folder = tmp_path_factory.mktemp("world")
     corpus, chance = Corpus(folder, rows=20), random.Random(seed)

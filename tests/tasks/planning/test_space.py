@@ -14,7 +14,7 @@ from tests.flows.corpora import run_here, text_and_vector_job, text_and_vector_r
 
 @pytest.fixture
 def data(tmp_path):
-    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(2_000))
+    corpus = write_lines(tmp_path / "rows.jsonl", text_and_vector_rows(600))
     return text_and_vector_job(corpus, tmp_path / "out", "space", alignment={"method": "pca", "dim": 4})
 
 
