@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _FALLBACK_RIDGE = 0.1
+_LOW_RANK = 0.9
+"""A rank below this share of the columns is warned of; a few columns that follow from others are in most data."""
 
 
 class ClippedDimWarning(UserWarning):
@@ -160,7 +162,7 @@ class LinearAlignment(Alignment):
 
     def _clipped_dim(self, total: Moments) -> int:
         for name, rank in self.rank_.items():
-            if 0 < rank < total.dims[name]:
+            if 0 < rank < _LOW_RANK * total.dims[name]:
                 rank_note = f"{name}: rank {rank} of {total.dims[name]} columns ({self.n_} complete rows)"
                 warnings.warn(f"{rank_note}; directions without variance get no weight", stacklevel=4)
         limit = self.limit(list(self.rank_.values()))

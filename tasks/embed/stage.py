@@ -26,7 +26,7 @@ from barycenter.tasks.embed.settings import device_of, find_execution, fixed_exe
 from barycenter.tasks.embed.versions import AcceptedVersions, borrow_sample, known_versions, lacks_sample
 from barycenter.tasks.embed.versions_check import is_adoptable, machine_of
 from barycenter.tasks.embed.worker import Calibration, EmbedSetting, EmbedWorker, ShardJob
-from barycenter.tasks.observability.progress import StageProgress
+from barycenter.tasks.observability.progress import WAITED_SECONDS, StageProgress
 from barycenter.tasks.run.context import Run, storage_options
 from barycenter.tasks.run.identities import embedding_ids, encoding_id
 from barycenter.tasks.run.input_values import Columns, InputValues
@@ -102,7 +102,8 @@ def _embed_input(run: Run, name: str, cluster: Cluster, share: Share | None, inp
     with StageProgress(f"embed {name}", rows, skipped=run.rows - rows, storage=run.storage) as progress:
         # What is new is at the end more often than not: its worker loads the model while others take over the rest.
         stage.work(shards[::-1] if index.rows else shards, progress)
-        progress.note(stage.limited_by())
+        if progress.seconds >= WAITED_SECONDS:
+            progress.note(stage.limited_by())
         if taken := stage.rows["copied"] + stage.rows["duplicate"]:
             progress.note(f"{taken:,} rows were known by content and taken over, {stage.rows['encoded']:,} encoded")
     mended.settle()

@@ -21,6 +21,9 @@ from barycenter.tasks.run.progress_file import enter_stage, leave_stage, note_pr
 
 log = logging.getLogger(__name__)
 
+WAITED_SECONDS = 10.0
+"""A stage that takes so long is waited for: only then is it said what limited it."""
+
 _LINE_EVERY = 5.0
 _FILE_EVERY = 2.0
 

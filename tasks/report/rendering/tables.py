@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from barycenter.tasks.observability.progress import WAITED_SECONDS
 from barycenter.tasks.report.rendering.answers import findings, score_answer
 from barycenter.tasks.report.rendering.facts import (
     Gap,
@@ -182,7 +183,7 @@ def speed_sheet(report: Mapping[str, Any]) -> Sheet:
             continue
         before = section(now, "before")
         figures = before if before and not number(now.get("rows")) else now
-        remark = clean(figures.get("limited_by") or "", 60)
+        remark = _limit(figures)
         if figures is before:
             remark = "done before" + (f", {remark}" if remark else "")
         elif not number(now.get("rows")):
@@ -193,10 +194,15 @@ def speed_sheet(report: Mapping[str, Any]) -> Sheet:
     return Sheet("Speed", header, rows, frozenset({0, 4}), meaning=MEANINGS["speed"])
 
 
+def _limit(figures: Mapping[str, Any]) -> str:
+    """What limited a stage that took long enough to be waited for."""
+    return clean(figures.get("limited_by") or "", 60) if (number(figures.get("seconds")) or 0) >= WAITED_SECONDS else ""
+
+
 def _slowest(report: Mapping[str, Any]) -> str:
     """The stage that took most of the time, and what limited it."""
     stages = {
-        clean(stage, 40): (seconds, clean(figures.get("limited_by") or "", 60))
+        clean(stage, 40): (seconds, _limit(figures))
         for stage, figures in section(report, "speed").items()
         if isinstance(figures, Mapping) and (seconds := number(figures.get("seconds")))
     }

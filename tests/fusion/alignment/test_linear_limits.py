@@ -107,6 +107,14 @@ def test_a_rank_of_one_is_warned_of_and_that_of_a_constant_is_not():
     assert [message[:12] for message in messages if "rank" in message] == ["text: rank 1"]
 
 
+def test_a_column_that_follows_from_others_is_not_warned_of():
+    views = make_views(widths=(11, 5))
+    views["text"][:, 0] = views["text"][:, 1]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Joint().fit(views).rank_["text"] == 10
+
+
 def test_columns_that_vary_too_little_to_be_scaled_are_named():
     """A column that never varies has no weight: it is not what is too large."""
     views = make_views(widths=(3, 3))

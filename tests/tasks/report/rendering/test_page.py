@@ -52,7 +52,7 @@ def test_every_part_is_on_the_page(report, samples, images):
         "item-2 · 0.91",
         "text → image 21.0 61.0 79.0 0.391",
         "bad: not an image 3",
-        "embed text 2,000 1.90 s 1,053 tokenizing",
+        "embed text 2,000 19 s 105 tokenizing",
         "fit 2,000 1 min 35 s 21 done before",
         "good case",
         "a crimson dish",

@@ -25,9 +25,9 @@ def test_terminal_shows_scores_gaps_retrieval_and_speed(report):
         "fused − image, complete +39.4 +37.0 to +42.0",
         "fused − concat, complete −1.0 −1.8 to +0.2",
         "text → image 21.0 61.0 79.0 0.391",
-        "embed text 2,000 1.90 s 1,053 tokenizing",
+        "embed text 2,000 19 s 105 tokenizing",
         "fit 2,000 1 min 35 s 21 done before",
-        "time: 1.90 s in all stages, most of it embed text (1.90 s, limited by:",
+        "time: 20 s in all stages, most of it embed text (19 s, limited by: tokenizing)",
         "rows: 2,000 read, 1,999 written, 1 rejected; without text 81, image 112; missing",
         "or bad inputs: null 181, not an image 3",
         "split: 1,452 labeled rows to learn from, 363 held out, by a hash of `design`",
@@ -71,7 +71,8 @@ def test_markdown_tables_are_whole(report):
     rows = [line for line in markdown(report).splitlines() if line.startswith("|")]
     assert "| fused | 70.1 \\(68.0–72.0\\) | **30.7** | **24.0** | the vectors as written |" in rows
     assert "| concat | **71.1** | 25.0 | 20.0 | side by side, gaps filled with the mean |" in rows
-    assert "| embed text | 2,000 | 1.90 s | 1,053 | tokenizing |" in rows
+    assert "| embed text | 2,000 | 19 s | 105 | tokenizing |" in rows
+    assert "| embed vec | 2,000 | 0.50 s | 4,000 |  |" in rows, "nobody waits for it"
 
 
 def test_markdown_escapes_what_texts_hold(report):
