@@ -121,7 +121,7 @@ class Found:
             return [f"train.target: {why}{where}"]
         notes = [] if task != "classification" else class_notes(name, self.distinct, self.labeled)
         if self.left_out:
-            notes.append(f"train.target: rows whose `{name}` is no label are left out: {counted(self.left_out)}")
+            notes.append(f"train.target: rows whose `{name}` is no label are left out: {with_counts(self.left_out)}")
         return notes
 
 
@@ -171,7 +171,7 @@ def class_notes(column: str, classes: int, rows: int) -> list[str]:
     ]
 
 
-def counted(counts: Mapping[str, int]) -> str:
+def with_counts(counts: Mapping[str, int]) -> str:
     """Counts in words, the most frequent first, e.g. ``'NA' 8, '-' 2``."""
     most = Counter(counts).most_common()
     words = [f"{word[:40]!r} {count:,}" for word, count in most[:_SHOWN]]
@@ -205,7 +205,7 @@ def _form_of_text(column: str, values: Sequence[str], task: str) -> Form:
         return "text"
     if not strange:
         return "digits" if numbers or task == "regression" else "text"
-    others = counted(Counter(strange))
+    others = with_counts(Counter(strange))
     if task == "regression" and not numbers:
         raise TargetError(f"`{column}` holds no numbers but {others}; a regression needs numbers")
     mostly = numbers >= _NUMBERS_A_WORD * len(strange) and _task_of("digits", values)[0] == "regression"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from barycenter.fusion.alignment import Alignment
 from barycenter.fusion.dataset.schema import FeatureFile, Manifest, array_to_vectors, partition_scalar
 from barycenter.fusion.errors import JobError
-from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, counted, find_reading
+from barycenter.fusion.heads.labels import Reading, TargetError, class_notes, find_reading, with_counts
 from barycenter.fusion.splits import split_rows, stable_hash
 from barycenter.infra.deadline import check_deadline
 from barycenter.infra.job.models import TrainJob
@@ -110,7 +110,7 @@ class Survey:
         elif self.target.task == "classification":
             notes += class_notes(column, self.classes, self.parts["train"])
         if self.left_out:
-            notes.append(f"train.target: rows whose `{column}` is no label are left out: {counted(self.left_out)}")
+            notes.append(f"train.target: rows whose `{column}` is no label are left out: {with_counts(self.left_out)}")
         if self.split is not None and self.learnable:
             notes += split_notes(self.split, self.names)
         if self.share < 1:

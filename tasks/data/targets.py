@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 
 from barycenter.fusion.errors import JobError
-from barycenter.fusion.heads.labels import Found, Reading, TargetError, counted, find_reading
+from barycenter.fusion.heads.labels import Found, Reading, TargetError, find_reading, with_counts
 from barycenter.fusion.heads.targets import is_empty
 from barycenter.fusion.splits import split_of
 from barycenter.infra.corpus import Corpus
@@ -80,9 +80,9 @@ def split_notes(split: str, names: Mapping[str, int]) -> list[str]:
     others = {name: count for name, count in names.items() if parts[name] == "other"}
     notes = []
     if others:
-        notes.append(f"train.split: rows whose `{split}` is {counted(others)} are neither trained on nor tested")
+        notes.append(f"train.split: rows whose `{split}` is {with_counts(others)} are neither trained on nor tested")
     if "test" not in parts.values():
-        notes.append(f"train.split: no `{split}` is 'test', so nothing is scored; it holds {counted(names)}")
+        notes.append(f"train.split: no `{split}` is 'test', so nothing is scored; it holds {with_counts(names)}")
     return notes
 
 
@@ -91,7 +91,7 @@ def _check_split(run: Run, split: str) -> None:
     whole = sum(names.values()) == _rows(run.tables[0].corpus)
     if whole and "train" not in map(split_of, names):
         why = "so there is nothing to learn from"
-        raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {counted(names)}")
+        raise JobError("train.split", f"no `{split}` is 'train', {why}; it holds {with_counts(names)}")
 
 
 def _check_groups(run: Run, column: str) -> None:
