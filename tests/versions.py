@@ -11,7 +11,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RANGES = {"ray": ("2.44.1", "2.60.0"), "prefect": ("3.6.29", "3.9.1")}
+RANGES = {"ray": ("2.44.1", "2.60.0"), "prefect": ("3.7.2", "3.9.1")}
 """Oldest and newest version that is tested; the bounds of pyproject.toml."""
 
 TESTS = {
@@ -30,10 +30,9 @@ def environment(package: str, version: str) -> Path:
     theirs = next((folder / "lib").glob("python*/site-packages"))
     extra = "ray[default]" if package == "ray" else package
     (theirs / "barycenter.pth").write_text(f"import site; site.addsitedir({str(ours)!r})\n")
-    subprocess.run(
-        [python, "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", f"{extra}=={version}"],
-        check=True,
-    )
+    install = [python, "-m", "pip", "install", "--quiet", f"{extra}=={version}"]
+    subprocess.run([*install, "--no-deps", "--ignore-installed"], check=True)
+    subprocess.run(install, check=True)  # what this version needs and that of .venv does not
     return python
 
 
