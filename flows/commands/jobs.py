@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Unpack
@@ -295,7 +296,7 @@ def _show_report(job: Job, result: dict[str, Any] | None) -> None:
     lines = [
         f"features  {folder}/features/{result['version']}",
         f"manifest  {folder}/{'manifest.json' if seen else manifest_path(number)}",
-        *([] if seen else [f"readers see it after `barycenter promote {folder} {number}`"]),
+        *([] if seen else [f"readers see it after `barycenter promote {shlex.quote(folder)} {number}`"]),
         *_rejects(folder, result),
         f"report    {folder}/report/report.html",
     ]

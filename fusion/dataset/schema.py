@@ -250,9 +250,12 @@ class Manifest:
             RunError: If they are no JSON, or no manifest.
         """
         try:
-            return cls.from_dict(json.loads(content))
+            values = json.loads(content)
         except ValueError as error:
             raise RunError(f"not a manifest ({error})") from error
+        if not isinstance(values, dict):
+            raise RunError("not a manifest (it is no JSON object)")
+        return cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; :meth:`from_dict` reads it back."""

@@ -7,26 +7,27 @@ from barycenter.fusion.errors import RunError
 from barycenter.infra.storage.storage import MissingFileError, Storage
 
 
-def decoded(storage: Storage, path: str, content: bytes) -> Any:
+def decoded(storage: Storage, path: str, content: bytes) -> dict[str, Any]:
     """What a file holds.
 
     Raises:
-        RunError: It is no JSON, as after a fault of a disk: every file is written whole or not at all.
+        RunError: It is no JSON object, as after a fault of a disk: every file is written whole or not at all.
     """
     try:
-        return json.loads(content)
+        if isinstance(found := json.loads(content), dict):
+            return found
+        reason = "it is no JSON object"
     except ValueError as error:
-        raise RunError(
-            f"{storage.uri(path)} is damaged ({error}); restore it from a copy, or delete it and run again"
-        ) from error
+        reason = str(error)
+    raise RunError(f"{storage.uri(path)} is damaged ({reason}); restore it from a copy, or delete it and run again")
 
 
-def read_json(storage: Storage, path: str) -> Any:
+def read_json(storage: Storage, path: str) -> dict[str, Any]:
     """What the file at a path holds.
 
     Raises:
         MissingFileError: There is none.
-        RunError: It is no JSON.
+        RunError: It is no JSON object.
     """
     return decoded(storage, path, storage.read(path))
 

@@ -168,6 +168,12 @@ def shown_version(storage: Storage) -> int | None:
     return shown[0] if shown is not None else None
 
 
+def last_promoted(storage: Storage) -> int | None:
+    """Number of the version that somebody promoted last, as by a rollback."""
+    promoted = _newest_promotion(storage)
+    return None if promoted is None else promoted["version"]
+
+
 def _shown(storage: Storage) -> tuple[int, int | None] | None:
     """The version that readers should see, and the number of its promotion, if any."""
     promoted = _newest_promotion(storage)

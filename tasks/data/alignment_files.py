@@ -7,6 +7,7 @@ from typing import Any
 
 import barycenter.fusion.alignment as alignments
 from barycenter.fusion.alignment import Alignment
+from barycenter.fusion.errors import RunError
 from barycenter.infra.storage import Storage
 from barycenter.tasks.run.digest import digest
 
@@ -63,4 +64,8 @@ def load_alignment(storage: Storage, alignment_id: str) -> Alignment:
     with tempfile.TemporaryDirectory() as folder:
         for name in ("alignment.safetensors", "alignment.json"):
             (Path(folder) / name).write_bytes(storage.read(f"alignment/{alignment_id}/{name}"))
-        return alignments.load(folder)
+        try:
+            return alignments.load(folder)
+        except ValueError as error:
+            place = storage.uri(f"alignment/{alignment_id}")
+            raise RunError(f"{str(error).replace(folder, place)}; delete it and run again") from error

@@ -18,6 +18,7 @@ from barycenter.infra.job.fields import NO_SECRET
 from barycenter.infra.job.models import CorpusJob, LimitsJob
 from barycenter.infra.storage import Storage
 from barycenter.infra.userinfo import holds_secret
+from barycenter.infra.words import counted
 from barycenter.tasks.run.input_values import Columns, InputValues, is_multi_value
 
 _ROWS = 2048
@@ -73,9 +74,11 @@ class Tally:
                 for reason, number in self.bad[name].most_common()
             ]
             if count:
-                yield f"{count:,} of {self.rows:,} rows lack `{name}`" + (f": {', '.join(reasons)}" if reasons else "")
+                yield f"{count:,} of {counted(self.rows, 'row')} without `{name}`" + (
+                    f": {', '.join(reasons)}" if reasons else ""
+                )
         if self.unusable:
-            yield f"{self.unusable:,} of {self.rows:,} rows have no input that can be used; their results are null"
+            yield f"{self.unusable:,} of {counted(self.rows, 'row')} without any input that can be used: null results"
 
 
 class NewRows:

@@ -119,7 +119,7 @@ def heads_of(storage: Storage, version: str) -> dict[str, str]:
     for path in storage.list(f"head/{version}"):
         if path.endswith(f"/{_HEAD_FILE}"):
             header = read_json(storage, path)
-            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = header["params"].get("kind", "linear")
+            kinds[path.removesuffix(f"/{_HEAD_FILE}")] = (header.get("params") or {}).get("kind", "linear")
     return kinds
 
 

@@ -8,10 +8,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from barycenter.fusion.errors import RunError
 from barycenter.fusion.splits import stable_hash
 from barycenter.infra.storage import Storage
+from barycenter.infra.storage.storage import MissingFileError
 from barycenter.infra.versions.manifests import scored_rows_path
 from barycenter.tasks.report.probing import Probed
+from barycenter.tasks.report.rendering.facts import section
 
 _KEY, _GROUP, _HOW, _REPORT = "key_hash", "group_hash", b"how", b"report_id"
 
@@ -70,13 +73,14 @@ def write_scored_rows(
 
 
 def read_scored_rows(storage: Storage, report: dict[str, Any]) -> ScoredRows | None:
-    """Those behind a report; None where they are not there, or are those of another."""
+    """Those behind a report; None where they are not there, damaged, or those of another."""
     path = scored_rows_path(str(report.get("version")))
-    if not storage.exists(path):
+    try:
+        table = storage.read_table(path)
+    except (MissingFileError, RunError):
         return None
-    table = storage.read_table(path)
     about = table.schema.metadata or {}
-    if about.get(_REPORT, b"").decode() != report.get("lineage", {}).get("report_id"):
+    if about.get(_REPORT, b"").decode() != section(report, "lineage").get("report_id"):
         return None
     keys, groups = (table.column(name).to_numpy() for name in (_KEY, _GROUP))
     return ScoredRows(about[_HOW].decode(), keys, groups, table)

@@ -36,7 +36,8 @@ from barycenter.tasks.report.examples import ShownRows, neighbor_examples, proje
 from barycenter.tasks.report.mistakes import error_examples, mistakes_section, residual_points
 from barycenter.tasks.report.probing import probe_rows
 from barycenter.tasks.report.rendering import answers, html, markdown
-from barycenter.tasks.report.scored_rows import write_scored_rows
+from barycenter.tasks.report.rendering.facts import section
+from barycenter.tasks.report.scored_rows import read_scored_rows, write_scored_rows
 from barycenter.tasks.run.context import Run, shows_rate
 from barycenter.tasks.run.identities import report_id
 
@@ -143,9 +144,10 @@ def _lineage(run: Run, manifest: Manifest, summary: Mapping[str, Any]) -> dict[s
 def _computed(run: Run, identity: str) -> tuple[dict[str, Any], dict[str, Any]] | None:
     """The report that is there and its samples, if both are whole and of this identity."""
     report, samples = read_if_whole(run.storage, REPORT), read_if_whole(run.storage, SAMPLES)
-    if report is None or samples is None or report.get("lineage", {}).get("report_id") != identity:
+    if report is None or samples is None or section(report, "lineage").get("report_id") != identity:
         return None
-    return report, samples
+    scored = section(report, "probe", "candidates")
+    return None if scored and read_scored_rows(run.storage, report) is None else (report, samples)
 
 
 def _picture_paths(run: Run, report: Mapping[str, Any]) -> dict[str, str] | None:

@@ -95,9 +95,9 @@ def test_inputs_that_a_table_lacks_are_missing(done, call, tmp_path):
             [["text", "label"], *zip(table.column("text").to_pylist(), ["x"] * ROWS, strict=True), ["", "y"]]
         )
     result = call("encode", "--on", "texts.csv", "--out", "made/texts.parquet")
-    assert "61 of 61 rows lack `image`\n" in result.stderr
-    assert "1 of 61 rows lack `text`\n" in result.stderr
-    assert "1 of 61 rows have no input that can be used; their results are null\n" in result.stderr
+    assert "61 of 61 rows without `image`\n" in result.stderr
+    assert "1 of 61 rows without `text`\n" in result.stderr
+    assert "1 of 61 rows without any input that can be used: null results\n" in result.stderr
     made = pq.read_table(tmp_path / "made" / "texts.parquet")
     assert made.column_names == ["id", "label", "fused", "has_text", "has_image", "has_vec"]
     assert made.column("id").to_pylist()[:2] == ["texts.csv#0", "texts.csv#1"]
@@ -119,7 +119,7 @@ def test_predictions_of_new_rows(done, call, tmp_path):
     pq.write_table(new.drop_columns("image").append_column("image", pa.array(images)), tmp_path / "new.parquet")
     result = call("predict", "--on", "new.parquet")
     assert result.stdout.splitlines()[:2] == ["rows         60", "head         linear, classification"]
-    assert "1 of 60 rows lack `image`: not_an_image 1 (r0502: " in result.stderr
+    assert "1 of 60 rows without `image`: not_an_image 1 (r0502: " in result.stderr
     made = pq.read_table(tmp_path / "new.predictions.parquet")
     assert made.column_names == ["id", "target", "prediction", "probability", "has_text", "has_image", "has_vec"]
     rows = made.to_pylist()
@@ -185,18 +185,18 @@ def test_pictures_outside_and_of_the_web_need_a_flag(call, tmp_path, monkeypatch
     table = pa.table({"id": ["a", "b"], "image": ["../a.png", "https://127.0.0.1:9/b.png"]})
     pq.write_table(table, tmp_path / "rows" / "new.parquet")
     line = call("encode", "--on", "rows/new.parquet").stderr
-    assert "2 of 2 rows lack `image`: outside_corpus 1 (a: " in line
+    assert "2 of 2 rows without `image`: outside_corpus 1 (a: " in line
     assert "http_not_allowed 1 (b: " in line
     assert "--outside-corpus allows it" in line
     assert "limits." not in line
     line = call("encode", "--on", "rows/new.parquet", "--outside-corpus", "--http").stderr
-    assert "1 of 2 rows lack `image`: not_an_image 1 (b: " in line
+    assert "1 of 2 rows without `image`: not_an_image 1 (b: " in line
 
 
 def test_rows_that_cannot_be_read_and_values_that_do_not_fit(call, tmp_path):
     (tmp_path / "new.csv").write_text("id,text\na,red kite\nb,two,fields more\n")
     line = call("encode", "--on", "new.csv").stderr
-    assert "1 of 2 rows lack `text`: unreadable_row 1 (new.csv#1: 3 fields where the header has 2)" in line
+    assert "1 of 2 rows without `text`: unreadable_row 1 (new.csv#1: 3 fields where the header has 2)" in line
     made = pq.read_table(tmp_path / "new.fused.parquet")
     assert made.column("id").to_pylist() == ["a", "new.csv#1"]
     assert made.column("has_text").to_pylist() == [True, False]

@@ -124,6 +124,7 @@ CHANGES = {
     "a picture": ("report/*.png", ("report",)),
     "its samples": ("report/samples.json", ("report",)),
     "the version's report": ("report/versions/*.json", ("report",)),
+    "the scores of its rows": ("report/versions/*.rows.parquet", ("report",)),
 }
 
 
@@ -156,6 +157,7 @@ CUT = {
     "head/**/metrics.json": ("train", "report"),
     "report/report.json": ("report",),
     "report/samples.json": ("report",),
+    "report/versions/*.rows.parquet": ("report",),
 }
 
 

@@ -4,8 +4,8 @@ Everything here reads the dictionaries of report.json, with its fixed keys (``ro
 ``probe``, ``speed``), and of samples.json. Whatever is absent is left out of the rendering. More is shown where it is
 there:
 
-- ``name``, ``version``; ``warnings``: sentences, and ``history.warnings``, those that versions before this one give rise
-  to; ``lineage``: a dictionary, nested ones included.
+- ``name``, ``version``; ``warnings``: sentences, and ``history.warnings``, those that earlier versions give rise to;
+  ``lineage``: a dictionary, nested ones included.
 - ``alignment.test_correlations`` and ``alignment.noise_edge``, what randomly paired inputs reach on the same rows;
   ``alignment.average``;
   ``alignment.tried``: a list of flat dictionaries, one a setting, ``chosen: true`` in the one taken.

@@ -102,7 +102,7 @@ def _score_sentence(report: Mapping[str, Any], scores: Scores, found: Mapping[st
     usual, spread = number(size.get("median_absolute")), number(size.get("of_mean"))
     known = usual is not None and spread is not None
     error = f" Half of the errors are below {usual:.4g}; the target spreads by {spread:.4g}." if known else ""
-    share = f"explains {100 * found['score']:.1f} % of the target's variance on {rows}"
+    share = f"explains {100 * max(found['score'], 0.0):.1f} % of the target's variance on {rows}"
     return f"The fused vector {share}: R² {scores.score(found['score'])}{within}.{error}"
 
 

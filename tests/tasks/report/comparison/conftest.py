@@ -20,7 +20,7 @@ class Versions:
     def __init__(self, folder):
         self.storage = Storage(str(folder))
 
-    def commit(self, keys, vectors, *, alignment="a1", files=2, groups=None, report=None, **more):
+    def commit(self, keys, vectors, *, alignment="a1", files=2, groups=None, report=None, promote="auto", **more):
         """The side of a new version, its rows in several files."""
         number = max(versions(self.storage), default=0)
         version = f"v{number + 1}"
@@ -42,7 +42,7 @@ class Versions:
             "rows": rows, "files": tuple(made), "parent": number or None, "settings": {"alignment": {"dim": 4}},
         }  # fmt: skip
         with hold(self.storage, "test") as lease:
-            committed = commit_manifest(self.storage, Manifest(**values | more), lease)
+            committed = commit_manifest(self.storage, Manifest(**values | more), lease, promote)
         if report is not None:
             self.storage.write(report_path(version), json.dumps(report | {"version": version}).encode())
         return Side.open(f"{self.storage.root}@{committed.number}")
