@@ -11,7 +11,7 @@ import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-RANGES = {"ray": ("2.44.1", "2.60.0"), "prefect": ("3.7.2", "3.9.1")}
+RANGES = {"ray": ("2.44.1", "2.60.0"), "prefect": ("3.7.8", "3.9.1")}
 """Oldest and newest version that is tested; the bounds of pyproject.toml."""
 
 TESTS = {
