@@ -26,7 +26,8 @@ def changed_predictions(before: Side, after: Side, wanted: str | None, notes: li
         notes: Takes what could not be compared.
 
     Returns:
-        ``heads`` [before, after]: their kinds; ``n``: rows held out from both; ``changed``; of labels ``gained`` and
+        ``heads`` [before, after]: their kinds; ``n``: rows held out from both; ``relabeled``: how many of them have
+        another true value in the other version; ``changed``; of labels ``gained`` and
         ``lost``: wrong before and right after, and the other way round, and ``difference`` {mean, low, high,
         within_noise} of the shares that are right on these rows, whole groups resampled; ``rows`` [{key, target,
         before, after}], first those that are wrong now.
@@ -49,10 +50,12 @@ def changed_predictions(before: Side, after: Side, wanted: str | None, notes: li
         return None
     tables = [_predictions(side, str(folder)) for side, folder in zip((before, after), folders, strict=True)]
     keys = [key for key in tables[0] if key in tables[1]]
-    found = {"heads": [one["head"], other["head"]], "n": len(keys)}
     if not keys:
         notes.append("no row was held out from both heads, so predictions are not compared")
         return None
+    truth = ([table[key][0] for key in keys] for table in tables)
+    found: dict[str, Any] = {"heads": [one["head"], other["head"]], "n": len(keys)}
+    found["relabeled"] = int((~correct(*truth)).sum())
     if one["task"] == "regression":
         return found | _of_numbers(keys, tables[0], tables[1])
     return found | _of_labels(keys, tables[0], tables[1], _groups(after, other["train"]["group_by"], keys))

@@ -58,6 +58,8 @@ def _predictions(compared: Mapping[str, Any]) -> Iterator[str]:
         change = points("accuracy", found["difference"])
         line += f"; {count(found['gained'])} became right, {count(found['lost'])} wrong: {change}"
     yield line
+    if found.get("relabeled"):
+        yield f"of these {n} rows {count(found['relabeled'])} have another true value than before"
 
 
 def _moved(compared: Mapping[str, Any]) -> Iterator[str]:

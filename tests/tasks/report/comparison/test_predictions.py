@@ -20,12 +20,21 @@ def test_rows_that_became_right_or_wrong_are_counted(outputs, sides, keys):
     outputs.train(after, rows(keys[1:6], "abbca", "bbaca"))
     found = changed_predictions(before, after, None, notes := [])
     assert (found["n"], found["changed"], found["gained"], found["lost"]) == (4, 3, 1, 2)
+    assert found["relabeled"] == 0
     assert [row["key"] for row in found["rows"]] == ["k01", "k03", "k04"]
     assert found["rows"][0] == {"key": "k01", "target": "a", "before": "a", "after": "b"}
     assert found["rows"][2] == {"key": "k04", "target": "c", "before": "a", "after": "c"}
     assert found["difference"]["mean"] == pytest.approx(-0.25)
     assert found["difference"]["within_noise"] is True
     assert notes == []
+
+
+def test_rows_whose_true_value_is_another_are_counted(outputs, sides, keys):
+    before, after = sides
+    outputs.train(before, rows(keys[:4], "aabb", "aabb"))
+    outputs.train(after, rows(keys[:4], "abba", "aabb"))
+    found = changed_predictions(before, after, None, [])
+    assert (found["changed"], found["lost"], found["relabeled"]) == (0, 2, 2)
 
 
 def test_near_copies_are_no_independent_evidence(outputs, sides, keys):
@@ -45,7 +54,7 @@ def test_sets_of_labels_are_compared_without_order(outputs, sides, keys):
     outputs.train(before, rows(keys[:2], sets, [["y", "x"], []]), task="multilabel")
     outputs.train(after, rows(keys[:2], sets, [["x", "y"], ["x"]]), task="multilabel")
     found = changed_predictions(before, after, None, [])
-    assert (found["changed"], found["gained"]) == (1, 1)
+    assert (found["changed"], found["gained"], found["relabeled"]) == (1, 1, 0)
 
 
 def test_of_numbers_the_largest_changes_come_first(outputs, sides, keys):
