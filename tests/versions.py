@@ -26,6 +26,8 @@ def environment(package: str, version: str) -> Path:
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)
+        # That of .venv is newer.
+        subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--yes", "setuptools"], check=True)
     ours = next((ROOT / ".venv" / "lib").glob("python*/site-packages"))
     theirs = next((folder / "lib").glob("python*/site-packages"))
     extra = "ray[default]" if package == "ray" else package

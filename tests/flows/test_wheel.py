@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import httpx
@@ -43,7 +42,8 @@ def installed(tmp_path_factory):
     python = environment / "bin" / "python"
     subprocess.run([*pip, "--python", python, "install", "--no-deps", "--no-index", wheel], check=True)
     (site,) = environment.glob("lib/*/site-packages")
-    (site / "shared.pth").write_text(sysconfig.get_path("purelib"))  # its own .pth files are not read
+    packages = [path for path in sys.path if path.endswith("site-packages")]
+    (site / "shared.pth").write_text("\n".join(packages))  # their own .pth files are not read
     return environment / "bin"
 
 
