@@ -137,7 +137,8 @@ def test_predictions_name_the_part_of_the_split(done, call, tmp_path):
     call("predict", "--on", folder / "rows.parquet", "--out", "new.parquet")
     call("predict", "--out", "all.parquet")
     new, rows = pq.read_table("new.parquet"), pq.read_table("all.parquet")
-    assert new.column_names[:5] == ["id", "target", "prediction", "probability", "split"]
+    has = ["has_text", "has_image", "has_vec"]
+    assert new.column_names == ["id", "target", "prediction", "probability", "split", *has]
     expected = [part if part != "validation" else "other" for part in table.column("split").to_pylist()]
     assert new.column("split").to_pylist() == rows.column("split").to_pylist() == expected
     assert new.drop_columns("probability").equals(rows.drop_columns("probability"))
